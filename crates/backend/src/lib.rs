@@ -1,0 +1,1 @@
+//! What an inference backend is: request, run, progress, posterior, report and devices.

@@ -1,0 +1,1 @@
+//! Trustworthy posteriors for hierarchical demand models, and how fast.

@@ -1,0 +1,1 @@
+//! Panels from generators, CSV and Parquet files, and back.

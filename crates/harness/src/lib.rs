@@ -1,0 +1,1 @@
+//! Runs benchmarks, keeps their results, and draws tables and plots.
