@@ -1,1 +1,37 @@
-//! The hierarchical demand model: panel, log joint, parameterizations, guide, objectives, optimizer and noise.
+//! The hierarchical Poisson price-elasticity model, without input/output and without hardware.
+//!
+//! Everything here is plain, readable, `f64` Rust. It is the reference that every fast backend is held
+//! against, and the vocabulary that all of them share:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`panel`] | the rows, sorted by product then period, with the sums that never change |
+//! | [`labels`] | the names of products, categories and periods |
+//! | [`site`] | the model's sites and how they lie in one flat vector |
+//! | [`priors`] | prior means and standard deviations, clip bounds |
+//! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
+//! | [`log_joint`] | the log joint density and its gradient |
+//! | [`guide`] | the mean-field normal guide |
+//! | [`objective`] | Renyi bound and ELBO over particles |
+//! | [`svi`] | one SVI iteration as the published algorithm defines it |
+//! | [`optimizer`] | AdamW and its learning-rate schedule |
+//! | [`noise`] | counter-based normals (Philox4x32-10) |
+
+pub mod guide;
+pub mod labels;
+pub mod ln_factorial;
+pub mod log_joint;
+pub mod noise;
+pub mod objective;
+pub mod optimizer;
+pub mod panel;
+pub mod parameterization;
+pub mod priors;
+pub mod site;
+pub mod svi;
+
+pub use labels::Labels;
+pub use panel::{Panel, PanelPart};
+pub use parameterization::{Centredness, Parameterization};
+pub use priors::Priors;
+pub use site::{Layout, Site};

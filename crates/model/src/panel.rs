@@ -1,0 +1,572 @@
+//! The panel in memory: rows sorted by product, then period, dense or with gaps.
+//!
+//! A row's log price is held as its product's mean plus a deviation, and the deviation as two `f32` (value and
+//! residual, together 48 bits). Fast passes read only the first, 4 bytes a row, and gain precision by it: the
+//! deviation is small, so the product `elasticity * deviation` is rounded at 1e-8, not at 1e-6. `f64` passes read
+//! both. Inside the clip bounds the counts enter the gradient only through [`UnitSums`], which never change.
+
+use crate::labels::Labels;
+use crate::ln_factorial::ln_factorial;
+use crate::site::Layout;
+
+/// Why rows do not make a panel.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PanelError {
+    /// No product at all.
+    #[error("the panel has no rows")]
+    Empty,
+    /// A product without rows.
+    #[error("product {product} has no rows")]
+    ProductWithoutRows {
+        /// Index of the product.
+        product: usize,
+    },
+    /// A category that no product belongs to.
+    #[error("category {category} has no products")]
+    CategoryWithoutProducts {
+        /// Index of the category.
+        category: usize,
+    },
+    /// Index of a category or period beyond its labels.
+    #[error("{axis} {index} of product {product} is out of range: there are {count}")]
+    OutOfRange {
+        /// "category" or "period".
+        axis: &'static str,
+        /// The index given.
+        index: usize,
+        /// How many there are.
+        count: usize,
+        /// Index of the product.
+        product: usize,
+    },
+    /// Periods of a product that do not ascend strictly.
+    #[error("the periods of product {product} do not ascend strictly at its row {row}")]
+    PeriodOrder {
+        /// Index of the product.
+        product: usize,
+        /// Row within the product.
+        row: usize,
+    },
+    /// A price that has no finite logarithm.
+    #[error("price {price} of product {product} at its row {row} is not a positive finite number")]
+    Price {
+        /// Index of the product.
+        product: usize,
+        /// Row within the product.
+        row: usize,
+        /// The price.
+        price: f64,
+    },
+    /// Columns of different lengths, or parts and labels that disagree.
+    #[error("{what}: {left} against {right}")]
+    Length {
+        /// What disagrees.
+        what: &'static str,
+        /// One side.
+        left: usize,
+        /// The other side.
+        right: usize,
+    },
+}
+
+/// One row of the panel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row {
+    /// Index of the period, below T.
+    pub period: usize,
+    /// `ln price`, in the logarithm of the currency unit.
+    pub log_price: f64,
+    /// Units sold.
+    pub units: u32,
+}
+
+/// Sums of the counts, exact: with them the gradient needs no count inside the clip bounds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnitSums {
+    /// `sum_t y`, length N.
+    pub product: Vec<u64>,
+    /// `sum_t y * (ln price - mean ln price)`, length N.
+    pub product_deviation: Vec<f64>,
+    /// `sum_i y` in a category and period, length C * T, category-major.
+    pub category_period: Vec<u64>,
+    /// `sum ln y!` over all rows.
+    pub ln_factorials: f64,
+}
+
+/// Which periods a product has, one bit a period, `words_per_product` words of 64 bits a product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Presence {
+    /// Words a product takes, `ceil(T / 64)`.
+    pub words_per_product: usize,
+    /// N * `words_per_product` words; bit `t % 64` of word `t / 64` says that period `t` is there.
+    pub words: Vec<u64>,
+}
+
+impl Presence {
+    /// The words of one product.
+    pub fn product(&self, product: usize) -> &[u64] {
+        &self.words[product * self.words_per_product..][..self.words_per_product]
+    }
+}
+
+/// The panel. Indices of products, categories and periods follow the sorted labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Panel {
+    products: Labels,
+    categories: Labels,
+    periods: Labels,
+    category_of: Vec<u32>,
+    row_start: Vec<usize>,
+    presence: Option<Presence>,
+    mean_log_price: Vec<f64>,
+    deviation: Vec<f32>,
+    deviation_residual: Vec<f32>,
+    deviation_range: Vec<[f32; 2]>,
+    units: Vec<u32>,
+    sums: UnitSums,
+}
+
+impl Panel {
+    /// Joins parts, each a run of consecutive products, into a panel. A part is freed as soon as it is copied.
+    ///
+    /// # Errors
+    /// [`PanelError`] when labels and parts disagree, a category has no product, or there is no row.
+    pub fn from_parts(
+        products: Labels,
+        categories: Labels,
+        periods: Labels,
+        parts: Vec<PanelPart>,
+    ) -> Result<Self, PanelError> {
+        let count: usize = parts.iter().map(|p| p.category_of.len()).sum();
+        let rows: usize = parts.iter().map(|p| p.units.len()).sum();
+        if rows == 0 {
+            return Err(PanelError::Empty);
+        }
+        if count != products.len() {
+            return Err(PanelError::Length {
+                what: "products and their labels",
+                left: count,
+                right: products.len(),
+            });
+        }
+        let (c, t) = (categories.len(), periods.len());
+        let dense = rows == count * t;
+        let words_per_product = t.div_ceil(64);
+        let mut panel = Panel {
+            products,
+            categories,
+            periods,
+            category_of: Vec::with_capacity(count),
+            row_start: Vec::with_capacity(count + 1),
+            presence: (!dense).then(|| Presence {
+                words_per_product,
+                words: Vec::with_capacity(count * words_per_product),
+            }),
+            mean_log_price: Vec::with_capacity(count),
+            deviation: Vec::with_capacity(rows),
+            deviation_residual: Vec::with_capacity(rows),
+            deviation_range: Vec::with_capacity(count),
+            units: Vec::with_capacity(rows),
+            sums: UnitSums {
+                category_period: vec![0; c * t],
+                ..UnitSums::default()
+            },
+        };
+        panel.row_start.push(0);
+        for part in parts {
+            if part.categories != c || part.periods != t {
+                return Err(PanelError::Length {
+                    what: "category-periods of a part and of the panel",
+                    left: part.categories * part.periods,
+                    right: c * t,
+                });
+            }
+            let offset = panel.units.len();
+            panel
+                .row_start
+                .extend(part.row_end.iter().map(|end| offset + end));
+            panel.category_of.extend(part.category_of);
+            panel.mean_log_price.extend(part.mean_log_price);
+            panel.deviation.extend(part.deviation);
+            panel.deviation_residual.extend(part.deviation_residual);
+            panel.deviation_range.extend(part.deviation_range);
+            panel.units.extend(part.units);
+            panel.sums.product.extend(part.sums.product);
+            panel.sums.product_deviation.extend(part.sums.product_deviation);
+            panel.sums.ln_factorials += part.sums.ln_factorials;
+            for (total, units) in panel
+                .sums
+                .category_period
+                .iter_mut()
+                .zip(part.sums.category_period)
+            {
+                *total += units;
+            }
+            if let Some(presence) = &mut panel.presence {
+                presence.words.extend(part.presence);
+            }
+        }
+        let mut seen = vec![false; c];
+        for category in &panel.category_of {
+            seen[*category as usize] = true;
+        }
+        if let Some(category) = seen.iter().position(|s| !s) {
+            return Err(PanelError::CategoryWithoutProducts { category });
+        }
+        Ok(panel)
+    }
+
+    /// N, C and T.
+    pub fn layout(&self) -> Layout {
+        Layout {
+            products: self.products.len(),
+            categories: self.categories.len(),
+            periods: self.periods.len(),
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Whether every product has every period.
+    pub fn is_dense(&self) -> bool {
+        self.presence.is_none()
+    }
+
+    /// Product labels, sorted.
+    pub fn products(&self) -> &Labels {
+        &self.products
+    }
+
+    /// Category labels, sorted.
+    pub fn categories(&self) -> &Labels {
+        &self.categories
+    }
+
+    /// Period labels, sorted.
+    pub fn periods(&self) -> &Labels {
+        &self.periods
+    }
+
+    /// Category index of every product, length N.
+    pub fn category_of(&self) -> &[u32] {
+        &self.category_of
+    }
+
+    /// Which periods each product has; `None` when all have all.
+    pub fn presence(&self) -> Option<&Presence> {
+        self.presence.as_ref()
+    }
+
+    /// Row range of a product in the row columns.
+    pub fn row_range(&self, product: usize) -> std::ops::Range<usize> {
+        self.row_start[product]..self.row_start[product + 1]
+    }
+
+    /// Mean of `ln price` over each product's rows, length N.
+    pub fn mean_log_price(&self) -> &[f64] {
+        &self.mean_log_price
+    }
+
+    /// `ln price - mean ln price` rounded to `f32`, one a row: what the fast passes read.
+    pub fn deviation(&self) -> &[f32] {
+        &self.deviation
+    }
+
+    /// What [`Panel::deviation`] rounded away, one a row: `deviation + residual` is good to 2^-48 of the deviation.
+    pub fn deviation_residual(&self) -> &[f32] {
+        &self.deviation_residual
+    }
+
+    /// Smallest and largest deviation of each product, length N.
+    pub fn deviation_range(&self) -> &[[f32; 2]] {
+        &self.deviation_range
+    }
+
+    /// Units sold, one a row.
+    pub fn units(&self) -> &[u32] {
+        &self.units
+    }
+
+    /// The sums of the counts.
+    pub fn sums(&self) -> &UnitSums {
+        &self.sums
+    }
+
+    /// The rows of a product, by period.
+    pub fn product_rows(&self, product: usize) -> impl Iterator<Item = Row> + '_ {
+        let range = self.row_range(product);
+        let mut period = 0;
+        range.map(move |row| {
+            if let Some(presence) = &self.presence {
+                let words = presence.product(product);
+                while words[period / 64] >> (period % 64) & 1 == 0 {
+                    period += 1;
+                }
+            }
+            let log_price = self.mean_log_price[product]
+                + (f64::from(self.deviation[row]) + f64::from(self.deviation_residual[row]));
+            period += 1;
+            Row {
+                period: period - 1,
+                log_price,
+                units: self.units[row],
+            }
+        })
+    }
+
+    /// Products ordered by category, then by index: the order in which fast passes walk the panel, so that a
+    /// category's period effects stay in the nearest cache.
+    pub fn products_by_category(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.category_of.len() as u32).collect();
+        order.sort_by_key(|p| self.category_of[*p as usize]);
+        order
+    }
+
+    /// Bytes that the columns take in memory, labels not counted.
+    pub fn bytes(&self) -> usize {
+        let presence = self.presence.as_ref().map_or(0, |p| p.words.len() * 8);
+        self.rows() * 12 + self.category_of.len() * (4 + 8 + 8 + 8 + 8 + 8) + presence
+    }
+}
+
+/// A run of consecutive products of a panel; parts are filled independently, for instance one a thread.
+#[derive(Debug, Clone)]
+pub struct PanelPart {
+    categories: usize,
+    periods: usize,
+    category_of: Vec<u32>,
+    row_end: Vec<usize>,
+    presence: Vec<u64>,
+    mean_log_price: Vec<f64>,
+    deviation: Vec<f32>,
+    deviation_residual: Vec<f32>,
+    deviation_range: Vec<[f32; 2]>,
+    units: Vec<u32>,
+    sums: UnitSums,
+    log_price: Vec<f64>,
+}
+
+impl PanelPart {
+    /// An empty part of a panel with C categories and T periods.
+    pub fn new(categories: usize, periods: usize) -> Self {
+        Self::with_capacity(categories, periods, 0, 0)
+    }
+
+    /// An empty part with room for `products` products and `rows` rows.
+    pub fn with_capacity(categories: usize, periods: usize, products: usize, rows: usize) -> Self {
+        PanelPart {
+            categories,
+            periods,
+            category_of: Vec::with_capacity(products),
+            row_end: Vec::with_capacity(products),
+            presence: Vec::with_capacity(products * periods.div_ceil(64)),
+            mean_log_price: Vec::with_capacity(products),
+            deviation: Vec::with_capacity(rows),
+            deviation_residual: Vec::with_capacity(rows),
+            deviation_range: Vec::with_capacity(products),
+            units: Vec::with_capacity(rows),
+            sums: UnitSums {
+                product: Vec::with_capacity(products),
+                product_deviation: Vec::with_capacity(products),
+                category_period: vec![0; categories * periods],
+                ln_factorials: 0.0,
+            },
+            log_price: Vec::with_capacity(periods),
+        }
+    }
+
+    /// How many products the part holds.
+    pub fn products(&self) -> usize {
+        self.category_of.len()
+    }
+
+    /// How many rows the part holds.
+    pub fn rows(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Appends a product. `row_periods` are the periods of its rows, strictly ascending, or `None` when it has all
+    /// T; `prices` (currency units) and `units` are one a row.
+    ///
+    /// # Errors
+    /// [`PanelError`] names the product (by its index within the part) and row; the part is then unchanged.
+    pub fn push_product(
+        &mut self,
+        category: usize,
+        row_periods: Option<&[u32]>,
+        prices: &[f64],
+        units: &[u32],
+    ) -> Result<(), PanelError> {
+        let product = self.category_of.len();
+        self.check(product, category, row_periods, prices, units)?;
+        let count = prices.len();
+
+        self.log_price.clear();
+        self.log_price.extend(prices.iter().map(|p| p.ln()));
+        let mean = self.log_price.iter().sum::<f64>() / count as f64;
+        let mut range = [f32::INFINITY, f32::NEG_INFINITY];
+        let mut weighted = 0.0;
+        for (log_price, y) in self.log_price.iter().zip(units) {
+            let exact = log_price - mean;
+            let high = exact as f32;
+            let low = (exact - f64::from(high)) as f32;
+            self.deviation.push(high);
+            self.deviation_residual.push(low);
+            range = [range[0].min(high), range[1].max(high)];
+            weighted += f64::from(*y) * (f64::from(high) + f64::from(low));
+            self.sums.ln_factorials += ln_factorial(*y);
+        }
+        let words = self.periods.div_ceil(64);
+        let first_word = self.presence.len();
+        self.presence.resize(first_word + words, 0);
+        let totals = &mut self.sums.category_period[category * self.periods..][..self.periods];
+        for (row, y) in units.iter().enumerate() {
+            let period = row_periods.map_or(row, |p| p[row] as usize);
+            self.presence[first_word + period / 64] |= 1 << (period % 64);
+            totals[period] += u64::from(*y);
+        }
+        self.units.extend_from_slice(units);
+        self.category_of.push(category as u32);
+        self.row_end.push(self.units.len());
+        self.mean_log_price.push(mean);
+        self.deviation_range.push(range);
+        self.sums.product.push(units.iter().map(|y| u64::from(*y)).sum());
+        self.sums.product_deviation.push(weighted);
+        Ok(())
+    }
+
+    fn check(
+        &self,
+        product: usize,
+        category: usize,
+        row_periods: Option<&[u32]>,
+        prices: &[f64],
+        units: &[u32],
+    ) -> Result<(), PanelError> {
+        let count = prices.len();
+        if count == 0 {
+            return Err(PanelError::ProductWithoutRows { product });
+        }
+        let expected = row_periods.map_or(self.periods, <[u32]>::len);
+        for (what, right) in [
+            ("prices and units", units.len()),
+            ("prices and periods", expected),
+        ] {
+            if count != right {
+                return Err(PanelError::Length {
+                    what,
+                    left: count,
+                    right,
+                });
+            }
+        }
+        if category >= self.categories {
+            return Err(PanelError::OutOfRange {
+                axis: "category",
+                index: category,
+                count: self.categories,
+                product,
+            });
+        }
+        if let Some(periods) = row_periods {
+            if let Some(row) = (1..count).find(|r| periods[r - 1] >= periods[*r]) {
+                return Err(PanelError::PeriodOrder { product, row });
+            }
+            let last = periods[count - 1] as usize;
+            if last >= self.periods {
+                return Err(PanelError::OutOfRange {
+                    axis: "period",
+                    index: last,
+                    count: self.periods,
+                    product,
+                });
+            }
+        }
+        if let Some(row) = prices.iter().position(|p| !(*p > 0.0 && p.is_finite())) {
+            return Err(PanelError::Price {
+                product,
+                row,
+                price: prices[row],
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(c: usize, t: usize, n: usize) -> (Labels, Labels, Labels) {
+        (
+            Labels::numbered("p", n),
+            Labels::numbered("c", c),
+            Labels::numbered("t", t),
+        )
+    }
+
+    #[test]
+    fn gaps_are_kept_and_parts_join_in_order() {
+        let mut first = PanelPart::new(2, 70);
+        first
+            .push_product(1, Some(&[0, 63, 64, 69]), &[1.5, 2.5, 3.25, 7.75], &[1, 0, 5, 2])
+            .unwrap();
+        let mut second = PanelPart::new(2, 70);
+        second.push_product(0, Some(&[65]), &[9.99], &[3]).unwrap();
+        let (p, c, t) = numbered(2, 70, 2);
+        let panel = Panel::from_parts(p, c, t, vec![first, second]).unwrap();
+        assert!(!panel.is_dense());
+        let rows: Vec<Row> = panel.product_rows(0).collect();
+        assert_eq!(rows.iter().map(|r| r.period).collect::<Vec<_>>(), [0, 63, 64, 69]);
+        for (row, price) in rows.iter().zip([1.5f64, 2.5, 3.25, 7.75]) {
+            assert!((row.log_price - price.ln()).abs() < 1e-14);
+        }
+        assert_eq!(panel.product_rows(1).next().unwrap().period, 65);
+        assert_eq!(panel.row_range(1), 4..5);
+        assert_eq!(panel.sums().product, [8, 3]);
+        assert_eq!(panel.sums().category_period[70 + 64], 5);
+        assert_eq!(panel.sums().category_period[65], 3);
+        assert_eq!(panel.products_by_category(), [1, 0]);
+    }
+
+    #[test]
+    fn rows_that_make_no_panel_are_refused() {
+        let mut part = PanelPart::new(1, 3);
+        assert!(matches!(
+            part.push_product(0, None, &[1.0], &[1]),
+            Err(PanelError::Length { .. })
+        ));
+        assert!(matches!(
+            part.push_product(0, Some(&[1, 1]), &[1.0, 1.0], &[1, 1]),
+            Err(PanelError::PeriodOrder { row: 1, .. })
+        ));
+        assert!(matches!(
+            part.push_product(0, Some(&[3]), &[1.0], &[1]),
+            Err(PanelError::OutOfRange { .. })
+        ));
+        assert!(matches!(
+            part.push_product(0, Some(&[0]), &[-1.0], &[1]),
+            Err(PanelError::Price { .. })
+        ));
+        assert!(matches!(
+            part.push_product(1, Some(&[0]), &[1.0], &[1]),
+            Err(PanelError::OutOfRange { .. })
+        ));
+        let (p, c, t) = numbered(1, 3, 0);
+        assert_eq!(
+            Panel::from_parts(p, c, t, vec![part.clone()]),
+            Err(PanelError::Empty)
+        );
+        part.push_product(0, Some(&[0]), &[1.0], &[1]).unwrap();
+        let mut wide = PanelPart::new(2, 3);
+        wide.push_product(0, None, &[1.0; 3], &[1; 3]).unwrap();
+        let (p, c, t) = numbered(2, 3, 1);
+        assert_eq!(
+            Panel::from_parts(p, c, t, vec![wide]),
+            Err(PanelError::CategoryWithoutProducts { category: 1 })
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! One SVI iteration as the published algorithm defines it, in plain `f64`: what fast backends are held against.
+
+use crate::guide::{Guide, sigmoid, softplus};
+use crate::log_joint::LogJoint;
+use crate::noise::{PARTICLES_PER_BLOCK, Stream};
+use crate::objective::{Objective, Weighted};
+use crate::optimizer::{AdamW, Moments};
+use crate::panel::Panel;
+use crate::parameterization::Parameterization;
+use crate::priors::Priors;
+use crate::site::Layout;
+
+const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
+
+/// The noise of one iteration: `eps[k]` has length [`Layout::latents`], one vector a particle.
+pub type Noise = Vec<Vec<f64>>;
+
+/// Draws an iteration's noise from its stream.
+pub fn draw_noise(layout: &Layout, particles: usize, stream: Stream) -> Noise {
+    (0..particles)
+        .map(|k| {
+            let group = (k / PARTICLES_PER_BLOCK) as u32;
+            (0..layout.latents() as u64)
+                .map(|latent| f64::from(stream.normals(latent, group)[k % PARTICLES_PER_BLOCK]))
+                .collect()
+        })
+        .collect()
+}
+
+/// The loss, the particles and the gradient of the loss by the guide's parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LossAndGradient {
+    /// `l_k = ln p(y, z_k) - ln q(z_k)`, one a particle.
+    pub log_weights: Vec<f64>,
+    /// Loss, weights and effective particles.
+    pub weighted: Weighted,
+    /// Gradient of the loss, in the guide's own shape.
+    pub gradient: Guide,
+}
+
+/// Loss and gradient of `guide` under `noise`: the total pathwise gradient with the particles' weights held fixed.
+///
+/// # Panics
+/// When a particle's noise is not of length [`Layout::latents`].
+pub fn loss_and_gradient(
+    panel: &Panel,
+    priors: &Priors,
+    parameterization: Parameterization,
+    objective: Objective,
+    guide: &Guide,
+    noise: &Noise,
+) -> LossAndGradient {
+    let log_joint = LogJoint::new(panel, *priors);
+    let centredness = guide.centredness(parameterization);
+    let sigma: Vec<f64> = guide.unconstrained_scale.iter().map(|u| softplus(*u)).collect();
+    let ln_sigma: f64 = sigma.iter().map(|s| s.ln()).sum();
+
+    let mut log_weights = Vec::with_capacity(noise.len());
+    let mut gradients = Vec::with_capacity(noise.len());
+    for eps in noise {
+        let z: Vec<f64> = guide
+            .loc
+            .iter()
+            .zip(&sigma)
+            .zip(eps)
+            .map(|((m, s), e)| m + s * e)
+            .collect();
+        let (ln_p, gradient) = log_joint.at(&z, &centredness);
+        let minus_ln_q = ln_sigma + eps.iter().map(|e| 0.5 * e * e + LN_SQRT_2PI).sum::<f64>();
+        log_weights.push(ln_p + minus_ln_q);
+        gradients.push(gradient);
+    }
+
+    let weighted = objective.weigh(&log_weights);
+    let mut gradient = Guide {
+        loc: vec![0.0; guide.loc.len()],
+        unconstrained_scale: vec![0.0; guide.loc.len()],
+        unconstrained_centredness: guide.unconstrained_centredness.map(|_| [0.0; 5]),
+    };
+    for ((weight, particle), eps) in weighted.weights.iter().zip(&gradients).zip(noise) {
+        for j in 0..guide.loc.len() {
+            gradient.loc[j] -= weight * particle.z[j];
+            gradient.unconstrained_scale[j] -=
+                weight * (particle.z[j] * eps[j] + 1.0 / sigma[j]) * sigmoid(guide.unconstrained_scale[j]);
+        }
+        if let (Some(by_u), Some(u)) = (
+            &mut gradient.unconstrained_centredness,
+            &guide.unconstrained_centredness,
+        ) {
+            for s in 0..5 {
+                let c = sigmoid(u[s]);
+                by_u[s] -= weight * particle.centredness[s] * c * (1.0 - c);
+            }
+        }
+    }
+    LossAndGradient {
+        log_weights,
+        weighted,
+        gradient,
+    }
+}
+
+/// AdamW's moments for every parameter of a guide.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuideMoments {
+    loc: Vec<Moments>,
+    unconstrained_scale: Vec<Moments>,
+    unconstrained_centredness: [Moments; 5],
+}
+
+impl GuideMoments {
+    /// Zero moments for a guide over `latents` latents.
+    pub fn new(latents: usize) -> Self {
+        GuideMoments {
+            loc: vec![Moments::default(); latents],
+            unconstrained_scale: vec![Moments::default(); latents],
+            unconstrained_centredness: [Moments::default(); 5],
+        }
+    }
+
+    /// Moves `guide` one step down `gradient`; `iteration` counts from 0.
+    pub fn step(&mut self, adam: &AdamW, iteration: u64, guide: &mut Guide, gradient: &Guide) {
+        let scalars = adam.scalars(iteration);
+        let vectors = [
+            (&mut guide.loc, &gradient.loc, &mut self.loc),
+            (
+                &mut guide.unconstrained_scale,
+                &gradient.unconstrained_scale,
+                &mut self.unconstrained_scale,
+            ),
+        ];
+        for (parameters, gradients, moments) in vectors {
+            for ((p, g), m) in parameters.iter_mut().zip(gradients).zip(moments) {
+                *p = adam.step(&scalars, *p, *g, m);
+            }
+        }
+        if let (Some(parameters), Some(gradients)) = (
+            &mut guide.unconstrained_centredness,
+            &gradient.unconstrained_centredness,
+        ) {
+            for ((p, g), m) in parameters
+                .iter_mut()
+                .zip(gradients)
+                .zip(&mut self.unconstrained_centredness)
+            {
+                *p = adam.step(&scalars, *p, *g, m);
+            }
+        }
+    }
+}
