@@ -1,1 +1,97 @@
-//! What an inference backend is: request, run, progress, posterior, report and devices.
+//! What an inference backend is: a way of getting the posterior, on some hardware, behind one trait.
+//!
+//! A [`Backend`] takes a panel and a [`Request`] and starts a [`Run`]. A run is advanced in pieces by whoever
+//! watches it, tells its [`Progress`] in between, can be left at any piece, and has a [`Posterior`] and a [`Report`]
+//! at every moment. The same five things serve a sampler and an optimizer, one device and many.
+
+pub mod device;
+pub mod draws;
+pub mod error;
+pub mod interrupt;
+pub mod posterior;
+pub mod progress;
+pub mod report;
+pub mod request;
+
+use infermark_model::guide::Guide;
+use infermark_model::noise::Stream;
+use infermark_model::panel::Panel;
+use infermark_model::svi::LossAndGradient;
+use std::sync::Arc;
+
+pub use device::{Device, DeviceId, DeviceKind};
+pub use draws::Draws;
+pub use error::BackendError;
+pub use interrupt::Interrupt;
+pub use posterior::Posterior;
+pub use progress::{Progress, RunState, StepUnit};
+pub use report::Report;
+pub use request::{Method, NutsSettings, Precision, Request, SviSettings};
+
+/// One way of inferring the posterior on one kind of hardware.
+pub trait Backend: Send + Sync {
+    /// The name in the command, in result files and in tables, for instance `svi-cpu`.
+    fn name(&self) -> &'static str;
+
+    /// The devices it can run on here; empty when there is none. Never panics, whatever drivers are missing.
+    fn devices(&self) -> Vec<Device>;
+
+    /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]), computed by the
+    /// very code that a run uses, in the request's precision: what parity is checked with.
+    ///
+    /// # Errors
+    /// When the request cannot be served here.
+    fn log_joint(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError>;
+
+    /// Loss, log-weights and gradient of a guide under the noise of `stream`, by the very code that a run uses.
+    /// `None` for methods that have no guide.
+    ///
+    /// # Errors
+    /// When the request cannot be served here.
+    fn loss_and_gradient(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        guide: &Guide,
+        stream: Stream,
+    ) -> Result<Option<LossAndGradient>, BackendError>;
+
+    /// Starts a run: everything that is done once (checks, uploads, compilation, start values) happens here.
+    ///
+    /// # Errors
+    /// When the request is out of range, or cannot be served here.
+    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError>;
+}
+
+/// A run under way. It owns its state; nothing happens between calls.
+pub trait Run: Send {
+    /// Advances by up to `steps` steps (iterations, or draws of a chain) and returns with the device idle.
+    ///
+    /// Returns early, with a consistent state, when the run ends or `interrupt` is set.
+    ///
+    /// # Errors
+    /// When the device fails or the state is no longer finite. What was reached stays readable.
+    fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError>;
+
+    /// Where the run is.
+    fn progress(&self) -> Progress;
+
+    /// The posterior as far as it is known.
+    ///
+    /// # Errors
+    /// When there is none yet (a sampler still in warm-up), or it cannot be read from the device.
+    fn posterior(&self) -> Result<Posterior, BackendError>;
+
+    /// What was done, in figures.
+    fn report(&self) -> Report;
+
+    /// The draws that were kept; `None` for methods without draws.
+    fn draws(&self) -> Option<Draws> {
+        None
+    }
+}

@@ -1,0 +1,109 @@
+//! What a run did, in figures.
+
+use crate::progress::RunState;
+use serde::{Deserialize, Serialize};
+
+/// The figures of a run; result files record it whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The backend's name.
+    pub backend: String,
+    /// The devices, in plain words.
+    pub device: String,
+    /// Processor threads used.
+    pub threads: usize,
+    /// Seconds spent once: checks, layouts, uploads, compilation, start values.
+    pub setup_seconds: f64,
+    /// Seconds spent advancing.
+    pub run_seconds: f64,
+    /// How the run stands.
+    pub state: RunState,
+    /// What a reader of the posterior must know, in sentences.
+    pub warnings: Vec<String>,
+    /// Figures of the method.
+    pub detail: Detail,
+}
+
+/// Figures that a method has of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "lowercase")]
+pub enum Detail {
+    /// Of SVI.
+    Svi(SviReport),
+    /// Of NUTS.
+    Nuts(NutsReport),
+}
+
+/// Figures of an SVI run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SviReport {
+    /// Iterations done.
+    pub iterations: u64,
+    /// Iterations a second while advancing.
+    pub iterations_per_second: f64,
+    /// Mean effective particles over the iterations, between 1 and K.
+    pub mean_effective_particles: f64,
+    /// Centredness of each site at the end, in the order of the model's sites.
+    pub centredness: [f64; 5],
+    /// Loss against time.
+    pub trace: Vec<TracePoint>,
+}
+
+/// An entry of the loss trace.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TracePoint {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Seconds of advancing until then.
+    pub seconds: f64,
+    /// The loss of that iteration.
+    pub loss: f64,
+    /// Effective particles of that iteration.
+    pub effective_particles: f64,
+    /// Learning rate of that iteration.
+    pub learning_rate: f64,
+}
+
+/// Figures of a NUTS run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NutsReport {
+    /// Gradients computed, all chains, warm-up included.
+    pub gradients: u64,
+    /// Gradients a second while advancing.
+    pub gradients_per_second: f64,
+    /// Divergent transitions after warm-up.
+    pub divergences: u64,
+    /// Draws after warm-up whose tree met the depth limit.
+    pub saturated_trees: u64,
+    /// Draws after warm-up by tree depth, from depth 0.
+    pub tree_depths: Vec<u64>,
+    /// Largest R-hat over all latents, once it can be told.
+    pub max_rhat: Option<f64>,
+    /// Smallest bulk effective sample size over all latents.
+    pub min_ess_bulk: Option<f64>,
+    /// Smallest tail effective sample size over all latents.
+    pub min_ess_tail: Option<f64>,
+    /// Whether every draw was kept, or moments and chosen sites.
+    pub every_draw_kept: bool,
+    /// One entry a chain.
+    pub chains: Vec<ChainReport>,
+}
+
+/// Figures of one chain.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ChainReport {
+    /// Warm-up draws done.
+    pub warmup_draws: u64,
+    /// Draws done after warm-up.
+    pub draws: u64,
+    /// Gradients in warm-up.
+    pub warmup_gradients: u64,
+    /// Gradients after warm-up.
+    pub gradients: u64,
+    /// Seconds in warm-up.
+    pub warmup_seconds: f64,
+    /// Seconds after warm-up.
+    pub seconds: f64,
+    /// Step size at the end.
+    pub step_size: f64,
+}

@@ -1,0 +1,329 @@
+//! What is asked of a backend.
+
+use crate::device::DeviceId;
+use crate::error::BackendError;
+use infermark_model::objective::Objective;
+use infermark_model::optimizer::AdamW;
+use infermark_model::{Parameterization, Priors, Site};
+use serde::{Deserialize, Serialize};
+
+/// A run to be made: the resolved configuration, which result files record whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Prior settings.
+    pub priors: Priors,
+    /// Form in which the sites are inferred.
+    pub parameterization: Parameterization,
+    /// Method and its settings.
+    pub method: Method,
+    /// Devices to run on: one, or several that share the panel.
+    pub devices: Vec<DeviceId>,
+    /// Processor threads; `None` takes all that the machine has.
+    pub threads: Option<usize>,
+    /// Seed of all noise.
+    pub seed: u64,
+}
+
+impl Request {
+    /// A request with the published settings on the CPU.
+    pub fn new(method: Method) -> Self {
+        Request {
+            priors: Priors::default(),
+            parameterization: Parameterization::default(),
+            method,
+            devices: vec![DeviceId::CPU],
+            threads: None,
+            seed: 0,
+        }
+    }
+
+    /// The number of threads to use: the one asked for, or the machine's.
+    pub fn resolved_threads(&self) -> usize {
+        self.threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+    }
+
+    /// Checks every setting that no hardware needs to be asked for.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] says which setting is out of range, and its range.
+    pub fn validate(&self) -> Result<(), BackendError> {
+        self.priors
+            .validate()
+            .map_err(|e| BackendError::Request(e.to_string()))?;
+        if self.devices.is_empty() {
+            return Err(BackendError::Request("no device was asked for".into()));
+        }
+        if self.threads == Some(0) {
+            return Err(BackendError::Request("threads is 0; give at least 1".into()));
+        }
+        match &self.method {
+            Method::Svi(svi) => svi.validate(),
+            Method::Nuts(nuts) => nuts.validate(),
+        }
+    }
+}
+
+/// An inference method with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Method {
+    /// Stochastic variational inference with a mean-field guide.
+    Svi(SviSettings),
+    /// The No-U-Turn sampler.
+    Nuts(NutsSettings),
+}
+
+/// Floating-point type of the passes over the panel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision for rates and gradients, double for every sum that decides a log-weight.
+    #[default]
+    F32,
+    /// Double precision throughout.
+    F64,
+}
+
+impl Precision {
+    /// The name in files and in the command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        }
+    }
+}
+
+/// Settings of SVI; the defaults are the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SviSettings {
+    /// Iterations.
+    pub iterations: u64,
+    /// K, particles an iteration.
+    pub particles: usize,
+    /// What is maximized.
+    pub objective: Objective,
+    /// The optimizer and its schedule.
+    pub optimizer: AdamW,
+    /// Floating-point type of the passes over the panel.
+    pub precision: Precision,
+    /// Stop before the last iteration once this criterion is met; `None` runs the whole schedule.
+    pub early_stop: Option<EarlyStop>,
+    /// Iterations between two entries of the loss trace.
+    pub trace_every: u64,
+}
+
+impl Default for SviSettings {
+    fn default() -> Self {
+        SviSettings {
+            iterations: 1_000_000,
+            particles: 4,
+            objective: Objective::default(),
+            optimizer: AdamW::default(),
+            precision: Precision::F32,
+            early_stop: None,
+            trace_every: 100,
+        }
+    }
+}
+
+/// When a run has converged: the mean loss of the last `window` iterations is lower than that of the `window` before
+/// by less than `tolerance` standard errors of their difference, `patience` windows in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStop {
+    /// Iterations of a window.
+    pub window: u64,
+    /// Standard errors.
+    pub tolerance: f64,
+    /// Windows in a row.
+    pub patience: u32,
+}
+
+impl Default for EarlyStop {
+    fn default() -> Self {
+        EarlyStop {
+            window: 2_000,
+            tolerance: 1.0,
+            patience: 5,
+        }
+    }
+}
+
+impl SviSettings {
+    fn validate(&self) -> Result<(), BackendError> {
+        let refuse = |text: String| Err(BackendError::Request(text));
+        if self.iterations == 0 || self.iterations >= u64::from(u32::MAX) {
+            return refuse(format!(
+                "iterations is {}; give 1 to {}",
+                self.iterations,
+                u32::MAX - 1
+            ));
+        }
+        if self.particles == 0 || self.particles > 1024 {
+            return refuse(format!("particles is {}; give 1 to 1024", self.particles));
+        }
+        if let Objective::Renyi { alpha } = self.objective
+            && !alpha.is_finite()
+        {
+            return refuse(format!(
+                "alpha is {alpha}; give a finite number (0 is the importance-weighted bound)"
+            ));
+        }
+        if self.trace_every == 0 {
+            return refuse("trace_every is 0; give at least 1".into());
+        }
+        let adam = &self.optimizer;
+        for (name, value, low, high) in [
+            ("b1", adam.b1, 0.0, 1.0 - 1e-9),
+            ("b2", adam.b2, 0.0, 1.0 - 1e-9),
+            ("eps", adam.eps, 0.0, 1.0),
+            ("weight_decay", adam.weight_decay, 0.0, 1e6),
+            ("learning_rate", adam.learning_rate, 1e-12, 1e3),
+            ("decay_rate", adam.decay_rate, 1e-12, 1.0),
+            ("decay_iterations", adam.decay_iterations, 1e-3, 1e15),
+            ("learning_rate_floor", adam.learning_rate_floor, 0.0, 1e3),
+        ] {
+            if !(low..=high).contains(&value) {
+                return refuse(format!("{name} is {value}; give a number from {low} to {high}"));
+            }
+        }
+        match self.early_stop {
+            Some(stop) if stop.window < 10 || stop.patience == 0 || !(stop.tolerance > 0.0) => refuse(
+                "early stop needs a window of at least 10, a positive tolerance and a patience of 1".into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Mass matrix of the sampler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// One variance a latent, tuned during warm-up.
+    #[default]
+    Diagonal,
+}
+
+/// Settings of NUTS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NutsSettings {
+    /// Chains.
+    pub chains: usize,
+    /// Warm-up draws of each chain, which tune step size and metric and are not kept.
+    pub warmup: u64,
+    /// Draws of each chain after warm-up.
+    pub draws: u64,
+    /// Target mean acceptance statistic.
+    pub target_accept: f64,
+    /// Limit of tree doublings.
+    pub max_depth: u32,
+    /// Mass matrix.
+    pub metric: Metric,
+    /// Draws are kept whole while all of them together take at most this many bytes; beyond it, moments of every
+    /// latent and the draws of `sites_beyond_limit` are kept.
+    pub draw_bytes_limit: u64,
+    /// Sites whose draws are kept when not all can be.
+    pub sites_beyond_limit: Vec<Site>,
+}
+
+impl Default for NutsSettings {
+    fn default() -> Self {
+        NutsSettings {
+            chains: 4,
+            warmup: 1000,
+            draws: 1000,
+            target_accept: 0.8,
+            max_depth: 10,
+            metric: Metric::Diagonal,
+            draw_bytes_limit: 2 << 30,
+            sites_beyond_limit: vec![Site::GlobalA, Site::CategoryA],
+        }
+    }
+}
+
+impl NutsSettings {
+    fn validate(&self) -> Result<(), BackendError> {
+        let refuse = |text: String| Err(BackendError::Request(text));
+        if self.chains == 0 || self.chains > 1024 {
+            return refuse(format!("chains is {}; give 1 to 1024", self.chains));
+        }
+        if self.draws == 0 {
+            return refuse("draws is 0; give at least 1".into());
+        }
+        if !(self.target_accept > 0.0 && self.target_accept < 1.0) {
+            return refuse(format!(
+                "target_accept is {}; give a number between 0 and 1",
+                self.target_accept
+            ));
+        }
+        if self.max_depth == 0 || self.max_depth > 20 {
+            return refuse(format!("max_depth is {}; give 1 to 20", self.max_depth));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        assert!(
+            Request::new(Method::Svi(SviSettings::default()))
+                .validate()
+                .is_ok()
+        );
+        assert!(
+            Request::new(Method::Nuts(NutsSettings::default()))
+                .validate()
+                .is_ok()
+        );
+        for (svi, word) in [
+            (
+                SviSettings {
+                    iterations: 0,
+                    ..Default::default()
+                },
+                "iterations",
+            ),
+            (
+                SviSettings {
+                    particles: 0,
+                    ..Default::default()
+                },
+                "particles",
+            ),
+            (
+                SviSettings {
+                    objective: Objective::Renyi { alpha: f64::NAN },
+                    ..Default::default()
+                },
+                "alpha",
+            ),
+            (
+                SviSettings {
+                    optimizer: AdamW {
+                        b1: 1.0,
+                        ..AdamW::default()
+                    },
+                    ..Default::default()
+                },
+                "b1",
+            ),
+        ] {
+            let error = Request::new(Method::Svi(svi)).validate().unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        let mut request = Request::new(Method::Nuts(NutsSettings {
+            chains: 0,
+            ..Default::default()
+        }));
+        assert!(request.validate().unwrap_err().to_string().contains("chains"));
+        request = Request::new(Method::Nuts(NutsSettings::default()));
+        request.threads = Some(0);
+        assert!(request.validate().unwrap_err().to_string().contains("threads"));
+    }
+}
