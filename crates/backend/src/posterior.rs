@@ -111,7 +111,7 @@ mod tests {
             categories: 1,
             periods: 1,
         };
-        let posterior = Posterior::normal(layout, vec![0.0; 7 - 1], vec![1.0; 6]);
+        let posterior = Posterior::normal(layout, vec![0.0; 7], vec![1.0; 7]);
         assert_eq!(posterior.coverage_95(Site::ProductA, &[1.9, 2.0]), 0.5);
         assert_eq!(posterior.coverage_90(Site::ProductA, &[1.64, -1.65]), 0.5);
         assert_eq!(posterior.mean_absolute_error(Site::ProductA, &[1.0, -3.0]), 2.0);

@@ -189,9 +189,17 @@ impl SviSettings {
             }
         }
         match self.early_stop {
-            Some(stop) if stop.window < 10 || stop.patience == 0 || !(stop.tolerance > 0.0) => refuse(
-                "early stop needs a window of at least 10, a positive tolerance and a patience of 1".into(),
-            ),
+            Some(stop)
+                if stop.window < 10
+                    || stop.patience == 0
+                    || stop.tolerance.is_nan()
+                    || stop.tolerance <= 0.0 =>
+            {
+                refuse(
+                    "early stop needs a window of at least 10, a positive tolerance and a patience of 1"
+                        .into(),
+                )
+            }
             _ => Ok(()),
         }
     }
