@@ -1,0 +1,260 @@
+//! Files that are either whole or not there: written beside their place under a temporary name, then renamed.
+
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use tempfile::{Builder, NamedTempFile};
+
+/// A file or folder that could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
+pub struct FileError {
+    /// What was tried, for instance `write`.
+    pub action: &'static str,
+    /// Where.
+    pub path: PathBuf,
+    /// Why not.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// An error of `action` on `path`.
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        FileError {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; give a folder that you may write to",
+        io::ErrorKind::StorageFull => "; free some space or give a folder on another disk",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; a file stands where a folder is needed, give another folder"
+        }
+        _ => "",
+    }
+}
+
+/// A file under way: whatever is written goes to a temporary name, and dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    writer: BufWriter<NamedTempFile>,
+    digest: Sha256,
+    bytes: u64,
+}
+
+/// A file that is written, on the disk, and still under its temporary name.
+#[derive(Debug)]
+pub struct StagedFile {
+    path: PathBuf,
+    file: NamedTempFile,
+    /// SHA-256 of the contents, in hexadecimal.
+    pub sha256: String,
+    /// Length of the contents.
+    pub bytes: u64,
+}
+
+impl AtomicFile {
+    /// Opens a temporary file in the folder of `path`, which is created where it is missing.
+    ///
+    /// # Errors
+    /// When the folder or the file cannot be created.
+    pub fn create(path: &Path) -> Result<Self, FileError> {
+        let folder = folder_of(path);
+        std::fs::create_dir_all(folder).map_err(|e| FileError::new("create the folder", folder, e))?;
+        let name = path.file_name().ok_or_else(|| {
+            let e = io::Error::new(io::ErrorKind::InvalidInput, "the path names no file");
+            FileError::new("write", path, e)
+        })?;
+        let mut builder = Builder::new();
+        let prefix = format!(".{}.", name.to_string_lossy());
+        builder.prefix(&prefix).suffix(".part");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // A temporary file is private by default; a result is as readable as the umask says.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder
+            .tempfile_in(folder)
+            .map_err(|e| FileError::new("write", path, e))?;
+        Ok(AtomicFile {
+            path: path.to_owned(),
+            writer: BufWriter::with_capacity(1 << 16, file),
+            digest: Sha256::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Brings what was written to the disk, without putting it in its place.
+    ///
+    /// # Errors
+    /// When the disk is full or fails.
+    pub fn stage(self) -> Result<StagedFile, FileError> {
+        let path = self.path;
+        let fail = |e: io::Error| FileError::new("write", &path, e);
+        let file = self.writer.into_inner().map_err(|e| fail(e.into_error()))?;
+        file.as_file().sync_all().map_err(fail)?;
+        let sha256 = hex(&self.digest.finalize());
+        Ok(StagedFile {
+            path,
+            file,
+            sha256,
+            bytes: self.bytes,
+        })
+    }
+
+    /// Puts the file in its place, whole.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; what stood there before is untouched.
+    pub fn commit(self) -> Result<(), FileError> {
+        self.stage()?.commit()
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.writer.write(buffer)?;
+        self.digest.update(&buffer[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl StagedFile {
+    /// Where the file will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Renames the file to its place.
+    ///
+    /// # Errors
+    /// When it cannot be renamed; what stood there before is untouched.
+    pub fn commit(self) -> Result<(), FileError> {
+        let StagedFile { path, file, .. } = self;
+        file.persist(&path)
+            .map_err(|e| FileError::new("write", &path, e.error))?;
+        // The rename itself lasts only once the folder is on the disk; systems that cannot sync a folder need not.
+        if let Ok(folder) = File::open(folder_of(&path)) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file whole by `fill`, or leaves what stood there.
+///
+/// # Errors
+/// When `fill` or the disk fails.
+pub fn write_atomically(
+    path: &Path,
+    fill: impl FnOnce(&mut AtomicFile) -> io::Result<()>,
+) -> Result<(), FileError> {
+    stage(path, fill)?.commit()
+}
+
+/// Writes a file under its temporary name by `fill`.
+///
+/// # Errors
+/// When `fill` or the disk fails; nothing is left behind then.
+pub fn stage(
+    path: &Path,
+    fill: impl FnOnce(&mut AtomicFile) -> io::Result<()>,
+) -> Result<StagedFile, FileError> {
+    let mut file = AtomicFile::create(path)?;
+    fill(&mut file).map_err(|e| FileError::new("write", path, e))?;
+    file.stage()
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_error_in_the_middle_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomically(&path, |f| f.write_all(b"old")).unwrap();
+        let error = write_atomically(&path, |f| {
+            f.write_all(&[b'x'; 200_000])?;
+            Err(io::Error::other("stopped"))
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("a.txt") && error.to_string().contains("stopped"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn the_old_file_stands_until_the_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/a.txt");
+        write_atomically(&path, |f| f.write_all(b"old")).unwrap();
+        let staged = stage(&path, |f| f.write_all(b"new!")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(staged.bytes, 4);
+        // printf 'new!' | sha256sum
+        assert_eq!(
+            staged.sha256,
+            "bdd1e524e5c90bee91a4f1ac4a087ca0012e36235ab24b5136d2a6388e7ad58b"
+        );
+        staged.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new!");
+        assert_eq!(names(path.parent().unwrap()), ["a.txt"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn results_are_readable_by_others() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomically(&path, |f| f.write_all(b"x")).unwrap();
+        let plain = folder.path().join("plain.txt");
+        std::fs::write(&plain, b"x").unwrap();
+        let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_named_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let error = AtomicFile::create(&file.join("a.txt")).unwrap_err().to_string();
+        assert!(error.contains("another folder"), "{error}");
+    }
+}

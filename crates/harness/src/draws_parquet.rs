@@ -1,0 +1,148 @@
+//! `draws.parquet` and `coordinates.json`: every kept draw, in a form that tools for Markov chains read.
+//!
+//! One row a draw, chain-major. Columns: `chain`, `draw` (int32); `global_a` (double); the other kept sites as
+//! fixed-size lists of double in the order of the panel's sorted labels (`time_cat_effects` category-major); then
+//! `diverging` (bool), `tree_depth`, `n_steps` (int32), `step_size`, `energy`, `lp` (double).
+
+use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use infermark_backend::Draws;
+use infermark_backend::draws::{DrawStatistics, SiteDraws};
+use infermark_model::{Labels, Panel, Site};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde::{Deserialize, Serialize};
+use std::io::{self, Write};
+use std::sync::Arc;
+
+/// Values that one batch may hold: 32 MiB of doubles.
+const BATCH_VALUES: usize = 1 << 22;
+
+/// Names along the axes of the draws.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coordinates {
+    /// Products, sorted.
+    pub product: Vec<String>,
+    /// Categories, sorted.
+    pub category: Vec<String>,
+    /// Periods, sorted.
+    pub period: Vec<String>,
+    /// Chains.
+    pub chains: usize,
+    /// Draws of each chain.
+    pub draws: usize,
+}
+
+impl Coordinates {
+    /// The coordinates of `draws` over `panel`.
+    pub fn new(panel: &Panel, draws: &Draws) -> Self {
+        let names = |labels: &Labels| labels.iter().map(|l| l.to_string()).collect();
+        Coordinates {
+            product: names(panel.products()),
+            category: names(panel.categories()),
+            period: names(panel.periods()),
+            chains: draws.chains,
+            draws: draws.draws,
+        }
+    }
+}
+
+/// Writes the draws as Parquet, batch by batch.
+///
+/// # Errors
+/// When `out` fails.
+///
+/// # Panics
+/// When a site's values or the statistics are not one entry a draw.
+pub fn write_draws_parquet(out: impl Write + Send, draws: &Draws) -> io::Result<()> {
+    let rows = draws.chains * draws.draws;
+    assert_eq!(draws.statistics.len(), rows, "statistics, one a draw");
+    let schema = Arc::new(Schema::new(fields(draws)));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        // Draws hardly repeat: a dictionary would be built only to be thrown away.
+        .set_dictionary_enabled(false)
+        .build();
+    let mut writer = ArrowWriter::try_new(out, schema.clone(), Some(properties)).map_err(io::Error::other)?;
+    let latents: usize = draws.sites.iter().map(|s| draws.layout.len(s.site)).sum();
+    let step = (BATCH_VALUES / latents.max(1)).clamp(1, 1 << 16);
+    let mut first = 0;
+    while first < rows {
+        let end = (first + step).min(rows);
+        let batch = batch(&schema, draws, first..end)?;
+        writer.write(&batch).map_err(io::Error::other)?;
+        first = end;
+    }
+    writer.close().map_err(io::Error::other)?;
+    Ok(())
+}
+
+fn item() -> Arc<Field> {
+    Arc::new(Field::new("item", DataType::Float64, false))
+}
+
+fn fields(draws: &Draws) -> Vec<Field> {
+    let field = |name: &str, kind| Field::new(name, kind, false);
+    let mut fields = vec![field("chain", DataType::Int32), field("draw", DataType::Int32)];
+    for SiteDraws { site, .. } in &draws.sites {
+        let kind = match site {
+            Site::GlobalA => DataType::Float64,
+            _ => DataType::FixedSizeList(item(), draws.layout.len(*site) as i32),
+        };
+        fields.push(field(site.name(), kind));
+    }
+    fields.extend([
+        field("diverging", DataType::Boolean),
+        field("tree_depth", DataType::Int32),
+        field("n_steps", DataType::Int32),
+        field("step_size", DataType::Float64),
+        field("energy", DataType::Float64),
+        field("lp", DataType::Float64),
+    ]);
+    fields
+}
+
+fn batch(schema: &Arc<Schema>, draws: &Draws, rows: std::ops::Range<usize>) -> io::Result<RecordBatch> {
+    let index = |f: &dyn Fn(usize) -> usize| -> ArrayRef {
+        Arc::new(Int32Array::from_iter_values(rows.clone().map(|r| f(r) as i32)))
+    };
+    let mut columns = vec![index(&|r| r / draws.draws), index(&|r| r % draws.draws)];
+    for SiteDraws { site, values } in &draws.sites {
+        let length = draws.layout.len(*site);
+        assert_eq!(
+            values.len(),
+            length * draws.chains * draws.draws,
+            "{}",
+            site.name()
+        );
+        let values =
+            Float64Array::from_iter_values(values[rows.start * length..rows.end * length].iter().copied());
+        columns.push(match site {
+            Site::GlobalA => Arc::new(values),
+            _ => Arc::new(
+                FixedSizeListArray::try_new(item(), length as i32, Arc::new(values), None)
+                    .map_err(io::Error::other)?,
+            ),
+        });
+    }
+    let statistics = &draws.statistics[rows.clone()];
+    let whole = |f: fn(&DrawStatistics) -> u32| -> ArrayRef {
+        Arc::new(Int32Array::from_iter_values(
+            statistics.iter().map(|s| f(s) as i32),
+        ))
+    };
+    let real = |f: fn(&DrawStatistics) -> f64| -> ArrayRef {
+        Arc::new(Float64Array::from_iter_values(statistics.iter().map(f)))
+    };
+    let diverging: Vec<bool> = statistics.iter().map(|s| s.diverging).collect();
+    columns.extend([
+        Arc::new(BooleanArray::from(diverging)) as ArrayRef,
+        whole(|s| s.tree_depth),
+        whole(|s| s.leapfrog_steps),
+        real(|s| s.step_size),
+        real(|s| s.energy),
+        real(|s| s.log_joint),
+    ]);
+    RecordBatch::try_new(schema.clone(), columns).map_err(io::Error::other)
+}

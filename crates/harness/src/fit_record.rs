@@ -1,0 +1,104 @@
+//! `run.json`: what a fit was asked, what it did, on what data and on what system.
+
+use crate::panel_description::PanelDescription;
+use crate::system::System;
+use infermark_backend::report::Detail;
+use infermark_backend::{Report, Request};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// Version of the files' schemas: raised when an entry changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How a fit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FitStatus {
+    /// It did what was asked, or met its convergence criterion.
+    Finished,
+    /// It was interrupted or failed; what stands beside is what it had.
+    Unfinished,
+}
+
+/// A file beside `run.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigest {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// The contents of `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitRecord {
+    /// [`SCHEMA_VERSION`] when it was written.
+    pub schema_version: u32,
+    /// How the fit ended.
+    pub status: FitStatus,
+    /// Why it is unfinished, or `none`.
+    pub reason: String,
+    /// What was asked, resolved.
+    pub request: Request,
+    /// What was done, in figures; entries of the loss trace that are not finite numbers are left out.
+    pub report: Report,
+    /// The data.
+    pub panel: PanelDescription,
+    /// The system.
+    pub system: System,
+    /// The files written with it: a file that does not match was replaced by another run.
+    pub files: BTreeMap<String, FileDigest>,
+}
+
+impl FitRecord {
+    /// A record of a run. `reason` says why it is unfinished.
+    pub fn new(
+        status: FitStatus,
+        reason: Option<String>,
+        request: Request,
+        report: Report,
+        panel: PanelDescription,
+        system: System,
+    ) -> Self {
+        FitRecord {
+            schema_version: SCHEMA_VERSION,
+            status,
+            reason: reason.unwrap_or_else(|| "none".into()),
+            request,
+            report: finite_trace(report),
+            panel,
+            system,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Writes the record as indented JSON.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn write(&self, out: impl Write) -> io::Result<()> {
+        write_json(out, self)
+    }
+}
+
+/// Writes indented JSON that ends with a line feed.
+pub(crate) fn write_json(mut out: impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, value)?;
+    out.write_all(b"\n")
+}
+
+/// JSON has no infinity: entries of the trace that are not finite are dropped, so that the file reads back.
+pub(crate) fn finite_trace(mut report: Report) -> Report {
+    if let Detail::Svi(svi) = &mut report.detail {
+        svi.trace.retain(|p| {
+            [p.seconds, p.loss, p.effective_particles, p.learning_rate]
+                .iter()
+                .all(|v| v.is_finite())
+        });
+        if !svi.mean_effective_particles.is_finite() {
+            svi.mean_effective_particles = 0.0;
+        }
+    }
+    report
+}

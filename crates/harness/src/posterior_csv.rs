@@ -1,0 +1,73 @@
+//! `posterior.csv`: one row a latent, in natural parameters.
+//!
+//! Columns `site,key,mean,sd,q05,q95`, and for Markov chains `mcse_mean,ess_bulk,ess_tail,rhat`. The key is the
+//! category, the product, or `category@period`; it is empty for `global_a`. Numbers are the shortest that read back
+//! to the same `f64`; `NaN` stands where chains are too short to tell.
+
+use infermark_backend::Posterior;
+use infermark_model::{Panel, Site};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Columns that every posterior has.
+pub const COLUMNS: [&str; 6] = ["site", "key", "mean", "sd", "q05", "q95"];
+/// Columns that Markov chains add.
+pub const CHAIN_COLUMNS: [&str; 4] = ["mcse_mean", "ess_bulk", "ess_tail", "rhat"];
+
+/// Writes the posterior of `panel` row by row.
+///
+/// # Errors
+/// When `out` fails.
+///
+/// # Panics
+/// When the posterior's layout is not the panel's.
+pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior) -> io::Result<()> {
+    let layout = panel.layout();
+    assert_eq!(posterior.layout, layout, "the posterior is of another panel");
+    let mut columns: Vec<&[f64]> = vec![&posterior.mean, &posterior.sd, &posterior.q05, &posterior.q95];
+    let mut header: Vec<&str> = COLUMNS.to_vec();
+    if let Some(d) = &posterior.diagnostics {
+        columns.extend([
+            d.mcse_mean.as_slice(),
+            d.ess_bulk.as_slice(),
+            d.ess_tail.as_slice(),
+            d.rhat.as_slice(),
+        ]);
+        header.extend(CHAIN_COLUMNS);
+    }
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(&header)?;
+    let mut text = String::new();
+    for site in Site::ALL {
+        for (k, latent) in layout.range(site).enumerate() {
+            text.clear();
+            write_key(&mut text, panel, site, k);
+            csv.write_field(site.name())?;
+            csv.write_field(&text)?;
+            for column in &columns {
+                text.clear();
+                write!(text, "{:?}", column[latent]).expect("a string takes all");
+                csv.write_field(&text)?;
+            }
+            csv.write_record(None::<&[u8]>)?;
+        }
+    }
+    csv.flush()
+}
+
+/// Appends the key of the `k`-th latent of a site.
+pub fn write_key(text: &mut String, panel: &Panel, site: Site, k: usize) {
+    let periods = panel.layout().periods;
+    match site {
+        Site::GlobalA => Ok(()),
+        Site::CategoryA => write!(text, "{}", panel.categories().get(k)),
+        Site::ProductA | Site::ProductEffect => write!(text, "{}", panel.products().get(k)),
+        Site::TimeCatEffects => write!(
+            text,
+            "{}@{}",
+            panel.categories().get(k / periods),
+            panel.periods().get(k % periods)
+        ),
+    }
+    .expect("a string takes all");
+}

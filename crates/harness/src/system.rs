@@ -1,0 +1,206 @@
+//! What the machine and the program say of themselves. What cannot be told is `unknown`; nothing is blank.
+
+mod cpu;
+mod gpu;
+
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::process::Command;
+
+pub use gpu::Gpu;
+
+/// The word for what cannot be told.
+pub const UNKNOWN: &str = "unknown";
+
+/// The system that a result was made on. It holds no host name and no path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// In plain words, for instance `2-core Intel Xeon, AVX-512`.
+    pub device: String,
+    /// The processor as it names itself.
+    pub cpu: String,
+    /// Threads that the program may use.
+    pub cores: usize,
+    /// Last-level cache in bytes; `None` where it cannot be told.
+    pub cache_bytes: Option<u64>,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Instruction sets found at run time, for instance `avx2`, `fma`, `avx512f`.
+    pub instruction_sets: Vec<String>,
+    /// Operating system and its version.
+    pub os: String,
+    /// Kernel and its version.
+    pub kernel: String,
+    /// Load of the last minute before the run, in busy threads: above zero, others worked on the machine too.
+    pub load_average: f64,
+    /// Whether there are GPUs: `none`, `unknown` (a driver that does not answer), or their names.
+    pub gpu: String,
+    /// The GPUs, one by one.
+    pub gpus: Vec<Gpu>,
+    /// The program.
+    pub program: Program,
+}
+
+/// How the program was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Version of this project.
+    pub version: String,
+    /// The compiler.
+    pub rustc: String,
+    /// `release` or `debug`, with the optimization level.
+    pub profile: String,
+    /// Target triple.
+    pub target: String,
+    /// Flags given to the compiler, or `none`.
+    pub rustflags: String,
+    /// Commit that the program was built from.
+    pub git_commit: String,
+    /// Whether the tree held changes that are not in the commit: `clean`, `dirty` or `unknown`.
+    pub git_tree: String,
+    /// Versions of the crates that decide what a measurement means, as `name version`.
+    pub crates: Vec<String>,
+}
+
+impl System {
+    /// Asks the machine and the program.
+    pub fn describe() -> Self {
+        let system = sysinfo::System::new_with_specifics(
+            sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
+        );
+        let told = |text: Option<String>| {
+            text.filter(|t| !t.is_empty())
+                .unwrap_or_else(|| UNKNOWN.to_owned())
+        };
+        let cpu = cpu::model_name();
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let instruction_sets = cpu::instruction_sets();
+        let (gpu, gpus) = gpu::describe();
+        System {
+            device: cpu::in_plain_words(&cpu, cores, &instruction_sets),
+            cpu,
+            cores,
+            cache_bytes: cpu::last_level_cache_bytes(Path::new("/sys/devices/system/cpu/cpu0/cache")),
+            memory_bytes: system.total_memory(),
+            instruction_sets,
+            os: told(sysinfo::System::long_os_version()),
+            kernel: told(sysinfo::System::kernel_version()),
+            load_average: sysinfo::System::load_average().one,
+            gpu,
+            gpus,
+            program: Program::describe(),
+        }
+    }
+}
+
+impl Program {
+    /// What the build recorded, and how the tree stands now.
+    pub fn describe() -> Self {
+        Program {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            rustc: env!("INFERMARK_BUILD_RUSTC").to_owned(),
+            profile: format!(
+                "{}, opt-level {}",
+                env!("INFERMARK_BUILD_PROFILE"),
+                env!("INFERMARK_BUILD_OPT_LEVEL")
+            ),
+            target: env!("INFERMARK_BUILD_TARGET").to_owned(),
+            rustflags: env!("INFERMARK_BUILD_RUSTFLAGS").to_owned(),
+            git_commit: env!("INFERMARK_BUILD_COMMIT").to_owned(),
+            git_tree: git_tree(Path::new(env!("CARGO_MANIFEST_DIR"))),
+            crates: env!("INFERMARK_BUILD_CRATES")
+                .split(';')
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+}
+
+/// Whether tracked files (results apart) differ from the commit.
+fn git_tree(source: &Path) -> String {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(source.join("../.."))
+        .args(["status", "--porcelain", "--untracked-files=no"])
+        .args(["--", ".", ":!results"])
+        .output();
+    match output {
+        Ok(output) if output.status.success() && output.stdout.is_empty() => "clean",
+        Ok(output) if output.status.success() => "dirty",
+        _ => UNKNOWN,
+    }
+    .to_owned()
+}
+
+/// The host's name, made fit for a folder's name; `host` where it has none. Only the results folder carries it.
+pub fn host_for_folder(given: Option<&str>) -> String {
+    let host = given
+        .map(str::to_owned)
+        .or_else(sysinfo::System::host_name)
+        .unwrap_or_default();
+    let clean: String = host
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let clean = clean.trim_matches('-');
+    if clean.is_empty() {
+        "host".into()
+    } else {
+        clean.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_blank_and_it_reads_back() {
+        let system = System::describe();
+        let json = serde_json::to_value(&system).unwrap();
+        fn blanks(value: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+            match value {
+                serde_json::Value::String(s) if s.trim().is_empty() => found.push(path.to_owned()),
+                serde_json::Value::Object(o) => {
+                    o.iter()
+                        .for_each(|(k, v)| blanks(v, &format!("{path}.{k}"), found));
+                }
+                serde_json::Value::Array(a) => {
+                    a.iter().for_each(|v| blanks(v, &format!("{path}[]"), found));
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        blanks(&json, "system", &mut found);
+        assert!(found.is_empty(), "{found:?}");
+        assert!(system.cores >= 1 && system.memory_bytes > 1 << 26);
+        assert!(
+            system.program.rustc.starts_with("rustc 1."),
+            "{}",
+            system.program.rustc
+        );
+        assert_eq!(serde_json::from_value::<System>(json).unwrap(), system);
+    }
+
+    #[test]
+    fn a_tree_outside_git_is_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a/b");
+        std::fs::create_dir_all(&inner).unwrap();
+        assert_eq!(git_tree(&inner), UNKNOWN);
+    }
+
+    #[test]
+    fn a_host_name_is_fit_for_a_folder() {
+        assert_eq!(host_for_folder(Some("my host.local/x")), "my-host-local-x");
+        assert_eq!(host_for_folder(Some("//")), "host");
+        assert!(!host_for_folder(None).is_empty());
+    }
+}
