@@ -1,1 +1,29 @@
 //! Convergence diagnostics of Markov chains: R-hat, effective sample sizes and Monte Carlo standard errors.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`diagnosis`] | everything about one quantity whose draws are all at hand |
+//! | [`streaming`] | moments, split R-hat and batch-means errors of many quantities whose draws are not kept |
+//! | [`quantile`] | sample quantiles |
+//! | [`normal_quantile`](mod@normal_quantile) | the standard normal's quantile function |
+//!
+//! The figures of [`diagnosis`] equal those of ArviZ (`rhat(method="rank")`, `ess(method="bulk")`,
+//! `ess(method="tail")`, `mcse(method="mean")`) to rounding.
+//!
+//! Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner, "Rank-normalization, folding, and localization: an
+//! improved R-hat for assessing convergence of MCMC", Bayesian Analysis 16(2), 2021.
+
+mod autocovariance;
+pub mod diagnosis;
+mod ess;
+mod fourier;
+pub mod normal_quantile;
+pub mod quantile;
+mod ranks;
+mod rhat;
+pub mod streaming;
+
+pub use diagnosis::{Diagnosis, Workspace, diagnose};
+pub use normal_quantile::normal_quantile;
+pub use quantile::quantile;
+pub use streaming::{StreamingChain, StreamingSummary};
