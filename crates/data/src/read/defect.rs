@@ -1,0 +1,244 @@
+//! What is wrong with a file: where, which value, and what to do about it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// How many defects an error shows; the rest are counted.
+pub const SHOWN_DEFECTS: usize = 10;
+
+/// One thing that is wrong in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defect {
+    /// Line of a CSV file (the header is line 1) or row of a Parquet file (from 1); `None` for the file as a whole.
+    pub row: Option<u64>,
+    /// Name of the column, empty when it is the row or the file as a whole.
+    pub column: String,
+    /// The value as the file has it.
+    pub value: Option<String>,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+    row_word: &'static str,
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut place = Vec::new();
+        place.extend(self.row.map(|row| format!("{} {row}", self.row_word)));
+        if !self.column.is_empty() {
+            place.push(format!("column {:?}", self.column));
+        }
+        place.extend(self.value.as_ref().map(|v| format!("value {v:?}")));
+        if !place.is_empty() {
+            write!(f, "{}: ", place.join(", "))?;
+        }
+        write!(f, "{}; {}", self.problem, self.remedy)
+    }
+}
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be opened or read.
+    #[error("{}: {source}; check the path and its permissions", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The path is a directory.
+    #[error("{} is a directory; name one .csv or .parquet file in it", path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Neither the extension nor the content says what the file is.
+    #[error("{}: neither .csv nor .parquet by its name, and not Parquet by its content; rename it or convert it", path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is compressed as a whole.
+    #[error("{}: the file is compressed by gzip; decompress it first (gunzip), or convert it to Parquet", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was read and has defects.
+    #[error("{}", listed(path, defects, *total))]
+    Defects {
+        /// The file.
+        path: PathBuf,
+        /// The first defects, at most [`SHOWN_DEFECTS`], in the order of the file.
+        defects: Vec<Defect>,
+        /// How many there are.
+        total: u64,
+    },
+}
+
+impl ReadError {
+    /// The defects shown; empty when the file could not be read at all.
+    pub fn defects(&self) -> &[Defect] {
+        match self {
+            ReadError::Defects { defects, .. } => defects,
+            _ => &[],
+        }
+    }
+}
+
+fn listed(path: &Path, defects: &[Defect], total: u64) -> String {
+    let count = if total == 1 { "1 defect".into() } else { format!("{total} defects") };
+    let mut text = format!("{}: {count}", path.display());
+    for defect in defects {
+        text += &format!("\n  {defect}");
+    }
+    if total > defects.len() as u64 {
+        text += &format!("\n  and {} more", total - defects.len() as u64);
+    }
+    text
+}
+
+/// Where something was found, before rows are turned into the numbers that the user sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// The file as a whole, or its header.
+    File,
+    /// A byte of the file.
+    Byte(u64),
+    /// A row of data, from 0.
+    Row(u64),
+}
+
+impl Place {
+    /// The row as a reader of Parquet counts it.
+    pub(crate) fn parquet_row(&self) -> Option<u64> {
+        match self {
+            Place::Row(row) => Some(row + 1),
+            Place::File | Place::Byte(_) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Finding {
+    place: Place,
+    /// A second row that the problem ends by naming.
+    other: Option<Place>,
+    column: String,
+    value: Option<String>,
+    problem: String,
+    remedy: String,
+}
+
+/// Collects what is found: the first in file order are kept, all are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    kept: Vec<Finding>,
+    total: u64,
+}
+
+impl Findings {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Whether a finding at `place` would be kept.
+    pub(crate) fn has_room(&self, place: Place) -> bool {
+        self.kept.len() < SHOWN_DEFECTS || self.kept.iter().any(|f| f.place > place)
+    }
+
+    /// Notes a defect; `texts` gives problem and remedy, and is called only if the defect is kept.
+    pub(crate) fn push(
+        &mut self,
+        place: Place,
+        column: &str,
+        value: Option<&str>,
+        texts: impl FnOnce() -> (String, String),
+    ) {
+        self.push_pair(place, None, column, value, texts);
+    }
+
+    /// Notes a defect whose problem text ends by naming the row `other`.
+    pub(crate) fn push_pair(
+        &mut self,
+        place: Place,
+        other: Option<Place>,
+        column: &str,
+        value: Option<&str>,
+        texts: impl FnOnce() -> (String, String),
+    ) {
+        self.total += 1;
+        // Later passes may find earlier rows: the latest of the kept gives way to them.
+        if self.kept.len() == SHOWN_DEFECTS {
+            let latest = self.kept.iter().enumerate().max_by_key(|(i, f)| (f.place, *i)).map(|(i, _)| i);
+            match latest {
+                Some(latest) if self.kept[latest].place > place => drop(self.kept.remove(latest)),
+                _ => return,
+            }
+        }
+        let (problem, remedy) = texts();
+        self.kept.push(Finding {
+            place,
+            other,
+            column: column.to_owned(),
+            value: value.map(shortened),
+            problem,
+            remedy,
+        });
+    }
+
+    /// Takes over what another collector found.
+    pub(crate) fn absorb(&mut self, other: Findings) {
+        let uncounted = other.total - other.kept.len() as u64;
+        for f in other.kept {
+            let texts = (f.problem, f.remedy);
+            self.push_pair(f.place, f.other, &f.column, f.value.as_deref(), || texts);
+        }
+        self.total += uncounted;
+    }
+
+    /// Forgets everything: what follows makes it meaningless.
+    pub(crate) fn clear(&mut self) {
+        *self = Findings::default();
+    }
+
+    /// The error that the user sees. `locate` gives the number of every place.
+    pub(crate) fn into_error(
+        mut self,
+        path: &Path,
+        row_word: &'static str,
+        locate: impl FnOnce(&[Place]) -> Result<Vec<Option<u64>>, ReadError>,
+    ) -> Result<ReadError, ReadError> {
+        self.kept.sort_by_key(|f| f.place);
+        let places: Vec<Place> =
+            self.kept.iter().flat_map(|f| [f.place, f.other.unwrap_or(Place::File)]).collect();
+        let numbers = locate(&places)?;
+        let defects = self.kept.into_iter().zip(numbers.chunks(2)).map(|(f, numbers)| Defect {
+            row: numbers[0],
+            column: f.column,
+            value: f.value,
+            problem: match numbers[1] {
+                Some(other) => format!("{} {row_word} {other}", f.problem),
+                None => f.problem,
+            },
+            remedy: f.remedy,
+            row_word,
+        });
+        Ok(ReadError::Defects {
+            path: path.to_owned(),
+            defects: defects.collect(),
+            total: self.total,
+        })
+    }
+}
+
+/// A value short enough to print: a broken quote may make a cell of half the file.
+fn shortened(value: &str) -> String {
+    const SHOWN: usize = 60;
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
+}

@@ -1,0 +1,363 @@
+//! The rows of a file in compact columns, and their assembly into a panel sorted by product and period.
+
+use super::columns::Columns;
+use super::defect::{Findings, Place};
+use super::keys::Keys;
+use super::periods::{Period, Periods};
+use infermark_model::{Labels, Panel, PanelPart};
+use rayon::prelude::*;
+
+/// Largest number of units a row may have, 2^31 - 1.
+pub(crate) const MAX_UNITS: u32 = i32::MAX as u32;
+
+/// Rows of one product that follow each other in the file; the run ends where the next starts.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    product: u32,
+    start: u32,
+}
+
+/// A product's category, and the row that said so first.
+#[derive(Debug, Clone, Copy)]
+struct Membership {
+    category: u32,
+    row: u64,
+}
+
+/// A category that had a row without a product.
+#[derive(Debug)]
+struct Orphan {
+    category: u32,
+    row: u64,
+}
+
+/// The rows read so far. Keys are codes in the order of first appearance until [`Ledger::assemble`] ranks them.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) products: Keys,
+    pub(crate) categories: Keys,
+    pub(crate) periods: Periods,
+    membership: Vec<Membership>,
+    orphans: Vec<Orphan>,
+    runs: Vec<Run>,
+    period: Vec<u32>,
+    price: Vec<f64>,
+    units: Vec<u32>,
+    /// For rows left out of the columns: how many columns' rows precede, and how many rows were left out by then.
+    left_out: Vec<(usize, u64)>,
+}
+
+impl Ledger {
+    /// Makes room for `rows` more rows.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        self.period.reserve(rows);
+        self.price.reserve(rows);
+        self.units.reserve(rows);
+    }
+
+    /// Adds a row whose cells are sound; `keys` are the codes of product, category and period.
+    pub(crate) fn push(
+        &mut self,
+        row: u64,
+        keys: (u32, u32, u32),
+        price: f64,
+        units: u32,
+        columns: &Columns,
+        findings: &mut Findings,
+    ) {
+        let (product, category, period) = keys;
+        match self.membership.get(product as usize) {
+            None => self.join(product, category, row),
+            Some(known) if known.category == category => {}
+            Some(known) if known.category == u32::MAX => self.join(product, category, row),
+            Some(known) => {
+                let first = *known;
+                // Whether the texts are kept is not known here, and a name is looked up slowly.
+                let names = findings.has_room(Place::Row(row)).then(|| {
+                    (self.categories.name(category), self.products.name(product), self.categories.name(first.category))
+                });
+                let (name, product, before) = names.unwrap_or_default();
+                findings.push_pair(
+                    Place::Row(row),
+                    Some(Place::Row(first.row)),
+                    &columns.category,
+                    Some(&name),
+                    || {
+                        (
+                            format!("product {product:?} has another category, {before:?}, on"),
+                            "give the product one category, or two names".into(),
+                        )
+                    },
+                );
+                self.leave_out();
+                return;
+            }
+        }
+        let Ok(start) = u32::try_from(self.period.len()) else {
+            findings.push(Place::Row(row), "", None, || {
+                ("the file has more than 4,294,967,295 rows".into(), "split it by category".into())
+            });
+            self.leave_out();
+            return;
+        };
+        if self.runs.last().is_none_or(|run| run.product != product) {
+            self.runs.push(Run { product, start });
+        }
+        self.period.push(period);
+        self.price.push(price);
+        self.units.push(units);
+    }
+
+    fn join(&mut self, product: u32, category: u32, row: u64) {
+        let unknown = Membership {
+            category: u32::MAX,
+            row: 0,
+        };
+        if self.membership.len() <= product as usize {
+            self.membership.resize(product as usize + 1, unknown);
+        }
+        self.membership[product as usize] = Membership { category, row };
+    }
+
+    /// Code of a period, or a finding when the file mixes whole numbers and dates.
+    pub(crate) fn period(
+        &mut self,
+        row: u64,
+        period: Period,
+        cell: impl Fn() -> String,
+        columns: &Columns,
+        findings: &mut Findings,
+    ) -> Option<u32> {
+        match self.periods.code(period, row) {
+            Ok(code) => Some(code),
+            Err((kind, first)) => {
+                let place = Place::Row(row);
+                findings.push_pair(place, Some(Place::Row(first)), &columns.period, Some(&cell()), || {
+                    (
+                        format!("the period is {} here and {} on", period.0.name(), kind.name()),
+                        "write all periods in one way".into(),
+                    )
+                });
+                None
+            }
+        }
+    }
+
+    /// Notes that a row was not added, so that later rows keep their numbers.
+    pub(crate) fn leave_out(&mut self) {
+        let stored = self.period.len();
+        match self.left_out.last_mut() {
+            Some((before, count)) if *before == stored => *count += 1,
+            Some((_, count)) => {
+                let count = *count + 1;
+                self.left_out.push((stored, count));
+            }
+            None => self.left_out.push((stored, 1)),
+        }
+    }
+
+    /// Notes a row that has a category and no product.
+    pub(crate) fn orphan(&mut self, category: u32, row: u64) {
+        if self.orphans.iter().all(|o| o.category != category) {
+            self.orphans.push(Orphan { category, row });
+        }
+    }
+
+    /// The panel of all rows; `None` when there is none or rows contradict each other, with the findings why.
+    pub(crate) fn assemble(self, columns: &Columns, findings: &mut Findings) -> Option<Panel> {
+        let Ledger {
+            products,
+            categories,
+            periods,
+            membership,
+            orphans,
+            runs,
+            period,
+            price,
+            units,
+            left_out,
+        } = self;
+        let mut has_product = vec![false; categories.len()];
+        for m in membership.iter().filter(|m| m.category != u32::MAX) {
+            has_product[m.category as usize] = true;
+        }
+        for orphan in orphans.iter().filter(|o| !has_product[o.category as usize]) {
+            let name = categories.name(orphan.category);
+            findings.push(Place::Row(orphan.row), &columns.category, Some(&name), || {
+                (
+                    "the category has no products: none of its rows names one".into(),
+                    "fill in its products or remove its rows".into(),
+                )
+            });
+        }
+        if period.is_empty() {
+            if findings.is_empty() {
+                findings.push(Place::File, "", None, || {
+                    ("the file has a header and no rows".into(), "check how it was exported".into())
+                });
+            }
+            return None;
+        }
+        let in_use = |product: u32| membership.get(product as usize).is_some_and(|m| m.category != u32::MAX);
+        let (products, product_rank) = products.into_labels(in_use);
+        let (categories, category_rank) = categories.into_labels(|c| has_product[c as usize]);
+        let (periods, period_rank) = periods.into_labels();
+
+        let mut category_of = vec![0; products.len()];
+        for (product, m) in membership.iter().enumerate().filter(|(p, _)| product_rank[*p] != u32::MAX) {
+            category_of[product_rank[product] as usize] = category_rank[m.category as usize];
+        }
+        let rows = Rows {
+            order: RunOrder::new(&runs, &product_rank, products.len()),
+            runs: &runs,
+            period: &period,
+            price: &price,
+            units: &units,
+            period_rank: &period_rank,
+            left_out: &left_out,
+        };
+        // A part holds C * T sums: few enough parts keep them small beside the rows.
+        let group = (3 * categories.len()).max(1024);
+        let groups: Vec<(PanelPart, Findings)> = (0..products.len().div_ceil(group))
+            .into_par_iter()
+            .map(|g| {
+                let members = g * group..((g + 1) * group).min(products.len());
+                rows.part(members, &category_of, [&products, &categories, &periods], columns)
+            })
+            .collect();
+        drop((runs, period, price, units));
+        let mut parts = Vec::with_capacity(groups.len());
+        for (part, found) in groups {
+            parts.push(part);
+            findings.absorb(found);
+        }
+        if !findings.is_empty() {
+            return None;
+        }
+        Some(Panel::from_parts(products, categories, periods, parts).expect("every rule was checked on the way"))
+    }
+}
+
+/// Which runs each product has, in file order.
+enum RunOrder {
+    /// One run a product, in the order of the labels: run `i` is product `i`'s.
+    InPlace,
+    /// Run indices grouped by product, and where each product's group starts.
+    Grouped { runs: Vec<u32>, start: Vec<u32> },
+}
+
+impl RunOrder {
+    fn new(runs: &[Run], rank: &[u32], products: usize) -> Self {
+        let ranks = || runs.iter().map(|run| rank[run.product as usize] as usize);
+        if ranks().enumerate().all(|(i, r)| i == r) {
+            return RunOrder::InPlace;
+        }
+        let mut start = vec![0u32; products + 1];
+        for r in ranks() {
+            start[r + 1] += 1;
+        }
+        for r in 0..products {
+            start[r + 1] += start[r];
+        }
+        let mut next = start.clone();
+        let mut grouped = vec![0; runs.len()];
+        for (i, r) in ranks().enumerate() {
+            grouped[next[r] as usize] = i as u32;
+            next[r] += 1;
+        }
+        RunOrder::Grouped { runs: grouped, start }
+    }
+}
+
+/// The columns of the ledger while parts are made of them.
+struct Rows<'l> {
+    order: RunOrder,
+    runs: &'l [Run],
+    period: &'l [u32],
+    price: &'l [f64],
+    units: &'l [u32],
+    period_rank: &'l [u32],
+    left_out: &'l [(usize, u64)],
+}
+
+impl Rows<'_> {
+    fn part(
+        &self,
+        members: std::ops::Range<usize>,
+        category_of: &[u32],
+        [products, categories, periods]: [&Labels; 3],
+        columns: &Columns,
+    ) -> (PanelPart, Findings) {
+        let rows = members.clone().map(|p| self.ranges(p).map(|r| r.len()).sum::<usize>()).sum();
+        let mut part = PanelPart::with_capacity(categories.len(), periods.len(), members.len(), rows);
+        let mut findings = Findings::default();
+        let mut row_periods = Vec::new();
+        let mut order: Vec<(u32, usize)> = Vec::new();
+        let (mut prices, mut units) = (Vec::new(), Vec::new());
+        for product in members {
+            let rank = |row: usize| self.period_rank[self.period[row] as usize];
+            let mut ranges = self.ranges(product);
+            let (first, second) = (ranges.next(), ranges.next());
+            row_periods.clear();
+            if let (Some(range), None) = (&first, &second) {
+                row_periods.extend(range.clone().map(rank));
+            }
+            let (prices, units): (&[f64], &[u32]) = match first {
+                Some(range) if second.is_none() && row_periods.is_sorted_by(|a, b| a < b) => {
+                    (&self.price[range.clone()], &self.units[range])
+                }
+                _ => {
+                    order.clear();
+                    order.extend(self.ranges(product).flatten().map(|row| (rank(row), row)));
+                    order.sort_unstable();
+                    for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+                        let product = products.get(product).to_string();
+                        let period = periods.get(pair[0].0 as usize).to_string();
+                        let (place, other) = (self.place(pair[1].1), self.place(pair[0].1));
+                        findings.push_pair(place, Some(other), &columns.period, Some(&period), || {
+                            (
+                                format!("product {product:?} has this period already, on"),
+                                "keep one of the two rows, or add them up".into(),
+                            )
+                        });
+                    }
+                    order.dedup_by_key(|(period, _)| *period);
+                    row_periods.clear();
+                    row_periods.extend(order.iter().map(|(period, _)| *period));
+                    prices.clear();
+                    prices.extend(order.iter().map(|(_, row)| self.price[*row]));
+                    units.clear();
+                    units.extend(order.iter().map(|(_, row)| self.units[*row]));
+                    (&prices, &units)
+                }
+            };
+            let category = category_of[product] as usize;
+            part.push_product(category, Some(&row_periods), prices, units)
+                .expect("periods ascend and prices were checked as they were read");
+        }
+        (part, findings)
+    }
+
+    /// Rows of a product, run by run.
+    fn ranges(&self, product: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+        let slots = match &self.order {
+            RunOrder::InPlace => product..product + 1,
+            RunOrder::Grouped { start, .. } => start[product] as usize..start[product + 1] as usize,
+        };
+        slots.map(move |slot| {
+            let run = match &self.order {
+                RunOrder::InPlace => slot,
+                RunOrder::Grouped { runs, .. } => runs[slot] as usize,
+            };
+            let end = self.runs.get(run + 1).map_or(self.period.len(), |next| next.start as usize);
+            self.runs[run].start as usize..end
+        })
+    }
+
+    /// The file's row of a row of the columns.
+    fn place(&self, row: usize) -> Place {
+        let earlier = self.left_out.partition_point(|(stored, _)| *stored <= row);
+        let left_out = if earlier == 0 { 0 } else { self.left_out[earlier - 1].1 };
+        Place::Row(row as u64 + left_out)
+    }
+}

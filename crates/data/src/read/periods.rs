@@ -1,0 +1,132 @@
+//! Periods: whole numbers or calendar dates, one kind in a file.
+
+use infermark_model::Labels;
+use infermark_model::labels::days_from_civil;
+use std::collections::HashMap;
+
+/// What a column of periods holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeriodKind {
+    Integer,
+    Date,
+}
+
+impl PeriodKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            PeriodKind::Integer => "a whole number",
+            PeriodKind::Date => "a date",
+        }
+    }
+}
+
+/// A period: its kind, and its number or its days since 1970-01-01.
+pub(crate) type Period = (PeriodKind, i64);
+
+/// The period that a cell says, `None` if it is neither a whole number nor an existing date as `YYYY-MM-DD`.
+pub(crate) fn parse_period(cell: &[u8]) -> Option<Period> {
+    if let [y @ .., b'-', m1, m2, b'-', d1, d2] = cell
+        && y.len() == 4
+    {
+        let number = |digits: &[u8]| {
+            digits
+                .iter()
+                .try_fold(0, |n, d| d.is_ascii_digit().then(|| 10 * n + i32::from(d - b'0')))
+        };
+        let (year, month, day) = (number(y)?, number(&[*m1, *m2])?, number(&[*d1, *d2])?);
+        let days = days_from_civil(year, month as u32, day as u32)?;
+        return Some((PeriodKind::Date, i64::from(days)));
+    }
+    let number = std::str::from_utf8(cell).ok()?.parse().ok()?;
+    Some((PeriodKind::Integer, number))
+}
+
+/// Span of the table that finds a period's code without hashing.
+const WINDOW: i64 = 1 << 16;
+
+/// Codes of the distinct periods, in the order of their first appearance.
+#[derive(Debug, Default)]
+pub(crate) struct Periods {
+    kind: Option<(PeriodKind, u64)>,
+    values: Vec<i64>,
+    window_start: i64,
+    window: Vec<u32>,
+    beyond: HashMap<i64, u32>,
+}
+
+impl Periods {
+    /// Code of a period; `Err` gives kind and row of the first period when the kinds differ.
+    pub(crate) fn code(&mut self, (kind, value): Period, row: u64) -> Result<u32, (PeriodKind, u64)> {
+        let (first_kind, first_row) = *self.kind.get_or_insert_with(|| {
+            self.window_start = value.saturating_sub(WINDOW / 2);
+            (kind, row)
+        });
+        if first_kind != kind {
+            return Err((first_kind, first_row));
+        }
+        let next = self.values.len() as u32;
+        let slot = match value.checked_sub(self.window_start) {
+            Some(offset @ 0..WINDOW) => {
+                let offset = offset as usize;
+                if offset >= self.window.len() {
+                    self.window.resize(offset + 1, u32::MAX);
+                }
+                &mut self.window[offset]
+            }
+            _ => self.beyond.entry(value).or_insert(u32::MAX),
+        };
+        if *slot == u32::MAX {
+            *slot = next;
+            self.values.push(value);
+        }
+        Ok(*slot)
+    }
+
+    /// Sorted labels, and the rank of every code.
+    pub(crate) fn into_labels(self) -> (Labels, Vec<u32>) {
+        let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
+        order.sort_unstable_by_key(|code| self.values[*code as usize]);
+        let mut rank = vec![0; order.len()];
+        for (i, code) in order.iter().enumerate() {
+            rank[*code as usize] = i as u32;
+        }
+        let sorted = order.iter().map(|code| self.values[*code as usize]);
+        let labels = match self.kind {
+            Some((PeriodKind::Date, _)) => Labels::Date(sorted.map(|v| v as i32).collect()),
+            _ => Labels::Integer(sorted.collect()),
+        };
+        (labels, rank)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_whole_numbers_or_existing_dates() {
+        assert_eq!(parse_period(b"-12"), Some((PeriodKind::Integer, -12)));
+        assert_eq!(parse_period(b"1970-01-02"), Some((PeriodKind::Date, 1)));
+        for cell in ["2023-02-29", "2023-2-28", "01/02/2023", "1.5", "", "W1", "2023-02-2x", "99999999999999999999"] {
+            assert_eq!(parse_period(cell.as_bytes()), None, "{cell}");
+        }
+    }
+
+    #[test]
+    fn codes_hold_inside_and_outside_the_window() {
+        let mut periods = Periods::default();
+        let values = [5, 3, 5, i64::MAX, i64::MIN, 3, 40_000, i64::MAX, 5 + WINDOW];
+        let codes: Vec<u32> = values.iter().map(|v| periods.code((PeriodKind::Integer, *v), 0).unwrap()).collect();
+        assert_eq!(codes, [0, 1, 0, 2, 3, 1, 4, 2, 5]);
+        let (labels, rank) = periods.into_labels();
+        assert_eq!(labels, Labels::Integer(vec![i64::MIN, 3, 5, 40_000, 5 + WINDOW, i64::MAX]));
+        assert_eq!(rank, [2, 1, 5, 0, 3, 4]);
+    }
+
+    #[test]
+    fn kinds_do_not_mix() {
+        let mut periods = Periods::default();
+        periods.code((PeriodKind::Date, 9), 4).unwrap();
+        assert_eq!(periods.code((PeriodKind::Integer, 9), 5), Err((PeriodKind::Date, 4)));
+    }
+}

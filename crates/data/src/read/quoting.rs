@@ -1,0 +1,149 @@
+//! A strict look at the quotes of a CSV file while it is read: parsers take broken quoting in silence.
+
+use std::io::Read;
+
+/// What is wrong with a quote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QuoteFault {
+    /// A quote inside a field that does not start with one.
+    Stray,
+    /// Text between a closing quote and the next comma.
+    AfterClosing,
+    /// The file ends inside a quoted field.
+    Unclosed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    FieldStart,
+    Unquoted,
+    Quoted,
+    /// After a quote in a quoted field: it closes the field or is the first of two.
+    Closing,
+}
+
+/// Passes bytes through and keeps the first faults, with the offset of the quote at fault.
+#[derive(Debug)]
+pub(crate) struct QuoteCheck<R> {
+    inner: R,
+    state: State,
+    offset: u64,
+    opened_at: u64,
+    faults: Vec<(u64, QuoteFault)>,
+}
+
+const KEPT_FAULTS: usize = 16;
+
+impl<R: Read> QuoteCheck<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        QuoteCheck {
+            inner,
+            state: State::FieldStart,
+            offset: 0,
+            opened_at: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    /// The faults, once the file has been read to its end.
+    pub(crate) fn faults(&self) -> Vec<(u64, QuoteFault)> {
+        let mut faults = self.faults.clone();
+        if self.state == State::Quoted {
+            faults.push((self.opened_at, QuoteFault::Unclosed));
+        }
+        faults
+    }
+
+    fn scan(&mut self, block: &[u8]) {
+        let plain = matches!(self.state, State::FieldStart | State::Unquoted);
+        if plain && !block.contains(&b'"') {
+            if let Some(last) = block.last() {
+                self.state = after_plain(*last);
+            }
+            self.offset += block.len() as u64;
+            return;
+        }
+        for byte in block {
+            self.step(*byte);
+            self.offset += 1;
+        }
+    }
+
+    fn step(&mut self, byte: u8) {
+        self.state = match (self.state, byte) {
+            // The byte-order mark is not a part of the first field.
+            (State::FieldStart, 0xef) if self.offset == 0 => State::FieldStart,
+            (State::FieldStart, 0xbb | 0xbf) if self.offset < 3 => State::FieldStart,
+            (State::FieldStart, b'"') => {
+                self.opened_at = self.offset;
+                State::Quoted
+            }
+            (State::Unquoted, b'"') => {
+                self.note(self.offset, QuoteFault::Stray);
+                State::Unquoted
+            }
+            (State::FieldStart | State::Unquoted, other) => after_plain(other),
+            (State::Quoted, b'"') => State::Closing,
+            (State::Quoted, _) => State::Quoted,
+            (State::Closing, b'"') => State::Quoted,
+            (State::Closing, b',' | b'\n' | b'\r') => State::FieldStart,
+            (State::Closing, _) => {
+                self.note(self.opened_at, QuoteFault::AfterClosing);
+                State::Unquoted
+            }
+        };
+    }
+
+    fn note(&mut self, offset: u64, fault: QuoteFault) {
+        if self.faults.len() < KEPT_FAULTS {
+            self.faults.push((offset, fault));
+        }
+    }
+}
+
+fn after_plain(byte: u8) -> State {
+    match byte {
+        b',' | b'\n' | b'\r' => State::FieldStart,
+        _ => State::Unquoted,
+    }
+}
+
+impl<R: Read> Read for QuoteCheck<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.scan(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<(u64, QuoteFault)> {
+        // Blocks of every size: the state must carry over.
+        let whole: Vec<_> = (1..=text.len())
+            .map(|size| {
+                let mut check = QuoteCheck::new(std::io::empty());
+                text.as_bytes().chunks(size).for_each(|block| check.scan(block));
+                check.faults()
+            })
+            .collect();
+        assert!(whole.iter().all(|f| *f == whole[0]), "{text:?}: {whole:?}");
+        whole[0].clone()
+    }
+
+    #[test]
+    fn sound_quoting_has_no_fault() {
+        for text in ["a,b\n1,2\n", "\"a\",\"b,c\"\r\n\"d\"\"e\",\"\"\n", "\u{feff}\"a\",b\n", "\"two\nlines\",x\n"] {
+            assert_eq!(faults(text), [], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn faults_are_at_their_quotes() {
+        assert_eq!(faults("a\nb\"c,d\n"), [(3, QuoteFault::Stray)]);
+        assert_eq!(faults("a\n\"b\"c,d\n"), [(2, QuoteFault::AfterClosing)]);
+        assert_eq!(faults("a,b\n1,\"2\n3,4\n"), [(6, QuoteFault::Unclosed)]);
+    }
+}
