@@ -1,0 +1,82 @@
+//! The panel cut into chunks of products of one category: the unit of work of a thread.
+//!
+//! Chunks depend on the panel alone and their sums are added in their order, so results do not depend on the number
+//! of threads.
+
+use infermark_model::panel::Panel;
+
+/// Arrays over a chunk's products are padded to a multiple of this, the widest vector.
+pub const PAD: usize = 16;
+
+/// Fewest and most products of a chunk.
+const PRODUCTS: std::ops::RangeInclusive<usize> = 64..=512;
+
+/// Chunks that a panel of middling size is cut into, so that threads finish together.
+const CHUNKS_WANTED: usize = 64;
+
+/// Some products of one category, with what the likelihood needs of each; vectors are padded to [`PAD`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The category.
+    pub category: usize,
+    /// Index of each product in the panel; not padded.
+    pub products: Vec<u32>,
+    /// Means of `ln price`.
+    pub mean_log_price: Vec<f64>,
+    /// Sums of counts.
+    pub units: Vec<f64>,
+    /// Sums of counts times deviations.
+    pub units_deviation: Vec<f64>,
+    /// Smallest deviations.
+    pub deviation_low: Vec<f32>,
+    /// Largest deviations.
+    pub deviation_high: Vec<f32>,
+}
+
+impl Chunk {
+    /// Length of the padded vectors.
+    pub fn padded(&self) -> usize {
+        self.mean_log_price.len()
+    }
+
+    fn new(panel: &Panel, category: usize, products: &[u32]) -> Self {
+        let sums = panel.sums();
+        let padded = products.len().next_multiple_of(PAD);
+        let column = |f: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            let mut column: Vec<f64> = products.iter().map(|p| f(*p as usize)).collect();
+            column.resize(padded, 0.0);
+            column
+        };
+        let bound = |side: usize| -> Vec<f32> {
+            let mut column: Vec<f32> = products
+                .iter()
+                .map(|p| panel.deviation_range()[*p as usize][side])
+                .collect();
+            column.resize(padded, 0.0);
+            column
+        };
+        Chunk {
+            category,
+            products: products.to_vec(),
+            mean_log_price: column(&|p| panel.mean_log_price()[p]),
+            units: column(&|p| sums.product[p] as f64),
+            units_deviation: column(&|p| sums.product_deviation[p]),
+            deviation_low: bound(0),
+            deviation_high: bound(1),
+        }
+    }
+}
+
+/// Cuts a panel into chunks, ordered by category, then product.
+pub fn chunks(panel: &Panel) -> Vec<Chunk> {
+    let order = panel.products_by_category();
+    let category_of = panel.category_of();
+    let size = (order.len() / CHUNKS_WANTED)
+        .next_multiple_of(PAD)
+        .clamp(*PRODUCTS.start(), *PRODUCTS.end());
+    order
+        .chunk_by(|a, b| category_of[*a as usize] == category_of[*b as usize])
+        .flat_map(|of_category| of_category.chunks(size))
+        .map(|products| Chunk::new(panel, category_of[products[0] as usize] as usize, products))
+        .collect()
+}

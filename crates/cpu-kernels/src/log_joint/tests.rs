@@ -1,0 +1,95 @@
+use super::*;
+use infermark_model::labels::Labels;
+use infermark_model::log_joint::LogJoint;
+use infermark_model::panel::PanelPart;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// A random panel: prices spread by `spread`, a period missing with probability `gaps`.
+fn random_panel(rng: &mut StdRng, n: usize, c: usize, t: usize, gaps: f64, largest: u32) -> Arc<Panel> {
+    let mut part = PanelPart::new(c, t);
+    for i in 0..n {
+        let mut periods: Vec<u32> = (0..t as u32).filter(|_| !rng.random_bool(gaps)).collect();
+        if periods.is_empty() {
+            periods.push(rng.random_range(0..t as u32));
+        }
+        let prices: Vec<f64> = periods.iter().map(|_| rng.random_range(0.5..50.0)).collect();
+        let units: Vec<u32> = periods.iter().map(|_| rng.random_range(0..=largest)).collect();
+        let category = if i < c { i } else { rng.random_range(0..c) };
+        part.push_product(category, Some(&periods), &prices, &units)
+            .unwrap();
+    }
+    let labels = [
+        Labels::numbered("p", n),
+        Labels::numbered("c", c),
+        Labels::numbered("t", t),
+    ];
+    let [p, c, t] = labels;
+    Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap())
+}
+
+#[test]
+fn equals_the_reference_on_awkward_panels() {
+    let mut rng = StdRng::seed_from_u64(42);
+    for (n, c, t, gaps, largest) in [
+        (1, 1, 1, 0.0, 9),
+        (1, 1, 17, 0.0, 0),
+        (7, 3, 5, 0.4, 100),
+        (40, 4, 13, 0.2, 5),
+        (130, 2, 156, 0.0, 1_000),
+        (90, 5, 70, 0.9, 50),
+        (20, 2, 300, 0.1, 2_000_000_000),
+    ] {
+        let panel = random_panel(&mut rng, n, c, t, gaps, largest);
+        for centredness in [[1.0; 5], [0.0; 5], [0.5, 0.2, 0.9, 0.4, 0.6]].map(Centredness) {
+            for scale in [0.3, 2.0, 12.0] {
+                let z: Vec<f64> = (0..panel.layout().latents())
+                    .map(|_| scale * rng.random_range(-1.0..1.0))
+                    .collect();
+                let (expected, gradient) = LogJoint::new(&panel, Priors::default()).at(&z, &centredness);
+                for set in InstructionSet::available() {
+                    for threads in [1, 3] {
+                        let mut fused = FusedLogJoint::with_instruction_set(
+                            set,
+                            panel.clone(),
+                            Priors::default(),
+                            centredness,
+                            threads,
+                        );
+                        let mut by_z = vec![0.0; z.len()];
+                        let value = fused.value_and_gradient(&z, &mut by_z);
+                        // The rate of a row is good to 1e-14 (exp, and eta's rounding at |eta| up to 100); sums of
+                        // rows of mixed sign keep that relative to the sum of magnitudes.
+                        let case = format!("{set} {n}x{t} {centredness:?} {scale}");
+                        assert!(
+                            (value - expected).abs() <= 1e-12 * expected.abs().max(1.0),
+                            "{case}: {value} {expected}"
+                        );
+                        let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+                        let difference: Vec<f64> = by_z.iter().zip(&gradient.z).map(|(a, b)| a - b).collect();
+                        assert!(norm(&difference) <= 1e-12 * norm(&gradient.z).max(1.0), "{case}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let panel = random_panel(&mut rng, 400, 3, 40, 0.1, 300);
+    let z: Vec<f64> = (0..panel.layout().latents())
+        .map(|_| rng.random_range(-1.0..1.0))
+        .collect();
+    let run = |threads| {
+        let mut gradient = vec![0.0; z.len()];
+        let centredness = Centredness([1.0; 5]);
+        let mut fused = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
+        let value = fused.value_and_gradient(&z, &mut gradient);
+        (value, gradient)
+    };
+    let one = run(1);
+    for threads in [2, 3, 5] {
+        assert_eq!(one, run(threads));
+    }
+}

@@ -1,0 +1,474 @@
+//! AVX-512 (foundation and doubleword/quadword) vectors.
+
+use super::polynomial::*;
+use super::{Kernel, NoiseSimd, Simd};
+use core::arch::x86_64::*;
+
+/// Sixteen `f32` lanes; exists only where AVX-512F and AVX-512DQ do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512F32(());
+
+/// Eight `f64` lanes; exists only where AVX-512F and AVX-512DQ do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx512F64(());
+
+impl Avx512F32 {
+    /// The token, where the processor has the instructions.
+    pub(crate) fn detect() -> Option<Self> {
+        let here = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma");
+        here.then_some(Avx512F32(()))
+    }
+}
+
+impl Avx512F64 {
+    /// The token, where the processor has the instructions.
+    pub(crate) fn detect() -> Option<Self> {
+        Avx512F32::detect().map(|t| t.wide())
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi2,popcnt")]
+fn with_avx512<I, K: Kernel<I>>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
+}
+
+/// Wraps an intrinsic: the token proves the instructions.
+macro_rules! on {
+    ($e:expr) => {
+        // SAFETY: the token exists only where AVX-512F, AVX-512DQ, AVX2 and FMA were detected, and the intrinsic
+        // touches no memory.
+        unsafe { $e }
+    };
+}
+
+impl Simd for Avx512F32 {
+    type Scalar = f32;
+    type V = __m512;
+    type Wide = Avx512F64;
+    type Noise = Self;
+    const LANES: usize = 16;
+    const ANCHORED: bool = true;
+
+    #[inline(always)]
+    fn wide(self) -> Avx512F64 {
+        Avx512F64(())
+    }
+    #[inline(always)]
+    fn noise(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves the instructions.
+        unsafe { with_avx512(self, kernel) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        on!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        assert!(from.len() >= 16);
+        // SAFETY: sixteen entries are there; the load is unaligned; the token proves the instructions.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32]) {
+        assert!(to.len() >= 16);
+        // SAFETY: sixteen entries are there; the store is unaligned; the token proves the instructions.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn load_deviation(self, deviation: &[f32], _residual: &[f32]) -> __m512 {
+        self.load(deviation)
+    }
+    #[inline(always)]
+    fn expand_deviation(self, deviation: &[f32], _residual: &[f32], lanes: u32) -> __m512 {
+        assert!(deviation.len() >= (lanes & 0xffff).count_ones() as usize);
+        // SAFETY: the expanding load touches as many entries as bits are set, and so many are there; the token
+        // proves the instructions.
+        unsafe { _mm512_maskz_expandloadu_ps(lanes as __mmask16, deviation.as_ptr()) }
+    }
+    #[inline(always)]
+    fn expand_units(self, units: &[u32], lanes: u32) -> __m512 {
+        assert!(units.len() >= (lanes & 0xffff).count_ones() as usize);
+        // SAFETY: as in `expand_deviation`.
+        unsafe {
+            _mm512_cvtepu32_ps(_mm512_maskz_expandloadu_epi32(
+                lanes as __mmask16,
+                units.as_ptr().cast(),
+            ))
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        on!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        on!(_mm512_sqrt_ps(a))
+    }
+    #[inline(always)]
+    fn keep(self, v: __m512, lanes: u32) -> __m512 {
+        on!(_mm512_maskz_mov_ps(lanes as __mmask16, v))
+    }
+    #[inline(always)]
+    fn select(self, lanes: u32, a: __m512, b: __m512) -> __m512 {
+        on!(_mm512_mask_blend_ps(lanes as __mmask16, b, a))
+    }
+    #[inline(always)]
+    fn equal(self, a: __m512, b: __m512) -> u32 {
+        on!(u32::from(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b)))
+    }
+    #[inline(always)]
+    fn power_of_two_below(self, v: __m512) -> __m512 {
+        on!(_mm512_scalef_ps(_mm512_set1_ps(1.0), _mm512_getexp_ps(v)))
+    }
+    #[inline(always)]
+    fn exp2(self, t: __m512) -> __m512 {
+        // `scalef` multiplies by 2^floor(t), so the polynomial covers t - floor(t).
+        let r = on!(_mm512_reduce_ps::<0x01>(t));
+        let c = EXP2_UNIT_F32.map(|c| self.splat(c));
+        let mut p = self.mul_add(c[5], r, c[4]);
+        p = self.mul_add(p, r, c[3]);
+        p = self.mul_add(p, r, c[2]);
+        p = self.mul_add(p, r, c[1]);
+        p = self.mul_add(p, r, c[0]);
+        on!(_mm512_scalef_ps(p, t))
+    }
+    #[inline(always)]
+    fn ln(self, v: __m512) -> __m512 {
+        // Mantissa in [3/4, 3/2), so that values near 1 have exponent 0 and lose nothing.
+        let m = on!(_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_ZERO>(v));
+        let high = on!(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(m, _mm512_set1_ps(1.5)));
+        let m = on!(_mm512_mask_mul_ps(m, high, m, _mm512_set1_ps(0.5)));
+        let e = on!(_mm512_getexp_ps(v));
+        let e = on!(_mm512_mask_add_ps(e, high, e, _mm512_set1_ps(1.0)));
+        let one = self.splat(1.0);
+        let s = self.div(self.sub(m, one), self.add(m, one));
+        let w = self.mul(s, s);
+        let c = ATANH_WIDE.map(|c| self.splat(c));
+        let mut p = self.mul_add(c[5], w, c[4]);
+        p = self.mul_add(p, w, c[3]);
+        p = self.mul_add(p, w, c[2]);
+        p = self.mul_add(p, w, c[1]);
+        p = self.mul_add(p, w, c[0]);
+        self.mul_add(e, self.splat(LN_2_F32), self.mul(self.add(s, s), p))
+    }
+    #[inline(always)]
+    fn widen(self, v: __m512) -> [__m512d; 2] {
+        on!({
+            let upper = _mm512_extractf32x8_ps::<1>(v);
+            [_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(upper)]
+        })
+    }
+    #[inline(always)]
+    fn narrow(self, v: [__m512d; 2]) -> __m512 {
+        on!({
+            let lower = _mm512_castps256_ps512(_mm512_cvtpd_ps(v[0]));
+            _mm512_insertf32x8::<1>(lower, _mm512_cvtpd_ps(v[1]))
+        })
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512) -> f32 {
+        on!(_mm512_reduce_add_ps(v))
+    }
+    #[inline(always)]
+    fn sum8(self, v: [__m512; 8]) -> [f32; 8] {
+        // Halving tree: at each level one blend and one shuffle bring the halves of two vectors together, so eight
+        // sums cost eight shuffles instead of thirty-two.
+        let quarters = |a: __m512, b: __m512| {
+            let kept = on!(_mm512_mask_blend_ps(0xff00, a, b));
+            let moved = on!(_mm512_shuffle_f32x4::<0b01_00_11_10>(a, b));
+            self.add(kept, moved)
+        };
+        let pairs = |a: __m512, b: __m512| {
+            let kept = on!(_mm512_mask_blend_ps(0xf0f0, a, b));
+            let mixed = on!(_mm512_mask_blend_ps(0xf0f0, b, a));
+            let moved = on!(_mm512_shuffle_f32x4::<0b10_11_00_01>(mixed, mixed));
+            self.add(kept, moved)
+        };
+        let lanes = |a: __m512, b: __m512| {
+            let kept = on!(_mm512_mask_blend_ps(0xcccc, a, b));
+            let moved = on!(_mm512_shuffle_ps::<0b01_00_11_10>(a, b));
+            self.add(kept, moved)
+        };
+        // quarters: lower half of the vector sums `a`, upper half `b`.
+        let [a, b, c, d] = [
+            quarters(v[0], v[1]),
+            quarters(v[2], v[3]),
+            quarters(v[4], v[5]),
+            quarters(v[6], v[7]),
+        ];
+        // pairs: in each half, lower 128 bits from the first, upper from the second.
+        let [a, b] = [pairs(a, b), pairs(c, d)];
+        // lanes: in each 128 bits, lower 64 from the first, upper from the second.
+        let a = lanes(a, b);
+        let swapped = on!(_mm512_permute_ps::<0b10_11_00_01>(a));
+        let total = self.add(a, swapped);
+        let mut out = [0.0; 16];
+        self.store(total, &mut out);
+        // 128-bit block q, 64-bit half h holds: half q/2 selects odd vectors, q%2 the second of a pair of pairs.
+        [out[0], out[8], out[4], out[12], out[2], out[10], out[6], out[14]]
+    }
+}
+
+impl NoiseSimd for Avx512F32 {
+    type U = __m512i;
+
+    #[inline(always)]
+    fn splat_words(self, x: u32) -> __m512i {
+        on!(_mm512_set1_epi32(x as i32))
+    }
+    #[inline(always)]
+    fn load_words(self, from: &[u32]) -> __m512i {
+        assert!(from.len() >= 16);
+        // SAFETY: sixteen entries are there; the load is unaligned; the token proves the instructions.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn mul_wide(self, a: __m512i, m: u32) -> (__m512i, __m512i) {
+        let m = self.splat_words(m);
+        let even = on!(_mm512_mul_epu32(a, m));
+        let odd = on!(_mm512_mul_epu32(_mm512_srli_epi64::<32>(a), m));
+        let high = on!(_mm512_mask_blend_epi32(
+            0xaaaa,
+            _mm512_srli_epi64::<32>(even),
+            odd
+        ));
+        let low = on!(_mm512_mask_blend_epi32(
+            0xaaaa,
+            even,
+            _mm512_slli_epi64::<32>(odd)
+        ));
+        (high, low)
+    }
+    #[inline(always)]
+    fn xor3(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+        on!(_mm512_ternarylogic_epi32::<0x96>(a, b, c))
+    }
+    #[inline(always)]
+    fn open_unit(self, w: __m512i) -> __m512 {
+        let w = on!(_mm512_cvtepu32_ps(w));
+        self.mul_add(w, self.splat(2f32.powi(-32)), self.splat(2f32.powi(-33)))
+    }
+    #[inline(always)]
+    fn turn(self, w: __m512i) -> __m512 {
+        let w = on!(_mm512_cvtepi32_ps(_mm512_srli_epi32::<8>(w)));
+        self.mul(w, self.splat(2f32.powi(-24)))
+    }
+    #[inline(always)]
+    fn cos_sin_turn(self, r: __m512) -> (__m512, __m512) {
+        // r = q / 4 + d with |d| <= 1/8; a quarter turn swaps and negates.
+        let q = on!(_mm512_roundscale_ps::<0x20>(r));
+        let d = self.sub(r, q);
+        let quadrant = on!(_mm512_cvtps_epi32(self.mul(q, self.splat(4.0))));
+        let w = self.mul(d, d);
+        let s = SIN_TURN.map(|c| self.splat(c));
+        let mut sin = self.mul_add(s[3], w, s[2]);
+        sin = self.mul_add(sin, w, s[1]);
+        sin = self.mul(self.mul_add(sin, w, s[0]), d);
+        let c = COS_TURN.map(|c| self.splat(c));
+        let mut cos = self.mul_add(c[4], w, c[3]);
+        cos = self.mul_add(cos, w, c[2]);
+        cos = self.mul_add(cos, w, c[1]);
+        cos = self.mul_add(cos, w, c[0]);
+        let odd = on!(_mm512_test_epi32_mask(quadrant, _mm512_set1_epi32(1)));
+        let cos_of_turn = self.select(u32::from(odd), sin, cos);
+        let sin_of_turn = self.select(u32::from(odd), cos, sin);
+        // The cosine is negative in quadrants 1 and 2, the sine in 2 and 3.
+        let sign_bit = |quadrant: __m512i| {
+            on!(_mm512_slli_epi32::<30>(_mm512_and_si512(
+                quadrant,
+                _mm512_set1_epi32(2)
+            )))
+        };
+        let next = on!(_mm512_add_epi32(quadrant, _mm512_set1_epi32(1)));
+        let flip = |v: __m512, sign: __m512i| {
+            on!(_mm512_castsi512_ps(_mm512_xor_si512(
+                _mm512_castps_si512(v),
+                sign
+            )))
+        };
+        (
+            flip(cos_of_turn, sign_bit(next)),
+            flip(sin_of_turn, sign_bit(quadrant)),
+        )
+    }
+}
+
+impl Simd for Avx512F64 {
+    type Scalar = f64;
+    type V = __m512d;
+    type Wide = Self;
+    type Noise = Avx512F32;
+    const LANES: usize = 8;
+    const ANCHORED: bool = false;
+
+    #[inline(always)]
+    fn wide(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn noise(self) -> Avx512F32 {
+        Avx512F32(())
+    }
+    #[inline(always)]
+    fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves the instructions.
+        unsafe { with_avx512(self, kernel) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f64) -> __m512d {
+        on!(_mm512_set1_pd(x))
+    }
+    #[inline(always)]
+    fn load(self, from: &[f64]) -> __m512d {
+        assert!(from.len() >= 8);
+        // SAFETY: eight entries are there; the load is unaligned; the token proves the instructions.
+        unsafe { _mm512_loadu_pd(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512d, to: &mut [f64]) {
+        assert!(to.len() >= 8);
+        // SAFETY: eight entries are there; the store is unaligned; the token proves the instructions.
+        unsafe { _mm512_storeu_pd(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn load_deviation(self, deviation: &[f32], residual: &[f32]) -> __m512d {
+        assert!(deviation.len() >= 8 && residual.len() >= 8);
+        // SAFETY: eight entries are there in both; the loads are unaligned; the token proves the instructions.
+        unsafe {
+            let high = _mm512_cvtps_pd(_mm256_loadu_ps(deviation.as_ptr()));
+            let low = _mm512_cvtps_pd(_mm256_loadu_ps(residual.as_ptr()));
+            _mm512_add_pd(high, low)
+        }
+    }
+    #[inline(always)]
+    fn expand_deviation(self, deviation: &[f32], residual: &[f32], lanes: u32) -> __m512d {
+        let lanes = lanes & 0xff;
+        let n = lanes.count_ones() as usize;
+        assert!(deviation.len() >= n && residual.len() >= n);
+        // SAFETY: the expanding loads touch as many entries as bits are set, and so many are there; the token
+        // proves the instructions.
+        unsafe {
+            let high = _mm512_maskz_expandloadu_ps(lanes as __mmask16, deviation.as_ptr());
+            let low = _mm512_maskz_expandloadu_ps(lanes as __mmask16, residual.as_ptr());
+            let half = |v| _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+            _mm512_add_pd(half(high), half(low))
+        }
+    }
+    #[inline(always)]
+    fn expand_units(self, units: &[u32], lanes: u32) -> __m512d {
+        let lanes = lanes & 0xff;
+        assert!(units.len() >= lanes.count_ones() as usize);
+        // SAFETY: as in `expand_deviation`.
+        unsafe {
+            let units = _mm512_maskz_expandloadu_epi32(lanes as __mmask16, units.as_ptr().cast());
+            _mm512_cvtepu32_pd(_mm512_castsi512_si256(units))
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_add_pd(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_sub_pd(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_mul_pd(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_div_pd(a, b))
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512d, b: __m512d, c: __m512d) -> __m512d {
+        on!(_mm512_fmadd_pd(a, b, c))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_min_pd(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_max_pd(a, b))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m512d) -> __m512d {
+        on!(_mm512_sqrt_pd(a))
+    }
+    #[inline(always)]
+    fn keep(self, v: __m512d, lanes: u32) -> __m512d {
+        on!(_mm512_maskz_mov_pd(lanes as __mmask8, v))
+    }
+    #[inline(always)]
+    fn select(self, lanes: u32, a: __m512d, b: __m512d) -> __m512d {
+        on!(_mm512_mask_blend_pd(lanes as __mmask8, b, a))
+    }
+    #[inline(always)]
+    fn equal(self, a: __m512d, b: __m512d) -> u32 {
+        on!(u32::from(_mm512_cmp_pd_mask::<_CMP_EQ_OQ>(a, b)))
+    }
+    #[inline(always)]
+    fn power_of_two_below(self, v: __m512d) -> __m512d {
+        on!(_mm512_scalef_pd(_mm512_set1_pd(1.0), _mm512_getexp_pd(v)))
+    }
+    #[inline(always)]
+    fn exp2(self, t: __m512d) -> __m512d {
+        let n = on!(_mm512_roundscale_pd::<0x00>(t));
+        let r = self.sub(t, n);
+        let mut p = self.splat(EXP2_HALF_F64[11]);
+        for c in EXP2_HALF_F64[..11].iter().rev() {
+            p = self.mul_add(p, r, self.splat(*c));
+        }
+        on!(_mm512_scalef_pd(p, n))
+    }
+    #[inline(always)]
+    fn ln(self, v: __m512d) -> __m512d {
+        let mut lanes = [0.0; 8];
+        self.store(v, &mut lanes);
+        self.load(&lanes.map(f64::ln))
+    }
+    #[inline(always)]
+    fn widen(self, v: __m512d) -> [__m512d; 2] {
+        [v, self.zero()]
+    }
+    #[inline(always)]
+    fn narrow(self, v: [__m512d; 2]) -> __m512d {
+        v[0]
+    }
+    #[inline(always)]
+    fn sum(self, v: __m512d) -> f64 {
+        on!(_mm512_reduce_add_pd(v))
+    }
+}
