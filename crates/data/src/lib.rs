@@ -3,10 +3,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`read`] | a sales file becomes a [`infermark_model::Panel`], or a list of its defects |
-//! | [`truth`] | the parameters that a synthetic panel was drawn from |
+//! | [`generate`] | synthetic panels, in memory or streamed to a file |
+//! | [`truth`] | the parameters that a synthetic panel was drawn from, in memory and as a file |
 
+pub mod generate;
+mod output_file;
 pub mod read;
 pub mod truth;
 
+pub use generate::{GenerateError, GenerateProgress, Generator, Process, generate_panel, generate_to_file};
 pub use read::{Columns, Defect, ReadError, read_panel};
-pub use truth::Truth;
+pub use truth::{Truth, read_truth};

@@ -1,10 +1,220 @@
-//! The parameters that a synthetic panel was drawn from.
+//! The parameters that a synthetic panel was drawn from, in memory and as a file.
+
+use crate::output_file::OutputFile;
+use crate::read::{CsvTable, Findings, Place, ReadError, conclude};
+use infermark_model::{Labels, Layout, Panel, Site};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 /// The parameters that a synthetic panel was drawn from, in the panel's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Truth {
     /// Price elasticity of every product, length N.
     pub product_elasticity: Vec<f64>,
-    /// Natural parameters in the order of [`infermark_model::Layout`], if the panel was drawn from the model itself.
+    /// Natural parameters in the order of [`Layout`], if the panel was drawn from the model itself.
     pub point: Option<Vec<f64>>,
+}
+
+impl Truth {
+    /// Writes the file that [`read_truth`] reads, under a temporary name first.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path, panel: &Panel) -> io::Result<()> {
+        let output = OutputFile::create(path)?;
+        let axes = Axes {
+            products: panel.products(),
+            categories: panel.categories(),
+            periods: panel.periods(),
+            category_of: panel.category_of(),
+        };
+        write_truth(output.handle()?, &axes, self)?;
+        output.publish()
+    }
+}
+
+/// The labels that a truth file names.
+pub(crate) struct Axes<'l> {
+    pub(crate) products: &'l Labels,
+    pub(crate) categories: &'l Labels,
+    pub(crate) periods: &'l Labels,
+    /// Length N.
+    pub(crate) category_of: &'l [u32],
+}
+
+impl Axes<'_> {
+    fn layout(&self) -> Layout {
+        Layout {
+            products: self.products.len(),
+            categories: self.categories.len(),
+            periods: self.periods.len(),
+        }
+    }
+
+    /// A latent's key as posterior files write it.
+    fn key(&self, site: Site, k: usize) -> String {
+        match site {
+            Site::GlobalA => String::new(),
+            Site::CategoryA => self.categories.get(k).to_string(),
+            Site::ProductA | Site::ProductEffect => self.products.get(k).to_string(),
+            Site::TimeCatEffects => {
+                let periods = self.periods.len();
+                format!("{}@{}", self.categories.get(k / periods), self.periods.get(k % periods))
+            }
+        }
+    }
+}
+
+/// `product,category,elasticity`, or `site,key,value` for every latent if the whole point is known.
+pub(crate) fn write_truth(file: File, axes: &Axes<'_>, truth: &Truth) -> io::Result<()> {
+    let mut table = csv::Writer::from_writer(BufWriter::with_capacity(1 << 20, file));
+    match &truth.point {
+        None => {
+            table.write_record(["product", "category", "elasticity"])?;
+            for (i, elasticity) in truth.product_elasticity.iter().enumerate() {
+                table.write_record([
+                    axes.products.get(i).to_string(),
+                    axes.categories.get(axes.category_of[i] as usize).to_string(),
+                    elasticity.to_string(),
+                ])?;
+            }
+        }
+        Some(point) => {
+            table.write_record(["site", "key", "value"])?;
+            let layout = axes.layout();
+            for site in Site::ALL {
+                for (k, value) in point[layout.range(site)].iter().enumerate() {
+                    table.write_record([site.name(), &axes.key(site, k), &value.to_string()])?;
+                }
+            }
+        }
+    }
+    table.into_inner().map_err(|e| e.into_error())?.flush()
+}
+
+/// Reads a truth file for a panel: `product,category,elasticity` or `site,key,value`. Rows about products, categories
+/// or periods that the panel lacks are skipped, so that a truth serves for a part of its panel as well.
+///
+/// # Errors
+/// [`ReadError`] when the file is not of either form, a value is not a finite number, a key comes twice, or one that the
+/// panel has is missing.
+pub fn read_truth(path: &Path, panel: &Panel) -> Result<Truth, ReadError> {
+    let mut table = CsvTable::open(path)?;
+    let mut findings = Findings::default();
+    let truth = fill(&mut table, panel, &mut findings)?;
+    conclude(truth, findings, path, "line", |places| table.lines(places))
+}
+
+fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<Option<Truth>, ReadError> {
+    if !table.check_header(findings) {
+        return Ok(None);
+    }
+    let header: Vec<&str> = table.header().iter().map(String::as_str).collect();
+    let whole_point = match header[..] {
+        ["product", "category", "elasticity"] => false,
+        ["site", "key", "value"] => true,
+        _ => {
+            let listed = header.join(",");
+            findings.push(Place::File, "", None, || {
+                (
+                    format!("the header is {listed:?}, neither product,category,elasticity nor site,key,value"),
+                    "name the file that was written as the panel's truth".into(),
+                )
+            });
+            return Ok(None);
+        }
+    };
+    let layout = panel.layout();
+    let mut point = vec![f64::NAN; layout.latents()];
+    let places = LatentPlaces::new(panel, whole_point);
+    table.for_each(findings, |row, record, findings| {
+        let Some(record) = record else { return };
+        let cell = |i: usize| String::from_utf8_lossy(&record[i]).into_owned();
+        let (site, key) = if whole_point { (cell(0), cell(1)) } else { (Site::ProductA.name().into(), cell(0)) };
+        let Some(latent) = places.find(&site, &key) else {
+            if !Site::ALL.iter().any(|s| s.name() == site) {
+                findings.push(Place::Row(row), "site", Some(&site), || {
+                    ("there is no such site".into(), "correct the site's name".into())
+                });
+            }
+            return;
+        };
+        let value_column = if whole_point { "value" } else { "elasticity" };
+        match cell(2).trim().parse::<f64>().ok().filter(|v| v.is_finite()) {
+            None => findings.push(Place::Row(row), value_column, Some(&cell(2)), || {
+                ("the value is not a finite number".into(), "correct it".into())
+            }),
+            Some(_) if !point[latent].is_nan() => {
+                let column = if whole_point { "key" } else { "product" };
+                findings.push(Place::Row(row), column, Some(&key), || {
+                    (format!("{site} of this key came before"), "keep one of the two rows".into())
+                });
+            }
+            Some(value) => point[latent] = value,
+        }
+    })?;
+    let sites: &[Site] = if whole_point { &Site::ALL } else { &[Site::ProductA] };
+    let missing = sites.iter().flat_map(|s| layout.range(*s).enumerate().map(move |(k, latent)| (*s, k, latent)));
+    if findings.is_empty() {
+        let axes = Axes {
+            products: panel.products(),
+            categories: panel.categories(),
+            periods: panel.periods(),
+            category_of: panel.category_of(),
+        };
+        for (site, k, _) in missing.filter(|(_, _, latent)| point[*latent].is_nan()) {
+            findings.push(Place::File, "", Some(&axes.key(site, k)), || {
+                (
+                    format!("the panel has this key of {}, the truth has not", site.name()),
+                    "name the truth that belongs to this panel".into(),
+                )
+            });
+        }
+    }
+    Ok(findings.is_empty().then(|| Truth {
+        product_elasticity: point[layout.range(Site::ProductA)].to_vec(),
+        point: whole_point.then_some(point),
+    }))
+}
+
+/// Finds the latent that a site and a key name.
+struct LatentPlaces {
+    layout: Layout,
+    products: HashMap<String, usize>,
+    categories: HashMap<String, usize>,
+    category_periods: HashMap<String, usize>,
+}
+
+impl LatentPlaces {
+    fn new(panel: &Panel, whole_point: bool) -> Self {
+        let index = |labels: &Labels| labels.iter().enumerate().map(|(i, l)| (l.to_string(), i)).collect();
+        let mut places = LatentPlaces {
+            layout: panel.layout(),
+            products: index(panel.products()),
+            categories: index(panel.categories()),
+            category_periods: HashMap::new(),
+        };
+        if whole_point {
+            for (c, category) in panel.categories().iter().enumerate() {
+                for (t, period) in panel.periods().iter().enumerate() {
+                    let k = c * panel.periods().len() + t;
+                    places.category_periods.insert(format!("{category}@{period}"), k);
+                }
+            }
+        }
+        places
+    }
+
+    fn find(&self, site: &str, key: &str) -> Option<usize> {
+        let site = Site::ALL.into_iter().find(|s| s.name() == site)?;
+        let k = match site {
+            Site::GlobalA => key.is_empty().then_some(0),
+            Site::CategoryA => self.categories.get(key).copied(),
+            Site::ProductA | Site::ProductEffect => self.products.get(key).copied(),
+            Site::TimeCatEffects => self.category_periods.get(key).copied(),
+        };
+        Some(self.layout.start(site) + k?)
+    }
 }

@@ -1,0 +1,146 @@
+//! Synthetic panels: the published data-generating process, and the model itself.
+//!
+//! Products are drawn as numbered candidates, each from its own ChaCha8 stream of the seed, so that a panel depends
+//! on the seed alone, not on the thread count. [`Generator::products`] is the number that remains: candidates are
+//! drawn in order until that many have not been dropped.
+
+mod candidate;
+mod demand;
+mod in_memory;
+mod poisson;
+mod survivors;
+mod to_file;
+
+pub use demand::Process;
+pub use in_memory::generate_panel;
+pub use to_file::generate_to_file;
+
+use infermark_model::Labels;
+use infermark_model::priors::PriorsError;
+use std::path::PathBuf;
+
+/// Largest rate that is drawn from. Sixty standard deviations above it are still below 2^31.
+pub const MAX_RATE: f64 = 2_144_000_000.0;
+
+/// What to draw. Products are labelled `p0..`, categories `c0..` (zero-padded), periods 1 to T.
+///
+/// A category that no product fell into is absent from the panel, as it would be from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generator {
+    /// The process.
+    pub process: Process,
+    /// N, products that remain.
+    pub products: usize,
+    /// T, periods.
+    pub periods: usize,
+    /// C, categories to draw from.
+    pub categories: usize,
+    /// Seed of everything.
+    pub seed: u64,
+}
+
+/// Why nothing was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// A size is zero or too large.
+    #[error("{what} is {value}; it must be from 1 to {most}")]
+    Size {
+        /// Which.
+        what: &'static str,
+        /// What was asked for.
+        value: usize,
+        /// The largest that is possible.
+        most: usize,
+    },
+    /// The priors to draw from are not priors.
+    #[error(transparent)]
+    Priors(#[from] PriorsError),
+    /// The upper clip bound allows rates that no 31-bit count holds.
+    #[error("the upper clip bound is {clip_high}; units stay below 2^31 only with at most {most:.3}")]
+    Rate {
+        /// The bound.
+        clip_high: f64,
+        /// The largest possible.
+        most: f64,
+    },
+    /// Practically every candidate is dropped.
+    #[error("{candidates} candidates left only {found} products with more than 100 units; ask for more periods")]
+    TooFewRemain {
+        /// Candidates drawn.
+        candidates: u64,
+        /// How many remain of them.
+        found: usize,
+    },
+    /// The output's name does not say its format.
+    #[error("{}: the name must end in .parquet or .csv", path.display())]
+    Extension {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output cannot be written.
+    #[error("{}: {source}; check the folder and the free space", path.display())]
+    Io {
+        /// The output.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// How far a generation to a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerateProgress {
+    /// Products written.
+    pub products_done: usize,
+    /// Products to write.
+    pub products: usize,
+}
+
+impl Generator {
+    fn validate(&self) -> Result<(), GenerateError> {
+        for (what, value, most) in [
+            ("the number of products", self.products, u32::MAX as usize),
+            ("the number of periods", self.periods, 1 << 24),
+            ("the number of categories", self.categories, 1 << 24),
+        ] {
+            if value == 0 || value > most {
+                return Err(GenerateError::Size { what, value, most });
+            }
+        }
+        if let Process::Model(priors) = &self.process {
+            priors.validate()?;
+            if priors.clip_high.exp() > MAX_RATE {
+                return Err(GenerateError::Rate {
+                    clip_high: priors.clip_high,
+                    most: MAX_RATE.ln(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn product_labels(&self) -> Labels {
+        Labels::numbered("p", self.products)
+    }
+
+    fn period_labels(&self) -> Labels {
+        Labels::Integer((1..=self.periods as i64).collect())
+    }
+
+    /// Labels of the categories that have products.
+    fn category_labels(&self, kept: &[usize]) -> Labels {
+        let all = Labels::numbered("c", self.categories);
+        if kept.len() == self.categories {
+            return all;
+        }
+        Labels::Text(kept.iter().map(|c| all.get(*c).to_string().into()).collect())
+    }
+}
+
+/// Runs `work` on `threads` threads, as many as there are cores when 0.
+fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, GenerateError> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work))
+}

@@ -1,0 +1,127 @@
+//! Poisson counts.
+
+use infermark_model::ln_factorial::ln_factorial;
+use rand::Rng;
+
+/// Rate from which transformed rejection is used; its constants hold from 10.
+const REJECTION_FROM: f64 = 10.0;
+
+/// A number in [0, 1) with 53 random bits.
+pub(crate) fn unit(rng: &mut impl Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 * 2f64.powi(-53)
+}
+
+/// A count with mean `rate`, which must be positive and at most [`super::MAX_RATE`].
+///
+/// Source: below 10 inversion by sequential search; from there algorithm PTRS of W. Hoermann, "The transformed
+/// rejection method for generating Poisson random variables", Insurance: Mathematics and Economics 12 (1993).
+pub(crate) fn poisson(rng: &mut impl Rng, rate: f64) -> u32 {
+    if rate < REJECTION_FROM {
+        return by_inversion(rng, rate);
+    }
+    let b = 0.931 + 2.53 * rate.sqrt();
+    let a = -0.059 + 0.024_83 * b;
+    let v_r = 0.9277 - 3.6224 / (b - 2.0);
+    loop {
+        let u = unit(rng) - 0.5;
+        let v = unit(rng);
+        let us = 0.5 - u.abs();
+        let k = ((2.0 * a / us + b) * u + rate + 0.43).floor();
+        if us >= 0.07 && v <= v_r {
+            return k as u32;
+        }
+        if k < 0.0 || k > f64::from(i32::MAX) || (us < 0.013 && v > us) {
+            continue;
+        }
+        let inverse_alpha = 1.1239 + 1.1328 / (b - 3.4);
+        let hat = (v * inverse_alpha / (a / (us * us) + b)).ln();
+        if hat <= k * rate.ln() - rate - ln_factorial(k as u32) {
+            return k as u32;
+        }
+    }
+}
+
+fn by_inversion(rng: &mut impl Rng, rate: f64) -> u32 {
+    let mut left = unit(rng);
+    let mut probability = (-rate).exp();
+    let mut k = 0u32;
+    // The search ends where probabilities no longer change the sum: beyond 60 for rates below 10.
+    while left >= probability && k < 100 {
+        left -= probability;
+        k += 1;
+        probability *= rate / f64::from(k);
+    }
+    k
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    /// Chi-square statistic and degrees of freedom of `n` draws over bins that expect at least 20 each.
+    fn chi_square(rate: f64, n: usize) -> (f64, f64) {
+        let mut rng = ChaCha8Rng::seed_from_u64(rate.to_bits());
+        let mut draws: Vec<u32> = (0..n).map(|_| poisson(&mut rng, rate)).collect();
+        draws.sort_unstable();
+        let low = (rate - 10.0 * rate.sqrt() - 10.0).max(0.0) as u32;
+        let high = (rate + 10.0 * rate.sqrt() + 30.0) as u32;
+        assert!(draws[0] >= low && draws[n - 1] <= high);
+        let (mut statistic, mut bins) = (0.0, 0.0);
+        let (mut expected, mut remaining, mut first) = (0.0, n as f64, 0);
+        for k in low..=high {
+            expected += n as f64 * (f64::from(k) * rate.ln() - rate - ln_factorial(k)).exp();
+            // The last bin takes the whole tail.
+            let last = remaining - expected < 20.0 || k == high;
+            if expected >= 20.0 || last {
+                let expected_here = if last { remaining } else { expected };
+                let end = if last { n } else { draws.partition_point(|d| *d <= k) };
+                statistic += ((end - first) as f64 - expected_here).powi(2) / expected_here;
+                bins += 1.0;
+                (remaining, first, expected) = (remaining - expected_here, end, 0.0);
+                if last {
+                    break;
+                }
+            }
+        }
+        (statistic, bins - 1.0)
+    }
+
+    #[test]
+    fn counts_have_the_poisson_distribution() {
+        for rate in [0.02, 0.7, 3.0, 9.99, 10.0, 11.5, 37.0, 250.0, 4000.0] {
+            let (statistic, freedom) = chi_square(rate, 200_000);
+            // Normal approximation of chi-square: five standard deviations, one false alarm in millions.
+            assert!(freedom >= 1.0);
+            assert!(
+                statistic < freedom + 5.0 * (2.0 * freedom).sqrt() + 10.0,
+                "rate {rate}: chi-square {statistic} with {freedom} degrees of freedom"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_rate_is_seen_by_the_statistic() {
+        // The same statistic on draws of a rate 1% off: the test above can fail.
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let n = 200_000;
+        let mean = (0..n).map(|_| f64::from(poisson(&mut rng, 37.0 * 1.01))).sum::<f64>() / f64::from(n);
+        assert!((mean - 37.0).abs() > 5.0 * (37.0 / f64::from(n)).sqrt());
+    }
+
+    #[test]
+    fn large_rates_have_the_right_moments() {
+        for rate in [1e6, 4.851_65e8, super::super::MAX_RATE] {
+            let mut rng = ChaCha8Rng::seed_from_u64(7);
+            let n = 100_000;
+            let z: Vec<f64> =
+                (0..n).map(|_| (f64::from(poisson(&mut rng, rate)) - rate) / rate.sqrt()).collect();
+            let mean = z.iter().sum::<f64>() / f64::from(n);
+            let variance = z.iter().map(|z| z * z).sum::<f64>() / f64::from(n);
+            // Five standard errors of mean and variance of a standard normal.
+            assert!(mean.abs() < 5.0 / f64::from(n).sqrt(), "{rate}: mean {mean}");
+            assert!((variance - 1.0).abs() < 5.0 * (2.0 / f64::from(n)).sqrt(), "{rate}: variance {variance}");
+        }
+    }
+}
