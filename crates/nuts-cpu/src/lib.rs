@@ -1,1 +1,39 @@
 //! The No-U-Turn sampler on the CPU.
+//!
+//! Sampling is done by [nuts-rs](https://docs.rs/nuts-rs), in `f64`, on the log joint of `z` (the model's latents in
+//! the requested parameterization). Chains run in parallel, one thread each; when there are fewer chains than
+//! threads, the threads left over are shared among the chains and work inside their gradients.
+//!
+//! How it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
+//! criterion), warm-up is not. The diagonal metric is estimated from draws and gradients together,
+//! `sqrt(var(z) / var(gradient))` per latent, instead of from the draws' variance; it starts from the gradient at the
+//! first point instead of from one, and is updated at every warm-up draw from windows that overlap and grow, instead
+//! of at the ends of doubling windows. The step size is tuned by dual averaging to the same target, in the last 15%
+//! of the warm-up by an acceptance statistic that weighs both directions of time, and is jittered by 10% at every
+//! draw. Gradients beyond 1e9 are bent softly towards 1e10 while a trajectory is integrated, which leaves the
+//! stationary distribution as it is.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `backend` | what is asked for, checked; the devices |
+//! | `run` | a run advanced in pieces |
+//! | `gate` | which chains may work now: threads, pieces, interrupts |
+//! | `chain` | the thread of one chain |
+//! | `density` | the log density that is sampled |
+//! | `start` | where chains start |
+//! | `record` | what is kept of a chain |
+//! | `summary` | the posterior of what was kept |
+//! | `findings` | the report and its warnings |
+
+mod backend;
+mod chain;
+mod density;
+mod findings;
+mod gate;
+mod memory;
+mod record;
+mod run;
+mod start;
+mod summary;
+
+pub use backend::NutsCpu;

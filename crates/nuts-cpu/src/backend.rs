@@ -1,0 +1,128 @@
+//! What is asked for, checked; the devices.
+
+use crate::density::{Density, PanelDensity, device_name};
+use crate::memory;
+use crate::record::Retention;
+use crate::run::NutsRun;
+use infermark_backend::{Backend, BackendError, Device, DeviceId, Method, NutsSettings, Request, Run};
+use infermark_model::guide::Guide;
+use infermark_model::noise::Stream;
+use infermark_model::svi::LossAndGradient;
+use infermark_model::{Centredness, Panel};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The backend's name.
+pub(crate) const NAME: &str = "nuts-cpu";
+
+/// NUTS on the host's processors, in `f64`.
+///
+/// A step of its runs is a draw of one chain, warm-up included. Draws and summaries are in natural parameters. Under
+/// `Parameterization::Learned` the centredness stays at its start value.
+///
+/// # Example
+/// ```
+/// use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Request};
+/// use infermark_model::{Labels, Panel, PanelPart};
+/// use infermark_nuts_cpu::NutsCpu;
+/// use std::sync::Arc;
+///
+/// let mut part = PanelPart::new(1, 2);
+/// part.push_product(0, None, &[2.0, 2.5], &[7, 4]).unwrap();
+/// let numbered = |n| Labels::numbered("x", n);
+/// let panel = Panel::from_parts(numbered(1), numbered(1), numbered(2), vec![part]).unwrap();
+/// let settings = NutsSettings { warmup: 200, draws: 200, ..Default::default() };
+/// let mut run = NutsCpu.start(Arc::new(panel), &Request::new(Method::Nuts(settings))).unwrap();
+/// let interrupt = Interrupt::new();
+/// while !run.advance(400, &interrupt).unwrap().state.is_complete() {}
+/// println!("{:?}", run.posterior().unwrap().mean);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NutsCpu;
+
+impl NutsCpu {
+    /// The request's NUTS settings, when it can be served here.
+    fn settings(request: &Request) -> Result<&NutsSettings, BackendError> {
+        request.validate()?;
+        let unsupported = |what: String| BackendError::Unsupported { backend: NAME, what };
+        let Method::Nuts(settings) = &request.method else {
+            return Err(unsupported("the method svi".into()));
+        };
+        match request.devices.as_slice() {
+            [DeviceId::CPU] => Ok(settings),
+            [device] => Err(unsupported(format!("the device {device}"))),
+            devices => Err(unsupported(format!(
+                "{} devices; the processors of a machine are one device, cpu",
+                devices.len()
+            ))),
+        }
+    }
+}
+
+impl Backend for NutsCpu {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        vec![Device {
+            id: DeviceId::CPU,
+            name: device_name(),
+            memory_bytes: memory::total_bytes(),
+            driver: None,
+        }]
+    }
+
+    fn log_joint(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError> {
+        Self::settings(request)?;
+        let latents = panel.layout().latents();
+        if point.len() != latents {
+            return Err(BackendError::Request(format!(
+                "the point has {} entries; the panel has {latents} latents",
+                point.len()
+            )));
+        }
+        // Centred, z is the natural parameter.
+        let mut density = PanelDensity::new(
+            panel.clone(),
+            request.priors,
+            Centredness([1.0; 5]),
+            request.resolved_threads(),
+        );
+        let mut gradient = vec![0.0; latents];
+        let value = density.value_and_gradient(point, &mut gradient);
+        Ok((value, gradient))
+    }
+
+    fn loss_and_gradient(
+        &self,
+        _panel: &Arc<Panel>,
+        request: &Request,
+        _guide: &Guide,
+        _stream: Stream,
+    ) -> Result<Option<LossAndGradient>, BackendError> {
+        Self::settings(request)?;
+        Ok(None)
+    }
+
+    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        let started = Instant::now();
+        let settings = Self::settings(request)?;
+        let layout = panel.layout();
+        let retention = Retention::of(settings, &layout);
+        memory::check(
+            settings,
+            &layout,
+            retention.bytes(settings, &layout),
+            memory::available_bytes(),
+        )?;
+        Ok(Box::new(NutsRun::start(
+            panel, request, settings, retention, started,
+        )?))
+    }
+}

@@ -1,0 +1,243 @@
+//! The thread of one chain: nuts-rs, driven draw by draw through the gate.
+
+use crate::density::Density;
+use crate::gate::{Gate, Shut};
+use crate::record::{ChainRecord, DrawOutcome};
+use crate::start::{ATTEMPTS, start_point};
+use infermark_backend::draws::DrawStatistics;
+use infermark_backend::{Interrupt, NutsSettings};
+use nuts_rs::{Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, HasDims, LogpError, Settings};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Turns a draw of `z` into natural parameters.
+pub(crate) type ToNatural = Arc<dyn Fn(&[f64]) -> Vec<f64> + Send + Sync>;
+
+/// What a chain's thread is given.
+pub(crate) struct ChainTask<D> {
+    /// The chain's number, from 0.
+    pub chain: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Settings of the sampler.
+    pub settings: NutsSettings,
+    /// What is sampled.
+    pub density: D,
+    /// From `z` to natural parameters.
+    pub to_natural: ToNatural,
+    /// When to work.
+    pub gate: Arc<Gate>,
+    /// Where draws go.
+    pub record: Arc<Mutex<ChainRecord>>,
+}
+
+/// Why the log density has no value.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+enum DensityError {
+    /// Not finite there: the trajectory ends as divergent.
+    #[error("the log joint or its gradient is not finite")]
+    NotFinite,
+    /// The run is over.
+    #[error(transparent)]
+    Shut(#[from] Shut),
+}
+
+impl LogpError for DensityError {
+    fn is_recoverable(&self) -> bool {
+        matches!(self, DensityError::NotFinite)
+    }
+}
+
+/// The chain's way through the gate, shared by its draws and its gradients.
+struct Pass {
+    gate: Arc<Gate>,
+    chain: usize,
+    interrupt: RefCell<Interrupt>,
+    shut: Cell<bool>,
+    gradients: Cell<u64>,
+}
+
+impl Pass {
+    fn enter(&self) -> Result<(), Shut> {
+        match self.gate.enter(self.chain) {
+            Ok(interrupt) => {
+                *self.interrupt.borrow_mut() = interrupt;
+                Ok(())
+            }
+            Err(shut) => {
+                self.shut.set(true);
+                Err(shut)
+            }
+        }
+    }
+
+    /// Waits here, in the middle of a draw, while the run is interrupted.
+    fn hold_if_interrupted(&self) -> Result<(), Shut> {
+        if self.interrupt.borrow().is_set() {
+            self.gate.pause(self.chain);
+            self.enter()?;
+        }
+        Ok(())
+    }
+}
+
+/// The density as nuts-rs wants it.
+struct Target<D> {
+    density: D,
+    pass: Rc<Pass>,
+}
+
+impl<D: Density> HasDims for Target<D> {
+    fn dim_sizes(&self) -> HashMap<String, u64> {
+        HashMap::from([(
+            "unconstrained_parameter".to_string(),
+            self.density.dimension() as u64,
+        )])
+    }
+}
+
+impl<D: Density> CpuLogpFunc for Target<D> {
+    type LogpError = DensityError;
+    type FlowParameters = ();
+    type ExpandedVector = Vec<f64>;
+
+    fn dim(&self) -> usize {
+        self.density.dimension()
+    }
+
+    fn logp(&mut self, position: &[f64], gradient: &mut [f64]) -> Result<f64, DensityError> {
+        self.pass.hold_if_interrupted()?;
+        let value = self.density.value_and_gradient(position, gradient);
+        self.pass.gradients.set(self.pass.gradients.get() + 1);
+        if value.is_finite() && gradient.iter().all(|g| g.is_finite()) {
+            Ok(value)
+        } else {
+            Err(DensityError::NotFinite)
+        }
+    }
+
+    fn expand_vector<R: nuts_rs::rand::Rng + ?Sized>(
+        &mut self,
+        _rng: &mut R,
+        _position: &[f64],
+    ) -> Result<Vec<f64>, CpuMathError> {
+        // Draws are taken from the position itself.
+        Ok(Vec::new())
+    }
+}
+
+/// Works until the run is dropped, or the chain has failed and told the gate.
+pub(crate) fn run_chain<D: Density>(task: ChainTask<D>) {
+    let (gate, chain) = (task.gate.clone(), task.chain);
+    // A panic must not leave the run waiting for this chain.
+    let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| draw_until_shut(task)));
+    match worked {
+        Ok(Ok(())) => {}
+        Ok(Err(reason)) => gate.fail(chain, reason),
+        Err(_) => gate.fail(chain, "the sampler panicked".into()),
+    }
+}
+
+/// `Ok` when the run was dropped, `Err` with the reason when the chain cannot go on.
+fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
+    let pass = Rc::new(Pass {
+        gate: task.gate,
+        chain: task.chain,
+        interrupt: RefCell::new(Interrupt::new()),
+        shut: Cell::new(false),
+        gradients: Cell::new(0),
+    });
+    let unless_shut = |reason: String| if pass.shut.get() { Ok(()) } else { Err(reason) };
+    let latents = task.density.dimension();
+    let math = CpuMath::new(Target {
+        density: task.density,
+        pass: pass.clone(),
+    });
+    if pass.enter().is_err() {
+        return Ok(());
+    }
+    let mut sampler = match sampler_settings(&task.settings).new_chain(
+        task.chain as u64,
+        math,
+        &mut chain_rng(task.seed, task.chain),
+    ) {
+        Ok(sampler) => sampler,
+        Err(error) => return Err(format!("{error:#}")),
+    };
+    let mut attempt = 0;
+    while let Err(error) = sampler.set_position(&start_point(latents, task.seed, task.chain, attempt)) {
+        attempt += 1;
+        if pass.shut.get() || attempt == ATTEMPTS {
+            return unless_shut(format!(
+                "no start out of {ATTEMPTS} has a finite log joint and gradient ({error:#}); check prices and units \
+                 for extreme values"
+            ));
+        }
+    }
+    let mut gradients_before = 0;
+    let mut step_size = None;
+    let mut draw = 0;
+    loop {
+        let (z, _, statistics, _) = match sampler.expanded_draw() {
+            Ok(drawn) => drawn,
+            Err(error) => return unless_shut(format!("{error:#}")),
+        };
+        let natural = (draw >= task.settings.warmup).then(|| (task.to_natural)(&z));
+        let gradients = pass.gradients.get();
+        let outcome = DrawOutcome {
+            statistics: DrawStatistics {
+                diverging: statistics.divergence.diverging,
+                tree_depth: statistics.depth as u32,
+                leapfrog_steps: statistics.adapt.step_size.n_steps as u32,
+                // nuts-rs tells the step size that it has set for the next draw.
+                step_size: step_size.unwrap_or(statistics.hamiltonian.step_size),
+                // Without the metric's determinant, which is constant after warm-up.
+                energy: statistics.point.kinetic_energy - statistics.point.logp,
+                log_joint: statistics.point.logp,
+            },
+            saturated: statistics.maxdepth_reached,
+            gradients: gradients - gradients_before,
+            seconds: pass.gate.take_busy(task.chain).as_secs_f64(),
+            step_size: statistics.adapt.step_size.step_size_bar,
+        };
+        gradients_before = gradients;
+        step_size = Some(statistics.hamiltonian.step_size);
+        draw += 1;
+        {
+            // While the draw is not finished for the gate, nobody reads the record.
+            let mut record = task.record.lock().unwrap_or_else(PoisonError::into_inner);
+            match natural {
+                None => record.push_warmup(&outcome),
+                Some(natural) => record.push_draw(&outcome, &natural),
+            }
+        }
+        pass.gate.finish_draw(task.chain);
+        if pass.enter().is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The sampler's own random numbers: a ChaCha stream whose key is the seed and the chain.
+fn chain_rng(seed: u64, chain: usize) -> StdRng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&(chain as u64).to_le_bytes());
+    StdRng::from_seed(key)
+}
+
+fn sampler_settings(settings: &NutsSettings) -> DiagNutsSettings {
+    let mut nuts = DiagNutsSettings {
+        num_tune: settings.warmup,
+        num_draws: settings.draws,
+        maxdepth: u64::from(settings.max_depth),
+        num_chains: settings.chains,
+        ..DiagNutsSettings::default()
+    };
+    nuts.adapt_options.step_size_settings.target_accept = settings.target_accept;
+    nuts
+}

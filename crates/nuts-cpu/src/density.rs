@@ -1,0 +1,45 @@
+//! The log density that is sampled: a value and its gradient.
+
+use infermark_cpu_kernels::FusedLogJoint;
+use infermark_model::{Centredness, Panel, Priors};
+use std::sync::Arc;
+
+/// A log density over real vectors.
+pub(crate) trait Density {
+    /// Length of the vectors.
+    fn dimension(&self) -> usize;
+
+    /// The log density at `z`; its gradient is written to `gradient`. Both have [`Density::dimension`] entries.
+    fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64;
+}
+
+/// The log joint of a panel, in `z` of fixed centredness.
+pub(crate) struct PanelDensity {
+    latents: usize,
+    log_joint: FusedLogJoint,
+}
+
+impl PanelDensity {
+    /// The log joint of `panel`, whose gradient uses `threads` threads.
+    pub(crate) fn new(panel: Arc<Panel>, priors: Priors, centredness: Centredness, threads: usize) -> Self {
+        PanelDensity {
+            latents: panel.layout().latents(),
+            log_joint: FusedLogJoint::new(panel, priors, centredness, threads),
+        }
+    }
+}
+
+impl Density for PanelDensity {
+    fn dimension(&self) -> usize {
+        self.latents
+    }
+
+    fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
+        self.log_joint.value_and_gradient(z, gradient)
+    }
+}
+
+/// The processors and their instruction set, in plain words.
+pub(crate) fn device_name() -> String {
+    infermark_cpu_kernels::device_name()
+}

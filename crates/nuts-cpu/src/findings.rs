@@ -1,0 +1,184 @@
+//! The report of a run, and in sentences what a reader of its posterior must know.
+
+use crate::density::device_name;
+use crate::record::Retention;
+use crate::run::NutsRun;
+use infermark_backend::posterior::ChainDiagnostics;
+use infermark_backend::report::{Detail, NutsReport};
+use infermark_backend::{Report, RunState};
+use infermark_model::{Layout, Parameterization, Site};
+
+/// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
+const RHAT_LIMIT: f64 = 1.01;
+
+/// Effective sample size below which figures are said to be unreliable (Vehtari et al. 2021).
+const ESS_LIMIT: f64 = 400.0;
+
+/// The report of a run as it stands.
+pub(crate) fn findings(run: &NutsRun, backend: &str) -> Report {
+    let diagnostics = run.summary().and_then(|p| p.diagnostics);
+    let records = run.records();
+    let gradients = records
+        .iter()
+        .map(|r| r.report.warmup_gradients + r.report.gradients)
+        .sum();
+    let mut tree_depths = vec![0; run.settings.max_depth as usize + 1];
+    for record in &records {
+        for (total, count) in tree_depths.iter_mut().zip(&record.depths) {
+            *total += count;
+        }
+    }
+    let extreme = |column: fn(&ChainDiagnostics) -> &Vec<f64>, better: fn(f64, f64) -> f64| {
+        diagnostics
+            .as_ref()
+            .and_then(|d| column(d).iter().copied().filter(|v| !v.is_nan()).reduce(better))
+    };
+    let detail = NutsReport {
+        gradients,
+        gradients_per_second: if run.run_seconds > 0.0 {
+            gradients as f64 / run.run_seconds
+        } else {
+            0.0
+        },
+        divergences: records.iter().map(|r| r.divergences).sum(),
+        saturated_trees: records.iter().map(|r| r.saturated).sum(),
+        tree_depths,
+        max_rhat: extreme(|d| &d.rhat, f64::max),
+        min_ess_bulk: extreme(|d| &d.ess_bulk, f64::min),
+        min_ess_tail: extreme(|d| &d.ess_tail, f64::min),
+        every_draw_kept: run.retention == Retention::Every,
+        chains: records.iter().map(|r| r.report).collect(),
+    };
+    Report {
+        backend: backend.to_owned(),
+        device: device_name(),
+        threads: run.threads,
+        setup_seconds: run.setup_seconds,
+        run_seconds: run.run_seconds,
+        state: run.state,
+        warnings: warnings(run, &detail, diagnostics.as_ref()),
+        detail: Detail::Nuts(detail),
+    }
+}
+
+fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagnostics>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let settings = &run.settings;
+    let draws: Vec<u64> = detail.chains.iter().map(|c| c.draws).collect();
+    let fewest = draws.iter().copied().min().unwrap_or(0);
+    let most = draws.iter().copied().max().unwrap_or(0);
+    match run.state {
+        RunState::Finished | RunState::Converged => {}
+        RunState::Failed => warnings.push("The run failed; figures are of the draws before.".into()),
+        RunState::Running | RunState::Interrupted => warnings.push(format!(
+            "The run is unfinished: chains have {fewest} to {most} of {} draws after warm-up.",
+            settings.draws
+        )),
+    }
+    if fewest < most && detail.every_draw_kept {
+        warnings.push(format!(
+            "Chains are of unequal length; summaries use the first {fewest} draws of each."
+        ));
+    }
+    if settings.warmup < 100 {
+        warnings.push(format!(
+            "The warm-up of {} draws is too short to tune the step size and the metric.",
+            settings.warmup
+        ));
+    }
+    if run.request.parameterization == Parameterization::Learned {
+        warnings.push("The centredness is not sampled: it stays at its start value, 0.5.".into());
+    }
+    let Some(diagnostics) = diagnostics else {
+        return warnings;
+    };
+    if detail.divergences > 0 {
+        warnings.push(format!(
+            "{} of {} transitions diverged: the posterior has regions that the step size cannot follow; raise \
+             target_accept, or try another parameterization.",
+            detail.divergences,
+            draws.iter().sum::<u64>()
+        ));
+    }
+    if detail.saturated_trees > 0 {
+        warnings.push(format!(
+            "{} of {} trees met the depth limit of {}: draws are correct but costly and correlated; raise max_depth, \
+             or warm up longer.",
+            detail.saturated_trees,
+            draws.iter().sum::<u64>(),
+            settings.max_depth
+        ));
+    }
+    mixing_warnings(&mut warnings, settings.chains, &run.layout, diagnostics);
+    if let Retention::Moments(sites) = &run.retention {
+        let kept: Vec<&str> = sites.iter().map(|s| s.name()).collect();
+        warnings.push(format!(
+            "Not every draw is kept (limit {} bytes). Of the sites other than [{}]: quantiles are those of a normal, \
+             R-hat is not rank-normalised, the effective sample size is that of the mean by batch means, and the \
+             tail's is not known.",
+            settings.draw_bytes_limit,
+            kept.join(", ")
+        ));
+    }
+    warnings
+}
+
+fn mixing_warnings(
+    warnings: &mut Vec<String>,
+    chains: usize,
+    layout: &Layout,
+    diagnostics: &ChainDiagnostics,
+) {
+    let latents = layout.latents();
+    if chains < 2 {
+        warnings.push("There is one chain: R-hat cannot be told, and a missed mode would not show.".into());
+    } else {
+        let untold = diagnostics.rhat.iter().filter(|r| r.is_nan()).count();
+        if untold > 0 {
+            warnings.push(format!(
+                "R-hat cannot be told for {untold} of {latents} latents: there are too few draws, or all are equal."
+            ));
+        }
+    }
+    if let Some((worst, value, count)) = beyond(&diagnostics.rhat, |r| r > RHAT_LIMIT, f64::gt) {
+        warnings.push(format!(
+            "R-hat is above {RHAT_LIMIT} for {count} of {latents} latents, {value:.3} for {}: the chains have not \
+             mixed; draw more, or warm up longer.",
+            place(layout, worst)
+        ));
+    }
+    for (kind, column) in [("bulk", &diagnostics.ess_bulk), ("tail", &diagnostics.ess_tail)] {
+        if let Some((worst, value, count)) = beyond(column, |e| e < ESS_LIMIT, f64::lt) {
+            warnings.push(format!(
+                "The {kind} effective sample size is below {ESS_LIMIT} for {count} of {latents} latents, {value:.0} \
+                 for {}: draw more.",
+                place(layout, worst)
+            ));
+        }
+    }
+}
+
+/// Where a column is worst, its value there, and how many entries are bad; `None` when none is.
+fn beyond(
+    column: &[f64],
+    bad: impl Fn(f64) -> bool,
+    worse: fn(&f64, &f64) -> bool,
+) -> Option<(usize, f64, usize)> {
+    let mut found: Option<(usize, f64, usize)> = None;
+    for (latent, value) in column.iter().enumerate().filter(|(_, v)| bad(**v)) {
+        found = Some(match found {
+            Some((worst, of, count)) if !worse(value, &of) => (worst, of, count + 1),
+            Some((_, _, count)) => (latent, *value, count + 1),
+            None => (latent, *value, 1),
+        });
+    }
+    found
+}
+
+/// A latent by site and position, for instance `product_a[17]`.
+fn place(layout: &Layout, latent: usize) -> String {
+    match layout.site_of(latent) {
+        Site::GlobalA => Site::GlobalA.name().to_owned(),
+        site => format!("{}[{}]", site.name(), latent - layout.start(site)),
+    }
+}

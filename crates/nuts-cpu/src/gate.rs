@@ -1,0 +1,257 @@
+//! Which chains may work now: bounds how many do, lets them through draw by draw, and holds them in the middle of a
+//! draw when the run is interrupted, so that they go on from there as if nothing had happened.
+
+use infermark_backend::Interrupt;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The run is over: the chain's thread must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the run was dropped")]
+pub(crate) struct Shut;
+
+/// The gate between a run and the threads of its chains.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    /// One a chain, so that only the one whose turn it is wakes up.
+    turn: Vec<Condvar>,
+    idle: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    open: bool,
+    shut: bool,
+    interrupt: Interrupt,
+    permits: usize,
+    inside: usize,
+    /// Chains that wait for a permit, in order of arrival.
+    queue: VecDeque<usize>,
+    chains: Vec<Turn>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Turn {
+    done: u64,
+    target: u64,
+    entered: Option<Instant>,
+    busy: Duration,
+    failure: Option<String>,
+}
+
+impl Turn {
+    fn wants(&self) -> bool {
+        self.failure.is_none() && self.done < self.target
+    }
+}
+
+impl Gate {
+    /// A closed gate for `chains` chains of which at most `permits` work at a time.
+    pub(crate) fn new(chains: usize, permits: usize) -> Self {
+        Gate {
+            state: Mutex::new(State {
+                open: false,
+                shut: false,
+                interrupt: Interrupt::new(),
+                permits,
+                inside: 0,
+                queue: VecDeque::new(),
+                chains: vec![Turn::default(); chains],
+            }),
+            turn: (0..chains).map(|_| Condvar::new()).collect(),
+            idle: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent at every unlock, also when the thread that unlocks is unwinding.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Draws done by each chain, and the first failure.
+    pub(crate) fn standing(&self) -> (Vec<u64>, Option<String>) {
+        let state = self.lock();
+        let failure = state.chains.iter().enumerate().find_map(|(k, c)| {
+            c.failure
+                .as_ref()
+                .map(|reason| format!("chain {}: {reason}", k + 1))
+        });
+        (state.chains.iter().map(|c| c.done).collect(), failure)
+    }
+
+    /// Lets the chains do `steps` draws, each at most `limit` in all, and returns when they are done, one has failed,
+    /// or `interrupt` is set and every chain is held.
+    pub(crate) fn advance(&self, steps: u64, limit: u64, interrupt: &Interrupt) {
+        let mut state = self.lock();
+        let done: Vec<u64> = state.chains.iter().map(|c| c.done).collect();
+        for (chain, target) in state.chains.iter_mut().zip(even_targets(&done, limit, steps)) {
+            chain.target = target;
+        }
+        state.interrupt = interrupt.clone();
+        state.open = true;
+        self.turn.iter().for_each(Condvar::notify_one);
+        while state.inside > 0 || (state.open && state.chains.iter().any(Turn::wants)) {
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.open = false;
+    }
+
+    /// Waits until the chain may work, and returns the flag that it must watch.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run was dropped.
+    pub(crate) fn enter(&self, chain: usize) -> Result<Interrupt, Shut> {
+        let mut state = self.lock();
+        loop {
+            if state.shut {
+                return Err(Shut);
+            }
+            if state.open && state.interrupt.is_set() {
+                state.open = false;
+                self.idle.notify_all();
+            }
+            if state.open && state.chains[chain].wants() {
+                if !state.queue.contains(&chain) {
+                    state.queue.push_back(chain);
+                }
+                if state.queue.front() == Some(&chain) && state.inside < state.permits {
+                    state.queue.pop_front();
+                    state.inside += 1;
+                    state.chains[chain].entered = Some(Instant::now());
+                    self.wake_next(&state);
+                    return Ok(state.interrupt.clone());
+                }
+            }
+            state = self.turn[chain]
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The chain stops working in the middle of a draw; it enters again to go on.
+    pub(crate) fn pause(&self, chain: usize) {
+        self.leave(chain, &mut self.lock());
+    }
+
+    /// Time that the chain has worked since it was last asked.
+    pub(crate) fn take_busy(&self, chain: usize) -> Duration {
+        let turn = &mut self.lock().chains[chain];
+        let now = Instant::now();
+        let since = turn.entered.replace(now).map_or(Duration::ZERO, |t| now - t);
+        std::mem::take(&mut turn.busy) + since
+    }
+
+    /// The chain has done a draw and stops working.
+    pub(crate) fn finish_draw(&self, chain: usize) {
+        let mut state = self.lock();
+        self.leave(chain, &mut state);
+        state.chains[chain].done += 1;
+    }
+
+    /// The chain cannot go on; the gate closes for the others after their draws.
+    pub(crate) fn fail(&self, chain: usize, reason: String) {
+        let mut state = self.lock();
+        self.leave(chain, &mut state);
+        state.chains[chain].failure = Some(reason);
+        state.open = false;
+    }
+
+    /// Sends all chains home.
+    pub(crate) fn shut(&self) {
+        self.lock().shut = true;
+        self.turn.iter().for_each(Condvar::notify_one);
+    }
+
+    fn leave(&self, chain: usize, state: &mut State) {
+        if let Some(entered) = state.chains[chain].entered.take() {
+            state.chains[chain].busy += entered.elapsed();
+            state.inside -= 1;
+        }
+        self.wake_next(state);
+        self.idle.notify_all();
+    }
+
+    fn wake_next(&self, state: &State) {
+        if let Some(next) = state.queue.front()
+            && state.inside < state.permits
+        {
+            self.turn[*next].notify_one();
+        }
+    }
+}
+
+/// How many draws each chain shall have after `steps` more in all, the chains that are behind first, so that all come
+/// as near to each other as they can; none beyond `limit`.
+fn even_targets(done: &[u64], limit: u64, steps: u64) -> Vec<u64> {
+    let needed = |level: u64| -> u64 {
+        done.iter()
+            .fold(0, |sum, d| u64::saturating_add(sum, level.saturating_sub(*d)))
+    };
+    let (mut level, mut above) = (0, limit + 1);
+    while above - level > 1 {
+        let middle = level + (above - level) / 2;
+        if needed(middle) <= steps {
+            level = middle;
+        } else {
+            above = middle;
+        }
+    }
+    let mut left = steps - needed(level);
+    done.iter()
+        .map(|d| {
+            let target = level.max(*d);
+            if *d <= level && level < limit && left > 0 {
+                left -= 1;
+                target + 1
+            } else {
+                target
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_go_to_the_chains_behind() {
+        assert_eq!(even_targets(&[0, 0, 0], 10, 7), [3, 2, 2]);
+        assert_eq!(even_targets(&[5, 0, 1], 10, 3), [5, 2, 2]);
+        assert_eq!(even_targets(&[5, 0, 1], 10, 4), [5, 3, 2]);
+        assert_eq!(even_targets(&[5, 0, 1], 10, u64::MAX), [10, 10, 10]);
+        assert_eq!(even_targets(&[5, 9], 10, 0), [5, 9]);
+        assert_eq!(even_targets(&[2], 10, 3), [5]);
+    }
+
+    #[test]
+    fn at_most_the_permitted_chains_work_and_all_come_through() {
+        let gate = Gate::new(5, 2);
+        let working = Mutex::new((0, 0));
+        std::thread::scope(|scope| {
+            for chain in 0..5 {
+                let (gate, working) = (&gate, &working);
+                scope.spawn(move || {
+                    while gate.enter(chain).is_ok() {
+                        {
+                            let mut w = working.lock().unwrap();
+                            w.0 += 1;
+                            w.1 = w.1.max(w.0);
+                        }
+                        std::thread::sleep(Duration::from_micros(300));
+                        working.lock().unwrap().0 -= 1;
+                        gate.finish_draw(chain);
+                    }
+                });
+            }
+            gate.advance(13, 20, &Interrupt::new());
+            assert_eq!(gate.standing().0, [3, 3, 3, 2, 2]);
+            gate.advance(1000, 20, &Interrupt::new());
+            assert_eq!(gate.standing().0, [20; 5]);
+            gate.shut();
+        });
+        assert_eq!(working.lock().unwrap().1, 2);
+    }
+}

@@ -1,0 +1,165 @@
+//! What is kept of a chain: every draw while all of them fit, otherwise moments of every latent and the draws of
+//! chosen sites.
+
+use infermark_backend::NutsSettings;
+use infermark_backend::draws::DrawStatistics;
+use infermark_backend::report::ChainReport;
+use infermark_diagnostics::StreamingChain;
+use infermark_model::{Layout, Site};
+
+/// Which draws are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Retention {
+    /// All draws of all latents.
+    Every,
+    /// Moments of all latents, and the draws of these sites, in the order of the flat vector.
+    Moments(Vec<Site>),
+}
+
+impl Retention {
+    /// What the settings' limit allows on a panel of these sizes.
+    pub(crate) fn of(settings: &NutsSettings, layout: &Layout) -> Self {
+        if bytes_of_draws(settings, layout.latents()) <= settings.draw_bytes_limit {
+            return Retention::Every;
+        }
+        let mut sites = settings.sites_beyond_limit.clone();
+        sites.sort_unstable();
+        sites.dedup();
+        Retention::Moments(sites)
+    }
+
+    /// Bytes that all chains together will keep.
+    pub(crate) fn bytes(&self, settings: &NutsSettings, layout: &Layout) -> u64 {
+        match self {
+            Retention::Every => bytes_of_draws(settings, layout.latents()),
+            Retention::Moments(sites) => {
+                let chosen = sites.iter().map(|s| layout.len(*s)).sum();
+                let moments = settings.chains as u64 * StreamingChain::bytes(layout.latents());
+                bytes_of_draws(settings, chosen).saturating_add(moments)
+            }
+        }
+    }
+
+    /// The sites whose draws are kept.
+    pub(crate) fn sites(&self) -> &[Site] {
+        match self {
+            Retention::Every => &Site::ALL,
+            Retention::Moments(sites) => sites,
+        }
+    }
+}
+
+fn bytes_of_draws(settings: &NutsSettings, latents: usize) -> u64 {
+    (settings.chains as u64)
+        .saturating_mul(settings.draws)
+        .saturating_mul(8 * latents as u64)
+}
+
+/// What the sampler says of one draw, warm-up or not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DrawOutcome {
+    /// What is exported of draws after warm-up.
+    pub statistics: DrawStatistics,
+    /// The tree met the depth limit.
+    pub saturated: bool,
+    /// Gradients computed, those of a search for the first step size included.
+    pub gradients: u64,
+    /// Seconds of work.
+    pub seconds: f64,
+    /// Step size without jitter after the draw.
+    pub step_size: f64,
+}
+
+/// What is kept of one chain.
+#[derive(Debug)]
+pub(crate) struct ChainRecord {
+    layout: Layout,
+    /// Counts and times.
+    pub report: ChainReport,
+    /// Divergent transitions after warm-up.
+    pub divergences: u64,
+    /// Draws after warm-up whose tree met the depth limit.
+    pub saturated: u64,
+    /// Draws after warm-up by depth.
+    pub depths: Vec<u64>,
+    /// The last draw's depth, warm-up included.
+    pub last_depth: u32,
+    /// One entry a draw after warm-up.
+    pub statistics: Vec<DrawStatistics>,
+    /// Kept sites, in the order of [`Retention::sites`]; draw after draw, each of the sites' latents.
+    kept: Vec<f64>,
+    /// Where each kept site lies in an entry of `kept`.
+    kept_sites: Vec<(Site, usize)>,
+    kept_latents: usize,
+    /// Moments of all latents, when not every draw is kept.
+    pub moments: Option<StreamingChain>,
+}
+
+impl ChainRecord {
+    /// An empty record.
+    pub(crate) fn new(layout: Layout, retention: &Retention, settings: &NutsSettings) -> Self {
+        let mut kept_sites = Vec::new();
+        let mut kept_latents = 0;
+        for site in retention.sites() {
+            kept_sites.push((*site, kept_latents));
+            kept_latents += layout.len(*site);
+        }
+        ChainRecord {
+            layout,
+            report: ChainReport {
+                warmup_draws: 0,
+                draws: 0,
+                warmup_gradients: 0,
+                gradients: 0,
+                warmup_seconds: 0.0,
+                seconds: 0.0,
+                step_size: 0.0,
+            },
+            divergences: 0,
+            saturated: 0,
+            depths: vec![0; settings.max_depth as usize + 1],
+            last_depth: 0,
+            statistics: Vec::new(),
+            kept: Vec::new(),
+            kept_sites,
+            kept_latents,
+            moments: matches!(retention, Retention::Moments(_))
+                .then(|| StreamingChain::new(layout.latents())),
+        }
+    }
+
+    /// Counts a draw of the warm-up.
+    pub(crate) fn push_warmup(&mut self, outcome: &DrawOutcome) {
+        self.report.warmup_draws += 1;
+        self.report.warmup_gradients += outcome.gradients;
+        self.report.warmup_seconds += outcome.seconds;
+        self.report.step_size = outcome.step_size;
+        self.last_depth = outcome.statistics.tree_depth;
+    }
+
+    /// Keeps a draw after warm-up; `natural` has one entry a latent.
+    pub(crate) fn push_draw(&mut self, outcome: &DrawOutcome, natural: &[f64]) {
+        let depth = outcome.statistics.tree_depth;
+        self.report.draws += 1;
+        self.report.gradients += outcome.gradients;
+        self.report.seconds += outcome.seconds;
+        self.report.step_size = outcome.step_size;
+        self.divergences += u64::from(outcome.statistics.diverging);
+        self.saturated += u64::from(outcome.saturated);
+        self.depths[depth as usize] += 1;
+        self.last_depth = depth;
+        self.statistics.push(outcome.statistics);
+        for (site, _) in &self.kept_sites {
+            self.kept.extend_from_slice(&natural[self.layout.range(*site)]);
+        }
+        if let Some(moments) = &mut self.moments {
+            moments.push(natural);
+        }
+    }
+
+    /// The kept values of latents `first ..` of a site in one draw; `None` when the site is not kept.
+    pub(crate) fn site_draw(&self, site: Site, draw: usize) -> Option<&[f64]> {
+        let (_, start) = self.kept_sites.iter().find(|(s, _)| *s == site)?;
+        Some(&self.kept[draw * self.kept_latents + start..][..self.layout.len(site)])
+    }
+}

@@ -1,0 +1,276 @@
+//! A run of NUTS, advanced in pieces.
+
+use crate::backend::NAME;
+use crate::chain::{ChainTask, ToNatural, run_chain};
+use crate::density::{Density, PanelDensity};
+use crate::findings::findings;
+use crate::gate::Gate;
+use crate::record::{ChainRecord, Retention};
+use crate::summary::summarize;
+use infermark_backend::draws::SiteDraws;
+use infermark_backend::{
+    BackendError, Draws, Interrupt, NutsSettings, Posterior, Progress, Report, Request, Run, RunState,
+    StepUnit,
+};
+use infermark_model::{Layout, Panel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// A run under way: its chains' threads wait at the gate between calls.
+pub(crate) struct NutsRun {
+    pub(crate) layout: Layout,
+    pub(crate) request: Request,
+    pub(crate) settings: NutsSettings,
+    pub(crate) retention: Retention,
+    pub(crate) threads: usize,
+    pub(crate) setup_seconds: f64,
+    pub(crate) run_seconds: f64,
+    pub(crate) state: RunState,
+    gate: Arc<Gate>,
+    records: Vec<Arc<Mutex<ChainRecord>>>,
+    workers: Vec<JoinHandle<()>>,
+    /// The posterior after so many draws in all, since both posterior and report are made of it.
+    summarized: Mutex<Option<(u64, Posterior)>>,
+}
+
+impl NutsRun {
+    /// Starts the chains' threads for a checked request.
+    pub(crate) fn start(
+        panel: Arc<Panel>,
+        request: &Request,
+        settings: &NutsSettings,
+        retention: Retention,
+        started: Instant,
+    ) -> Result<Self, BackendError> {
+        let (layout, priors) = (panel.layout(), request.priors);
+        let centredness = request.parameterization.start();
+        let to_natural: ToNatural = {
+            let panel = panel.clone();
+            Arc::new(move |z| centredness.to_natural(z, panel.category_of(), &layout, &priors))
+        };
+        Self::with_densities(
+            layout,
+            request,
+            settings,
+            retention,
+            to_natural,
+            started,
+            |threads| PanelDensity::new(panel.clone(), priors, centredness, threads),
+        )
+    }
+
+    /// Starts chains on any density; `density` makes one chain's, given its number of threads.
+    pub(crate) fn with_densities<D: Density + Send + 'static>(
+        layout: Layout,
+        request: &Request,
+        settings: &NutsSettings,
+        retention: Retention,
+        to_natural: ToNatural,
+        started: Instant,
+        density: impl Fn(usize) -> D,
+    ) -> Result<Self, BackendError> {
+        let threads = request.resolved_threads();
+        let chains = settings.chains;
+        let mut run = NutsRun {
+            layout,
+            request: request.clone(),
+            settings: settings.clone(),
+            threads,
+            setup_seconds: 0.0,
+            run_seconds: 0.0,
+            state: RunState::Running,
+            gate: Arc::new(Gate::new(chains, threads.min(chains))),
+            records: (0..chains)
+                .map(|_| Arc::new(Mutex::new(ChainRecord::new(layout, &retention, settings))))
+                .collect(),
+            retention,
+            workers: Vec::with_capacity(chains),
+            summarized: Mutex::new(None),
+        };
+        for (chain, record) in run.records.iter().enumerate() {
+            let task = ChainTask {
+                chain,
+                seed: request.seed,
+                settings: settings.clone(),
+                density: density(threads_of_chain(threads, chains, chain)),
+                to_natural: to_natural.clone(),
+                gate: run.gate.clone(),
+                record: record.clone(),
+            };
+            let worker = std::thread::Builder::new()
+                .name(format!("chain {}", chain + 1))
+                .spawn(move || run_chain(task))
+                .map_err(|error| BackendError::Device {
+                    device: "the machine".into(),
+                    reason: format!("no thread for chain {}: {error}", chain + 1),
+                })?;
+            run.workers.push(worker);
+        }
+        run.setup_seconds = started.elapsed().as_secs_f64();
+        Ok(run)
+    }
+
+    /// Draws of one chain, warm-up included.
+    fn draws_of_chain(&self) -> u64 {
+        self.settings.warmup.saturating_add(self.settings.draws)
+    }
+
+    /// The chains' records; no chain works while they are read.
+    pub(crate) fn records(&self) -> Vec<MutexGuard<'_, ChainRecord>> {
+        self.records
+            .iter()
+            .map(|r| r.lock().unwrap_or_else(PoisonError::into_inner))
+            .collect()
+    }
+
+    /// The posterior, from the store if no draw has come since.
+    pub(crate) fn summary(&self) -> Option<Posterior> {
+        let records = self.records();
+        let draws = records.iter().map(|r| r.report.draws).sum();
+        let mut summarized = self.summarized.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, posterior)) = summarized.as_ref()
+            && *of == draws
+        {
+            return Some(posterior.clone());
+        }
+        let views: Vec<&ChainRecord> = records.iter().map(|r| &**r).collect();
+        let posterior = summarize(&views, &self.layout, self.threads)?;
+        *summarized = Some((draws, posterior.clone()));
+        Some(posterior)
+    }
+
+    /// Draws that every chain has, after warm-up.
+    pub(crate) fn common_draws(records: &[MutexGuard<'_, ChainRecord>]) -> usize {
+        records
+            .iter()
+            .map(|r| r.statistics.len())
+            .min()
+            .expect("at least one chain")
+    }
+}
+
+/// How many threads the gradient of a chain uses: one, or a fair share when there are more threads than chains.
+fn threads_of_chain(threads: usize, chains: usize, chain: usize) -> usize {
+    (threads / chains + usize::from(chain < threads % chains)).max(1)
+}
+
+impl Run for NutsRun {
+    fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if !self.state.is_complete() && self.state != RunState::Failed {
+            let started = Instant::now();
+            self.gate.advance(steps, self.draws_of_chain(), interrupt);
+            self.run_seconds += started.elapsed().as_secs_f64();
+        }
+        let (done, failure) = self.gate.standing();
+        if let Some(reason) = failure {
+            self.state = RunState::Failed;
+            return Err(BackendError::Diverged {
+                step: done.iter().sum(),
+                reason,
+            });
+        }
+        self.state = if done.iter().all(|d| *d == self.draws_of_chain()) {
+            RunState::Finished
+        } else if interrupt.is_set() {
+            RunState::Interrupted
+        } else {
+            RunState::Running
+        };
+        Ok(self.progress())
+    }
+
+    fn progress(&self) -> Progress {
+        let (done, _) = self.gate.standing();
+        let records = self.records();
+        let behind = done.iter().copied().min().unwrap_or(0);
+        let mut note = if behind < self.settings.warmup {
+            format!("warm-up {behind} of {}", self.settings.warmup)
+        } else {
+            format!(
+                "draw {} of {}",
+                behind - self.settings.warmup,
+                self.settings.draws
+            )
+        };
+        let depth = records.iter().map(|r| f64::from(r.last_depth)).sum::<f64>() / records.len() as f64;
+        let divergences: u64 = records.iter().map(|r| r.divergences).sum();
+        note.push_str(&format!(", tree depth {depth:.1}, {divergences} divergences"));
+        Progress {
+            completed: done.iter().sum(),
+            total: self.draws_of_chain().saturating_mul(done.len() as u64),
+            unit: StepUnit::Draws,
+            state: self.state,
+            note,
+        }
+    }
+
+    fn posterior(&self) -> Result<Posterior, BackendError> {
+        self.summary().ok_or_else(|| {
+            BackendError::NoPosterior(format!(
+                "not every chain has a draw after its warm-up of {} draws",
+                self.settings.warmup
+            ))
+        })
+    }
+
+    fn report(&self) -> Report {
+        findings(self, NAME)
+    }
+
+    fn draws(&self) -> Option<Draws> {
+        let records = self.records();
+        let draws = Self::common_draws(&records);
+        let sites = self
+            .retention
+            .sites()
+            .iter()
+            .map(|site| {
+                let mut values = Vec::with_capacity(records.len() * draws * self.layout.len(*site));
+                for record in &records {
+                    for draw in 0..draws {
+                        values.extend_from_slice(record.site_draw(*site, draw).expect("a kept site"));
+                    }
+                }
+                SiteDraws { site: *site, values }
+            })
+            .collect();
+        Some(Draws {
+            layout: self.layout,
+            chains: records.len(),
+            draws,
+            sites,
+            statistics: records
+                .iter()
+                .flat_map(|r| r.statistics[..draws].iter().copied())
+                .collect(),
+        })
+    }
+}
+
+impl Drop for NutsRun {
+    fn drop(&mut self) {
+        self.gate.shut();
+        for worker in self.workers.drain(..) {
+            // A panic was caught in the thread and told as the chain's failure.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_shared_out() {
+        let shares = |threads, chains| -> Vec<usize> {
+            (0..chains)
+                .map(|chain| threads_of_chain(threads, chains, chain))
+                .collect()
+        };
+        assert_eq!(shares(8, 3), [3, 3, 2]);
+        assert_eq!(shares(2, 4), [1, 1, 1, 1]);
+        assert_eq!(shares(5, 1), [5]);
+    }
+}

@@ -1,0 +1,313 @@
+//! Runs in pieces, interrupted, with odd numbers of chains and threads, and with bounded memory.
+
+use infermark_backend::report::Detail;
+use infermark_backend::{
+    Backend, BackendError, DeviceId, Draws, Interrupt, Method, NutsSettings, Request, Run, RunState,
+    SviSettings,
+};
+use infermark_model::{Labels, Panel, PanelPart, Site};
+use infermark_nuts_cpu::NutsCpu;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A panel of `n` products in `c` categories over `t` periods, with gaps when there is more than one period.
+fn panel(n: usize, c: usize, t: usize, units: impl Fn(usize, usize) -> u32) -> Arc<Panel> {
+    let mut part = PanelPart::new(c, t);
+    for i in 0..n {
+        let periods: Vec<u32> = (0..t as u32)
+            .filter(|p| t == 1 || (*p as usize + i) % 5 != 0)
+            .collect();
+        let prices: Vec<f64> = periods
+            .iter()
+            .map(|p| 1.5 + 0.1 * ((*p as usize * 7 + i * 3) % 11) as f64)
+            .collect();
+        let units: Vec<u32> = periods.iter().map(|p| units(i, *p as usize)).collect();
+        part.push_product(i % c, Some(&periods), &prices, &units).unwrap();
+    }
+    let panel = Panel::from_parts(
+        Labels::numbered("p", n),
+        Labels::numbered("c", c),
+        Labels::numbered("t", t),
+        vec![part],
+    );
+    Arc::new(panel.unwrap())
+}
+
+fn small_panel() -> Arc<Panel> {
+    panel(6, 2, 4, |i, t| ((i * 5 + t * 3) % 9) as u32)
+}
+
+fn request(chains: usize, threads: usize, warmup: u64, draws: u64) -> Request {
+    let mut request = Request::new(Method::Nuts(NutsSettings {
+        chains,
+        warmup,
+        draws,
+        ..NutsSettings::default()
+    }));
+    request.threads = Some(threads);
+    request.seed = 11;
+    request
+}
+
+fn start(panel: &Arc<Panel>, request: &Request) -> Box<dyn Run> {
+    NutsCpu.start(panel.clone(), request).unwrap()
+}
+
+fn all_draws(panel: &Arc<Panel>, request: &Request) -> Draws {
+    let mut run = start(panel, request);
+    assert_eq!(
+        run.advance(u64::MAX, &Interrupt::new()).unwrap().state,
+        RunState::Finished
+    );
+    run.draws().unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_draws_and_another_does_not() {
+    let panel = small_panel();
+    let mut request = request(3, 2, 60, 40);
+    let first = all_draws(&panel, &request);
+    assert_eq!(first, all_draws(&panel, &request));
+    request.seed = 12;
+    assert_ne!(first.sites, all_draws(&panel, &request).sites);
+    // Chains differ from each other.
+    let values = &first.sites[0].values;
+    assert!(values[..40].iter().zip(&values[40..80]).all(|(a, b)| a != b));
+}
+
+#[test]
+fn odd_pieces_give_the_draws_of_one_go() {
+    let panel = small_panel();
+    let request = request(3, 2, 30, 25);
+    let whole = all_draws(&panel, &request);
+    let mut run = start(&panel, &request);
+    let interrupt = Interrupt::new();
+    let mut completed = 0;
+    for steps in [1, 7, 0, 2, 41, 13, 5, 64, 17, 1000] {
+        let progress = run.advance(steps, &interrupt).unwrap();
+        completed = (completed + steps).min(165);
+        assert_eq!((progress.completed, progress.total), (completed, 165));
+        if completed < 31 * 3 {
+            assert!(matches!(run.posterior(), Err(BackendError::NoPosterior(_))));
+        } else {
+            let posterior = run.posterior().unwrap();
+            assert!(posterior.mean.iter().all(|m| m.is_finite()));
+        }
+        let unfinished = run.report().warnings.iter().any(|w| w.contains("unfinished"));
+        assert_eq!(unfinished, completed < 165);
+    }
+    assert_eq!(run.draws().unwrap(), whole);
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
+    // Large enough that interrupts fall into the middle of draws.
+    let panel = panel(400, 3, 20, |i, t| ((i * 5 + t * 3) % 30) as u32);
+    let request = request(2, 2, 40, 10);
+    let whole = all_draws(&panel, &request);
+    let mut run = start(&panel, &request);
+    let mut interrupted = 0;
+    loop {
+        let interrupt = Interrupt::new();
+        let state = std::thread::scope(|scope| {
+            let flag = interrupt.clone();
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(15));
+                flag.set();
+            });
+            run.advance(u64::MAX, &interrupt).unwrap().state
+        });
+        let progress = run.progress();
+        assert_eq!(progress.state, state);
+        let Detail::Nuts(nuts) = run.report().detail else {
+            panic!("not NUTS")
+        };
+        let counted: u64 = nuts.chains.iter().map(|c| c.warmup_draws + c.draws).sum();
+        assert_eq!(counted, progress.completed);
+        match state {
+            RunState::Interrupted => interrupted += 1,
+            RunState::Finished => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(interrupted >= 3, "interrupted {interrupted} times");
+    assert_eq!(run.draws().unwrap(), whole);
+
+    // A flag that is set before: nothing happens, and the run can be dropped in the middle of a draw.
+    let mut run = start(&panel, &request);
+    let set = Interrupt::new();
+    set.set();
+    let progress = run.advance(10, &set).unwrap();
+    assert_eq!((progress.completed, progress.state), (0, RunState::Interrupted));
+}
+
+#[test]
+fn odd_panels_chains_and_threads_run_through() {
+    for (panel, name) in [
+        (panel(1, 1, 1, |_, _| 3), "one product, one period"),
+        (panel(1, 1, 8, |_, t| t as u32), "one product"),
+        (panel(5, 1, 1, |i, _| i as u32), "one period"),
+        (panel(4, 2, 6, |_, _| 0), "all zeros"),
+    ] {
+        for (chains, threads) in [(1, 1), (1, 3), (3, 2), (2, 5), (5, 1)] {
+            let request = request(chains, threads, 60, 20);
+            let mut run = start(&panel, &request);
+            let progress = run.advance(u64::MAX, &Interrupt::new()).unwrap();
+            assert_eq!(progress.state, RunState::Finished, "{name} {chains} {threads}");
+            let posterior = run.posterior().unwrap();
+            assert!(posterior.sd.iter().all(|s| *s > 0.0 && s.is_finite()), "{name}");
+            let report = run.report();
+            assert_eq!(
+                report.warnings.iter().any(|w| w.contains("one chain")),
+                chains == 1
+            );
+            let Detail::Nuts(nuts) = &report.detail else {
+                panic!("not NUTS")
+            };
+            assert_eq!(nuts.chains.len(), chains);
+            assert_eq!(nuts.tree_depths.iter().sum::<u64>(), 20 * chains as u64);
+            for chain in &nuts.chains {
+                assert_eq!((chain.warmup_draws, chain.draws), (60, 20));
+                assert!(chain.gradients >= 20 && chain.warmup_gradients >= 60);
+                assert!(chain.step_size > 0.0 && chain.seconds > 0.0 && chain.warmup_seconds > 0.0);
+            }
+            let sum: u64 = nuts.chains.iter().map(|c| c.gradients + c.warmup_gradients).sum();
+            assert_eq!(nuts.gradients, sum);
+            let steps: u64 = run
+                .draws()
+                .unwrap()
+                .statistics
+                .iter()
+                .map(|s| u64::from(s.leapfrog_steps))
+                .sum();
+            assert_eq!(steps, nuts.chains.iter().map(|c| c.gradients).sum::<u64>());
+        }
+    }
+}
+
+#[test]
+fn moments_agree_with_the_draws_that_they_stand_for() {
+    let panel = small_panel();
+    let every = request(4, 2, 300, 1000);
+    let mut bounded = every.clone();
+    let Method::Nuts(settings) = &mut bounded.method else {
+        panic!("not NUTS")
+    };
+    settings.draw_bytes_limit = 1000;
+    settings.sites_beyond_limit = vec![Site::CategoryA, Site::GlobalA, Site::CategoryA];
+    let mut runs = [start(&panel, &every), start(&panel, &bounded)];
+    for run in &mut runs {
+        run.advance(u64::MAX, &Interrupt::new()).unwrap();
+    }
+    let [every, bounded] = runs;
+    let (full, part) = (every.posterior().unwrap(), bounded.posterior().unwrap());
+    let (full_d, part_d) = (
+        full.diagnostics.as_ref().unwrap(),
+        part.diagnostics.as_ref().unwrap(),
+    );
+    let layout = panel.layout();
+    for site in Site::ALL {
+        let kept = matches!(site, Site::GlobalA | Site::CategoryA);
+        for j in layout.range(site) {
+            // Deviations are held in single precision.
+            assert!((full.mean[j] - part.mean[j]).abs() < 1e-5 * full.sd[j]);
+            assert!((full.sd[j] / part.sd[j] - 1.0).abs() < 1e-5);
+            if kept {
+                assert_eq!(full.q975[j], part.q975[j]);
+                assert_eq!(
+                    (full_d.rhat[j], full_d.ess_tail[j]),
+                    (part_d.rhat[j], part_d.ess_tail[j])
+                );
+            } else {
+                // The marginals are close to normal; a 2.5% quantile of 1,000 effective draws errs by 0.07 sd.
+                assert!((full.q975[j] - part.q975[j]).abs() < 0.35 * full.sd[j]);
+                // Both estimate the same, one with, one without ranks.
+                assert!((full_d.rhat[j] - part_d.rhat[j]).abs() < 0.02);
+                // 120 batch means: 13% relative error, three of them, and the exact estimate's own.
+                assert!(
+                    (full_d.mcse_mean[j] / part_d.mcse_mean[j]).ln().abs() < 0.4,
+                    "{site:?}"
+                );
+                assert!(part_d.ess_tail[j].is_nan());
+            }
+        }
+    }
+    let kept = bounded.draws().unwrap();
+    let sites: Vec<Site> = kept.sites.iter().map(|s| s.site).collect();
+    assert_eq!(sites, [Site::GlobalA, Site::CategoryA]);
+    assert_eq!(kept.sites[1], every.draws().unwrap().sites[1]);
+    assert_eq!(kept.statistics, every.draws().unwrap().statistics);
+    let report = bounded.report();
+    assert!(
+        report
+            .warnings
+            .iter()
+            .any(|w| w.contains("quantiles are those of a normal"))
+    );
+    let Detail::Nuts(nuts) = report.detail else {
+        panic!("not NUTS")
+    };
+    assert!(!nuts.every_draw_kept);
+}
+
+#[test]
+fn trouble_is_told_in_the_warnings() {
+    let panel = small_panel();
+    let mut request = request(2, 2, 5, 30);
+    let Method::Nuts(settings) = &mut request.method else {
+        panic!("not NUTS")
+    };
+    settings.max_depth = 1;
+    let mut run = start(&panel, &request);
+    run.advance(u64::MAX, &Interrupt::new()).unwrap();
+    let report = run.report();
+    let Detail::Nuts(nuts) = &report.detail else {
+        panic!("not NUTS")
+    };
+    assert!(nuts.saturated_trees > 0 && nuts.max_rhat.unwrap() > 1.01);
+    for word in [
+        "depth limit of 1",
+        "R-hat is above",
+        "bulk effective",
+        "warm-up of 5",
+    ] {
+        assert!(
+            report.warnings.iter().any(|w| w.contains(word)),
+            "{word}: {:#?}",
+            report.warnings
+        );
+    }
+}
+
+#[test]
+fn requests_that_are_not_for_this_backend_are_refused() {
+    let panel = small_panel();
+    let refusal = |request: &Request| NutsCpu.start(panel.clone(), request).err().unwrap().to_string();
+    assert!(refusal(&Request::new(Method::Svi(SviSettings::default()))).contains("svi"));
+    let mut on_gpu = request(1, 1, 1, 1);
+    on_gpu.devices = vec!["cuda".parse::<DeviceId>().unwrap()];
+    assert!(refusal(&on_gpu).contains("cuda"));
+    assert!(refusal(&request(0, 1, 1, 1)).contains("chains"));
+    let short = NutsCpu
+        .log_joint(&panel, &request(1, 1, 1, 1), &[0.0; 3])
+        .unwrap_err();
+    assert!(short.to_string().contains("3 entries"), "{short}");
+}
+
+#[test]
+fn the_log_joint_is_the_references() {
+    let panel = small_panel();
+    let request = request(1, 2, 1, 1);
+    let point: Vec<f64> = (0..panel.layout().latents())
+        .map(|j| (j as f64 * 0.9).sin())
+        .collect();
+    let (value, gradient) = NutsCpu.log_joint(&panel, &request, &point).unwrap();
+    let reference = infermark_model::log_joint::LogJoint::new(&panel, request.priors);
+    let (expected, by) = reference.natural(&point);
+    // Double precision, other order of sums, another exponential.
+    assert!((value / expected - 1.0).abs() < 1e-12);
+    for (a, b) in gradient.iter().zip(&by) {
+        assert!((a - b).abs() < 1e-10 * b.abs().max(1.0), "{a} {b}");
+    }
+    assert_eq!(NutsCpu.devices().len(), 1);
+}

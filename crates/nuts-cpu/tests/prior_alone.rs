@@ -1,0 +1,79 @@
+//! A panel that says nothing: the posterior is the prior, in closed form.
+
+use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Request};
+use infermark_model::{Labels, Panel, PanelPart, Parameterization, Priors, Site};
+use infermark_nuts_cpu::NutsCpu;
+use std::sync::Arc;
+
+#[test]
+fn without_information_the_posterior_is_the_prior() {
+    let mut part = PanelPart::new(2, 3);
+    for category in [0, 1, 0] {
+        part.push_product(category, None, &[2.0, 3.0, 2.5], &[0, 0, 0])
+            .unwrap();
+    }
+    let panel = Panel::from_parts(
+        Labels::numbered("p", 3),
+        Labels::numbered("c", 2),
+        Labels::numbered("t", 3),
+        vec![part],
+    )
+    .unwrap();
+    let panel = Arc::new(panel);
+    // Every log rate is above the upper bound, where the likelihood is constant.
+    let priors = Priors {
+        clip_low: -80.0,
+        clip_high: -79.0,
+        product_effect_mean: 1.5,
+        ..Priors::default()
+    };
+    // Means and variances add along the hierarchy.
+    let expected = |site| match site {
+        Site::GlobalA => (-2.0, 1.0f64),
+        Site::CategoryA => (-2.0, 2.0f64.sqrt()),
+        Site::ProductA => (-2.0, 6.0f64.sqrt()),
+        Site::ProductEffect => (1.5, 3.0),
+        Site::TimeCatEffects => (0.0, 3.0),
+    };
+    for parameterization in [
+        Parameterization::Centered,
+        Parameterization::Learned,
+        Parameterization::Noncentered,
+    ] {
+        let mut request = Request::new(Method::Nuts(NutsSettings {
+            warmup: 500,
+            draws: 4000,
+            ..NutsSettings::default()
+        }));
+        request.priors = priors;
+        request.parameterization = parameterization;
+        let mut run = NutsCpu.start(panel.clone(), &request).unwrap();
+        run.advance(u64::MAX, &Interrupt::new()).unwrap();
+        let posterior = run.posterior().unwrap();
+        let mcse = &posterior.diagnostics.as_ref().unwrap().mcse_mean;
+        let layout = panel.layout();
+        for site in Site::ALL {
+            let (mean, sd) = expected(site);
+            for j in layout.range(site) {
+                // 15 latents in three runs: 4.5 errors are exceeded once in 3,000 times.
+                assert!(
+                    (posterior.mean[j] - mean).abs() < 4.5 * mcse[j],
+                    "{parameterization:?} {site:?}: mean {} +- {}",
+                    posterior.mean[j],
+                    mcse[j]
+                );
+                // At least 2,000 effective draws: 1.6% standard error of an sd, three of them and some.
+                assert!(
+                    (posterior.sd[j] / sd - 1.0).abs() < 0.06,
+                    "{site:?}: sd {}",
+                    posterior.sd[j]
+                );
+                // Of a normal; the standard error of a 2.5% quantile is 2.7 times that of the mean.
+                let q975 = mean + 1.959_964 * sd;
+                assert!((posterior.q975[j] - q975).abs() < 0.2 * sd, "{site:?}");
+                let q05 = mean - 1.644_854 * sd;
+                assert!((posterior.q05[j] - q05).abs() < 0.2 * sd, "{site:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The posterior of a small panel against a long run of another sampler, in all parameterizations.
+
+use infermark_backend::report::Detail;
+use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Posterior, Report, Request, RunState};
+use infermark_data::{Columns, read_panel};
+use infermark_model::{Panel, Parameterization, Site};
+use infermark_nuts_cpu::NutsCpu;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+/// Mean, sd and MCSE of the mean by site and key.
+fn reference() -> HashMap<(String, String), [f64; 3]> {
+    let text = std::fs::read_to_string(data("posterior.csv")).unwrap();
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            let number = |i: usize| fields[i].parse::<f64>().unwrap();
+            (
+                (fields[0].to_owned(), fields[1].to_owned()),
+                [number(2), number(3), number(6)],
+            )
+        })
+        .collect()
+}
+
+fn key(panel: &Panel, site: Site, k: usize) -> String {
+    let layout = panel.layout();
+    match site {
+        Site::GlobalA => String::new(),
+        Site::CategoryA => panel.categories().get(k).to_string(),
+        Site::ProductA | Site::ProductEffect => panel.products().get(k).to_string(),
+        Site::TimeCatEffects => format!(
+            "{}@{}",
+            panel.categories().get(k / layout.periods),
+            panel.periods().get(k % layout.periods)
+        ),
+    }
+}
+
+fn sample(panel: &Arc<Panel>, parameterization: Parameterization, draws: u64) -> (Posterior, Report) {
+    let mut request = Request::new(Method::Nuts(NutsSettings {
+        warmup: 1000,
+        draws,
+        ..NutsSettings::default()
+    }));
+    request.parameterization = parameterization;
+    request.seed = 7;
+    let mut run = NutsCpu.start(panel.clone(), &request).unwrap();
+    let progress = run.advance(u64::MAX, &Interrupt::new()).unwrap();
+    assert_eq!(progress.state, RunState::Finished);
+    (run.posterior().unwrap(), run.report())
+}
+
+/// Every mean within `errors` combined standard errors, every sd within `sd_tolerance` of the reference's.
+fn compare(panel: &Panel, posterior: &Posterior, errors: f64, sd_tolerance: f64) {
+    let reference = reference();
+    let layout = panel.layout();
+    assert_eq!(reference.len(), layout.latents());
+    let diagnostics = posterior.diagnostics.as_ref().unwrap();
+    for site in Site::ALL {
+        for (k, j) in layout.range(site).enumerate() {
+            let key = key(panel, site, k);
+            let [mean, sd, mcse] = reference[&(site.name().to_owned(), key.clone())];
+            let error = mcse.hypot(diagnostics.mcse_mean[j]);
+            let distance = (posterior.mean[j] - mean).abs() / error;
+            assert!(
+                distance < errors,
+                "{} {key}: mean off by {distance:.1} errors",
+                site.name()
+            );
+            let ratio = posterior.sd[j] / sd;
+            assert!(
+                (ratio - 1.0).abs() < sd_tolerance,
+                "{} {key}: sd ratio {ratio:.3}",
+                site.name()
+            );
+        }
+    }
+}
+
+#[test]
+fn means_and_sds_agree_and_chains_mix() {
+    let panel = Arc::new(read_panel(&data("panel.csv"), &Columns::default()).unwrap());
+    let (posterior, report) = sample(&panel, Parameterization::Centered, 4000);
+    // The 137 means are correlated; 4 combined errors are exceeded by none of them but once in 100 seeds or more.
+    compare(&panel, &posterior, 4.0, 0.10);
+    let rhat = &posterior.diagnostics.as_ref().unwrap().rhat;
+    assert!(
+        rhat.iter().all(|r| *r <= 1.01),
+        "{:?}",
+        rhat.iter().copied().fold(0.0, f64::max)
+    );
+    let Detail::Nuts(nuts) = &report.detail else {
+        panic!("not NUTS")
+    };
+    assert_eq!(nuts.divergences, 0);
+    assert_eq!(nuts.tree_depths.iter().sum::<u64>(), 16_000);
+    assert!(nuts.max_rhat.unwrap() <= 1.01 && nuts.min_ess_bulk.unwrap() > 400.0);
+    assert!(
+        report.warnings.iter().all(|w| !w.contains("R-hat")),
+        "{:?}",
+        report.warnings
+    );
+    println!("{report:#?}");
+}
+
+#[test]
+fn the_other_parameterizations_have_the_same_posterior() {
+    let panel = Arc::new(read_panel(&data("panel.csv"), &Columns::default()).unwrap());
+    for parameterization in [Parameterization::Learned, Parameterization::Noncentered] {
+        let (posterior, report) = sample(&panel, parameterization, 1000);
+        // Fewer draws: an sd from 300 effective draws has a standard error of 4%.
+        compare(&panel, &posterior, 4.5, 0.2);
+        let stays = report.warnings.iter().any(|w| w.contains("centredness"));
+        assert_eq!(stays, parameterization == Parameterization::Learned);
+    }
+}
