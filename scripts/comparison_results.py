@@ -1,0 +1,241 @@
+"""What a comparison ran on, and how its results are written: JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+UNKNOWN = "unknown"
+NOT_MEASURED = "not measured"
+PACKAGES = ("numpyro", "jax", "jaxlib", "optax", "numpy", "pandas", "pyarrow")
+CSV_COLUMNS = (
+    "panel", "method", "backend", "device", "threads", "precision", "objective", "particles",
+    "products", "rows", "iterations", "repeats", "seconds", "iterations_per_second",
+    "iterations_per_second_min", "iterations_per_second_max", "read_seconds", "compile_seconds", "setup_seconds",
+    "estimated_hours_1m_iterations", "speedup_over_numpyro", "speedup_min", "speedup_max", "status", "reason",
+)  # fmt: skip
+
+
+def output_of(command: list[str], directory: Path) -> str:
+    """The command's standard output in one line, or `unknown` where it fails."""
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+    return done.stdout.strip() or UNKNOWN
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def field_of(path: str, name: str) -> str:
+    """The first value of a `name : value` line in a file of /proc, or `unknown`."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return UNKNOWN
+    return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == name), UNKNOWN)
+
+
+def package_version(name: str) -> str:
+    """The installed version, or `unknown`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return UNKNOWN
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel gives it."""
+    return field_of("/proc/cpuinfo", "model name")
+
+
+def system_record(root: Path, infermark: Path | None) -> dict[str, Any]:
+    """The machine, the software and the source tree; what cannot be read is `unknown`."""
+    memory = field_of("/proc/meminfo", "MemTotal").removesuffix(" kB")
+    commit = output_of(["git", "rev-parse", "HEAD"], root)
+    changes = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True)
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_bytes": int(memory) * 1024 if memory.isdigit() else UNKNOWN,
+        "frequency_governor": governor.read_text().strip() if governor.exists() else UNKNOWN,
+        "gpu": "not used",
+        "kernel": platform.platform(),
+        "load_average_at_start": os.getloadavg(),
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "rustc": output_of(["rustc", "--version"], root),
+        "infermark": output_of([str(infermark), "--version"], root) if infermark else "not run",
+        "infermark_sha256": sha256_of(infermark) if infermark else "not run",
+        "git_commit": commit,
+        "git_dirty": bool(changes.stdout.strip()) if commit != UNKNOWN and changes.returncode == 0 else UNKNOWN,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def rate_summary(iterations: int, seconds: list[float]) -> dict[str, Any]:
+    """Median and range of the repeats, with the raw samples."""
+    rates = [iterations / sample for sample in seconds]
+    return {
+        "iterations": iterations,
+        "repeats": len(seconds),
+        "seconds": statistics.median(seconds),
+        "seconds_samples": seconds,
+        "iterations_per_second": statistics.median(rates),
+        "iterations_per_second_min": min(rates),
+        "iterations_per_second_max": max(rates),
+    }
+
+
+def speedup_summary(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """Median and range of the ratios of the pairs of repeats run one after the other."""
+    our_seconds = [sample / ours["iterations"] for sample in ours["seconds_samples"]]
+    their_seconds = [sample / theirs["iterations"] for sample in theirs["seconds_samples"]]
+    ratios = [slow / fast for fast, slow in zip(our_seconds, their_seconds, strict=True)]
+    return {
+        "speedup_over_numpyro": statistics.median(ratios),
+        "speedup_min": min(ratios),
+        "speedup_max": max(ratios),
+    }
+
+
+def side_in_words(row: dict[str, Any]) -> str:
+    """Everything that must be said of one side of a speedup."""
+    return (
+        f"{row['backend']} ({row['device']}, {row['threads']} threads, {row['precision']}, {row['objective']}, "
+        f"{row['particles']} particles, {row['iterations']} iterations x {row['repeats']})"
+    )
+
+
+def speedup_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """One sentence a speedup, naming both sides in full."""
+    lines = []
+    for ours in rows:
+        if "speedup_over_numpyro" not in ours:
+            continue
+        case = (ours["panel"], ours["method"])
+        theirs = next(row for row in rows if (row["panel"], row["method"]) == case and row is not ours)
+        times, low, high = (ours[name] for name in ("speedup_over_numpyro", "speedup_min", "speedup_max"))
+        lines.append(
+            f"{ours['panel']} {ours['method']}: {times:.1f} times NumPyro's iterations per second "
+            f"({low:.1f} to {high:.1f}): {side_in_words(ours)} against {side_in_words(theirs)}."
+        )
+    return lines
+
+
+def note_lines(panels: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    """What the table cannot say: how well the two sides agree, and what a row's status means."""
+    lines = []
+    for panel in panels:
+        checked = panel["parity"]
+        if "gradient_relative_error" in checked:
+            lines.append(
+                f"{panel['label']}: relative difference of the log joint {checked['log_joint_relative_error']:.1e} "
+                f"(tolerance {checked['log_joint_tolerance']:.0e}), of its gradient "
+                f"{checked['gradient_relative_error']:.1e} (tolerance {checked['gradient_tolerance']:.0e}), in f64."
+            )
+    for row in rows:
+        if "estimated_hours_3000_transitions" in row:
+            adapting, drawing = row["leapfrog_steps"][: row["warmup"]], row["leapfrog_steps"][row["warmup"] :]
+            lines.append(
+                f"{row['panel']} {row['backend']}: {row['warmup']} warm-up transitions of "
+                f"{statistics.fmean(adapting):.0f} leapfrog steps on average, then {row['draws']} draws of "
+                f"{statistics.fmean(drawing):.0f}. 1,000 and 2,000 of them: "
+                f"{row['estimated_hours_3000_transitions']:.2g} h, estimated; a longer warm-up adapts "
+                "better and takes other numbers of steps."
+            )
+        if row["status"] != "ok":
+            lines.append(f"{row['panel']} {row['method']}, {row['backend']}: {row['status']}, {row['reason']}.")
+    return lines
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """The rows as CSV; what a row lacks reads `not measured`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, restval=NOT_MEASURED, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def figure(value: Any, digits: int = 3) -> str:
+    """A number to a few significant digits; text as it is."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def markdown_text(record: dict[str, Any]) -> str:
+    """The table a person reads, with both sides of each speedup spelled out."""
+    system, rows = record["system"], record["rows"]
+    lines = [
+        "# Infermark and NumPyro on the same panel and cores",
+        "",
+        f"{system['cpu']}, {record['configuration']['threads']} of {system['cores']} cores; "
+        f"NumPyro {system['packages']['numpyro']}, JAX {system['packages']['jax']}; "
+        f"Infermark {system['infermark'].removeprefix('infermark ')}; "
+        f"commit {system['git_commit'][:12]}{' with changes' if system['git_dirty'] is True else ''}; "
+        f"{system['started']}.",
+        "",
+        "Iterations are timed in steady state; reading, compiling and warming up are apart. The two sides took turns,",
+        "repeat by repeat. An iteration is one optimizer step for svi, one gradient for gradient and nuts. Hours for",
+        "1M iterations are estimated from the iterations in the row.",
+        "",
+        "| panel | rows | method | backend | precision | threads | iterations | it/s, median (range) "
+        "| hours for 1M, estimated | times NumPyro, median (range) | status |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "iterations_per_second" in row:
+            rate = "{} ({} to {})".format(
+                *(figure(row["iterations_per_second" + part]) for part in ("", "_min", "_max"))
+            )
+            iterations = f"{row['iterations']} x {row['repeats']}"
+        else:
+            rate, iterations = NOT_MEASURED, "0"
+        speedup = ""
+        if "speedup_over_numpyro" in row:
+            speedup = "{} ({} to {})".format(
+                *(figure(row[name]) for name in ("speedup_over_numpyro", "speedup_min", "speedup_max"))
+            )
+        hours = figure(row.get("estimated_hours_1m_iterations", ""))
+        lines.append(
+            f"| {row['panel']} | {figure(row['rows'])} | {row['method']} | {row['backend']} | {row['precision']} "
+            f"| {row['threads']} | {iterations} | {rate} | {hours} | {speedup} | {row['status']} |"
+        )
+    lines.append("")
+    lines += [f"- {line}" for line in record["speedups"] + record["notes"]]
+    return "\n".join(lines) + "\n"
+
+
+def write_results(directory: Path, record: dict[str, Any], force: bool) -> None:
+    """Writes the folder whole or not at all: under another name first, then renamed."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    new = directory.with_name(f".{directory.name}.new-{os.getpid()}")
+    new.mkdir()
+    (new / "compare.json").write_text(json.dumps(record, indent=1) + "\n")
+    (new / "compare.csv").write_text(csv_text(record["rows"]))
+    (new / "compare.md").write_text(markdown_text(record))
+    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
+    if force and directory.exists():
+        directory.rename(old)
+    new.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)

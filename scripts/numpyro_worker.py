@@ -1,0 +1,175 @@
+"""Runs one NumPyro method on one panel, a piece at a time, for the comparison.
+
+A process of its own, because JAX's precision is global to a process and because
+it must keep its compiled program while the other side takes its turn. It speaks
+JSON, one object a line: on stdout first what setting up took, then one answer
+to each request ``{"iterations": n}`` read from stdin; it ends when stdin does.
+The protocol's clock starts after compilation and stops when the device is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.infer import NUTS
+from numpyro.infer.util import potential_energy
+
+import published_model as published
+
+Answer = dict[str, Any]
+Advance = Callable[[int], Answer]
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds until the result is ready on the device, and the result."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - start, result
+
+
+def start_svi(panel: published.Panel, seed: int) -> tuple[Answer, Advance]:
+    """The published SVI; an iteration is one optimizer step on the full panel."""
+    svi = published.published_svi()
+    arguments, sizes = panel.model_arguments(), panel.sizes()
+    state = svi.init(jax.random.PRNGKey(seed), **arguments, **sizes)
+
+    # As SVI.run does, the panel is captured as a constant, which lets XLA compute
+    # ln y! once; a loop on the device is faster than one dispatch an iteration.
+    def steps(state: Any, iterations: jax.Array) -> Any:
+        def step(_: Any, carry: Any) -> Any:
+            return svi.update(carry[0], **arguments, **sizes)
+
+        return jax.lax.fori_loop(0, iterations, step, (state, jax.numpy.zeros(())))
+
+    compile_seconds, program = timed(lambda: jax.jit(steps).lower(state, 1).compile())
+
+    def advance(iterations: int) -> Answer:
+        nonlocal state
+        seconds, (state, loss) = timed(lambda: program(state, iterations))
+        return {"seconds": seconds, "loss": float(loss)}
+
+    return {"compile_seconds": compile_seconds, "particles": published.PARTICLES}, advance
+
+
+def start_gradient(panel: published.Panel, point_file: Path) -> tuple[Answer, Advance]:
+    """The log joint and its gradient; an iteration is one evaluation of both.
+
+    Writes the point it starts from, and both values there, to `point_file`, for
+    the two sides to be compared before either is timed.
+    """
+    arguments, sizes = panel.model_arguments(), panel.sizes()
+    point = {name: jax.numpy.asarray(value) for name, value in published.fixed_point(panel).items()}
+
+    # The panel is captured as a constant, as in NumPyro's own NUTS; measured, a
+    # third faster than passing it, since XLA then computes ln y! only once.
+    def potential(point: Any) -> jax.Array:
+        return potential_energy(published.published_model, (), arguments | sizes, point)
+
+    program = jax.jit(jax.value_and_grad(potential))
+    compile_seconds, compiled = timed(lambda: program.lower(point).compile())
+    value, gradient = compiled(point)
+    record = {
+        "point": {name: np.asarray(site).tolist() for name, site in point.items()},
+        "log_joint": -float(value),
+        "grad": {name: (-np.asarray(site)).tolist() for name, site in gradient.items()},
+    }
+    point_file.write_text(json.dumps(record))
+
+    def advance(iterations: int) -> Answer:
+        def evaluations() -> Any:
+            for _ in range(iterations):
+                result = jax.block_until_ready(compiled(point))
+            return result
+
+        return {"seconds": timed(evaluations)[0]}
+
+    return {"compile_seconds": compile_seconds, "particles": 1}, advance
+
+
+def start_nuts(panel: published.Panel, seed: int, warmup: int) -> tuple[Answer, Advance]:
+    """NUTS with a diagonal metric; an iteration is one transition.
+
+    Step size and metric adapt over the first `warmup` transitions. Answers carry
+    the seconds and leapfrog steps of each transition.
+    """
+    arguments = panel.model_arguments() | panel.sizes()
+    kernel = NUTS(published.published_model)
+    start = time.perf_counter()
+    state = kernel.init(jax.random.PRNGKey(seed), warmup, None, (), arguments)
+    init_seconds = time.perf_counter() - start
+    compile_seconds, program = timed(
+        lambda: jax.jit(lambda state: kernel.sample(state, (), arguments)).lower(state).compile()
+    )
+
+    def advance(iterations: int) -> Answer:
+        nonlocal state
+        seconds, leapfrogs, divergences = [], [], 0
+        for _ in range(iterations):
+            elapsed, state = timed(lambda: program(state))  # noqa: B023, called at once
+            seconds.append(elapsed)
+            leapfrogs.append(int(state.num_steps))
+            divergences += int(state.diverging)
+        return {
+            "seconds": sum(seconds),
+            "seconds_per_transition": seconds,
+            "leapfrog_steps": leapfrogs,
+            "divergences": divergences,
+        }
+
+    return {"compile_seconds": compile_seconds, "init_seconds": init_seconds, "particles": 1}, advance
+
+
+def main() -> None:
+    """Sets the method up, then answers requests until stdin ends."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("method", choices=["svi", "gradient", "nuts"])
+    parser.add_argument("panel", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--point", type=Path, help="gradient: where the point compared at is written")
+    parser.add_argument("--warmup", type=int, default=1000, help="nuts: transitions that adapt")
+    options = parser.parse_args()
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", options.method != "svi")
+
+    start = time.perf_counter()
+    panel = published.read_panel(options.panel)
+    read_seconds = time.perf_counter() - start
+    if options.method == "svi":
+        setup, advance = start_svi(panel, options.seed)
+    elif options.method == "gradient":
+        setup, advance = start_gradient(panel, options.point)
+    else:
+        setup, advance = start_nuts(panel, options.seed, options.warmup)
+
+    def reply(answer: Answer) -> None:
+        print(json.dumps(answer), flush=True)
+
+    reply(
+        setup
+        | {
+            "read_seconds": read_seconds,
+            "rows": panel.rows,
+            "products": len(panel.products),
+            "precision": "f32" if options.method == "svi" else "f64",
+            "device": str(jax.devices()[0].platform),
+        }
+    )
+    for line in sys.stdin:
+        answer = advance(json.loads(line)["iterations"])
+        # Kilobytes on Linux.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        reply(answer | {"peak_memory_bytes": peak})
+
+
+if __name__ == "__main__":
+    main()
