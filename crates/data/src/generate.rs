@@ -64,7 +64,9 @@ pub enum GenerateError {
         most: f64,
     },
     /// Practically every candidate is dropped.
-    #[error("{candidates} candidates left only {found} products with more than 100 units; ask for more periods")]
+    #[error(
+        "{candidates} candidates left only {found} products with more than 100 units; ask for more periods"
+    )]
     TooFewRemain {
         /// Candidates drawn.
         candidates: u64,
@@ -142,5 +144,8 @@ impl Generator {
 
 /// Runs `work` on `threads` threads, as many as there are cores when 0.
 fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, GenerateError> {
-    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work))
+    Ok(rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?
+        .install(work))
 }

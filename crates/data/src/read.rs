@@ -10,8 +10,8 @@ mod periods;
 mod quoting;
 
 pub use columns::Columns;
-pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
 pub(crate) use csv_rows::CsvTable;
+pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
 pub(crate) use defect::{Findings, Place};
 
 use infermark_model::Panel;
@@ -50,7 +50,9 @@ pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
         Format::Parquet => {
             parquet_rows::fill(path, columns, &mut ledger, &mut findings)?;
             let panel = ledger.assemble(columns, &mut findings);
-            conclude(panel, findings, path, "row", |places| Ok(places.iter().map(|p| p.parquet_row()).collect()))
+            conclude(panel, findings, path, "row", |places| {
+                Ok(places.iter().map(|p| p.parquet_row()).collect())
+            })
         }
     }
 }
@@ -81,7 +83,9 @@ impl Format {
             source,
         };
         if path.is_dir() {
-            return Err(ReadError::Directory { path: path.to_owned() });
+            return Err(ReadError::Directory {
+                path: path.to_owned(),
+            });
         }
         let mut head = [0; 4];
         let mut file = File::open(path).map_err(io)?;
@@ -95,9 +99,13 @@ impl Format {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         match (extension.as_deref(), &head) {
             (_, b"PAR1") | (Some("parquet"), _) => Ok(Format::Parquet),
-            (_, [0x1f, 0x8b, ..]) => Err(ReadError::Compressed { path: path.to_owned() }),
+            (_, [0x1f, 0x8b, ..]) => Err(ReadError::Compressed {
+                path: path.to_owned(),
+            }),
             (Some("csv"), _) => Ok(Format::Csv),
-            _ => Err(ReadError::Extension { path: path.to_owned() }),
+            _ => Err(ReadError::Extension {
+                path: path.to_owned(),
+            }),
         }
     }
 }

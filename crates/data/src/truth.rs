@@ -61,7 +61,11 @@ impl Axes<'_> {
             Site::ProductA | Site::ProductEffect => self.products.get(k).to_string(),
             Site::TimeCatEffects => {
                 let periods = self.periods.len();
-                format!("{}@{}", self.categories.get(k / periods), self.periods.get(k % periods))
+                format!(
+                    "{}@{}",
+                    self.categories.get(k / periods),
+                    self.periods.get(k % periods)
+                )
             }
         }
     }
@@ -119,7 +123,9 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             let listed = header.join(",");
             findings.push(Place::File, "", None, || {
                 (
-                    format!("the header is {listed:?}, neither product,category,elasticity nor site,key,value"),
+                    format!(
+                        "the header is {listed:?}, neither product,category,elasticity nor site,key,value"
+                    ),
                     "name the file that was written as the panel's truth".into(),
                 )
             });
@@ -132,7 +138,11 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
     table.for_each(findings, |row, record, findings| {
         let Some(record) = record else { return };
         let cell = |i: usize| String::from_utf8_lossy(&record[i]).into_owned();
-        let (site, key) = if whole_point { (cell(0), cell(1)) } else { (Site::ProductA.name().into(), cell(0)) };
+        let (site, key) = if whole_point {
+            (cell(0), cell(1))
+        } else {
+            (Site::ProductA.name().into(), cell(0))
+        };
         let Some(latent) = places.find(&site, &key) else {
             if !Site::ALL.iter().any(|s| s.name() == site) {
                 findings.push(Place::Row(row), "site", Some(&site), || {
@@ -149,14 +159,26 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             Some(_) if !point[latent].is_nan() => {
                 let column = if whole_point { "key" } else { "product" };
                 findings.push(Place::Row(row), column, Some(&key), || {
-                    (format!("{site} of this key came before"), "keep one of the two rows".into())
+                    (
+                        format!("{site} of this key came before"),
+                        "keep one of the two rows".into(),
+                    )
                 });
             }
             Some(value) => point[latent] = value,
         }
     })?;
-    let sites: &[Site] = if whole_point { &Site::ALL } else { &[Site::ProductA] };
-    let missing = sites.iter().flat_map(|s| layout.range(*s).enumerate().map(move |(k, latent)| (*s, k, latent)));
+    let sites: &[Site] = if whole_point {
+        &Site::ALL
+    } else {
+        &[Site::ProductA]
+    };
+    let missing = sites.iter().flat_map(|s| {
+        layout
+            .range(*s)
+            .enumerate()
+            .map(move |(k, latent)| (*s, k, latent))
+    });
     if findings.is_empty() {
         let axes = Axes {
             products: panel.products(),
@@ -189,7 +211,13 @@ struct LatentPlaces {
 
 impl LatentPlaces {
     fn new(panel: &Panel, whole_point: bool) -> Self {
-        let index = |labels: &Labels| labels.iter().enumerate().map(|(i, l)| (l.to_string(), i)).collect();
+        let index = |labels: &Labels| {
+            labels
+                .iter()
+                .enumerate()
+                .map(|(i, l)| (l.to_string(), i))
+                .collect()
+        };
         let mut places = LatentPlaces {
             layout: panel.layout(),
             products: index(panel.products()),

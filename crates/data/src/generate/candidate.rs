@@ -59,7 +59,13 @@ impl Candidates {
                 let elasticity = (-2.0 + 0.7 * normal(&mut rng)).clamp(-5.0, -0.1);
                 let ln_multiplier = 3.0 + 0.5 * normal(&mut rng);
                 draw_prices(&mut rng, self.periods, &mut rows.prices);
-                published_rates(&mut rng, &level[category * self.periods..], elasticity, ln_multiplier, rows);
+                published_rates(
+                    &mut rng,
+                    &level[category * self.periods..],
+                    elasticity,
+                    ln_multiplier,
+                    rows,
+                );
                 if rows.rates.iter().sum::<f64>() < HOPELESS_UNITS {
                     return None;
                 }
@@ -79,12 +85,15 @@ impl Candidates {
                 let effect = priors.product_effect_mean + priors.product_effect_sd * normal(&mut rng);
                 draw_prices(&mut rng, self.periods, &mut rows.prices);
                 rows.rates.clear();
-                rows.rates.extend(rows.prices.iter().zip(&time_cat_effects[category * self.periods..]).map(
-                    |(price, time_effect)| {
-                        let eta = elasticity * price.ln() + time_effect + effect;
-                        eta.clamp(priors.clip_low, priors.clip_high).exp()
-                    },
-                ));
+                rows.rates.extend(
+                    rows.prices
+                        .iter()
+                        .zip(&time_cat_effects[category * self.periods..])
+                        .map(|(price, time_effect)| {
+                            let eta = elasticity * price.ln() + time_effect + effect;
+                            eta.clamp(priors.clip_low, priors.clip_high).exp()
+                        }),
+                );
                 Draw {
                     category: category as u32,
                     elasticity,
@@ -93,7 +102,8 @@ impl Candidates {
             }
         };
         rows.units.clear();
-        rows.units.extend(rows.rates.iter().map(|rate| poisson(&mut rng, *rate)));
+        rows.units
+            .extend(rows.rates.iter().map(|rate| poisson(&mut rng, *rate)));
         let dropped = matches!(self.demand, Demand::Published { .. })
             && rows.units.iter().map(|y| u64::from(*y)).sum::<u64>() <= DROPPED_UNITS;
         (!dropped).then_some(draw)
@@ -166,7 +176,11 @@ mod tests {
                 assert!((-5.0..=-0.1).contains(&draw.elasticity));
                 assert!(rows.units.iter().map(|y| u64::from(*y)).sum::<u64>() > DROPPED_UNITS);
                 changes += rows.prices.windows(2).filter(|w| w[0] != w[1]).count() as u64;
-                noise += rows.prices.iter().map(|p| (p * 100.0 - (p * 100.0).round()).abs()).sum::<f64>();
+                noise += rows
+                    .prices
+                    .iter()
+                    .map(|p| (p * 100.0 - (p * 100.0).round()).abs())
+                    .sum::<f64>();
             }
         }
         // One published draw with ten categories has 41% dropped and a mean elasticity of -1.597683. Between draws of

@@ -82,7 +82,9 @@ impl Demand {
         let (categories, periods) = (generator.categories, generator.periods);
         match generator.process {
             Process::Published => Demand::Published {
-                level: (0..categories).flat_map(|c| published_levels(streams.category(c), periods)).collect(),
+                level: (0..categories)
+                    .flat_map(|c| published_levels(streams.category(c), periods))
+                    .collect(),
             },
             Process::Model(priors) => {
                 let global_a = priors.global_a_mean + priors.global_a_sd * normal(&mut streams.global());

@@ -57,7 +57,11 @@ fn draw_parts(
     }
     // A part holds C * T sums of 8 bytes: at least 3 C candidates of T rows of 12 bytes keep them small beside.
     let block = (3 * generator.categories).max(1024);
-    let share = if generator.process == Process::Published { 0.65 } else { 1.0 };
+    let share = if generator.process == Process::Published {
+        0.65
+    } else {
+        1.0
+    };
     let (mut parts, mut draws) = (Vec::new(), Vec::with_capacity(generator.products));
     draw_survivors(
         generator.products,

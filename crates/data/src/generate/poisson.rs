@@ -76,7 +76,11 @@ mod tests {
             let last = remaining - expected < 20.0 || k == high;
             if expected >= 20.0 || last {
                 let expected_here = if last { remaining } else { expected };
-                let end = if last { n } else { draws.partition_point(|d| *d <= k) };
+                let end = if last {
+                    n
+                } else {
+                    draws.partition_point(|d| *d <= k)
+                };
                 statistic += ((end - first) as f64 - expected_here).powi(2) / expected_here;
                 bins += 1.0;
                 (remaining, first, expected) = (remaining - expected_here, end, 0.0);
@@ -106,7 +110,10 @@ mod tests {
         // The same statistic on draws of a rate 1% off: the test above can fail.
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let n = 200_000;
-        let mean = (0..n).map(|_| f64::from(poisson(&mut rng, 37.0 * 1.01))).sum::<f64>() / f64::from(n);
+        let mean = (0..n)
+            .map(|_| f64::from(poisson(&mut rng, 37.0 * 1.01)))
+            .sum::<f64>()
+            / f64::from(n);
         assert!((mean - 37.0).abs() > 5.0 * (37.0 / f64::from(n)).sqrt());
     }
 
@@ -115,13 +122,17 @@ mod tests {
         for rate in [1e6, 4.851_65e8, super::super::MAX_RATE] {
             let mut rng = ChaCha8Rng::seed_from_u64(7);
             let n = 100_000;
-            let z: Vec<f64> =
-                (0..n).map(|_| (f64::from(poisson(&mut rng, rate)) - rate) / rate.sqrt()).collect();
+            let z: Vec<f64> = (0..n)
+                .map(|_| (f64::from(poisson(&mut rng, rate)) - rate) / rate.sqrt())
+                .collect();
             let mean = z.iter().sum::<f64>() / f64::from(n);
             let variance = z.iter().map(|z| z * z).sum::<f64>() / f64::from(n);
             // Five standard errors of mean and variance of a standard normal.
             assert!(mean.abs() < 5.0 / f64::from(n).sqrt(), "{rate}: mean {mean}");
-            assert!((variance - 1.0).abs() < 5.0 * (2.0 / f64::from(n)).sqrt(), "{rate}: variance {variance}");
+            assert!(
+                (variance - 1.0).abs() < 5.0 * (2.0 / f64::from(n)).sqrt(),
+                "{rate}: variance {variance}"
+            );
         }
     }
 }

@@ -35,7 +35,11 @@ pub(crate) fn draw_survivors<B: Send>(
             });
         }
         // Slightly too few rather than too many: what is drawn in vain is time lost.
-        let share = if next == 0 { 1.0 } else { (found as f64 / next as f64).max(1e-3) };
+        let share = if next == 0 {
+            1.0
+        } else {
+            (found as f64 / next as f64).max(1e-3)
+        };
         let needed = products - found;
         let blocks = (0.97 * needed as f64 / share / size as f64) as usize;
         let blocks = blocks.clamp(1, grouping.wave) as u64;
@@ -43,7 +47,12 @@ pub(crate) fn draw_survivors<B: Send>(
         let ready = std::mem::take(&mut finished);
         let (consumed, wave) = rayon::join(
             || consume(ready),
-            || (0..blocks).into_par_iter().map(|b| draw(range(b), needed)).collect::<Vec<B>>(),
+            || {
+                (0..blocks)
+                    .into_par_iter()
+                    .map(|b| draw(range(b), needed))
+                    .collect::<Vec<B>>()
+            },
         );
         consumed?;
         for (b, mut block) in wave.into_iter().enumerate() {
@@ -91,11 +100,17 @@ mod tests {
     fn a_process_that_drops_everything_ends() {
         let result = draw_survivors(
             1,
-            Grouping { block: 10_000, wave: 8 },
+            Grouping {
+                block: 10_000,
+                wave: 8,
+            },
             |_, _| Vec::<u64>::new(),
             Vec::len,
             |_| Ok(()),
         );
-        assert!(matches!(result, Err(GenerateError::TooFewRemain { found: 0, .. })));
+        assert!(matches!(
+            result,
+            Err(GenerateError::TooFewRemain { found: 0, .. })
+        ));
     }
 }

@@ -112,10 +112,12 @@ fn write_rows(
         |block| block.draws.len(),
         |blocks| {
             for block in blocks {
-                writer.write(draws.len(), &block).map_err(|source| GenerateError::Io {
-                    path: out.to_owned(),
-                    source,
-                })?;
+                writer
+                    .write(draws.len(), &block)
+                    .map_err(|source| GenerateError::Io {
+                        path: out.to_owned(),
+                        source,
+                    })?;
                 draws.extend(block.draws);
                 progress(GenerateProgress {
                     products_done: draws.len(),
@@ -150,7 +152,10 @@ impl RowWriter {
     fn new(generator: &Generator, out: &Path, output: &OutputFile) -> Result<Self, GenerateError> {
         let labels = RowLabels {
             products: generator.product_labels(),
-            categories: Labels::numbered("c", generator.categories).iter().map(|l| l.to_string()).collect(),
+            categories: Labels::numbered("c", generator.categories)
+                .iter()
+                .map(|l| l.to_string())
+                .collect(),
             periods: generator.periods,
         };
         let failed = |source| GenerateError::Io {
@@ -158,10 +163,15 @@ impl RowWriter {
             source,
         };
         let file = output.handle().map_err(failed)?;
-        match out.extension().map(|e| e.to_string_lossy().to_lowercase()).as_deref() {
+        match out
+            .extension()
+            .map(|e| e.to_string_lossy().to_lowercase())
+            .as_deref()
+        {
             Some("csv") => {
                 let mut file = BufWriter::with_capacity(1 << 20, file);
-                file.write_all(b"product,category,week,price,units\n").map_err(failed)?;
+                file.write_all(b"product,category,week,price,units\n")
+                    .map_err(failed)?;
                 Ok(RowWriter::Csv { file, labels })
             }
             Some("parquet") => {
@@ -172,8 +182,9 @@ impl RowWriter {
                     .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
                     .set_column_dictionary_enabled(ColumnPath::from("price"), false)
                     .build();
-                let options =
-                    ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+                let options = ArrowWriterOptions::new()
+                    .with_properties(properties)
+                    .with_skip_arrow_metadata(true);
                 let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options)
                     .map_err(|e| failed(e.into()))?;
                 Ok(RowWriter::Parquet {
@@ -227,7 +238,13 @@ fn write_csv(
         let rows = i * labels.periods..(i + 1) * labels.periods;
         for (week, row) in rows.enumerate() {
             let (cents, units) = ((block.prices[row] * 100.0).round() as u64, block.units[row]);
-            writeln!(file, "{start}{},{}.{:02},{units}", week + 1, cents / 100, cents % 100)?;
+            writeln!(
+                file,
+                "{start}{},{}.{:02},{units}",
+                week + 1,
+                cents / 100,
+                cents % 100
+            )?;
         }
     }
     Ok(())
@@ -249,7 +266,10 @@ impl RowLabels {
         let products = block.draws.len();
         let names = (0..products).map(|i| self.products.get(first_product + i).to_string());
         let per_row = |of: &dyn Fn(usize) -> i32| -> Int32Array {
-            (0..products).flat_map(|i| std::iter::repeat_n(of(i), self.periods)).collect::<Vec<i32>>().into()
+            (0..products)
+                .flat_map(|i| std::iter::repeat_n(of(i), self.periods))
+                .collect::<Vec<i32>>()
+                .into()
         };
         let weeks = (0..products).flat_map(|_| 1..=self.periods as i32);
         vec![

@@ -47,14 +47,22 @@ impl Columns {
         let mut found = [0; 5];
         let mut complete = true;
         for (slot, (name, option)) in found.iter_mut().zip(wanted) {
-            let mut places = header.iter().enumerate().filter(|(_, h)| *h == name).map(|(i, _)| i);
+            let mut places = header
+                .iter()
+                .enumerate()
+                .filter(|(_, h)| *h == name)
+                .map(|(i, _)| i);
             match (places.next(), places.next()) {
                 (Some(first), None) => *slot = first,
                 (Some(first), Some(second)) => {
                     complete = false;
                     findings.push(Place::File, name, None, || {
                         (
-                            format!("the column is there twice, as columns {} and {}", first + 1, second + 1),
+                            format!(
+                                "the column is there twice, as columns {} and {}",
+                                first + 1,
+                                second + 1
+                            ),
                             "rename or remove one of them".into(),
                         )
                     });
@@ -70,12 +78,19 @@ impl Columns {
 }
 
 fn missing(name: &str, option: &str, header: &[String]) -> (String, String) {
-    let listed = header.iter().map(|h| format!("{h:?}")).collect::<Vec<_>>().join(", ");
+    let listed = header
+        .iter()
+        .map(|h| format!("{h:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     let problem = format!("the column is missing; the file has {listed}");
     if let [only] = header
         && let Some(separator) = [';', '\t', '|'].into_iter().find(|s| only.contains(*s))
     {
-        return (problem, format!("the file seems to be separated by {separator:?}: save it with commas"));
+        return (
+            problem,
+            format!("the file seems to be separated by {separator:?}: save it with commas"),
+        );
     }
     let nearest = header
         .iter()

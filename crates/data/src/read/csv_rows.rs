@@ -25,7 +25,10 @@ impl CsvTable {
         let mut reader = reader(path)?;
         let mut first = ByteRecord::new();
         reader.read_byte_record(&mut first).map_err(|e| failed(path, e))?;
-        let header = first.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect();
+        let header = first
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).trim().to_owned())
+            .collect();
         Ok(CsvTable {
             path: path.to_owned(),
             reader,
@@ -46,7 +49,10 @@ impl CsvTable {
             });
         } else if self.header[0].starts_with(char::REPLACEMENT_CHARACTER) || self.header[0].contains('\0') {
             findings.push(Place::File, "", None, || {
-                ("the header is not UTF-8 text".into(), "save the file as UTF-8 (it may be UTF-16)".into())
+                (
+                    "the header is not UTF-8 text".into(),
+                    "save the file as UTF-8 (it may be UTF-16)".into(),
+                )
             });
         }
         findings.is_empty()
@@ -63,14 +69,22 @@ impl CsvTable {
         let mut row = 0;
         // A short record is a truncated file if nothing follows.
         let mut short: Option<(u64, usize, String)> = None;
-        while self.reader.read_byte_record(&mut record).map_err(|e| failed(&self.path, e))? {
+        while self
+            .reader
+            .read_byte_record(&mut record)
+            .map_err(|e| failed(&self.path, e))?
+        {
             if let Some((row, len, cells)) = short.take() {
                 count_differs(findings, row, len, fields, &cells);
             }
             if record.len() == fields {
                 each(row, Some(&record), findings);
             } else {
-                let cells = record.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(",");
+                let cells = record
+                    .iter()
+                    .map(String::from_utf8_lossy)
+                    .collect::<Vec<_>>()
+                    .join(",");
                 if record.len() < fields {
                     short = Some((row, record.len(), cells));
                 } else {
@@ -105,7 +119,10 @@ impl CsvTable {
                     QuoteFault::AfterClosing => "broken quoting: text between a closing quote and the comma",
                     QuoteFault::Unclosed => "broken quoting: the quote opened here is never closed",
                 };
-                (problem.into(), "quote the whole cell and write quotes inside it twice (\"\")".into())
+                (
+                    problem.into(),
+                    "quote the whole cell and write quotes inside it twice (\"\")".into(),
+                )
             });
         }
     }
@@ -117,8 +134,11 @@ impl CsvTable {
             path: self.path.clone(),
             source,
         };
-        let mut order: Vec<(u64, usize)> =
-            offsets.iter().enumerate().filter_map(|(i, offset)| Some(((*offset)?, i))).collect();
+        let mut order: Vec<(u64, usize)> = offsets
+            .iter()
+            .enumerate()
+            .filter_map(|(i, offset)| Some(((*offset)?, i)))
+            .collect();
         order.sort_unstable();
         let mut lines = vec![None; places.len()];
         let mut file = File::open(&self.path).map_err(io)?;
@@ -156,10 +176,16 @@ impl CsvTable {
         wanted.sort_unstable();
         let mut reader = reader(&self.path)?;
         let mut record = ByteRecord::new();
-        reader.read_byte_record(&mut record).map_err(|e| failed(&self.path, e))?;
+        reader
+            .read_byte_record(&mut record)
+            .map_err(|e| failed(&self.path, e))?;
         let mut read = 0;
         for (row, i) in wanted {
-            while read <= row && reader.read_byte_record(&mut record).map_err(|e| failed(&self.path, e))? {
+            while read <= row
+                && reader
+                    .read_byte_record(&mut record)
+                    .map_err(|e| failed(&self.path, e))?
+            {
                 read += 1;
             }
             offsets[i] = record.position().map(|p| p.byte());
@@ -237,11 +263,22 @@ fn check_row(
         }
     };
     let period = match parse_period(period.trim_ascii()) {
-        Some(parsed) => {
-            ledger.period(row, parsed, || String::from_utf8_lossy(period).into_owned(), columns, findings)
-        }
+        Some(parsed) => ledger.period(
+            row,
+            parsed,
+            || String::from_utf8_lossy(period).into_owned(),
+            columns,
+            findings,
+        ),
         None => {
-            bad_cell(findings, row, &columns.period, period, PERIOD_PROBLEM, PERIOD_REMEDY);
+            bad_cell(
+                findings,
+                row,
+                &columns.period,
+                period,
+                PERIOD_PROBLEM,
+                PERIOD_REMEDY,
+            );
             None
         }
     };
@@ -266,7 +303,8 @@ pub(crate) const PERIOD_PROBLEM: &str = "the period is neither a whole number no
 pub(crate) const PERIOD_REMEDY: &str = "number the periods, or write them as YYYY-MM-DD";
 pub(crate) const PRICE_PROBLEM: &str = "the price is not a positive finite number";
 pub(crate) const PRICE_REMEDY: &str = "correct the price or remove the row";
-pub(crate) const UNITS_REMEDY: &str = "units are whole numbers from 0 to 2147483647: correct them or remove the row";
+pub(crate) const UNITS_REMEDY: &str =
+    "units are whole numbers from 0 to 2147483647: correct them or remove the row";
 
 fn check_key<'c>(
     row: u64,
@@ -276,7 +314,14 @@ fn check_key<'c>(
     findings: &mut Findings,
 ) -> Option<&'c [u8]> {
     if cell.trim_ascii().is_empty() {
-        bad_cell(findings, row, column, cell, &format!("the {axis} is empty"), "fill it in or remove the row");
+        bad_cell(
+            findings,
+            row,
+            column,
+            cell,
+            &format!("the {axis} is empty"),
+            "fill it in or remove the row",
+        );
         return None;
     }
     Some(cell)
@@ -290,15 +335,25 @@ fn check_text(
     findings: &mut Findings,
 ) -> Option<u32> {
     if code.is_err() {
-        bad_cell(findings, row, column, cell, "the cell is not UTF-8 text", "save the file as UTF-8");
+        bad_cell(
+            findings,
+            row,
+            column,
+            cell,
+            "the cell is not UTF-8 text",
+            "save the file as UTF-8",
+        );
     }
     code.ok()
 }
 
 fn bad_cell(findings: &mut Findings, row: u64, column: &str, cell: &[u8], problem: &str, remedy: &str) {
-    findings.push(Place::Row(row), column, Some(&String::from_utf8_lossy(cell)), || {
-        (problem.to_owned(), remedy.to_owned())
-    });
+    findings.push(
+        Place::Row(row),
+        column,
+        Some(&String::from_utf8_lossy(cell)),
+        || (problem.to_owned(), remedy.to_owned()),
+    );
 }
 
 /// The number that a cell says, by the standard library's parser (correctly rounded).

@@ -89,7 +89,11 @@ impl ReadError {
 }
 
 fn listed(path: &Path, defects: &[Defect], total: u64) -> String {
-    let count = if total == 1 { "1 defect".into() } else { format!("{total} defects") };
+    let count = if total == 1 {
+        "1 defect".into()
+    } else {
+        format!("{total} defects")
+    };
     let mut text = format!("{}: {count}", path.display());
     for defect in defects {
         text += &format!("\n  {defect}");
@@ -172,7 +176,12 @@ impl Findings {
         self.total += 1;
         // Later passes may find earlier rows: the latest of the kept gives way to them.
         if self.kept.len() == SHOWN_DEFECTS {
-            let latest = self.kept.iter().enumerate().max_by_key(|(i, f)| (f.place, *i)).map(|(i, _)| i);
+            let latest = self
+                .kept
+                .iter()
+                .enumerate()
+                .max_by_key(|(i, f)| (f.place, *i))
+                .map(|(i, _)| i);
             match latest {
                 Some(latest) if self.kept[latest].place > place => drop(self.kept.remove(latest)),
                 _ => return,
@@ -212,20 +221,27 @@ impl Findings {
         locate: impl FnOnce(&[Place]) -> Result<Vec<Option<u64>>, ReadError>,
     ) -> Result<ReadError, ReadError> {
         self.kept.sort_by_key(|f| f.place);
-        let places: Vec<Place> =
-            self.kept.iter().flat_map(|f| [f.place, f.other.unwrap_or(Place::File)]).collect();
+        let places: Vec<Place> = self
+            .kept
+            .iter()
+            .flat_map(|f| [f.place, f.other.unwrap_or(Place::File)])
+            .collect();
         let numbers = locate(&places)?;
-        let defects = self.kept.into_iter().zip(numbers.chunks(2)).map(|(f, numbers)| Defect {
-            row: numbers[0],
-            column: f.column,
-            value: f.value,
-            problem: match numbers[1] {
-                Some(other) => format!("{} {row_word} {other}", f.problem),
-                None => f.problem,
-            },
-            remedy: f.remedy,
-            row_word,
-        });
+        let defects = self
+            .kept
+            .into_iter()
+            .zip(numbers.chunks(2))
+            .map(|(f, numbers)| Defect {
+                row: numbers[0],
+                column: f.column,
+                value: f.value,
+                problem: match numbers[1] {
+                    Some(other) => format!("{} {row_word} {other}", f.problem),
+                    None => f.problem,
+                },
+                remedy: f.remedy,
+                row_word,
+            });
         Ok(ReadError::Defects {
             path: path.to_owned(),
             defects: defects.collect(),

@@ -57,8 +57,17 @@ impl Keys {
 
     /// The key of a code, as text; for messages.
     pub(crate) fn name(&self, code: u32) -> String {
-        let text = self.by_text.iter().find(|(_, c)| **c == code).map(|(k, _)| k.to_string());
-        let integer = || self.by_integer.iter().find(|(_, c)| **c == code).map(|(k, _)| k.to_string());
+        let text = self
+            .by_text
+            .iter()
+            .find(|(_, c)| **c == code)
+            .map(|(k, _)| k.to_string());
+        let integer = || {
+            self.by_integer
+                .iter()
+                .find(|(_, c)| **c == code)
+                .map(|(k, _)| k.to_string())
+        };
         text.or_else(integer).unwrap_or_default()
     }
 
@@ -70,8 +79,10 @@ impl Keys {
         let mut integers: Vec<(i64, u32)> = self.by_integer.into_iter().filter(|(_, c)| kept(*c)).collect();
         let mut texts: Vec<(Box<str>, u32)> = self.by_text.into_iter().filter(|(_, c)| kept(*c)).collect();
         if !texts.is_empty() {
-            let parsed: Option<Vec<(i64, u32)>> =
-                texts.iter().map(|(text, code)| Some((canonical_integer(text)?, *code))).collect();
+            let parsed: Option<Vec<(i64, u32)>> = texts
+                .iter()
+                .map(|(text, code)| Some((canonical_integer(text)?, *code)))
+                .collect();
             match parsed {
                 Some(parsed) => integers = parsed,
                 None => {
@@ -79,7 +90,10 @@ impl Keys {
                     for (i, (_, code)) in texts.iter().enumerate() {
                         rank[*code as usize] = i as u32;
                     }
-                    return (Labels::Text(texts.into_iter().map(|(text, _)| text).collect()), rank);
+                    return (
+                        Labels::Text(texts.into_iter().map(|(text, _)| text).collect()),
+                        rank,
+                    );
                 }
             }
         }
@@ -87,7 +101,10 @@ impl Keys {
         for (i, (_, code)) in integers.iter().enumerate() {
             rank[*code as usize] = i as u32;
         }
-        (Labels::Integer(integers.into_iter().map(|(key, _)| key).collect()), rank)
+        (
+            Labels::Integer(integers.into_iter().map(|(key, _)| key).collect()),
+            rank,
+        )
     }
 }
 
@@ -148,7 +165,12 @@ mod tests {
         for key in keys {
             interned.text(key.as_bytes()).unwrap();
         }
-        interned.into_labels(|_| true).0.iter().map(|l| l.to_string()).collect()
+        interned
+            .into_labels(|_| true)
+            .0
+            .iter()
+            .map(|l| l.to_string())
+            .collect()
     }
 
     #[test]
@@ -158,13 +180,19 @@ mod tests {
         // As numbers 07 and 7 would be one product.
         assert_eq!(labels(&["7", "10", "07"]), ["07", "10", "7"]);
         assert_eq!(labels(&["é", "z", "Z", "a"]), ["Z", "a", "z", "é"]);
-        assert_eq!(labels(&["9223372036854775808", "5"]), ["5", "9223372036854775808"]);
+        assert_eq!(
+            labels(&["9223372036854775808", "5"]),
+            ["5", "9223372036854775808"]
+        );
     }
 
     #[test]
     fn a_key_keeps_its_code() {
         let mut keys = Keys::default();
-        let codes: Vec<u32> = ["a", "b", "a", "a", "c", "b"].iter().map(|k| keys.text(k.as_bytes()).unwrap()).collect();
+        let codes: Vec<u32> = ["a", "b", "a", "a", "c", "b"]
+            .iter()
+            .map(|k| keys.text(k.as_bytes()).unwrap())
+            .collect();
         assert_eq!(codes, [0, 1, 0, 0, 2, 1]);
         assert_eq!(keys.name(2), "c");
         assert!(keys.text(b"caf\xe9").is_err());

@@ -74,7 +74,11 @@ impl Ledger {
                 let first = *known;
                 // Whether the texts are kept is not known here, and a name is looked up slowly.
                 let names = findings.has_room(Place::Row(row)).then(|| {
-                    (self.categories.name(category), self.products.name(product), self.categories.name(first.category))
+                    (
+                        self.categories.name(category),
+                        self.products.name(product),
+                        self.categories.name(first.category),
+                    )
                 });
                 let (name, product, before) = names.unwrap_or_default();
                 findings.push_pair(
@@ -95,7 +99,10 @@ impl Ledger {
         }
         let Ok(start) = u32::try_from(self.period.len()) else {
             findings.push(Place::Row(row), "", None, || {
-                ("the file has more than 4,294,967,295 rows".into(), "split it by category".into())
+                (
+                    "the file has more than 4,294,967,295 rows".into(),
+                    "split it by category".into(),
+                )
             });
             self.leave_out();
             return;
@@ -132,12 +139,18 @@ impl Ledger {
             Ok(code) => Some(code),
             Err((kind, first)) => {
                 let place = Place::Row(row);
-                findings.push_pair(place, Some(Place::Row(first)), &columns.period, Some(&cell()), || {
-                    (
-                        format!("the period is {} here and {} on", period.0.name(), kind.name()),
-                        "write all periods in one way".into(),
-                    )
-                });
+                findings.push_pair(
+                    place,
+                    Some(Place::Row(first)),
+                    &columns.period,
+                    Some(&cell()),
+                    || {
+                        (
+                            format!("the period is {} here and {} on", period.0.name(), kind.name()),
+                            "write all periods in one way".into(),
+                        )
+                    },
+                );
                 None
             }
         }
@@ -193,18 +206,29 @@ impl Ledger {
         if period.is_empty() {
             if findings.is_empty() {
                 findings.push(Place::File, "", None, || {
-                    ("the file has a header and no rows".into(), "check how it was exported".into())
+                    (
+                        "the file has a header and no rows".into(),
+                        "check how it was exported".into(),
+                    )
                 });
             }
             return None;
         }
-        let in_use = |product: u32| membership.get(product as usize).is_some_and(|m| m.category != u32::MAX);
+        let in_use = |product: u32| {
+            membership
+                .get(product as usize)
+                .is_some_and(|m| m.category != u32::MAX)
+        };
         let (products, product_rank) = products.into_labels(in_use);
         let (categories, category_rank) = categories.into_labels(|c| has_product[c as usize]);
         let (periods, period_rank) = periods.into_labels();
 
         let mut category_of = vec![0; products.len()];
-        for (product, m) in membership.iter().enumerate().filter(|(p, _)| product_rank[*p] != u32::MAX) {
+        for (product, m) in membership
+            .iter()
+            .enumerate()
+            .filter(|(p, _)| product_rank[*p] != u32::MAX)
+        {
             category_of[product_rank[product] as usize] = category_rank[m.category as usize];
         }
         let rows = Rows {
@@ -234,7 +258,10 @@ impl Ledger {
         if !findings.is_empty() {
             return None;
         }
-        Some(Panel::from_parts(products, categories, periods, parts).expect("every rule was checked on the way"))
+        Some(
+            Panel::from_parts(products, categories, periods, parts)
+                .expect("every rule was checked on the way"),
+        )
     }
 }
 
@@ -288,7 +315,10 @@ impl Rows<'_> {
         [products, categories, periods]: [&Labels; 3],
         columns: &Columns,
     ) -> (PanelPart, Findings) {
-        let rows = members.clone().map(|p| self.ranges(p).map(|r| r.len()).sum::<usize>()).sum();
+        let rows = members
+            .clone()
+            .map(|p| self.ranges(p).map(|r| r.len()).sum::<usize>())
+            .sum();
         let mut part = PanelPart::with_capacity(categories.len(), periods.len(), members.len(), rows);
         let mut findings = Findings::default();
         let mut row_periods = Vec::new();
@@ -349,7 +379,10 @@ impl Rows<'_> {
                 RunOrder::InPlace => slot,
                 RunOrder::Grouped { runs, .. } => runs[slot] as usize,
             };
-            let end = self.runs.get(run + 1).map_or(self.period.len(), |next| next.start as usize);
+            let end = self
+                .runs
+                .get(run + 1)
+                .map_or(self.period.len(), |next| next.start as usize);
             self.runs[run].start as usize..end
         })
     }
@@ -357,7 +390,11 @@ impl Rows<'_> {
     /// The file's row of a row of the columns.
     fn place(&self, row: usize) -> Place {
         let earlier = self.left_out.partition_point(|(stored, _)| *stored <= row);
-        let left_out = if earlier == 0 { 0 } else { self.left_out[earlier - 1].1 };
+        let left_out = if earlier == 0 {
+            0
+        } else {
+            self.left_out[earlier - 1].1
+        };
         Place::Row(row as u64 + left_out)
     }
 }

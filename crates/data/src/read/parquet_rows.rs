@@ -1,7 +1,9 @@
 //! Rows of a Parquet file.
 
 use super::columns::Columns;
-use super::csv_rows::{PERIOD_PROBLEM, PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY, whole_units};
+use super::csv_rows::{
+    PERIOD_PROBLEM, PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY, whole_units,
+};
 use super::defect::{Findings, Place, ReadError};
 use super::keys::Keys;
 use super::ledger::{Ledger, MAX_UNITS};
@@ -13,7 +15,9 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, Schema};
 use arrow::util::display::array_value_to_string;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -61,7 +65,12 @@ fn rows(
 ) -> Result<(), parquet::errors::ParquetError> {
     let options = ArrowReaderOptions::new();
     let metadata = ArrowReaderMetadata::load(&file, options.clone())?;
-    let header: Vec<String> = metadata.schema().fields().iter().map(|f| f.name().clone()).collect();
+    let header: Vec<String> = metadata
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
     let Some(places) = columns.locate(&header, findings) else {
         return Ok(());
     };
@@ -82,11 +91,15 @@ fn rows(
         }
     });
     let hinted = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options.with_schema(hinted))?;
+    let metadata =
+        ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options.with_schema(hinted))?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
     ledger.reserve(builder.metadata().file_metadata().num_rows().max(0) as usize);
     let mask = ProjectionMask::roots(builder.parquet_schema(), places);
-    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
+    let reader = builder
+        .with_projection(mask)
+        .with_batch_size(BATCH_ROWS)
+        .build()?;
 
     // A projection keeps the file's order of columns.
     let mut sorted = places;
@@ -122,9 +135,14 @@ fn check_type(field: &Field, role: Role, findings: &mut Findings) -> bool {
     use DataType::{Date32, Date64, Timestamp};
     let data_type = value_type(field.data_type());
     let (fits, wanted) = match role {
-        Role::Key => (is_text(data_type) || data_type.is_integer(), "text or whole numbers"),
+        Role::Key => (
+            is_text(data_type) || data_type.is_integer(),
+            "text or whole numbers",
+        ),
         Role::Period => (
-            is_text(data_type) || data_type.is_integer() || matches!(data_type, Date32 | Date64 | Timestamp(..)),
+            is_text(data_type)
+                || data_type.is_integer()
+                || matches!(data_type, Date32 | Date64 | Timestamp(..)),
             "whole numbers or dates",
         ),
         Role::Price | Role::Units => (data_type.is_numeric(), "numbers"),
@@ -151,7 +169,9 @@ impl Cells {
         if is_text(array.data_type()) {
             Ok(Cells::Text(cast(array, &dictionary())?.as_dictionary().clone()))
         } else {
-            Ok(Cells::Number(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone()))
+            Ok(Cells::Number(
+                cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
+            ))
         }
     }
 }
@@ -206,7 +226,9 @@ impl KeyCodes {
                     if values.is_null(slot) || values.value(slot).trim_ascii().is_empty() {
                         return None;
                     }
-                    self.codes[slot] = keys.text(values.value(slot).as_bytes()).expect("Arrow text is UTF-8");
+                    self.codes[slot] = keys
+                        .text(values.value(slot).as_bytes())
+                        .expect("Arrow text is UTF-8");
                 }
                 Some(self.codes[slot])
             }
@@ -263,9 +285,15 @@ impl UnitCells {
     fn new(array: &ArrayRef) -> Result<Self, arrow::error::ArrowError> {
         // Unsigned 64-bit numbers may exceed Int64; as floats they are refused as too large, not as missing.
         if value_type(array.data_type()).is_integer() && *value_type(array.data_type()) != DataType::UInt64 {
-            Ok(UnitCells::Whole(cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone()))
+            Ok(UnitCells::Whole(
+                cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
+            ))
         } else {
-            Ok(UnitCells::Real(cast(array, &DataType::Float64)?.as_primitive::<Float64Type>().clone()))
+            Ok(UnitCells::Real(
+                cast(array, &DataType::Float64)?
+                    .as_primitive::<Float64Type>()
+                    .clone(),
+            ))
         }
     }
 
@@ -318,18 +346,32 @@ fn add_batch(
         };
         let category = category_codes.code(&category, i, &mut ledger.categories);
         if category.is_none() {
-            bad(1, &columns.category, "the category is empty", "fill it in or remove the row");
+            bad(
+                1,
+                &columns.category,
+                "the category is empty",
+                "fill it in or remove the row",
+            );
         }
         let product = product_codes.code(&product, i, &mut ledger.products);
         if product.is_none() {
-            bad(0, &columns.product, "the product is empty", "fill it in or remove the row");
+            bad(
+                0,
+                &columns.product,
+                "the product is empty",
+                "fill it in or remove the row",
+            );
             category.inspect(|category| ledger.orphan(*category, row));
         }
-        let price = (price.is_valid(i) && price.value(i) > 0.0 && price.value(i).is_finite()).then(|| price.value(i));
+        let price =
+            (price.is_valid(i) && price.value(i) > 0.0 && price.value(i).is_finite()).then(|| price.value(i));
         if price.is_none() {
             bad(3, &columns.price, PRICE_PROBLEM, PRICE_REMEDY);
         }
-        let units = units.units(i).map_err(|problem| bad(4, &columns.units, problem, UNITS_REMEDY)).ok();
+        let units = units
+            .units(i)
+            .map_err(|problem| bad(4, &columns.units, problem, UNITS_REMEDY))
+            .ok();
         let period = match period.period(i) {
             Some(parsed) => ledger.period(row, parsed, || cell(2, i), columns, findings),
             None => {

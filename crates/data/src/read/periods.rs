@@ -107,7 +107,16 @@ mod tests {
     fn cells_are_whole_numbers_or_existing_dates() {
         assert_eq!(parse_period(b"-12"), Some((PeriodKind::Integer, -12)));
         assert_eq!(parse_period(b"1970-01-02"), Some((PeriodKind::Date, 1)));
-        for cell in ["2023-02-29", "2023-2-28", "01/02/2023", "1.5", "", "W1", "2023-02-2x", "99999999999999999999"] {
+        for cell in [
+            "2023-02-29",
+            "2023-2-28",
+            "01/02/2023",
+            "1.5",
+            "",
+            "W1",
+            "2023-02-2x",
+            "99999999999999999999",
+        ] {
             assert_eq!(parse_period(cell.as_bytes()), None, "{cell}");
         }
     }
@@ -116,10 +125,16 @@ mod tests {
     fn codes_hold_inside_and_outside_the_window() {
         let mut periods = Periods::default();
         let values = [5, 3, 5, i64::MAX, i64::MIN, 3, 40_000, i64::MAX, 5 + WINDOW];
-        let codes: Vec<u32> = values.iter().map(|v| periods.code((PeriodKind::Integer, *v), 0).unwrap()).collect();
+        let codes: Vec<u32> = values
+            .iter()
+            .map(|v| periods.code((PeriodKind::Integer, *v), 0).unwrap())
+            .collect();
         assert_eq!(codes, [0, 1, 0, 2, 3, 1, 4, 2, 5]);
         let (labels, rank) = periods.into_labels();
-        assert_eq!(labels, Labels::Integer(vec![i64::MIN, 3, 5, 40_000, 5 + WINDOW, i64::MAX]));
+        assert_eq!(
+            labels,
+            Labels::Integer(vec![i64::MIN, 3, 5, 40_000, 5 + WINDOW, i64::MAX])
+        );
         assert_eq!(rank, [2, 1, 5, 0, 3, 4]);
     }
 
@@ -127,6 +142,9 @@ mod tests {
     fn kinds_do_not_mix() {
         let mut periods = Periods::default();
         periods.code((PeriodKind::Date, 9), 4).unwrap();
-        assert_eq!(periods.code((PeriodKind::Integer, 9), 5), Err((PeriodKind::Date, 4)));
+        assert_eq!(
+            periods.code((PeriodKind::Integer, 9), 5),
+            Err((PeriodKind::Date, 4))
+        );
     }
 }

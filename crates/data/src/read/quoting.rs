@@ -135,7 +135,12 @@ mod tests {
 
     #[test]
     fn sound_quoting_has_no_fault() {
-        for text in ["a,b\n1,2\n", "\"a\",\"b,c\"\r\n\"d\"\"e\",\"\"\n", "\u{feff}\"a\",b\n", "\"two\nlines\",x\n"] {
+        for text in [
+            "a,b\n1,2\n",
+            "\"a\",\"b,c\"\r\n\"d\"\"e\",\"\"\n",
+            "\u{feff}\"a\",b\n",
+            "\"two\nlines\",x\n",
+        ] {
             assert_eq!(faults(text), [], "{text:?}");
         }
     }

@@ -1,0 +1,232 @@
+//! Synthetic panels: the same on any number of threads, in memory and from a file, with their truth.
+
+use infermark_data::{Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file};
+use infermark_data::{read_panel, read_truth};
+use infermark_model::{Panel, Priors, Site};
+use std::path::Path;
+
+fn generator(process: Process, products: usize, periods: usize, categories: usize) -> Generator {
+    Generator {
+        process,
+        products,
+        periods,
+        categories,
+        seed: 20_240_607,
+    }
+}
+
+fn model() -> Process {
+    Process::Model(Priors::default())
+}
+
+fn assert_same(a: &Panel, b: &Panel) {
+    assert_eq!(a.layout(), b.layout());
+    for (x, y) in [
+        (a.products(), b.products()),
+        (a.categories(), b.categories()),
+        (a.periods(), b.periods()),
+    ] {
+        assert!(
+            x.iter()
+                .map(|l| l.to_string())
+                .eq(y.iter().map(|l| l.to_string()))
+        );
+    }
+    assert_eq!(a.category_of(), b.category_of());
+    assert_eq!(a.units(), b.units());
+    for p in 0..a.layout().products {
+        for (x, y) in a.product_rows(p).zip(b.product_rows(p)) {
+            assert_eq!(x.period, y.period);
+            assert!((x.log_price - y.log_price).abs() < 1e-12);
+        }
+    }
+}
+
+#[test]
+fn the_thread_count_changes_nothing() {
+    for process in [Process::Published, model()] {
+        let generator = generator(process, 3000, 30, 5);
+        let (panel, truth) = generate_panel(&generator, 1).unwrap();
+        for threads in [2, 3, 5] {
+            let (other, other_truth) = generate_panel(&generator, threads).unwrap();
+            assert!(panel == other && truth == other_truth, "{threads} threads");
+        }
+        let (other, _) = generate_panel(&Generator { seed: 1, ..generator }, 2).unwrap();
+        assert_ne!(panel.units(), other.units());
+    }
+}
+
+#[test]
+fn a_larger_panel_starts_with_the_smaller_one() {
+    let (small, small_truth) = generate_panel(&generator(Process::Published, 100, 20, 4), 2).unwrap();
+    let (large, large_truth) = generate_panel(&generator(Process::Published, 1500, 20, 4), 2).unwrap();
+    assert_eq!(small.units(), &large.units()[..small.rows()]);
+    assert_eq!(
+        small_truth.product_elasticity,
+        large_truth.product_elasticity[..100]
+    );
+}
+
+#[test]
+fn a_panel_comes_back_from_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    // One product, one period, one row, fewer products than categories, and more than one wave of blocks.
+    let sizes = [
+        (1, 1, 1),
+        (1, 70, 3),
+        (200, 1, 3),
+        (3, 9, 10),
+        (1200, 13, 11),
+        (700, 65, 2),
+    ];
+    for process in [Process::Published, model()] {
+        for (products, periods, categories) in sizes {
+            let generator = generator(process, products, periods, categories);
+            let (panel, truth) = generate_panel(&generator, 2).unwrap();
+            assert!(panel.is_dense());
+            assert_eq!(panel.layout().products, products);
+            assert_eq!(panel.rows(), products * periods);
+            for extension in ["csv", "parquet"] {
+                let out = folder.path().join(format!("panel.{extension}"));
+                let truth_path = folder.path().join("truth.csv");
+                let mut done = Vec::new();
+                generate_to_file(&generator, &out, &truth_path, 3, &mut |p| {
+                    done.push(p.products_done)
+                })
+                .unwrap();
+                assert!(done.is_sorted() && done.last() == Some(&products));
+                let read = read_panel(&out, &Columns::default()).unwrap();
+                assert_same(&panel, &read);
+                assert_eq!(read_truth(&truth_path, &read).unwrap(), truth);
+                truth.write(&truth_path, &panel).unwrap();
+                assert_eq!(read_truth(&truth_path, &panel).unwrap(), truth);
+            }
+        }
+    }
+    // Nothing but the outputs is left behind.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn the_model_process_draws_from_the_model() {
+    // Wide clip bounds and a narrow prior, so that rates are moderate and unclipped: the units must then scatter
+    // about their rates as Poisson counts do.
+    let priors = Priors {
+        global_a_mean: 0.2,
+        global_a_sd: 0.05,
+        category_a_sd: 0.05,
+        product_a_sd: 0.05,
+        product_effect_mean: 1.0,
+        product_effect_sd: 0.3,
+        time_cat_effects_sd: 0.3,
+        ..Priors::default()
+    };
+    let (panel, truth) = generate_panel(&generator(Process::Model(priors), 2000, 26, 4), 2).unwrap();
+    let layout = panel.layout();
+    let point = truth.point.unwrap();
+    assert_eq!(point.len(), layout.latents());
+    assert_eq!(point[layout.range(Site::ProductA)], truth.product_elasticity);
+    let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0f64);
+    for (i, c) in panel.category_of().iter().enumerate() {
+        for row in panel.product_rows(i) {
+            let eta = point[layout.start(Site::ProductA) + i] * row.log_price
+                + point[layout.start(Site::ProductEffect) + i]
+                + point[layout.time_index(*c as usize, row.period)];
+            let rate = eta.clamp(priors.clip_low, priors.clip_high).exp();
+            let residual = (f64::from(row.units) - rate) / rate.sqrt();
+            sum += residual;
+            squares += residual * residual;
+            count += 1.0;
+        }
+    }
+    // Five standard errors; the kurtosis of a Poisson count adds 1/rate, here at most 1, to the variance of squares.
+    assert!((sum / count).abs() < 5.0 / count.sqrt());
+    assert!((squares / count - 1.0).abs() < 5.0 * (3.0 / count).sqrt());
+    // The parameters follow their priors: five standard errors of a mean.
+    let effects = &point[layout.range(Site::ProductEffect)];
+    let mean = effects.iter().sum::<f64>() / effects.len() as f64;
+    assert!((mean - 1.0).abs() < 5.0 * 0.3 / (effects.len() as f64).sqrt());
+}
+
+#[test]
+fn the_default_priors_give_counts_at_both_bounds() {
+    let (panel, truth) = generate_panel(&generator(model(), 2000, 12, 10), 2).unwrap();
+    let largest = *panel.units().iter().max().unwrap();
+    // exp(20) is 4.85e8: ten standard deviations about it.
+    assert!((484_945_000..485_386_000).contains(&largest), "{largest}");
+    assert!(panel.sums().product.contains(&0), "all-zero units of a product");
+    assert!(truth.point.is_some());
+}
+
+#[test]
+fn what_cannot_be_drawn_is_refused() {
+    let refused = |process, products, periods, categories| {
+        generate_panel(&generator(process, products, periods, categories), 1)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        refused(Process::Published, 0, 5, 5).starts_with("the number of products is 0; it must be from 1")
+    );
+    assert!(refused(Process::Published, 5, 0, 5).starts_with("the number of periods is 0"));
+    assert!(refused(Process::Published, 5, 5, 0).starts_with("the number of categories is 0"));
+    let priors = Priors {
+        clip_high: 30.0,
+        ..Priors::default()
+    };
+    assert!(refused(Process::Model(priors), 5, 5, 1).contains("upper clip bound is 30"));
+    let priors = Priors {
+        product_a_sd: -1.0,
+        ..Priors::default()
+    };
+    assert!(refused(Process::Model(priors), 5, 5, 1).contains("product_a is -1"));
+    let folder = tempfile::tempdir().unwrap();
+    let name = |n: &str| folder.path().join(n);
+    let generator = generator(Process::Published, 5, 5, 1);
+    let result = generate_to_file(&generator, &name("x.xlsx"), &name("t.csv"), 1, &mut |_| ());
+    assert!(matches!(result, Err(GenerateError::Extension { .. })));
+    let result = generate_to_file(&generator, &name("absent/x.csv"), &name("t.csv"), 1, &mut |_| ());
+    assert!(matches!(result, Err(GenerateError::Io { .. })));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+fn truth_message(text: &str, panel: &Panel, path: &Path) -> String {
+    std::fs::write(path, text).unwrap();
+    read_truth(path, panel).unwrap_err().to_string()
+}
+
+#[test]
+fn truths_of_other_panels_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.csv");
+    let (panel, _) = generate_panel(&generator(Process::Published, 2, 30, 1), 1).unwrap();
+    let header = "product,category,elasticity";
+    // Products beyond the panel's are no defect.
+    std::fs::write(&path, format!("{header}\np0,c0,-1\np1,c0,-2\np9,c0,-3\n")).unwrap();
+    assert_eq!(
+        read_truth(&path, &panel).unwrap(),
+        Truth {
+            product_elasticity: vec![-1.0, -2.0],
+            point: None,
+        }
+    );
+    let missing = truth_message(&format!("{header}\np0,c0,-1\n"), &panel, &path);
+    assert!(
+        missing.contains(r#"value "p1": the panel has this key of product_a, the truth has not"#),
+        "{missing}"
+    );
+    let twice = truth_message(&format!("{header}\np0,c0,-1\np0,c0,-1\n"), &panel, &path);
+    assert!(
+        twice.contains(r#"line 3, column "product", value "p0": product_a of this key came before"#),
+        "{twice}"
+    );
+    let text = truth_message(&format!("{header}\np0,c0,-1\np1,c0,high\n"), &panel, &path);
+    assert!(text.contains(r#"line 3, column "elasticity", value "high": the value is not a finite number"#));
+    let other = truth_message("a,b\n1,2\n", &panel, &path);
+    assert!(other.contains(r#"the header is "a,b""#), "{other}");
+    let site = truth_message("site,key,value\nglobal_b,,1\n", &panel, &path);
+    assert!(
+        site.contains(r#"line 2, column "site", value "global_b": there is no such site"#),
+        "{site}"
+    );
+}
