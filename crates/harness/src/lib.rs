@@ -1,18 +1,36 @@
-//! Runs benchmarks, keeps their results, and draws tables and plots.
+//! Runs benchmarks, keeps their results, and draws tables and plots; writes the folder of a fit.
 //!
-//! | module | holds |
-//! |---|---|
-//! | [`atomic_file`] | files that are either whole or not there |
-//! | [`system`] | what the machine and the program say of themselves |
-//! | [`panel_description`] | what a result says of its data, with the SHA-256 of the columns |
-//! | [`fit_output`] | the folder of a fit |
-//! | [`posterior_csv`], [`trace_csv`], [`draws_parquet`], [`fit_record`] | its files |
+//! A benchmark ([`benchmark`]) holds every backend against the reference ([`parity`]), times all that passed side by side
+//! ([`timed_run`], [`limits`]), takes their quality ([`quality`], [`published_nuts`]), and writes a folder
+//! ([`results_folder`]) of cases ([`case_record`]). From the cases alone come the flat table ([`results_csv`]), the table to
+//! read ([`table`]), the speedups ([`speedup`]) and the pictures ([`plots`]); [`report`] draws them again. The figures that
+//! others published are in [`published`].
+//!
+//! A fit ([`fit_output`]) leaves [`posterior_csv`], [`trace_csv`], [`draws_parquet`] and [`fit_record`]. All files are
+//! written whole or not at all ([`atomic_file`]), and say what they were made on ([`system`], [`panel_description`]).
 
 pub mod atomic_file;
+pub mod benchmark;
+pub mod case_record;
 pub mod draws_parquet;
 pub mod fit_output;
 pub mod fit_record;
+pub mod limits;
+pub mod number_format;
+pub mod observer;
 pub mod panel_description;
+pub mod parity;
+pub mod plots;
 pub mod posterior_csv;
+pub mod published;
+pub mod published_nuts;
+pub mod quality;
+pub mod report;
+pub mod results_csv;
+pub mod results_folder;
+pub mod speedup;
+pub mod spread;
 pub mod system;
+pub mod table;
+pub mod timed_run;
 pub mod trace_csv;

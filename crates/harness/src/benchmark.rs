@@ -1,0 +1,207 @@
+//! A benchmark from parity to pictures: for every size, every backend is held against the reference, then all that
+//! passed are timed side by side, then their quality is taken.
+
+mod chains;
+mod size;
+
+use crate::atomic_file::FileError;
+use crate::case_record::{CaseRecord, Status};
+use crate::limits::{KernelLimit, array_bytes, measure_memory_limit};
+use crate::observer::Observer;
+use crate::parity::PARITY_ROWS;
+use crate::plots::PlotError;
+use crate::report::draw;
+use crate::results_folder::ResultsFolder;
+use crate::system::System;
+use infermark_backend::{Backend, Interrupt, Request};
+use infermark_model::Panel;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A panel to measure on.
+#[derive(Debug, Clone)]
+pub struct BenchPanel {
+    /// The panel.
+    pub panel: Arc<Panel>,
+    /// Where it is from: a file's name or a generator with its settings and seed.
+    pub source: String,
+    /// True elasticities, one a product in the panel's order, where they are known.
+    pub product_a_truth: Option<Vec<f64>>,
+}
+
+/// What to measure on every panel.
+#[derive(Clone)]
+pub struct Case {
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// The request; for samplers its chains, warm-up and draws are those of the run that gives the effective sample size.
+    pub request: Request,
+    /// Largest number of products that it is measured on; beyond it the table says `not measured`.
+    pub most_products: usize,
+}
+
+/// A benchmark.
+pub struct Plan<'a> {
+    /// Sizes, in products, smallest first.
+    pub products: Vec<usize>,
+    /// What to measure.
+    pub cases: Vec<Case>,
+    /// Timed repeats of every case.
+    pub repeats: usize,
+    /// Seconds of the warm-up.
+    pub warm_up_seconds: f64,
+    /// Seconds of a repeat.
+    pub repeat_seconds: f64,
+    /// Seconds that each case of the smallest size may take for its quality: SVI runs on, samplers make the draws that
+    /// were asked for. 0 leaves quality out.
+    pub quality_seconds: f64,
+    /// Seconds for the published NUTS reference on the smallest size. 0 leaves it out.
+    pub published_nuts_seconds: f64,
+    /// Limit of tree doublings while gradients are timed: short draws, so that a repeat holds many.
+    pub timing_max_depth: u32,
+    /// Rows of the largest panel on which parity is checked whole.
+    pub parity_rows: usize,
+    /// The bare kernel, where there is one.
+    pub kernel_limit: Option<&'a dyn KernelLimit>,
+    /// Bytes of the array that memory is measured with; `None` fits it to the machine.
+    pub memory_array_bytes: Option<usize>,
+}
+
+impl Plan<'_> {
+    /// Five repeats of two seconds after one of warm-up.
+    pub fn new(products: Vec<usize>, cases: Vec<Case>) -> Self {
+        Plan {
+            products,
+            cases,
+            repeats: 5,
+            warm_up_seconds: 1.0,
+            repeat_seconds: 2.0,
+            quality_seconds: 20.0,
+            published_nuts_seconds: 30.0,
+            timing_max_depth: 6,
+            parity_rows: PARITY_ROWS,
+            kernel_limit: None,
+            memory_array_bytes: None,
+        }
+    }
+}
+
+/// Why a benchmark stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchmarkError {
+    /// The plan makes no sense.
+    #[error("{0}")]
+    Plan(String),
+    /// A panel could not be made.
+    #[error("no panel of {products} products: {reason}")]
+    Panel {
+        /// Its size.
+        products: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A picture could not be drawn.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+}
+
+/// What came of a benchmark.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// All cases.
+    pub records: Vec<CaseRecord>,
+    /// The table, as it stands in `table.md`.
+    pub table: String,
+    /// The pictures.
+    pub plots: Vec<PathBuf>,
+    /// Whether it was interrupted; what had been measured is there.
+    pub interrupted: bool,
+}
+
+impl Outcome {
+    /// Whether a case failed: the command then ends with an error code.
+    pub fn failed(&self) -> bool {
+        self.records.iter().any(|r| r.status == Status::Failed)
+    }
+}
+
+/// Runs `plan` and writes everything into `folder`. `make_panel` is asked for a panel of each size in turn.
+///
+/// Cases are written as soon as their size is done, so that a killed benchmark keeps them.
+///
+/// # Errors
+/// When a panel cannot be made or a file not be written. A backend that fails is a row, not an error.
+pub fn run_benchmark(
+    plan: &Plan<'_>,
+    make_panel: &mut dyn FnMut(usize) -> Result<BenchPanel, String>,
+    folder: &ResultsFolder,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<Outcome, BenchmarkError> {
+    check(plan)?;
+    let system = System::describe();
+    observer.phase("memory bandwidth");
+    let bytes = plan
+        .memory_array_bytes
+        .unwrap_or_else(|| array_bytes(system.cache_bytes, system.memory_bytes));
+    let memory_limit = measure_memory_limit(system.cores, bytes, 5);
+    let mut records: Vec<CaseRecord> = Vec::new();
+    for (place, products) in plan.products.iter().copied().enumerate() {
+        if interrupt.is_set() {
+            break;
+        }
+        observer.phase(&format!("{products} products: panel"));
+        let panel = make_panel(products).map_err(|reason| BenchmarkError::Panel { products, reason })?;
+        let mut measured = size::Size {
+            plan,
+            panel: &panel,
+            smallest: place == 0,
+            system: &system,
+            memory_limit,
+            first_sequence: records.len(),
+        }
+        .measure(products, observer, interrupt);
+        for record in &mut measured {
+            record.report = record.report.take().map(crate::fit_record::finite_trace);
+            folder.write_case(record)?;
+        }
+        records.extend(measured);
+    }
+    observer.phase("tables and plots");
+    let drawn = draw(folder, &records)?;
+    Ok(Outcome {
+        records,
+        table: drawn.table,
+        plots: drawn.plots,
+        interrupted: interrupt.is_set(),
+    })
+}
+
+fn check(plan: &Plan<'_>) -> Result<(), BenchmarkError> {
+    let refuse = |text: &str| Err(BenchmarkError::Plan(text.into()));
+    if plan.products.is_empty() || plan.products.contains(&0) {
+        return refuse("give at least one size, each of at least one product");
+    }
+    if !plan.products.is_sorted_by(|a, b| a < b) {
+        return refuse("give the sizes in ascending order, each once");
+    }
+    if plan.cases.is_empty() {
+        return refuse("there is no backend to measure");
+    }
+    if plan.repeats == 0 {
+        return refuse("repeats is 0; give at least 1");
+    }
+    let seconds = [
+        plan.warm_up_seconds,
+        plan.repeat_seconds,
+        plan.quality_seconds,
+        plan.published_nuts_seconds,
+    ];
+    if seconds.iter().any(|s| !(s.is_finite() && *s >= 0.0)) {
+        return refuse("times must be finite numbers of seconds, not below 0");
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What is measured of samplers besides the gradient: effective samples, and the published reference.
+
+use super::Case;
+use super::size::fail;
+use crate::case_record::CaseRecord;
+use crate::observer::Observer;
+use crate::published::{NUTS_DRAWS, NUTS_WARMUP};
+use crate::published_nuts::PublishedNutsEstimate;
+use crate::quality::{ChainQuality, TruthQuality};
+use crate::timed_run::{TimedRun, gradients};
+use infermark_backend::report::Detail;
+use infermark_backend::request::Metric;
+use infermark_backend::{Interrupt, Method, NutsSettings, Request};
+use infermark_model::Panel;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Makes the draws that were asked for, for at most about `seconds`, and records what chains know of their own error.
+pub(super) fn quality(
+    case: &Case,
+    panel: &Arc<Panel>,
+    truth: Option<&[f64]>,
+    seconds: f64,
+    record: &mut CaseRecord,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) {
+    let Method::Nuts(settings) = &case.request.method else {
+        return;
+    };
+    let clock = Instant::now();
+    let mut run = match TimedRun::start(&*case.backend, panel.clone(), &case.request) {
+        Ok(run) => run,
+        Err(e) => return fail(record, format!("did not start for its quality: {e}")),
+    };
+    let advanced = run.go_on(seconds, interrupt, |done, total| observer.advanced(done, total));
+    if let Err(e) = advanced {
+        return fail(record, format!("while drawing for its quality: {e}"));
+    }
+    let elapsed = clock.elapsed().as_secs_f64();
+    let finished = run.run().progress().state.is_complete();
+    let report = run.report();
+    if let Detail::Nuts(nuts) = &report.detail {
+        let chains = ChainQuality::new(nuts, settings.warmup, elapsed, finished);
+        if let (Ok(posterior), Some(truth)) = (run.run().posterior(), truth) {
+            record.truth_quality = TruthQuality::new(&posterior, truth, chains.draws, elapsed);
+        }
+        record.chain_quality = Some(chains);
+    }
+}
+
+/// The published setting with the priors, devices, threads and seed of `request`.
+pub(super) fn published_request(request: &Request) -> Request {
+    Request {
+        method: Method::Nuts(NutsSettings {
+            chains: 1,
+            warmup: NUTS_WARMUP,
+            draws: NUTS_DRAWS - NUTS_WARMUP,
+            metric: Metric::Diagonal,
+            max_depth: 10,
+            ..NutsSettings::default()
+        }),
+        ..request.clone()
+    }
+}
+
+/// Draws for about `seconds` in the published setting, counting each draw's gradients.
+pub(super) fn published_reference(
+    case: &Case,
+    panel: &Arc<Panel>,
+    seconds: f64,
+    record: &mut CaseRecord,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) {
+    let Method::Nuts(settings) = &record.request.method else {
+        return;
+    };
+    let max_depth = settings.max_depth;
+    let clock = Instant::now();
+    let mut run = match case.backend.start(panel.clone(), &record.request) {
+        Ok(run) => run,
+        Err(e) => return fail(record, format!("did not start: {e}")),
+    };
+    record.setup_seconds = Some(clock.elapsed().as_secs_f64());
+    let mut per_draw = Vec::new();
+    let (mut measured_seconds, mut before) = (0.0, gradients(&run.report()));
+    while measured_seconds < seconds && !interrupt.is_set() {
+        let clock = Instant::now();
+        let progress = match run.advance(1, interrupt) {
+            Ok(progress) => progress,
+            Err(e) => return fail(record, format!("while drawing: {e}")),
+        };
+        let elapsed = clock.elapsed().as_secs_f64();
+        let after = gradients(&run.report());
+        if !interrupt.is_set() {
+            measured_seconds += elapsed;
+            per_draw.push(after - before);
+        }
+        before = after;
+        observer.advanced(
+            (1000.0 * measured_seconds.min(seconds)) as u64,
+            (1000.0 * seconds) as u64,
+        );
+        if progress.state.is_complete() {
+            break;
+        }
+    }
+    let report = run.report();
+    record.device.clone_from(&report.device);
+    record.threads = report.threads;
+    record.report = Some(report);
+    if per_draw.is_empty() || per_draw.iter().sum::<u64>() == 0 {
+        return fail(record, "interrupted before the first draw");
+    }
+    record.published_nuts = Some(PublishedNutsEstimate {
+        measured_draws: per_draw.len() as u64,
+        measured_gradients: per_draw.iter().sum(),
+        measured_seconds,
+        gradients_per_draw: per_draw,
+        max_depth,
+    });
+}

@@ -1,0 +1,307 @@
+//! All cases on one panel.
+
+use super::{BenchPanel, Case, Plan, chains};
+use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
+use crate::fit_record::SCHEMA_VERSION;
+use crate::limits::MemoryLimit;
+use crate::observer::Observer;
+use crate::panel_description::PanelDescription;
+use crate::parity::check_parity;
+use crate::quality::TruthQuality;
+use crate::results_folder::now_utc;
+use crate::system::System;
+use crate::timed_run::TimedRun;
+use infermark_backend::report::Detail;
+use infermark_backend::{Interrupt, Method, Request};
+
+/// Spread of the repeats beyond which a case is marked.
+const NOISY: f64 = 0.05;
+
+pub(super) struct Size<'a, 'p> {
+    pub(super) plan: &'a Plan<'p>,
+    pub(super) panel: &'a BenchPanel,
+    pub(super) smallest: bool,
+    pub(super) system: &'a System,
+    pub(super) memory_limit: MemoryLimit,
+    pub(super) first_sequence: usize,
+}
+
+impl Size<'_, '_> {
+    /// Parity, then timing side by side, then quality. One record a case, in the plan's order, then the published NUTS
+    /// reference.
+    pub(super) fn measure(
+        &self,
+        products: usize,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) -> Vec<CaseRecord> {
+        observer.phase(&format!("{products} products: fingerprint"));
+        let description = PanelDescription::new(&self.panel.panel, self.panel.source.clone());
+        let cases: Vec<&Case> = self
+            .plan
+            .cases
+            .iter()
+            .filter(|c| products <= c.most_products)
+            .collect();
+        let mut records = Vec::new();
+        let mut runs: Vec<Option<TimedRun>> = Vec::new();
+        for case in &cases {
+            let mut record = self.blank(case, &description, self.first_sequence + records.len());
+            let name = case.backend.name();
+            let mut run = None;
+            if interrupt.is_set() {
+                fail(&mut record, "interrupted before it was measured");
+            } else {
+                observer.phase(&format!("{products} products: parity of {name}"));
+                match check_parity(
+                    &*case.backend,
+                    &self.panel.panel,
+                    &case.request,
+                    self.plan.parity_rows,
+                ) {
+                    Err(e) => fail(&mut record, format!("parity could not be checked: {e}")),
+                    Ok(parity) if !parity.passed() => {
+                        fail(&mut record, format!("parity: {}", parity.failures()));
+                        record.parity = Some(parity);
+                    }
+                    Ok(parity) => {
+                        record.parity = Some(parity);
+                        observer.phase(&format!("{products} products: {name} starts"));
+                        run = self.start(case, &mut record, interrupt);
+                    }
+                }
+            }
+            records.push(record);
+            runs.push(run);
+        }
+
+        observer.phase(&format!("{products} products: timing"));
+        let total = (self.plan.repeats * cases.len()) as u64;
+        let mut done = 0;
+        for _ in 0..self.plan.repeats {
+            for (slot, record) in runs.iter_mut().zip(&mut records) {
+                if let Some(run) = slot.as_mut().filter(|_| !interrupt.is_set())
+                    && let Err(e) = run.repeat(self.plan.repeat_seconds, interrupt)
+                {
+                    fail(record, format!("while timed: {e}"));
+                    *slot = None;
+                }
+                done += 1;
+                observer.advanced(done, total);
+            }
+        }
+
+        for ((case, slot), record) in cases.iter().zip(runs).zip(&mut records) {
+            if let Some(run) = slot {
+                self.finish(case, run, record, observer, interrupt);
+            }
+        }
+        if self.smallest
+            && self.plan.published_nuts_seconds > 0.0
+            && !interrupt.is_set()
+            && let Some((case, timed)) = cases
+                .iter()
+                .zip(&records)
+                .find(|(c, r)| matches!(c.request.method, Method::Nuts(_)) && r.has_speed())
+        {
+            observer.phase(&format!("{products} products: published NUTS reference"));
+            let mut record = self.blank(case, &description, self.first_sequence + records.len());
+            record.kind = CaseKind::PublishedNuts;
+            record.request = chains::published_request(&case.request);
+            record.parity = timed.parity.clone();
+            let seconds = self.plan.published_nuts_seconds;
+            chains::published_reference(case, &self.panel.panel, seconds, &mut record, observer, interrupt);
+            records.push(record);
+        }
+        for record in &mut records {
+            remark(record, self.plan.repeats, interrupt.is_set());
+        }
+        records
+    }
+
+    /// A record with nothing measured.
+    fn blank(&self, case: &Case, description: &PanelDescription, sequence: usize) -> CaseRecord {
+        let wanted = &case.request.devices;
+        let device = case
+            .backend
+            .devices()
+            .into_iter()
+            .find(|d| wanted.first() == Some(&d.id))
+            .map_or_else(|| self.system.device.clone(), |d| d.name);
+        CaseRecord {
+            schema_version: SCHEMA_VERSION,
+            sequence,
+            measured_at: now_utc(),
+            kind: CaseKind::Speed,
+            status: Status::Ok,
+            reason: "none".into(),
+            backend: case.backend.name().into(),
+            device,
+            threads: case.request.resolved_threads(),
+            request: self.timing_request(&case.request),
+            panel: description.clone(),
+            unit: match case.request.method {
+                Method::Svi(_) => IterationUnit::Iterations,
+                Method::Nuts(_) => IterationUnit::Gradients,
+            },
+            parity: None,
+            setup_seconds: None,
+            warm_up: None,
+            repeats: Vec::new(),
+            kernel_row_particles_per_second: None,
+            memory_limit: Some(self.memory_limit),
+            truth_quality: None,
+            chain_quality: None,
+            published_nuts: None,
+            report: None,
+            system: self.system.clone(),
+        }
+    }
+
+    /// The request that is timed: a sampler's draws are kept short, as a gradient costs the same at any depth.
+    fn timing_request(&self, request: &Request) -> Request {
+        let mut request = request.clone();
+        if let Method::Nuts(nuts) = &mut request.method {
+            nuts.max_depth = nuts.max_depth.min(self.plan.timing_max_depth);
+        }
+        request
+    }
+
+    fn start(&self, case: &Case, record: &mut CaseRecord, interrupt: &Interrupt) -> Option<TimedRun> {
+        let started = TimedRun::start(&*case.backend, self.panel.panel.clone(), &record.request);
+        let mut run = match started {
+            Ok(run) => run,
+            Err(e) => {
+                fail(record, format!("did not start: {e}"));
+                return None;
+            }
+        };
+        let plan = self.plan;
+        match run.warm_up(plan.warm_up_seconds, plan.repeat_seconds, plan.repeats, interrupt) {
+            Ok(()) => Some(run),
+            Err(e) => {
+                fail(record, format!("while warming up: {e}"));
+                None
+            }
+        }
+    }
+
+    /// Takes over what was timed, and takes the quality.
+    fn finish(
+        &self,
+        case: &Case,
+        mut run: TimedRun,
+        record: &mut CaseRecord,
+        observer: &mut dyn Observer,
+        interrupt: &Interrupt,
+    ) {
+        record.setup_seconds = Some(run.setup_seconds);
+        record.warm_up = Some(run.warm_up);
+        record.repeats = std::mem::take(&mut run.repeats);
+        let products = record.panel.products;
+        let name = case.backend.name();
+        if !interrupt.is_set()
+            && let Some(kernel) = self.plan.kernel_limit
+        {
+            observer.phase(&format!("{products} products: bare kernel of {name}"));
+            record.kernel_row_particles_per_second =
+                kernel.row_particles_per_second(&self.panel.panel, &record.request);
+        }
+        let seconds = if self.smallest && !interrupt.is_set() {
+            self.plan.quality_seconds
+        } else {
+            0.0
+        };
+        if seconds > 0.0 && matches!(case.request.method, Method::Svi(_)) {
+            observer.phase(&format!("{products} products: {name} runs on for its quality"));
+            if let Err(e) = run.go_on(seconds, interrupt, |done, total| observer.advanced(done, total)) {
+                fail(record, format!("while running on: {e}"));
+            }
+        }
+        let report = run.report();
+        record.device.clone_from(&report.device);
+        record.threads = report.threads;
+        if let (Detail::Svi(svi), Some(truth)) = (&report.detail, &self.panel.product_a_truth)
+            && let Ok(posterior) = run.run().posterior()
+        {
+            record.truth_quality = TruthQuality::new(&posterior, truth, svi.iterations, report.run_seconds);
+        }
+        record.report = Some(report);
+        drop(run);
+        if seconds > 0.0 && matches!(case.request.method, Method::Nuts(_)) {
+            observer.phase(&format!("{products} products: {name} draws for its quality"));
+            let truth = self.panel.product_a_truth.as_deref();
+            chains::quality(
+                case,
+                &self.panel.panel,
+                truth,
+                seconds,
+                record,
+                observer,
+                interrupt,
+            );
+        }
+    }
+}
+
+/// Marks a record as failed.
+pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
+    record.status = Status::Failed;
+    record.reason = reason.into();
+}
+
+/// Marks what a reader must know.
+fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool) {
+    if record.status == Status::Failed {
+        return;
+    }
+    let mut remarks = Vec::new();
+    if record.kind == CaseKind::Speed {
+        if record.repeats.is_empty() {
+            let reason = if interrupted {
+                "interrupted before the first repeat"
+            } else {
+                "nothing was timed"
+            };
+            return fail(record, reason);
+        }
+        if record.repeats.len() < repeats {
+            remarks.push(format!("{} of {repeats} repeats", record.repeats.len()));
+        }
+        if let Some(spread) = record.iterations_per_second()
+            && spread.relative() > NOISY
+        {
+            remarks.push(format!(
+                "noisy: the repeats deviate by {:.0}% in the median",
+                100.0 * spread.relative()
+            ));
+        }
+    }
+    if record.system.load_average > 0.5 * record.system.cores as f64 {
+        remarks.push(format!(
+            "the machine was busy: load {:.1} on {} cores before the run",
+            record.system.load_average, record.system.cores
+        ));
+    }
+    if record.system.program.profile.starts_with("debug") {
+        remarks.push(format!("built as {}", record.system.program.profile));
+    }
+    if let Some(chains) = &record.chain_quality {
+        if !chains.finished {
+            remarks.push(format!(
+                "chains: the time was up after {} draws each",
+                chains.draws
+            ));
+        }
+        if chains.divergences > 0 {
+            remarks.push(format!("chains: {} divergences", chains.divergences));
+        }
+        if let Some(rhat) = chains.max_rhat.filter(|r| *r > 1.01) {
+            remarks.push(format!("chains: R-hat up to {rhat:.3}, not converged"));
+        }
+    }
+    if !remarks.is_empty() {
+        record.status = Status::Warn;
+        record.reason = remarks.join("; ");
+    }
+}

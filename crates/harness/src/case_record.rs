@@ -1,0 +1,237 @@
+//! One JSON a measured case: raw samples and all that is needed to understand them. Every derived figure is computed from
+//! it, so that tables and plots drawn later are the same.
+
+use crate::limits::MemoryLimit;
+use crate::panel_description::PanelDescription;
+use crate::parity::ParityRecord;
+use crate::published_nuts::PublishedNutsEstimate;
+use crate::quality::{ChainQuality, TruthQuality};
+use crate::spread::Spread;
+use crate::system::System;
+use infermark_backend::{Method, Report, Request};
+use infermark_model::Parameterization;
+use infermark_model::objective::Objective;
+use serde::{Deserialize, Serialize};
+
+/// Whether a case may be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Nothing to remark.
+    Ok,
+    /// Measured, with a remark that a reader must know.
+    Warn,
+    /// No speed: parity failed, or it could not run.
+    Failed,
+}
+
+impl Status {
+    /// The word in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warn => "warn",
+            Status::Failed => "failed",
+        }
+    }
+}
+
+/// One timed stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Iterations of SVI, or gradients of NUTS.
+    pub iterations: u64,
+    /// Seconds by the clock, the device idle at both ends.
+    pub seconds: f64,
+}
+
+impl Sample {
+    /// Iterations a second.
+    pub fn rate(&self) -> f64 {
+        self.iterations as f64 / self.seconds
+    }
+}
+
+/// What an iteration of a case is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IterationUnit {
+    /// A complete iteration of the optimizer.
+    Iterations,
+    /// A gradient of the log joint, with its share of the sampler.
+    Gradients,
+}
+
+/// What a case is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaseKind {
+    /// Iterations a second.
+    Speed,
+    /// The published NUTS reference.
+    PublishedNuts,
+}
+
+/// A measured case: a backend, a request and a panel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseRecord {
+    /// Version of the schema, [`crate::fit_record::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Place in the run, from 0.
+    pub sequence: usize,
+    /// When it was measured, UTC, `YYYY-MM-DDThh:mm:ssZ`.
+    pub measured_at: String,
+    /// What it is for.
+    pub kind: CaseKind,
+    /// Whether it may be relied on.
+    pub status: Status,
+    /// What to know when it is not `ok`; `none` otherwise.
+    pub reason: String,
+    /// The backend's name.
+    pub backend: String,
+    /// The device, in plain words.
+    pub device: String,
+    /// Threads used.
+    pub threads: usize,
+    /// What was asked, resolved.
+    pub request: Request,
+    /// The data.
+    pub panel: PanelDescription,
+    /// What an iteration is.
+    pub unit: IterationUnit,
+    /// The comparison with the reference, where it was made.
+    pub parity: Option<ParityRecord>,
+    /// Seconds of everything that is done once: layouts, uploads, compilation, start values.
+    pub setup_seconds: Option<f64>,
+    /// What ran before the timing, not counted.
+    pub warm_up: Option<Sample>,
+    /// The timed repeats, as they were, interleaved with the other cases of the panel.
+    pub repeats: Vec<Sample>,
+    /// Row-particles a second of the bare kernel.
+    pub kernel_row_particles_per_second: Option<f64>,
+    /// What the memory gives.
+    pub memory_limit: Option<MemoryLimit>,
+    /// Distance from the truth, where the data came with it.
+    pub truth_quality: Option<TruthQuality>,
+    /// Quality of a short run of chains.
+    pub chain_quality: Option<ChainQuality>,
+    /// The published NUTS reference, partly measured.
+    pub published_nuts: Option<PublishedNutsEstimate>,
+    /// Figures that the run gave of itself.
+    pub report: Option<Report>,
+    /// The system.
+    pub system: System,
+}
+
+impl CaseRecord {
+    /// Whether it has a speed: a case that failed its gate has none.
+    pub fn has_speed(&self) -> bool {
+        self.status != Status::Failed && !self.repeats.is_empty()
+    }
+
+    /// Iterations a second: median and spread over the repeats.
+    pub fn iterations_per_second(&self) -> Option<Spread> {
+        let rates: Vec<f64> = self.repeats.iter().map(Sample::rate).collect();
+        self.has_speed().then(|| Spread::of(&rates)).flatten()
+    }
+
+    /// Timed iterations, all repeats.
+    pub fn timed_iterations(&self) -> u64 {
+        self.repeats.iter().map(|s| s.iterations).sum()
+    }
+
+    /// Timed seconds, all repeats.
+    pub fn timed_seconds(&self) -> f64 {
+        self.repeats.iter().map(|s| s.seconds).sum()
+    }
+
+    /// Particles that an iteration evaluates on every row; 1 for a gradient.
+    pub fn particles(&self) -> usize {
+        match &self.request.method {
+            Method::Svi(svi) => svi.particles,
+            Method::Nuts(_) => 1,
+        }
+    }
+
+    /// Rows times particles a second.
+    pub fn row_particles_per_second(&self) -> Option<f64> {
+        let per_iteration = (self.panel.rows * self.particles()) as f64;
+        Some(self.iterations_per_second()?.median * per_iteration)
+    }
+
+    /// Part of the limit that a complete iteration reaches, and which limit: the bare kernel where it was measured,
+    /// otherwise reading 4 bytes of every row from memory.
+    pub fn fraction_of_limit(&self) -> Option<(f64, &'static str)> {
+        if let Some(kernel) = self.kernel_row_particles_per_second {
+            return Some((self.row_particles_per_second()? / kernel, "bare kernel"));
+        }
+        let bytes_per_second = self.iterations_per_second()?.median * 4.0 * self.panel.rows as f64;
+        let limit = self.memory_limit?.read_bytes_per_second;
+        Some((bytes_per_second / limit, "memory read, 4 bytes a row"))
+    }
+
+    /// Seconds for 1,000,000 iterations of SVI, estimated from the timed ones.
+    pub fn estimated_seconds_1m(&self) -> Option<f64> {
+        match self.unit {
+            IterationUnit::Iterations => Some(1e6 / self.iterations_per_second()?.median),
+            IterationUnit::Gradients => None,
+        }
+    }
+
+    /// The settings that a speed depends on, in words: `f32, centered, Renyi alpha 0, K = 4, 2 threads`.
+    pub fn settings(&self) -> String {
+        let threads = match self.threads {
+            1 => "1 thread".to_owned(),
+            n => format!("{n} threads"),
+        };
+        let parameterization = self.request.parameterization.name();
+        match &self.request.method {
+            Method::Svi(svi) => format!(
+                "{}, {parameterization}, {}, K = {}, {threads}",
+                svi.precision.name(),
+                objective_in_words(&svi.objective),
+                svi.particles
+            ),
+            Method::Nuts(nuts) => {
+                format!("f64, {parameterization}, {} chains, {threads}", nuts.chains)
+            }
+        }
+    }
+
+    /// Backend, device and settings in words: one side of a speedup.
+    pub fn side(&self) -> String {
+        format!("{} on {}: {}", self.backend, self.device, self.settings())
+    }
+
+    /// Whether it does the work of the published runs: centred, Renyi alpha 0, 4 particles.
+    pub fn is_published_workload(&self) -> bool {
+        let Method::Svi(svi) = &self.request.method else {
+            return false;
+        };
+        self.kind == CaseKind::Speed
+            && svi.particles == crate::published::PARTICLES
+            && svi.objective == Objective::Renyi { alpha: 0.0 }
+            && self.request.parameterization == Parameterization::Centered
+    }
+
+    /// The name of its files, from its place in the run.
+    pub fn file_stem(&self) -> String {
+        let kind = match (self.kind, &self.request.method) {
+            (CaseKind::PublishedNuts, _) => "published-nuts".to_owned(),
+            (CaseKind::Speed, Method::Svi(svi)) => format!("k{}-{}", svi.particles, svi.precision.name()),
+            (CaseKind::Speed, Method::Nuts(_)) => "gradients".to_owned(),
+        };
+        format!(
+            "{:03}-{}-{}-{kind}",
+            self.sequence, self.backend, self.panel.products
+        )
+    }
+}
+
+/// `Renyi alpha 0` or `ELBO`.
+pub fn objective_in_words(objective: &Objective) -> String {
+    match objective {
+        Objective::Renyi { alpha } => format!("Renyi alpha {alpha}"),
+        Objective::Elbo => "ELBO".into(),
+    }
+}

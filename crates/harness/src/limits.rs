@@ -1,0 +1,117 @@
+//! What the machine can do at most: the limits that measured rates are held against.
+
+use infermark_backend::Request;
+use infermark_model::Panel;
+use serde::{Deserialize, Serialize};
+use std::hint::black_box;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
+
+/// The measured limits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MemoryLimit {
+    /// Bytes a second that all threads together read from memory, the best of the passes.
+    pub read_bytes_per_second: f64,
+    /// Threads that read.
+    pub threads: usize,
+    /// Bytes that they read in a pass, all together; far more than the caches hold.
+    pub array_bytes: usize,
+}
+
+/// The rate of a bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer. It lives with the
+/// kernels, and is measured by whoever hands it in.
+pub trait KernelLimit {
+    /// Row-particles a second on `panel` in the request's precision, particles and threads (for samplers: rows a second
+    /// of one gradient), or `None` where there is no such kernel.
+    fn row_particles_per_second(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64>;
+}
+
+impl<F: Fn(&Arc<Panel>, &Request) -> Option<f64>> KernelLimit for F {
+    fn row_particles_per_second(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
+        self(panel, request)
+    }
+}
+
+/// Bytes to read for a machine with this cache and memory: four times the last-level cache, at least 256 MiB, at most an
+/// eighth of the memory.
+pub fn array_bytes(cache_bytes: Option<u64>, memory_bytes: u64) -> usize {
+    let wanted = (4 * cache_bytes.unwrap_or(0)).max(256 << 20);
+    wanted.min(memory_bytes / 8) as usize
+}
+
+/// Measures how fast `threads` threads read memory: each sums its own part of the array, `passes` times, and the best
+/// pass counts.
+pub fn measure_memory_limit(threads: usize, array_bytes: usize, passes: usize) -> MemoryLimit {
+    let words = (array_bytes / 8 / threads).max(1);
+    let barrier = Barrier::new(threads + 1);
+    let mut best = f64::INFINITY;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                // The thread that reads a page is the first to touch it, so that it lies near.
+                let part: Vec<u64> = (0..words as u64).map(|w| w ^ thread as u64).collect();
+                for _ in 0..passes {
+                    barrier.wait();
+                    black_box(sum(black_box(&part)));
+                    barrier.wait();
+                }
+            });
+        }
+        for _ in 0..passes {
+            barrier.wait();
+            let start = Instant::now();
+            barrier.wait();
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+    });
+    let array_bytes = words * 8 * threads;
+    MemoryLimit {
+        read_bytes_per_second: array_bytes as f64 / best,
+        threads,
+        array_bytes,
+    }
+}
+
+/// The sum in 32 independent lanes: whole numbers, so that the compiler may use vectors.
+fn sum(part: &[u64]) -> u64 {
+    let mut lanes = [0u64; 32];
+    let chunks = part.chunks_exact(32);
+    let rest: u64 = chunks.remainder().iter().fold(0, |s, w| s.wrapping_add(*w));
+    for chunk in chunks {
+        for (lane, word) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.wrapping_add(*word);
+        }
+    }
+    lanes.iter().fold(rest, |s, l| s.wrapping_add(*l))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sum_reads_every_word() {
+        let part: Vec<u64> = (0..1000).map(|w| w * w).collect();
+        assert_eq!(sum(&part), (0..1000u64).map(|w| w * w).sum());
+        let mut changed = part.clone();
+        changed[999] += 1;
+        assert_eq!(sum(&changed), sum(&part) + 1);
+    }
+
+    #[test]
+    fn a_rate_of_this_world_is_measured() {
+        let limit = measure_memory_limit(2, 32 << 20, 3);
+        assert_eq!((limit.threads, limit.array_bytes), (2, 32 << 20));
+        // Slower than any memory of the last twenty years, faster than any cache of today.
+        let rate = limit.read_bytes_per_second;
+        assert!(rate > 1e8 && rate < 1e13, "{rate}");
+    }
+
+    #[test]
+    fn the_array_exceeds_the_cache_and_spares_the_memory() {
+        assert_eq!(array_bytes(Some(105 << 20), 24 << 30), 420 << 20);
+        assert_eq!(array_bytes(None, 24 << 30), 256 << 20);
+        assert_eq!(array_bytes(Some(105 << 20), 1 << 30), 128 << 20);
+    }
+}

@@ -1,0 +1,340 @@
+//! Parity before speed: a backend is timed only once it agrees with the `f64` reference.
+//!
+//! At two fixed points, one near the data and one as wild as a guide's start (rows on both sides of the clip), the log
+//! joint and its gradient are compared; for methods with a guide, also the log-weights, the loss and its gradient under
+//! the noise of one stream. The loss's gradient is compared with the reference particles combined by the backend's own
+//! weights: single precision may weigh two near-equal particles differently, which the log-weights' own check covers.
+
+mod point;
+mod sub_panel;
+
+use infermark_backend::{Backend, BackendError, Method, Precision, Request};
+use infermark_model::Panel;
+use infermark_model::guide::{Guide, softplus_inverse};
+use infermark_model::log_joint::LogJoint;
+use infermark_model::noise::Stream;
+use infermark_model::objective::Objective;
+use infermark_model::svi::{draw_noise, loss_and_gradient};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub use point::{point_like_a_start, point_near_the_data};
+pub use sub_panel::sub_panel;
+
+/// Largest panel that the reference is evaluated on whole; of a larger one every k-th product is taken.
+pub const PARITY_ROWS: usize = 20_000_000;
+
+/// Standard deviation of the guide at which the loss is compared.
+const GUIDE_SCALE: f64 = 1e-3;
+
+/// Largest relative errors that pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Tolerances {
+    /// Of the log joint and of the loss, relative to their size.
+    pub value: f64,
+    /// Of the log joint's gradient, norm-wise.
+    pub gradient: f64,
+    /// Of differences between log-weights, relative to the largest log-weight.
+    pub log_weights: f64,
+    /// Of the loss's gradient by the guide's means, and by its centredness, norm-wise.
+    pub loss_gradient: f64,
+    /// Of the loss's gradient by the guide's scales, norm-wise.
+    pub scale_gradient: f64,
+}
+
+impl Tolerances {
+    /// The tolerances of a precision.
+    pub const fn of(precision: Precision) -> Self {
+        match precision {
+            // 1e7 terms in another order leave some 1e-13; 1e-9 leaves room for the cancellation between count and
+            // rate, and is far below any error of a formula. The noise itself is defined to 1e-5: at a scale of 1e-3
+            // it moves the rates by 1e-8 times ln price, and enters the gradient by the scales as a factor.
+            Precision::F64 => Tolerances {
+                value: 1e-9,
+                gradient: 1e-9,
+                log_weights: 1e-9,
+                loss_gradient: 1e-6,
+                scale_gradient: 3e-5,
+            },
+            // A rate is good to about 1e-6 of itself (eta up to 20 in 24 bits): random over the rows in the log joint,
+            // whose sums are in double precision; in the gradient, count minus rate cancels a digit or two of it.
+            Precision::F32 => Tolerances {
+                value: 1e-6,
+                gradient: 1e-4,
+                log_weights: 1e-6,
+                loss_gradient: 1e-4,
+                scale_gradient: 1e-3,
+            },
+        }
+    }
+}
+
+/// One comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParityCheck {
+    /// What was compared, and where.
+    pub quantity: String,
+    /// Relative error; `None` when the backend's value is not a finite number.
+    pub error: Option<f64>,
+    /// Largest error that passes.
+    pub tolerance: f64,
+    /// Whether it passed.
+    pub passed: bool,
+}
+
+/// All comparisons of one case.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParityRecord {
+    /// On which rows: the panel itself, or a part of it.
+    pub panel: String,
+    /// Their number.
+    pub rows: usize,
+    /// Precision whose tolerances hold.
+    pub precision: Precision,
+    /// The comparisons.
+    pub checks: Vec<ParityCheck>,
+    /// Largest relative error of the log joint.
+    pub log_joint_relative_error: Option<f64>,
+    /// Largest norm-wise relative error of the log joint's gradient.
+    pub gradient_relative_error: Option<f64>,
+    /// Relative error of the loss.
+    pub loss_relative_error: Option<f64>,
+    /// Largest error of a difference between two log-weights, in nats.
+    pub log_weight_error: Option<f64>,
+}
+
+impl ParityRecord {
+    /// Whether every comparison passed.
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|c| c.passed)
+    }
+
+    /// What did not pass, in words.
+    pub fn failures(&self) -> String {
+        let failures: Vec<String> = self
+            .checks
+            .iter()
+            .filter(|c| !c.passed)
+            .map(|c| match c.error {
+                Some(error) => format!(
+                    "{} is off by {error:.1e}, allowed {:.0e}",
+                    c.quantity, c.tolerance
+                ),
+                None => format!("{} is not a finite number", c.quantity),
+            })
+            .collect();
+        failures.join("; ")
+    }
+
+    fn check(&mut self, quantity: String, error: f64, tolerance: f64) -> Option<f64> {
+        let error = error.is_finite().then_some(error);
+        self.checks.push(ParityCheck {
+            quantity,
+            error,
+            tolerance,
+            passed: error.is_some_and(|e| e <= tolerance),
+        });
+        error
+    }
+}
+
+/// The precision that a request asks for; samplers are in double precision.
+pub fn precision_of(request: &Request) -> Precision {
+    match &request.method {
+        Method::Svi(svi) => svi.precision,
+        Method::Nuts(_) => Precision::F64,
+    }
+}
+
+/// Compares `backend` with the reference on `panel`, or on every k-th product of one with more than `most_rows` rows.
+///
+/// # Errors
+/// When the backend cannot serve the request; a disagreement is no error but a record that did not pass.
+pub fn check_parity(
+    backend: &dyn Backend,
+    panel: &Arc<Panel>,
+    request: &Request,
+    most_rows: usize,
+) -> Result<ParityRecord, BackendError> {
+    let (panel, words) = sub_panel(panel, most_rows);
+    let precision = precision_of(request);
+    let tolerances = Tolerances::of(precision);
+    let mut record = ParityRecord {
+        panel: words,
+        rows: panel.rows(),
+        precision,
+        checks: Vec::new(),
+        log_joint_relative_error: Some(0.0),
+        gradient_relative_error: Some(0.0),
+        loss_relative_error: None,
+        log_weight_error: None,
+    };
+    let reference = LogJoint::new(&panel, request.priors);
+    for (name, point) in [
+        ("near the data", point_near_the_data(&panel)),
+        ("at a guide's start", point_like_a_start(&panel)),
+    ] {
+        let (value, gradient) = reference.natural(&point);
+        let (got, got_gradient) = backend.log_joint(&panel, request, &point)?;
+        let error = record.check(
+            format!("log joint {name}"),
+            (got - value).abs() / value.abs(),
+            tolerances.value,
+        );
+        record.log_joint_relative_error = worse(record.log_joint_relative_error, error);
+        let error = record.check(
+            format!("gradient {name}"),
+            norm_wise_error(&got_gradient, &gradient),
+            tolerances.gradient,
+        );
+        record.gradient_relative_error = worse(record.gradient_relative_error, error);
+    }
+    if let Method::Svi(svi) = &request.method {
+        check_loss(
+            backend,
+            &panel,
+            request,
+            svi.particles,
+            svi.objective,
+            tolerances,
+            &mut record,
+        )?;
+    }
+    Ok(record)
+}
+
+fn check_loss(
+    backend: &dyn Backend,
+    panel: &Arc<Panel>,
+    request: &Request,
+    particles: usize,
+    objective: Objective,
+    tolerances: Tolerances,
+    record: &mut ParityRecord,
+) -> Result<(), BackendError> {
+    let layout = panel.layout();
+    let stream = Stream {
+        seed: request.seed,
+        iteration: 7,
+    };
+    let mut guide = Guide::start(&layout, request.parameterization, request.seed);
+    let centredness = guide.centredness(request.parameterization);
+    guide.loc = centredness.from_natural(
+        &point_near_the_data(panel),
+        panel.category_of(),
+        &layout,
+        &request.priors,
+    );
+    guide.unconstrained_scale = vec![softplus_inverse(GUIDE_SCALE); layout.latents()];
+    let Some(got) = backend.loss_and_gradient(panel, request, &guide, stream)? else {
+        return Ok(());
+    };
+
+    // Each particle alone has weight 1: its gradient is its own, to be combined by the backend's weights.
+    let alone: Vec<_> = draw_noise(&layout, particles, stream)
+        .into_iter()
+        .map(|eps| {
+            loss_and_gradient(
+                panel,
+                &request.priors,
+                request.parameterization,
+                Objective::Elbo,
+                &guide,
+                &vec![eps],
+            )
+        })
+        .collect();
+    let log_weights: Vec<f64> = alone.iter().map(|p| p.log_weights[0]).collect();
+    let reference = objective.weigh(&log_weights);
+    record.loss_relative_error = record.check(
+        "loss".into(),
+        (got.weighted.loss - reference.loss).abs() / reference.loss.abs(),
+        tolerances.value,
+    );
+    let largest = log_weights.iter().fold(0.0, |m: f64, l| m.max(l.abs()));
+    let spread = if got.log_weights.len() == particles {
+        let offsets: Vec<f64> = got
+            .log_weights
+            .iter()
+            .zip(&log_weights)
+            .map(|(g, r)| g - r)
+            .collect();
+        let low = offsets.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = offsets.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        // `min` and `max` pass over what is not a number; a sum does not.
+        if offsets.iter().sum::<f64>().is_finite() {
+            high - low
+        } else {
+            f64::NAN
+        }
+    } else {
+        f64::NAN
+    };
+    record.log_weight_error = spread.is_finite().then_some(spread);
+    record.check("log-weights".into(), spread / largest, tolerances.log_weights);
+    let own = objective.weigh(&got.log_weights).weights;
+    // Weights may be held in single precision.
+    record.check(
+        "weights of the particles".into(),
+        largest_difference(&own, &got.weighted.weights),
+        1e-6,
+    );
+
+    let combined = |of: &dyn Fn(&Guide) -> Vec<f64>| -> Vec<f64> {
+        let mut sum = vec![0.0; of(&guide).len()];
+        for (weight, particle) in got.weighted.weights.iter().zip(&alone) {
+            for (s, g) in sum.iter_mut().zip(of(&particle.gradient)) {
+                *s += weight * g;
+            }
+        }
+        sum
+    };
+    record.check(
+        "loss's gradient by the means".into(),
+        norm_wise_error(&got.gradient.loc, &combined(&|g| g.loc.clone())),
+        tolerances.loss_gradient,
+    );
+    record.check(
+        "loss's gradient by the scales".into(),
+        norm_wise_error(
+            &got.gradient.unconstrained_scale,
+            &combined(&|g| g.unconstrained_scale.clone()),
+        ),
+        tolerances.scale_gradient,
+    );
+    let by_centredness = combined(&|g| g.unconstrained_centredness.map_or(Vec::new(), |c| c.to_vec()));
+    if !by_centredness.is_empty() {
+        let got = got
+            .gradient
+            .unconstrained_centredness
+            .map_or(Vec::new(), |c| c.to_vec());
+        record.check(
+            "loss's gradient by the centredness".into(),
+            norm_wise_error(&got, &by_centredness),
+            tolerances.loss_gradient,
+        );
+    }
+    Ok(())
+}
+
+/// `|a - b| / |b|` in the Euclidean norm; not a number when the lengths differ.
+pub fn norm_wise_error(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() != b.len() {
+        return f64::NAN;
+    }
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
+    let norm: f64 = b.iter().map(|b| b * b).sum();
+    (difference / norm).sqrt()
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() != b.len() || b.iter().any(|b| !b.is_finite()) {
+        return f64::NAN;
+    }
+    a.iter().zip(b).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()))
+}
+
+/// The larger of two errors; what could not be told is worst.
+fn worse(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a?.max(b?))
+}

@@ -1,0 +1,52 @@
+//! A part of a large panel, on which the plain reference is quick enough.
+
+use infermark_model::{Labels, Panel, PanelPart};
+use std::sync::Arc;
+
+/// Every k-th product of `panel`, so many that at most about `most_rows` rows remain, and in words which; the panel
+/// itself when it is small enough. Categories that lose all products are left out.
+pub fn sub_panel(panel: &Arc<Panel>, most_rows: usize) -> (Arc<Panel>, String) {
+    if panel.rows() <= most_rows {
+        return (panel.clone(), "the whole panel".into());
+    }
+    let layout = panel.layout();
+    let stride = panel.rows().div_ceil(most_rows.max(1)).min(layout.products);
+    let chosen: Vec<usize> = (0..layout.products).step_by(stride).collect();
+    let mut new_category = vec![usize::MAX; layout.categories];
+    for product in &chosen {
+        new_category[panel.category_of()[*product] as usize] = 0;
+    }
+    let mut categories = 0;
+    for slot in new_category.iter_mut().filter(|slot| **slot == 0) {
+        *slot = categories;
+        categories += 1;
+    }
+    let mut part = PanelPart::new(categories, layout.periods);
+    let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
+    for product in &chosen {
+        periods.clear();
+        prices.clear();
+        units.clear();
+        for row in panel.product_rows(*product) {
+            periods.push(row.period as u32);
+            prices.push(row.log_price.exp());
+            units.push(row.units);
+        }
+        let category = new_category[panel.category_of()[*product] as usize];
+        part.push_product(category, Some(&periods), &prices, &units)
+            .expect("rows of a panel make a panel");
+    }
+    let small = Panel::from_parts(
+        Labels::numbered("p", chosen.len()),
+        Labels::numbered("c", categories),
+        Labels::numbered("t", layout.periods),
+        vec![part],
+    )
+    .expect("products of a panel make a panel");
+    let words = format!(
+        "every {stride}th product: {} products, {} rows",
+        chosen.len(),
+        small.rows()
+    );
+    (Arc::new(small), words)
+}

@@ -1,0 +1,181 @@
+//! `results.csv`: the flat table, one row a case. Nothing is blank: what was not measured says so.
+
+use crate::case_record::{CaseKind, CaseRecord, IterationUnit, objective_in_words};
+use crate::speedup::against_published;
+use infermark_backend::Method;
+use infermark_backend::report::Detail;
+use std::io::{self, Write};
+
+/// The words for a figure that there is none of.
+pub const NOT_MEASURED: &str = "not measured";
+/// The words for a figure that the method does not have.
+pub const NOT_APPLICABLE: &str = "not applicable";
+
+/// The row of a case: columns with their values, the columns the same for every case.
+pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
+    let number = |value: Option<f64>| match value {
+        Some(value) if value.is_finite() => format!("{value:?}"),
+        _ => NOT_MEASURED.to_owned(),
+    };
+    let whole = |value: Option<u64>| value.map_or_else(|| NOT_MEASURED.to_owned(), |v| v.to_string());
+    let nuts_reference = record.published_nuts.as_ref();
+    let rate = record.iterations_per_second();
+    let measured = record.has_speed();
+    let (iterations, seconds, per_second) = match nuts_reference {
+        Some(n) => (
+            Some(n.measured_gradients),
+            Some(n.measured_seconds),
+            Some(1.0 / n.seconds_per_gradient()),
+        ),
+        None => (
+            measured.then(|| record.timed_iterations()),
+            measured.then(|| record.timed_seconds()),
+            rate.map(|r| r.median),
+        ),
+    };
+    let fraction = record.fraction_of_limit();
+    let speedup = against_published(record).into_iter().next();
+    let parity = record.parity.as_ref();
+    let chains = record.chain_quality.as_ref();
+    let truth = record.truth_quality.as_ref();
+    let svi_only = |text: Option<String>| text.unwrap_or_else(|| NOT_APPLICABLE.to_owned());
+    let svi = match &record.request.method {
+        Method::Svi(svi) => Some(svi),
+        Method::Nuts(_) => None,
+    };
+    let particles_effective = match record.report.as_ref().map(|r| &r.detail) {
+        Some(Detail::Svi(svi)) => Some(svi.mean_effective_particles),
+        _ => None,
+    };
+    vec![
+        ("backend", record.backend.clone()),
+        ("device", record.device.clone()),
+        ("products", record.panel.products.to_string()),
+        ("rows", record.panel.rows.to_string()),
+        ("iterations", whole(iterations)),
+        ("seconds", number(seconds)),
+        ("iterations_per_second", number(per_second)),
+        ("status", record.status.name().to_owned()),
+        (
+            "case",
+            match record.kind {
+                CaseKind::Speed => "speed",
+                CaseKind::PublishedNuts => "published NUTS reference",
+            }
+            .to_owned(),
+        ),
+        (
+            "iteration_is",
+            match record.unit {
+                IterationUnit::Iterations => "iteration",
+                IterationUnit::Gradients => "gradient",
+            }
+            .to_owned(),
+        ),
+        ("threads", record.threads.to_string()),
+        ("precision", svi.map_or("f64", |s| s.precision.name()).to_owned()),
+        (
+            "objective",
+            svi_only(svi.map(|s| objective_in_words(&s.objective))),
+        ),
+        ("particles", svi_only(svi.map(|s| s.particles.to_string()))),
+        (
+            "parameterization",
+            record.request.parameterization.name().to_owned(),
+        ),
+        ("seed", record.request.seed.to_string()),
+        ("setup_seconds", number(record.setup_seconds)),
+        ("warm_up_iterations", whole(record.warm_up.map(|w| w.iterations))),
+        ("repeats", record.repeats.len().to_string()),
+        ("iterations_per_second_low", number(rate.map(|r| r.low))),
+        ("iterations_per_second_high", number(rate.map(|r| r.high))),
+        ("iterations_per_second_mad", number(rate.map(|r| r.mad))),
+        (
+            "row_particles_per_second",
+            number(record.row_particles_per_second()),
+        ),
+        ("fraction_of_limit", number(fraction.map(|f| f.0))),
+        ("limit", fraction.map_or(NOT_MEASURED, |f| f.1).to_owned()),
+        (
+            "kernel_row_particles_per_second",
+            number(record.kernel_row_particles_per_second),
+        ),
+        (
+            "memory_read_bytes_per_second",
+            number(record.memory_limit.map(|m| m.read_bytes_per_second)),
+        ),
+        (
+            "estimated_seconds_1m",
+            match record.unit {
+                IterationUnit::Iterations => number(record.estimated_seconds_1m()),
+                IterationUnit::Gradients => NOT_APPLICABLE.to_owned(),
+            },
+        ),
+        (
+            "estimated_from_iterations",
+            whole(measured.then(|| record.timed_iterations())),
+        ),
+        ("speedup", number(speedup.as_ref().map(|s| s.factor))),
+        (
+            "speedup_against",
+            speedup.map_or_else(|| NOT_MEASURED.to_owned(), |s| s.against),
+        ),
+        (
+            "estimated_seconds_nuts_reference",
+            number(nuts_reference.map(|n| n.estimated_seconds())),
+        ),
+        ("ess_per_second", number(chains.and_then(|c| c.ess_per_second()))),
+        ("min_ess_bulk", number(chains.and_then(|c| c.min_ess_bulk))),
+        ("min_ess_tail", number(chains.and_then(|c| c.min_ess_tail))),
+        ("max_rhat", number(chains.and_then(|c| c.max_rhat))),
+        ("divergences", whole(chains.map(|c| c.divergences))),
+        ("chains", whole(chains.map(|c| c.chains as u64))),
+        ("draws", whole(chains.map(|c| c.draws))),
+        ("effective_particles", number(particles_effective)),
+        ("product_a_mae", number(truth.map(|t| t.product_a_mae))),
+        (
+            "product_a_coverage_90",
+            number(truth.map(|t| t.product_a_coverage_90)),
+        ),
+        (
+            "product_a_coverage_95",
+            number(truth.map(|t| t.product_a_coverage_95)),
+        ),
+        ("quality_after", whole(truth.map(|t| t.after))),
+        (
+            "log_joint_relative_error",
+            number(parity.and_then(|p| p.log_joint_relative_error)),
+        ),
+        (
+            "gradient_relative_error",
+            number(parity.and_then(|p| p.gradient_relative_error)),
+        ),
+        ("loss_error", number(parity.and_then(|p| p.loss_relative_error))),
+        (
+            "log_weight_error",
+            number(parity.and_then(|p| p.log_weight_error)),
+        ),
+        ("parity_rows", whole(parity.map(|p| p.rows as u64))),
+        ("data_sha256", record.panel.sha256.clone()),
+        ("git_commit", record.system.program.git_commit.clone()),
+        ("git_tree", record.system.program.git_tree.clone()),
+        ("measured_at", record.measured_at.clone()),
+        ("reason", record.reason.clone()),
+    ]
+}
+
+/// Writes the table.
+///
+/// # Errors
+/// When `out` fails.
+pub fn write_results_csv(out: impl Write, records: &[CaseRecord]) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    for (i, record) in records.iter().enumerate() {
+        let row = row(record);
+        if i == 0 {
+            csv.write_record(row.iter().map(|c| c.0))?;
+        }
+        csv.write_record(row.iter().map(|c| &c.1))?;
+    }
+    csv.flush()
+}

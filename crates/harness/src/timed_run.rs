@@ -1,0 +1,182 @@
+//! A run under the clock: set-up apart, warm-up apart, then stretches in steady state.
+
+use crate::case_record::{IterationUnit, Sample};
+use infermark_backend::report::Detail;
+use infermark_backend::{Backend, BackendError, Interrupt, Method, Report, Request, Run};
+use infermark_model::Panel;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A started run with what was timed of it.
+pub struct TimedRun {
+    run: Box<dyn Run>,
+    unit: IterationUnit,
+    /// Seconds that starting took.
+    pub setup_seconds: f64,
+    /// The warm-up.
+    pub warm_up: Sample,
+    /// The timed repeats.
+    pub repeats: Vec<Sample>,
+    iterations_per_repeat: u64,
+}
+
+impl TimedRun {
+    /// Starts a run, and times that.
+    ///
+    /// # Errors
+    /// When the backend refuses.
+    pub fn start(backend: &dyn Backend, panel: Arc<Panel>, request: &Request) -> Result<Self, BackendError> {
+        let clock = Instant::now();
+        let run = backend.start(panel, request)?;
+        Ok(TimedRun {
+            run,
+            unit: match request.method {
+                Method::Svi(_) => IterationUnit::Iterations,
+                Method::Nuts(_) => IterationUnit::Gradients,
+            },
+            setup_seconds: clock.elapsed().as_secs_f64(),
+            warm_up: Sample {
+                iterations: 0,
+                seconds: 0.0,
+            },
+            repeats: Vec::new(),
+            iterations_per_repeat: 1,
+        })
+    }
+
+    /// What an iteration is.
+    pub fn unit(&self) -> IterationUnit {
+        self.unit
+    }
+
+    /// The run's own report.
+    pub fn report(&self) -> Report {
+        self.run.report()
+    }
+
+    /// The run itself.
+    pub fn run(&self) -> &dyn Run {
+        &*self.run
+    }
+
+    /// Advances for about `seconds` without counting them, and finds how many iterations a repeat of `repeat_seconds`
+    /// takes, so that all `repeats` fit in what the run was asked for.
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn warm_up(
+        &mut self,
+        seconds: f64,
+        repeat_seconds: f64,
+        repeats: usize,
+        interrupt: &Interrupt,
+    ) -> Result<(), BackendError> {
+        let mut steps = 1;
+        loop {
+            let sample = self.stretch(steps, interrupt)?;
+            self.warm_up.iterations += sample.iterations;
+            self.warm_up.seconds += sample.seconds;
+            let progress = self.run.progress();
+            let left = progress.total.saturating_sub(progress.completed);
+            if self.warm_up.seconds >= seconds || interrupt.is_set() || left <= 1 {
+                if self.unit == IterationUnit::Iterations {
+                    // The last stretch is the longest, and nearest to the steady state.
+                    let wanted = (sample.rate() * repeat_seconds).ceil();
+                    let most = (left / repeats.max(1) as u64).max(1);
+                    self.iterations_per_repeat = (wanted.min(1e9) as u64).clamp(1, most);
+                }
+                return Ok(());
+            }
+            if self.unit == IterationUnit::Iterations {
+                steps = (2 * steps).min(left / 2).max(1);
+            }
+        }
+    }
+
+    /// One timed repeat. A repeat that an interruption cut short is not kept.
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn repeat(&mut self, seconds: f64, interrupt: &Interrupt) -> Result<(), BackendError> {
+        let sample = match self.unit {
+            IterationUnit::Iterations => self.stretch(self.iterations_per_repeat, interrupt)?,
+            // Draws differ in their number of gradients: draw until the time is up.
+            IterationUnit::Gradients => self.draws_for(seconds, interrupt)?,
+        };
+        if !interrupt.is_set() && sample.iterations > 0 {
+            self.repeats.push(sample);
+        }
+        Ok(())
+    }
+
+    fn stretch(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Sample, BackendError> {
+        let before = self.done();
+        let clock = Instant::now();
+        self.run.advance(steps, interrupt)?;
+        let seconds = clock.elapsed().as_secs_f64();
+        Ok(Sample {
+            iterations: self.done() - before,
+            seconds,
+        })
+    }
+
+    fn draws_for(&mut self, seconds: f64, interrupt: &Interrupt) -> Result<Sample, BackendError> {
+        let before = self.done();
+        let clock = Instant::now();
+        let mut elapsed = 0.0;
+        while elapsed < seconds && !interrupt.is_set() {
+            let progress = self.run.advance(1, interrupt)?;
+            elapsed = clock.elapsed().as_secs_f64();
+            if progress.state.is_complete() {
+                break;
+            }
+        }
+        Ok(Sample {
+            iterations: self.done() - before,
+            seconds: elapsed,
+        })
+    }
+
+    /// Advances for about `seconds` more or to the run's end, telling how far it is.
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn go_on(
+        &mut self,
+        seconds: f64,
+        interrupt: &Interrupt,
+        mut told: impl FnMut(u64, u64),
+    ) -> Result<(), BackendError> {
+        let clock = Instant::now();
+        let steps = match self.unit {
+            IterationUnit::Iterations => self.iterations_per_repeat,
+            IterationUnit::Gradients => 1,
+        };
+        loop {
+            let elapsed = clock.elapsed().as_secs_f64();
+            told((1000.0 * elapsed.min(seconds)) as u64, (1000.0 * seconds) as u64);
+            if elapsed >= seconds || interrupt.is_set() {
+                return Ok(());
+            }
+            if self.run.advance(steps, interrupt)?.state.is_complete() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Iterations or gradients done.
+    fn done(&self) -> u64 {
+        match self.unit {
+            IterationUnit::Iterations => self.run.progress().completed,
+            IterationUnit::Gradients => gradients(&self.run.report()),
+        }
+    }
+}
+
+/// Gradients of a sampler's report; 0 for methods without.
+pub(crate) fn gradients(report: &Report) -> u64 {
+    match &report.detail {
+        Detail::Nuts(nuts) => nuts.gradients,
+        Detail::Svi(_) => 0,
+    }
+}
