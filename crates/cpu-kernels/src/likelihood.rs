@@ -145,6 +145,7 @@ impl<'p> Likelihood<'p> {
     ///
     /// `elasticity[k]` and `effect[k]` hold the particles' values, padded; they are replaced by the gradient. Sums of
     /// rates by period are added to `by_period`.
+    #[allow(clippy::too_many_arguments)] // In-place columns and scratch belong to the caller's thread.
     #[inline(always)]
     pub fn chunk<I: Simd, const K: usize>(
         &self,
@@ -177,6 +178,7 @@ impl<'p> Likelihood<'p> {
 
     /// Per product: slope, base, scale and anchor, and whether its rows can leave the bounds. Returns the part of the
     /// log likelihood that is linear in the product's parameters.
+    #[allow(clippy::too_many_arguments)] // As `chunk`.
     #[inline(always)]
     fn prepare<I: Simd>(
         &self,

@@ -5,7 +5,7 @@
 //! cores than threads still moves.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 /// Spins before a waiting thread offers its core to others.
 const SPINS_BEFORE_YIELD: u32 = 20_000;
@@ -91,7 +91,7 @@ pub fn run_team(threads: usize, work: impl Fn(&Barrier) + Sync) {
 /// Items that the threads of a team take one by one: each item by one thread, in any order.
 #[derive(Debug)]
 pub struct Shared<T> {
-    items: Vec<Mutex<T>>,
+    items: Vec<RwLock<T>>,
     next: AtomicUsize,
 }
 
@@ -99,7 +99,7 @@ impl<T> Shared<T> {
     /// Shares `items`.
     pub fn new(items: Vec<T>) -> Self {
         Shared {
-            items: items.into_iter().map(Mutex::new).collect(),
+            items: items.into_iter().map(RwLock::new).collect(),
             next: AtomicUsize::new(0),
         }
     }
@@ -109,7 +109,7 @@ impl<T> Shared<T> {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = self.items.get(index) else { return };
-            f(index, &mut item.lock().unwrap_or_else(PoisonError::into_inner));
+            f(index, &mut item.write().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -121,13 +121,13 @@ impl<T> Shared<T> {
     /// Calls `f(index, item)` for every item in order.
     pub fn for_each(&self, mut f: impl FnMut(usize, &mut T)) {
         for (index, item) in self.items.iter().enumerate() {
-            f(index, &mut item.lock().unwrap_or_else(PoisonError::into_inner));
+            f(index, &mut item.write().unwrap_or_else(PoisonError::into_inner));
         }
     }
 
-    /// One item.
-    pub fn with<R>(&self, index: usize, f: impl FnOnce(&mut T) -> R) -> R {
-        f(&mut self.items[index].lock().unwrap_or_else(PoisonError::into_inner))
+    /// One item, to read.
+    pub fn read(&self, index: usize) -> RwLockReadGuard<'_, T> {
+        self.items[index].read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many items there are.

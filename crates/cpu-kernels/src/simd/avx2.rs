@@ -211,14 +211,7 @@ impl Simd for Avx2F32 {
             let m = _mm256_castsi256_ps(_mm256_sub_epi32(bits, offset));
             (m, _mm256_cvtepi32_ps(_mm256_srai_epi32::<23>(offset)))
         });
-        let one = self.splat(1.0);
-        let s = self.div(self.sub(m, one), self.add(m, one));
-        let w = self.mul(s, s);
-        let mut p = self.splat(ATANH_WIDE[5]);
-        for c in ATANH_WIDE[..5].iter().rev() {
-            p = self.mul_add(p, w, self.splat(*c));
-        }
-        self.mul_add(e, self.splat(LN_2_F32), self.mul(self.add(s, s), p))
+        ln_of_parts_f32(self, m, e)
     }
     #[inline(always)]
     fn widen(self, v: __m256) -> [__m256d; 2] {
@@ -230,6 +223,10 @@ impl Simd for Avx2F32 {
     #[inline(always)]
     fn narrow(self, v: [__m256d; 2]) -> __m256 {
         on!(_mm256_set_m128(_mm256_cvtpd_ps(v[1]), _mm256_cvtpd_ps(v[0])))
+    }
+    #[inline(always)]
+    fn ln_1p_unit(self, e: __m256) -> __m256 {
+        ln_1p_unit_f32(self, e)
     }
     #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
@@ -298,16 +295,7 @@ impl NoiseSimd for Avx2F32 {
         );
         let d = self.sub(r, self.mul(q, self.splat(0.25)));
         let quadrant = on!(_mm256_cvtps_epi32(q));
-        let w = self.mul(d, d);
-        let mut sin = self.splat(SIN_TURN[3]);
-        for c in SIN_TURN[..3].iter().rev() {
-            sin = self.mul_add(sin, w, self.splat(*c));
-        }
-        let sin = self.mul(sin, d);
-        let mut cos = self.splat(COS_TURN[4]);
-        for c in COS_TURN[..4].iter().rev() {
-            cos = self.mul_add(cos, w, self.splat(*c));
-        }
+        let (cos, sin) = cos_sin_eighth_f32(self, d);
         on!({
             let odd = _mm256_castsi256_ps(_mm256_slli_epi32::<31>(quadrant));
             let (c, s) = (_mm256_blendv_ps(cos, sin, odd), _mm256_blendv_ps(sin, cos, odd));
@@ -476,6 +464,12 @@ impl Simd for Avx2F64 {
     #[inline(always)]
     fn narrow(self, v: [__m256d; 2]) -> __m256d {
         v[0]
+    }
+    #[inline(always)]
+    fn ln_1p_unit(self, e: __m256d) -> __m256d {
+        let mut lanes = [0.0; 4];
+        self.store(e, &mut lanes);
+        self.load(&lanes.map(f64::ln_1p))
     }
     #[inline(always)]
     fn sum(self, v: __m256d) -> f64 {

@@ -171,16 +171,7 @@ impl Simd for Avx512F32 {
         let m = on!(_mm512_mask_mul_ps(m, high, m, _mm512_set1_ps(0.5)));
         let e = on!(_mm512_getexp_ps(v));
         let e = on!(_mm512_mask_add_ps(e, high, e, _mm512_set1_ps(1.0)));
-        let one = self.splat(1.0);
-        let s = self.div(self.sub(m, one), self.add(m, one));
-        let w = self.mul(s, s);
-        let c = ATANH_WIDE.map(|c| self.splat(c));
-        let mut p = self.mul_add(c[5], w, c[4]);
-        p = self.mul_add(p, w, c[3]);
-        p = self.mul_add(p, w, c[2]);
-        p = self.mul_add(p, w, c[1]);
-        p = self.mul_add(p, w, c[0]);
-        self.mul_add(e, self.splat(LN_2_F32), self.mul(self.add(s, s), p))
+        ln_of_parts_f32(self, m, e)
     }
     #[inline(always)]
     fn widen(self, v: __m512) -> [__m512d; 2] {
@@ -195,6 +186,10 @@ impl Simd for Avx512F32 {
             let lower = _mm512_castps256_ps512(_mm512_cvtpd_ps(v[0]));
             _mm512_insertf32x8::<1>(lower, _mm512_cvtpd_ps(v[1]))
         })
+    }
+    #[inline(always)]
+    fn ln_1p_unit(self, e: __m512) -> __m512 {
+        ln_1p_unit_f32(self, e)
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
@@ -290,16 +285,7 @@ impl NoiseSimd for Avx512F32 {
         let q = on!(_mm512_roundscale_ps::<0x20>(r));
         let d = self.sub(r, q);
         let quadrant = on!(_mm512_cvtps_epi32(self.mul(q, self.splat(4.0))));
-        let w = self.mul(d, d);
-        let s = SIN_TURN.map(|c| self.splat(c));
-        let mut sin = self.mul_add(s[3], w, s[2]);
-        sin = self.mul_add(sin, w, s[1]);
-        sin = self.mul(self.mul_add(sin, w, s[0]), d);
-        let c = COS_TURN.map(|c| self.splat(c));
-        let mut cos = self.mul_add(c[4], w, c[3]);
-        cos = self.mul_add(cos, w, c[2]);
-        cos = self.mul_add(cos, w, c[1]);
-        cos = self.mul_add(cos, w, c[0]);
+        let (cos, sin) = cos_sin_eighth_f32(self, d);
         let odd = on!(_mm512_test_epi32_mask(quadrant, _mm512_set1_epi32(1)));
         let cos_of_turn = self.select(u32::from(odd), sin, cos);
         let sin_of_turn = self.select(u32::from(odd), cos, sin);
@@ -466,6 +452,12 @@ impl Simd for Avx512F64 {
     #[inline(always)]
     fn narrow(self, v: [__m512d; 2]) -> __m512d {
         v[0]
+    }
+    #[inline(always)]
+    fn ln_1p_unit(self, e: __m512d) -> __m512d {
+        let mut lanes = [0.0; 8];
+        self.store(e, &mut lanes);
+        self.load(&lanes.map(f64::ln_1p))
     }
     #[inline(always)]
     fn sum(self, v: __m512d) -> f64 {

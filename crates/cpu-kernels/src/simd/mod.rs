@@ -130,6 +130,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn exp2(self, t: Self::V) -> Self::V;
     /// `ln v` for positive normal `v`: relative error below 3e-7 (f32; near 1 absolute 1e-7), or the library's (f64).
     fn ln(self, v: Self::V) -> Self::V;
+    /// `ln(1 + e)` for `e` in [0, 1]: relative error below 3e-7 (f32), or the library's (f64).
+    fn ln_1p_unit(self, e: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, v: Self::V) -> Self::Scalar;
     /// The lanes in double precision: the lower `Wide::LANES` lanes, then the upper ones (zero when there are none).

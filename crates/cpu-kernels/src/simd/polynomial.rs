@@ -1,5 +1,9 @@
 //! Coefficients of the elementary functions, lowest degree first: minimax in relative error (Remez, 50 digits).
 
+#![allow(clippy::excessive_precision, clippy::approx_constant)] // As the fit printed them.
+
+use super::Simd;
+
 /// `2^r` on [0, 1]: relative error 7.5e-8.
 pub(crate) const EXP2_UNIT_F32: [f32; 6] = [
     0.999_999_925,
@@ -54,3 +58,47 @@ pub(crate) const COS_TURN: [f32; 5] = [1.0, -19.739_209, 64.939_31, -85.442_3, 5
 
 /// `ln 2`.
 pub(crate) const LN_2_F32: f32 = std::f32::consts::LN_2;
+
+/// `ln(1 + e) = 2 atanh(e / (2 + e))` for `e` in [0, 1].
+#[inline(always)]
+pub(crate) fn ln_1p_unit_f32<I: Simd<Scalar = f32>>(isa: I, e: I::V) -> I::V {
+    let s = isa.div(e, isa.add(isa.splat(2.0), e));
+    isa.mul(isa.add(s, s), atanh_over_s(isa, s))
+}
+
+/// `ln` of a mantissa in [3/4, 3/2), `2 atanh((m - 1) / (m + 1))`, plus `exponent * ln 2`.
+#[inline(always)]
+pub(crate) fn ln_of_parts_f32<I: Simd<Scalar = f32>>(isa: I, mantissa: I::V, exponent: I::V) -> I::V {
+    let one = isa.splat(1.0);
+    let s = isa.div(isa.sub(mantissa, one), isa.add(mantissa, one));
+    isa.mul_add(
+        exponent,
+        isa.splat(LN_2_F32),
+        isa.mul(isa.add(s, s), atanh_over_s(isa, s)),
+    )
+}
+
+#[inline(always)]
+fn atanh_over_s<I: Simd<Scalar = f32>>(isa: I, s: I::V) -> I::V {
+    let w = isa.mul(s, s);
+    let mut p = isa.splat(ATANH_WIDE[5]);
+    for c in ATANH_WIDE[..5].iter().rev() {
+        p = isa.mul_add(p, w, isa.splat(*c));
+    }
+    p
+}
+
+/// `(cos, sin)` of `2 pi d` for `|d| <= 1/8`.
+#[inline(always)]
+pub(crate) fn cos_sin_eighth_f32<I: Simd<Scalar = f32>>(isa: I, d: I::V) -> (I::V, I::V) {
+    let w = isa.mul(d, d);
+    let mut sin = isa.splat(SIN_TURN[3]);
+    for c in SIN_TURN[..3].iter().rev() {
+        sin = isa.mul_add(sin, w, isa.splat(*c));
+    }
+    let mut cos = isa.splat(COS_TURN[4]);
+    for c in COS_TURN[..4].iter().rev() {
+        cos = isa.mul_add(cos, w, isa.splat(*c));
+    }
+    (cos, isa.mul(sin, d))
+}

@@ -173,13 +173,11 @@ impl Simd for PortableF32 {
         let offset = v.map(|v| v.to_bits().wrapping_sub(THREE_QUARTERS) & 0xff80_0000);
         let m: [f32; L] = from_fn(|i| f32::from_bits(v[i].to_bits().wrapping_sub(offset[i])));
         let e = offset.map(|o| ((o as i32) >> 23) as f32);
-        let s = self.div(m.map(|m| m - 1.0), m.map(|m| m + 1.0));
-        let w = self.mul(s, s);
-        let mut p = self.splat(ATANH_WIDE[5]);
-        for c in ATANH_WIDE[..5].iter().rev() {
-            p = self.mul_add(p, w, self.splat(*c));
-        }
-        self.mul_add(e, self.splat(LN_2_F32), self.mul(self.add(s, s), p))
+        ln_of_parts_f32(self, m, e)
+    }
+    #[inline(always)]
+    fn ln_1p_unit(self, e: [f32; L]) -> [f32; L] {
+        ln_1p_unit_f32(self, e)
     }
 }
 
@@ -215,16 +213,7 @@ impl NoiseSimd for PortableF32 {
     fn cos_sin_turn(self, r: [f32; L]) -> ([f32; L], [f32; L]) {
         let q = r.map(|r| (r * 4.0).round_ties_even());
         let d: [f32; L] = from_fn(|i| r[i] - 0.25 * q[i]);
-        let w = self.mul(d, d);
-        let mut sin = self.splat(SIN_TURN[3]);
-        for c in SIN_TURN[..3].iter().rev() {
-            sin = self.mul_add(sin, w, self.splat(*c));
-        }
-        let sin = self.mul(sin, d);
-        let mut cos = self.splat(COS_TURN[4]);
-        for c in COS_TURN[..4].iter().rev() {
-            cos = self.mul_add(cos, w, self.splat(*c));
-        }
+        let (cos, sin) = cos_sin_eighth_f32(self, d);
         let quarter = |i: usize| match q[i] as i32 & 3 {
             0 => (cos[i], sin[i]),
             1 => (-sin[i], cos[i]),
@@ -275,5 +264,9 @@ impl Simd for PortableF64 {
     #[inline(always)]
     fn ln(self, v: [f64; L]) -> [f64; L] {
         v.map(f64::ln)
+    }
+    #[inline(always)]
+    fn ln_1p_unit(self, e: [f64; L]) -> [f64; L] {
+        e.map(f64::ln_1p)
     }
 }

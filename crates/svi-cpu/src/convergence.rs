@@ -1,0 +1,85 @@
+//! When a run has converged: windows of losses that no longer fall.
+
+use infermark_backend::request::EarlyStop;
+
+/// Mean and variance of a window's losses (Welford).
+#[derive(Debug, Clone, Copy, Default)]
+struct Window {
+    count: u64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Window {
+    fn push(&mut self, loss: f64) {
+        self.count += 1;
+        let delta = loss - self.mean;
+        self.mean += delta / self.count as f64;
+        self.squares += delta * (loss - self.mean);
+    }
+
+    /// Squared standard error of the mean, the losses taken as independent.
+    fn error2(&self) -> f64 {
+        self.squares / (self.count as f64 * (self.count as f64 - 1.0))
+    }
+}
+
+/// Watches the losses of a run for [`EarlyStop`]'s criterion.
+#[derive(Debug, Clone)]
+pub(crate) struct ConvergenceWatch {
+    criterion: EarlyStop,
+    previous: Option<Window>,
+    current: Window,
+    flat_windows: u32,
+}
+
+impl ConvergenceWatch {
+    pub(crate) fn new(criterion: EarlyStop) -> Self {
+        ConvergenceWatch {
+            criterion,
+            previous: None,
+            current: Window::default(),
+            flat_windows: 0,
+        }
+    }
+
+    /// Takes the next loss; true once the criterion is met.
+    pub(crate) fn push(&mut self, loss: f64) -> bool {
+        self.current.push(loss);
+        if self.current.count < self.criterion.window {
+            return false;
+        }
+        if let Some(previous) = self.previous {
+            let fall = previous.mean - self.current.mean;
+            let error = (previous.error2() + self.current.error2()).sqrt();
+            let flat = fall < self.criterion.tolerance * error;
+            self.flat_windows = if flat { self.flat_windows + 1 } else { 0 };
+        }
+        self.previous = Some(std::mem::take(&mut self.current));
+        self.flat_windows >= self.criterion.patience
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    fn stops_at(loss: impl Fn(u64) -> f64) -> Option<u64> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut watch = ConvergenceWatch::new(EarlyStop {
+            window: 100,
+            tolerance: 1.0,
+            patience: 3,
+        });
+        (0..20_000).find(|t| watch.push(loss(*t) + rng.random_range(-1.0..1.0)))
+    }
+
+    #[test]
+    fn stops_where_the_loss_stops_falling() {
+        assert_eq!(stops_at(|t| -0.1 * t as f64), None);
+        let at = stops_at(|t| 1000.0 * (-(t as f64) / 300.0).exp()).unwrap();
+        // The fall over a window is one standard error (0.08) after about 2,900 iterations.
+        assert!((2_000..8_000).contains(&at), "{at}");
+    }
+}

@@ -1,0 +1,314 @@
+//! The phases of an iteration, each a kernel over one item that a thread took.
+//!
+//! 1. [`ChunkPhase`]: products make the step that the last iteration left them, draw noise, place particles, pass
+//!    over their rows and turn derivatives back.
+//! 2. [`CategoryBack`]: a category adds its chunks' sums by period, turns them back and makes its step.
+//! 3. [`Top`]: one thread does the same for `category_a`, `global_a` and the centredness, then draws and places the
+//!    next iteration's.
+//! 4. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
+
+use crate::block::{ParentSums, Step};
+use crate::state::{CategoryState, ChunkState, Frame, State, TopState, groups};
+use infermark_cpu_kernels::likelihood::{GROUP, Likelihood, Scratch};
+use infermark_cpu_kernels::simd::{Kernel, Scalar, Simd};
+use infermark_model::guide::sigmoid;
+use infermark_model::parameterization::Centredness;
+use infermark_model::site::Site;
+
+/// The optimizer step that a frame describes.
+#[inline(always)]
+fn step_of<'a, I: Simd>(state: &'a State<I>, frame: &'a Frame) -> Step<'a> {
+    Step {
+        weights: &frame.weights,
+        scalars: frame.scalars,
+        adam: &state.settings.optimizer,
+    }
+}
+
+/// See the module. With `step_only` the pending step is made and nothing drawn.
+pub(crate) struct ChunkPhase<'a, I: Simd> {
+    pub(crate) state: &'a State<I>,
+    pub(crate) frame: &'a Frame,
+    pub(crate) item: &'a mut ChunkState<I>,
+    pub(crate) scratch: &'a mut Scratch<I::Scalar>,
+    pub(crate) step_only: bool,
+}
+
+impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let ChunkPhase {
+            state,
+            frame,
+            item,
+            scratch,
+            step_only,
+        } = self;
+        if frame.step_pending {
+            let step = step_of(state, frame);
+            item.elasticity.step(isa, &step);
+            item.effect.step(isa, &step);
+        }
+        if step_only {
+            return;
+        }
+        let elasticity = &frame.transforms[Site::ProductA.index()];
+        let effect = &frame.transforms[Site::ProductEffect.index()];
+        let means = &frame.category_value[item.chunk.category];
+        let effect_means = &frame.constant_means.effect;
+        item.log_weights.fill(0.0);
+        item.elasticity.draw(isa, &state.noise, frame.iteration);
+        item.effect.draw(isa, &state.noise, frame.iteration);
+        item.elasticity
+            .place(isa, elasticity, means, &mut item.log_weights);
+        item.effect
+            .place(isa, effect, effect_means, &mut item.log_weights);
+        self::rows(isa, state, item, scratch);
+        item.elasticity_sums.fill(ParentSums::default());
+        item.elasticity
+            .back(isa, elasticity, means, Some(&mut item.elasticity_sums));
+        item.effect_sums.fill(ParentSums::default());
+        let sums = state.learns_centredness().then_some(&mut item.effect_sums[..]);
+        item.effect.back(isa, effect, effect_means, sums);
+    }
+}
+
+/// The likelihood of a chunk, a group of particles at a time.
+#[inline(always)]
+fn rows<I: Simd>(isa: I, state: &State<I>, item: &mut ChunkState<I>, scratch: &mut Scratch<I::Scalar>) {
+    let likelihood = Likelihood::new(&state.panel, &state.priors);
+    let category = state.categories.read(item.chunk.category);
+    let mut first = 0;
+    for (group, by_period) in item.by_period.iter_mut().enumerate() {
+        by_period.clear(isa);
+        let count = GROUP.min(item.log_weights.len() - first);
+        let elasticity = &mut item.elasticity.particle[first..first + count];
+        let effect = &mut item.effect.particle[first..first + count];
+        let table = &category.tables[group];
+        let chunk = &item.chunk;
+        let log_weights = &mut item.log_weights[first..first + count];
+        macro_rules! pass {
+            ($k:literal) => {{
+                let terms =
+                    likelihood.chunk::<I, $k>(isa, chunk, table, elasticity, effect, by_period, scratch);
+                for k in 0..$k {
+                    log_weights[k] += terms[k];
+                }
+            }};
+        }
+        match count {
+            1 => pass!(1),
+            2 => pass!(2),
+            3 => pass!(3),
+            _ => pass!(4),
+        }
+        first += count;
+    }
+}
+
+/// See the module. Without `learn` the step is left out.
+pub(crate) struct CategoryBack<'a, I: Simd> {
+    pub(crate) state: &'a State<I>,
+    pub(crate) frame: &'a Frame,
+    pub(crate) item: &'a mut CategoryState<I>,
+    pub(crate) learn: bool,
+}
+
+impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let CategoryBack {
+            state,
+            frame,
+            item,
+            learn,
+        } = self;
+        let mut k = 0;
+        for (group, count) in groups(frame.weights.len()).enumerate() {
+            for particle in 0..count {
+                item.totals.fill(0.0);
+                for index in item.chunks.clone() {
+                    state.chunks.read(index).by_period[group].add_to(isa, particle, &mut item.totals);
+                }
+                for (t, total) in item.totals.iter().enumerate() {
+                    item.time.particle[k][t] = I::Scalar::from_f64(item.units[t] - total);
+                }
+                k += 1;
+            }
+        }
+        item.sums.fill(ParentSums::default());
+        let sums = state.learns_centredness().then_some(&mut item.sums[..]);
+        let transform = &frame.transforms[Site::TimeCatEffects.index()];
+        item.time.back(isa, transform, &frame.constant_means.time, sums);
+        if learn {
+            item.time.step(isa, &step_of(state, frame));
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct CategoryPlace<'a, I: Simd> {
+    pub(crate) state: &'a State<I>,
+    pub(crate) frame: &'a Frame,
+    pub(crate) item: &'a mut CategoryState<I>,
+}
+
+impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let CategoryPlace { state, frame, item } = self;
+        let transform = &frame.transforms[Site::TimeCatEffects.index()];
+        item.log_weights.fill(0.0);
+        item.time.draw(isa, &state.noise, frame.iteration);
+        item.time
+            .place(isa, transform, &frame.constant_means.time, &mut item.log_weights);
+        for k in 0..item.log_weights.len() {
+            let values = &item.time.particle[k][..item.units.len()];
+            let linear: f64 = values.iter().zip(&item.units).map(|(v, y)| v.to_f64() * y).sum();
+            item.log_weights[k] += linear;
+            item.tables[k / GROUP].set(isa, k % GROUP, values);
+        }
+    }
+}
+
+/// What the top does in one go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TopTask {
+    /// Turn derivatives back, for a gradient.
+    Back,
+    /// Turn derivatives back, step, draw and place: between two iterations.
+    Advance,
+    /// Draw and place: before the first iteration.
+    Place,
+}
+
+/// See the module. `frame.iteration` is the iteration to be placed.
+pub(crate) struct Top<'a, I: Simd> {
+    pub(crate) state: &'a State<I>,
+    pub(crate) frame: &'a mut Frame,
+    pub(crate) top: &'a mut TopState<I::Scalar>,
+    pub(crate) task: TopTask,
+}
+
+impl<I: Simd> Kernel<I> for Top<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let Top {
+            state,
+            frame,
+            top,
+            task,
+        } = self;
+        if task != TopTask::Place {
+            back(isa, state, frame, top);
+        }
+        if task == TopTask::Advance {
+            let step = step_of(state, frame);
+            top.category.step(isa, &step);
+            top.global.step(isa, &step);
+            if state.learns_centredness() {
+                for s in 0..5 {
+                    top.unconstrained_centredness[s] = state.settings.optimizer.step(
+                        &frame.scalars,
+                        top.unconstrained_centredness[s],
+                        top.by_centredness[s],
+                        &mut top.centredness_moments[s],
+                    );
+                }
+                let centredness = Centredness(top.unconstrained_centredness.map(sigmoid));
+                frame.transforms = centredness.transforms(&state.priors);
+            }
+        }
+        if task != TopTask::Back {
+            place(isa, state, frame, top);
+        }
+    }
+}
+
+#[inline(always)]
+fn place<I: Simd>(isa: I, state: &State<I>, frame: &mut Frame, top: &mut TopState<I::Scalar>) {
+    top.log_weights.fill(0.0);
+    top.global.draw(isa, &state.noise, frame.iteration);
+    top.category.draw(isa, &state.noise, frame.iteration);
+    let means = &frame.constant_means.global;
+    top.global.place(
+        isa,
+        &frame.transforms[Site::GlobalA.index()],
+        means,
+        &mut top.log_weights,
+    );
+    let global_values = global_values(top);
+    let transform = &frame.transforms[Site::CategoryA.index()];
+    top.category
+        .place(isa, transform, &global_values, &mut top.log_weights);
+    for (c, values) in frame.category_value.iter_mut().enumerate() {
+        for (k, value) in values.iter_mut().enumerate() {
+            *value = top.category.particle[k][c].to_f64();
+        }
+    }
+    top.global_value = global_values;
+}
+
+fn global_values<S: Scalar>(top: &TopState<S>) -> Vec<f64> {
+    top.global
+        .particle
+        .iter()
+        .map(|values| values[0].to_f64())
+        .collect()
+}
+
+#[inline(always)]
+fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::Scalar>) {
+    let particles = frame.weights.len();
+    let mut by_centredness = [[0.0; 5]; 1].repeat(particles);
+    for k in 0..particles {
+        top.category.particle[k].fill(I::Scalar::default());
+    }
+    // Chunks are added in their order, whatever thread made them.
+    let mut by_category = vec![0.0; particles];
+    for index in 0..state.categories.len() {
+        let category = state.categories.read(index);
+        by_category.fill(0.0);
+        for chunk in category.chunks.clone() {
+            let chunk = state.chunks.read(chunk);
+            for k in 0..particles {
+                by_category[k] += chunk.elasticity_sums[k].by_mean;
+                by_centredness[k][Site::ProductA.index()] += chunk.elasticity_sums[k].by_centredness;
+                by_centredness[k][Site::ProductEffect.index()] += chunk.effect_sums[k].by_centredness;
+            }
+        }
+        for k in 0..particles {
+            by_centredness[k][Site::TimeCatEffects.index()] += category.sums[k].by_centredness;
+            top.category.particle[k][index] = I::Scalar::from_f64(by_category[k]);
+        }
+    }
+    let mut sums = vec![ParentSums::default(); particles];
+    let global_value = std::mem::take(&mut top.global_value);
+    let transform = &frame.transforms[Site::CategoryA.index()];
+    top.category.back(isa, transform, &global_value, Some(&mut sums));
+    top.global_value = global_value;
+    for k in 0..particles {
+        by_centredness[k][Site::CategoryA.index()] = sums[k].by_centredness;
+        top.global.particle[k][0] = I::Scalar::from_f64(sums[k].by_mean);
+    }
+    sums.fill(ParentSums::default());
+    let transform = &frame.transforms[Site::GlobalA.index()];
+    top.global
+        .back(isa, transform, &frame.constant_means.global, Some(&mut sums));
+    top.by_centredness = [0.0; 5];
+    for k in 0..particles {
+        by_centredness[k][Site::GlobalA.index()] = sums[k].by_centredness;
+        for s in 0..5 {
+            let slope = State::<I>::centredness_slope(top.unconstrained_centredness[s]);
+            top.by_centredness[s] -= frame.weights[k] * by_centredness[k][s] * slope;
+        }
+    }
+}

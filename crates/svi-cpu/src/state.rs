@@ -1,0 +1,237 @@
+//! Everything that an SVI run carries from iteration to iteration, cut so that threads share it without waiting.
+
+use crate::block::{Block, ParentSums};
+use crate::noise_source::NoiseSource;
+use infermark_backend::SviSettings;
+use infermark_cpu_kernels::chunk::{Chunk, chunks};
+use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
+use infermark_cpu_kernels::simd::Simd;
+use infermark_cpu_kernels::team::Shared;
+use infermark_model::guide::{Guide, sigmoid};
+use infermark_model::optimizer::{Moments, StepScalars};
+use infermark_model::panel::Panel;
+use infermark_model::parameterization::{LocScale, Parameterization};
+use infermark_model::priors::Priors;
+use infermark_model::site::{Layout, Site};
+use std::sync::{Arc, RwLock};
+
+/// Particles of a group: the passes over the rows serve [`GROUP`] at once.
+pub(crate) fn groups(particles: usize) -> impl Iterator<Item = usize> {
+    (0..particles)
+        .step_by(GROUP)
+        .map(move |first| GROUP.min(particles - first))
+}
+
+/// A chunk of products with its part of the guide.
+pub(crate) struct ChunkState<I: Simd> {
+    pub(crate) chunk: Chunk,
+    pub(crate) elasticity: Block<I::Scalar>,
+    pub(crate) effect: Block<I::Scalar>,
+    /// One entry a group of particles.
+    pub(crate) by_period: Vec<PeriodSums<I>>,
+    /// Log-weights' part, one a particle.
+    pub(crate) log_weights: Vec<f64>,
+    pub(crate) elasticity_sums: Vec<ParentSums>,
+    pub(crate) effect_sums: Vec<ParentSums>,
+}
+
+/// A category's period effects.
+pub(crate) struct CategoryState<I: Simd> {
+    /// Its chunks, consecutive.
+    pub(crate) chunks: std::ops::Range<usize>,
+    pub(crate) time: Block<I::Scalar>,
+    /// One entry a group of particles.
+    pub(crate) tables: Vec<PeriodTable<I>>,
+    /// Sums of counts by period.
+    pub(crate) units: Vec<f64>,
+    pub(crate) log_weights: Vec<f64>,
+    pub(crate) sums: Vec<ParentSums>,
+    /// Scratch, length T.
+    pub(crate) totals: Vec<f64>,
+}
+
+/// The top of the hierarchy: `category_a`, `global_a` and the centredness; advanced by one thread.
+pub(crate) struct TopState<S> {
+    pub(crate) global: Block<S>,
+    pub(crate) category: Block<S>,
+    /// Values of `global_a`, one a particle.
+    pub(crate) global_value: Vec<f64>,
+    pub(crate) unconstrained_centredness: [f64; 5],
+    pub(crate) centredness_moments: [Moments; 5],
+    /// Gradient of the loss by the unconstrained centredness.
+    pub(crate) by_centredness: [f64; 5],
+    pub(crate) log_weights: Vec<f64>,
+}
+
+/// What all threads read during a phase, and one thread writes between phases.
+pub(crate) struct Frame {
+    /// The iteration whose noise is drawn next or being used, from 0.
+    pub(crate) iteration: u32,
+    pub(crate) transforms: [LocScale; 5],
+    /// `[category][particle]`.
+    pub(crate) category_value: Vec<Vec<f64>>,
+    /// Weights of the iteration just evaluated.
+    pub(crate) weights: Vec<f64>,
+    pub(crate) scalars: StepScalars,
+    /// Whether the products' step of the last iteration is still to be made.
+    pub(crate) step_pending: bool,
+    pub(crate) constant_means: ConstantMeans,
+}
+
+/// Prior means that do not vary, one entry a particle.
+pub(crate) struct ConstantMeans {
+    pub(crate) global: Vec<f64>,
+    pub(crate) effect: Vec<f64>,
+    pub(crate) time: Vec<f64>,
+}
+
+/// The whole state.
+pub(crate) struct State<I: Simd> {
+    pub(crate) isa: I,
+    pub(crate) panel: Arc<Panel>,
+    pub(crate) priors: Priors,
+    pub(crate) parameterization: Parameterization,
+    pub(crate) settings: SviSettings,
+    pub(crate) noise: NoiseSource,
+    pub(crate) chunks: Shared<ChunkState<I>>,
+    pub(crate) categories: Shared<CategoryState<I>>,
+    pub(crate) top: RwLock<TopState<I::Scalar>>,
+    pub(crate) frame: RwLock<Frame>,
+}
+
+impl<I: Simd> State<I> {
+    /// A state with the parameters of `guide`, before its first iteration.
+    pub(crate) fn new(
+        isa: I,
+        panel: Arc<Panel>,
+        priors: Priors,
+        parameterization: Parameterization,
+        settings: SviSettings,
+        guide: &Guide,
+        noise: NoiseSource,
+    ) -> Self {
+        let layout = panel.layout();
+        let particles = settings.particles;
+        let zeros = || vec![0.0; particles];
+        let sums = || vec![ParentSums::default(); particles];
+        let cut = chunks(&panel);
+        let categories = (0..layout.categories)
+            .map(|category| {
+                let first = cut.partition_point(|c| c.category < category);
+                let end = cut.partition_point(|c| c.category <= category);
+                let start = layout.time_index(category, 0) as u32;
+                let units = &panel.sums().category_period[category * layout.periods..][..layout.periods];
+                CategoryState {
+                    chunks: first..end,
+                    time: Block::new((start..start + layout.periods as u32).collect(), guide, particles),
+                    tables: groups(particles)
+                        .map(|k| PeriodTable::new(isa, layout.periods, k))
+                        .collect(),
+                    units: units.iter().map(|y| *y as f64).collect(),
+                    log_weights: zeros(),
+                    sums: sums(),
+                    totals: vec![0.0; layout.periods],
+                }
+            })
+            .collect();
+        let chunks = cut
+            .into_iter()
+            .map(|chunk| {
+                let latents = |site| {
+                    let start = layout.start(site) as u32;
+                    chunk.products.iter().map(|p| start + p).collect()
+                };
+                ChunkState {
+                    elasticity: Block::new(latents(Site::ProductA), guide, particles),
+                    effect: Block::new(latents(Site::ProductEffect), guide, particles),
+                    by_period: groups(particles)
+                        .map(|k| PeriodSums::new(isa, layout.periods, k))
+                        .collect(),
+                    log_weights: zeros(),
+                    elasticity_sums: sums(),
+                    effect_sums: sums(),
+                    chunk,
+                }
+            })
+            .collect();
+        let categories_range = layout.range(Site::CategoryA);
+        let top = TopState {
+            global: Block::new(vec![0], guide, particles),
+            category: Block::new(categories_range.map(|j| j as u32).collect(), guide, particles),
+            global_value: zeros(),
+            unconstrained_centredness: guide.unconstrained_centredness.unwrap_or_default(),
+            centredness_moments: Default::default(),
+            by_centredness: [0.0; 5],
+            log_weights: zeros(),
+        };
+        let frame = Frame {
+            iteration: 0,
+            transforms: guide.centredness(parameterization).transforms(&priors),
+            category_value: vec![zeros(); layout.categories],
+            weights: zeros(),
+            scalars: settings.optimizer.scalars(0),
+            step_pending: false,
+            constant_means: ConstantMeans {
+                global: vec![priors.global_a_mean; particles],
+                effect: vec![priors.product_effect_mean; particles],
+                time: vec![priors.time_cat_effects_mean; particles],
+            },
+        };
+        State {
+            isa,
+            panel,
+            priors,
+            parameterization,
+            settings,
+            noise,
+            chunks: Shared::new(chunks),
+            categories: Shared::new(categories),
+            top: RwLock::new(top),
+            frame: RwLock::new(frame),
+        }
+    }
+
+    /// The panel's sizes.
+    pub(crate) fn layout(&self) -> Layout {
+        self.panel.layout()
+    }
+
+    /// Whether the centredness is optimized.
+    pub(crate) fn learns_centredness(&self) -> bool {
+        self.parameterization == Parameterization::Learned
+    }
+
+    /// Centredness of a site from its unconstrained value, and the derivative of the one by the other.
+    pub(crate) fn centredness_slope(u: f64) -> f64 {
+        let c = sigmoid(u);
+        c * (1.0 - c)
+    }
+
+    /// An all-zero guide of this state's shape.
+    pub(crate) fn empty_guide(&self) -> Guide {
+        let latents = self.layout().latents();
+        Guide {
+            loc: vec![0.0; latents],
+            unconstrained_scale: vec![0.0; latents],
+            unconstrained_centredness: self.learns_centredness().then_some([0.0; 5]),
+        }
+    }
+
+    /// The guide's parameters now.
+    pub(crate) fn guide(&self) -> Guide {
+        let mut guide = self.empty_guide();
+        self.chunks.for_each(|_, chunk| {
+            chunk.elasticity.write_to(&mut guide);
+            chunk.effect.write_to(&mut guide);
+        });
+        self.categories
+            .for_each(|_, category| category.time.write_to(&mut guide));
+        let top = self.top.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        top.category.write_to(&mut guide);
+        top.global.write_to(&mut guide);
+        if let Some(u) = &mut guide.unconstrained_centredness {
+            *u = top.unconstrained_centredness;
+        }
+        guide
+    }
+}

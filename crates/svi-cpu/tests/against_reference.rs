@@ -1,0 +1,162 @@
+//! The production iteration against the model crate's plain one, on awkward panels and settings.
+
+mod support;
+
+use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
+use infermark_cpu_kernels::InstructionSet;
+use infermark_model::guide::Guide;
+use infermark_model::noise::Stream;
+use infermark_model::objective::Objective;
+use infermark_model::svi::{GuideMoments, draw_noise, loss_and_gradient};
+use infermark_model::{Parameterization, Priors};
+use infermark_svi_cpu::{NoiseSource, SviCpu};
+use support::{norm, random_panel};
+
+const PARAMETERIZATIONS: [Parameterization; 3] =
+    [Parameterization::Centered, Parameterization::Learned, Parameterization::Noncentered];
+
+/// N, C, T, share of missing rows, largest count.
+const PANELS: [(usize, usize, usize, f64, u32); 7] = [
+    (1, 1, 1, 0.0, 9),
+    (3, 1, 17, 0.0, 0),
+    (9, 9, 5, 0.4, 100),
+    (40, 4, 13, 0.2, 5),
+    (150, 2, 156, 0.0, 1_000),
+    (70, 3, 90, 0.9, 50),
+    (33, 2, 300, 0.1, 2_000_000_000),
+];
+
+fn flat(guide: &Guide) -> Vec<f64> {
+    let mut all = guide.loc.clone();
+    all.extend(&guide.unconstrained_scale);
+    all.extend(guide.unconstrained_centredness.iter().flatten());
+    all
+}
+
+#[test]
+fn loss_log_weights_and_gradient() {
+    for (seed, (n, c, t, gaps, largest)) in PANELS.into_iter().enumerate() {
+        let panel = random_panel(seed as u64, n, c, t, gaps, largest);
+        for parameterization in PARAMETERIZATIONS {
+            for (particles, objective) in [
+                (1, Objective::default()),
+                (3, Objective::Elbo),
+                (4, Objective::Renyi { alpha: 0.5 }),
+                (8, Objective::default()),
+                (5, Objective::Renyi { alpha: 2.0 }),
+            ] {
+                let mut guide = Guide::start(&panel.layout(), parameterization, 5);
+                for (i, u) in guide.unconstrained_scale.iter_mut().enumerate() {
+                    *u += (i as f64 * 0.61).sin();
+                }
+                if let Some(u) = &mut guide.unconstrained_centredness {
+                    *u = [0.4, -0.3, 1.0, 0.0, -1.2];
+                }
+                let stream = Stream { seed: 99, iteration: 3 };
+                let noise = draw_noise(&panel.layout(), particles, stream);
+                let expected =
+                    loss_and_gradient(&panel, &Priors::default(), parameterization, objective, &guide, &noise);
+                for set in InstructionSet::available() {
+                    for precision in [Precision::F64, Precision::F32] {
+                        let settings = SviSettings { particles, objective, precision, ..Default::default() };
+                        let request = Request {
+                            parameterization,
+                            threads: Some(3),
+                            ..Request::new(Method::Svi(settings))
+                        };
+                        let backend = SviCpu::with_instruction_set(set);
+                        let found = match precision {
+                            Precision::F64 => {
+                                let noise = NoiseSource::Recorded(vec![noise.clone(); 4]);
+                                backend.loss_and_gradient_under(&panel, &request, &guide, noise, 3).unwrap()
+                            }
+                            Precision::F32 => {
+                                backend.loss_and_gradient(&panel, &request, &guide, stream).unwrap().unwrap()
+                            }
+                        };
+                        let case =
+                            format!("{set} {precision:?} {parameterization:?} K={particles} {objective:?} {n}x{t}");
+                        // f64: sums in another order. f32: a latent is rounded at 1e-7 and the vector noise is good
+                        // to 1e-5, which a rate of size lambda turns into 1e-5 lambda; the largest rates dominate
+                        // both the log-weight and the gradient's norm.
+                        let (log_weight_error, gradient_error) = match precision {
+                            Precision::F64 => (1e-11, 1e-9),
+                            Precision::F32 => (1e-5, 1e-3),
+                        };
+                        for (l, e) in found.log_weights.iter().zip(&expected.log_weights) {
+                            assert!((l - e).abs() <= log_weight_error * e.abs(), "{case}: {l} {e}");
+                        }
+                        // Where rounding changes the weights themselves the gradients are of different particles.
+                        let weights = found.weighted.weights.iter().zip(&expected.weighted.weights);
+                        let same_weights = weights.clone().all(|(a, b)| (a - b).abs() < 1e-4);
+                        assert!(same_weights || precision == Precision::F32, "{case}");
+                        if same_weights {
+                            let expected = flat(&expected.gradient);
+                            let difference: Vec<f64> =
+                                flat(&found.gradient).iter().zip(&expected).map(|(a, b)| a - b).collect();
+                            let off = norm(&difference) / norm(&expected);
+                            assert!(off < gradient_error, "{case}: gradient off by {off}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fifty_iterations_follow_the_reference() {
+    let panel = random_panel(3, 37, 3, 21, 0.3, 40);
+    for parameterization in PARAMETERIZATIONS {
+        let settings = SviSettings { iterations: 50, precision: Precision::F64, ..Default::default() };
+        let request =
+            Request { parameterization, seed: 8, threads: Some(2), ..Request::new(Method::Svi(settings.clone())) };
+        let mut guide = Guide::start(&panel.layout(), parameterization, 8);
+        let mut moments = GuideMoments::new(panel.layout().latents());
+        let noise: Vec<_> = (0..50)
+            .map(|iteration| draw_noise(&panel.layout(), 4, Stream { seed: 8, iteration }))
+            .collect();
+        let source = NoiseSource::Recorded(noise.clone());
+        let mut run = SviCpu::new().start_from(panel.clone(), &request, &guide, source).unwrap();
+        run.advance(50, &Interrupt::new()).unwrap();
+        for (t, noise) in noise.iter().enumerate() {
+            let at = loss_and_gradient(
+                &panel,
+                &Priors::default(),
+                parameterization,
+                settings.objective,
+                &guide,
+                noise,
+            );
+            moments.step(&settings.optimizer, t as u64, &mut guide, &at.gradient);
+        }
+        for (a, b) in flat(&run.guide()).iter().zip(flat(&guide)) {
+            // Rounding at 1e-16 grows through fifty steps; a step is at most the learning rate.
+            assert!((a - b).abs() < 1e-9, "{parameterization:?}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn pieces_threads_and_repeats_do_not_change_a_bit() {
+    let panel = random_panel(4, 300, 4, 30, 0.2, 60);
+    let run = |threads: usize, pieces: &[u64]| {
+        let settings = SviSettings { iterations: 60, particles: 5, ..Default::default() };
+        let request = Request {
+            parameterization: Parameterization::Learned,
+            threads: Some(threads),
+            seed: 2,
+            ..Request::new(Method::Svi(settings))
+        };
+        let mut run = SviCpu::new().start(panel.clone(), &request).unwrap();
+        for piece in pieces {
+            run.advance(*piece, &Interrupt::new()).unwrap();
+        }
+        run.posterior().unwrap()
+    };
+    let once = run(1, &[60]);
+    assert_eq!(once, run(1, &[1, 30, 7, 100]));
+    for threads in [2, 3, 5] {
+        assert_eq!(once, run(threads, &[13, 47]));
+    }
+}

@@ -1,0 +1,79 @@
+//! The small reference panel, random panels, and norms.
+#![allow(dead_code, unreachable_pub)] // Each test binary uses its part.
+
+use infermark_model::Labels;
+use infermark_model::panel::{Panel, PanelPart};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// The rows of `panel.csv`, sorted: a plain file without quotes.
+pub fn small_panel() -> Arc<Panel> {
+    let text = std::fs::read_to_string(data("panel.csv")).unwrap();
+    let mut rows: Vec<(&str, &str, u32, f64, u32)> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            let number = |i: usize| cells[i].parse::<f64>().unwrap();
+            (cells[0], cells[1], number(2) as u32, number(3), number(4) as u32)
+        })
+        .collect();
+    rows.sort_by(|a, b| (a.0, a.2).cmp(&(b.0, b.2)));
+    let mut categories: Vec<&str> = rows.iter().map(|r| r.1).collect();
+    categories.sort_unstable();
+    categories.dedup();
+    let weeks = rows.iter().map(|r| r.2).max().unwrap() as usize;
+    let mut part = PanelPart::new(categories.len(), weeks);
+    let mut products = Vec::new();
+    for rows in rows.chunk_by(|a, b| a.0 == b.0) {
+        products.push(rows[0].0.into());
+        let category = categories.iter().position(|c| *c == rows[0].1).unwrap();
+        let periods: Vec<u32> = rows.iter().map(|r| r.2 - 1).collect();
+        let prices: Vec<f64> = rows.iter().map(|r| r.3).collect();
+        let units: Vec<u32> = rows.iter().map(|r| r.4).collect();
+        part.push_product(category, Some(&periods), &prices, &units).unwrap();
+    }
+    let categories = Labels::Text(categories.into_iter().map(Into::into).collect());
+    let periods = Labels::Integer((1..=weeks as i64).collect());
+    Arc::new(Panel::from_parts(Labels::Text(products), categories, periods, vec![part]).unwrap())
+}
+
+pub fn vectors() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(data("vectors.json")).unwrap()).unwrap()
+}
+
+/// A number, or an array of numbers.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(all) => all.iter().map(|v| v.as_f64().unwrap()).collect(),
+        one => vec![one.as_f64().unwrap()],
+    }
+}
+
+pub fn norm(v: &[f64]) -> f64 {
+    v.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// A random panel: a period missing with probability `gaps`, counts up to `largest`.
+pub fn random_panel(seed: u64, n: usize, c: usize, t: usize, gaps: f64, largest: u32) -> Arc<Panel> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut part = PanelPart::new(c, t);
+    for i in 0..n {
+        let mut periods: Vec<u32> = (0..t as u32).filter(|_| !rng.random_bool(gaps)).collect();
+        if periods.is_empty() {
+            periods.push(rng.random_range(0..t as u32));
+        }
+        let prices: Vec<f64> = periods.iter().map(|_| rng.random_range(0.5..50.0)).collect();
+        let units: Vec<u32> = periods.iter().map(|_| rng.random_range(0..=largest)).collect();
+        let category = if i < c { i } else { rng.random_range(0..c) };
+        part.push_product(category, Some(&periods), &prices, &units).unwrap();
+    }
+    let (p, c, t) = (Labels::numbered("p", n), Labels::numbered("c", c), Labels::numbered("t", t));
+    Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap())
+}
