@@ -165,7 +165,7 @@ pub fn run_benchmark(
         }
         .measure(products, observer, interrupt);
         for record in &mut measured {
-            record.report = record.report.take().map(crate::fit_record::finite_trace);
+            record.report = record.report.take().map(crate::fit_record::finite_report);
             folder.write_case(record)?;
         }
         records.extend(measured);

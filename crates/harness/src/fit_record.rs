@@ -66,7 +66,7 @@ impl FitRecord {
             status,
             reason: reason.unwrap_or_else(|| "none".into()),
             request,
-            report: finite_trace(report),
+            report: finite_report(report),
             panel,
             system,
             files: BTreeMap::new(),
@@ -88,16 +88,33 @@ pub(crate) fn write_json(mut out: impl Write, value: &impl Serialize) -> io::Res
     out.write_all(b"\n")
 }
 
-/// JSON has no infinity: entries of the trace that are not finite are dropped, so that the file reads back.
-pub(crate) fn finite_trace(mut report: Report) -> Report {
-    if let Detail::Svi(svi) = &mut report.detail {
-        svi.trace.retain(|p| {
-            [p.seconds, p.loss, p.effective_particles, p.learning_rate]
-                .iter()
-                .all(|v| v.is_finite())
-        });
-        if !svi.mean_effective_particles.is_finite() {
-            svi.mean_effective_particles = 0.0;
+/// JSON has no infinity and no NaN: entries of the trace that are not finite are dropped, diagnostics that are not are left
+/// open, and rates and step sizes that are not are 0, so that the file reads back.
+pub(crate) fn finite_report(mut report: Report) -> Report {
+    let or_zero = |value: &mut f64| {
+        if !value.is_finite() {
+            *value = 0.0;
+        }
+    };
+    match &mut report.detail {
+        Detail::Svi(svi) => {
+            svi.trace.retain(|p| {
+                [p.seconds, p.loss, p.effective_particles, p.learning_rate]
+                    .iter()
+                    .all(|v| v.is_finite())
+            });
+            or_zero(&mut svi.mean_effective_particles);
+            or_zero(&mut svi.iterations_per_second);
+            svi.centredness.iter_mut().for_each(or_zero);
+        }
+        Detail::Nuts(nuts) => {
+            for diagnostic in [&mut nuts.max_rhat, &mut nuts.min_ess_bulk, &mut nuts.min_ess_tail] {
+                *diagnostic = diagnostic.filter(|d| d.is_finite());
+            }
+            or_zero(&mut nuts.gradients_per_second);
+            for chain in &mut nuts.chains {
+                or_zero(&mut chain.step_size);
+            }
         }
     }
     report

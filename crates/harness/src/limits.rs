@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn the_sum_reads_every_word() {
         let part: Vec<u64> = (0..1000).map(|w| w * w).collect();
-        assert_eq!(sum(&part), (0..1000u64).map(|w| w * w).sum());
+        assert_eq!(sum(&part), (0..1000u64).map(|w| w * w).sum::<u64>());
         let mut changed = part.clone();
         changed[999] += 1;
         assert_eq!(sum(&changed), sum(&part) + 1);

@@ -4,7 +4,7 @@
 
 use crate::atomic_file::{FileError, write_atomically};
 use crate::case_record::CaseRecord;
-use crate::fit_record::{SCHEMA_VERSION, finite_trace, write_json};
+use crate::fit_record::{SCHEMA_VERSION, finite_report, write_json};
 use crate::system::host_for_folder;
 use infermark_model::labels::civil_from_days;
 use std::io;
@@ -108,7 +108,7 @@ impl ResultsFolder {
     pub fn write_case(&self, record: &CaseRecord) -> Result<PathBuf, FileError> {
         let path = self.path.join(RUNS).join(format!("{}.json", record.file_stem()));
         let mut record = record.clone();
-        record.report = record.report.map(finite_trace);
+        record.report = record.report.map(finite_report);
         write_atomically(&path, |f| write_json(f, &record))?;
         Ok(path)
     }

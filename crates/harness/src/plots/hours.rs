@@ -1,7 +1,7 @@
 //! The published figure's form: time for 1M iterations by size and device, published bars and ours side by side.
 
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend};
-use super::palette::{FAINT, GRID, INK, PUBLISHED, ours, text_on};
+use super::palette::{FAINT, GRID, INK, PAPER, PUBLISHED, ours, text_on};
 use super::pen::{Align, Pen, PlotError, save};
 use super::scale::Scale;
 use super::series::series;
@@ -23,7 +23,7 @@ struct Bar {
     color: RGBColor,
     /// Hours for 1M iterations; `None` where it was not measured.
     hours: Option<f64>,
-    factor: Option<f64>,
+    factor: Option<String>,
 }
 
 struct Group {
@@ -57,7 +57,7 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
                 bars.push(Bar {
                     color,
                     hours: Some(time.seconds() / 3600.0),
-                    factor: time.factor,
+                    factor: time.factor.map(|f| format!("{f:.1}x")),
                 });
             }
             for (index, series) in ours_series.iter().enumerate() {
@@ -70,7 +70,7 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
                     factor: seconds
                         .zip(set)
                         .filter(|_| comparable)
-                        .map(|(s, set)| set.times[0].seconds() / s),
+                        .map(|(s, set)| format!("{}x", three_digits(set.times[0].seconds() / s))),
                 });
             }
             Group { products, rows, bars }
@@ -156,6 +156,7 @@ fn paint_bar(pen: &mut dyn Pen, frame: &Frame, scale: &Scale, bar: &Bar, x: f64,
         let half = 0.5 * super::pen::text_width(&label, SMALL);
         let up = y - half - 6.0;
         if up - half > frame.top - 6.0 {
+            pen.bar(centre - 8.0, up - half, centre + 8.0, up + half, PAPER);
             pen.text_upwards(centre, up, &label, SMALL, INK);
         } else {
             pen.text_upwards(centre, y + half + 6.0, &label, SMALL, text_on(bar.color));
@@ -163,14 +164,13 @@ fn paint_bar(pen: &mut dyn Pen, frame: &Frame, scale: &Scale, bar: &Bar, x: f64,
     } else {
         pen.text(centre, y - 10.0, &label, SMALL, INK, Align::Centre);
     }
-    if let Some(factor) = bar.factor {
-        let text = format!("{}x", three_digits(factor));
+    if let Some(text) = &bar.factor {
         let color = text_on(bar.color);
         if slim {
-            let half = 0.5 * super::pen::text_width(&text, SMALL);
-            pen.text_upwards(centre, frame.bottom - half - 6.0, &text, SMALL, color);
+            let half = 0.5 * super::pen::text_width(text, SMALL);
+            pen.text_upwards(centre, frame.bottom - half - 6.0, text, SMALL, color);
         } else {
-            pen.text(centre, frame.bottom - 12.0, &text, SMALL, color, Align::Centre);
+            pen.text(centre, frame.bottom - 12.0, text, SMALL, color, Align::Centre);
         }
     }
 }

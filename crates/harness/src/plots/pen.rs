@@ -24,6 +24,9 @@ static FONT: LazyLock<bool> = LazyLock::new(|| {
 /// Pixels of the PNG for one unit of the page.
 const PNG_SCALE: f64 = 2.0;
 
+/// Plotters sets texts in a PNG a little above their point, by this part of their size.
+const PNG_TEXT_DROP: f64 = 0.13;
+
 /// A picture that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
@@ -82,6 +85,8 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
 struct PagePen<'a, DB: DrawingBackend> {
     area: &'a DrawingArea<DB, Shift>,
     scale: f64,
+    /// How much lower a horizontal text must be drawn to be centred, in parts of its size.
+    text_drop: f64,
     failure: Option<String>,
 }
 
@@ -100,8 +105,11 @@ impl<DB: DrawingBackend> PagePen<'_, DB> {
 
     fn write(&mut self, at: (f64, f64), text: &str, size: f64, color: RGBColor, h: HPos, upwards: bool) {
         let mut font = (FAMILY, size * self.scale).into_font();
+        let mut at = at;
         if upwards {
             font = font.transform(FontTransform::Rotate270);
+        } else {
+            at.1 += self.text_drop * size;
         }
         let style = TextStyle::from(font).color(&color).pos(Pos::new(h, VPos::Center));
         let result = self.area.draw_text(text, &style, self.at(at.0, at.1));
@@ -148,12 +156,14 @@ impl<DB: DrawingBackend> Pen for PagePen<'_, DB> {
 fn paint<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     scale: f64,
+    text_drop: f64,
     draw: &dyn Fn(&mut dyn Pen),
 ) -> Result<(), String> {
     area.fill(&PAPER).map_err(|e| e.to_string())?;
     let mut pen = PagePen {
         area,
         scale,
+        text_drop,
         failure: None,
     };
     draw(&mut pen);
@@ -186,7 +196,7 @@ pub(super) fn save(
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (size.0 as u32, size.1 as u32)).into_drawing_area();
-        paint(&area, 1.0, draw).map_err(|reason| fail(&svg, reason))?;
+        paint(&area, 1.0, 0.0, draw).map_err(|reason| fail(&svg, reason))?;
     }
     write_atomically(&svg, |f| f.write_all(text.as_bytes()))?;
 
@@ -198,7 +208,7 @@ pub(super) fn save(
         .map_err(|e| FileError::new("write", &png, e))?;
     {
         let area = BitMapBackend::new(scratch.path(), (width, height)).into_drawing_area();
-        paint(&area, PNG_SCALE, draw).map_err(|reason| fail(&png, reason))?;
+        paint(&area, PNG_SCALE, PNG_TEXT_DROP, draw).map_err(|reason| fail(&png, reason))?;
     }
     let bytes = std::fs::read(scratch.path()).map_err(|e| FileError::new("write", &png, e))?;
     write_atomically(&png, |f| f.write_all(&bytes))?;

@@ -1,8 +1,8 @@
 //! Speedups, each with both of its sides written beside it.
 
-use super::frame::{Frame, Mark, SMALL, caption, caption_height, fit, heading, legend};
-use super::palette::{BLUE, FAINT, INK, PUBLISHED, VERMILLION};
-use super::pen::{Align, Pen, PlotError, save};
+use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend, wrap};
+use super::palette::{BLUE, FAINT, INK, PAPER, PUBLISHED, VERMILLION};
+use super::pen::{Align, Pen, PlotError, save, text_width};
 use super::scale::Scale;
 use crate::case_record::CaseRecord;
 use crate::number_format::{count, three_digits};
@@ -12,18 +12,28 @@ use plotters::style::RGBColor;
 use std::path::{Path, PathBuf};
 
 const WIDTH: f64 = 1280.0;
-const ROW: f64 = 46.0;
-const SIDES: f64 = 520.0;
+const LINE: f64 = 17.0;
+const SIDES: f64 = 560.0;
 
 const CAPTION: &str = "A factor is the time of the other side over the time of this one for the same number of iterations (or the same draws) \
     on panels of the same size. Factors against published figures compare different machines, and both sides are estimates.";
 
 struct Row {
-    this: String,
-    against: String,
+    this: Vec<String>,
+    against: Vec<String>,
     factor: f64,
     note: &'static str,
     color: RGBColor,
+}
+
+impl Row {
+    fn height(&self) -> f64 {
+        (self.this.len() + self.against.len()) as f64 * LINE + 14.0
+    }
+}
+
+fn side(text: &str) -> Vec<String> {
+    wrap(text, SMALL, SIDES - 30.0)
 }
 
 /// Draws the figure; nothing when there is no speedup to show.
@@ -43,12 +53,12 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
         for time in set.times {
             if let Some(factor) = time.factor {
                 rows.push(Row {
-                    this: format!(
+                    this: side(&format!(
                         "published {}, {} products",
                         time.system.name(),
                         count(set.products as u64)
-                    ),
-                    against: "against the published CPU, \"192 cores\"".into(),
+                    )),
+                    against: side("against the published CPU, \"192 cores\""),
                     factor,
                     note: "published estimate",
                     color: PUBLISHED[0],
@@ -56,14 +66,14 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
             }
         }
     }
-    let height = 250.0 + ROW * rows.len() as f64;
+    let height = 250.0 + rows.iter().map(Row::height).sum::<f64>();
     save(stem, (WIDTH, height), &|pen| paint(pen, &rows, height))
 }
 
 fn measured_row(s: &Speedup) -> Row {
     Row {
-        this: format!("{} products, {}", count(s.products as u64), s.this),
-        against: format!("against {}", s.against),
+        this: side(&format!("{} products, {}", count(s.products as u64), s.this)),
+        against: side(&format!("against {}", s.against)),
         factor: s.factor,
         note: if s.estimated { "estimated" } else { "measured" },
         color: if s.against_published { BLUE } else { VERMILLION },
@@ -107,36 +117,31 @@ fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
     let scale = Scale::log(rows.iter().map(|r| r.factor).chain([1.0]), 0.15, 0.1);
     frame.horizontal_axis(pen, &scale, "times as fast");
     let one = frame.x(&scale, 1.0);
-    let step = (frame.bottom - frame.top) / rows.len() as f64;
-    for (index, row) in rows.iter().enumerate() {
-        let y = frame.top + (index as f64 + 0.5) * step;
+    let all: f64 = rows.iter().map(Row::height).sum();
+    let mut top = frame.top;
+    for row in rows {
+        let step = row.height() * (frame.bottom - frame.top) / all;
+        let y = top + 0.5 * step;
+        top += step;
         let end = frame.x(&scale, row.factor);
-        pen.bar(
-            one.min(end),
-            y - 0.28 * step,
-            one.max(end),
-            y + 0.28 * step,
-            row.color,
-        );
+        pen.bar(one.min(end), y - 13.0, one.max(end), y + 13.0, row.color);
         let label = format!("{}x, {}", three_digits(row.factor), row.note);
-        pen.text(one.max(end) + 8.0, y, &label, SMALL, INK, Align::Left);
-        let width = SIDES - 10.0;
-        pen.text(
-            SIDES,
+        let x = one.max(end) + 8.0;
+        pen.bar(
+            x - 2.0,
             y - 9.0,
-            &fit(&row.this, SMALL, width),
-            SMALL,
-            INK,
-            Align::Right,
-        );
-        pen.text(
-            SIDES,
+            x + text_width(&label, SMALL) + 2.0,
             y + 9.0,
-            &fit(&row.against, SMALL, width),
-            SMALL,
-            FAINT,
-            Align::Right,
+            PAPER,
         );
+        pen.text(x, y, &label, SMALL, INK, Align::Left);
+        let mut line = y - 0.5 * LINE * (row.this.len() + row.against.len() - 1) as f64;
+        for (texts, color) in [(&row.this, INK), (&row.against, FAINT)] {
+            for text in texts {
+                pen.text(SIDES, line, text, SMALL, color, Align::Right);
+                line += LINE;
+            }
+        }
     }
     pen.line(&[(one, frame.top), (one, frame.bottom)], INK, 1.5);
     caption(pen, WIDTH, height, CAPTION);

@@ -1,0 +1,252 @@
+//! A whole benchmark on small panels, with backends that are right, wrong, and broken.
+
+use crate::fake::{Fake, Fault, panel};
+use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Precision, Request, SviSettings};
+use infermark_harness::benchmark::{BenchPanel, Case, Plan, run_benchmark};
+use infermark_harness::case_record::{CaseKind, Status};
+use infermark_harness::observer::{Observer, Silent};
+use infermark_harness::report::redraw;
+use infermark_harness::results_folder::ResultsFolder;
+use infermark_model::Panel;
+use std::sync::Arc;
+
+fn svi(backend: Arc<dyn Backend>) -> Case {
+    Case {
+        backend,
+        request: Request::new(Method::Svi(SviSettings {
+            precision: Precision::F64,
+            ..SviSettings::default()
+        })),
+        most_products: usize::MAX,
+    }
+}
+
+fn nuts() -> Case {
+    Case {
+        backend: Fake::new("nuts-fake", Fault::None),
+        request: Request::new(Method::Nuts(NutsSettings {
+            chains: 2,
+            warmup: 5,
+            draws: 10,
+            ..NutsSettings::default()
+        })),
+        most_products: 20,
+    }
+}
+
+fn plan(cases: Vec<Case>) -> Plan<'static> {
+    Plan {
+        repeats: 3,
+        warm_up_seconds: 0.01,
+        repeat_seconds: 0.02,
+        quality_seconds: 0.05,
+        published_nuts_seconds: 0.02,
+        memory_array_bytes: Some(16 << 20),
+        ..Plan::new(vec![12, 30], cases)
+    }
+}
+
+fn make(products: usize) -> Result<BenchPanel, String> {
+    Ok(BenchPanel {
+        panel: panel(products),
+        source: format!("test panel, {products} products"),
+        product_a_truth: Some(vec![-1.0; products]),
+    })
+}
+
+#[derive(Default)]
+struct Notes {
+    phases: Vec<String>,
+    last: Option<(u64, u64)>,
+}
+
+impl Observer for Notes {
+    fn phase(&mut self, text: &str) {
+        self.phases.push(text.to_owned());
+    }
+
+    fn advanced(&mut self, done: u64, total: u64) {
+        assert!(done <= total);
+        self.last = Some((done, total));
+    }
+}
+
+#[test]
+fn the_right_are_timed_and_the_wrong_have_no_speed() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let kernel = |panel: &Arc<Panel>, request: &Request| {
+        matches!(request.method, Method::Svi(_)).then_some(1e9 + panel.rows() as f64)
+    };
+    let mut plan = plan(vec![
+        svi(Fake::new("svi-fake", Fault::None)),
+        svi(Fake::new("svi-wrong", Fault::Gradient)),
+        svi(Fake::new("svi-absent", Fault::Start)),
+        svi(Fake::new("svi-breaks", Fault::Run)),
+        nuts(),
+    ]);
+    plan.kernel_limit = Some(&kernel);
+    let mut notes = Notes::default();
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut notes, &Interrupt::new()).unwrap();
+    assert!(outcome.failed() && !outcome.interrupted);
+    assert!(notes.phases.iter().any(|p| p.contains("parity of svi-wrong")));
+    assert!(notes.last.is_some());
+
+    let of = |name: &str, products: usize| {
+        outcome
+            .records
+            .iter()
+            .find(|r| r.backend == name && r.panel.products == products && r.kind == CaseKind::Speed)
+            .unwrap()
+    };
+    for products in [12, 30] {
+        let right = of("svi-fake", products);
+        assert_ne!(right.status, Status::Failed, "{}", right.reason);
+        assert_eq!(right.repeats.len(), 3);
+        let rate = right.iterations_per_second().unwrap();
+        assert!(rate.low <= rate.median && rate.median <= rate.high && rate.low > 0.0);
+        assert!(right.parity.as_ref().unwrap().passed());
+        assert!(right.setup_seconds.is_some() && right.warm_up.unwrap().iterations > 0);
+        assert_eq!(
+            right.kernel_row_particles_per_second,
+            Some(1e9 + panel(products).rows() as f64)
+        );
+        assert!(right.truth_quality.is_some());
+        for (name, words) in [
+            ("svi-wrong", "parity: gradient near the data"),
+            ("svi-absent", "did not start: test processor failed"),
+            ("svi-breaks", "on purpose"),
+        ] {
+            let wrong = of(name, products);
+            assert_eq!(wrong.status, Status::Failed);
+            assert!(wrong.reason.contains(words), "{}", wrong.reason);
+            assert!(wrong.iterations_per_second().is_none() && !wrong.has_speed());
+        }
+    }
+    // The quality phase runs on the smallest size alone.
+    let after = |products| of("svi-fake", products).truth_quality.as_ref().unwrap().after;
+    let timed = |products| {
+        let r = of("svi-fake", products);
+        r.warm_up.unwrap().iterations + r.timed_iterations()
+    };
+    assert!(after(12) > timed(12));
+    assert_eq!(after(30), timed(30));
+
+    let sampler = of("nuts-fake", 12);
+    assert_eq!(sampler.particles(), 1);
+    let chains = sampler.chain_quality.as_ref().unwrap();
+    assert_eq!((chains.chains, chains.divergences), (2, 2));
+    assert_eq!(chains.min_ess_tail, None, "not a number is not measured");
+    assert!(sampler.reason.contains("2 divergences") && sampler.reason.contains("R-hat"));
+    assert!(
+        !outcome
+            .records
+            .iter()
+            .any(|r| r.backend == "nuts-fake" && r.panel.products == 30)
+    );
+    let reference = outcome
+        .records
+        .iter()
+        .find(|r| r.kind == CaseKind::PublishedNuts)
+        .unwrap();
+    let estimate = reference.published_nuts.as_ref().unwrap();
+    assert_eq!(
+        estimate.measured_gradients,
+        estimate.gradients_per_draw.iter().sum::<u64>()
+    );
+    assert_eq!(estimate.gradients_per_draw[..3], [1, 2, 3]);
+
+    // The folder alone gives the same again, and the same once more.
+    let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let (csv, table) = (text("results.csv"), text("table.md"));
+    assert_eq!(outcome.table, table);
+    assert_eq!(csv.lines().count(), 1 + outcome.records.len());
+    std::fs::remove_file(folder.path().join("results.csv")).unwrap();
+    let drawn = redraw(folder.path()).unwrap();
+    assert!(drawn.records == outcome.records, "cases read back as they were");
+    assert_eq!((text("results.csv"), text("table.md")), (csv, table));
+    assert_eq!(drawn.plots, outcome.plots);
+    assert!(drawn.plots.iter().all(|p| p.exists()));
+    // What is not here is not measured, and says so.
+    assert!(drawn.table.contains("nuts-fake (gradients)") && drawn.table.contains("not measured"));
+}
+
+#[test]
+fn an_interrupted_benchmark_keeps_what_it_had() {
+    struct After(Interrupt, u64);
+    impl Observer for After {
+        fn phase(&mut self, _: &str) {}
+
+        fn advanced(&mut self, done: u64, _: u64) {
+            if done >= self.1 {
+                self.0.set();
+            }
+        }
+    }
+    let base = tempfile::tempdir().unwrap();
+    let interrupt = Interrupt::new();
+    let plan = plan(vec![
+        svi(Fake::new("svi-fake", Fault::None)),
+        svi(Fake::new("svi-other", Fault::None)),
+    ]);
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    // After the first case's second repeat, the second case has had one.
+    let outcome = run_benchmark(
+        &plan,
+        &mut make,
+        &folder,
+        &mut After(interrupt.clone(), 3),
+        &interrupt,
+    )
+    .unwrap();
+    assert!(outcome.interrupted);
+    let repeats: Vec<usize> = outcome.records.iter().map(|r| r.repeats.len()).collect();
+    assert_eq!(repeats, [2, 1], "one size, repeats interleaved");
+    assert!(outcome.records[0].reason.contains("2 of 3 repeats"));
+    assert!(outcome.records.iter().all(|r| r.status == Status::Warn));
+    assert!(redraw(folder.path()).unwrap().records == outcome.records);
+}
+
+#[test]
+fn plans_that_make_no_sense_are_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let good = || plan(vec![svi(Fake::new("svi-fake", Fault::None))]);
+    for (bad, word) in [
+        (
+            Plan {
+                products: vec![],
+                ..good()
+            },
+            "size",
+        ),
+        (
+            Plan {
+                products: vec![20, 10],
+                ..good()
+            },
+            "ascending",
+        ),
+        (
+            Plan {
+                cases: vec![],
+                ..good()
+            },
+            "backend",
+        ),
+        (Plan { repeats: 0, ..good() }, "repeats"),
+        (
+            Plan {
+                repeat_seconds: f64::NAN,
+                ..good()
+            },
+            "seconds",
+        ),
+    ] {
+        let error = run_benchmark(&bad, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let mut refuse = |_| Err("no memory".to_owned());
+    let error = run_benchmark(&good(), &mut refuse, &folder, &mut Silent, &Interrupt::new()).unwrap_err();
+    assert!(error.to_string().contains("12 products: no memory"), "{error}");
+}

@@ -1,0 +1,317 @@
+//! Backends made of the plain reference code, some of them with a fault.
+
+use infermark_backend::progress::{Progress, RunState, StepUnit};
+use infermark_backend::report::{ChainReport, Detail, NutsReport, SviReport, TracePoint};
+use infermark_backend::{
+    Backend, BackendError, Device, DeviceId, Interrupt, Method, Posterior, Report, Request, Run, SviSettings,
+};
+use infermark_model::guide::Guide;
+use infermark_model::log_joint::LogJoint;
+use infermark_model::noise::Stream;
+use infermark_model::svi::{GuideMoments, LossAndGradient, draw_noise, loss_and_gradient};
+use infermark_model::{Labels, Panel, PanelPart};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is wrong with a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// The gradient of the log joint is 1% too long.
+    Gradient,
+    /// The log joint is off by 1e-5 of itself.
+    LogJoint,
+    /// One particle's log-weight is off by 1e-4 of itself.
+    LogWeight,
+    /// The loss's gradient by the means is off by 1%.
+    LossGradient,
+    /// The loss's gradient by the scales has the wrong sign in one latent.
+    ScaleGradient,
+    /// An entry of the gradient is not a number.
+    NotANumber,
+    /// It does not start.
+    Start,
+    /// It fails while it runs.
+    Run,
+}
+
+/// A small panel with gaps, `products` products in 3 categories over 20 periods.
+pub(crate) fn panel(products: usize) -> Arc<Panel> {
+    let mut part = PanelPart::new(3, 20);
+    for product in 0..products {
+        let stream = Stream {
+            seed: 9,
+            iteration: product as u32,
+        };
+        let u = |k: u64| f64::from(stream.uniforms(k, 0)[0]);
+        let periods: Vec<u32> = (0..20).filter(|t| u(u64::from(*t)) < 0.8 || *t == 7).collect();
+        let prices: Vec<f64> = periods
+            .iter()
+            .map(|t| 2.0 + 3.0 * u(100 + u64::from(*t)))
+            .collect();
+        let units: Vec<u32> = periods
+            .iter()
+            .map(|t| (60.0 * u(200 + u64::from(*t))) as u32)
+            .collect();
+        part.push_product(product % 3, Some(&periods), &prices, &units)
+            .unwrap();
+    }
+    let panel = Panel::from_parts(
+        Labels::numbered("p", products),
+        Labels::numbered("c", 3),
+        Labels::numbered("t", 20),
+        vec![part],
+    );
+    Arc::new(panel.unwrap())
+}
+
+pub(crate) struct Fake {
+    name: &'static str,
+    fault: Fault,
+}
+
+impl Fake {
+    pub(crate) fn new(name: &'static str, fault: Fault) -> Arc<dyn Backend> {
+        Arc::new(Fake { name, fault })
+    }
+}
+
+impl Backend for Fake {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        vec![Device {
+            id: DeviceId::CPU,
+            name: "test processor".into(),
+            memory_bytes: None,
+            driver: None,
+        }]
+    }
+
+    fn log_joint(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError> {
+        let (mut value, mut gradient) = LogJoint::new(panel, request.priors).natural(point);
+        match self.fault {
+            Fault::Gradient => gradient.iter_mut().for_each(|g| *g *= 1.01),
+            Fault::LogJoint => value *= 1.0 + 1e-5,
+            Fault::NotANumber => gradient[3] = f64::NAN,
+            _ => {}
+        }
+        Ok((value, gradient))
+    }
+
+    fn loss_and_gradient(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        guide: &Guide,
+        stream: Stream,
+    ) -> Result<Option<LossAndGradient>, BackendError> {
+        let Method::Svi(svi) = &request.method else {
+            return Ok(None);
+        };
+        let noise = draw_noise(&panel.layout(), svi.particles, stream);
+        let mut got = loss_and_gradient(
+            panel,
+            &request.priors,
+            request.parameterization,
+            svi.objective,
+            guide,
+            &noise,
+        );
+        match self.fault {
+            Fault::LogWeight => {
+                got.log_weights[0] *= 1.0 + 1e-4;
+                got.weighted = svi.objective.weigh(&got.log_weights);
+            }
+            Fault::LossGradient => got.gradient.loc.iter_mut().for_each(|g| *g *= 0.99),
+            Fault::ScaleGradient => {
+                let scales = &mut got.gradient.unconstrained_scale;
+                let largest = (0..scales.len()).max_by(|a, b| scales[*a].abs().total_cmp(&scales[*b].abs()));
+                scales[largest.unwrap()] *= -1.0;
+            }
+            _ => {}
+        }
+        Ok(Some(got))
+    }
+
+    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        request.validate()?;
+        if self.fault == Fault::Start {
+            return Err(BackendError::Device {
+                device: "test processor".into(),
+                reason: "it is only made of tests".into(),
+            });
+        }
+        let layout = panel.layout();
+        Ok(Box::new(FakeRun {
+            name: self.name,
+            fault: self.fault,
+            guide: Guide::start(&layout, request.parameterization, request.seed),
+            moments: GuideMoments::new(layout.latents()),
+            panel,
+            request: request.clone(),
+            completed: 0,
+            gradients: 0,
+            seconds: 0.0,
+            trace: Vec::new(),
+        }))
+    }
+}
+
+struct FakeRun {
+    name: &'static str,
+    fault: Fault,
+    panel: Arc<Panel>,
+    request: Request,
+    guide: Guide,
+    moments: GuideMoments,
+    completed: u64,
+    gradients: u64,
+    seconds: f64,
+    trace: Vec<TracePoint>,
+}
+
+impl FakeRun {
+    fn total(&self) -> u64 {
+        match &self.request.method {
+            Method::Svi(svi) => svi.iterations,
+            Method::Nuts(nuts) => nuts.warmup + nuts.draws,
+        }
+    }
+
+    fn iterate(&mut self, svi: &SviSettings) {
+        let stream = Stream {
+            seed: self.request.seed,
+            iteration: self.completed as u32,
+        };
+        let noise = draw_noise(&self.panel.layout(), svi.particles, stream);
+        let got = loss_and_gradient(
+            &self.panel,
+            &self.request.priors,
+            self.request.parameterization,
+            svi.objective,
+            &self.guide,
+            &noise,
+        );
+        self.moments
+            .step(&svi.optimizer, self.completed, &mut self.guide, &got.gradient);
+        if self.completed % 10 == 0 {
+            self.trace.push(TracePoint {
+                iteration: self.completed + 1,
+                seconds: self.seconds,
+                loss: got.weighted.loss,
+                effective_particles: got.weighted.effective_particles,
+                learning_rate: svi.optimizer.learning_rate_at(self.completed),
+            });
+        }
+    }
+
+    /// Not a sampler: a gradient for each of `1 + draw % 3` steps, so that draws differ in their cost.
+    fn draw(&mut self) {
+        for _ in 0..1 + self.completed % 3 {
+            LogJoint::new(&self.panel, self.request.priors).natural(&self.guide.loc);
+            self.gradients += 1;
+        }
+    }
+}
+
+impl Run for FakeRun {
+    fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if self.fault == Fault::Run && self.completed > 2 {
+            return Err(BackendError::Diverged {
+                step: self.completed,
+                reason: "on purpose".into(),
+            });
+        }
+        let clock = Instant::now();
+        let before = self.seconds;
+        for _ in 0..steps {
+            if interrupt.is_set() || self.completed >= self.total() {
+                break;
+            }
+            match self.request.method.clone() {
+                Method::Svi(svi) => self.iterate(&svi),
+                Method::Nuts(_) => self.draw(),
+            }
+            self.completed += 1;
+            self.seconds = before + clock.elapsed().as_secs_f64();
+        }
+        Ok(self.progress())
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            completed: self.completed,
+            total: self.total(),
+            unit: match self.request.method {
+                Method::Svi(_) => StepUnit::Iterations,
+                Method::Nuts(_) => StepUnit::Draws,
+            },
+            state: if self.completed >= self.total() {
+                RunState::Finished
+            } else {
+                RunState::Running
+            },
+            note: String::new(),
+        }
+    }
+
+    fn posterior(&self) -> Result<Posterior, BackendError> {
+        let (mean, sd) =
+            self.guide
+                .natural_moments(&self.panel, &self.request.priors, self.request.parameterization);
+        Ok(Posterior::normal(self.panel.layout(), mean, sd))
+    }
+
+    fn report(&self) -> Report {
+        let detail = match &self.request.method {
+            Method::Svi(_) => Detail::Svi(SviReport {
+                iterations: self.completed,
+                iterations_per_second: self.completed as f64 / self.seconds.max(1e-9),
+                mean_effective_particles: 1.5,
+                centredness: [1.0; 5],
+                trace: self.trace.clone(),
+            }),
+            Method::Nuts(nuts) => Detail::Nuts(NutsReport {
+                gradients: self.gradients,
+                gradients_per_second: self.gradients as f64 / self.seconds.max(1e-9),
+                divergences: 2,
+                saturated_trees: 1,
+                tree_depths: vec![0, 1],
+                max_rhat: Some(1.05),
+                min_ess_bulk: Some(40.0),
+                min_ess_tail: Some(f64::NAN),
+                every_draw_kept: true,
+                chains: vec![
+                    ChainReport {
+                        warmup_draws: nuts.warmup.min(self.completed),
+                        draws: self.completed.saturating_sub(nuts.warmup),
+                        warmup_gradients: 1,
+                        gradients: self.gradients,
+                        warmup_seconds: 0.1,
+                        seconds: self.seconds,
+                        step_size: 0.1,
+                    };
+                    nuts.chains
+                ],
+            }),
+        };
+        Report {
+            backend: self.name.into(),
+            device: "test processor".into(),
+            threads: 1,
+            setup_seconds: 0.0,
+            run_seconds: self.seconds,
+            state: self.progress().state,
+            warnings: Vec::new(),
+            detail,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The harness on small panels, with backends made of the reference code.
+
+mod benchmark;
+mod fake;
+mod fit_output;
+mod parity;
+mod pictures;
+mod synthetic;
+mod tables;

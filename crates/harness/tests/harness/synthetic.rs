@@ -1,0 +1,261 @@
+//! Made-up cases with fixed figures, for the table's snapshot and for looking at the pictures.
+
+use infermark_backend::progress::RunState;
+use infermark_backend::report::{Detail, SviReport, TracePoint};
+use infermark_backend::{Method, NutsSettings, Precision, Report, Request, SviSettings};
+use infermark_harness::case_record::{CaseKind, CaseRecord, IterationUnit, Sample, Status};
+use infermark_harness::limits::MemoryLimit;
+use infermark_harness::panel_description::PanelDescription;
+use infermark_harness::parity::{ParityCheck, ParityRecord};
+use infermark_harness::published_nuts::PublishedNutsEstimate;
+use infermark_harness::quality::{CategoryElasticity, ChainQuality, ElasticityInterval, TruthQuality};
+use infermark_harness::system::{Program, System};
+use infermark_model::noise::Stream;
+
+pub(crate) fn system() -> System {
+    System {
+        device: "2-core Intel Xeon, AVX-512".into(),
+        cpu: "Intel(R) Xeon(R) Processor".into(),
+        cores: 2,
+        cache_bytes: Some(105 << 20),
+        memory_bytes: 24 << 30,
+        instruction_sets: vec!["avx2".into(), "fma".into(), "avx512f".into()],
+        os: "Test Linux 1".into(),
+        kernel: "6.0".into(),
+        load_average: 0.25,
+        gpu: "none".into(),
+        gpus: Vec::new(),
+        program: Program {
+            version: "0.1.0".into(),
+            rustc: "rustc 1.95.0".into(),
+            profile: "release, opt-level 3".into(),
+            target: "x86_64-unknown-linux-gnu".into(),
+            rustflags: "none".into(),
+            git_commit: "0123456789abcdef0123456789abcdef01234567".into(),
+            git_tree: "clean".into(),
+            crates: vec!["nuts-rs 0.19.1".into()],
+        },
+    }
+}
+
+pub(crate) fn svi_report(entries: u64) -> Report {
+    let trace = (0..entries)
+        .map(|i| {
+            let wobble = f64::from(
+                Stream {
+                    seed: 1,
+                    iteration: i as u32,
+                }
+                .normals(0, 0)[0],
+            );
+            TracePoint {
+                iteration: 1 + 100 * i,
+                seconds: 0.09 * (i as f64 + 0.05),
+                loss: 8.3e6 + 5e9 * (-(i as f64) / 9.0).exp() * (1.0 + 0.1 * wobble) + 2e4 * wobble,
+                effective_particles: 1.02,
+                learning_rate: 0.01,
+            }
+        })
+        .collect();
+    Report {
+        backend: "svi-cpu".into(),
+        device: "2-core Intel Xeon, AVX-512".into(),
+        threads: 2,
+        setup_seconds: 0.05,
+        run_seconds: 36.0,
+        state: RunState::Running,
+        warnings: Vec::new(),
+        detail: Detail::Svi(SviReport {
+            iterations: 100 * entries,
+            iterations_per_second: 1_100.0,
+            mean_effective_particles: 1.02,
+            centredness: [1.0; 5],
+            trace,
+        }),
+    }
+}
+
+fn parity(precision: Precision, passed: bool, svi: bool) -> ParityRecord {
+    ParityRecord {
+        panel: "the whole panel".into(),
+        rows: 1_560_000,
+        precision,
+        checks: vec![ParityCheck {
+            quantity: "gradient near the data".into(),
+            error: Some(if passed { 2e-6 } else { 1e-2 }),
+            tolerance: 1e-4,
+            passed,
+        }],
+        log_joint_relative_error: Some(3.2e-10),
+        gradient_relative_error: Some(if passed { 2e-6 } else { 1e-2 }),
+        loss_relative_error: svi.then_some(4.1e-10),
+        log_weight_error: svi.then_some(0.013),
+    }
+}
+
+fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f64) -> CaseRecord {
+    let unit = match method {
+        Method::Svi(_) => IterationUnit::Iterations,
+        Method::Nuts(_) => IterationUnit::Gradients,
+    };
+    let precision = match &method {
+        Method::Svi(svi) => svi.precision,
+        Method::Nuts(_) => Precision::F64,
+    };
+    let iterations = (2.0 * rate).round().max(1.0) as u64;
+    CaseRecord {
+        schema_version: 1,
+        sequence,
+        measured_at: "2026-11-22T12:00:00Z".into(),
+        kind: CaseKind::Speed,
+        status: Status::Ok,
+        reason: "none".into(),
+        backend: backend.into(),
+        device: system().device,
+        threads: 2,
+        request: Request::new(method),
+        panel: PanelDescription {
+            source: format!("published process, {products} products, seed 1"),
+            products,
+            categories: 10,
+            periods: 156,
+            rows: 156 * products,
+            dense: true,
+            sha256: format!("{products:064x}"),
+        },
+        unit,
+        parity: Some(parity(precision, true, unit == IterationUnit::Iterations)),
+        setup_seconds: Some(products as f64 * 4e-6),
+        warm_up: Some(Sample {
+            iterations: iterations / 2,
+            seconds: 1.0,
+        }),
+        repeats: [0.98, 1.0, 1.01, 0.995, 1.005]
+            .iter()
+            .map(|share| Sample {
+                iterations,
+                seconds: iterations as f64 / (rate * share),
+            })
+            .collect(),
+        kernel_row_particles_per_second: (unit == IterationUnit::Iterations).then_some(8.4e9),
+        memory_limit: Some(MemoryLimit {
+            read_bytes_per_second: 2.1e10,
+            threads: 2,
+            array_bytes: 420 << 20,
+        }),
+        truth_quality: None,
+        chain_quality: None,
+        published_nuts: None,
+        report: None,
+        system: system(),
+    }
+}
+
+pub(crate) fn svi(precision: Precision) -> Method {
+    Method::Svi(SviSettings {
+        precision,
+        ..SviSettings::default()
+    })
+}
+
+pub(crate) fn truth_quality(products: usize) -> TruthQuality {
+    let sample = (0..300.min(products))
+        .map(|i| {
+            let z = Stream {
+                seed: 3,
+                iteration: i as u32,
+            }
+            .normals(0, 0);
+            let truth = (-2.0 + 0.7 * f64::from(z[0])).clamp(-5.0, -0.1);
+            let sd = 0.03 + 0.12 * f64::from(z[1]).abs();
+            let mean = truth + 0.9 * sd * f64::from(z[2]);
+            ElasticityInterval {
+                truth,
+                mean,
+                q05: mean - 1.2 * sd,
+                q95: mean + 1.2 * sd,
+            }
+        })
+        .collect();
+    TruthQuality {
+        after: 40_000,
+        seconds: 36.0,
+        product_a_mae: 0.0731,
+        product_a_coverage_90: 0.81,
+        product_a_coverage_95: 0.861,
+        products,
+        sample,
+    }
+}
+
+pub(crate) fn categories() -> Vec<CategoryElasticity> {
+    [
+        ("Tropicana", -2.3, 0.4),
+        ("Minute Maid", -2.1, 0.5),
+        (
+            "A brand with a name that goes on for longer than anyone would print",
+            -1.7,
+            0.6,
+        ),
+        ("Store brand", -2.8, 0.3),
+        ("Florida Gold", -0.6, 0.8),
+    ]
+    .map(|(name, mean, spread)| CategoryElasticity {
+        category: name.into(),
+        mean,
+        q05: mean - 0.15,
+        q95: mean + 0.15,
+        product_means: [-1.6, -0.7, 0.0, 0.7, 1.6].map(|z| mean + spread * z),
+        products: 83,
+    })
+    .to_vec()
+}
+
+/// Two SVI precisions and NUTS at three sizes, one failed, one marked.
+pub(crate) fn records() -> Vec<CaseRecord> {
+    let nuts = || Method::Nuts(NutsSettings::default());
+    let mut records = vec![
+        case(0, "svi-cpu", svi(Precision::F32), 10_000, 1_080.0),
+        case(1, "svi-cpu", svi(Precision::F64), 10_000, 512.0),
+        case(2, "nuts-cpu", nuts(), 10_000, 690.0),
+        case(3, "nuts-cpu", nuts(), 10_000, 690.0),
+        case(4, "svi-cpu", svi(Precision::F32), 100_000, 112.0),
+        case(5, "svi-cpu", svi(Precision::F64), 100_000, 48.0),
+        case(6, "svi-cpu", svi(Precision::F32), 1_000_000, 10.4),
+    ];
+    records[0].report = Some(svi_report(400));
+    records[0].truth_quality = Some(truth_quality(10_000));
+    records[1].report = Some(svi_report(150));
+    records[2].status = Status::Warn;
+    records[2].reason = "chains: R-hat up to 1.021, not converged".into();
+    records[2].chain_quality = Some(ChainQuality {
+        finished: true,
+        chains: 4,
+        warmup: 50,
+        draws: 50,
+        seconds: 18.4,
+        draw_seconds: 9.1,
+        min_ess_bulk: Some(41.5),
+        min_ess_tail: Some(38.0),
+        max_rhat: Some(1.021),
+        divergences: 0,
+        saturated_trees: 50,
+        gradients: 12_000,
+    });
+    records[3].kind = CaseKind::PublishedNuts;
+    records[3].repeats.clear();
+    records[3].warm_up = None;
+    records[3].published_nuts = Some(PublishedNutsEstimate {
+        measured_draws: 60,
+        measured_gradients: 40_000,
+        measured_seconds: 30.0,
+        gradients_per_draw: [vec![300; 30], vec![1_000; 30]].concat(),
+        max_depth: 10,
+    });
+    records[5].status = Status::Failed;
+    records[5].reason = "parity: gradient near the data is off by 1.0e-2, allowed 1e-4".into();
+    records[5].parity = Some(parity(Precision::F64, false, true));
+    records[5].repeats.clear();
+    records[5].setup_seconds = None;
+    records
+}
