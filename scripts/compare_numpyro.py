@@ -34,8 +34,10 @@ Row = dict[str, Any]
 # than the terms it sums, hence a digit more room.
 LOG_JOINT_TOLERANCE = 1e-10
 GRADIENT_TOLERANCE = 1e-9
-# Repeats that differ by more than this say the machine was busy with other work.
+# Repeats that differ by more than this factor, or more than this share of the
+# processors in use before the first one, say that others were at work too.
 NOISY_SPREAD = 1.2
+BUSY_BEFORE = 0.1
 # The published NUTS run: transitions that adapted, and those kept after them.
 PUBLISHED_WARMUP, PUBLISHED_DRAWS = 1000, 2000
 
@@ -174,6 +176,7 @@ def numpyro_row(setup: Row, method: str, label: str, threads: int) -> Row:
 def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path, label: str) -> list[Row]:
     """Times both sides in turn and returns NumPyro's row, then Infermark's."""
     method = worker.method
+    busy = results.busy_fraction()
     worker.run(2)  # warm-up: first touch of buffers, thread pool
     ours, theirs = [], []
     for repeat in range(configuration.repeats):
@@ -202,9 +205,12 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
         if method == "svi":
             row["estimated_hours_1m_iterations"] = 1e6 / row["iterations_per_second"] / 3600.0
         spread = row["iterations_per_second_max"] / row["iterations_per_second_min"]
-        if spread > NOISY_SPREAD:
-            reason = f"repeats differ by a factor of {spread:.2f}: the machine was not quiet"
-            row |= {"status": "warn", "reason": reason}
+        row["busy_fraction_before"] = busy
+        noise = [f"repeats differ by a factor of {spread:.2f}"] if spread > NOISY_SPREAD else []
+        if busy != results.UNKNOWN and busy > BUSY_BEFORE:
+            noise.append(f"{busy:.0%} of the machine was in use beforehand")
+        if noise:
+            row |= {"status": "warn", "reason": "the machine was not quiet: " + ", ".join(noise)}
     return rows
 
 

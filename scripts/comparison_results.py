@@ -11,6 +11,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -89,6 +90,22 @@ def system_record(root: Path, infermark: Path | None) -> dict[str, Any]:
         "git_dirty": bool(changes.stdout.strip()) if commit != UNKNOWN and changes.returncode == 0 else UNKNOWN,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def busy_fraction(seconds: float = 1.0) -> float | str:
+    """The share of the machine's processor time in use over a moment in which this program rests."""
+
+    def processor_time() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(fields), fields[3] + fields[4]  # idle and waiting for input
+
+    try:
+        total, idle = processor_time()
+        time.sleep(seconds)
+        later_total, later_idle = processor_time()
+    except OSError:
+        return UNKNOWN
+    return 1.0 - (later_idle - idle) / (later_total - total)
 
 
 def rate_summary(iterations: int, seconds: list[float]) -> dict[str, Any]:
