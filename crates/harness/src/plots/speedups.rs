@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 const WIDTH: f64 = 1280.0;
 const LINE: f64 = 17.0;
-const SIDES: f64 = 560.0;
+const SIDES: f64 = 620.0;
 
 const CAPTION: &str = "A factor is the time of the other side over the time of this one for the same number of iterations (or the same draws) \
     on panels of the same size. Factors against published figures compare different machines, and both sides are estimates.";
@@ -111,7 +111,7 @@ fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
     let frame = Frame {
         left: SIDES + 20.0,
         top: top + 34.0,
-        right: WIDTH - 190.0,
+        right: WIDTH - 180.0,
         bottom: height - 62.0 - caption_height(WIDTH, CAPTION),
     };
     let scale = Scale::log(rows.iter().map(|r| r.factor).chain([1.0]), 0.15, 0.1);

@@ -23,7 +23,7 @@ fn svi(backend: Arc<dyn Backend>) -> Case {
 
 fn nuts() -> Case {
     Case {
-        backend: Fake::new("nuts-fake", Fault::None),
+        backend: Fake::backend("nuts-fake", Fault::None),
         request: Request::new(Method::Nuts(NutsSettings {
             chains: 2,
             warmup: 5,
@@ -79,10 +79,10 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
         matches!(request.method, Method::Svi(_)).then_some(1e9 + panel.rows() as f64)
     };
     let mut plan = plan(vec![
-        svi(Fake::new("svi-fake", Fault::None)),
-        svi(Fake::new("svi-wrong", Fault::Gradient)),
-        svi(Fake::new("svi-absent", Fault::Start)),
-        svi(Fake::new("svi-breaks", Fault::Run)),
+        svi(Fake::backend("svi-fake", Fault::None)),
+        svi(Fake::backend("svi-wrong", Fault::Gradient)),
+        svi(Fake::backend("svi-absent", Fault::Start)),
+        svi(Fake::backend("svi-breaks", Fault::Run)),
         nuts(),
     ]);
     plan.kernel_limit = Some(&kernel);
@@ -186,8 +186,8 @@ fn an_interrupted_benchmark_keeps_what_it_had() {
     let base = tempfile::tempdir().unwrap();
     let interrupt = Interrupt::new();
     let plan = plan(vec![
-        svi(Fake::new("svi-fake", Fault::None)),
-        svi(Fake::new("svi-other", Fault::None)),
+        svi(Fake::backend("svi-fake", Fault::None)),
+        svi(Fake::backend("svi-other", Fault::None)),
     ]);
     let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
     // After the first case's second repeat, the second case has had one.
@@ -211,7 +211,7 @@ fn an_interrupted_benchmark_keeps_what_it_had() {
 fn plans_that_make_no_sense_are_refused() {
     let base = tempfile::tempdir().unwrap();
     let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
-    let good = || plan(vec![svi(Fake::new("svi-fake", Fault::None))]);
+    let good = || plan(vec![svi(Fake::backend("svi-fake", Fault::None))]);
     for (bad, word) in [
         (
             Plan {

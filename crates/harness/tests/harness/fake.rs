@@ -71,7 +71,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    pub(crate) fn new(name: &'static str, fault: Fault) -> Arc<dyn Backend> {
+    pub(crate) fn backend(name: &'static str, fault: Fault) -> Arc<dyn Backend> {
         Arc::new(Fake { name, fault })
     }
 }
@@ -202,7 +202,7 @@ impl FakeRun {
         );
         self.moments
             .step(&svi.optimizer, self.completed, &mut self.guide, &got.gradient);
-        if self.completed % 10 == 0 {
+        if self.completed.is_multiple_of(10) {
             self.trace.push(TracePoint {
                 iteration: self.completed + 1,
                 seconds: self.seconds,

@@ -17,7 +17,7 @@ fn svi(precision: Precision) -> Request {
 }
 
 fn check(fault: Fault, request: &Request) -> ParityRecord {
-    check_parity(&*Fake::new("fake", fault), &panel(40), request, usize::MAX).unwrap()
+    check_parity(&*Fake::backend("fake", fault), &panel(40), request, usize::MAX).unwrap()
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_large_panel_is_checked_on_a_part_that_is_named() {
             .is_finite()
     );
     let record = check_parity(
-        &*Fake::new("fake", Fault::None),
+        &*Fake::backend("fake", Fault::None),
         &panel,
         &svi(Precision::F32),
         panel.rows() / 9,
