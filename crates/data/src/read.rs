@@ -33,7 +33,8 @@ use std::path::Path;
 /// - units: a whole number from 0 to 2^31 - 1; `3.0` is 3.
 ///
 /// A CSV file is comma-separated UTF-8 with a header, quoted as RFC 4180 says; a byte-order mark and CRLF line ends
-/// are accepted. Memory beyond the panel itself: 16 bytes a row, 12 more for rows that are not grouped by product.
+/// are accepted. While it is read and sorted the panel takes 16 more bytes a row than when it is done, 28 more if the
+/// rows are not grouped by product.
 ///
 /// # Errors
 /// [`ReadError`] lists up to [`SHOWN_DEFECTS`] defects with row, column, value and remedy, and counts the rest.

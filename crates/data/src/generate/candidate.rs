@@ -183,13 +183,13 @@ mod tests {
                     .sum::<f64>();
             }
         }
-        // One published draw with ten categories has 41% dropped and a mean elasticity of -1.597683. Between draws of
-        // ten categories the base levels (mean over ten of ln U(1000, 10000), sd 0.19) move ln demand by 0.19 and so,
-        // at about 0.2 a unit of ln demand, the share by 0.04 and the mean elasticity by 0.04: two of those.
+        // The published draw with its ten categories has 41% dropped and a mean elasticity of -1.597683. Between draws
+        // of ten categories the two vary with standard deviations of 0.024 and 0.020 (forty simulated draws); those
+        // of this test, with two hundred, by a quarter of it. Three of them.
         let dropped = 1.0 - kept as f64 / n as f64;
-        assert!((dropped - 0.41).abs() < 0.08, "dropped {dropped}");
+        assert!((dropped - 0.41).abs() < 0.075, "dropped {dropped}");
         let mean = elasticity / kept as f64;
-        assert!((mean + 1.597_683).abs() < 0.08, "mean elasticity {mean}");
+        assert!((mean + 1.597_683).abs() < 0.06, "mean elasticity {mean}");
         // A coin a period; steps below half a cent are rare at these prices. Five standard errors.
         let flips = (kept * 155) as f64;
         assert!((changes as f64 / flips - 0.5).abs() < 5.0 * 0.5 / flips.sqrt() + 1e-3);

@@ -92,11 +92,20 @@ fn missing(name: &str, option: &str, header: &[String]) -> (String, String) {
             format!("the file seems to be separated by {separator:?}: save it with commas"),
         );
     }
+    let wanted = name.to_lowercase();
     let nearest = header
         .iter()
-        .map(|h| (edit_distance(&h.to_lowercase(), &name.to_lowercase()), h))
-        .min_by_key(|(d, _)| *d)
-        .filter(|(d, h)| *d <= name.chars().count().max(h.chars().count()) / 2)
+        .map(|h| {
+            let lower = h.to_lowercase();
+            let distance = if lower.contains(&wanted) {
+                0
+            } else {
+                edit_distance(&lower, &wanted)
+            };
+            (distance, h)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= wanted.chars().count() / 2)
         .map(|(_, h)| h);
     let remedy = match nearest {
         Some(h) => format!("did you mean {h:?}? pass {option} {h:?}"),

@@ -56,7 +56,9 @@ impl<R: Read> QuoteCheck<R> {
 
     fn scan(&mut self, block: &[u8]) {
         let plain = matches!(self.state, State::FieldStart | State::Unquoted);
-        if plain && !block.contains(&b'"') {
+        // A byte-order mark may come in pieces.
+        let past_mark = self.offset > 2 || block.len() > 3;
+        if plain && past_mark && !block.contains(&b'"') {
             if let Some(last) = block.last() {
                 self.state = after_plain(*last);
             }
