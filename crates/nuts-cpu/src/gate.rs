@@ -89,6 +89,8 @@ impl Gate {
         for (chain, target) in state.chains.iter_mut().zip(even_targets(&done, limit, steps)) {
             chain.target = target;
         }
+        // Chains that were held may have no draw to do in this piece; those that have queue up again.
+        state.queue.clear();
         state.interrupt = interrupt.clone();
         state.open = true;
         self.turn.iter().for_each(Condvar::notify_one);
@@ -189,7 +191,7 @@ fn even_targets(done: &[u64], limit: u64, steps: u64) -> Vec<u64> {
         done.iter()
             .fold(0, |sum, d| u64::saturating_add(sum, level.saturating_sub(*d)))
     };
-    let (mut level, mut above) = (0, limit + 1);
+    let (mut level, mut above) = (0, limit.saturating_add(1));
     while above - level > 1 {
         let middle = level + (above - level) / 2;
         if needed(middle) <= steps {
@@ -253,5 +255,36 @@ mod tests {
             gate.shut();
         });
         assert_eq!(working.lock().unwrap().1, 2);
+    }
+    #[test]
+    fn chains_that_were_held_wait_while_those_behind_catch_up() {
+        let gate = Gate::new(2, 1);
+        std::thread::scope(|scope| {
+            for chain in 0..2 {
+                let gate = &gate;
+                scope.spawn(move || {
+                    while let Ok(interrupt) = gate.enter(chain) {
+                        if chain == 0 && interrupt.is_set() {
+                            gate.pause(chain);
+                            continue;
+                        }
+                        gate.finish_draw(chain);
+                        if chain == 1 && gate.standing().0[1] == 3 {
+                            interrupt.set();
+                        }
+                    }
+                });
+            }
+            gate.advance(100, 50, &Interrupt::new());
+            let (done, _) = gate.standing();
+            assert_eq!(done[1], 3);
+            // One draw at a time, whoever waits in the queue.
+            for step in 1..=4 {
+                gate.advance(1, 1000, &Interrupt::new());
+                let sum: u64 = gate.standing().0.iter().sum();
+                assert_eq!(sum, done.iter().sum::<u64>() + step);
+            }
+            gate.shut();
+        });
     }
 }

@@ -30,6 +30,8 @@ mod chain;
 mod density;
 mod findings;
 mod gate;
+#[cfg(test)]
+mod known_density;
 mod memory;
 mod record;
 mod run;
