@@ -5,6 +5,7 @@ mod csv_rows;
 mod defect;
 mod keys;
 mod ledger;
+mod numbers;
 mod parquet_rows;
 mod periods;
 mod quoting;

@@ -3,6 +3,7 @@
 use super::columns::Columns;
 use super::defect::{Findings, Place, ReadError};
 use super::ledger::{Ledger, MAX_UNITS};
+use super::numbers::{parse_number, small_number};
 use super::periods::parse_period;
 use super::quoting::{QuoteCheck, QuoteFault};
 use csv::ByteRecord;
@@ -356,16 +357,11 @@ fn bad_cell(findings: &mut Findings, row: u64, column: &str, cell: &[u8], proble
     );
 }
 
-/// The number that a cell says, by the standard library's parser (correctly rounded).
-pub(crate) fn parse_number(cell: &[u8]) -> Option<f64> {
-    std::str::from_utf8(cell).ok()?.parse().ok()
-}
-
 fn parse_units(cell: &[u8]) -> Result<u32, &'static str> {
-    if !cell.is_empty() && cell.len() < 10 && cell.iter().all(u8::is_ascii_digit) {
-        return Ok(cell.iter().fold(0, |n, d| 10 * n + u32::from(d - b'0')));
+    match small_number(cell) {
+        Some(units) => Ok(units),
+        None => parse_number(cell).map_or(Err("the units are not a number"), whole_units),
     }
-    parse_number(cell).map_or(Err("the units are not a number"), whole_units)
 }
 
 /// Units as a number, or why they cannot be units.

@@ -220,7 +220,11 @@ impl KeyCodes {
                 Some(code)
             }
             Cells::Text(array) => {
-                let slot = array.key(row)?;
+                let keys_of_rows = array.keys();
+                if keys_of_rows.is_null(row) {
+                    return None;
+                }
+                let slot = keys_of_rows.value(row) as usize;
                 if self.codes[slot] == UNKNOWN {
                     let values = self.dictionary.as_ref().expect("entered");
                     if values.is_null(slot) || values.value(slot).trim_ascii().is_empty() {

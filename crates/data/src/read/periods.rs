@@ -1,5 +1,6 @@
 //! Periods: whole numbers or calendar dates, one kind in a file.
 
+use super::numbers::small_number;
 use infermark_model::Labels;
 use infermark_model::labels::days_from_civil;
 use std::collections::HashMap;
@@ -25,6 +26,9 @@ pub(crate) type Period = (PeriodKind, i64);
 
 /// The period that a cell says, `None` if it is neither a whole number nor an existing date as `YYYY-MM-DD`.
 pub(crate) fn parse_period(cell: &[u8]) -> Option<Period> {
+    if let Some(number) = small_number(cell) {
+        return Some((PeriodKind::Integer, i64::from(number)));
+    }
     if let [y @ .., b'-', m1, m2, b'-', d1, d2] = cell
         && y.len() == 4
     {
