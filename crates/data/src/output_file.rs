@@ -40,3 +40,27 @@ impl OutputFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn the_old_file_stands_until_the_new_one_is_published() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("panel.csv");
+        std::fs::write(&path, "old").unwrap();
+        let abandoned = OutputFile::create(&path).unwrap();
+        abandoned.handle().unwrap().write_all(b"half").unwrap();
+        drop(abandoned);
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+
+        let output = OutputFile::create(&path).unwrap();
+        output.handle().unwrap().write_all(b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        output.publish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
