@@ -1,1 +1,1 @@
-//! The benchmarks.
+//! Holds the workspace's benches: see `speedup.rs`.

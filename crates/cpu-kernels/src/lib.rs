@@ -6,11 +6,13 @@
 //! | [`instruction_set`] | detection at run time |
 //! | [`rows`] | the fused pass over one product's rows |
 //! | [`likelihood`] | the likelihood of a chunk of products and its gradient |
+//! | [`bare`] | the pass over the rows alone, timed: the limit of an iteration |
 //! | [`chunk`] | the panel cut into units of work |
 //! | [`log_joint`] | the double-precision log joint, threaded |
 //! | [`noise`] | Philox normals, a vector at a time |
 //! | [`team`] | threads in lock step |
 
+pub mod bare;
 pub mod chunk;
 pub mod instruction_set;
 pub mod likelihood;

@@ -4,7 +4,7 @@ use crate::chunk::Chunk;
 use crate::rows::{
     ANCHOR_HEADROOM, ClipBounds2, Particles, ProductRows, RowSums, clipped, inside, vectors_of,
 };
-use crate::simd::{Scalar, Simd};
+use crate::simd::{Kernel, Scalar, Simd};
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
 use std::f64::consts::LOG2_E;
@@ -195,7 +195,8 @@ impl<'p> Likelihood<'p> {
         let scalar = I::Scalar::from_f64;
         let out = &mut scratch.by_particle[k];
         let log2_e = isa.splat(scalar(LOG2_E));
-        let [table_low, table_high] = table.range2[k].map(|x| isa.splat(scalar(x)));
+        let table_low = isa.splat(scalar(table.range2[k][0]));
+        let table_high = isa.splat(scalar(table.range2[k][1]));
         // The bounds are drawn in by more than the rounding of the estimate.
         let margin = if I::ANCHORED { 1e-3 } else { 1e-9 };
         let bound_low = isa.splat(scalar(self.low * LOG2_E + margin));
@@ -287,17 +288,18 @@ impl<'p> Likelihood<'p> {
             }
             let lane = i % I::LANES;
             let is_inside = scratch.inside[i - lane] >> lane & 1 == 1;
-            let sums: RowSums<I::Scalar, K> = if is_inside {
-                inside(isa, &rows, &particles, &table.effect2, &mut by_period.vectors)
+            // A call of its own a product: inlined, the passes would make one function too large to compile well.
+            let (effect2, by_period) = (&table.effect2[..], &mut by_period.vectors[..]);
+            let pass = ProductPass {
+                rows,
+                particles: &particles,
+                effect2,
+                by_period,
+            };
+            let sums = if is_inside {
+                isa.vectorize(InsidePass(pass))
             } else {
-                clipped(
-                    isa,
-                    &rows,
-                    &particles,
-                    bounds,
-                    &table.effect2,
-                    &mut by_period.vectors,
-                )
+                isa.vectorize(ClippedPass(pass, bounds))
             };
             for k in 0..K {
                 let p = &mut scratch.by_particle[k];
@@ -311,6 +313,48 @@ impl<'p> Likelihood<'p> {
             }
         }
         correction
+    }
+}
+
+struct ProductPass<'a, I: Simd, const K: usize> {
+    rows: ProductRows<'a>,
+    particles: &'a Particles<I::Scalar, K>,
+    effect2: &'a [I::V],
+    by_period: &'a mut [I::V],
+}
+
+struct InsidePass<'a, I: Simd, const K: usize>(ProductPass<'a, I, K>);
+
+impl<I: Simd, const K: usize> Kernel<I> for InsidePass<'_, I, K> {
+    type Output = RowSums<I::Scalar, K>;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> Self::Output {
+        inside(
+            isa,
+            &self.0.rows,
+            self.0.particles,
+            self.0.effect2,
+            self.0.by_period,
+        )
+    }
+}
+
+struct ClippedPass<'a, I: Simd, const K: usize>(ProductPass<'a, I, K>, ClipBounds2<I::Scalar>);
+
+impl<I: Simd, const K: usize> Kernel<I> for ClippedPass<'_, I, K> {
+    type Output = RowSums<I::Scalar, K>;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> Self::Output {
+        clipped(
+            isa,
+            &self.0.rows,
+            self.0.particles,
+            self.1,
+            self.0.effect2,
+            self.0.by_period,
+        )
     }
 }
 

@@ -78,11 +78,14 @@ pub fn vectors_of<I: Simd>(periods: usize) -> usize {
 
 /// What is done with each vector of periods; an object and not a closure, see [`crate::simd::Kernel`].
 trait PerVector<I: Simd> {
-    /// `x` holds deviations; `lanes` is `None` when all lanes have rows; `row` is the first lane's row.
-    fn visit(&mut self, isa: I, j: usize, x: I::V, lanes: Option<u32>, row: usize);
+    /// `x` holds the deviations of `lanes`, zero elsewhere; `row` is the first lane's row.
+    fn visit(&mut self, isa: I, j: usize, x: I::V, lanes: u32, row: usize);
 }
 
-/// Visits the vectors of periods that have rows; `next_row` carries the row across calls when there are gaps.
+/// Visits the vectors of periods that have rows; `next_row` carries the row from call to call.
+///
+/// The loop has one body for full vectors, the tail and gaps: masking is free where it matters (AVX-512), and a
+/// body a case would multiply the code of every kernel.
 #[inline(always)]
 fn for_each_vector<I: Simd>(
     isa: I,
@@ -92,34 +95,26 @@ fn for_each_vector<I: Simd>(
     visitor: &mut impl PerVector<I>,
 ) {
     let all = ((1u64 << I::LANES) - 1) as u32;
-    match rows.present {
-        None => {
-            let full = rows.periods / I::LANES;
-            for j in vectors.start..vectors.end.min(full) {
-                let row = j * I::LANES;
-                let x = isa.load_deviation(&rows.deviation[row..], &rows.residual[row..]);
-                visitor.visit(isa, j, x, None, row);
-            }
-            if vectors.end > full {
-                let row = full * I::LANES;
-                let lanes = (1u32 << (rows.periods - row)) - 1;
-                let x = isa.expand_deviation(&rows.deviation[row..], &rows.residual[row..], lanes);
-                visitor.visit(isa, full, x, Some(lanes), row);
-            }
+    for j in vectors {
+        let period = j * I::LANES;
+        let lanes = match rows.present {
+            None if rows.periods - period >= I::LANES => all,
+            None => (1u32 << (rows.periods - period)) - 1,
+            Some(words) => (words[period / 64] >> (period % 64)) as u32 & all,
+        };
+        if lanes == 0 {
+            continue;
         }
-        Some(words) => {
-            for j in vectors {
-                let bit = j * I::LANES;
-                let lanes = (words[bit / 64] >> (bit % 64)) as u32 & all;
-                if lanes == 0 {
-                    continue;
-                }
-                let row = *next_row;
-                *next_row += lanes.count_ones() as usize;
-                let x = isa.expand_deviation(&rows.deviation[row..], &rows.residual[row..], lanes);
-                visitor.visit(isa, j, x, Some(lanes), row);
-            }
-        }
+        let row = *next_row;
+        let (deviation, residual) = (&rows.deviation[row..], &rows.residual[row..]);
+        let x = if lanes == all {
+            *next_row += I::LANES;
+            isa.load_deviation(deviation, residual)
+        } else {
+            *next_row += lanes.count_ones() as usize;
+            isa.expand_deviation(deviation, residual, lanes)
+        };
+        visitor.visit(isa, j, x, lanes, row);
     }
 }
 
@@ -135,14 +130,11 @@ struct Inside<'a, I: Simd, const K: usize> {
 
 impl<I: Simd, const K: usize> PerVector<I> for Inside<'_, I, K> {
     #[inline(always)]
-    fn visit(&mut self, isa: I, j: usize, x: I::V, lanes: Option<u32>, _row: usize) {
+    fn visit(&mut self, isa: I, j: usize, x: I::V, lanes: u32, _row: usize) {
         let effect2 = &self.effect2[j * K..][..K];
         let by_period = &mut self.by_period[j * K..][..K];
         for k in 0..K {
-            let mut rate = isa.exp2(isa.mul_add(self.slope2[k], x, effect2[k]));
-            if let Some(lanes) = lanes {
-                rate = isa.keep(rate, lanes);
-            }
+            let rate = isa.keep(isa.exp2(isa.mul_add(self.slope2[k], x, effect2[k])), lanes);
             let sum = isa.add(self.high[k], rate);
             if I::ANCHORED {
                 self.low[k] = isa.add(self.low[k], isa.sub(rate, isa.sub(sum, self.high[k])));
@@ -182,40 +174,33 @@ pub fn inside<I: Simd, const K: usize>(
         low: [isa.zero(); K],
         moment: [isa.zero(); K],
     };
-    let mut next_row = 0;
+    // An anchored accumulator is emptied before it can leave its anchor's exponent; what the sum of the segments rounds
+    // away joins the low part. Panels of up to 256 periods are one segment.
+    let segment = if I::ANCHORED { ANCHOR_VECTORS } else { vectors };
     let mut rate = [zero; K];
-    if !I::ANCHORED || vectors <= ANCHOR_VECTORS {
-        for_each_vector(isa, rows, 0..vectors, &mut next_row, &mut pass);
+    let (mut first, mut next_row) = (0, 0);
+    loop {
+        let end = vectors.min(first + segment);
+        for_each_vector(isa, rows, first..end, &mut next_row, &mut pass);
         for k in 0..K {
             pass.high[k] = isa.sub(pass.high[k], start[k]);
         }
-    } else {
-        // Long panels: the accumulator is emptied before it can leave the anchor's exponent, and what the sum of the
-        // segments rounds away joins the low part.
-        let mut first = 0;
-        while first < vectors {
-            let end = vectors.min(first + ANCHOR_VECTORS);
-            pass.high = start;
-            for_each_vector(isa, rows, first..end, &mut next_row, &mut pass);
-            first = end;
-            for k in 0..K {
-                let segment = isa.sum(isa.sub(pass.high[k], start[k]));
-                let sum = rate[k] + segment;
-                let (large, small) = if rate[k] > segment {
-                    (rate[k], segment)
-                } else {
-                    (segment, rate[k])
-                };
-                let lost = small - (sum - large);
-                rate[k] = sum;
-                pass.low[k] = isa.add(pass.low[k], isa.keep(isa.splat(lost), 1));
-            }
+        first = end;
+        if first == vectors {
+            break;
         }
-        pass.high = [isa.zero(); K];
+        for k in 0..K {
+            let (sum, lost) = two_sum(rate[k], isa.sum(pass.high[k]));
+            rate[k] = sum;
+            pass.low[k] = isa.add(pass.low[k], isa.keep(isa.splat(lost), 1));
+        }
+        pass.high = start;
     }
     let (high, moment) = sum_pairs(isa, pass.high, pass.moment);
     for k in 0..K {
-        rate[k] = rate[k] + high[k];
+        let (sum, lost) = two_sum(rate[k], high[k]);
+        rate[k] = sum;
+        pass.low[k] = isa.add(pass.low[k], isa.keep(isa.splat(lost), 1));
     }
     let rate_residual = if I::ANCHORED {
         sum_pairs(isa, pass.low, [isa.zero(); K]).0
@@ -245,10 +230,8 @@ struct Clipped<'a, I: Simd, const K: usize> {
 
 impl<I: Simd, const K: usize> PerVector<I> for Clipped<'_, I, K> {
     #[inline(always)]
-    fn visit(&mut self, isa: I, j: usize, x: I::V, lanes: Option<u32>, row: usize) {
+    fn visit(&mut self, isa: I, j: usize, x: I::V, lanes: u32, row: usize) {
         let wide = isa.wide();
-        let all = ((1u64 << I::LANES) - 1) as u32;
-        let lanes = lanes.unwrap_or(all);
         for k in 0..K {
             let eta2 = isa.add(
                 isa.mul_add(self.slope2[k], x, self.effect2[j * K + k]),
@@ -320,6 +303,14 @@ pub fn clipped<I: Simd, const K: usize>(
         sums.clip_correction[k] = wide.sum(wide.add(pass.correction[k][0], pass.correction[k][1]));
     }
     sums
+}
+
+/// The rounded sum of two numbers that are not negative, and what rounding lost.
+#[inline(always)]
+fn two_sum<S: Scalar>(a: S, b: S) -> (S, S) {
+    let sum = a + b;
+    let (large, small) = if a > b { (a, b) } else { (b, a) };
+    (sum, small - (sum - large))
 }
 
 #[inline(always)]

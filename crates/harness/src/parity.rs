@@ -30,11 +30,11 @@ const GUIDE_SCALE: f64 = 1e-3;
 /// Largest relative errors that pass.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Tolerances {
-    /// Of the log joint and of the loss, relative to their size.
+    /// Of the log joint, relative to its size, and of the loss, relative to its size or to the units sold, whichever is more.
     pub value: f64,
     /// Of the log joint's gradient, norm-wise.
     pub gradient: f64,
-    /// Of differences between log-weights, relative to the largest log-weight.
+    /// Of differences between log-weights, relative to the largest log-weight or to the units sold, whichever is more.
     pub log_weights: f64,
     /// Of the loss's gradient by the guide's means, and by its centredness, norm-wise.
     pub loss_gradient: f64,
@@ -246,12 +246,17 @@ fn check_loss(
         .collect();
     let log_weights: Vec<f64> = alone.iter().map(|p| p.log_weights[0]).collect();
     let reference = objective.weigh(&log_weights);
-    record.loss_relative_error = record.check(
+    // A rate that is off by a part of itself moves a log-weight by that part of the expected units, however much of them
+    // cancels against the counts: errors are held against whichever is larger.
+    let units: f64 = panel.sums().product.iter().map(|y| *y as f64).sum();
+    let loss_error = (got.weighted.loss - reference.loss).abs();
+    record.loss_relative_error = Some(loss_error / reference.loss.abs()).filter(|error| error.is_finite());
+    record.check(
         "loss".into(),
-        (got.weighted.loss - reference.loss).abs() / reference.loss.abs(),
+        loss_error / reference.loss.abs().max(units),
         tolerances.value,
     );
-    let largest = log_weights.iter().fold(0.0, |m: f64, l| m.max(l.abs()));
+    let largest = log_weights.iter().fold(units, |m: f64, l| m.max(l.abs()));
     let spread = if got.log_weights.len() == particles {
         let offsets: Vec<f64> = got
             .log_weights

@@ -28,6 +28,7 @@ impl Avx2F64 {
 }
 
 #[target_feature(enable = "avx2,fma")]
+#[inline(never)]
 fn with_avx2<I, K: Kernel<I>>(isa: I, kernel: K) -> K::Output {
     kernel.run(isa)
 }

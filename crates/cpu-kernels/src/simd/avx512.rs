@@ -30,11 +30,6 @@ impl Avx512F64 {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi2,popcnt")]
-fn with_avx512<I, K: Kernel<I>>(isa: I, kernel: K) -> K::Output {
-    kernel.run(isa)
-}
-
 /// Wraps an intrinsic: the token proves the instructions.
 macro_rules! on {
     ($e:expr) => {
@@ -42,6 +37,37 @@ macro_rules! on {
         // touches no memory.
         unsafe { $e }
     };
+}
+
+impl Avx512F32 {
+    /// Adds the halves of `a` into the lower half, those of `b` into the upper one.
+    #[inline(always)]
+    fn join_halves(self, a: __m512, b: __m512) -> __m512 {
+        let kept = on!(_mm512_mask_blend_ps(0xff00, a, b));
+        let moved = on!(_mm512_shuffle_f32x4::<0b01_00_11_10>(a, b));
+        self.add(kept, moved)
+    }
+    /// In each half, adds the quarters of `a` into the lower quarter, those of `b` into the upper one.
+    #[inline(always)]
+    fn join_quarters(self, a: __m512, b: __m512) -> __m512 {
+        let kept = on!(_mm512_mask_blend_ps(0xf0f0, a, b));
+        let mixed = on!(_mm512_mask_blend_ps(0xf0f0, b, a));
+        let moved = on!(_mm512_shuffle_f32x4::<0b10_11_00_01>(mixed, mixed));
+        self.add(kept, moved)
+    }
+    /// In each quarter, adds the pairs of `a` into the lower pair, those of `b` into the upper one.
+    #[inline(always)]
+    fn join_eighths(self, a: __m512, b: __m512) -> __m512 {
+        let kept = on!(_mm512_mask_blend_ps(0xcccc, a, b));
+        let moved = on!(_mm512_shuffle_ps::<0b01_00_11_10>(a, b));
+        self.add(kept, moved)
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi2,popcnt")]
+#[inline(never)]
+fn with_avx512<I, K: Kernel<I>>(isa: I, kernel: K) -> K::Output {
+    kernel.run(isa)
 }
 
 impl Simd for Avx512F32 {
@@ -155,12 +181,10 @@ impl Simd for Avx512F32 {
     fn exp2(self, t: __m512) -> __m512 {
         // `scalef` multiplies by 2^floor(t), so the polynomial covers t - floor(t).
         let r = on!(_mm512_reduce_ps::<0x01>(t));
-        let c = EXP2_UNIT_F32.map(|c| self.splat(c));
-        let mut p = self.mul_add(c[5], r, c[4]);
-        p = self.mul_add(p, r, c[3]);
-        p = self.mul_add(p, r, c[2]);
-        p = self.mul_add(p, r, c[1]);
-        p = self.mul_add(p, r, c[0]);
+        let mut p = self.splat(EXP2_UNIT_F32[5]);
+        for c in EXP2_UNIT_F32[..5].iter().rev() {
+            p = self.mul_add(p, r, self.splat(*c));
+        }
         on!(_mm512_scalef_ps(p, t))
     }
     #[inline(always)]
@@ -199,33 +223,14 @@ impl Simd for Avx512F32 {
     fn sum8(self, v: [__m512; 8]) -> [f32; 8] {
         // Halving tree: at each level one blend and one shuffle bring the halves of two vectors together, so eight
         // sums cost eight shuffles instead of thirty-two.
-        let quarters = |a: __m512, b: __m512| {
-            let kept = on!(_mm512_mask_blend_ps(0xff00, a, b));
-            let moved = on!(_mm512_shuffle_f32x4::<0b01_00_11_10>(a, b));
-            self.add(kept, moved)
-        };
-        let pairs = |a: __m512, b: __m512| {
-            let kept = on!(_mm512_mask_blend_ps(0xf0f0, a, b));
-            let mixed = on!(_mm512_mask_blend_ps(0xf0f0, b, a));
-            let moved = on!(_mm512_shuffle_f32x4::<0b10_11_00_01>(mixed, mixed));
-            self.add(kept, moved)
-        };
-        let lanes = |a: __m512, b: __m512| {
-            let kept = on!(_mm512_mask_blend_ps(0xcccc, a, b));
-            let moved = on!(_mm512_shuffle_ps::<0b01_00_11_10>(a, b));
-            self.add(kept, moved)
-        };
-        // quarters: lower half of the vector sums `a`, upper half `b`.
-        let [a, b, c, d] = [
-            quarters(v[0], v[1]),
-            quarters(v[2], v[3]),
-            quarters(v[4], v[5]),
-            quarters(v[6], v[7]),
-        ];
-        // pairs: in each half, lower 128 bits from the first, upper from the second.
-        let [a, b] = [pairs(a, b), pairs(c, d)];
-        // lanes: in each 128 bits, lower 64 from the first, upper from the second.
-        let a = lanes(a, b);
+        // Lower half of each vector sums the first, upper half the second.
+        let a = self.join_halves(v[0], v[1]);
+        let b = self.join_halves(v[2], v[3]);
+        let c = self.join_halves(v[4], v[5]);
+        let d = self.join_halves(v[6], v[7]);
+        let a = self.join_quarters(a, b);
+        let b = self.join_quarters(c, d);
+        let a = self.join_eighths(a, b);
         let swapped = on!(_mm512_permute_ps::<0b10_11_00_01>(a));
         let total = self.add(a, swapped);
         let mut out = [0.0; 16];
@@ -290,23 +295,14 @@ impl NoiseSimd for Avx512F32 {
         let cos_of_turn = self.select(u32::from(odd), sin, cos);
         let sin_of_turn = self.select(u32::from(odd), cos, sin);
         // The cosine is negative in quadrants 1 and 2, the sine in 2 and 3.
-        let sign_bit = |quadrant: __m512i| {
-            on!(_mm512_slli_epi32::<30>(_mm512_and_si512(
-                quadrant,
-                _mm512_set1_epi32(2)
-            )))
-        };
+        let two = on!(_mm512_set1_epi32(2));
         let next = on!(_mm512_add_epi32(quadrant, _mm512_set1_epi32(1)));
-        let flip = |v: __m512, sign: __m512i| {
-            on!(_mm512_castsi512_ps(_mm512_xor_si512(
-                _mm512_castps_si512(v),
-                sign
-            )))
-        };
-        (
-            flip(cos_of_turn, sign_bit(next)),
-            flip(sin_of_turn, sign_bit(quadrant)),
-        )
+        let cos_sign = on!(_mm512_slli_epi32::<30>(_mm512_and_si512(next, two)));
+        let sin_sign = on!(_mm512_slli_epi32::<30>(_mm512_and_si512(quadrant, two)));
+        on!((
+            _mm512_xor_ps(cos_of_turn, _mm512_castsi512_ps(cos_sign)),
+            _mm512_xor_ps(sin_of_turn, _mm512_castsi512_ps(sin_sign))
+        ))
     }
 }
 
@@ -367,8 +363,9 @@ impl Simd for Avx512F64 {
         unsafe {
             let high = _mm512_maskz_expandloadu_ps(lanes as __mmask16, deviation.as_ptr());
             let low = _mm512_maskz_expandloadu_ps(lanes as __mmask16, residual.as_ptr());
-            let half = |v| _mm512_cvtps_pd(_mm512_castps512_ps256(v));
-            _mm512_add_pd(half(high), half(low))
+            let high = _mm512_cvtps_pd(_mm512_castps512_ps256(high));
+            let low = _mm512_cvtps_pd(_mm512_castps512_ps256(low));
+            _mm512_add_pd(high, low)
         }
     }
     #[inline(always)]

@@ -181,3 +181,6 @@ pub trait NoiseSimd: Simd<Scalar = f32> {
     /// `(cos, sin)` of `2 pi r` for `r` in [0, 1): absolute error below 3e-7.
     fn cos_sin_turn(self, r: Self::V) -> (Self::V, Self::V);
 }
+
+#[cfg(test)]
+mod tests;

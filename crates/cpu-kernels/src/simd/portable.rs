@@ -53,7 +53,7 @@ macro_rules! lanewise {
         fn noise(self) -> PortableF32 {
             PortableF32
         }
-        #[inline(always)]
+        #[inline(never)]
         fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
             kernel.run(self)
         }

@@ -222,6 +222,7 @@ impl Size<'_, '_> {
         record.device.clone_from(&report.device);
         record.threads = report.threads;
         if let (Detail::Svi(svi), Some(truth)) = (&report.detail, &self.panel.product_a_truth)
+            && seconds > 0.0
             && let Ok(posterior) = run.run().posterior()
         {
             record.truth_quality = TruthQuality::new(&posterior, truth, svi.iterations, report.run_seconds);

@@ -111,7 +111,6 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
             right.kernel_row_particles_per_second,
             Some(1e9 + panel(products).rows() as f64)
         );
-        assert!(right.truth_quality.is_some());
         for (name, words) in [
             ("svi-wrong", "parity: gradient near the data"),
             ("svi-absent", "did not start: test processor failed"),
@@ -124,13 +123,11 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
         }
     }
     // The quality phase runs on the smallest size alone.
-    let after = |products| of("svi-fake", products).truth_quality.as_ref().unwrap().after;
-    let timed = |products| {
-        let r = of("svi-fake", products);
-        r.warm_up.unwrap().iterations + r.timed_iterations()
-    };
-    assert!(after(12) > timed(12));
-    assert_eq!(after(30), timed(30));
+    let quality = |products| of("svi-fake", products).truth_quality.as_ref();
+    let smallest = of("svi-fake", 12);
+    let timed = smallest.warm_up.unwrap().iterations + smallest.timed_iterations();
+    assert!(quality(12).unwrap().after > timed);
+    assert!(quality(30).is_none());
 
     let sampler = of("nuts-fake", 12);
     assert_eq!(sampler.particles(), 1);

@@ -1,0 +1,93 @@
+//! The verbs.
+
+pub mod bench;
+mod completions;
+mod devices;
+mod evaluate;
+mod fit;
+mod generate;
+mod model;
+mod report;
+pub mod time;
+
+use crate::exit::Exit;
+use anyhow::Context;
+use clap::Subcommand;
+use infermark_backend::Interrupt;
+use infermark_data::{Columns, read_panel};
+use infermark_model::Panel;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fit the model to a sales file: elasticities with intervals.
+    Fit(fit::FitArguments),
+    /// Measure this machine: parity first, then speed, then quality; table, CSV and plots.
+    Bench(bench::BenchArguments),
+    /// Draw a benchmark's table, CSV and plots again from its results.
+    Report(report::ReportArguments),
+    /// Make a synthetic panel, and the parameters it was drawn from.
+    Generate(generate::GenerateArguments),
+    /// Print the log joint and its gradient at a point, in double precision.
+    Evaluate(evaluate::EvaluateArguments),
+    /// Time one kernel on a panel: what comparisons with other programs call.
+    Time(time::TimeArguments),
+    /// List the devices that can run here.
+    Devices(devices::DevicesArguments),
+    /// Print the model's plate diagram.
+    Model(model::ModelArguments),
+    /// Print a script that completes the command in a shell.
+    Completions(completions::CompletionsArguments),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Usage and input errors; gates that fail are an [`Exit`].
+    pub fn run(self) -> anyhow::Result<Exit> {
+        match self {
+            Command::Fit(arguments) => arguments.run(),
+            Command::Bench(arguments) => arguments.run(),
+            Command::Report(arguments) => arguments.run(),
+            Command::Generate(arguments) => arguments.run(),
+            Command::Evaluate(arguments) => arguments.run(),
+            Command::Time(arguments) => arguments.run(),
+            Command::Devices(arguments) => arguments.run(),
+            Command::Model(arguments) => arguments.run(),
+            Command::Completions(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// Reads a sales file, with a sign of life.
+fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
+    let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
+    Ok(Arc::new(read_panel(path, columns)?))
+}
+
+/// Reads a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not what is expected", path.display()))
+}
+
+/// An interrupt that Ctrl-C sets; a second Ctrl-C ends the program at once.
+fn interrupt_on_ctrl_c() -> Interrupt {
+    let interrupt = Interrupt::new();
+    let flag = interrupt.clone();
+    let installed = ctrlc::set_handler(move || {
+        if flag.is_set() {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping with what there is; once more to stop at once");
+        flag.set();
+    });
+    if let Err(error) = installed {
+        eprintln!("warning: Ctrl-C will end the program at once: {error}");
+    }
+    interrupt
+}

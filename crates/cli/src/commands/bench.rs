@@ -1,0 +1,220 @@
+//! `infermark bench`.
+
+use super::interrupt_on_ctrl_c;
+use crate::backends;
+use crate::exit::Exit;
+use crate::progress_bar::BenchBar;
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use infermark_backend::{Backend, Method, NutsSettings, Request, SviSettings};
+use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
+use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark};
+use infermark_harness::results_folder::ResultsFolder;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Periods of the panels: three years of weeks, as published.
+const PERIODS: usize = 156;
+/// Categories of the panels, as published.
+const CATEGORIES: usize = 10;
+
+/// Arguments of `bench`.
+#[derive(Debug, Clone, Args)]
+pub struct BenchArguments {
+    /// Sizes, in products, ascending; each panel has 156 periods and comes from the published process.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [10_000, 100_000])]
+    pub products: Vec<usize>,
+    /// Measure on this sales file (default column names) instead of synthetic panels.
+    #[arg(long, value_name = "FILE", conflicts_with = "products")]
+    pub data: Option<PathBuf>,
+    /// True parameters of --data.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub truth: Option<PathBuf>,
+    /// Backends: all, or names as `infermark devices` lists them.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = ["all".to_owned()])]
+    pub backends: Vec<String>,
+    /// Thread counts to measure; by default one and all that the machine has.
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
+    pub threads: Vec<usize>,
+    /// Timed repeats of each case, interleaved across backends.
+    #[arg(long, value_name = "R", default_value_t = 5)]
+    pub repeats: usize,
+    /// Seconds of a repeat.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub repeat_seconds: f64,
+    /// Seconds of warm-up before the first repeat of a case.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub warm_up_seconds: f64,
+    /// Seconds that each case of the smallest size may take for its quality; 0 leaves it out.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    pub quality_seconds: f64,
+    /// Seconds for the published NUTS reference on the smallest size; 0 leaves it out.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub published_nuts_seconds: f64,
+    /// Largest size on which samplers are measured; beyond it the table says "not measured".
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub nuts_most_products: usize,
+    /// Particles of SVI.
+    #[arg(long, value_name = "K", default_value_t = 4)]
+    pub particles: usize,
+    /// Seed of the panels and of all noise.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Results folder; by default results/<date>-<host>. An existing folder is never overwritten.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl BenchArguments {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let (outcome, folder) = self.measure()?;
+        let mut out = std::io::stdout().lock();
+        write!(out, "{}", outcome.table)?;
+        writeln!(out, "\nresults: {}", folder.path().display())?;
+        for plot in outcome
+            .plots
+            .iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "png"))
+        {
+            writeln!(out, "plot: {}", plot.display())?;
+        }
+        if outcome.interrupted {
+            eprintln!("interrupted: cases that were not reached are missing");
+        }
+        Ok(if outcome.failed() || outcome.interrupted {
+            Exit::GateFailed
+        } else {
+            Exit::Done
+        })
+    }
+
+    /// Runs the benchmark and returns what came of it, and where it is.
+    ///
+    /// # Errors
+    /// When an argument is out of range, a panel cannot be made, or a file not be written.
+    pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
+        ensure!(!self.threads.contains(&0), "--threads has a 0; give at least 1");
+        let cases = self.cases()?;
+        let limit = backends::kernel_limit;
+        let mut sizes = self.products.clone();
+        let mut read = None;
+        if let Some(path) = &self.data {
+            let panel = Arc::new(read_panel(path, &Columns::default())?);
+            let truth = self
+                .truth
+                .as_ref()
+                .map(|truth| read_truth(truth, &panel))
+                .transpose()?;
+            sizes = vec![panel.layout().products];
+            read = Some(BenchPanel {
+                panel,
+                source: path
+                    .file_name()
+                    .unwrap_or(path.as_os_str())
+                    .to_string_lossy()
+                    .into_owned(),
+                product_a_truth: truth.map(|t| t.product_elasticity),
+            });
+        }
+        let plan = Plan {
+            repeats: self.repeats,
+            warm_up_seconds: self.warm_up_seconds,
+            repeat_seconds: self.repeat_seconds,
+            quality_seconds: self.quality_seconds,
+            published_nuts_seconds: self.published_nuts_seconds,
+            kernel_limit: Some(&limit),
+            ..Plan::new(sizes, cases)
+        };
+        let folder = match &self.out {
+            Some(path) => ResultsFolder::create(path)?,
+            None => ResultsFolder::dated("results".as_ref(), None)?,
+        };
+        let seed = self.seed;
+        let mut make = |products| match read.take() {
+            Some(panel) => Ok(panel),
+            None => published_panel(products, seed).map_err(|e| e.to_string()),
+        };
+        let interrupt = interrupt_on_ctrl_c();
+        let outcome = run_benchmark(&plan, &mut make, &folder, &mut BenchBar::new(), &interrupt)?;
+        Ok((outcome, folder))
+    }
+
+    fn cases(&self) -> anyhow::Result<Vec<Case>> {
+        let all = backends::all();
+        let chosen: Vec<Arc<dyn Backend>> = if self.backends.iter().any(|name| name == "all") {
+            all
+        } else {
+            let known = all.iter().map(|b| b.name()).collect::<Vec<_>>().join(", ");
+            let named = |name: &String| {
+                backends::named(name)
+                    .with_context(|| format!("there is no backend '{name}'; there are {known}"))
+            };
+            self.backends.iter().map(named).collect::<anyhow::Result<_>>()?
+        };
+        if chosen.is_empty() {
+            bail!("no backend was named");
+        }
+        let machine = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let mut threads = if self.threads.is_empty() {
+            vec![1, machine]
+        } else {
+            self.threads.clone()
+        };
+        threads.sort_unstable();
+        threads.dedup();
+        let mut cases = Vec::new();
+        for backend in chosen {
+            let sampler = backend.name().starts_with("nuts");
+            let most = *threads.last().expect("there is a thread count");
+            for count in threads.iter().copied().filter(|count| !sampler || *count == most) {
+                let method = if sampler {
+                    Method::Nuts(NutsSettings::default())
+                } else {
+                    Method::Svi(SviSettings {
+                        particles: self.particles,
+                        ..SviSettings::default()
+                    })
+                };
+                let request = Request {
+                    threads: Some(count),
+                    seed: self.seed,
+                    ..Request::new(method)
+                };
+                request.validate()?;
+                cases.push(Case {
+                    backend: backend.clone(),
+                    request,
+                    most_products: if sampler {
+                        self.nuts_most_products
+                    } else {
+                        usize::MAX
+                    },
+                });
+            }
+        }
+        Ok(cases)
+    }
+}
+
+/// A panel of the published process.
+///
+/// # Errors
+/// When it cannot be generated.
+pub fn published_panel(products: usize, seed: u64) -> anyhow::Result<BenchPanel> {
+    let generator = Generator {
+        process: Process::Published,
+        products,
+        periods: PERIODS,
+        categories: CATEGORIES,
+        seed,
+    };
+    let (panel, truth) = generate_panel(&generator, 0)?;
+    Ok(BenchPanel {
+        panel: Arc::new(panel),
+        source: format!(
+            "generated: published process, {products} products, {PERIODS} periods, {CATEGORIES} categories, seed {seed}"
+        ),
+        product_a_truth: Some(truth.product_elasticity),
+    })
+}

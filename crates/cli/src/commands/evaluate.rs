@@ -1,0 +1,106 @@
+//! `infermark evaluate`.
+
+use super::{load_panel, read_json};
+use crate::exit::Exit;
+use crate::settings::{ColumnArguments, PriorArguments};
+use anyhow::{Context, bail};
+use clap::Args;
+use infermark_backend::{Backend, DeviceId, Method, NutsSettings, Request};
+use infermark_model::{Layout, Site};
+use infermark_nuts_cpu::NutsCpu;
+use serde_json::{Map, Value};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `evaluate`.
+#[derive(Debug, Args)]
+pub struct EvaluateArguments {
+    /// Sales file: .csv or .parquet.
+    data: PathBuf,
+    /// JSON file with natural parameters: {"global_a": .., "category_a": [..], "product_a": [..], "product_effect":
+    /// [..], "time_cat_effects": [..]}; categories, products and periods in sorted order, time_cat_effects
+    /// category by category.
+    #[arg(long, value_name = "FILE")]
+    point: PathBuf,
+    /// Device; see `infermark devices`.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: DeviceId,
+    /// Processor threads; all by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    #[command(flatten)]
+    columns: ColumnArguments,
+    #[command(flatten)]
+    priors: PriorArguments,
+}
+
+impl EvaluateArguments {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let panel = load_panel(&self.data, &self.columns.into())?;
+        let layout = panel.layout();
+        let point = read_point(&self.point, &layout)?;
+        let request = Request {
+            priors: self.priors.load()?,
+            devices: vec![self.device],
+            threads: self.threads,
+            ..Request::new(Method::Nuts(NutsSettings::default()))
+        };
+        let (log_joint, gradient) = NutsCpu.log_joint(&panel, &request, &point)?;
+        let mut by_site = Map::new();
+        for site in Site::ALL {
+            let numbers = &gradient[layout.range(site)];
+            let value = if site == Site::GlobalA {
+                Value::from(numbers[0])
+            } else {
+                Value::from(numbers)
+            };
+            by_site.insert(site.name().to_owned(), value);
+        }
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(
+            &mut out,
+            &serde_json::json!({ "log_joint": log_joint, "grad": by_site }),
+        )?;
+        writeln!(out)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Reads natural parameters in the order of the layout.
+fn read_point(path: &Path, layout: &Layout) -> anyhow::Result<Vec<f64>> {
+    let sites: Map<String, Value> = read_json(path)?;
+    let name = path.display();
+    if let Some(unknown) = sites
+        .keys()
+        .find(|key| Site::ALL.iter().all(|site| site.name() != *key))
+    {
+        bail!(
+            "{name}: there is no site \"{unknown}\"; the sites are {}",
+            Site::ALL.map(Site::name).join(", ")
+        );
+    }
+    let mut point = Vec::with_capacity(layout.latents());
+    for site in Site::ALL {
+        let value = sites.get(site.name());
+        let value = value.with_context(|| format!("{name}: site \"{}\" is missing", site.name()))?;
+        let numbers = match value {
+            Value::Array(numbers) => numbers.as_slice(),
+            number => std::slice::from_ref(number),
+        };
+        if numbers.len() != layout.len(site) {
+            bail!(
+                "{name}: \"{}\" has {} numbers; this panel needs {}",
+                site.name(),
+                numbers.len(),
+                layout.len(site)
+            );
+        }
+        for (i, number) in numbers.iter().enumerate() {
+            let number = number.as_f64();
+            point.push(number.with_context(|| {
+                format!("{name}: entry {} of \"{}\" is not a number", i + 1, site.name())
+            })?);
+        }
+    }
+    Ok(point)
+}

@@ -1,0 +1,184 @@
+//! `infermark model`: the plate diagram.
+
+use crate::exit::Exit;
+use crate::settings::PriorArguments;
+use clap::{Args, ValueEnum};
+use infermark_model::Priors;
+use std::io::Write;
+
+/// Formats of the diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Graphviz.
+    Dot,
+    /// A picture.
+    Svg,
+}
+
+/// Arguments of `model`.
+#[derive(Debug, Args)]
+pub struct ModelArguments {
+    /// Format.
+    #[arg(long, value_enum, default_value = "dot")]
+    format: Format,
+    #[command(flatten)]
+    priors: PriorArguments,
+}
+
+impl ModelArguments {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let priors = self.priors.load()?;
+        let text = match self.format {
+            Format::Dot => dot(&priors),
+            Format::Svg => svg(&priors),
+        };
+        write!(std::io::stdout(), "{text}")?;
+        Ok(Exit::Done)
+    }
+}
+
+/// The distributions, one line a site.
+fn distributions(p: &Priors) -> [String; 6] {
+    [
+        format!("global_a ~ Normal({}, {})", p.global_a_mean, p.global_a_sd),
+        format!("category_a[c] ~ Normal(global_a, {})", p.category_a_sd),
+        format!("product_a[i] ~ Normal(category_a[c(i)], {})", p.product_a_sd),
+        format!(
+            "product_effect[i] ~ Normal({}, {})",
+            p.product_effect_mean, p.product_effect_sd
+        ),
+        format!(
+            "time_cat_effects[c,t] ~ Normal({}, {})",
+            p.time_cat_effects_mean, p.time_cat_effects_sd
+        ),
+        format!(
+            "units[i,t] ~ Poisson(exp(clip(product_a[i] ln price[i,t] + time_cat_effects[c(i),t] + product_effect[i], \
+             {}, {})))",
+            p.clip_low, p.clip_high
+        ),
+    ]
+}
+
+fn dot(priors: &Priors) -> String {
+    let legend: String = distributions(priors)
+        .iter()
+        .map(|line| format!("{line}\\l"))
+        .collect();
+    format!(
+        r#"digraph model {{
+  graph [compound=true, fontname="sans-serif", labeljust=l, label="{legend}"];
+  node [shape=ellipse, fontname="sans-serif"];
+  global_a;
+  subgraph cluster_category {{
+    label="category c = 1..C"; style=rounded;
+    category_a;
+    subgraph cluster_time {{ label="period t = 1..T"; style=rounded; time_cat_effects; }}
+  }}
+  subgraph cluster_product {{
+    label="product i = 1..N"; style=rounded;
+    product_a; product_effect;
+    subgraph cluster_row {{
+      label="row (i, t)"; style=rounded;
+      price [shape=box, style=filled, fillcolor=lightgrey, label="ln price"];
+      units [style=filled, fillcolor=lightgrey];
+    }}
+  }}
+  global_a -> category_a -> product_a -> units;
+  product_effect -> units;
+  time_cat_effects -> units;
+  price -> units;
+}}
+"#
+    )
+}
+
+/// A node of the picture: text, centre, whether it is observed.
+const NODES: [(&str, f64, f64, bool); 7] = [
+    ("global_a", 170.0, 50.0, false),
+    ("category_a", 170.0, 160.0, false),
+    ("time_cat_effects", 470.0, 160.0, false),
+    ("product_a", 170.0, 310.0, false),
+    ("product_effect", 320.0, 310.0, false),
+    ("units", 470.0, 430.0, true),
+    ("ln price", 170.0, 430.0, true),
+];
+
+/// Edges by index of [`NODES`].
+const EDGES: [(usize, usize); 6] = [(0, 1), (1, 3), (2, 5), (3, 5), (4, 5), (6, 5)];
+
+/// Plates: text, x, y, width, height.
+const PLATES: [(&str, f64, f64, f64, f64); 4] = [
+    ("category c = 1..C", 60.0, 100.0, 540.0, 125.0),
+    ("period t = 1..T", 370.0, 115.0, 215.0, 100.0),
+    ("product i = 1..N", 60.0, 255.0, 540.0, 245.0),
+    ("row (i, t)", 75.0, 380.0, 510.0, 105.0),
+];
+
+const NODE_HALF_WIDTH: f64 = 68.0;
+const NODE_HALF_HEIGHT: f64 = 24.0;
+
+fn svg(priors: &Priors) -> String {
+    let mut body = String::new();
+    for (text, x, y, width, height) in PLATES {
+        body += &format!(
+            "  <rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"10\" fill=\"none\" stroke=\"#777\"/>\n  \
+             <text x=\"{}\" y=\"{}\" font-size=\"12\" fill=\"#555\" text-anchor=\"end\">{text}</text>\n",
+            x + width - 10.0,
+            y + height - 8.0
+        );
+    }
+    for (from, to) in EDGES {
+        let ((_, x1, y1, _), (_, x2, y2, _)) = (NODES[from], NODES[to]);
+        let (sx, sy) = on_edge(x1, y1, x2, y2);
+        let (ex, ey) = on_edge(x2, y2, x1, y1);
+        body += &format!(
+            "  <line x1=\"{sx:.1}\" y1=\"{sy:.1}\" x2=\"{ex:.1}\" y2=\"{ey:.1}\" stroke=\"#333\" marker-end=\"url(#arrow)\"/>\n"
+        );
+    }
+    for (text, x, y, observed) in NODES {
+        let fill = if observed { "#ddd" } else { "#fff" };
+        body += &format!(
+            "  <ellipse cx=\"{x}\" cy=\"{y}\" rx=\"{NODE_HALF_WIDTH}\" ry=\"{NODE_HALF_HEIGHT}\" fill=\"{fill}\" stroke=\"#333\"/>\n  \
+             <text x=\"{x}\" y=\"{}\" font-size=\"14\" text-anchor=\"middle\">{text}</text>\n",
+            y + 5.0
+        );
+    }
+    for (line, text) in distributions(priors).iter().enumerate() {
+        let y = 535 + 20 * line;
+        body +=
+            &format!("  <text x=\"60\" y=\"{y}\" font-size=\"12\" font-family=\"monospace\">{text}</text>\n");
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1000 660\" width=\"1000\" height=\"660\" font-family=\"sans-serif\">\n  \
+         <defs><marker id=\"arrow\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\">\
+         <path d=\"M0 0L10 5L0 10z\" fill=\"#333\"/></marker></defs>\n  \
+         <rect width=\"1000\" height=\"660\" fill=\"#fff\"/>\n{body}</svg>\n"
+    )
+}
+
+/// Where the line from one node's centre to another's leaves the first one's ellipse.
+fn on_edge(x: f64, y: f64, to_x: f64, to_y: f64) -> (f64, f64) {
+    let (dx, dy) = (to_x - x, to_y - y);
+    let scale = 1.0 / ((dx / NODE_HALF_WIDTH).powi(2) + (dy / NODE_HALF_HEIGHT).powi(2)).sqrt();
+    (x + scale * dx, y + scale * dy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_formats_name_every_site_with_its_distribution() {
+        let priors = Priors {
+            product_a_sd: 2.5,
+            ..Priors::default()
+        };
+        for text in [dot(&priors), svg(&priors)] {
+            for site in infermark_model::Site::ALL {
+                assert!(text.contains(site.name()));
+            }
+            assert!(text.contains("Normal(category_a[c(i)], 2.5)"));
+            assert!(text.contains("Normal(-2, 1)"));
+        }
+    }
+}

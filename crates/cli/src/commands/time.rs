@@ -1,0 +1,168 @@
+//! `infermark time`: one kernel under the clock, for comparisons with other programs in the same run.
+
+use super::load_panel;
+use crate::exit::Exit;
+use crate::settings::ColumnArguments;
+use anyhow::ensure;
+use clap::{Args, ValueEnum};
+use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
+use infermark_cpu_kernels::{FusedLogJoint, device_name};
+use infermark_model::{Panel, Parameterization, Priors, Site};
+use infermark_svi_cpu::SviCpu;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Timed {
+    /// Complete SVI iterations: noise, likelihood, gradient, optimizer.
+    Svi,
+    /// The double-precision log joint with its gradient: what a leapfrog step of NUTS costs.
+    Gradient,
+}
+
+/// Arguments of `time`.
+#[derive(Debug, Args)]
+pub struct TimeArguments {
+    /// Sales file: .csv or .parquet.
+    data: PathBuf,
+    /// What to time.
+    #[arg(long, value_enum, default_value = "svi")]
+    method: Timed,
+    /// Iterations (gradients) a repeat.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    iterations: u64,
+    /// Repeats.
+    #[arg(long, value_name = "R", default_value_t = 5)]
+    repeats: usize,
+    /// Untimed iterations before the first repeat.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    warm_up: u64,
+    /// Particles of SVI.
+    #[arg(long, value_name = "K", default_value_t = 4)]
+    particles: usize,
+    /// Processor threads; all by default.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Print JSON instead of a sentence.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    columns: ColumnArguments,
+}
+
+impl TimeArguments {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        ensure!(
+            self.iterations > 0 && self.repeats > 0,
+            "--iterations and --repeats must be at least 1"
+        );
+        let total = self.warm_up + self.iterations * self.repeats as u64;
+        let settings = SviSettings {
+            iterations: total,
+            particles: self.particles,
+            ..SviSettings::default()
+        };
+        let request = Request {
+            threads: self.threads,
+            ..Request::new(Method::Svi(settings))
+        };
+        request.validate()?;
+        let panel = load_panel(&self.data, &self.columns.clone().into())?;
+        let clock = Instant::now();
+        let mut advance: Box<dyn FnMut(u64) -> anyhow::Result<()>> = match self.method {
+            Timed::Svi => {
+                let mut run = SviCpu::new().start(panel.clone(), &request)?;
+                Box::new(move |steps| {
+                    run.advance(steps, &Interrupt::new())?;
+                    Ok(())
+                })
+            }
+            Timed::Gradient => gradients(&panel, request.resolved_threads()),
+        };
+        let setup_seconds = clock.elapsed().as_secs_f64();
+        if self.warm_up > 0 {
+            advance(self.warm_up)?;
+        }
+        let mut seconds = Vec::with_capacity(self.repeats);
+        for _ in 0..self.repeats {
+            let clock = Instant::now();
+            advance(self.iterations)?;
+            seconds.push(clock.elapsed().as_secs_f64());
+        }
+        let mut sorted = seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0;
+        let rate = self.iterations as f64 / median;
+        let (backend, precision, particles) = match self.method {
+            Timed::Svi => (infermark_svi_cpu::NAME, Precision::F32, self.particles),
+            Timed::Gradient => ("nuts-cpu", Precision::F64, 1),
+        };
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let answer = serde_json::json!({
+                "backend": backend,
+                "device": device_name(),
+                "threads": request.resolved_threads(),
+                "precision": precision.name(),
+                "particles": particles,
+                "rows": panel.rows(),
+                "products": panel.layout().products,
+                "iterations": self.iterations,
+                "warm_up_iterations": self.warm_up,
+                "setup_seconds": setup_seconds,
+                "seconds": seconds,
+                "iterations_per_second": rate,
+            });
+            writeln!(out, "{answer}")?;
+        } else {
+            writeln!(
+                out,
+                "{backend}, {} threads, {}, {} rows: {rate:.2} iterations a second ({:.3} ms each; best repeat \
+                 {:.3} ms, worst {:.3} ms)",
+                request.resolved_threads(),
+                precision.name(),
+                panel.rows(),
+                1e3 / rate,
+                1e3 * sorted[0] / self.iterations as f64,
+                1e3 * sorted[sorted.len() - 1] / self.iterations as f64,
+            )?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Gradients one after another, each at a point that the last one moved a little.
+fn gradients(panel: &Arc<Panel>, threads: usize) -> Box<dyn FnMut(u64) -> anyhow::Result<()>> {
+    let centredness = Parameterization::Centered.start();
+    let mut log_joint = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
+    // A point where rates are near the counts, so that rows are inside the clip bounds as they are in sampling.
+    let mut z = near_the_counts(panel);
+    let mut gradient = vec![0.0; z.len()];
+    Box::new(move |steps| {
+        for _ in 0..steps {
+            log_joint.value_and_gradient(&z, &mut gradient);
+            for (z, g) in z.iter_mut().zip(&gradient) {
+                *z += 1e-9 * g.signum();
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Natural parameters with elasticity -1.5 and each product's effect at its mean count; length
+/// [`infermark_model::Layout::latents`].
+pub fn near_the_counts(panel: &Panel) -> Vec<f64> {
+    let layout = panel.layout();
+    let mut z = vec![0.0; layout.latents()];
+    let slope = -1.5;
+    for i in 0..layout.products {
+        let rows = panel.row_range(i).len() as f64;
+        let mean_units = (panel.sums().product[i] as f64 / rows).max(0.1);
+        z[layout.start(Site::ProductA) + i] = slope;
+        z[layout.start(Site::ProductEffect) + i] = mean_units.ln() - slope * panel.mean_log_price()[i];
+    }
+    z
+}

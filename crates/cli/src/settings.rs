@@ -1,0 +1,260 @@
+//! Arguments that several verbs share, and the requests made of them.
+
+use clap::{Args, ValueEnum};
+use infermark_backend::request::EarlyStop;
+use infermark_backend::{DeviceId, Method, NutsSettings, Precision, Request, SviSettings};
+use infermark_data::Columns;
+use infermark_model::objective::Objective;
+use infermark_model::optimizer::AdamW;
+use infermark_model::{Parameterization, Priors};
+use std::path::PathBuf;
+
+/// Names of the columns in a sales file.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Columns of the file")]
+pub struct ColumnArguments {
+    /// Column of the product: text or whole number.
+    #[arg(long, value_name = "NAME", default_value = "product")]
+    pub product_column: String,
+    /// Column of the category: text or whole number; a product has one.
+    #[arg(long, value_name = "NAME", default_value = "category")]
+    pub category_column: String,
+    /// Column of the period: whole number or date (YYYY-MM-DD).
+    #[arg(long, value_name = "NAME", default_value = "week")]
+    pub period_column: String,
+    /// Column of the price: a positive number.
+    #[arg(long, value_name = "NAME", default_value = "price")]
+    pub price_column: String,
+    /// Column of the units sold: a whole number, 0 or more.
+    #[arg(long, value_name = "NAME", default_value = "units")]
+    pub units_column: String,
+}
+
+impl From<ColumnArguments> for Columns {
+    fn from(names: ColumnArguments) -> Self {
+        Columns {
+            product: names.product_column,
+            category: names.category_column,
+            period: names.period_column,
+            price: names.price_column,
+            units: names.units_column,
+        }
+    }
+}
+
+/// Settings of the model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct PriorArguments {
+    /// JSON file with prior settings (global_a_mean, global_a_sd, category_a_sd, product_a_sd, product_effect_mean,
+    /// product_effect_sd, time_cat_effects_mean, time_cat_effects_sd, clip_low, clip_high); what it leaves out keeps
+    /// its published default.
+    #[arg(long, value_name = "FILE")]
+    pub priors: Option<PathBuf>,
+}
+
+impl PriorArguments {
+    /// The priors of the file, or the published ones.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a setting is out of its range.
+    pub fn load(&self) -> anyhow::Result<Priors> {
+        let Some(path) = &self.priors else {
+            return Ok(Priors::default());
+        };
+        let priors: Priors = crate::commands::read_json(path)?;
+        priors
+            .validate()
+            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        Ok(priors)
+    }
+}
+
+/// Inference methods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MethodName {
+    /// Stochastic variational inference with a mean-field guide: fast, intervals far too narrow.
+    Svi,
+    /// The No-U-Turn sampler: slow, exact.
+    Nuts,
+}
+
+/// Variational objectives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ObjectiveName {
+    /// Renyi bound of order --alpha; at 0 the importance-weighted bound.
+    Renyi,
+    /// Plain evidence lower bound.
+    Elbo,
+}
+
+/// Forms of the sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ParameterizationName {
+    /// Centred: what the published code ran.
+    Centered,
+    /// One learned centredness a site, from 0.5: what the published code wrote.
+    Learned,
+    /// Non-centred.
+    Noncentered,
+}
+
+impl From<ParameterizationName> for Parameterization {
+    fn from(name: ParameterizationName) -> Self {
+        match name {
+            ParameterizationName::Centered => Parameterization::Centered,
+            ParameterizationName::Learned => Parameterization::Learned,
+            ParameterizationName::Noncentered => Parameterization::Noncentered,
+        }
+    }
+}
+
+/// Floating-point types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionName {
+    /// Single precision for rates, double for the sums that decide log-weights.
+    F32,
+    /// Double precision throughout.
+    F64,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::F64 => Precision::F64,
+        }
+    }
+}
+
+/// Settings of SVI.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "SVI")]
+pub struct SviArguments {
+    /// Iterations.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub iterations: u64,
+    /// Particles an iteration.
+    #[arg(long, value_name = "K", default_value_t = 4)]
+    pub particles: usize,
+    /// What is maximized.
+    #[arg(long, value_enum, default_value = "renyi")]
+    pub objective: ObjectiveName,
+    /// Order of the Renyi bound.
+    #[arg(
+        long,
+        value_name = "ALPHA",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub alpha: f64,
+    /// Precision of the passes over the panel.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: PrecisionName,
+    /// AdamW's learning rate at the start; it decays by 1% every 1,000 iterations, down to 1e-5.
+    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
+    pub learning_rate: f64,
+    /// Stop early once the loss no longer falls: five windows of --window iterations in a row whose mean is lower than
+    /// the one before by less than one standard error.
+    #[arg(long)]
+    pub early_stop: bool,
+    /// Iterations of a window of --early-stop.
+    #[arg(long, value_name = "N", default_value_t = EarlyStop::default().window)]
+    pub window: u64,
+    /// Iterations between two entries of the loss trace.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub trace_every: u64,
+}
+
+impl SviArguments {
+    /// The settings.
+    pub fn settings(&self) -> SviSettings {
+        SviSettings {
+            iterations: self.iterations,
+            particles: self.particles,
+            objective: match self.objective {
+                ObjectiveName::Renyi => Objective::Renyi { alpha: self.alpha },
+                ObjectiveName::Elbo => Objective::Elbo,
+            },
+            optimizer: AdamW {
+                learning_rate: self.learning_rate,
+                ..AdamW::default()
+            },
+            precision: self.precision.into(),
+            early_stop: self.early_stop.then(|| EarlyStop {
+                window: self.window,
+                ..EarlyStop::default()
+            }),
+            trace_every: self.trace_every,
+        }
+    }
+}
+
+/// Settings of NUTS.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "NUTS")]
+pub struct NutsArguments {
+    /// Chains.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub chains: usize,
+    /// Warm-up draws of each chain: they tune step size and metric, and are not kept.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub warmup: u64,
+    /// Draws of each chain after warm-up.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub draws: u64,
+    /// Mean acceptance statistic that the step size is tuned to.
+    #[arg(long, value_name = "P", default_value_t = 0.8)]
+    pub target_accept: f64,
+    /// Most doublings of a trajectory.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub max_depth: u32,
+}
+
+impl NutsArguments {
+    /// The settings.
+    pub fn settings(&self) -> NutsSettings {
+        NutsSettings {
+            chains: self.chains,
+            warmup: self.warmup,
+            draws: self.draws,
+            target_accept: self.target_accept,
+            max_depth: self.max_depth,
+            ..NutsSettings::default()
+        }
+    }
+}
+
+/// Where and how a run is made.
+#[derive(Debug, Clone, Args)]
+pub struct RunArguments {
+    /// Inference method.
+    #[arg(long, value_enum, default_value = "svi")]
+    pub method: MethodName,
+    /// Device; see `infermark devices`.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: DeviceId,
+    /// Form in which the sites are inferred.
+    #[arg(long, value_enum, default_value = "centered")]
+    pub parameterization: ParameterizationName,
+    /// Processor threads; all by default.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Seed of all noise.
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl RunArguments {
+    /// The request for `method`.
+    pub fn request(&self, method: Method, priors: Priors) -> Request {
+        Request {
+            priors,
+            parameterization: self.parameterization.into(),
+            method,
+            devices: vec![self.device],
+            threads: self.threads,
+            seed: self.seed,
+        }
+    }
+}

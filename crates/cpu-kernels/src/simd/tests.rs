@@ -1,0 +1,209 @@
+//! Every instruction set against the library's scalar functions in double precision.
+
+use crate::instruction_set::{ForSimd, InstructionSet};
+use crate::simd::{Kernel, NoiseSimd, Scalar, Simd};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// Runs the same checks on both types of every instruction set.
+fn on_all(check: impl ForSimd<Output = ()> + Copy) {
+    for set in InstructionSet::available() {
+        set.run_f32(check);
+        set.run_f64(check);
+    }
+}
+
+/// Runs a kernel compiled for its instructions.
+macro_rules! check {
+    ($name:ident, |$isa:ident| $body:block) => {
+        #[test]
+        fn $name() {
+            #[derive(Clone, Copy)]
+            struct Check;
+            impl<I: Simd> Kernel<I> for Check {
+                type Output = ();
+                #[inline(always)]
+                fn run(self, $isa: I) $body
+            }
+            impl ForSimd for Check {
+                type Output = ();
+                fn run<I: Simd>(self, isa: I) {
+                    isa.vectorize(self);
+                }
+            }
+            on_all(Check);
+        }
+    };
+}
+
+fn lanes<I: Simd>(isa: I, v: I::V) -> Vec<f64> {
+    let mut out = [I::Scalar::default(); 16];
+    isa.store(v, &mut out);
+    out[..I::LANES].iter().map(|x| x.to_f64()).collect()
+}
+
+fn vector<I: Simd>(isa: I, f: impl Fn(usize) -> f64) -> I::V {
+    let values: Vec<I::Scalar> = (0..16).map(|i| I::Scalar::from_f64(f(i))).collect();
+    isa.load(&values)
+}
+
+/// Largest relative error of `f` against `exact` over many arguments of `[low, high]`.
+fn worst<I: Simd>(isa: I, low: f64, high: f64, f: impl Fn(I::V) -> I::V, exact: impl Fn(f64) -> f64) -> f64 {
+    let steps = 4_000;
+    let mut worst = 0f64;
+    for step in 0..steps {
+        let at = |i: usize| low + (high - low) * (step as f64 + i as f64 / 16.0) / steps as f64;
+        let x = vector(isa, at);
+        for (x, y) in lanes(isa, x).into_iter().zip(lanes(isa, f(x))) {
+            let exact = exact(x);
+            worst = worst.max((y - exact).abs() / exact.abs());
+        }
+    }
+    worst
+}
+
+fn tolerance<I: Simd>(single: f64, double: f64) -> f64 {
+    if I::ANCHORED { single } else { double }
+}
+
+check!(exp2_is_as_good_as_said, |isa| {
+    let error = worst(isa, -126.0, 126.0, |v| isa.exp2(v), f64::exp2);
+    assert!(error < tolerance::<I>(2e-7, 5e-16), "{isa:?} {error}");
+    assert_eq!(lanes(isa, isa.exp2(isa.zero()))[0].round(), 1.0);
+});
+
+check!(ln_is_as_good_as_said, |isa| {
+    for (low, high) in [(1e-30, 1e-20), (1e-6, 0.7), (0.5, 0.9), (1.2, 9.0), (1e3, 1e20)] {
+        let error = worst(isa, low, high, |v| isa.ln(v), f64::ln);
+        assert!(
+            error < tolerance::<I>(3e-7, 1e-15),
+            "{isa:?} [{low}, {high}] {error}"
+        );
+    }
+    // Near 1 the logarithm vanishes: its absolute error counts.
+    for step in 0..4000 {
+        let x = vector(isa, |i| 0.9 + 0.3 * (step as f64 + i as f64 / 16.0) / 4000.0);
+        for (x, y) in lanes(isa, x).into_iter().zip(lanes(isa, isa.ln(x))) {
+            assert!((y - x.ln()).abs() < tolerance::<I>(1e-7, 1e-15), "{isa:?} {x}");
+        }
+    }
+});
+
+check!(ln_1p_keeps_small_arguments, |isa| {
+    for (low, high) in [(1e-35, 1e-30), (1e-9, 1e-3), (1e-3, 1.0)] {
+        let error = worst(isa, low, high, |v| isa.ln_1p_unit(v), f64::ln_1p);
+        assert!(error < tolerance::<I>(3e-7, 1e-15), "{isa:?} {error}");
+    }
+});
+
+check!(sums_add_their_own_lanes, |isa| {
+    // Whole numbers add without rounding, so each of the eight sums must be exact.
+    let vectors: [I::V; 8] = std::array::from_fn(|k| vector(isa, |i| (100 * k + i * i) as f64));
+    let sums = isa.sum8(vectors);
+    for k in 0..8 {
+        let expected: f64 = lanes(isa, vectors[k]).iter().sum();
+        assert_eq!(sums[k].to_f64(), expected, "{isa:?} {k}");
+        assert_eq!(isa.sum(vectors[k]).to_f64(), expected, "{isa:?} {k}");
+    }
+});
+
+check!(expanding_loads_put_entries_in_their_lanes, |isa| {
+    let mut rng = StdRng::seed_from_u64(3);
+    let all = ((1u64 << I::LANES) - 1) as u32;
+    let deviation: Vec<f32> = (0..16).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let residual: Vec<f32> = deviation.iter().map(|d| d * 1e-8).collect();
+    let units: Vec<u32> = (0..16).map(|_| rng.random_range(0..1 << 24)).collect();
+    let patterns = (0..300)
+        .map(|_| rng.random::<u32>() & all)
+        .chain([0, 1, all, 1 << (I::LANES - 1)]);
+    for pattern in patterns.collect::<Vec<_>>() {
+        let count = pattern.count_ones() as usize;
+        // Slices of exactly the entries: nothing beyond may be touched.
+        let x = lanes(
+            isa,
+            isa.expand_deviation(&deviation[..count], &residual[..count], pattern),
+        );
+        let y = lanes(isa, isa.expand_units(&units[..count], pattern));
+        let mut next = 0;
+        for lane in 0..I::LANES {
+            let (mut expected_x, mut expected_y) = (0.0, 0.0);
+            if pattern >> lane & 1 == 1 {
+                expected_x = f64::from(deviation[next]);
+                if !I::ANCHORED {
+                    expected_x += f64::from(residual[next]);
+                }
+                expected_y = f64::from(units[next]);
+                next += 1;
+            }
+            assert_eq!(
+                (x[lane], y[lane]),
+                (expected_x, expected_y),
+                "{isa:?} {pattern:b} {lane}"
+            );
+        }
+    }
+    let full = lanes(isa, isa.load_deviation(&deviation, &residual));
+    let expanded = lanes(isa, isa.expand_deviation(&deviation, &residual, all));
+    assert_eq!(full, expanded);
+});
+
+check!(lane_sets_select_and_compare, |isa| {
+    let (a, b) = (
+        vector(isa, |i| i as f64),
+        vector(isa, |i| if i % 3 == 0 { i as f64 } else { -1.0 }),
+    );
+    let all = ((1u64 << I::LANES) - 1) as u32;
+    let equal = isa.equal(a, b);
+    assert_eq!(equal, 0b1001_0010_0100_1001 & all);
+    let not_a_number = isa.splat(I::Scalar::from_f64(f64::NAN));
+    assert_eq!(isa.equal(not_a_number, not_a_number), 0);
+    let (kept, selected) = (
+        lanes(isa, isa.keep(a, equal)),
+        lanes(isa, isa.select(equal, a, b)),
+    );
+    for i in 0..I::LANES {
+        let set = equal >> i & 1 == 1;
+        assert_eq!(kept[i], if set { i as f64 } else { 0.0 });
+        assert_eq!(selected[i], if set { i as f64 } else { -1.0 });
+    }
+});
+
+check!(widening_and_narrowing_keep_order, |isa| {
+    let v = vector(isa, |i| 1.5 * i as f64 - 3.0);
+    let wide = isa.widen(v);
+    assert_eq!(lanes(isa, isa.narrow(wide)), lanes(isa, v));
+    let parts = I::LANES / <I::Wide as Simd>::LANES;
+    let joined: Vec<f64> = (0..parts).flat_map(|p| lanes(isa.wide(), wide[p])).collect();
+    assert_eq!(joined, lanes(isa, v));
+});
+
+check!(powers_of_two_below, |isa| {
+    let v = vector(isa, |i| 0.3 * 1.7f64.powi(i as i32));
+    for (x, p) in lanes(isa, v)
+        .into_iter()
+        .zip(lanes(isa, isa.power_of_two_below(v)))
+    {
+        assert!(
+            p <= x && x < 2.0 * p && p.log2().fract() == 0.0,
+            "{isa:?} {x} {p}"
+        );
+    }
+});
+
+check!(turns_lie_on_the_circle, |isa| {
+    let isa = isa.noise();
+    for step in 0..2000 {
+        let r = vector(isa, |i| (step as f64 + i as f64 / 16.0) / 2000.0);
+        let (cos, sin) = isa.cos_sin_turn(r);
+        for ((r, c), s) in lanes(isa, r)
+            .into_iter()
+            .zip(lanes(isa, cos))
+            .zip(lanes(isa, sin))
+        {
+            let angle = std::f64::consts::TAU * r;
+            assert!(
+                (c - angle.cos()).abs() < 3e-7 && (s - angle.sin()).abs() < 3e-7,
+                "{isa:?} {r} {c} {s}"
+            );
+        }
+    }
+});
