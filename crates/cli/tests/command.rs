@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 fn command(arguments: &[&str]) -> Command {
@@ -38,7 +40,13 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-const SITES: [&str; 5] = ["global_a", "category_a", "product_a", "product_effect", "time_cat_effects"];
+const SITES: [&str; 5] = [
+    "global_a",
+    "category_a",
+    "product_a",
+    "product_effect",
+    "time_cat_effects",
+];
 
 #[test]
 fn evaluate_equals_the_reference_vectors() {
@@ -48,12 +56,23 @@ fn evaluate_equals_the_reference_vectors() {
     for point in vectors["centered_log_joint"].as_array().unwrap() {
         std::fs::write(&file, point["z"].to_string()).unwrap();
         let panel = data("panel.csv");
-        let output = run(&["evaluate", panel.to_str().unwrap(), "--point", file.to_str().unwrap()]);
+        let output = run(&[
+            "evaluate",
+            panel.to_str().unwrap(),
+            "--point",
+            file.to_str().unwrap(),
+        ]);
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let (found, expected) = (answer["log_joint"].as_f64().unwrap(), point["log_joint"].as_f64().unwrap());
+        let (found, expected) = (
+            answer["log_joint"].as_f64().unwrap(),
+            point["log_joint"].as_f64().unwrap(),
+        );
         // Both are float64 and differ in the order of their sums alone.
-        assert!((found - expected).abs() <= 1e-10 * expected.abs(), "{found} {expected}");
+        assert!(
+            (found - expected).abs() <= 1e-10 * expected.abs(),
+            "{found} {expected}"
+        );
         let gradient = |from: &Value| -> Vec<f64> { SITES.iter().flat_map(|s| numbers(&from[s])).collect() };
         let (found, expected) = (gradient(&answer["grad"]), gradient(&point["grad"]));
         assert_eq!(found.len(), expected.len());
@@ -76,9 +95,18 @@ fn a_point_that_does_not_fit_the_panel_is_explained() {
         ("{\"global_a\": \"x\"}", "not a number"),
     ] {
         std::fs::write(&file, content).unwrap();
-        let output = run(&["evaluate", panel.to_str().unwrap(), "--point", file.to_str().unwrap()]);
+        let output = run(&[
+            "evaluate",
+            panel.to_str().unwrap(),
+            "--point",
+            file.to_str().unwrap(),
+        ]);
         assert_eq!(code(&output), 2);
-        assert!(text(&output.stderr).contains(word), "{content}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(word),
+            "{content}: {}",
+            text(&output.stderr)
+        );
         assert!(output.stdout.is_empty());
     }
 }
@@ -86,7 +114,9 @@ fn a_point_that_does_not_fit_the_panel_is_explained() {
 /// The header and the cells of `posterior.csv`.
 fn posterior(folder: &Path) -> (Vec<String>, Vec<Vec<String>>) {
     let text = std::fs::read_to_string(folder.join("posterior.csv")).unwrap();
-    let mut lines = text.lines().map(|l| l.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let mut lines = text
+        .lines()
+        .map(|l| l.split(',').map(str::to_owned).collect::<Vec<_>>());
     (lines.next().unwrap(), lines.collect())
 }
 
@@ -104,8 +134,14 @@ fn fit_writes_what_the_contract_says() {
         ),
     ] {
         let out = folder.path().join(method);
-        let mut arguments =
-            vec!["fit", panel.to_str().unwrap(), "--method", method, "--out", out.to_str().unwrap()];
+        let mut arguments = vec![
+            "fit",
+            panel.to_str().unwrap(),
+            "--method",
+            method,
+            "--out",
+            out.to_str().unwrap(),
+        ];
         arguments.extend(extra);
         let output = run(&arguments);
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
@@ -117,7 +153,11 @@ fn fit_writes_what_the_contract_says() {
         assert_eq!(keys[1], "category_a cat-0");
         assert_eq!(keys[5], "product_a sku-000");
         assert_eq!(keys[85], "time_cat_effects cat-0@1");
-        assert!(rows.iter().all(|r| r[2..6].iter().all(|cell| cell.parse::<f64>().unwrap().is_finite())));
+        assert!(rows.iter().all(|r| {
+            r[2..6]
+                .iter()
+                .all(|cell| cell.parse::<f64>().unwrap().is_finite())
+        }));
         let record = json(&out.join("run.json"));
         assert_eq!(record["status"], "finished");
         assert!(record["panel"].to_string().contains("panel.csv"));
@@ -129,7 +169,17 @@ fn fit_writes_what_the_contract_says() {
     assert!(trace.starts_with("iteration,seconds,loss,effective_particles,learning_rate\n1,"));
     // Sampling 60 draws does not converge, and the gate says so when it is asked.
     let out = folder.path().join("gate");
-    let arguments = ["--method", "nuts", "--chains", "2", "--warmup", "20", "--draws", "20", "--require-convergence"];
+    let arguments = [
+        "--method",
+        "nuts",
+        "--chains",
+        "2",
+        "--warmup",
+        "20",
+        "--draws",
+        "20",
+        "--require-convergence",
+    ];
     let mut all = vec!["fit", panel.to_str().unwrap(), "--out", out.to_str().unwrap()];
     all.extend(arguments);
     assert_eq!(code(&run(&all)), 1);
@@ -141,8 +191,16 @@ fn same_seed_same_posterior_whatever_the_threads() {
     let panel = data("panel.csv");
     let fit = |name: &str, threads: &str, seed: &str| {
         let out = folder.path().join(name);
-        let arguments =
-            ["fit", panel.to_str().unwrap(), "--iterations", "300", "--threads", threads, "--seed", seed];
+        let arguments = [
+            "fit",
+            panel.to_str().unwrap(),
+            "--iterations",
+            "300",
+            "--threads",
+            threads,
+            "--seed",
+            seed,
+        ];
         let output = command(&arguments).arg("--out").arg(&out).output().unwrap();
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
         std::fs::read(out.join("posterior.csv")).unwrap()
@@ -155,14 +213,32 @@ fn same_seed_same_posterior_whatever_the_threads() {
 #[test]
 fn generate_then_fit_against_the_truth() {
     let folder = tempfile::tempdir().unwrap();
-    let (panel, truth) = (folder.path().join("panel.parquet"), folder.path().join("truth.csv"));
-    let output = command(&["generate", "--products", "50", "--periods", "30", "--categories", "3", "--seed", "4"])
-        .args([Path::new("--out"), &panel, Path::new("--truth"), &truth])
-        .output()
-        .unwrap();
+    let (panel, truth) = (
+        folder.path().join("panel.parquet"),
+        folder.path().join("truth.csv"),
+    );
+    let output = command(&[
+        "generate",
+        "--products",
+        "50",
+        "--periods",
+        "30",
+        "--categories",
+        "3",
+        "--seed",
+        "4",
+    ])
+    .args([Path::new("--out"), &panel, Path::new("--truth"), &truth])
+    .output()
+    .unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let output = command(&["fit", panel.to_str().unwrap(), "--iterations", "200"])
-        .args([Path::new("--truth"), &truth, Path::new("--out"), &folder.path().join("fit")])
+        .args([
+            Path::new("--truth"),
+            &truth,
+            Path::new("--out"),
+            &folder.path().join("fit"),
+        ])
         .output()
         .unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
@@ -176,22 +252,43 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
     std::fs::write(&bad, "product,category,week,price,units\na,x,1,-3,5\n").unwrap();
     let out = folder.path().join("out");
     for (arguments, word) in [
-        (vec!["fit", "nowhere.csv", "--out", out.to_str().unwrap()], "nowhere.csv"),
-        (vec!["fit", bad.to_str().unwrap(), "--out", out.to_str().unwrap()], "line 2"),
+        (
+            vec!["fit", "nowhere.csv", "--out", out.to_str().unwrap()],
+            "nowhere.csv",
+        ),
+        (
+            vec!["fit", bad.to_str().unwrap(), "--out", out.to_str().unwrap()],
+            "line 2",
+        ),
         (vec!["fit", bad.to_str().unwrap()], "--out"),
-        (vec!["fit", bad.to_str().unwrap(), "--out", "x", "--particles", "0"], "particles"),
-        (vec!["fit", bad.to_str().unwrap(), "--out", "x", "--device", "cuda"], "cuda"),
+        (
+            vec!["fit", bad.to_str().unwrap(), "--out", "x", "--particles", "0"],
+            "particles",
+        ),
+        (
+            vec!["fit", bad.to_str().unwrap(), "--out", "x", "--device", "cuda"],
+            "cuda",
+        ),
         (vec!["frobnicate"], "frobnicate"),
         (vec!["report", "no-such-folder"], "no-such-folder"),
         (vec!["bench", "--backends", "gpu9"], "gpu9"),
     ] {
         let output = run(&arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
-        assert!(text(&output.stderr).contains(word), "{arguments:?}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(word),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
         assert!(output.stdout.is_empty());
     }
     assert!(!out.exists(), "a refused fit leaves nothing");
-    for arguments in [vec!["--help"], vec!["fit", "--help"], vec!["--version"], vec!["completions", "bash"]] {
+    for arguments in [
+        vec!["--help"],
+        vec!["fit", "--help"],
+        vec!["--version"],
+        vec!["completions", "bash"],
+    ] {
         let output = run(&arguments);
         assert_eq!(code(&output), 0);
         assert!(!output.stdout.is_empty());
@@ -232,7 +329,10 @@ fn time_prints_the_agreed_json() {
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(answer["seconds"].as_array().unwrap().len(), 3);
-        assert_eq!((answer["threads"].as_u64(), answer["rows"].as_u64()), (Some(2), Some(465)));
+        assert_eq!(
+            (answer["threads"].as_u64(), answer["rows"].as_u64()),
+            (Some(2), Some(465))
+        );
         assert!(answer["iterations_per_second"].as_f64().unwrap() > 0.0);
     }
 }
@@ -241,12 +341,26 @@ fn time_prints_the_agreed_json() {
 fn bench_and_report() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("results");
-    let output = command(&["bench", "--products", "40,80", "--backends", "all", "--repeats", "2"])
-        .args(["--repeat-seconds", "0.02", "--warm-up-seconds", "0.02"])
-        .args(["--quality-seconds", "0.2", "--published-nuts-seconds", "0.2", "--out"])
-        .arg(&out)
-        .output()
-        .unwrap();
+    let output = command(&[
+        "bench",
+        "--products",
+        "40,80",
+        "--backends",
+        "all",
+        "--repeats",
+        "2",
+    ])
+    .args(["--repeat-seconds", "0.02", "--warm-up-seconds", "0.02"])
+    .args([
+        "--quality-seconds",
+        "0.2",
+        "--published-nuts-seconds",
+        "0.2",
+        "--out",
+    ])
+    .arg(&out)
+    .output()
+    .unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let csv = std::fs::read_to_string(out.join("results.csv")).unwrap();
     let header = "backend,device,products,rows,iterations,seconds,iterations_per_second,status";
@@ -280,7 +394,9 @@ fn a_kill_at_any_moment_leaves_whole_files() {
     let fit = |seed: u32| {
         let mut command = command(&["fit", panel.to_str().unwrap(), "--iterations", "400"]);
         command.args(["--seed", &seed.to_string(), "--out"]).arg(&out);
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         command
     };
     let clock = Instant::now();
@@ -290,7 +406,11 @@ fn a_kill_at_any_moment_leaves_whole_files() {
     // Kills spread over the life of the process, dense where files are written.
     for attempt in 0..24u32 {
         let mut child = fit(attempt + 1).spawn().unwrap();
-        let share = if attempt % 2 == 0 { f64::from(attempt) / 24.0 } else { 0.8 + f64::from(attempt) / 80.0 };
+        let share = if attempt % 2 == 0 {
+            f64::from(attempt) / 24.0
+        } else {
+            0.8 + f64::from(attempt) / 80.0
+        };
         std::thread::sleep(whole.mul_f64(share));
         let _ = child.kill();
         child.wait().unwrap();
@@ -303,13 +423,22 @@ fn a_kill_at_any_moment_leaves_whole_files() {
 fn ctrl_c_keeps_what_there_is_and_marks_it_unfinished() {
     let folder = tempfile::tempdir().unwrap();
     let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
-    let mut child = command(&["fit", panel.to_str().unwrap(), "--iterations", "4000000000", "--out"])
-        .arg(&out)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = command(&[
+        "fit",
+        panel.to_str().unwrap(),
+        "--iterations",
+        "4000000000",
+        "--out",
+    ])
+    .arg(&out)
+    .stderr(std::process::Stdio::null())
+    .spawn()
+    .unwrap();
     std::thread::sleep(Duration::from_millis(1500));
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let interrupted = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(interrupted.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let (record, _) = whole_fit(&out).unwrap();

@@ -119,8 +119,11 @@ impl<I: Simd, const K: usize> Kernel<I> for Pass<'_, I, K> {
         for k in 0..K {
             particles.slope2[k] = scalar(-1.5 - 0.01 * k as f64);
         }
-        for product in &self.chunk.products {
+        for (i, product) in self.chunk.products.iter().enumerate() {
             let product = *product as usize;
+            if let Some(next) = self.chunk.products.get(i + 4) {
+                isa.prefetch(&self.panel.deviation()[self.panel.row_range(*next as usize)]);
+            }
             let range = self.panel.row_range(product);
             let rows = ProductRows {
                 deviation: &self.panel.deviation()[range.clone()],

@@ -114,7 +114,9 @@ impl<S: Scalar> Block<S> {
             ),
             NoiseSource::Recorded(steps) => {
                 // A run draws one iteration ahead of its last step: beyond the record the last noise stays.
-                let Some(step) = steps.get(iteration as usize) else { return };
+                let Some(step) = steps.get(iteration as usize) else {
+                    return;
+                };
                 for (column, recorded) in self.eps.iter_mut().zip(step) {
                     for (eps, latent) in column.iter_mut().zip(&self.latents) {
                         *eps = S::from_f64(recorded[*latent as usize]);

@@ -12,8 +12,11 @@ use infermark_model::{Parameterization, Priors};
 use infermark_svi_cpu::{NoiseSource, SviCpu};
 use support::{norm, random_panel};
 
-const PARAMETERIZATIONS: [Parameterization; 3] =
-    [Parameterization::Centered, Parameterization::Learned, Parameterization::Noncentered];
+const PARAMETERIZATIONS: [Parameterization; 3] = [
+    Parameterization::Centered,
+    Parameterization::Learned,
+    Parameterization::Noncentered,
+];
 
 /// N, C, T, share of missing rows, largest count.
 const PANELS: [(usize, usize, usize, f64, u32); 7] = [
@@ -52,13 +55,27 @@ fn loss_log_weights_and_gradient() {
                 if let Some(u) = &mut guide.unconstrained_centredness {
                     *u = [0.4, -0.3, 1.0, 0.0, -1.2];
                 }
-                let stream = Stream { seed: 99, iteration: 3 };
+                let stream = Stream {
+                    seed: 99,
+                    iteration: 3,
+                };
                 let noise = draw_noise(&panel.layout(), particles, stream);
-                let expected =
-                    loss_and_gradient(&panel, &Priors::default(), parameterization, objective, &guide, &noise);
+                let expected = loss_and_gradient(
+                    &panel,
+                    &Priors::default(),
+                    parameterization,
+                    objective,
+                    &guide,
+                    &noise,
+                );
                 for set in InstructionSet::available() {
                     for precision in [Precision::F64, Precision::F32] {
-                        let settings = SviSettings { particles, objective, precision, ..Default::default() };
+                        let settings = SviSettings {
+                            particles,
+                            objective,
+                            precision,
+                            ..Default::default()
+                        };
                         let request = Request {
                             parameterization,
                             threads: Some(3),
@@ -68,14 +85,18 @@ fn loss_log_weights_and_gradient() {
                         let found = match precision {
                             Precision::F64 => {
                                 let noise = NoiseSource::Recorded(vec![noise.clone(); 4]);
-                                backend.loss_and_gradient_under(&panel, &request, &guide, noise, 3).unwrap()
+                                backend
+                                    .loss_and_gradient_under(&panel, &request, &guide, noise, 3)
+                                    .unwrap()
                             }
-                            Precision::F32 => {
-                                backend.loss_and_gradient(&panel, &request, &guide, stream).unwrap().unwrap()
-                            }
+                            Precision::F32 => backend
+                                .loss_and_gradient(&panel, &request, &guide, stream)
+                                .unwrap()
+                                .unwrap(),
                         };
-                        let case =
-                            format!("{set} {precision:?} {parameterization:?} K={particles} {objective:?} {n}x{t}");
+                        let case = format!(
+                            "{set} {precision:?} {parameterization:?} K={particles} {objective:?} {n}x{t}"
+                        );
                         // f64: sums in another order. f32: a latent is rounded at 1e-7 and the vector noise is good
                         // to 1e-5, which a rate of size lambda turns into 1e-5 lambda; the largest rates dominate
                         // both the log-weight and the gradient's norm.
@@ -92,8 +113,11 @@ fn loss_log_weights_and_gradient() {
                         assert!(same_weights || precision == Precision::F32, "{case}");
                         if same_weights {
                             let expected = flat(&expected.gradient);
-                            let difference: Vec<f64> =
-                                flat(&found.gradient).iter().zip(&expected).map(|(a, b)| a - b).collect();
+                            let difference: Vec<f64> = flat(&found.gradient)
+                                .iter()
+                                .zip(&expected)
+                                .map(|(a, b)| a - b)
+                                .collect();
                             let off = norm(&difference) / norm(&expected);
                             assert!(off < gradient_error, "{case}: gradient off by {off}");
                         }
@@ -108,16 +132,26 @@ fn loss_log_weights_and_gradient() {
 fn fifty_iterations_follow_the_reference() {
     let panel = random_panel(3, 37, 3, 21, 0.3, 40);
     for parameterization in PARAMETERIZATIONS {
-        let settings = SviSettings { iterations: 50, precision: Precision::F64, ..Default::default() };
-        let request =
-            Request { parameterization, seed: 8, threads: Some(2), ..Request::new(Method::Svi(settings.clone())) };
+        let settings = SviSettings {
+            iterations: 50,
+            precision: Precision::F64,
+            ..Default::default()
+        };
+        let request = Request {
+            parameterization,
+            seed: 8,
+            threads: Some(2),
+            ..Request::new(Method::Svi(settings.clone()))
+        };
         let mut guide = Guide::start(&panel.layout(), parameterization, 8);
         let mut moments = GuideMoments::new(panel.layout().latents());
         let noise: Vec<_> = (0..50)
             .map(|iteration| draw_noise(&panel.layout(), 4, Stream { seed: 8, iteration }))
             .collect();
         let source = NoiseSource::Recorded(noise.clone());
-        let mut run = SviCpu::new().start_from(panel.clone(), &request, &guide, source).unwrap();
+        let mut run = SviCpu::new()
+            .start_from(panel.clone(), &request, &guide, source)
+            .unwrap();
         run.advance(50, &Interrupt::new()).unwrap();
         for (t, noise) in noise.iter().enumerate() {
             let at = loss_and_gradient(
@@ -141,7 +175,11 @@ fn fifty_iterations_follow_the_reference() {
 fn pieces_threads_and_repeats_do_not_change_a_bit() {
     let panel = random_panel(4, 300, 4, 30, 0.2, 60);
     let run = |threads: usize, pieces: &[u64]| {
-        let settings = SviSettings { iterations: 60, particles: 5, ..Default::default() };
+        let settings = SviSettings {
+            iterations: 60,
+            particles: 5,
+            ..Default::default()
+        };
         let request = Request {
             parameterization: Parameterization::Learned,
             threads: Some(threads),

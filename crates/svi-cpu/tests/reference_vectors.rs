@@ -36,32 +36,48 @@ fn flat(guide: &Guide) -> Vec<f64> {
 }
 
 fn sites(value: &Value) -> Vec<f64> {
-    Site::ALL.iter().flat_map(|site| numbers(&value[site.name()])).collect()
+    Site::ALL
+        .iter()
+        .flat_map(|site| numbers(&value[site.name()]))
+        .collect()
 }
 
 fn request(parameterization: Parameterization, precision: Precision) -> Request {
-    let settings = SviSettings { iterations: 12, precision, ..SviSettings::default() };
-    Request { parameterization, threads: Some(2), ..Request::new(Method::Svi(settings)) }
+    let settings = SviSettings {
+        iterations: 12,
+        precision,
+        ..SviSettings::default()
+    };
+    Request {
+        parameterization,
+        threads: Some(2),
+        ..Request::new(Method::Svi(settings))
+    }
 }
 
 #[test]
 fn trajectories_are_reproduced() {
     let (panel, vectors) = (small_panel(), vectors());
-    for (name, parameterization) in
-        [("centered", Parameterization::Centered), ("learned", Parameterization::Learned)]
-    {
+    for (name, parameterization) in [
+        ("centered", Parameterization::Centered),
+        ("learned", Parameterization::Learned),
+    ] {
         let learned = parameterization == Parameterization::Learned;
         let recorded = &vectors["svi"][name];
         let steps = recorded["steps"].as_array().unwrap();
-        let noise: Vec<Vec<Vec<f64>>> =
-            steps.iter().map(|s| s["eps"].as_array().unwrap().iter().map(sites).collect()).collect();
+        let noise: Vec<Vec<Vec<f64>>> = steps
+            .iter()
+            .map(|s| s["eps"].as_array().unwrap().iter().map(sites).collect())
+            .collect();
         for set in InstructionSet::available() {
             for precision in [Precision::F64, Precision::F32] {
                 let backend = SviCpu::with_instruction_set(set);
                 let request = request(parameterization, precision);
                 let source = NoiseSource::Recorded(noise.clone());
                 let start = guide_of(&recorded["init_unconstrained"], learned);
-                let mut run = backend.start_from(panel.clone(), &request, &start, source.clone()).unwrap();
+                let mut run = backend
+                    .start_from(panel.clone(), &request, &start, source.clone())
+                    .unwrap();
                 for (t, step) in steps.iter().enumerate() {
                     let case = format!("{name} {set} {precision:?} step {t}");
                     let before = run.guide();
@@ -70,8 +86,11 @@ fn trajectories_are_reproduced() {
                         .unwrap();
                     let loss = step["loss"].as_f64().unwrap();
                     let gradient = flat(&guide_of(&step["grad"], learned));
-                    let difference: Vec<f64> =
-                        flat(&evaluated.gradient).iter().zip(&gradient).map(|(a, b)| a - b).collect();
+                    let difference: Vec<f64> = flat(&evaluated.gradient)
+                        .iter()
+                        .zip(&gradient)
+                        .map(|(a, b)| a - b)
+                        .collect();
                     run.advance(1, &Interrupt::new()).unwrap();
                     let expected = flat(&guide_of(&step["params_after"], learned));
                     let parameters = flat(&run.guide());
@@ -83,10 +102,20 @@ fn trajectories_are_reproduced() {
                         Precision::F32 => (1e-6, 1e-5, 1e-4),
                     };
                     let loss_off = (evaluated.weighted.loss - loss).abs() / loss.abs();
-                    assert!(loss_off < loss_error, "{case}: loss {} {loss}", evaluated.weighted.loss);
-                    assert!(norm(&difference) < gradient_error * norm(&gradient), "{case}: gradient");
+                    assert!(
+                        loss_off < loss_error,
+                        "{case}: loss {} {loss}",
+                        evaluated.weighted.loss
+                    );
+                    assert!(
+                        norm(&difference) < gradient_error * norm(&gradient),
+                        "{case}: gradient"
+                    );
                     for (j, (p, e)) in parameters.iter().zip(&expected).enumerate() {
-                        assert!((p - e).abs() <= parameter_error * e.abs().max(1.0), "{case}: {j} {p} {e}");
+                        assert!(
+                            (p - e).abs() <= parameter_error * e.abs().max(1.0),
+                            "{case}: {j} {p} {e}"
+                        );
                     }
                 }
             }
@@ -97,7 +126,12 @@ fn trajectories_are_reproduced() {
 #[test]
 fn log_joint_and_gradient_equal_the_four_points() {
     let (panel, vectors) = (small_panel(), vectors());
-    for (i, point) in vectors["centered_log_joint"].as_array().unwrap().iter().enumerate() {
+    for (i, point) in vectors["centered_log_joint"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+    {
         let z = sites(&point["z"]);
         let expected = point["log_joint"].as_f64().unwrap();
         let gradient = sites(&point["grad"]);
@@ -106,7 +140,10 @@ fn log_joint_and_gradient_equal_the_four_points() {
             norm(&difference) / norm(&gradient)
         };
         let (value, by_z) = LogJoint::new(&panel, Priors::default()).natural(&z);
-        assert!((value - expected).abs() < 1e-10 * expected.abs(), "reference, point {i}: {value} {expected}");
+        assert!(
+            (value - expected).abs() < 1e-10 * expected.abs(),
+            "reference, point {i}: {value} {expected}"
+        );
         assert!(off(&by_z) < 1e-9, "reference, point {i}");
         for set in InstructionSet::available() {
             for (precision, value_error, gradient_error) in
@@ -115,7 +152,10 @@ fn log_joint_and_gradient_equal_the_four_points() {
                 let request = request(Parameterization::Learned, precision);
                 let backend = SviCpu::with_instruction_set(set);
                 let (value, by_z) = backend.log_joint(&panel, &request, &z).unwrap();
-                let case = format!("{set} {precision:?} point {i}: {value} {expected}, {}", off(&by_z));
+                let case = format!(
+                    "{set} {precision:?} point {i}: {value} {expected}, {}",
+                    off(&by_z)
+                );
                 assert!((value - expected).abs() < value_error * expected.abs(), "{case}");
                 assert!(off(&by_z) < gradient_error, "{case}");
             }

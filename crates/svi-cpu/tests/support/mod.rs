@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
 }
 
 /// The rows of `panel.csv`, sorted: a plain file without quotes.
@@ -37,7 +39,8 @@ pub fn small_panel() -> Arc<Panel> {
         let periods: Vec<u32> = rows.iter().map(|r| r.2 - 1).collect();
         let prices: Vec<f64> = rows.iter().map(|r| r.3).collect();
         let units: Vec<u32> = rows.iter().map(|r| r.4).collect();
-        part.push_product(category, Some(&periods), &prices, &units).unwrap();
+        part.push_product(category, Some(&periods), &prices, &units)
+            .unwrap();
     }
     let categories = Labels::Text(categories.into_iter().map(Into::into).collect());
     let periods = Labels::Integer((1..=weeks as i64).collect());
@@ -72,8 +75,13 @@ pub fn random_panel(seed: u64, n: usize, c: usize, t: usize, gaps: f64, largest:
         let prices: Vec<f64> = periods.iter().map(|_| rng.random_range(0.5..50.0)).collect();
         let units: Vec<u32> = periods.iter().map(|_| rng.random_range(0..=largest)).collect();
         let category = if i < c { i } else { rng.random_range(0..c) };
-        part.push_product(category, Some(&periods), &prices, &units).unwrap();
+        part.push_product(category, Some(&periods), &prices, &units)
+            .unwrap();
     }
-    let (p, c, t) = (Labels::numbered("p", n), Labels::numbered("c", c), Labels::numbered("t", t));
+    let (p, c, t) = (
+        Labels::numbered("p", n),
+        Labels::numbered("c", c),
+        Labels::numbered("t", t),
+    );
     Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap())
 }
