@@ -15,7 +15,7 @@ fn panel(n: usize, c: usize, t: usize, units: impl Fn(usize, usize) -> u32) -> A
     let mut part = PanelPart::new(c, t);
     for i in 0..n {
         let periods: Vec<u32> = (0..t as u32)
-            .filter(|p| t == 1 || (*p as usize + i) % 5 != 0)
+            .filter(|p| t == 1 || !(*p as usize + i).is_multiple_of(5))
             .collect();
         let prices: Vec<f64> = periods
             .iter()
