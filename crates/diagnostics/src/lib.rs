@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`diagnosis`] | everything about one quantity whose draws are all at hand |
 //! | [`streaming`] | moments, split R-hat and batch-means errors of many quantities whose draws are not kept |
-//! | [`quantile`] | sample quantiles |
+//! | [`mod@quantile`] | sample quantiles |
 //! | [`normal_quantile`](mod@normal_quantile) | the standard normal's quantile function |
 //!
 //! The figures of [`diagnosis`] equal those of ArviZ (`rhat(method="rank")`, `ess(method="bulk")`,

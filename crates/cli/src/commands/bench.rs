@@ -61,7 +61,7 @@ pub struct BenchArguments {
     /// Seed of the panels and of all noise.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
-    /// Results folder; by default results/<date>-<host>. An existing folder is never overwritten.
+    /// Results folder; by default `results/DATE-HOST`. An existing folder is never overwritten.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! One vector of floating-point lanes, on whatever instruction set the processor has.
 //!
-//! A kernel is written once over [`Simd`]. The token types ([`avx512`], [`avx2`], [`portable`]) can only be made
+//! A kernel is written once over [`Simd`]. The token types (`avx512`, `avx2`, `portable`) can only be made
 //! where the instructions exist, so their methods are safe to call; the kernels contain no `unsafe`.
 
 #[cfg(target_arch = "x86_64")]
