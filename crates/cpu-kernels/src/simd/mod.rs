@@ -132,7 +132,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn equal(self, a: Self::V, b: Self::V) -> u32;
     /// The largest power of two not above positive normal `v`.
     fn power_of_two_below(self, v: Self::V) -> Self::V;
-    /// `2^t` for `t` within [-126, 126] (f32) or [-1022, 1022] (f64): relative error below 2e-7 or 5e-16.
+    /// `2^t` for `t` within [-126, 126] (f32) or [-1022, 1022] (f64): relative error below 3e-7 or 5e-16.
     fn exp2(self, t: Self::V) -> Self::V;
     /// `ln v` for positive normal `v`: relative error below 3e-7 (f32; near 1 absolute 1e-7), or the library's (f64).
     fn ln(self, v: Self::V) -> Self::V;

@@ -67,7 +67,8 @@ fn tolerance<I: Simd>(single: f64, double: f64) -> f64 {
 
 check!(exp2_is_as_good_as_said, |isa| {
     let error = worst(isa, -126.0, 126.0, |v| isa.exp2(v), f64::exp2);
-    assert!(error < tolerance::<I>(2e-7, 5e-16), "{isa:?} {error}");
+    // The polynomial's 7.5e-8 and the roundings of its steps, twice as many where nothing fuses them.
+    assert!(error < tolerance::<I>(3e-7, 5e-16), "{isa:?} {error}");
     assert_eq!(lanes(isa, isa.exp2(isa.zero()))[0].round(), 1.0);
 });
 
