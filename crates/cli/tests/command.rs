@@ -250,7 +250,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
     let folder = tempfile::tempdir().unwrap();
     let bad = folder.path().join("bad.csv");
     std::fs::write(&bad, "product,category,week,price,units\na,x,1,-3,5\n").unwrap();
-    let (out, sound) = (folder.path().join("out"), data("panel.csv"));
+    let out = folder.path().join("out");
     for (arguments, word) in [
         (
             vec!["fit", "nowhere.csv", "--out", out.to_str().unwrap()],

@@ -1,6 +1,6 @@
 //! Defective Parquet files, and the column types that are read.
 
-use arrow::array::{
+use arrow_array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
     Int8Array, Int16Array, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
     StringViewArray, TimestampMillisecondArray, UInt32Array, UInt64Array,

@@ -4,8 +4,8 @@
 //! fixed-size lists of double in the order of the panel's sorted labels (`time_cat_effects` category-major); then
 //! `diverging` (bool), `tree_depth`, `n_steps` (int32), `step_size`, `energy`, `lp` (double).
 
-use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
+use arrow_schema::{DataType, Field, Schema};
 use infermark_backend::Draws;
 use infermark_backend::draws::{DrawStatistics, SiteDraws};
 use infermark_model::{Labels, Panel, Site};

@@ -8,12 +8,12 @@ use super::defect::{Findings, Place, ReadError};
 use super::keys::Keys;
 use super::ledger::{Ledger, MAX_UNITS};
 use super::periods::{Period, PeriodKind, parse_period};
-use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray,
-};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Field, Float64Type, Int32Type, Int64Type, Schema};
-use arrow::util::display::array_value_to_string;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Date32Type, Float64Type, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_cast::cast;
+use arrow_cast::display::array_value_to_string;
+use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
@@ -165,7 +165,7 @@ enum Cells {
 }
 
 impl Cells {
-    fn new(array: &ArrayRef) -> Result<Self, arrow::error::ArrowError> {
+    fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
         if is_text(array.data_type()) {
             Ok(Cells::Text(cast(array, &dictionary())?.as_dictionary().clone()))
         } else {
@@ -247,7 +247,7 @@ struct PeriodCells {
 }
 
 impl PeriodCells {
-    fn new(array: &ArrayRef) -> Result<Self, arrow::error::ArrowError> {
+    fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
         use DataType::{Date32, Date64, Timestamp};
         let data_type = value_type(array.data_type());
         if matches!(data_type, Date32 | Date64 | Timestamp(..)) {
@@ -286,7 +286,7 @@ enum UnitCells {
 }
 
 impl UnitCells {
-    fn new(array: &ArrayRef) -> Result<Self, arrow::error::ArrowError> {
+    fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
         // Unsigned 64-bit numbers may exceed Int64; as floats they are refused as too large, not as missing.
         if value_type(array.data_type()).is_integer() && *value_type(array.data_type()) != DataType::UInt64 {
             Ok(UnitCells::Whole(
@@ -326,7 +326,7 @@ fn add_batch(
     columns: &Columns,
     ledger: &mut Ledger,
     findings: &mut Findings,
-) -> Result<(), arrow::error::ArrowError> {
+) -> Result<(), arrow_schema::ArrowError> {
     let arrays = order.map(|i| batch.column(i));
     let product = Cells::new(arrays[0])?;
     let category = Cells::new(arrays[1])?;

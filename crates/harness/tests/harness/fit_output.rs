@@ -2,7 +2,7 @@
 
 use crate::fake::panel;
 use crate::synthetic::{svi_report, system};
-use arrow::array::{Array, FixedSizeListArray, Float64Array, Int32Array};
+use arrow_array::{Array, FixedSizeListArray, Float64Array, Int32Array};
 use infermark_backend::draws::{DrawStatistics, SiteDraws};
 use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{Detail, TracePoint};
