@@ -1,10 +1,11 @@
 //! The bare pass over the rows: what a complete iteration is held against.
 
-use crate::chunk::{Chunk, chunks};
+use crate::chunk::chunks;
 use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::GROUP;
-use crate::rows::{ANCHOR_HEADROOM, Particles, ProductRows, inside, vectors_of};
-use crate::simd::{Kernel, Scalar, Simd};
+use crate::packed_rows::{PackedRows, vectors_of};
+use crate::rows::{ANCHOR_HEADROOM, Inside, ProductColumns};
+use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
 use infermark_model::panel::Panel;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,20 +66,31 @@ impl ForSimd for Measure<'_> {
 
 impl Measure<'_> {
     fn passes<I: Simd, const K: usize>(&self, isa: I) -> f64 {
-        let work = Shared::new(chunks(self.panel));
+        let work = chunks(self.panel).into_iter().map(|chunk| {
+            let columns: [_; K] = std::array::from_fn(|k| steady_columns(chunk.padded(), k));
+            (
+                PackedRows::new(isa, self.panel, &chunk),
+                columns,
+                chunk.products.len(),
+            )
+        });
+        let work = Shared::new(work.collect());
         let best = Mutex::new(f64::INFINITY);
         let done = AtomicBool::new(false);
         let start = Instant::now();
         run_team(self.threads, |barrier| {
-            let mut by_period = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
+            let effect2 = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
+            let mut by_period = effect2.clone();
             let mut passes = 0;
             while !done.load(Ordering::Relaxed) {
                 barrier.wait(|| {});
                 let clock = Instant::now();
-                work.take_all(|_, chunk| {
-                    isa.vectorize(Pass::<I, K> {
-                        panel: self.panel,
-                        chunk,
+                work.take_all(|_, (rows, columns, products)| {
+                    isa.vectorize(Inside::<I, K> {
+                        rows,
+                        products: 0..*products,
+                        columns,
+                        effect2: &effect2,
                         by_period: &mut by_period,
                     });
                 });
@@ -97,42 +109,12 @@ impl Measure<'_> {
     }
 }
 
-struct Pass<'a, I: Simd, const K: usize> {
-    panel: &'a Panel,
-    chunk: &'a Chunk,
-    by_period: &'a mut [I::V],
-}
-
-impl<I: Simd, const K: usize> Kernel<I> for Pass<'_, I, K> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, isa: I) {
-        let scalar = I::Scalar::from_f64;
-        let effect2 = vec![isa.zero(); self.by_period.len()];
-        let mut particles = Particles {
-            slope2: [scalar(0.0); K],
-            scale: [scalar(1.0); K],
-            anchor: [scalar((ANCHOR_HEADROOM + 8.0).exp2()); K],
-            base2: [scalar(0.0); K],
-        };
-        for k in 0..K {
-            particles.slope2[k] = scalar(-1.5 - 0.01 * k as f64);
-        }
-        for (i, product) in self.chunk.products.iter().enumerate() {
-            let product = *product as usize;
-            if let Some(next) = self.chunk.products.get(i + 4) {
-                isa.prefetch(&self.panel.deviation()[self.panel.row_range(*next as usize)]);
-            }
-            let range = self.panel.row_range(product);
-            let rows = ProductRows {
-                deviation: &self.panel.deviation()[range.clone()],
-                residual: &self.panel.deviation_residual()[range.clone()],
-                units: &[],
-                present: self.panel.presence().map(|p| p.product(product)),
-                periods: self.panel.layout().periods,
-            };
-            std::hint::black_box(inside(isa, &rows, &particles, &effect2, self.by_period));
-        }
-    }
+/// Parameters that keep every rate between 1 and a hundred.
+fn steady_columns<S: Scalar>(padded: usize, particle: usize) -> ProductColumns<S> {
+    let mut columns = ProductColumns::default();
+    columns.resize(padded);
+    columns.slope2.fill(S::from_f64(-1.5 - 0.01 * particle as f64));
+    columns.scale.fill(S::from_f64(1.0));
+    columns.anchor.fill(S::from_f64((ANCHOR_HEADROOM + 8.0).exp2()));
+    columns
 }

@@ -27,10 +27,6 @@ pub struct Chunk {
     pub units: Vec<f64>,
     /// Sums of counts times deviations.
     pub units_deviation: Vec<f64>,
-    /// Smallest deviations.
-    pub deviation_low: Vec<f32>,
-    /// Largest deviations.
-    pub deviation_high: Vec<f32>,
 }
 
 impl Chunk {
@@ -47,22 +43,12 @@ impl Chunk {
             column.resize(padded, 0.0);
             column
         };
-        let bound = |side: usize| -> Vec<f32> {
-            let mut column: Vec<f32> = products
-                .iter()
-                .map(|p| panel.deviation_range()[*p as usize][side])
-                .collect();
-            column.resize(padded, 0.0);
-            column
-        };
         Chunk {
             category,
             products: products.to_vec(),
             mean_log_price: column(&|p| panel.mean_log_price()[p]),
             units: column(&|p| sums.product[p] as f64),
             units_deviation: column(&|p| sums.product_deviation[p]),
-            deviation_low: bound(0),
-            deviation_high: bound(1),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`simd`] | one vector of lanes on AVX-512, AVX2 and any processor; the only `unsafe` of the project |
 //! | [`instruction_set`] | detection at run time |
-//! | [`rows`] | the fused pass over one product's rows |
+//! | [`packed_rows`] | the rows in the order and precision of the pass |
+//! | [`rows`] | the fused pass over the rows of products |
 //! | [`likelihood`] | the likelihood of a chunk of products and its gradient |
 //! | [`bare`] | the pass over the rows alone, timed: the limit of an iteration |
 //! | [`chunk`] | the panel cut into units of work |
@@ -18,9 +19,12 @@ pub mod instruction_set;
 pub mod likelihood;
 pub mod log_joint;
 pub mod noise;
+pub mod packed_rows;
 pub mod rows;
 pub mod simd;
 pub mod team;
+#[cfg(test)]
+mod test_panels;
 
 pub use instruction_set::{ForSimd, InstructionSet};
 pub use log_joint::FusedLogJoint;

@@ -1,10 +1,9 @@
 //! The Poisson likelihood of a chunk and its gradient by elasticities and effects, for up to four particles at once.
 
 use crate::chunk::Chunk;
-use crate::rows::{
-    ANCHOR_HEADROOM, ClipBounds2, Particles, ProductRows, RowSums, clipped, inside, vectors_of,
-};
-use crate::simd::{Kernel, Scalar, Simd};
+use crate::packed_rows::{PackedRows, vectors_of};
+use crate::rows::{ANCHOR_HEADROOM, ClipBounds2, Clipped, Inside, ProductColumns};
+use crate::simd::{Scalar, Simd};
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
 use std::f64::consts::LOG2_E;
@@ -12,13 +11,16 @@ use std::f64::consts::LOG2_E;
 /// Most particles that one pass over the rows serves.
 pub const GROUP: usize = 4;
 
-/// How many products before its turn a product's rows are asked for: about a microsecond at 156 periods.
-const PRODUCTS_AHEAD: usize = 4;
+/// Largest binary order of a rate relative to `exp(base)`, up and down, that the fast pass takes.
+const EXPONENT_LIMIT: f64 = 40.0;
+
+/// How many products before its turn a clipped product's counts are asked for.
+const PRODUCTS_AHEAD: usize = 2;
 
 /// A category's period effects for a group of particles, laid out for the pass.
 #[derive(Debug, Clone)]
 pub struct PeriodTable<I: Simd> {
-    /// For each vector of periods one vector a particle: effects times `log2 e`; zero beyond T.
+    /// For each vector of periods one vector a particle: effects times `log2 e`; a negligible exponent beyond T.
     effect2: Vec<I::V>,
     /// Smallest and largest entry of each particle.
     range2: [[f64; 2]; GROUP],
@@ -39,7 +41,7 @@ impl<I: Simd> PeriodTable<I> {
     pub fn set(&mut self, isa: I, particle: usize, effects: &[I::Scalar]) {
         let mut range = [f64::INFINITY, f64::NEG_INFINITY];
         for (j, block) in effects.chunks(I::LANES).enumerate() {
-            let mut lanes = [I::Scalar::default(); 16];
+            let mut lanes = [I::Scalar::from_f64(I::NEGLIGIBLE_EXPONENT); 16];
             for (lane, effect) in lanes.iter_mut().zip(block) {
                 let effect2 = effect.to_f64() * LOG2_E;
                 range = [range[0].min(effect2), range[1].max(effect2)];
@@ -89,39 +91,20 @@ impl<I: Simd> PeriodSums<I> {
 /// Scratch of a pass, one a thread: everything that a product and particle need between the loops.
 #[derive(Debug, Clone, Default)]
 pub struct Scratch<S> {
-    by_particle: [ParticleScratch<S>; GROUP],
+    columns: [ProductColumns<S>; GROUP],
+    /// `exp(base)`; 1 where the clip bites, whose rates are absolute.
+    exp_base: [Vec<f64>; GROUP],
+    /// For each vector of products the lanes whose rows all lie inside the bounds.
     inside: Vec<u32>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct ParticleScratch<S> {
-    slope2: Vec<S>,
-    base2: Vec<S>,
-    scale: Vec<S>,
-    anchor: Vec<S>,
-    exp_base: Vec<f64>,
-    rate: Vec<S>,
-    rate_residual: Vec<S>,
-    moment: Vec<S>,
-}
-
 impl<S: Scalar> Scratch<S> {
-    fn resize(&mut self, padded: usize) {
+    fn resize<const K: usize>(&mut self, padded: usize, lanes: usize) {
         self.inside.clear();
-        self.inside.resize(padded, u32::MAX);
-        for p in &mut self.by_particle {
-            for v in [
-                &mut p.slope2,
-                &mut p.base2,
-                &mut p.scale,
-                &mut p.anchor,
-                &mut p.rate,
-                &mut p.rate_residual,
-                &mut p.moment,
-            ] {
-                v.resize(padded, S::default());
-            }
-            p.exp_base.resize(padded, 0.0);
+        self.inside.resize(padded / lanes, u32::MAX);
+        for k in 0..K {
+            self.columns[k].resize(padded);
+            self.exp_base[k].resize(padded, 0.0);
         }
     }
 }
@@ -154,27 +137,24 @@ impl<'p> Likelihood<'p> {
         &self,
         isa: I,
         chunk: &Chunk,
+        packed: &PackedRows<I>,
         table: &PeriodTable<I>,
         elasticity: &mut [Vec<I::Scalar>],
         effect: &mut [Vec<I::Scalar>],
         by_period: &mut PeriodSums<I>,
         scratch: &mut Scratch<I::Scalar>,
     ) -> [f64; K] {
-        scratch.resize(chunk.padded());
+        scratch.resize::<K>(chunk.padded(), I::LANES);
         let mut log_likelihood = [0.0; K];
         for k in 0..K {
-            log_likelihood[k] = self.prepare(isa, chunk, table, k, &elasticity[k], &effect[k], scratch);
+            let (a, e) = (&elasticity[k], &effect[k]);
+            log_likelihood[k] = self.prepare(isa, chunk, packed, table, k, a, e, scratch);
         }
-        let correction = self.rows::<I, K>(isa, chunk, table, by_period, scratch);
+        let correction = self.rows::<I, K>(isa, chunk, packed, table, by_period, scratch);
         for k in 0..K {
             log_likelihood[k] += correction[k];
-            log_likelihood[k] -= finish(
-                isa,
-                chunk,
-                &scratch.by_particle[k],
-                &mut elasticity[k],
-                &mut effect[k],
-            );
+            let (columns, exp_base) = (&scratch.columns[k], &scratch.exp_base[k]);
+            log_likelihood[k] -= finish(isa, chunk, columns, exp_base, &mut elasticity[k], &mut effect[k]);
         }
         log_likelihood
     }
@@ -187,6 +167,7 @@ impl<'p> Likelihood<'p> {
         &self,
         isa: I,
         chunk: &Chunk,
+        packed: &PackedRows<I>,
         table: &PeriodTable<I>,
         k: usize,
         elasticity: &[I::Scalar],
@@ -196,7 +177,7 @@ impl<'p> Likelihood<'p> {
         let wide = isa.wide();
         let parts = I::LANES / <I::Wide as Simd>::LANES;
         let scalar = I::Scalar::from_f64;
-        let out = &mut scratch.by_particle[k];
+        let (out, exp_base) = (&mut scratch.columns[k], &mut scratch.exp_base[k]);
         let log2_e = isa.splat(scalar(LOG2_E));
         let table_low = isa.splat(scalar(table.range2[k][0]));
         let table_high = isa.splat(scalar(table.range2[k][1]));
@@ -204,7 +185,7 @@ impl<'p> Likelihood<'p> {
         let margin = if I::ANCHORED { 1e-3 } else { 1e-9 };
         let bound_low = isa.splat(scalar(self.low * LOG2_E + margin));
         let bound_high = isa.splat(scalar(self.high * LOG2_E - margin));
-        let exponent_limit = isa.splat(scalar(100.0));
+        let exponent_limit = isa.splat(scalar(EXPONENT_LIMIT));
         let mut linear = wide.zero();
         for i in (0..chunk.padded()).step_by(I::LANES) {
             let a = isa.load(&elasticity[i..]);
@@ -221,12 +202,12 @@ impl<'p> Likelihood<'p> {
                 base2_wide[part] = base2;
                 let held = wide.min(wide.max(base2, wide.splat(-1000.0)), wide.splat(1000.0));
                 exp_base_wide[part] = wide.exp2(held);
-                wide.store(exp_base_wide[part], &mut out.exp_base[at..]);
+                wide.store(exp_base_wide[part], &mut exp_base[at..]);
             }
             let base2 = isa.narrow(base2_wide);
             let slope2 = isa.mul(a, log2_e);
-            let at_low = isa.mul(slope2, isa.load_deviation(&chunk.deviation_low[i..], &ZEROS));
-            let at_high = isa.mul(slope2, isa.load_deviation(&chunk.deviation_high[i..], &ZEROS));
+            let at_low = isa.mul(slope2, isa.load(&packed.low[i..]));
+            let at_high = isa.mul(slope2, isa.load(&packed.high[i..]));
             let t_low = isa.add(isa.min(at_low, at_high), table_low);
             let t_high = isa.add(isa.max(at_low, at_high), table_high);
             let (eta_low, eta_high) = (isa.add(t_low, base2), isa.add(t_high, base2));
@@ -235,7 +216,7 @@ impl<'p> Likelihood<'p> {
                 & isa.equal(isa.min(eta_high, bound_high), eta_high)
                 & isa.equal(isa.min(t_high, exponent_limit), t_high)
                 & isa.equal(isa.max(t_low, isa.sub(isa.zero(), exponent_limit)), t_low);
-            scratch.inside[i] &= lanes;
+            scratch.inside[i / I::LANES] &= lanes;
             isa.store(slope2, &mut out.slope2[i..]);
             isa.store(base2, &mut out.base2[i..]);
             isa.store(isa.narrow(exp_base_wide), &mut out.scale[i..]);
@@ -249,134 +230,81 @@ impl<'p> Likelihood<'p> {
     }
 
     /// The pass over the rows. Returns the corrections of the clipped rows.
+    ///
+    /// Each run of products of a kind is a call of its own: inlined, the passes would make one function too large to
+    /// compile well.
     #[inline(always)]
     fn rows<I: Simd, const K: usize>(
         &self,
         isa: I,
         chunk: &Chunk,
+        packed: &PackedRows<I>,
         table: &PeriodTable<I>,
         by_period: &mut PeriodSums<I>,
         scratch: &mut Scratch<I::Scalar>,
     ) -> [f64; K] {
-        let panel = self.panel;
-        let periods = panel.layout().periods;
         let bounds = ClipBounds2 {
             low: I::Scalar::from_f64(self.low * LOG2_E),
             high: I::Scalar::from_f64(self.high * LOG2_E),
         };
-        let zero = I::Scalar::default();
+        let Scratch {
+            columns,
+            exp_base,
+            inside,
+        } = scratch;
+        let columns = columns.first_chunk_mut::<K>().expect("K is at most GROUP");
+        let (effect2, by_period) = (&table.effect2[..], &mut by_period.vectors[..]);
+        let units = |i: usize| &self.panel.units()[self.panel.row_range(chunk.products[i] as usize)];
+        let is_inside = |i: usize| inside[i / I::LANES] >> (i % I::LANES) & 1 == 1;
+        let products = chunk.products.len();
         let mut correction = [0.0; K];
-        for (i, product) in chunk.products.iter().enumerate() {
-            let product = *product as usize;
-            // Products of a category do not lie side by side, so the processor does not see the next one coming.
-            if let Some(next) = chunk.products.get(i + PRODUCTS_AHEAD) {
-                let next = panel.row_range(*next as usize);
-                isa.prefetch(&panel.deviation()[next.clone()]);
-                if !I::ANCHORED {
-                    isa.prefetch(&panel.deviation_residual()[next]);
-                }
+        let mut i = 0;
+        while i < products {
+            let mut end = i;
+            while end < products && is_inside(end) {
+                end += 1;
             }
-            let range = panel.row_range(product);
-            let rows = ProductRows {
-                deviation: &panel.deviation()[range.clone()],
-                residual: &panel.deviation_residual()[range.clone()],
-                units: &panel.units()[range],
-                present: panel.presence().map(|p| p.product(product)),
-                periods,
-            };
-            let mut particles = Particles {
-                slope2: [zero; K],
-                scale: [zero; K],
-                anchor: [zero; K],
-                base2: [zero; K],
-            };
-            for k in 0..K {
-                let p = &scratch.by_particle[k];
-                particles.slope2[k] = p.slope2[i];
-                particles.scale[k] = p.scale[i];
-                particles.anchor[k] = p.anchor[i];
-                particles.base2[k] = p.base2[i];
+            if end > i {
+                isa.vectorize(Inside::<I, K> {
+                    rows: packed,
+                    products: i..end,
+                    columns,
+                    effect2,
+                    by_period,
+                });
+                i = end;
+                continue;
             }
-            let lane = i % I::LANES;
-            let is_inside = scratch.inside[i - lane] >> lane & 1 == 1;
-            // A call of its own a product: inlined, the passes would make one function too large to compile well.
-            let (effect2, by_period) = (&table.effect2[..], &mut by_period.vectors[..]);
-            let pass = ProductPass {
-                rows,
-                particles: &particles,
+            let ahead = i + PRODUCTS_AHEAD;
+            if ahead < products && !is_inside(ahead) {
+                isa.prefetch(units(ahead));
+            }
+            let terms = isa.vectorize(Clipped::<I, K> {
+                rows: packed,
+                product: i,
+                units: units(i),
+                bounds,
+                columns,
                 effect2,
                 by_period,
-            };
-            let sums = if is_inside {
-                isa.vectorize(InsidePass(pass))
-            } else {
-                isa.vectorize(ClippedPass(pass, bounds))
-            };
+            });
             for k in 0..K {
-                let p = &mut scratch.by_particle[k];
-                p.rate[i] = sums.rate[k];
-                p.rate_residual[i] = sums.rate_residual[k];
-                p.moment[i] = sums.moment[k];
-                if !is_inside {
-                    p.exp_base[i] = 1.0;
-                    correction[k] += sums.clip_correction[k];
-                }
+                exp_base[k][i] = 1.0;
+                correction[k] += terms[k];
             }
+            i += 1;
         }
         correction
     }
 }
-
-struct ProductPass<'a, I: Simd, const K: usize> {
-    rows: ProductRows<'a>,
-    particles: &'a Particles<I::Scalar, K>,
-    effect2: &'a [I::V],
-    by_period: &'a mut [I::V],
-}
-
-struct InsidePass<'a, I: Simd, const K: usize>(ProductPass<'a, I, K>);
-
-impl<I: Simd, const K: usize> Kernel<I> for InsidePass<'_, I, K> {
-    type Output = RowSums<I::Scalar, K>;
-
-    #[inline(always)]
-    fn run(self, isa: I) -> Self::Output {
-        inside(
-            isa,
-            &self.0.rows,
-            self.0.particles,
-            self.0.effect2,
-            self.0.by_period,
-        )
-    }
-}
-
-struct ClippedPass<'a, I: Simd, const K: usize>(ProductPass<'a, I, K>, ClipBounds2<I::Scalar>);
-
-impl<I: Simd, const K: usize> Kernel<I> for ClippedPass<'_, I, K> {
-    type Output = RowSums<I::Scalar, K>;
-
-    #[inline(always)]
-    fn run(self, isa: I) -> Self::Output {
-        clipped(
-            isa,
-            &self.0.rows,
-            self.0.particles,
-            self.1,
-            self.0.effect2,
-            self.0.by_period,
-        )
-    }
-}
-
-const ZEROS: [f32; 16] = [0.0; 16];
 
 /// Turns sums into gradients, in place of the values, and returns the sum of rates.
 #[inline(always)]
 fn finish<I: Simd>(
     isa: I,
     chunk: &Chunk,
-    sums: &ParticleScratch<I::Scalar>,
+    sums: &ProductColumns<I::Scalar>,
+    exp_base: &[f64],
     by_elasticity: &mut [I::Scalar],
     by_effect: &mut [I::Scalar],
 ) -> f64 {
@@ -395,7 +323,7 @@ fn finish<I: Simd>(
             // Beyond the last product: whatever the scratch holds counts for nothing.
             let here = n.saturating_sub(at).min(<I::Wide as Simd>::LANES);
             let lanes = ((1u64 << here) - 1) as u32;
-            let exp_base = wide.keep(wide.load(&sums.exp_base[at..]), lanes);
+            let exp_base = wide.keep(wide.load(&exp_base[at..]), lanes);
             let rate = wide.mul(wide.add(rate[part], residual[part]), exp_base);
             let rate = wide.keep(rate, lanes);
             total = wide.add(total, rate);

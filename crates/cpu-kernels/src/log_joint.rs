@@ -3,6 +3,7 @@
 use crate::chunk::{Chunk, chunks};
 use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::{Likelihood, PeriodSums, PeriodTable, Scratch};
+use crate::packed_rows::PackedRows;
 use crate::simd::{Kernel, Simd};
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
@@ -90,6 +91,7 @@ impl ForSimd for Build {
                 scratch: Scratch::default(),
                 log_joint: 0.0,
                 by_category: 0.0,
+                rows: Arc::new(PackedRows::new(isa, &self.panel, &chunk)),
                 chunk: Arc::new(chunk),
             })
             .collect();
@@ -115,6 +117,7 @@ impl ForSimd for Build {
 #[derive(Clone)]
 struct ChunkWork<I: Simd> {
     chunk: Arc<Chunk>,
+    rows: Arc<PackedRows<I>>,
     elasticity: [Vec<I::Scalar>; 1],
     effect: [Vec<I::Scalar>; 1],
     by_period: PeriodSums<I>,
@@ -283,6 +286,7 @@ impl<I: Simd> Kernel<I> for OneChunk<'_, I> {
         let [mut log_joint] = pass.likelihood.chunk::<I, 1>(
             isa,
             &work.chunk,
+            &work.rows,
             &pass.tables[work.chunk.category],
             &mut work.elasticity,
             &mut work.effect,

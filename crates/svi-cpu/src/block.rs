@@ -4,7 +4,7 @@
 
 use crate::noise_source::NoiseSource;
 use infermark_cpu_kernels::chunk::PAD;
-use infermark_cpu_kernels::{NoiseSimd, Scalar, Simd, noise};
+use infermark_cpu_kernels::{Scalar, Simd, noise};
 use infermark_model::guide::Guide;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, Stream};
 use infermark_model::optimizer::{AdamW, StepScalars};
@@ -106,7 +106,7 @@ impl<S: Scalar> Block<S> {
     pub(crate) fn draw<I: Simd<Scalar = S>>(&mut self, isa: I, source: &NoiseSource, iteration: u32) {
         match source {
             NoiseSource::Philox { seed } => self.draw_philox(
-                isa.noise(),
+                isa,
                 Stream {
                     seed: *seed,
                     iteration,
@@ -127,20 +127,15 @@ impl<S: Scalar> Block<S> {
     }
 
     #[inline(always)]
-    fn draw_philox<N: NoiseSimd>(&mut self, isa: N, stream: Stream) {
-        let mut lanes = [0.0; 16];
+    fn draw_philox<I: Simd<Scalar = S>>(&mut self, isa: I, stream: Stream) {
         let mut group = 0;
         while group * PARTICLES_PER_BLOCK < self.eps.len() {
             let first = group * PARTICLES_PER_BLOCK;
             let count = PARTICLES_PER_BLOCK.min(self.eps.len() - first);
-            for start in (0..self.latents.len()).step_by(N::LANES) {
-                let normals = noise::normals(isa, stream, group as u32, &self.latents[start..]);
+            for start in (0..self.latents.len()).step_by(<I::Noise as Simd>::LANES) {
+                let normals = noise::normals(isa.noise(), stream, group as u32, &self.latents[start..]);
                 for p in 0..count {
-                    isa.store(normals[p], &mut lanes);
-                    let eps = &mut self.eps[first + p][start..start + N::LANES];
-                    for lane in 0..N::LANES {
-                        eps[lane] = S::from_f64(f64::from(lanes[lane]));
-                    }
+                    isa.store_noise(normals[p], &mut self.eps[first + p][start..]);
                 }
             }
             group += 1;

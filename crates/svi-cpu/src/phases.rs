@@ -87,12 +87,13 @@ fn rows<I: Simd>(isa: I, state: &State<I>, item: &mut ChunkState<I>, scratch: &m
         let elasticity = &mut item.elasticity.particle[first..first + count];
         let effect = &mut item.effect.particle[first..first + count];
         let table = &category.tables[group];
-        let chunk = &item.chunk;
+        let (chunk, packed) = (&item.chunk, &item.rows);
         let log_weights = &mut item.log_weights[first..first + count];
         macro_rules! pass {
             ($k:literal) => {{
-                let terms =
-                    likelihood.chunk::<I, $k>(isa, chunk, table, elasticity, effect, by_period, scratch);
+                let terms = likelihood.chunk::<I, $k>(
+                    isa, chunk, packed, table, elasticity, effect, by_period, scratch,
+                );
                 for k in 0..$k {
                     log_weights[k] += terms[k];
                 }

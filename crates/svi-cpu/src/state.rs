@@ -5,6 +5,7 @@ use crate::noise_source::NoiseSource;
 use infermark_backend::SviSettings;
 use infermark_cpu_kernels::chunk::{Chunk, chunks};
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
+use infermark_cpu_kernels::packed_rows::PackedRows;
 use infermark_cpu_kernels::simd::Simd;
 use infermark_cpu_kernels::team::Shared;
 use infermark_model::guide::{Guide, sigmoid};
@@ -25,6 +26,7 @@ pub(crate) fn groups(particles: usize) -> impl Iterator<Item = usize> {
 /// A chunk of products with its part of the guide.
 pub(crate) struct ChunkState<I: Simd> {
     pub(crate) chunk: Chunk,
+    pub(crate) rows: PackedRows<I>,
     pub(crate) elasticity: Block<I::Scalar>,
     pub(crate) effect: Block<I::Scalar>,
     /// One entry a group of particles.
@@ -150,6 +152,7 @@ impl<I: Simd> State<I> {
                     log_weights: zeros(),
                     elasticity_sums: sums(),
                     effect_sums: sums(),
+                    rows: PackedRows::new(isa, &panel, &chunk),
                     chunk,
                 }
             })

@@ -93,6 +93,7 @@ impl Simd for Avx2F32 {
     type Noise = Self;
     const LANES: usize = 8;
     const ANCHORED: bool = true;
+    const NEGLIGIBLE_EXPONENT: f64 = -80.0;
 
     #[inline(always)]
     fn wide(self) -> Avx2F64 {
@@ -122,14 +123,6 @@ impl Simd for Avx2F32 {
         assert!(to.len() >= 8);
         // SAFETY: eight entries are there; the store is unaligned; the token proves the instructions.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
-    }
-    #[inline(always)]
-    fn load_deviation(self, deviation: &[f32], _residual: &[f32]) -> __m256 {
-        self.load(deviation)
-    }
-    #[inline(always)]
-    fn expand_deviation(self, deviation: &[f32], _residual: &[f32], lanes: u32) -> __m256 {
-        self.spread(self.load(&eight(deviation)), lanes)
     }
     #[inline(always)]
     fn expand_units(self, units: &[u32], lanes: u32) -> __m256 {
@@ -237,6 +230,10 @@ impl Simd for Avx2F32 {
             _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
         })
     }
+    #[inline(always)]
+    fn store_noise(self, normals: __m256, to: &mut [f32]) {
+        self.store(normals, to);
+    }
 }
 
 impl NoiseSimd for Avx2F32 {
@@ -336,6 +333,7 @@ impl Simd for Avx2F64 {
     type Noise = Avx2F32;
     const LANES: usize = 4;
     const ANCHORED: bool = false;
+    const NEGLIGIBLE_EXPONENT: f64 = -200.0;
 
     #[inline(always)]
     fn wide(self) -> Self {
@@ -365,22 +363,6 @@ impl Simd for Avx2F64 {
         assert!(to.len() >= 4);
         // SAFETY: four entries are there; the store is unaligned; the token proves the instructions.
         unsafe { _mm256_storeu_pd(to.as_mut_ptr(), v) }
-    }
-    #[inline(always)]
-    fn load_deviation(self, deviation: &[f32], residual: &[f32]) -> __m256d {
-        assert!(deviation.len() >= 4 && residual.len() >= 4);
-        // SAFETY: four entries are there in both; the loads are unaligned; the token proves the instructions.
-        unsafe {
-            let high = _mm256_cvtps_pd(_mm_loadu_ps(deviation.as_ptr()));
-            let low = _mm256_cvtps_pd(_mm_loadu_ps(residual.as_ptr()));
-            _mm256_add_pd(high, low)
-        }
-    }
-    #[inline(always)]
-    fn expand_deviation(self, deviation: &[f32], residual: &[f32], lanes: u32) -> __m256d {
-        let high = self.spread(&eight(deviation).map(f64::from), lanes);
-        let low = self.spread(&eight(residual).map(f64::from), lanes);
-        self.add(high, low)
     }
     #[inline(always)]
     fn expand_units(self, units: &[u32], lanes: u32) -> __m256d {
@@ -478,5 +460,11 @@ impl Simd for Avx2F64 {
             let v = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
             _mm_cvtsd_f64(_mm_add_sd(v, _mm_unpackhi_pd(v, v)))
         })
+    }
+    #[inline(always)]
+    fn store_noise(self, normals: __m256, to: &mut [f64]) {
+        let [lower, upper] = self.noise().widen(normals);
+        self.store(lower, to);
+        self.store(upper, &mut to[4..]);
     }
 }

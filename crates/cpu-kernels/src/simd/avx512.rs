@@ -77,6 +77,7 @@ impl Simd for Avx512F32 {
     type Noise = Self;
     const LANES: usize = 16;
     const ANCHORED: bool = true;
+    const NEGLIGIBLE_EXPONENT: f64 = -80.0;
 
     #[inline(always)]
     fn wide(self) -> Avx512F64 {
@@ -108,20 +109,10 @@ impl Simd for Avx512F32 {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
-    fn load_deviation(self, deviation: &[f32], _residual: &[f32]) -> __m512 {
-        self.load(deviation)
-    }
-    #[inline(always)]
-    fn expand_deviation(self, deviation: &[f32], _residual: &[f32], lanes: u32) -> __m512 {
-        assert!(deviation.len() >= (lanes & 0xffff).count_ones() as usize);
-        // SAFETY: the expanding load touches as many entries as bits are set, and so many are there; the token
-        // proves the instructions.
-        unsafe { _mm512_maskz_expandloadu_ps(lanes as __mmask16, deviation.as_ptr()) }
-    }
-    #[inline(always)]
     fn expand_units(self, units: &[u32], lanes: u32) -> __m512 {
         assert!(units.len() >= (lanes & 0xffff).count_ones() as usize);
-        // SAFETY: as in `expand_deviation`.
+        // SAFETY: the expanding load touches as many entries as bits are set, and so many are there; the token
+        // proves the instructions.
         unsafe {
             _mm512_cvtepu32_ps(_mm512_maskz_expandloadu_epi32(
                 lanes as __mmask16,
@@ -238,6 +229,22 @@ impl Simd for Avx512F32 {
         // 128-bit block q, 64-bit half h holds: half q/2 selects odd vectors, q%2 the second of a pair of pairs.
         [out[0], out[8], out[4], out[12], out[2], out[10], out[6], out[14]]
     }
+    #[inline(always)]
+    fn sum4(self, v: [__m512; 4]) -> [f32; 4] {
+        // As `sum8`, the last two levels within a quarter.
+        let a = self.join_halves(v[0], v[1]);
+        let b = self.join_halves(v[2], v[3]);
+        let a = self.join_quarters(a, b);
+        let a = self.add(a, on!(_mm512_permute_ps::<0b01_00_11_10>(a)));
+        let total = self.add(a, on!(_mm512_permute_ps::<0b10_11_00_01>(a)));
+        let mut out = [0.0; 16];
+        self.store(total, &mut out);
+        [out[0], out[8], out[4], out[12]]
+    }
+    #[inline(always)]
+    fn store_noise(self, normals: __m512, to: &mut [f32]) {
+        self.store(normals, to);
+    }
 }
 
 impl NoiseSimd for Avx512F32 {
@@ -313,6 +320,7 @@ impl Simd for Avx512F64 {
     type Noise = Avx512F32;
     const LANES: usize = 8;
     const ANCHORED: bool = false;
+    const NEGLIGIBLE_EXPONENT: f64 = -200.0;
 
     #[inline(always)]
     fn wide(self) -> Self {
@@ -344,35 +352,10 @@ impl Simd for Avx512F64 {
         unsafe { _mm512_storeu_pd(to.as_mut_ptr(), v) }
     }
     #[inline(always)]
-    fn load_deviation(self, deviation: &[f32], residual: &[f32]) -> __m512d {
-        assert!(deviation.len() >= 8 && residual.len() >= 8);
-        // SAFETY: eight entries are there in both; the loads are unaligned; the token proves the instructions.
-        unsafe {
-            let high = _mm512_cvtps_pd(_mm256_loadu_ps(deviation.as_ptr()));
-            let low = _mm512_cvtps_pd(_mm256_loadu_ps(residual.as_ptr()));
-            _mm512_add_pd(high, low)
-        }
-    }
-    #[inline(always)]
-    fn expand_deviation(self, deviation: &[f32], residual: &[f32], lanes: u32) -> __m512d {
-        let lanes = lanes & 0xff;
-        let n = lanes.count_ones() as usize;
-        assert!(deviation.len() >= n && residual.len() >= n);
-        // SAFETY: the expanding loads touch as many entries as bits are set, and so many are there; the token
-        // proves the instructions.
-        unsafe {
-            let high = _mm512_maskz_expandloadu_ps(lanes as __mmask16, deviation.as_ptr());
-            let low = _mm512_maskz_expandloadu_ps(lanes as __mmask16, residual.as_ptr());
-            let high = _mm512_cvtps_pd(_mm512_castps512_ps256(high));
-            let low = _mm512_cvtps_pd(_mm512_castps512_ps256(low));
-            _mm512_add_pd(high, low)
-        }
-    }
-    #[inline(always)]
     fn expand_units(self, units: &[u32], lanes: u32) -> __m512d {
         let lanes = lanes & 0xff;
         assert!(units.len() >= lanes.count_ones() as usize);
-        // SAFETY: as in `expand_deviation`.
+        // SAFETY: as for the single-precision token.
         unsafe {
             let units = _mm512_maskz_expandloadu_epi32(lanes as __mmask16, units.as_ptr().cast());
             _mm512_cvtepu32_pd(_mm512_castsi512_si256(units))
@@ -459,5 +442,11 @@ impl Simd for Avx512F64 {
     #[inline(always)]
     fn sum(self, v: __m512d) -> f64 {
         on!(_mm512_reduce_add_pd(v))
+    }
+    #[inline(always)]
+    fn store_noise(self, normals: __m512, to: &mut [f64]) {
+        let [lower, upper] = self.noise().widen(normals);
+        self.store(lower, to);
+        self.store(upper, &mut to[8..]);
     }
 }

@@ -32,6 +32,8 @@ pub trait Scalar:
     fn from_f64(x: f64) -> Self;
     /// Exact.
     fn to_f64(self) -> f64;
+    /// A number held as an `f32` and what it rounded away: their sum, or the `f32` alone in single precision.
+    fn from_parts(high: f32, low: f32) -> Self;
 }
 
 impl Scalar for f32 {
@@ -43,6 +45,10 @@ impl Scalar for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    #[inline(always)]
+    fn from_parts(high: f32, _low: f32) -> f32 {
+        high
+    }
 }
 
 impl Scalar for f64 {
@@ -53,6 +59,10 @@ impl Scalar for f64 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
+    }
+    #[inline(always)]
+    fn from_parts(high: f32, low: f32) -> f64 {
+        f64::from(high) + f64::from(low)
     }
 }
 
@@ -81,6 +91,9 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     const LANES: usize;
     /// Whether sums of rates need an anchor to keep what rounding would lose (see `rows`).
     const ANCHORED: bool;
+    /// An exponent whose power counts for nothing beside `2^-40`, the least relative rate of the fast pass, and is far
+    /// from the denormal numbers, which are slow.
+    const NEGLIGIBLE_EXPONENT: f64;
 
     /// The double-precision token.
     fn wide(self) -> Self::Wide;
@@ -95,17 +108,13 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn load(self, from: &[Self::Scalar]) -> Self::V;
     /// Into the first `LANES` entries of `to`.
     fn store(self, v: Self::V, to: &mut [Self::Scalar]);
-    /// The first `LANES` deviations; double precision adds the residuals.
-    fn load_deviation(self, deviation: &[f32], residual: &[f32]) -> Self::V;
-    /// The first deviations, one for each set bit of `lanes`, spread to those lanes; zero elsewhere.
-    fn expand_deviation(self, deviation: &[f32], residual: &[f32], lanes: u32) -> Self::V;
     /// The first counts, one for each set bit of `lanes`, spread to those lanes; zero elsewhere.
     fn expand_units(self, units: &[u32], lanes: u32) -> Self::V;
 
-    /// Asks for the cache lines of `of`, which will be read soon.
+    /// Asks for the cache lines of `units`, which will be read soon.
     #[inline(always)]
-    fn prefetch(self, of: &[f32]) {
-        prefetch_lines(of);
+    fn prefetch(self, units: &[u32]) {
+        prefetch_lines(units);
     }
 
     /// `a + b`.
@@ -149,6 +158,13 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn sum8(self, v: [Self::V; 8]) -> [Self::Scalar; 8] {
         v.map(|v| self.sum(v))
     }
+    /// Sums of the lanes of four vectors.
+    #[inline(always)]
+    fn sum4(self, v: [Self::V; 4]) -> [Self::Scalar; 4] {
+        v.map(|v| self.sum(v))
+    }
+    /// Normals of the noise, `Noise::LANES` of them, into the first entries of `to`.
+    fn store_noise(self, normals: <Self::Noise as Simd>::V, to: &mut [Self::Scalar]);
 
     /// The first `min(len, LANES)` entries, zeros behind them.
     #[inline(always)]
@@ -169,7 +185,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
 
 /// A hint to the cache, where the processor takes one.
 #[inline(always)]
-fn prefetch_lines(of: &[f32]) {
+fn prefetch_lines(of: &[u32]) {
     #[cfg(target_arch = "x86_64")]
     for line in of.chunks(16) {
         // SAFETY: a prefetch touches no memory as far as the program can tell, and the instruction (SSE) is part of

@@ -127,21 +127,18 @@ macro_rules! lanewise {
         fn sum(self, v: Self::V) -> $scalar {
             add_pairwise(v)
         }
+        #[inline(always)]
+        fn store_noise(self, normals: [f32; L], to: &mut [$scalar]) {
+            self.store(normals.map(<$scalar>::from), to);
+        }
     };
 }
 
 impl Simd for PortableF32 {
     lanewise!(f32);
     const ANCHORED: bool = true;
+    const NEGLIGIBLE_EXPONENT: f64 = -80.0;
 
-    #[inline(always)]
-    fn load_deviation(self, deviation: &[f32], _residual: &[f32]) -> [f32; L] {
-        self.load(deviation)
-    }
-    #[inline(always)]
-    fn expand_deviation(self, deviation: &[f32], _residual: &[f32], lanes: u32) -> [f32; L] {
-        expand(deviation, lanes)
-    }
     #[inline(always)]
     fn widen(self, v: [f32; L]) -> [[f64; L]; 2] {
         [v.map(f64::from), [0.0; L]]
@@ -227,16 +224,8 @@ impl NoiseSimd for PortableF32 {
 impl Simd for PortableF64 {
     lanewise!(f64);
     const ANCHORED: bool = false;
+    const NEGLIGIBLE_EXPONENT: f64 = -200.0;
 
-    #[inline(always)]
-    fn load_deviation(self, deviation: &[f32], residual: &[f32]) -> [f64; L] {
-        from_fn(|i| f64::from(deviation[..L][i]) + f64::from(residual[..L][i]))
-    }
-    #[inline(always)]
-    fn expand_deviation(self, deviation: &[f32], residual: &[f32], lanes: u32) -> [f64; L] {
-        let (high, low) = (expand(deviation, lanes), expand(residual, lanes));
-        from_fn(|i| f64::from(high[i]) + f64::from(low[i]))
-    }
     #[inline(always)]
     fn widen(self, v: [f64; L]) -> [[f64; L]; 2] {
         [v, [0.0; L]]

@@ -1,0 +1,205 @@
+//! A chunk's log prices as the pass walks them: whole vectors in the pass's precision, product after product.
+//!
+//! The panel's rows lie in the order of its products, a pass walks them category by category; a copy in that order
+//! streams from memory, is aligned, and needs no conversion. It takes 4 bytes a row in single precision.
+
+use crate::chunk::Chunk;
+use crate::simd::{Scalar, Simd};
+use infermark_model::panel::Panel;
+
+/// One vector of a product with gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Which vector of periods it is: its first lane is period `vector * LANES`.
+    pub vector: u32,
+    /// The periods that are there, one bit each; never 0.
+    pub lanes: u32,
+}
+
+/// Where a product's vectors lie and what they cover, for a panel with gaps.
+#[derive(Debug, Clone)]
+struct Gaps {
+    /// First vector of each product, and the end.
+    start: Vec<u32>,
+    blocks: Vec<Block>,
+}
+
+/// Deviations of log price of a chunk's products. Lanes without a row hold zero.
+#[derive(Debug, Clone)]
+pub struct PackedRows<I: Simd> {
+    deviation: Vec<I::V>,
+    gaps: Option<Gaps>,
+    periods: usize,
+    /// Smallest deviation of each product, padded like the chunk.
+    pub low: Vec<I::Scalar>,
+    /// Largest deviation of each product, padded like the chunk.
+    pub high: Vec<I::Scalar>,
+}
+
+impl<I: Simd> PackedRows<I> {
+    /// Packs the rows of `chunk`.
+    pub fn new(isa: I, panel: &Panel, chunk: &Chunk) -> Self {
+        let periods = panel.layout().periods;
+        let zero = I::Scalar::default();
+        let mut packed = PackedRows {
+            deviation: Vec::with_capacity(chunk.products.len() * vectors_of::<I>(periods)),
+            gaps: panel.presence().map(|_| Gaps {
+                start: vec![0],
+                blocks: Vec::new(),
+            }),
+            periods,
+            low: vec![zero; chunk.padded()],
+            high: vec![zero; chunk.padded()],
+        };
+        for (i, product) in chunk.products.iter().enumerate() {
+            let range = panel.row_range(*product as usize);
+            let high = &panel.deviation()[range.clone()];
+            let low = &panel.deviation_residual()[range];
+            let rows = || high.iter().zip(low).map(|(h, l)| I::Scalar::from_parts(*h, *l));
+            for row in rows() {
+                packed.low[i] = if row < packed.low[i] { row } else { packed.low[i] };
+                packed.high[i] = if row > packed.high[i] { row } else { packed.high[i] };
+            }
+            let mut rows = rows();
+            for vector in 0..vectors_of::<I>(periods) {
+                let first = vector * I::LANES;
+                let lanes = match panel.presence() {
+                    None => dense_lanes::<I>(periods, vector),
+                    Some(presence) => {
+                        let word = presence.product(*product as usize)[first / 64];
+                        (word >> (first % 64)) as u32 & dense_lanes::<I>(periods, vector)
+                    }
+                };
+                if lanes == 0 {
+                    continue;
+                }
+                let mut x = [zero; 16];
+                for lane in (0..I::LANES).filter(|lane| lanes >> lane & 1 == 1) {
+                    x[lane] = rows.next().expect("a row for every period that is there");
+                }
+                packed.deviation.push(isa.load(&x));
+                if let Some(gaps) = &mut packed.gaps {
+                    let vector = vector as u32;
+                    gaps.blocks.push(Block { vector, lanes });
+                }
+            }
+            if let Some(gaps) = &mut packed.gaps {
+                gaps.start.push(gaps.blocks.len() as u32);
+            }
+        }
+        packed
+    }
+
+    /// A product's vectors, and what each covers where the panel has gaps; `product` counts within the chunk.
+    #[inline(always)]
+    pub fn product(&self, product: usize) -> (&[I::V], Option<&[Block]>) {
+        match &self.gaps {
+            None => {
+                let vectors = vectors_of::<I>(self.periods);
+                (&self.deviation[product * vectors..][..vectors], None)
+            }
+            Some(gaps) => {
+                let range = gaps.start[product] as usize..gaps.start[product + 1] as usize;
+                (&self.deviation[range.clone()], Some(&gaps.blocks[range]))
+            }
+        }
+    }
+
+    /// Number of periods, T.
+    #[inline(always)]
+    pub fn periods(&self) -> usize {
+        self.periods
+    }
+}
+
+/// Number of vectors that T periods take.
+#[inline(always)]
+pub fn vectors_of<I: Simd>(periods: usize) -> usize {
+    periods.div_ceil(I::LANES)
+}
+
+/// Lanes of a vector of periods that lie below T.
+#[inline(always)]
+pub fn dense_lanes<I: Simd>(periods: usize, vector: usize) -> u32 {
+    let here = (periods - vector * I::LANES).min(I::LANES);
+    ((1u64 << here) - 1) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::chunks;
+    use crate::instruction_set::{ForSimd, for_each_instruction_set};
+    use crate::test_panels::random_panel;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    struct Check<'p>(&'p Panel);
+
+    impl ForSimd for Check<'_> {
+        type Output = ();
+
+        fn run<I: Simd>(self, isa: I) {
+            let panel = self.0;
+            for chunk in chunks(panel) {
+                let packed = PackedRows::new(isa, panel, &chunk);
+                for (i, product) in chunk.products.iter().enumerate() {
+                    let product = *product as usize;
+                    let mean = panel.mean_log_price()[product];
+                    let mut expected: Vec<Option<f64>> = vec![None; packed.periods()];
+                    for row in panel.product_rows(product) {
+                        expected[row.period] = Some(row.log_price - mean);
+                    }
+                    let (vectors, blocks) = packed.product(i);
+                    let mut found = vec![None; packed.periods()];
+                    for (v, x) in vectors.iter().enumerate() {
+                        let mut lanes = [I::Scalar::default(); 16];
+                        isa.store(*x, &mut lanes);
+                        let block = blocks.map_or(
+                            Block {
+                                vector: v as u32,
+                                lanes: dense_lanes::<I>(packed.periods(), v),
+                            },
+                            |blocks| blocks[v],
+                        );
+                        for lane in 0..I::LANES {
+                            if block.lanes >> lane & 1 == 1 {
+                                found[block.vector as usize * I::LANES + lane] = Some(lanes[lane].to_f64());
+                            } else {
+                                assert_eq!(lanes[lane].to_f64(), 0.0);
+                            }
+                        }
+                    }
+                    // The mean is about 3 in size, so the difference of a log price and it is good to 1e-15.
+                    let close = if I::ANCHORED { 1e-6 } else { 1e-14 };
+                    for (found, expected) in found.iter().zip(&expected) {
+                        match (found, expected) {
+                            (None, None) => {}
+                            (Some(f), Some(e)) => {
+                                assert!((f - e).abs() < close, "{f} {e}");
+                                assert!(packed.low[i].to_f64() <= *f && *f <= packed.high[i].to_f64());
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_is_in_its_lane() {
+        let mut rng = StdRng::seed_from_u64(11);
+        for (n, c, t, gaps) in [
+            (1, 1, 1, 0.0),
+            (5, 2, 16, 0.0),
+            (40, 3, 37, 0.3),
+            (9, 1, 130, 0.9),
+        ] {
+            let panel = random_panel(&mut rng, n, c, t, gaps, 5);
+            for_each_instruction_set(|set| {
+                set.run_f32(Check(&panel));
+                set.run_f64(Check(&panel));
+            });
+        }
+    }
+}
