@@ -1,9 +1,9 @@
 //! The Poisson likelihood of a chunk and its gradient by elasticities and effects, for up to four particles at once.
 
 use crate::chunk::Chunk;
-use crate::packed_rows::{PackedRows, vectors_of};
+use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
 use crate::rows::{ANCHOR_HEADROOM, ClipBounds2, Clipped, Inside, ProductColumns};
-use crate::simd::{Scalar, Simd};
+use crate::simd::{Kernel, Scalar, Simd};
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
 use std::f64::consts::LOG2_E;
@@ -39,19 +39,55 @@ impl<I: Simd> PeriodTable<I> {
 
     /// Sets a particle's effects, length T.
     pub fn set(&mut self, isa: I, particle: usize, effects: &[I::Scalar]) {
-        let mut range = [f64::INFINITY, f64::NEG_INFINITY];
+        isa.vectorize(SetTable {
+            table: self,
+            particle,
+            effects,
+        });
+    }
+}
+
+struct SetTable<'a, I: Simd> {
+    table: &'a mut PeriodTable<I>,
+    particle: usize,
+    effects: &'a [I::Scalar],
+}
+
+impl<I: Simd> Kernel<I> for SetTable<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let SetTable {
+            table,
+            particle,
+            effects,
+        } = self;
+        let log2_e = isa.splat(I::Scalar::from_f64(LOG2_E));
+        let negligible = isa.splat(I::Scalar::from_f64(I::NEGLIGIBLE_EXPONENT));
+        let first = isa.mul(isa.splat(effects[0]), log2_e);
+        let (mut low, mut high) = (first, first);
+        // A value that is not a number must reach the loss: min and max would skip it, `equal` does not.
+        let mut numbers = true;
         for (j, block) in effects.chunks(I::LANES).enumerate() {
-            let mut lanes = [I::Scalar::from_f64(I::NEGLIGIBLE_EXPONENT); 16];
-            for (lane, effect) in lanes.iter_mut().zip(block) {
-                let effect2 = effect.to_f64() * LOG2_E;
-                range = [range[0].min(effect2), range[1].max(effect2)];
-                *lane = I::Scalar::from_f64(effect2);
-            }
-            self.effect2[j * self.particles + particle] = isa.load(&lanes);
+            let lanes = dense_lanes::<I>(effects.len(), j);
+            let effect2 = isa.mul(isa.load_up_to(block), log2_e);
+            numbers &= isa.equal(effect2, effect2) & lanes == lanes;
+            low = isa.min(low, isa.select(lanes, effect2, first));
+            high = isa.max(high, isa.select(lanes, effect2, first));
+            table.effect2[j * table.particles + particle] = isa.select(lanes, effect2, negligible);
         }
-        // A value that is not a number must reach the loss: min and max would skip it.
-        let finite = effects.iter().all(|e| e.to_f64().is_finite());
-        self.range2[particle] = if finite { range } else { [f64::NAN; 2] };
+        let (mut lows, mut highs) = ([I::Scalar::default(); 16], [I::Scalar::default(); 16]);
+        isa.store(low, &mut lows);
+        isa.store(high, &mut highs);
+        let mut range = [f64::INFINITY, f64::NEG_INFINITY];
+        for lane in 0..I::LANES {
+            range = [
+                range[0].min(lows[lane].to_f64()),
+                range[1].max(highs[lane].to_f64()),
+            ];
+        }
+        table.range2[particle] = if numbers { range } else { [f64::NAN; 2] };
     }
 }
 
@@ -78,11 +114,46 @@ impl<I: Simd> PeriodSums<I> {
 
     /// Adds a particle's sums to `totals`, length T.
     pub fn add_to(&self, isa: I, particle: usize, totals: &mut [f64]) {
-        let mut lanes = [I::Scalar::default(); 16];
+        isa.vectorize(AddPeriods {
+            sums: self,
+            particle,
+            totals,
+        });
+    }
+}
+
+struct AddPeriods<'a, I: Simd> {
+    sums: &'a PeriodSums<I>,
+    particle: usize,
+    totals: &'a mut [f64],
+}
+
+impl<I: Simd> Kernel<I> for AddPeriods<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let AddPeriods {
+            sums: from,
+            particle,
+            totals,
+        } = self;
+        let wide = isa.wide();
+        let width = <I::Wide as Simd>::LANES;
+        let mut lanes = [0.0; 16];
         for (j, block) in totals.chunks_mut(I::LANES).enumerate() {
-            isa.store(self.vectors[j * self.particles + particle], &mut lanes);
-            for (total, lane) in block.iter_mut().zip(&lanes) {
-                *total += lane.to_f64();
+            let sums = isa.widen(from.vectors[j * from.particles + particle]);
+            if block.len() == I::LANES {
+                for (block, sums) in block.chunks_exact_mut(width).zip(sums) {
+                    wide.store(wide.add(wide.load(block), sums), block);
+                }
+            } else {
+                for (lanes, sums) in lanes.chunks_mut(width).zip(sums) {
+                    wide.store(sums, lanes);
+                }
+                for (total, lane) in block.iter_mut().zip(&lanes) {
+                    *total += lane;
+                }
             }
         }
     }
@@ -222,8 +293,11 @@ impl<'p> Likelihood<'p> {
             isa.store(isa.narrow(exp_base_wide), &mut out.scale[i..]);
             if I::ANCHORED {
                 let top = isa.min(t_high, exponent_limit);
-                let anchor = isa.exp2(isa.add(top, isa.splat(scalar(ANCHOR_HEADROOM))));
-                isa.store(isa.power_of_two_below(anchor), &mut out.anchor[i..]);
+                let headroom = isa.splat(scalar(ANCHOR_HEADROOM));
+                isa.store(
+                    isa.floor_power_of_two(isa.add(top, headroom)),
+                    &mut out.anchor[i..],
+                );
             }
         }
         wide.sum(linear)

@@ -174,11 +174,12 @@ impl Simd for Avx2F32 {
         on!(_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) as u32)
     }
     #[inline(always)]
-    fn power_of_two_below(self, v: __m256) -> __m256 {
-        on!(_mm256_and_ps(
-            v,
-            _mm256_castsi256_ps(_mm256_set1_epi32(0x7f80_0000))
-        ))
+    fn floor_power_of_two(self, t: __m256) -> __m256 {
+        on!({
+            let exponent = _mm256_cvtps_epi32(_mm256_floor_ps(t));
+            let biased = _mm256_add_epi32(exponent, _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        })
     }
     #[inline(always)]
     fn exp2(self, t: __m256) -> __m256 {
@@ -413,11 +414,12 @@ impl Simd for Avx2F64 {
         on!(_mm256_movemask_pd(_mm256_cmp_pd::<_CMP_EQ_OQ>(a, b)) as u32)
     }
     #[inline(always)]
-    fn power_of_two_below(self, v: __m256d) -> __m256d {
-        on!(_mm256_and_pd(
-            v,
-            _mm256_castsi256_pd(_mm256_set1_epi64x(0x7ff0_0000_0000_0000))
-        ))
+    fn floor_power_of_two(self, t: __m256d) -> __m256d {
+        on!({
+            let exponent = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(_mm256_floor_pd(t)));
+            let biased = _mm256_add_epi64(exponent, _mm256_set1_epi64x(1023));
+            _mm256_castsi256_pd(_mm256_slli_epi64::<52>(biased))
+        })
     }
     #[inline(always)]
     fn exp2(self, t: __m256d) -> __m256d {

@@ -123,7 +123,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b`.
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a / b`.
+    /// `a / b` for `b` in [1e-30, 1e30]: relative error below 2e-7 or 3e-16.
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, fused where the instruction set can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
@@ -131,7 +131,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Lane-wise larger value.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Square root.
+    /// Square root of zero or a normal number: relative error below 2e-7 or 3e-16, absolute below 1e-18.
     fn sqrt(self, a: Self::V) -> Self::V;
     /// Lanes of `v` in `lanes`; zero elsewhere.
     fn keep(self, v: Self::V, lanes: u32) -> Self::V;
@@ -139,8 +139,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn select(self, lanes: u32, a: Self::V, b: Self::V) -> Self::V;
     /// Lanes where `a == b`.
     fn equal(self, a: Self::V, b: Self::V) -> u32;
-    /// The largest power of two not above positive normal `v`.
-    fn power_of_two_below(self, v: Self::V) -> Self::V;
+    /// `2^floor(t)`, exact, for `t` within [-126, 126].
+    fn floor_power_of_two(self, t: Self::V) -> Self::V;
     /// `2^t` for `t` within [-126, 126] (f32) or [-1022, 1022] (f64): relative error below 3e-7 or 5e-16.
     fn exp2(self, t: Self::V) -> Self::V;
     /// `ln v` for positive normal `v`: relative error below 3e-7 (f32; near 1 absolute 1e-7), or the library's (f64).

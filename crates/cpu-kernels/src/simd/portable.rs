@@ -148,8 +148,8 @@ impl Simd for PortableF32 {
         v[0].map(|x| x as f32)
     }
     #[inline(always)]
-    fn power_of_two_below(self, v: [f32; L]) -> [f32; L] {
-        v.map(|v| f32::from_bits(v.to_bits() & 0x7f80_0000))
+    fn floor_power_of_two(self, t: [f32; L]) -> [f32; L] {
+        t.map(|t| f32::from_bits(((t.floor() as i32 + 127) as u32) << 23))
     }
     #[inline(always)]
     fn exp2(self, t: [f32; L]) -> [f32; L] {
@@ -235,8 +235,8 @@ impl Simd for PortableF64 {
         v[0]
     }
     #[inline(always)]
-    fn power_of_two_below(self, v: [f64; L]) -> [f64; L] {
-        v.map(|v| f64::from_bits(v.to_bits() & 0x7ff0_0000_0000_0000))
+    fn floor_power_of_two(self, t: [f64; L]) -> [f64; L] {
+        t.map(|t| f64::from_bits(((t.floor() as i64 + 1023) as u64) << 52))
     }
     #[inline(always)]
     fn exp2(self, t: [f64; L]) -> [f64; L] {

@@ -162,17 +162,35 @@ check!(widening_and_narrowing_keep_order, |isa| {
     assert_eq!(joined, lanes(isa, v));
 });
 
-check!(powers_of_two_below, |isa| {
-    let v = vector(isa, |i| 0.3 * 1.7f64.powi(i as i32));
-    for (x, p) in lanes(isa, v)
-        .into_iter()
-        .zip(lanes(isa, isa.power_of_two_below(v)))
-    {
-        assert!(
-            p <= x && x < 2.0 * p && p.log2().fract() == 0.0,
-            "{isa:?} {x} {p}"
-        );
+check!(whole_powers_of_two_are_exact, |isa| {
+    for offset in [-126.0, -40.3, 0.0, 3.999, 110.0] {
+        let t = vector(isa, |i| offset + 0.93 * i as f64);
+        for (t, p) in lanes(isa, t)
+            .into_iter()
+            .zip(lanes(isa, isa.floor_power_of_two(t)))
+        {
+            assert_eq!(p, t.floor().exp2(), "{isa:?} {t}");
+        }
     }
+});
+
+check!(quotients_and_roots, |isa| {
+    let bound = tolerance::<I>(2e-7, 3e-16);
+    for (low, high) in [(1e-30, 1e-20), (1e-8, 1.0), (1.0, 2.0), (1e10, 1e29)] {
+        for numerator in [1.0, -0.7, 3.0e4] {
+            let a = isa.splat(I::Scalar::from_f64(numerator));
+            let numerator = I::Scalar::from_f64(numerator).to_f64();
+            let error = worst(isa, low, high, |v| isa.div(a, v), |v| numerator / v);
+            assert!(error < bound, "{isa:?} {error}");
+        }
+        let error = worst(isa, low, high, |v| isa.sqrt(v), f64::sqrt);
+        assert!(error < bound, "{isa:?} {error}");
+    }
+    assert!(
+        lanes(isa, isa.sqrt(isa.zero()))
+            .iter()
+            .all(|root| root.abs() <= 1e-18)
+    );
 });
 
 check!(turns_lie_on_the_circle, |isa| {
