@@ -1,10 +1,10 @@
 //! The bare pass over the rows: what a complete iteration is held against.
 
-use crate::chunk::chunks;
+use crate::chunk::{Chunk, chunks};
 use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::GROUP;
 use crate::packed_rows::{PackedRows, vectors_of};
-use crate::rows::{ANCHOR_HEADROOM, Inside, ProductColumns};
+use crate::rows::{Inside, ProductColumns, anchor_headroom, tails_len};
 use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
 use infermark_model::panel::Panel;
@@ -67,7 +67,8 @@ impl ForSimd for Measure<'_> {
 impl Measure<'_> {
     fn passes<I: Simd, const K: usize>(&self, isa: I) -> f64 {
         let work = chunks(self.panel).into_iter().map(|chunk| {
-            let columns: [_; K] = std::array::from_fn(|k| steady_columns(chunk.padded(), k));
+            let columns: [_; K] =
+                std::array::from_fn(|k| steady_columns::<I>(&chunk, self.panel.layout().periods, k));
             (
                 PackedRows::new(isa, self.panel, &chunk),
                 columns,
@@ -81,6 +82,7 @@ impl Measure<'_> {
         run_team(self.threads, |barrier| {
             let effect2 = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
             let mut by_period = effect2.clone();
+            let mut tails = vec![isa.zero(); tails_len::<I, K>()];
             let mut passes = 0;
             while !done.load(Ordering::Relaxed) {
                 barrier.wait(|| {});
@@ -92,6 +94,7 @@ impl Measure<'_> {
                         columns,
                         effect2: &effect2,
                         by_period: &mut by_period,
+                        tails: &mut tails,
                     });
                 });
                 passes += 1;
@@ -110,11 +113,15 @@ impl Measure<'_> {
 }
 
 /// Parameters that keep every rate between 1 and a hundred.
-fn steady_columns<S: Scalar>(padded: usize, particle: usize) -> ProductColumns<S> {
+fn steady_columns<I: Simd>(chunk: &Chunk, periods: usize, particle: usize) -> ProductColumns<I::Scalar> {
     let mut columns = ProductColumns::default();
-    columns.resize(padded);
-    columns.slope2.fill(S::from_f64(-1.5 - 0.01 * particle as f64));
-    columns.scale.fill(S::from_f64(1.0));
-    columns.anchor.fill(S::from_f64((ANCHOR_HEADROOM + 8.0).exp2()));
+    columns.resize(chunk.padded());
+    columns
+        .slope2
+        .fill(I::Scalar::from_f64(-1.5 - 0.01 * particle as f64));
+    columns.scale.fill(I::Scalar::from_f64(1.0));
+    columns
+        .anchor
+        .fill(I::Scalar::from_f64((anchor_headroom::<I>(periods) + 8.0).exp2()));
     columns
 }

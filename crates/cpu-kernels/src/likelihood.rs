@@ -2,7 +2,7 @@
 
 use crate::chunk::Chunk;
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
-use crate::rows::{ANCHOR_HEADROOM, ClipBounds2, Clipped, Inside, ProductColumns};
+use crate::rows::{ClipBounds2, Clipped, Inside, ProductColumns, anchor_headroom, tails_len};
 use crate::simd::{Kernel, Scalar, Simd};
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
@@ -160,16 +160,27 @@ impl<I: Simd> Kernel<I> for AddPeriods<'_, I> {
 }
 
 /// Scratch of a pass, one a thread: everything that a product and particle need between the loops.
-#[derive(Debug, Clone, Default)]
-pub struct Scratch<S> {
-    columns: [ProductColumns<S>; GROUP],
+#[derive(Debug, Clone)]
+pub struct Scratch<I: Simd> {
+    columns: [ProductColumns<I::Scalar>; GROUP],
+    tails: Vec<I::V>,
     /// `exp(base)`; 1 where the clip bites, whose rates are absolute.
     exp_base: [Vec<f64>; GROUP],
     /// For each vector of products the lanes whose rows all lie inside the bounds.
     inside: Vec<u32>,
 }
 
-impl<S: Scalar> Scratch<S> {
+impl<I: Simd> Scratch<I> {
+    /// Scratch that grows to what the chunks need.
+    pub fn new(isa: I) -> Self {
+        Scratch {
+            columns: Default::default(),
+            tails: vec![isa.zero(); tails_len::<I, GROUP>()],
+            exp_base: Default::default(),
+            inside: Vec::new(),
+        }
+    }
+
     fn resize<const K: usize>(&mut self, padded: usize, lanes: usize) {
         self.inside.clear();
         self.inside.resize(padded / lanes, u32::MAX);
@@ -213,7 +224,7 @@ impl<'p> Likelihood<'p> {
         elasticity: &mut [Vec<I::Scalar>],
         effect: &mut [Vec<I::Scalar>],
         by_period: &mut PeriodSums<I>,
-        scratch: &mut Scratch<I::Scalar>,
+        scratch: &mut Scratch<I>,
     ) -> [f64; K] {
         scratch.resize::<K>(chunk.padded(), I::LANES);
         let mut log_likelihood = [0.0; K];
@@ -243,7 +254,7 @@ impl<'p> Likelihood<'p> {
         k: usize,
         elasticity: &[I::Scalar],
         effect: &[I::Scalar],
-        scratch: &mut Scratch<I::Scalar>,
+        scratch: &mut Scratch<I>,
     ) -> f64 {
         let wide = isa.wide();
         let parts = I::LANES / <I::Wide as Simd>::LANES;
@@ -293,7 +304,7 @@ impl<'p> Likelihood<'p> {
             isa.store(isa.narrow(exp_base_wide), &mut out.scale[i..]);
             if I::ANCHORED {
                 let top = isa.min(t_high, exponent_limit);
-                let headroom = isa.splat(scalar(ANCHOR_HEADROOM));
+                let headroom = isa.splat(scalar(anchor_headroom::<I>(packed.periods())));
                 isa.store(
                     isa.floor_power_of_two(isa.add(top, headroom)),
                     &mut out.anchor[i..],
@@ -315,7 +326,7 @@ impl<'p> Likelihood<'p> {
         packed: &PackedRows<I>,
         table: &PeriodTable<I>,
         by_period: &mut PeriodSums<I>,
-        scratch: &mut Scratch<I::Scalar>,
+        scratch: &mut Scratch<I>,
     ) -> [f64; K] {
         let bounds = ClipBounds2 {
             low: I::Scalar::from_f64(self.low * LOG2_E),
@@ -323,6 +334,7 @@ impl<'p> Likelihood<'p> {
         };
         let Scratch {
             columns,
+            tails,
             exp_base,
             inside,
         } = scratch;
@@ -345,6 +357,7 @@ impl<'p> Likelihood<'p> {
                     columns,
                     effect2,
                     by_period,
+                    tails,
                 });
                 i = end;
                 continue;

@@ -88,7 +88,7 @@ impl ForSimd for Build {
                 elasticity: [vec![I::Scalar::default(); chunk.padded()]],
                 effect: [vec![I::Scalar::default(); chunk.padded()]],
                 by_period: PeriodSums::new(isa, layout.periods, 1),
-                scratch: Scratch::default(),
+                scratch: Scratch::new(isa),
                 log_joint: 0.0,
                 by_category: 0.0,
                 rows: Arc::new(PackedRows::new(isa, &self.panel, &chunk)),
@@ -121,7 +121,7 @@ struct ChunkWork<I: Simd> {
     elasticity: [Vec<I::Scalar>; 1],
     effect: [Vec<I::Scalar>; 1],
     by_period: PeriodSums<I>,
-    scratch: Scratch<I::Scalar>,
+    scratch: Scratch<I>,
     log_joint: f64,
     by_category: f64,
 }

@@ -11,16 +11,20 @@
 //! the part of the rate below the anchor's last bit; that part is recovered exactly (`rate - (new - old)`) and
 //! summed on its own. Relative to the largest rate of the product the sum is good to 1e-11.
 
-use crate::packed_rows::{PackedRows, dense_lanes};
+use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
 use crate::simd::{Kernel, Scalar, Simd};
 use std::ops::Range;
 
-/// Vectors that an anchored accumulator may take before it must be emptied.
-const ANCHOR_VECTORS: usize = 16;
+/// Binary orders between a product's largest rate and its anchor: the accumulator stays below twice the anchor, and the
+/// sum over lanes, at most `LANES * vectors` rates, is exact.
+pub fn anchor_headroom<I: Simd>(periods: usize) -> f64 {
+    ((I::LANES * vectors_of::<I>(periods)) as f64).log2().ceil()
+}
 
-/// Binary orders between the largest rate and the anchor: four for the vectors of a lane and four for its lanes, so
-/// that the accumulator stays below twice the anchor and the sum over lanes is exact.
-pub const ANCHOR_HEADROOM: f64 = 8.0;
+/// Vectors of scratch that [`Inside`] needs for K particles.
+pub const fn tails_len<I: Simd, const K: usize>() -> usize {
+    3 * K * I::LANES
+}
 
 /// What the pass reads and writes of each product of a chunk, for one particle; padded columns.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +35,7 @@ pub struct ProductColumns<S> {
     pub base2: Vec<S>,
     /// `exp(base)`: brings relative rates to rates in the sums by period. Read by [`Inside`].
     pub scale: Vec<S>,
-    /// The largest power of two not above `2^`[`ANCHOR_HEADROOM`] times the largest relative rate. Read by [`Inside`] in
+    /// The largest power of two not above `2^`[`anchor_headroom`] times the largest relative rate. Read by [`Inside`] in
     /// single precision.
     pub anchor: Vec<S>,
     /// Sum of the rates (of the counts, where the clip bites): high part. Rates of [`Inside`] are relative to
@@ -73,90 +77,88 @@ pub struct Inside<'a, I: Simd, const K: usize> {
     pub effect2: &'a [I::V],
     /// Laid out as `effect2`: sums of rates by period, which are added to.
     pub by_period: &'a mut [I::V],
+    /// Scratch of [`tails_len`] vectors: what remains of a vector of products, to be added up together.
+    pub tails: &'a mut [I::V],
 }
 
 impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self, isa: I) {
-        for i in self.products {
-            let zero = [isa.zero(); K];
-            let mut pass = InsideProduct::<I, K> {
-                slope2: zero,
-                scale: zero,
-                high: zero,
-                low: zero,
-                moment: zero,
-            };
-            let mut start = zero;
-            for k in 0..K {
-                pass.slope2[k] = isa.splat(self.columns[k].slope2[i]);
-                pass.scale[k] = isa.splat(self.columns[k].scale[i]);
-                if I::ANCHORED {
-                    start[k] = isa.splat(self.columns[k].anchor[i]);
-                }
-            }
-            pass.high = start;
-            // An anchored accumulator is emptied before it can leave its anchor's exponent; what the sum of the
-            // segments rounds away joins the low part. Panels of up to 256 periods are one segment.
-            let (vectors, blocks) = self.rows.product(i);
-            let segment = if I::ANCHORED {
-                ANCHOR_VECTORS
-            } else {
-                vectors.len()
-            };
-            let mut rate = [I::Scalar::default(); K];
-            let mut first = 0;
-            loop {
-                let end = vectors.len().min(first + segment);
-                match blocks {
-                    None => {
-                        let x = vectors[first..end].iter();
-                        let effect2 = self.effect2[first * K..end * K].chunks_exact(K);
-                        let by_period = self.by_period[first * K..end * K].chunks_exact_mut(K);
-                        for ((x, effect2), by_period) in x.zip(effect2).zip(by_period) {
-                            pass.visit(isa, *x, None, effect2, by_period);
-                        }
-                    }
-                    Some(blocks) => {
-                        for (x, block) in vectors[first..end].iter().zip(&blocks[first..end]) {
-                            let at = block.vector as usize * K;
-                            let effect2 = &self.effect2[at..at + K];
-                            let by_period = &mut self.by_period[at..at + K];
-                            pass.visit(isa, *x, Some(block.lanes), effect2, by_period);
-                        }
+    fn run(mut self, isa: I) {
+        let mut block = self.products.start / I::LANES * I::LANES;
+        while block < self.products.end {
+            let products = self.products.start.max(block)..self.products.end.min(block + I::LANES);
+            let mut lanes = 0;
+            for i in products {
+                lanes |= 1 << (i - block);
+                let tail = self.product(isa, i);
+                for k in 0..K {
+                    self.tails[k * I::LANES + i - block] = tail.high[k];
+                    self.tails[(K + k) * I::LANES + i - block] = tail.moment[k];
+                    if I::ANCHORED {
+                        self.tails[(2 * K + k) * I::LANES + i - block] = tail.low[k];
                     }
                 }
-                for k in 0..K {
-                    pass.high[k] = isa.sub(pass.high[k], start[k]);
-                }
-                first = end;
-                if first == vectors.len() {
-                    break;
-                }
-                for k in 0..K {
-                    pass.add_segment(isa, k, &mut rate[k], isa.sum(pass.high[k]));
-                }
-                pass.high = start;
             }
-            let (high, moment) = sum_pairs(isa, &pass.high, &pass.moment);
             for k in 0..K {
-                if vectors.len() > segment {
-                    pass.add_segment(isa, k, &mut rate[k], high[k]);
-                } else {
-                    rate[k] = high[k];
+                let columns = &mut self.columns[k];
+                let mut quantities = [&mut columns.rate, &mut columns.moment, &mut columns.rate_residual];
+                let count = if I::ANCHORED { 3 } else { 2 };
+                for (q, column) in quantities[..count].iter_mut().enumerate() {
+                    let sums = isa.sums(&self.tails[(q * K + k) * I::LANES..][..I::LANES]);
+                    // Other lanes belong to clipped products.
+                    let others = isa.load(&column[block..]);
+                    isa.store(isa.select(lanes, sums, others), &mut column[block..]);
                 }
-                self.columns[k].rate[i] = rate[k];
-                self.columns[k].moment[i] = moment[k];
             }
+            block += I::LANES;
+        }
+    }
+}
+
+impl<I: Simd, const K: usize> Inside<'_, I, K> {
+    /// The rows of one product.
+    #[inline(always)]
+    fn product(&mut self, isa: I, i: usize) -> InsideProduct<I, K> {
+        let zero = [isa.zero(); K];
+        let mut pass = InsideProduct::<I, K> {
+            slope2: zero,
+            scale: zero,
+            high: zero,
+            low: zero,
+            moment: zero,
+        };
+        for k in 0..K {
+            pass.slope2[k] = isa.splat(self.columns[k].slope2[i]);
+            pass.scale[k] = isa.splat(self.columns[k].scale[i]);
             if I::ANCHORED {
-                let low = sum_each(isa, &pass.low);
-                for k in 0..K {
-                    self.columns[k].rate_residual[i] = low[k];
+                pass.high[k] = isa.splat(self.columns[k].anchor[i]);
+            }
+        }
+        let start = pass.high;
+        let (vectors, blocks) = self.rows.product(i);
+        match blocks {
+            None => {
+                let effect2 = self.effect2[..vectors.len() * K].chunks_exact(K);
+                let by_period = self.by_period[..vectors.len() * K].chunks_exact_mut(K);
+                for ((x, effect2), by_period) in vectors.iter().zip(effect2).zip(by_period) {
+                    pass.visit(isa, *x, None, effect2, by_period);
+                }
+            }
+            Some(blocks) => {
+                for (x, block) in vectors.iter().zip(blocks) {
+                    let at = block.vector as usize * K;
+                    let effect2 = &self.effect2[at..at + K];
+                    let by_period = &mut self.by_period[at..at + K];
+                    pass.visit(isa, *x, Some(block.lanes), effect2, by_period);
                 }
             }
         }
+        for k in 0..K {
+            pass.high[k] = isa.sub(pass.high[k], start[k]);
+        }
+        pass
     }
 }
 
@@ -186,14 +188,6 @@ impl<I: Simd, const K: usize> InsideProduct<I, K> {
             self.moment[k] = isa.mul_add(rate, x, self.moment[k]);
             by_period[k] = isa.mul_add(rate, self.scale[k], by_period[k]);
         }
-    }
-
-    /// Adds a segment's sum to `rate`, what is rounded away to the low part.
-    #[inline(always)]
-    fn add_segment(&mut self, isa: I, k: usize, rate: &mut I::Scalar, segment: I::Scalar) {
-        let (sum, lost) = two_sum(*rate, segment);
-        *rate = sum;
-        self.low[k] = isa.add(self.low[k], isa.keep(isa.splat(lost), 1));
     }
 }
 
@@ -292,46 +286,4 @@ impl<I: Simd, const K: usize> Kernel<I> for Clipped<'_, I, K> {
         }
         corrections
     }
-}
-
-/// The rounded sum of two numbers that are not negative, and what rounding lost.
-#[inline(always)]
-fn two_sum<S: Scalar>(a: S, b: S) -> (S, S) {
-    let sum = a + b;
-    let (large, small) = if a > b { (a, b) } else { (b, a) };
-    (sum, small - (sum - large))
-}
-
-/// Lane sums of two vectors a particle.
-#[inline(always)]
-fn sum_pairs<I: Simd, const K: usize>(
-    isa: I,
-    a: &[I::V; K],
-    b: &[I::V; K],
-) -> ([I::Scalar; K], [I::Scalar; K]) {
-    const { assert!(K <= 4) };
-    if K == 1 {
-        return ([isa.sum(a[0]); K], [isa.sum(b[0]); K]);
-    }
-    let mut both = [isa.zero(); 8];
-    both[..K].copy_from_slice(a);
-    both[4..4 + K].copy_from_slice(b);
-    let sums = isa.sum8(both);
-    let mut out = ([I::Scalar::default(); K], [I::Scalar::default(); K]);
-    out.0.copy_from_slice(&sums[..K]);
-    out.1.copy_from_slice(&sums[4..4 + K]);
-    out
-}
-
-/// Lane sums of one vector a particle.
-#[inline(always)]
-fn sum_each<I: Simd, const K: usize>(isa: I, a: &[I::V; K]) -> [I::Scalar; K] {
-    if K == 1 {
-        return [isa.sum(a[0]); K];
-    }
-    let mut four = [isa.zero(); 4];
-    four[..K].copy_from_slice(a);
-    let mut out = [I::Scalar::default(); K];
-    out.copy_from_slice(&isa.sum4(four)[..K]);
-    out
 }

@@ -91,7 +91,7 @@ impl<I: Simd> State<I> {
         self.chunks.rewind();
         self.categories.rewind();
         run_team(self.useful_threads(threads), |barrier| {
-            let mut scratch = Scratch::default();
+            let mut scratch = Scratch::new(self.isa);
             let mut chunk_phase = |step_only: bool| {
                 self.with_frame(|frame| {
                     self.chunks.take_all(|_, item| {
@@ -153,7 +153,7 @@ impl<I: Simd> State<I> {
     pub(crate) fn loss_and_gradient(&self, threads: usize) -> LossAndGradient {
         self.chunks.rewind();
         run_team(self.useful_threads(threads), |_| {
-            let scratch = &mut Scratch::default();
+            let scratch = &mut Scratch::new(self.isa);
             self.with_frame(|frame| {
                 self.chunks.take_all(|_, item| {
                     let phase = ChunkPhase {

@@ -30,7 +30,7 @@ pub(crate) struct ChunkPhase<'a, I: Simd> {
     pub(crate) state: &'a State<I>,
     pub(crate) frame: &'a Frame,
     pub(crate) item: &'a mut ChunkState<I>,
-    pub(crate) scratch: &'a mut Scratch<I::Scalar>,
+    pub(crate) scratch: &'a mut Scratch<I>,
     pub(crate) step_only: bool,
 }
 
@@ -77,7 +77,7 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
 
 /// The likelihood of a chunk, a group of particles at a time.
 #[inline(always)]
-fn rows<I: Simd>(isa: I, state: &State<I>, item: &mut ChunkState<I>, scratch: &mut Scratch<I::Scalar>) {
+fn rows<I: Simd>(isa: I, state: &State<I>, item: &mut ChunkState<I>, scratch: &mut Scratch<I>) {
     let likelihood = Likelihood::new(&state.panel, &state.priors);
     let category = state.categories.read(item.chunk.category);
     let mut first = 0;

@@ -62,6 +62,18 @@ impl Avx512F32 {
         let moved = on!(_mm512_shuffle_ps::<0b01_00_11_10>(a, b));
         self.add(kept, moved)
     }
+    /// In each pair, adds the lanes of `a` into the lower lane, those of `b` into the upper one.
+    #[inline(always)]
+    fn join_lanes(self, a: __m512, b: __m512) -> __m512 {
+        let even = on!(_mm512_mask_blend_ps(0xaaaa, a, _mm512_moveldup_ps(b)));
+        let odd = on!(_mm512_mask_blend_ps(0xaaaa, _mm512_movehdup_ps(a), b));
+        self.add(even, odd)
+    }
+    /// Two levels at once: quarters 0 to 3 add up the quarters of `a`, `b`, `c` and `d`, in the order a, c, b, d.
+    #[inline(always)]
+    fn join_four(self, a: __m512, b: __m512, c: __m512, d: __m512) -> __m512 {
+        self.join_quarters(self.join_halves(a, b), self.join_halves(c, d))
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx2,fma,bmi2,popcnt")]
@@ -227,35 +239,16 @@ impl Simd for Avx512F32 {
         on!(_mm512_reduce_add_ps(v))
     }
     #[inline(always)]
-    fn sum8(self, v: [__m512; 8]) -> [f32; 8] {
-        // Halving tree: at each level one blend and one shuffle bring the halves of two vectors together, so eight
-        // sums cost eight shuffles instead of thirty-two.
-        // Lower half of each vector sums the first, upper half the second.
-        let a = self.join_halves(v[0], v[1]);
-        let b = self.join_halves(v[2], v[3]);
-        let c = self.join_halves(v[4], v[5]);
-        let d = self.join_halves(v[6], v[7]);
-        let a = self.join_quarters(a, b);
-        let b = self.join_quarters(c, d);
-        let a = self.join_eighths(a, b);
-        let swapped = on!(_mm512_permute_ps::<0b10_11_00_01>(a));
-        let total = self.add(a, swapped);
-        let mut out = [0.0; 16];
-        self.store(total, &mut out);
-        // 128-bit block q, 64-bit half h holds: half q/2 selects odd vectors, q%2 the second of a pair of pairs.
-        [out[0], out[8], out[4], out[12], out[2], out[10], out[6], out[14]]
-    }
-    #[inline(always)]
-    fn sum4(self, v: [__m512; 4]) -> [f32; 4] {
-        // As `sum8`, the last two levels within a quarter.
-        let a = self.join_halves(v[0], v[1]);
-        let b = self.join_halves(v[2], v[3]);
-        let a = self.join_quarters(a, b);
-        let a = self.add(a, on!(_mm512_permute_ps::<0b01_00_11_10>(a)));
-        let total = self.add(a, on!(_mm512_permute_ps::<0b10_11_00_01>(a)));
-        let mut out = [0.0; 16];
-        self.store(total, &mut out);
-        [out[0], out[8], out[4], out[12]]
+    fn sums(self, v: &[__m512]) -> __m512 {
+        assert!(v.len() >= 16);
+        // Halving tree: at each level a few shuffles bring the halves of two vectors together, so sixteen sums cost
+        // fifteen joins instead of sixty-four shuffles. The order of the inputs puts each sum into its lane.
+        let a = self.join_four(v[0], v[8], v[4], v[12]);
+        let b = self.join_four(v[2], v[10], v[6], v[14]);
+        let c = self.join_four(v[1], v[9], v[5], v[13]);
+        let d = self.join_four(v[3], v[11], v[7], v[15]);
+        let (a, c) = (self.join_eighths(a, b), self.join_eighths(c, d));
+        self.join_lanes(a, c)
     }
     #[inline(always)]
     fn store_noise(self, normals: __m512, to: &mut [f32]) {

@@ -131,7 +131,7 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// Lane-wise larger value.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Square root of zero or a normal number: relative error below 2e-7 or 3e-16, absolute below 1e-18.
+    /// Square root of zero or a normal number: relative error below 2e-7 or 3e-16, absolute below 2e-18.
     fn sqrt(self, a: Self::V) -> Self::V;
     /// Lanes of `v` in `lanes`; zero elsewhere.
     fn keep(self, v: Self::V, lanes: u32) -> Self::V;
@@ -153,15 +153,14 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn widen(self, v: Self::V) -> [<Self::Wide as Simd>::V; 2];
     /// Two double-precision vectors rounded to one: the inverse of [`Simd::widen`].
     fn narrow(self, v: [<Self::Wide as Simd>::V; 2]) -> Self::V;
-    /// Sums of the lanes of eight vectors.
+    /// Sums of the lanes of `LANES` vectors: lane `l` of the result is the sum of vector `l`.
     #[inline(always)]
-    fn sum8(self, v: [Self::V; 8]) -> [Self::Scalar; 8] {
-        v.map(|v| self.sum(v))
-    }
-    /// Sums of the lanes of four vectors.
-    #[inline(always)]
-    fn sum4(self, v: [Self::V; 4]) -> [Self::Scalar; 4] {
-        v.map(|v| self.sum(v))
+    fn sums(self, v: &[Self::V]) -> Self::V {
+        let mut lanes = [Self::Scalar::default(); 16];
+        for l in 0..Self::LANES {
+            lanes[l] = self.sum(v[l]);
+        }
+        self.load(&lanes)
     }
     /// Normals of the noise, `Noise::LANES` of them, into the first entries of `to`.
     fn store_noise(self, normals: <Self::Noise as Simd>::V, to: &mut [Self::Scalar]);
