@@ -112,9 +112,9 @@ impl<S: Scalar> Block<S> {
                     iteration,
                 },
             ),
-            NoiseSource::Recorded(steps) => {
+            NoiseSource::Recorded(recording) => {
                 // A run draws one iteration ahead of its last step: beyond the record the last noise stays.
-                let Some(step) = steps.get(iteration as usize) else {
+                let Some(step) = recording.noise.get(iteration as usize) else {
                     return;
                 };
                 for (column, recorded) in self.eps.iter_mut().zip(step) {

@@ -80,6 +80,9 @@ impl<I: Simd> State<I> {
         let mut frame = self.frame.write().unwrap_or_else(PoisonError::into_inner);
         frame.weights.copy_from_slice(&weighted.weights);
         frame.scalars = self.settings.optimizer.scalars(u64::from(frame.iteration));
+        if let Some(rate) = self.noise.learning_rate(frame.iteration) {
+            frame.scalars.learning_rate = rate;
+        }
         (log_weights, weighted)
     }
 

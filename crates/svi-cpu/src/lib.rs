@@ -27,7 +27,7 @@ use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use noise_source::NoiseSource;
+pub use noise_source::{NoiseSource, Recording};
 pub use run::GuidedRun;
 
 /// The backend's name.
@@ -250,7 +250,7 @@ impl Backend for SviCpu {
         }
         let mut guide = Guide::start(&panel.layout(), Parameterization::Centered, 0);
         guide.loc.copy_from_slice(point);
-        let noise = NoiseSource::Recorded(vec![vec![vec![0.0; latents]]]);
+        let noise = NoiseSource::recorded(vec![vec![vec![0.0; latents]]]);
         let result = self.loss_and_gradient_under(panel, &request, &guide, noise, 0)?;
         let ln_sigma = infermark_model::guide::START_SCALE.ln();
         let minus_ln_q = latents as f64 * (ln_sigma + 0.5 * (2.0 * std::f64::consts::PI).ln());

@@ -10,6 +10,34 @@ pub enum NoiseSource {
         /// The run's seed.
         seed: u64,
     },
-    /// Recorded elsewhere, one entry an iteration: to follow another implementation step by step.
-    Recorded(Vec<Noise>),
+    /// Recorded elsewhere.
+    Recorded(Recording),
+}
+
+/// What another implementation drew, to follow it step by step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Recording {
+    /// Noise, one entry an iteration.
+    pub noise: Vec<Noise>,
+    /// Learning rates, one an iteration, of an implementation that rounds its schedule; where the list ends, the
+    /// settings' schedule takes over.
+    pub learning_rates: Vec<f64>,
+}
+
+impl NoiseSource {
+    /// Recorded noise under the settings' schedule.
+    pub fn recorded(noise: Vec<Noise>) -> Self {
+        NoiseSource::Recorded(Recording {
+            noise,
+            learning_rates: Vec::new(),
+        })
+    }
+
+    /// The recorded learning rate of an iteration, if there is one.
+    pub(crate) fn learning_rate(&self, iteration: u32) -> Option<f64> {
+        match self {
+            NoiseSource::Philox { .. } => None,
+            NoiseSource::Recorded(recording) => recording.learning_rates.get(iteration as usize).copied(),
+        }
+    }
 }

@@ -84,7 +84,7 @@ fn loss_log_weights_and_gradient() {
                         let backend = SviCpu::with_instruction_set(set);
                         let found = match precision {
                             Precision::F64 => {
-                                let noise = NoiseSource::Recorded(vec![noise.clone(); 4]);
+                                let noise = NoiseSource::recorded(vec![noise.clone(); 4]);
                                 backend
                                     .loss_and_gradient_under(&panel, &request, &guide, noise, 3)
                                     .unwrap()
@@ -148,7 +148,7 @@ fn fifty_iterations_follow_the_reference() {
         let noise: Vec<_> = (0..50)
             .map(|iteration| draw_noise(&panel.layout(), 4, Stream { seed: 8, iteration }))
             .collect();
-        let source = NoiseSource::Recorded(noise.clone());
+        let source = NoiseSource::recorded(noise.clone());
         let mut run = SviCpu::new()
             .start_from(panel.clone(), &request, &guide, source)
             .unwrap();

@@ -1,0 +1,267 @@
+//! Convergence: SVI reaches the mean-field optimum, from any seed and under every parameterization.
+//!
+//! The optimum of the plain ELBO is also found without noise: under a Gaussian guide the expected log likelihood is
+//! closed, `y m - exp(m + v / 2) - ln y!` with `m` and `v` the mean and variance of `eta` (clip ignored: the small
+//! panel's rates lie far inside the bounds).
+
+mod support;
+
+use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
+use infermark_model::guide::{Guide, softplus};
+use infermark_model::noise::Stream;
+use infermark_model::objective::Objective;
+use infermark_model::panel::Panel;
+use infermark_model::svi::LossAndGradient;
+use infermark_model::{Parameterization, Priors, Site};
+use infermark_svi_cpu::{NoiseSource, SviCpu};
+use std::sync::Arc;
+use support::small_panel;
+
+/// Iterations of the published schedule, and how many of the last are averaged.
+const ITERATIONS: u64 = 300_000;
+const AVERAGED: u64 = 50_000;
+
+fn request(parameterization: Parameterization, objective: Objective, seed: u64) -> Request {
+    let settings = SviSettings {
+        iterations: ITERATIONS,
+        objective,
+        precision: Precision::F32,
+        ..SviSettings::default()
+    };
+    Request {
+        parameterization,
+        seed,
+        threads: Some(1),
+        ..Request::new(Method::Svi(settings))
+    }
+}
+
+/// The guide averaged over the end of a run.
+fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
+    let start = Guide::start(&panel.layout(), request.parameterization, request.seed);
+    let noise = NoiseSource::Philox { seed: request.seed };
+    let mut run = SviCpu::new()
+        .start_from(panel.clone(), request, &start, noise)
+        .unwrap();
+    run.advance(ITERATIONS - AVERAGED, &Interrupt::new()).unwrap();
+    let pieces = 400;
+    let mut mean = run.guide();
+    let zero = |v: &mut [f64]| v.fill(0.0);
+    zero(&mut mean.loc);
+    zero(&mut mean.unconstrained_scale);
+    mean.unconstrained_centredness.iter_mut().for_each(|u| zero(u));
+    let add = |to: &mut [f64], from: &[f64]| {
+        to.iter_mut().zip(from).for_each(|(t, f)| *t += f / pieces as f64);
+    };
+    for _ in 0..pieces {
+        run.advance(AVERAGED / pieces, &Interrupt::new()).unwrap();
+        let guide = run.guide();
+        add(&mut mean.loc, &guide.loc);
+        add(&mut mean.unconstrained_scale, &guide.unconstrained_scale);
+        if let (Some(to), Some(from)) = (
+            &mut mean.unconstrained_centredness,
+            &guide.unconstrained_centredness,
+        ) {
+            add(to, from);
+        }
+    }
+    mean
+}
+
+fn flat(guide: &Guide) -> Vec<f64> {
+    let mut all = guide.loc.clone();
+    all.extend(&guide.unconstrained_scale);
+    all.extend(guide.unconstrained_centredness.iter().flatten());
+    all
+}
+
+/// Mean of the gradient over fresh noise in standard errors, and one draw's standard deviation, by parameter.
+fn gradient_in_standard_errors(panel: &Arc<Panel>, request: &Request, guide: &Guide, draws: u32) -> Vec<f64> {
+    let backend = SviCpu::new();
+    let (mut sum, mut squares) = (vec![0.0; flat(guide).len()], vec![0.0; flat(guide).len()]);
+    for iteration in 0..draws {
+        let stream = Stream {
+            seed: 0x5eed_0f_7e57,
+            iteration,
+        };
+        let LossAndGradient { gradient, .. } = backend
+            .loss_and_gradient(panel, request, guide, stream)
+            .unwrap()
+            .unwrap();
+        for (j, g) in flat(&gradient).into_iter().enumerate() {
+            sum[j] += g;
+            squares[j] += g * g;
+        }
+    }
+    let n = f64::from(draws);
+    sum.iter()
+        .zip(&squares)
+        .map(|(s, q)| {
+            let mean = s / n;
+            let variance = (q / n - mean * mean).max(0.0);
+            mean / (variance / n).sqrt().max(1e-12)
+        })
+        .collect()
+}
+
+fn root_mean_square(v: &[f64]) -> f64 {
+    (v.iter().map(|x| x * x).sum::<f64>() / v.len() as f64).sqrt()
+}
+
+/// Mean and sd of every natural parameter.
+fn natural(panel: &Panel, parameterization: Parameterization, guide: &Guide) -> Vec<(f64, f64)> {
+    let (mean, sd) = guide.natural_moments(panel, &Priors::default(), parameterization);
+    mean.into_iter().zip(sd).collect()
+}
+
+/// Largest difference of means in sds and of log sds, over some latents.
+fn distance(a: &[(f64, f64)], b: &[(f64, f64)]) -> f64 {
+    let apart = |(a, b): (&(f64, f64), &(f64, f64))| ((a.0 - b.0).abs() / a.1).max((a.1 / b.1).ln().abs());
+    a.iter().zip(b).map(apart).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_mean_gradient_is_zero_and_seeds_and_parameterizations_agree() {
+    let panel = small_panel();
+    let layout = panel.layout();
+    let objective = Objective::default();
+    let mut by_parameterization = Vec::new();
+    for parameterization in [
+        Parameterization::Centered,
+        Parameterization::Learned,
+        Parameterization::Noncentered,
+    ] {
+        let guides: Vec<Guide> = [1, 2, 3]
+            .map(|seed| converged(&panel, &request(parameterization, objective, seed)))
+            .into();
+        let z =
+            gradient_in_standard_errors(&panel, &request(parameterization, objective, 1), &guides[0], 3000);
+        let worst = z.iter().fold(0.0f64, |w, z| w.max(z.abs()));
+        let natural: Vec<Vec<(f64, f64)>> = guides
+            .iter()
+            .map(|g| natural(&panel, parameterization, g))
+            .collect();
+        let seeds = distance(&natural[0], &natural[1]).max(distance(&natural[0], &natural[2]));
+        let rms = root_mean_square(&z);
+        println!(
+            "{objective:?} {parameterization:?}: worst {worst:.2}, root mean square {rms:.2}, seeds {seeds:.3} u {:?}",
+            guides
+                .iter()
+                .map(|g| g.unconstrained_centredness)
+                .collect::<Vec<_>>()
+        );
+        by_parameterization.push(natural[0].clone());
+    }
+    for site in Site::ALL {
+        let range = layout.range(site);
+        for other in &by_parameterization[1..] {
+            println!(
+                "{site:?} {:.3}",
+                distance(&by_parameterization[0][range.clone()], &other[range.clone()])
+            );
+        }
+    }
+}
+
+/// Solves `matrix x = right` for a symmetric positive definite matrix, in place, by Cholesky's factorization.
+fn solve(matrix: &mut [Vec<f64>], right: &mut [f64]) {
+    let n = right.len();
+    for i in 0..n {
+        for j in 0..=i {
+            let dot: f64 = (0..j).map(|k| matrix[i][k] * matrix[j][k]).sum();
+            let rest = matrix[i][j] - dot;
+            matrix[i][j] = if i == j { rest.sqrt() } else { rest / matrix[j][j] };
+        }
+        let dot: f64 = (0..i).map(|k| matrix[i][k] * right[k]).sum();
+        right[i] = (right[i] - dot) / matrix[i][i];
+    }
+    for i in (0..n).rev() {
+        let dot: f64 = (i + 1..n).map(|k| matrix[k][i] * right[k]).sum();
+        right[i] = (right[i] - dot) / matrix[i][i];
+    }
+}
+
+/// Means and sds of the plain ELBO's mean-field optimum for centred latents: Newton steps for the means, in turn with
+/// the variances, each of which is the inverse of its diagonal entry of the negative Hessian.
+fn closed_form_optimum(panel: &Panel) -> (Vec<f64>, Vec<f64>) {
+    let (layout, priors) = (panel.layout(), Priors::default());
+    let n = layout.latents();
+    let parents: Vec<(Option<usize>, f64, f64)> = (0..n)
+        .map(|j| match layout.site_of(j) {
+            Site::GlobalA => (None, priors.global_a_mean, priors.global_a_sd),
+            Site::CategoryA => (Some(0), 0.0, priors.category_a_sd),
+            Site::ProductA => {
+                let category = panel.category_of()[j - layout.start(Site::ProductA)];
+                (Some(1 + category as usize), 0.0, priors.product_a_sd)
+            }
+            Site::ProductEffect => (None, priors.product_effect_mean, priors.product_effect_sd),
+            Site::TimeCatEffects => (None, priors.time_cat_effects_mean, priors.time_cat_effects_sd),
+        })
+        .collect();
+    let (mut mean, mut variance) = (vec![0.0; n], vec![0.01; n]);
+    for _ in 0..300 {
+        // Gradient and Hessian of the negative ELBO by the means.
+        let mut gradient = vec![0.0; n];
+        let mut hessian = vec![vec![0.0; n]; n];
+        for (j, (parent, prior_mean, sd)) in parents.iter().enumerate() {
+            let precision = 1.0 / (sd * sd);
+            let pull = (mean[j] - parent.map_or(*prior_mean, |p| mean[p])) * precision;
+            gradient[j] += pull;
+            hessian[j][j] += precision;
+            if let Some(p) = *parent {
+                gradient[p] -= pull;
+                hessian[p][p] += precision;
+                hessian[j][p] -= precision;
+                hessian[p][j] -= precision;
+            }
+        }
+        for (i, c) in panel.category_of().iter().enumerate() {
+            let (a, e) = (
+                layout.start(Site::ProductA) + i,
+                layout.start(Site::ProductEffect) + i,
+            );
+            for row in panel.product_rows(i) {
+                let x = row.log_price;
+                let t = layout.time_index(*c as usize, row.period);
+                let m = mean[a] * x + mean[e] + mean[t];
+                let v = variance[a] * x * x + variance[e] + variance[t];
+                let rate = (m + 0.5 * v).exp();
+                let factors = [(a, x), (e, 1.0), (t, 1.0)];
+                for (j, f) in factors {
+                    gradient[j] += (rate - f64::from(row.units)) * f;
+                    for (k, g) in factors {
+                        hessian[j][k] += rate * f * g;
+                    }
+                }
+            }
+        }
+        for j in 0..n {
+            // Half way on a logarithmic scale: the plain fixed point overshoots.
+            variance[j] = (variance[j] / hessian[j][j]).sqrt();
+        }
+        solve(&mut hessian, &mut gradient);
+        let longest = gradient.iter().fold(1.0f64, |l, g| l.max(g.abs()));
+        for j in 0..n {
+            mean[j] -= gradient[j] / longest;
+        }
+    }
+    (mean, variance.into_iter().map(f64::sqrt).collect())
+}
+
+#[test]
+fn the_elbo_optimum_is_the_closed_form_one() {
+    let panel = small_panel();
+    let (mean, sd) = closed_form_optimum(&panel);
+    let guide = converged(&panel, &request(Parameterization::Centered, Objective::Elbo, 7));
+    let (mut worst_mean, mut worst_sd) = (0.0f64, 0.0f64);
+    for j in 0..mean.len() {
+        worst_mean = worst_mean.max((guide.loc[j] - mean[j]).abs() / sd[j]);
+        worst_sd = worst_sd.max((softplus(guide.unconstrained_scale[j]) / sd[j]).ln().abs());
+    }
+    let rms = root_mean_square(
+        &(0..mean.len())
+            .map(|j| (guide.loc[j] - mean[j]) / sd[j])
+            .collect::<Vec<_>>(),
+    );
+    println!("rms {rms}; means within {worst_mean:.4} sd, sds within {worst_sd:.4}");
+}
