@@ -136,29 +136,37 @@ fn the_mean_gradient_is_zero_and_seeds_and_parameterizations_agree() {
             .into();
         let z =
             gradient_in_standard_errors(&panel, &request(parameterization, objective, 1), &guides[0], 3000);
+        // 279 parameters: the largest of as many standard normals exceeds 4.5 once in 500 times, and the root mean
+        // square has a standard deviation of 0.04. Heavy-tailed gradients make both a little larger.
         let worst = z.iter().fold(0.0f64, |w, z| w.max(z.abs()));
+        let rms = root_mean_square(&z);
+        assert!(worst < 4.5 && rms < 1.25, "{parameterization:?}: {worst} {rms}");
         let natural: Vec<Vec<(f64, f64)>> = guides
             .iter()
-            .map(|g| natural(&panel, parameterization, g))
+            .map(|guide| natural(&panel, parameterization, guide))
             .collect();
-        let seeds = distance(&natural[0], &natural[1]).max(distance(&natural[0], &natural[2]));
-        let rms = root_mean_square(&z);
-        println!(
-            "{objective:?} {parameterization:?}: worst {worst:.2}, root mean square {rms:.2}, seeds {seeds:.3} u {:?}",
-            guides
-                .iter()
-                .map(|g| g.unconstrained_centredness)
-                .collect::<Vec<_>>()
-        );
+        for other in &natural[1..] {
+            // At the last rate, 5e-4 to 8e-4, the average of 50,000 iterates wanders by up to 0.07 sds, most along the
+            // ridge between effects and period effects.
+            let apart = distance(&natural[0], other);
+            assert!(apart < 0.2, "{parameterization:?}: seeds are {apart} sds apart");
+        }
         by_parameterization.push(natural[0].clone());
     }
-    for site in Site::ALL {
-        let range = layout.range(site);
-        for other in &by_parameterization[1..] {
-            println!(
-                "{site:?} {:.3}",
-                distance(&by_parameterization[0][range.clone()], &other[range.clone()])
+    // What parameterizations have in common: sites whose prior mean is a constant have the same mean-field family under
+    // all. Elasticities decentred on their category take on its variance, so only their means are compared; the top
+    // of the hierarchy has another optimum under another family.
+    for other in &by_parameterization[1..] {
+        for site in [Site::ProductEffect, Site::TimeCatEffects, Site::ProductA] {
+            let (a, mut b) = (
+                by_parameterization[0][layout.range(site)].to_vec(),
+                other[layout.range(site)].to_vec(),
             );
+            if site == Site::ProductA {
+                a.iter().zip(&mut b).for_each(|(a, b)| b.1 = a.1);
+            }
+            let apart = distance(&a, &b);
+            assert!(apart < 0.3, "{site:?}: parameterizations are {apart} sds apart");
         }
     }
 }
@@ -258,10 +266,7 @@ fn the_elbo_optimum_is_the_closed_form_one() {
         worst_mean = worst_mean.max((guide.loc[j] - mean[j]).abs() / sd[j]);
         worst_sd = worst_sd.max((softplus(guide.unconstrained_scale[j]) / sd[j]).ln().abs());
     }
-    let rms = root_mean_square(
-        &(0..mean.len())
-            .map(|j| (guide.loc[j] - mean[j]) / sd[j])
-            .collect::<Vec<_>>(),
-    );
-    println!("rms {rms}; means within {worst_mean:.4} sd, sds within {worst_sd:.4}");
+    // Measured 0.046 and 0.005; the last rates leave a noise of that size.
+    assert!(worst_mean < 0.2, "means are {worst_mean} sds off");
+    assert!(worst_sd < 0.03, "sds are off by a factor of exp({worst_sd})");
 }
