@@ -1,5 +1,7 @@
 //! The backends that this binary has.
 
+use anyhow::bail;
+use infermark_backend::device::DeviceId;
 use infermark_backend::{Backend, Method, Precision, Request};
 use infermark_cpu_kernels::InstructionSet;
 use infermark_cpu_kernels::bare::bare_row_particles_per_second;
@@ -25,6 +27,25 @@ pub fn for_method(method: &Method) -> Arc<dyn Backend> {
         Method::Svi(_) => Arc::new(SviCpu::new()),
         Method::Nuts(_) => Arc::new(NutsCpu),
     }
+}
+
+/// Refuses a device that `backend` does not have, before any file is read.
+///
+/// # Errors
+/// Names the device and those that there are.
+pub fn check_devices(backend: &dyn Backend, request: &Request) -> anyhow::Result<()> {
+    let here: Vec<DeviceId> = backend.devices().into_iter().map(|device| device.id).collect();
+    for device in &request.devices {
+        if !here.contains(device) {
+            let known: Vec<String> = here.iter().map(DeviceId::to_string).collect();
+            bail!(
+                "{} cannot run on {device}; devices: {}",
+                backend.name(),
+                known.join(", ")
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The bare kernel's rate for a request: row-particles a second without noise, priors and optimizer.

@@ -266,8 +266,9 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "particles",
         ),
         (
-            vec!["fit", bad.to_str().unwrap(), "--out", "x", "--device", "cuda"],
-            "cuda",
+            // Refused before the file is looked at.
+            vec!["fit", "nowhere.csv", "--out", "x", "--device", "cuda"],
+            "cannot run on cuda",
         ),
         (vec!["frobnicate"], "frobnicate"),
         (vec!["report", "no-such-folder"], "no-such-folder"),

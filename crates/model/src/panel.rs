@@ -121,7 +121,6 @@ pub struct Panel {
     mean_log_price: Vec<f64>,
     deviation: Vec<f32>,
     deviation_residual: Vec<f32>,
-    deviation_range: Vec<[f32; 2]>,
     units: Vec<u32>,
     sums: UnitSums,
 }
@@ -165,7 +164,6 @@ impl Panel {
             mean_log_price: Vec::with_capacity(count),
             deviation: Vec::with_capacity(rows),
             deviation_residual: Vec::with_capacity(rows),
-            deviation_range: Vec::with_capacity(count),
             units: Vec::with_capacity(rows),
             sums: UnitSums {
                 category_period: vec![0; c * t],
@@ -189,7 +187,6 @@ impl Panel {
             panel.mean_log_price.extend(part.mean_log_price);
             panel.deviation.extend(part.deviation);
             panel.deviation_residual.extend(part.deviation_residual);
-            panel.deviation_range.extend(part.deviation_range);
             panel.units.extend(part.units);
             panel.sums.product.extend(part.sums.product);
             panel.sums.product_deviation.extend(part.sums.product_deviation);
@@ -280,11 +277,6 @@ impl Panel {
         &self.deviation_residual
     }
 
-    /// Smallest and largest deviation of each product, length N.
-    pub fn deviation_range(&self) -> &[[f32; 2]] {
-        &self.deviation_range
-    }
-
     /// Units sold, one a row.
     pub fn units(&self) -> &[u32] {
         &self.units
@@ -343,7 +335,6 @@ pub struct PanelPart {
     mean_log_price: Vec<f64>,
     deviation: Vec<f32>,
     deviation_residual: Vec<f32>,
-    deviation_range: Vec<[f32; 2]>,
     units: Vec<u32>,
     sums: UnitSums,
     log_price: Vec<f64>,
@@ -366,7 +357,6 @@ impl PanelPart {
             mean_log_price: Vec::with_capacity(products),
             deviation: Vec::with_capacity(rows),
             deviation_residual: Vec::with_capacity(rows),
-            deviation_range: Vec::with_capacity(products),
             units: Vec::with_capacity(rows),
             sums: UnitSums {
                 product: Vec::with_capacity(products),
@@ -407,7 +397,6 @@ impl PanelPart {
         self.log_price.clear();
         self.log_price.extend(prices.iter().map(|p| p.ln()));
         let mean = self.log_price.iter().sum::<f64>() / count as f64;
-        let mut range = [f32::INFINITY, f32::NEG_INFINITY];
         let mut weighted = 0.0;
         for (log_price, y) in self.log_price.iter().zip(units) {
             let exact = log_price - mean;
@@ -415,7 +404,6 @@ impl PanelPart {
             let low = (exact - f64::from(high)) as f32;
             self.deviation.push(high);
             self.deviation_residual.push(low);
-            range = [range[0].min(high), range[1].max(high)];
             weighted += f64::from(*y) * (f64::from(high) + f64::from(low));
             self.sums.ln_factorials += ln_factorial(*y);
         }
@@ -432,7 +420,6 @@ impl PanelPart {
         self.category_of.push(category as u32);
         self.row_end.push(self.units.len());
         self.mean_log_price.push(mean);
-        self.deviation_range.push(range);
         self.sums.product.push(units.iter().map(|y| u64::from(*y)).sum());
         self.sums.product_deviation.push(weighted);
         Ok(())

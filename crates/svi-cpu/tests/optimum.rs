@@ -81,7 +81,7 @@ fn gradient_in_standard_errors(panel: &Arc<Panel>, request: &Request, guide: &Gu
     let (mut sum, mut squares) = (vec![0.0; flat(guide).len()], vec![0.0; flat(guide).len()]);
     for iteration in 0..draws {
         let stream = Stream {
-            seed: 0x5eed_0f_7e57,
+            seed: 0x5eed_7e57,
             iteration,
         };
         let LossAndGradient { gradient, .. } = backend

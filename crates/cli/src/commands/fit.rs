@@ -58,6 +58,8 @@ impl FitArguments {
         };
         let request = self.run.request(method, self.priors.load()?);
         request.validate()?;
+        let backend = backends::for_method(&request.method);
+        backends::check_devices(&*backend, &request)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
         let truth = self
             .truth
@@ -65,7 +67,7 @@ impl FitArguments {
             .map(|path| read_truth(path, &panel))
             .transpose()?;
         let interrupt = interrupt_on_ctrl_c();
-        let mut run = backends::for_method(&request.method).start(panel.clone(), &request)?;
+        let mut run = backend.start(panel.clone(), &request)?;
         let failure = advance(&mut *run, &interrupt);
 
         let progress = run.progress();
