@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -263,19 +264,21 @@ def compare_svi(configuration: Configuration, panel: Path, label: str) -> list[R
         return [failed_row("svi", label, str(failure))]
 
 
-def compare_panel(configuration: Configuration, panel: Path, label: str) -> tuple[Row, list[Row]]:
-    """Every method on one panel; a failure becomes a row without speed."""
-    checked, rows = compare_gradients(configuration, panel, label)
+def compare_panel(configuration: Configuration, panel: Path, label: str, checked: Row, rows: list[Row]) -> None:
+    """Every method on one panel, each kept in `checked` and `rows` once it is done; a failure becomes a row without speed."""
+    parity_found, gradient_rows = compare_gradients(configuration, panel, label)
+    checked |= parity_found
+    rows += gradient_rows
     if checked["passed"] is False:
         reason = "the two sides were not shown to agree, so nothing was timed"
-        return checked, [*rows, failed_row("svi", label, reason)]
+        rows.append(failed_row("svi", label, reason))
+        return
     rows += compare_svi(configuration, panel, label)
     if configuration.nuts_draws:
         try:
             rows.append(nuts_row(configuration, panel, label))
         except RunFailed as failure:
             rows.append(failed_row("nuts", label, str(failure)))
-    return checked, rows
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -330,19 +333,29 @@ def main() -> int:
     system = results.system_record(ROOT, configuration.infermark)
     labels = options.products or [panel.stem for panel in options.panel]
     panels, rows = [], []
-    for panel, label in zip(options.panel, labels, strict=True):
-        checked, panel_rows = compare_panel(configuration, panel, label)
-        panels.append({"label": label, "file": panel.name, "sha256": results.sha256_of(panel), "parity": checked})
-        rows += panel_rows
+    # A request to stop ends like Ctrl-C: what was measured by then is written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = False
+    try:
+        for panel, label in zip(options.panel, labels, strict=True):
+            checked: Row = {"passed": "not run"}
+            panels.append({"label": label, "file": panel.name, "sha256": results.sha256_of(panel), "parity": checked})
+            compare_panel(configuration, panel, label, checked, rows)
+    except KeyboardInterrupt:
+        interrupted = True
+        if not rows:
+            print("interrupted before anything was measured", file=sys.stderr)
+            return 1
+    status = next((s for s in ("failed", "warn") if any(row["status"] == s for row in rows)), "ok")
     record = {
         "schema_version": results.SCHEMA_VERSION,
-        "status": next((s for s in ("failed", "warn") if any(row["status"] == s for row in rows)), "ok"),
+        "status": "warn" if interrupted and status == "ok" else status,
         "system": system,
         "configuration": vars(configuration) | {"infermark": None if options.peer_only else options.infermark.name},
         "panels": panels,
         "rows": rows,
         "speedups": results.speedup_lines(rows),
-        "notes": results.note_lines(panels, rows),
+        "notes": results.note_lines(panels, rows) + (["interrupted: what follows was not measured"] if interrupted else []),
     }
     results.write_results(options.out, record, options.force)
     print(results.markdown_text(record))

@@ -142,6 +142,9 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// `2^floor(t)`, exact, for `t` within [-126, 126].
     fn floor_power_of_two(self, t: Self::V) -> Self::V;
     /// `2^t` for `t` within [-126, 126] (f32) or [-1022, 1022] (f64): relative error below 3e-7 or 5e-16.
+    ///
+    /// In single precision 7.5e-8 is the polynomial's and the rest rounding: without fused multiply-adds 2.3e-7 was the
+    /// largest found.
     fn exp2(self, t: Self::V) -> Self::V;
     /// `ln v` for positive normal `v`: relative error below 3e-7 (f32; near 1 absolute 1e-7), or the library's (f64).
     fn ln(self, v: Self::V) -> Self::V;
