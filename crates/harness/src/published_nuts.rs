@@ -24,8 +24,13 @@ impl PublishedNutsEstimate {
         NUTS_DRAWS.saturating_sub(self.measured_draws)
     }
 
-    /// Mean gradients a draw over the last half of the measured ones, where the step size has settled.
-    pub fn settled_gradients_per_draw(&self) -> f64 {
+    /// Gradients assumed for a draw that was not made. Before warm-up has ended the chain is on its way and its trees are
+    /// shorter than they will be, so until then every further tree counts as full; afterwards, the mean over the last half
+    /// of the measured draws.
+    pub fn assumed_gradients_per_draw(&self) -> f64 {
+        if self.measured_draws < NUTS_WARMUP {
+            return self.saturated_gradients_per_draw();
+        }
         let half = &self.gradients_per_draw[self.gradients_per_draw.len() / 2..];
         half.iter().sum::<u64>() as f64 / half.len().max(1) as f64
     }
@@ -40,35 +45,28 @@ impl PublishedNutsEstimate {
         self.measured_seconds / self.measured_gradients as f64
     }
 
-    /// Measured seconds, and for the rest as many gradients a draw as in the last half of the measured draws.
+    /// Measured seconds, and for the rest [`PublishedNutsEstimate::assumed_gradients_per_draw`].
     pub fn estimated_seconds(&self) -> f64 {
-        self.with_rest_of(self.settled_gradients_per_draw())
-    }
-
-    /// Measured seconds, and full trees for the rest: no run of this kind takes longer.
-    pub fn estimated_seconds_if_saturated(&self) -> f64 {
-        self.with_rest_of(self.saturated_gradients_per_draw())
-    }
-
-    fn with_rest_of(&self, gradients_per_draw: f64) -> f64 {
-        self.measured_seconds
-            + self.remaining_draws() as f64 * gradients_per_draw * self.seconds_per_gradient()
+        let rest = self.remaining_draws() as f64 * self.assumed_gradients_per_draw();
+        self.measured_seconds + rest * self.seconds_per_gradient()
     }
 
     /// What was assumed, in words.
     pub fn assumptions(&self) -> String {
+        let why = if self.measured_draws < NUTS_WARMUP {
+            "full trees, since the chain was still warming up and its trees were not yet those of the posterior"
+        } else {
+            "the mean of the last half of the measured draws"
+        };
         format!(
             "one chain, {NUTS_DRAWS} draws of which {NUTS_WARMUP} warm-up, diagonal metric, trees to depth {}: {} draws \
-             ({} gradients, {:.1} s) measured, the other {} estimated at {:.0} gradients a draw, the mean of the last half \
-             of the measured draws (at the full depth, {:.0}, it would be {:.2} h)",
+             ({} gradients, {:.1} s) measured, the other {} estimated at {:.0} gradients a draw, {why}",
             self.max_depth,
             self.measured_draws,
             self.measured_gradients,
             self.measured_seconds,
             self.remaining_draws(),
-            self.settled_gradients_per_draw(),
-            self.saturated_gradients_per_draw(),
-            self.estimated_seconds_if_saturated() / 3600.0,
+            self.assumed_gradients_per_draw(),
         )
     }
 }
@@ -79,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_estimate_by_hand() {
-        let estimate = PublishedNutsEstimate {
+        let mut estimate = PublishedNutsEstimate {
             measured_draws: 4,
             measured_gradients: 1 + 7 + 511 + 1023,
             measured_seconds: 15.42,
@@ -87,10 +85,15 @@ mod tests {
             max_depth: 10,
         };
         assert_eq!(estimate.remaining_draws(), 2996);
-        assert_eq!(estimate.settled_gradients_per_draw(), 767.0);
         assert!((estimate.seconds_per_gradient() - 0.01).abs() < 1e-12);
-        assert!((estimate.estimated_seconds() - (15.42 + 2996.0 * 7.67)).abs() < 1e-6);
-        assert!((estimate.estimated_seconds_if_saturated() - (15.42 + 2996.0 * 10.23)).abs() < 1e-6);
+        assert!((estimate.estimated_seconds() - (15.42 + 2996.0 * 10.23)).abs() < 1e-6);
         assert!(estimate.assumptions().contains("4 draws"));
+        // After warm-up the measured trees tell.
+        estimate.measured_draws = 1500;
+        estimate.measured_gradients = 1500 * 300;
+        estimate.measured_seconds = 4500.0;
+        estimate.gradients_per_draw = [vec![400; 750], vec![200; 750]].concat();
+        assert_eq!(estimate.assumed_gradients_per_draw(), 200.0);
+        assert!((estimate.estimated_seconds() - (4500.0 + 1500.0 * 200.0 * 0.01)).abs() < 1e-6);
     }
 }
