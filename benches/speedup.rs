@@ -13,7 +13,8 @@
 //! `cargo bench -- --test` runs everything once on tiny panels and writes to a temporary folder.
 
 use criterion::{Criterion, SamplingMode, Throughput};
-use infermark::commands::bench::{BenchArguments, published_panel};
+use infermark::answer::{answer, say};
+use infermark::commands::bench::{BenchArguments, answer_outcome, published_panel};
 use infermark::commands::time::near_the_counts;
 use infermark_backend::{Backend, Interrupt, Method, Request, Run, SviSettings};
 use infermark_cpu_kernels::FusedLogJoint;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
             ExitCode::from(2)
         }
     }
@@ -50,12 +51,43 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         None if smoke => SMOKE_PRODUCTS.to_vec(),
         None => vec![10_000, 100_000],
     };
+    let temporary = tempfile::tempdir()?;
+    let smoke_out = smoke.then(|| temporary.path().join("results"));
+    let (repeats, seconds, settle_seconds) = if smoke { (2, 0.05, 0.0) } else { (5, 2.0, 90.0) };
+    let arguments = BenchArguments {
+        products: sizes,
+        data: None,
+        truth: None,
+        backends: std::env::var("INFERMARK_BACKENDS")
+            .unwrap_or_else(|_| "all".to_owned())
+            .split(',')
+            .map(|name| name.trim().to_owned())
+            .collect(),
+        threads: list("INFERMARK_THREADS")?.unwrap_or_default(),
+        repeats: match list("INFERMARK_REPEATS")?.as_deref() {
+            None => repeats,
+            Some([one]) => *one,
+            Some(_) => return Err("INFERMARK_REPEATS has several numbers; give one".into()),
+        },
+        repeat_seconds: seconds,
+        warmup_seconds: seconds,
+        quality_seconds: 10.0 * seconds,
+        published_nuts_seconds: 15.0 * seconds,
+        nuts_most_products: 100_000,
+        settle_seconds,
+        particles: 4,
+        seed: 0,
+        out: std::env::var_os("INFERMARK_OUT").map(PathBuf::from).or(smoke_out),
+    };
+    // Before criterion's minutes, not after them.
+    arguments.check()?;
+
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
-    for products in &sizes {
+    for products in &arguments.products {
         let panel = published_panel(*products, 0)?.panel;
         svi_iteration(&mut criterion, &panel, *products)?;
         nuts_gradient(&mut criterion, &panel, *products);
@@ -65,42 +97,10 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         return Ok(true);
     }
 
-    let temporary = tempfile::tempdir()?;
-    let smoke_out = smoke.then(|| temporary.path().join("results"));
-    let (repeats, seconds) = if smoke { (2, 0.05) } else { (5, 2.0) };
-    let arguments = BenchArguments {
-        products: sizes,
-        data: None,
-        truth: None,
-        backends: std::env::var("INFERMARK_BACKENDS")
-            .unwrap_or_else(|_| "all".to_owned())
-            .split(',')
-            .map(str::to_owned)
-            .collect(),
-        threads: list("INFERMARK_THREADS")?.unwrap_or_default(),
-        repeats: list("INFERMARK_REPEATS")?
-            .and_then(|r| r.first().copied())
-            .unwrap_or(repeats),
-        repeat_seconds: seconds,
-        warm_up_seconds: seconds,
-        quality_seconds: 10.0 * seconds,
-        published_nuts_seconds: 15.0 * seconds,
-        nuts_most_products: 100_000,
-        particles: 4,
-        seed: 0,
-        out: std::env::var_os("INFERMARK_OUT").map(PathBuf::from).or(smoke_out),
-    };
     let (outcome, folder) = arguments.measure()?;
-    println!("\n{}", outcome.table);
-    println!("results: {}", folder.path().display());
-    for plot in outcome
-        .plots
-        .iter()
-        .filter(|p| p.extension().is_some_and(|e| e == "png"))
-    {
-        println!("plot: {}", plot.display());
-    }
-    Ok(!outcome.failed() && !outcome.interrupted)
+    answer(|out| writeln!(out))?;
+    answer_outcome(&outcome, &folder)?;
+    Ok(outcome.is_success())
 }
 
 /// Whole numbers of an environment variable.

@@ -1,7 +1,7 @@
 """Opens a NUTS fit of Infermark in ArviZ and checks its diagnostics against ArviZ's.
 
-    .venv/bin/python scripts/check_arviz.py FIT_DIR [--save FILE.nc|FILE.zarr]
-    .venv/bin/python scripts/check_arviz.py --self-test
+    "$(scripts/python_env.sh)" scripts/check_arviz.py FIT_DIR [--save FILE.nc|FILE.zarr]
+    "$(scripts/python_env.sh)" scripts/check_arviz.py --self-test
 
 To work with a fit in a notebook:
 

@@ -1,6 +1,7 @@
 """Holds the NumPyro side of the comparison against the recorded reference vectors.
 
-    scripts/check_published_model.py VECTORS.json PANEL.csv
+    data=crates/test-support/data
+    "$(scripts/python_env.sh)" scripts/check_published_model.py $data/vectors.json $data/panel.csv
 
 Checks, in float64, the log joint and gradient at each recorded point, and the
 Renyi losses, gradients and parameters of the recorded optimizer steps with the

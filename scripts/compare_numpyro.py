@@ -1,14 +1,15 @@
 """Runs Infermark and the published NumPyro model on the same panel and the same cores.
 
-    .venv/bin/python scripts/compare_numpyro.py --panel FILE --products 10000 --out DIR
+    "$(scripts/python_env.sh)" scripts/compare_numpyro.py --panel FILE --products 10000 --out DIR
 
 SVI in single precision as published, and one double-precision gradient of the
-log joint, which is what a leapfrog step of NUTS costs. First both sides
+log joint, the larger part of what a leapfrog step of NUTS costs. First both sides
 evaluate the log joint and its gradient at one point; if they disagree nothing
 is timed. Then they take turns: ours, theirs, ours, theirs. Writes compare.json
 with the raw samples, compare.csv and compare.md; prints the table.
 
-Exit status: 0 done, 1 the two sides disagree or a run failed, 2 usage.
+Exit status: 0 done, 1 the two sides disagree, a run failed or was interrupted, 2
+usage.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,17 +39,27 @@ Row = dict[str, Any]
 LOG_JOINT_TOLERANCE = 1e-10
 GRADIENT_TOLERANCE = 1e-9
 # Repeats that differ by more than this factor, or more than this share of the
-# processors in use before the first one, say that others were at work too.
+# processors in use before the first one, say that others were at work too: the
+# rule of `infermark bench`.
 NOISY_SPREAD = 1.2
 BUSY_BEFORE = 0.1
 # The published NUTS run: transitions that adapted, and those kept after them.
 PUBLISHED_WARMUP, PUBLISHED_DRAWS = 1000, 2000
 
-OBJECTIVES = {"svi": "Renyi alpha=0", "gradient": "log joint", "nuts": "log joint"}
+OBJECTIVES = {"svi": "Renyi alpha 0", "gradient": "log joint", "nuts": "log joint"}
 
 
 class RunFailed(Exception):
     """A side could not be run; the message says which and why."""
+
+
+@contextmanager
+def told_as_failure(side: str) -> Iterator[None]:
+    """Files, pipes and answers of a side that are not as they should be are that side's failure, not this program's."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(f"{side}: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,9 @@ class NumpyroWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stdin.close()
+        # What was not taken any more says nothing new: the worker's end was told.
+        with suppress(OSError):
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
@@ -193,7 +208,7 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
         told = ours[0]
         row = {"panel": label, "method": method, "objective": OBJECTIVES[method], "status": "ok", "reason": "none"}
         row |= {name: told[name] for name in ("backend", "device", "threads", "precision", "products", "rows")}
-        row |= {"particles": told.get("particles", 1), "warm_up_iterations": told.get("warm_up_iterations")}
+        row |= {"particles": told.get("particles", 1), "warmup_iterations": told.get("warmup_iterations")}
         row |= {"setup_seconds": told["setup_seconds"]}
         row |= results.rate_summary(told["iterations"], [answer["seconds"][0] for answer in ours])
         row |= results.speedup_summary(row, their_row)
@@ -204,8 +219,8 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
         rows.append(row)
     for row in rows:
         if method == "svi":
-            row["estimated_hours_1m_iterations"] = 1e6 / row["iterations_per_second"] / 3600.0
-        spread = row["iterations_per_second_max"] / row["iterations_per_second_min"]
+            row["estimated_seconds_1m"] = 1e6 / row["iterations_per_second"]
+        spread = row["iterations_per_second_high"] / row["iterations_per_second_low"]
         row["busy_fraction_before"] = busy
         noise = [f"repeats differ by a factor of {spread:.2f}"] if spread > NOISY_SPREAD else []
         if busy != results.UNKNOWN and busy > BUSY_BEFORE:
@@ -242,7 +257,7 @@ def compare_gradients(configuration: Configuration, panel: Path, label: str) -> 
     """Parity, then the gradient's timing; nothing is compared where NumPyro runs alone."""
     checked: Row = {"passed": False if configuration.infermark else "not run"}
     try:
-        with tempfile.TemporaryDirectory() as directory:
+        with told_as_failure("gradient"), tempfile.TemporaryDirectory() as directory:
             point_file = Path(directory) / "numpyro.json"
             with NumpyroWorker("gradient", panel, "--point", str(point_file)) as worker:
                 if configuration.infermark:
@@ -258,7 +273,7 @@ def compare_gradients(configuration: Configuration, panel: Path, label: str) -> 
 def compare_svi(configuration: Configuration, panel: Path, label: str) -> list[Row]:
     """Times the published SVI on both sides."""
     try:
-        with NumpyroWorker("svi", panel, "--seed", str(configuration.seed)) as worker:
+        with told_as_failure("svi"), NumpyroWorker("svi", panel, "--seed", str(configuration.seed)) as worker:
             return take_turns(configuration, worker, panel, label)
     except RunFailed as failure:
         return [failed_row("svi", label, str(failure))]
@@ -276,7 +291,8 @@ def compare_panel(configuration: Configuration, panel: Path, label: str, checked
     rows += compare_svi(configuration, panel, label)
     if configuration.nuts_draws:
         try:
-            rows.append(nuts_row(configuration, panel, label))
+            with told_as_failure("nuts"):
+                rows.append(nuts_row(configuration, panel, label))
         except RunFailed as failure:
             rows.append(failed_row("nuts", label, str(failure)))
 
@@ -360,7 +376,7 @@ def main() -> int:
     results.write_results(options.out, record, options.force)
     print(results.markdown_text(record))
     print(f"written to {options.out}", file=sys.stderr)
-    return 1 if record["status"] == "failed" else 0
+    return 1 if interrupted or record["status"] == "failed" else 0
 
 
 if __name__ == "__main__":

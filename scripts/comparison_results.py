@@ -17,15 +17,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SCHEMA_VERSION = 1
+# 2: low and high where 1 had min and max, git_tree where it had git_dirty, seconds where it had hours.
+SCHEMA_VERSION = 2
 UNKNOWN = "unknown"
 NOT_MEASURED = "not measured"
+NOT_RUN = "not run"
 PACKAGES = ("numpyro", "jax", "jaxlib", "optax", "numpy", "pandas", "pyarrow")
 CSV_COLUMNS = (
     "panel", "method", "backend", "device", "threads", "precision", "objective", "particles",
     "products", "rows", "iterations", "repeats", "seconds", "iterations_per_second",
-    "iterations_per_second_min", "iterations_per_second_max", "read_seconds", "compile_seconds", "setup_seconds",
-    "estimated_hours_1m_iterations", "speedup_over_numpyro", "speedup_min", "speedup_max", "status", "reason",
+    "iterations_per_second_low", "iterations_per_second_high", "read_seconds", "compile_seconds", "setup_seconds",
+    "estimated_seconds_1m", "speedup_over_numpyro", "speedup_low", "speedup_high", "status", "reason",
 )  # fmt: skip
 
 
@@ -66,11 +68,26 @@ def cpu_model() -> str:
     return field_of("/proc/cpuinfo", "model name")
 
 
+def git_tree(root: Path, commit: str, infermark_version: str) -> str:
+    """Whether tracked files outside results/ differ from the commit: `clean`, `dirty`, or `unknown`.
+
+    `unknown` also where the binary says that it was built from another commit.
+    """
+    if commit == UNKNOWN or (infermark_version != NOT_RUN and commit not in infermark_version):
+        return UNKNOWN
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+    return "dirty" if done.stdout.strip() else "clean"
+
+
 def system_record(root: Path, infermark: Path | None) -> dict[str, Any]:
     """The machine, the software and the source tree; what cannot be read is `unknown`."""
     memory = field_of("/proc/meminfo", "MemTotal").removesuffix(" kB")
     commit = output_of(["git", "rev-parse", "HEAD"], root)
-    changes = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True)
+    infermark_version = output_of([str(infermark), "--version"], root) if infermark else NOT_RUN
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         "cpu": cpu_model(),
@@ -84,10 +101,10 @@ def system_record(root: Path, infermark: Path | None) -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "rustc": output_of(["rustc", "--version"], root),
-        "infermark": output_of([str(infermark), "--version"], root) if infermark else "not run",
-        "infermark_sha256": sha256_of(infermark) if infermark else "not run",
+        "infermark": infermark_version,
+        "infermark_sha256": sha256_of(infermark) if infermark else NOT_RUN,
         "git_commit": commit,
-        "git_dirty": bool(changes.stdout.strip()) if commit != UNKNOWN and changes.returncode == 0 else UNKNOWN,
+        "git_tree": git_tree(root, commit, infermark_version),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -117,8 +134,8 @@ def rate_summary(iterations: int, seconds: list[float]) -> dict[str, Any]:
         "seconds": statistics.median(seconds),
         "seconds_samples": seconds,
         "iterations_per_second": statistics.median(rates),
-        "iterations_per_second_min": min(rates),
-        "iterations_per_second_max": max(rates),
+        "iterations_per_second_low": min(rates),
+        "iterations_per_second_high": max(rates),
     }
 
 
@@ -129,8 +146,8 @@ def speedup_summary(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, f
     ratios = [slow / fast for fast, slow in zip(our_seconds, their_seconds, strict=True)]
     return {
         "speedup_over_numpyro": statistics.median(ratios),
-        "speedup_min": min(ratios),
-        "speedup_max": max(ratios),
+        "speedup_low": min(ratios),
+        "speedup_high": max(ratios),
     }
 
 
@@ -150,7 +167,7 @@ def speedup_lines(rows: list[dict[str, Any]]) -> list[str]:
             continue
         case = (ours["panel"], ours["method"])
         theirs = next(row for row in rows if (row["panel"], row["method"]) == case and row is not ours)
-        times, low, high = (ours[name] for name in ("speedup_over_numpyro", "speedup_min", "speedup_max"))
+        times, low, high = (ours[name] for name in ("speedup_over_numpyro", "speedup_low", "speedup_high"))
         lines.append(
             f"{ours['panel']} {ours['method']}: {times:.1f} times NumPyro's iterations per second "
             f"({low:.1f} to {high:.1f}): {side_in_words(ours)} against {side_in_words(theirs)}."
@@ -209,7 +226,7 @@ def markdown_text(record: dict[str, Any]) -> str:
         f"{system['cpu']}, {record['configuration']['threads']} of {system['cores']} cores; "
         f"NumPyro {system['packages']['numpyro']}, JAX {system['packages']['jax']}; "
         f"Infermark {system['infermark'].removeprefix('infermark ')}; "
-        f"commit {system['git_commit'][:12]}{' with changes' if system['git_dirty'] is True else ''}; "
+        f"commit {system['git_commit'][:12]} ({system['git_tree']}); "
         f"{system['started']}.",
         "",
         "Iterations are timed in steady state; reading, compiling and warming up are apart. The two sides took turns,",
@@ -223,7 +240,7 @@ def markdown_text(record: dict[str, Any]) -> str:
     for row in rows:
         if "iterations_per_second" in row:
             rate = "{} ({} to {})".format(
-                *(figure(row["iterations_per_second" + part]) for part in ("", "_min", "_max"))
+                *(figure(row["iterations_per_second" + part]) for part in ("", "_low", "_high"))
             )
             iterations = f"{row['iterations']} x {row['repeats']}"
         else:
@@ -231,9 +248,9 @@ def markdown_text(record: dict[str, Any]) -> str:
         speedup = ""
         if "speedup_over_numpyro" in row:
             speedup = "{} ({} to {})".format(
-                *(figure(row[name]) for name in ("speedup_over_numpyro", "speedup_min", "speedup_max"))
+                *(figure(row[name]) for name in ("speedup_over_numpyro", "speedup_low", "speedup_high"))
             )
-        hours = figure(row.get("estimated_hours_1m_iterations", ""))
+        hours = figure(row["estimated_seconds_1m"] / 3600.0) if "estimated_seconds_1m" in row else ""
         lines.append(
             f"| {row['panel']} | {figure(row['rows'])} | {row['method']} | {row['backend']} | {row['precision']} "
             f"| {row['threads']} | {iterations} | {rate} | {hours} | {speedup} | {row['status']} |"

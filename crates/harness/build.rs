@@ -1,26 +1,11 @@
-//! Records what the program was built with: compiler, profile, commit, and the versions of the crates that matter to a
-//! measurement. Whatever cannot be told is `unknown`.
+//! Records what the program was built with: compiler, profile, commit, and the versions of the crates that the workspace
+//! names. Whatever cannot be told is `unknown`.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Crates that decide what a measurement means.
-const CRATES: [&str; 14] = [
-    "arrow",
-    "burn",
-    "criterion",
-    "cubecl",
-    "cudarc",
-    "nuts-rs",
-    "parquet",
-    "plotters",
-    "rand",
-    "rand_chacha",
-    "rand_distr",
-    "rayon",
-    "serde_json",
-    "wgpu",
-];
+/// Crates that a measurement depends on and that may come through others, besides those that the workspace names.
+const ALSO: [&str; 4] = ["burn", "cubecl", "cudarc", "wgpu"];
 
 fn main() {
     let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
@@ -50,22 +35,40 @@ fn main() {
     }
     emit("COMMIT", git(&["rev-parse", "HEAD"]));
 
-    let lock = root.join("Cargo.lock");
+    let read = |name: &str| {
+        let path = root.join(name);
+        let text = std::fs::read_to_string(&path).ok()?;
+        println!("cargo::rerun-if-changed={}", path.display());
+        Some(text)
+    };
+    let manifest = read("Cargo.toml").unwrap_or_default();
+    let named = dependencies(&manifest);
     let mut versions = Vec::new();
-    if let Ok(text) = std::fs::read_to_string(&lock) {
-        println!("cargo::rerun-if-changed={}", lock.display());
-        let mut name = "";
-        for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("name = ") {
-                name = rest.trim_matches('"');
-            } else if let Some(rest) = line.strip_prefix("version = ")
-                && CRATES.contains(&name)
-            {
-                versions.push(format!("{name} {}", rest.trim_matches('"')));
-            }
+    let mut name = "";
+    let lock = read("Cargo.lock").unwrap_or_default();
+    for line in lock.lines() {
+        if let Some(rest) = line.strip_prefix("name = ") {
+            name = rest.trim_matches('"');
+        } else if let Some(rest) = line.strip_prefix("version = ")
+            && (named.contains(&name) || ALSO.contains(&name))
+        {
+            versions.push(format!("{name} {}", rest.trim_matches('"')));
         }
     }
     emit("CRATES", Some(versions.join(";")));
+}
+
+/// Names in the table `[workspace.dependencies]`, the workspace's own crates apart.
+fn dependencies(manifest: &str) -> Vec<&str> {
+    manifest
+        .lines()
+        .skip_while(|line| *line != "[workspace.dependencies]")
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.contains("path ="))
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 fn emit(name: &str, value: Option<String>) {

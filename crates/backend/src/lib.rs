@@ -1,13 +1,14 @@
 //! What an inference backend is: a way of getting the posterior, on some hardware, behind one trait.
 //!
 //! A [`Backend`] takes a panel and a [`Request`] and starts a [`Run`]. A run is advanced in pieces by whoever
-//! watches it, tells its [`Progress`] in between, can be left at any piece, and has a [`Posterior`] and a [`Report`]
-//! at every moment. The same five things serve a sampler and an optimizer, one device and many.
+//! watches it, tells its [`Progress`] in between, can be left at any piece, has a [`Report`] at every moment and a
+//! [`Posterior`] as soon as there is one (of a sampler, once it has warmed up). The same five things serve a sampler and an optimizer, one device and many.
 
 pub mod device;
 pub mod draws;
 pub mod error;
 pub mod interrupt;
+pub mod pieces;
 pub mod posterior;
 pub mod progress;
 pub mod report;
@@ -23,6 +24,7 @@ pub use device::{Device, DeviceId, DeviceKind};
 pub use draws::Draws;
 pub use error::BackendError;
 pub use interrupt::Interrupt;
+pub use pieces::Pieces;
 pub use posterior::Posterior;
 pub use progress::{Progress, RunState, StepUnit};
 pub use report::Report;
@@ -89,6 +91,18 @@ pub trait Run: Send {
 
     /// What was done, in figures.
     fn report(&self) -> Report;
+
+    /// How many steps can be under way at once: the chains of a sampler, 1 for an optimizer. Whoever advances a run by
+    /// multiples of it keeps all chains at work; [`Pieces`] does.
+    fn width(&self) -> u64 {
+        1
+    }
+
+    /// Gradients of the log joint in all steps done, warm-up included; `None` where they are not counted. Unlike
+    /// [`Run::report`] it costs nothing, so that it can be asked for at every step.
+    fn gradients(&self) -> Option<u64> {
+        None
+    }
 
     /// The draws that were kept; `None` for methods without draws.
     fn draws(&self) -> Option<Draws> {

@@ -16,7 +16,7 @@ pub struct Posterior {
     pub mean: Vec<f64>,
     /// Standard deviations.
     pub sd: Vec<f64>,
-    /// 2.5% quantiles.
+    /// 2.5% quantiles; those of the normal where no draws were kept, as the other three.
     pub q025: Vec<f64>,
     /// 5% quantiles.
     pub q05: Vec<f64>,
@@ -28,16 +28,19 @@ pub struct Posterior {
     pub diagnostics: Option<ChainDiagnostics>,
 }
 
-/// Diagnostics of every latent; `NaN` where there are too few draws to tell.
+/// Diagnostics of every latent, each vector of length [`Layout::latents`]; `NaN` where there are too few draws to tell.
+///
+/// They are of two kinds, by what was kept of a latent's site: all its draws, or at large sizes only its moments
+/// ([`draw_bytes_limit`](crate::NutsSettings::draw_bytes_limit)).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChainDiagnostics {
-    /// Monte Carlo standard error of the mean.
+    /// Monte Carlo standard error of the mean: from the draws' autocorrelations, or by batch means.
     pub mcse_mean: Vec<f64>,
-    /// Bulk effective sample size.
+    /// Effective sample size. Draws kept: of the bulk, rank-normalised. Moments kept: of the mean, by batch means.
     pub ess_bulk: Vec<f64>,
-    /// Tail effective sample size.
+    /// Effective sample size of the tails, the smaller of the 5% and 95% quantiles'. Moments kept: `NaN`.
     pub ess_tail: Vec<f64>,
-    /// Rank-normalised split R-hat.
+    /// Split R-hat. Draws kept: the larger of the rank-normalised and the folded. Moments kept: the classic one.
     pub rhat: Vec<f64>,
 }
 
@@ -65,11 +68,6 @@ impl Posterior {
     /// Means of one site.
     pub fn site_mean(&self, site: Site) -> &[f64] {
         &self.mean[self.layout.range(site)]
-    }
-
-    /// Standard deviations of one site.
-    pub fn site_sd(&self, site: Site) -> &[f64] {
-        &self.sd[self.layout.range(site)]
     }
 
     /// Share of `truth` (one value a latent of the site) that lies in the central 95% intervals.

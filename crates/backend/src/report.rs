@@ -77,11 +77,13 @@ pub struct NutsReport {
     pub saturated_trees: u64,
     /// Draws after warm-up by tree depth, from depth 0.
     pub tree_depths: Vec<u64>,
-    /// Largest R-hat over all latents, once it can be told.
+    /// Largest R-hat over the latents for which it is known, of either kind of
+    /// [`ChainDiagnostics`](crate::posterior::ChainDiagnostics).
     pub max_rhat: Option<f64>,
-    /// Smallest bulk effective sample size over all latents.
+    /// Smallest bulk effective sample size over the latents for which it is known; the mean's for latents of which
+    /// only moments were kept.
     pub min_ess_bulk: Option<f64>,
-    /// Smallest tail effective sample size over all latents.
+    /// Smallest tail effective sample size over the latents for which it is known: those whose draws were kept.
     pub min_ess_tail: Option<f64>,
     /// Whether every draw was kept, or moments and chosen sites.
     pub every_draw_kept: bool,

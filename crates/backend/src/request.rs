@@ -7,6 +7,9 @@ use infermark_model::optimizer::AdamW;
 use infermark_model::{Parameterization, Priors, Site};
 use serde::{Deserialize, Serialize};
 
+/// Largest number of processor threads that may be asked for.
+pub const MOST_THREADS: usize = 1024;
+
 /// A run to be made: the resolved configuration, which result files record whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -18,7 +21,7 @@ pub struct Request {
     pub method: Method,
     /// Devices to run on: one, or several that share the panel.
     pub devices: Vec<DeviceId>,
-    /// Processor threads; `None` takes all that the machine has.
+    /// Processor threads, 1 to [`MOST_THREADS`]; `None` takes all that the machine has.
     pub threads: Option<usize>,
     /// Seed of all noise.
     pub seed: u64,
@@ -54,8 +57,12 @@ impl Request {
         if self.devices.is_empty() {
             return Err(BackendError::Request("no device was asked for".into()));
         }
-        if self.threads == Some(0) {
-            return Err(BackendError::Request("threads is 0; give at least 1".into()));
+        if let Some(threads) = self.threads
+            && !(1..=MOST_THREADS).contains(&threads)
+        {
+            return Err(BackendError::Request(format!(
+                "threads is {threads}; give 1 to {MOST_THREADS}"
+            )));
         }
         match &self.method {
             Method::Svi(svi) => svi.validate(),
@@ -331,7 +338,20 @@ mod tests {
         }));
         assert!(request.validate().unwrap_err().to_string().contains("chains"));
         request = Request::new(Method::Nuts(NutsSettings::default()));
-        request.threads = Some(0);
-        assert!(request.validate().unwrap_err().to_string().contains("threads"));
+        for (threads, valid) in [
+            (0, false),
+            (1, true),
+            (MOST_THREADS, true),
+            (MOST_THREADS + 1, false),
+        ] {
+            request.threads = Some(threads);
+            match request.validate() {
+                Ok(()) => assert!(valid, "{threads}"),
+                Err(error) => assert_eq!(
+                    (error.to_string(), valid),
+                    (format!("threads is {threads}; give 1 to 1024"), false)
+                ),
+            }
+        }
     }
 }

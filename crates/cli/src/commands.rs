@@ -12,7 +12,7 @@ pub mod time;
 
 use crate::exit::Exit;
 use anyhow::Context;
-use clap::Subcommand;
+use clap::{ArgMatches, Subcommand};
 use infermark_backend::Interrupt;
 use infermark_data::{Columns, read_panel};
 use infermark_model::Panel;
@@ -44,13 +44,16 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does it.
+    /// Does it; `matches` is what the command line was parsed to.
     ///
     /// # Errors
     /// Usage and input errors; gates that fail are an [`Exit`].
-    pub fn run(self) -> anyhow::Result<Exit> {
+    pub fn run(self, matches: &ArgMatches) -> anyhow::Result<Exit> {
         match self {
-            Command::Fit(arguments) => arguments.run(),
+            Command::Fit(arguments) => {
+                let (_, given) = matches.subcommand().expect("a verb was parsed");
+                arguments.run(given)
+            }
             Command::Bench(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),

@@ -22,12 +22,3 @@ impl From<Exit> for ExitCode {
         })
     }
 }
-
-/// Whether an error is a pipe that its reader closed.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    })
-}

@@ -3,6 +3,7 @@
 //! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity, convergence,
 //! an unfinished run that was asked to finish), 2 usage or input.
 
+pub mod answer;
 pub mod backends;
 pub mod commands;
 pub mod exit;
@@ -11,7 +12,9 @@ pub mod settings;
 
 use crate::commands::Command;
 use crate::exit::Exit;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use infermark_cpu_kernels::InstructionSet;
+use infermark_harness::system::LONG_VERSION;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -20,11 +23,12 @@ use std::process::ExitCode;
 #[command(
     name = "infermark",
     version,
+    long_version = LONG_VERSION,
     about,
     after_help = "EXAMPLES:\n  \
         infermark fit sales.csv --method nuts --out fit/         elasticities with intervals, by NUTS\n  \
         infermark fit sales.parquet --product-column sku --period-column month --out fit/\n  \
-        infermark bench --products 10000,100000 --out results/   the speedup table on this machine\n\n\
+        infermark bench --products 10000,100000 --out results/mine   the speedup table here\n\n\
         A sales file has one row a product and period, with columns product, category, week, price and units\n\
         (other names can be given). EXIT CODES: 0 done, 1 a gate failed, 2 usage or input."
 )]
@@ -35,8 +39,11 @@ struct Arguments {
 
 /// Runs the command with the given arguments, the first of which is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
+    let parsed = Arguments::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches)));
+    let (arguments, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are answers, not errors.
             let code = if error.use_stderr() {
@@ -48,14 +55,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return code.into();
         }
     };
-    match arguments.command.run() {
+    // A mistyped set would silently compare the best one with itself.
+    let checked = InstructionSet::from_environment().map_err(anyhow::Error::from);
+    match checked.and_then(|_| arguments.command.run(&matches)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            // A reader that closed the pipe early (`| head`) has what it wanted.
-            if exit::is_broken_pipe(&error) {
-                return Exit::Done.into();
-            }
-            eprintln!("error: {error:#}");
+            answer::say(format_args!("error: {error:#}"));
             Exit::Usage.into()
         }
     }

@@ -198,7 +198,7 @@ pub struct NutsArguments {
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub chains: usize,
     /// Warm-up draws of each chain: they tune step size and metric, and are not kept.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, alias = "warm-up", value_name = "N", default_value_t = 1000)]
     pub warmup: u64,
     /// Draws of each chain after warm-up.
     #[arg(long, value_name = "N", default_value_t = 1000)]

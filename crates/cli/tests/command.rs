@@ -1,15 +1,10 @@
 //! The command as a user meets it: verbs, files, messages, exit codes, interruption.
 
+use infermark_test_support::{data, numbers, vectors};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
-}
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infermark"));
@@ -33,13 +28,6 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(all) => all.iter().map(|v| v.as_f64().unwrap()).collect(),
-        one => vec![one.as_f64().unwrap()],
-    }
-}
-
 const SITES: [&str; 5] = [
     "global_a",
     "category_a",
@@ -50,7 +38,7 @@ const SITES: [&str; 5] = [
 
 #[test]
 fn evaluate_equals_the_reference_vectors() {
-    let vectors = json(&data("vectors.json"));
+    let vectors = vectors();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("point.json");
     for point in vectors["centered_log_joint"].as_array().unwrap() {
@@ -273,6 +261,48 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         (vec!["frobnicate"], "frobnicate"),
         (vec!["report", "no-such-folder"], "no-such-folder"),
         (vec!["bench", "--backends", "gpu9"], "gpu9"),
+        (
+            vec!["bench", "--repeats", "0", "--out", out.to_str().unwrap()],
+            "repeats",
+        ),
+        (
+            vec!["fit", "x.csv", "--out", "x", "--draws", "5"],
+            "--draws goes with --method nuts",
+        ),
+        (
+            vec![
+                "fit",
+                "x.csv",
+                "--out",
+                "x",
+                "--method",
+                "nuts",
+                "--trace-every",
+                "5",
+            ],
+            "--trace-every goes with --method svi",
+        ),
+        (
+            vec![
+                "fit",
+                "x.csv",
+                "--out",
+                "x",
+                "--objective",
+                "elbo",
+                "--alpha",
+                "0.5",
+            ],
+            "--alpha goes with",
+        ),
+        (
+            vec!["fit", "x.csv", "--out", "x", "--window", "500"],
+            "--early-stop",
+        ),
+        (
+            vec!["fit", "x.csv", "--out", "x", "--require-convergence"],
+            "--early-stop",
+        ),
     ] {
         let output = run(&arguments);
         assert_eq!(code(&output), 2, "{arguments:?}");
@@ -321,7 +351,7 @@ fn time_prints_the_agreed_json() {
             "20",
             "--repeats",
             "3",
-            "--warm-up",
+            "--warmup",
             "5",
             "--threads",
             "2",
@@ -351,7 +381,14 @@ fn bench_and_report() {
         "--repeats",
         "2",
     ])
-    .args(["--repeat-seconds", "0.02", "--warm-up-seconds", "0.02"])
+    .args([
+        "--repeat-seconds",
+        "0.02",
+        "--warm-up-seconds",
+        "0.02",
+        "--settle-seconds",
+        "0",
+    ])
     .args([
         "--quality-seconds",
         "0.2",
@@ -373,8 +410,159 @@ fn bench_and_report() {
     std::fs::remove_file(out.join("results.csv")).unwrap();
     let output = run(&["report", out.to_str().unwrap()]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-    assert!(table.starts_with(&text(&output.stdout)));
+    let drawn = text(&output.stdout);
+    for heading in ["## System", "## Measured on this machine", "## Speedups"] {
+        assert!(drawn.contains(heading), "{heading}: {drawn}");
+    }
+    assert!(table.starts_with(&drawn));
     assert_eq!(std::fs::read_to_string(out.join("results.csv")).unwrap(), csv);
+}
+
+#[test]
+fn a_second_fit_into_a_folder_needs_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
+    let fit = |extra: &[&str]| {
+        let mut command = command(&["fit", panel.to_str().unwrap(), "--iterations", "50", "--out"]);
+        command.arg(&out).args(extra).output().unwrap()
+    };
+    assert_eq!(code(&fit(&[])), 0);
+    let first = std::fs::read(out.join("run.json")).unwrap();
+    let files = json(&out.join("run.json"))["files"].clone();
+    for name in [
+        "posterior.csv",
+        "trace.csv",
+        "elasticities_by_category.svg",
+        "elasticities_by_category.png",
+    ] {
+        assert_eq!(
+            files[name]["bytes"],
+            out.join(name).metadata().unwrap().len(),
+            "{name}"
+        );
+    }
+    let refused = fit(&["--seed", "2"]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        text(&refused.stderr).contains("--force"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert_eq!(first, std::fs::read(out.join("run.json")).unwrap());
+    assert_eq!(code(&fit(&["--seed", "2", "--force"])), 0);
+    assert_ne!(first, std::fs::read(out.join("run.json")).unwrap());
+}
+
+#[test]
+fn chains_of_a_fit_work_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let output = command(&[
+        "generate",
+        "--products",
+        "1000",
+        "--periods",
+        "40",
+        "--categories",
+        "2",
+        "--out",
+    ])
+    .args([path("panel.parquet"), "--truth".into(), path("truth.csv")])
+    .output()
+    .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let busy_over_wall = || {
+        // Trees so short that all are full: the chains' draws cost the same.
+        let settings = "--method nuts --chains 2 --threads 2 --warmup 100 --draws 100 --max-depth 4 --force";
+        let output = command(&["fit", path("panel.parquet").to_str().unwrap(), "--out"])
+            .arg(path("fit"))
+            .args(settings.split(' '))
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let report = json(&path("fit").join("run.json"))["report"].clone();
+        let seconds = |chain: &Value, name: &str| chain[name].as_f64().unwrap();
+        let chains = report["detail"]["chains"].as_array().unwrap();
+        let busy: f64 = chains
+            .iter()
+            .map(|chain| seconds(chain, "seconds") + seconds(chain, "warmup_seconds"))
+            .sum();
+        busy / seconds(&report, "run_seconds")
+    };
+    // One after the other, chains are never busy for longer than the clock runs; side by side they may seem so while
+    // others crowd the machine, but not each time.
+    let found: Vec<f64> = (0..3).map(|_| busy_over_wall()).collect();
+    assert!(found.iter().any(|ratio| *ratio > 1.3), "{found:?}");
+}
+
+/// A pipe whose reader is gone before the command writes.
+#[cfg(unix)]
+fn with_closed_stdout(mut command: Command) -> i32 {
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    child.wait().unwrap().code().expect("it ends by itself")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_changes_no_exit_code() {
+    for arguments in [
+        vec!["model", "--format", "svg"],
+        vec!["completions", "bash"],
+        vec!["devices", "--json"],
+    ] {
+        assert_eq!(with_closed_stdout(command(&arguments)), 0, "{arguments:?}");
+    }
+    // A gate that failed has failed, whoever reads the table.
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = command(&[
+        "bench",
+        "--products",
+        "20",
+        "--backends",
+        "nuts-cpu",
+        "--nuts-most-products",
+        "10",
+    ]);
+    bench
+        .args(["--settle-seconds", "0", "--out"])
+        .arg(folder.path().join("r"));
+    assert_eq!(with_closed_stdout(bench), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_without_room_for_the_draws_keeps_the_posterior() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
+    // A limit on the size of a file stands for a full disk: 100 blocks are 50 or 100 KiB, depending on the shell. The
+    // posterior takes half of the one, the draws twice the other.
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "sh"])
+        .args([
+            env!("CARGO_BIN_EXE_infermark"),
+            "fit",
+            panel.to_str().unwrap(),
+            "--out",
+        ])
+        .arg(&out)
+        .args([
+            "--method", "nuts", "--chains", "2", "--warmup", "50", "--draws", "100",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 1, "{}", text(&output.stderr));
+    let (record, _) = whole_fit(&out).unwrap();
+    assert_eq!(record["status"], "unfinished");
+    let reason = record["reason"].as_str().unwrap();
+    assert!(reason.contains("draws.parquet was not written"), "{reason}");
+    assert!(!reason.contains(&*folder.path().to_string_lossy()), "{reason}");
+    assert!(!out.join("draws.parquet").exists());
+    assert!(record["files"].get("posterior.csv").is_some());
 }
 
 /// Every file of a fit, in one string.
@@ -393,7 +581,7 @@ fn a_kill_at_any_moment_leaves_whole_files() {
     let folder = tempfile::tempdir().unwrap();
     let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
     let fit = |seed: u32| {
-        let mut command = command(&["fit", panel.to_str().unwrap(), "--iterations", "400"]);
+        let mut command = command(&["fit", panel.to_str().unwrap(), "--force", "--iterations", "400"]);
         command.args(["--seed", &seed.to_string(), "--out"]).arg(&out);
         command
             .stdout(std::process::Stdio::null())
@@ -445,4 +633,20 @@ fn ctrl_c_keeps_what_there_is_and_marks_it_unfinished() {
     let (record, _) = whole_fit(&out).unwrap();
     assert_eq!(record["status"], "unfinished");
     assert_eq!(record["reason"], "interrupted");
+}
+
+#[test]
+fn an_instruction_set_that_is_not_here_is_refused_by_every_verb() {
+    for verb in [vec!["devices"], vec!["time", "absent.csv"]] {
+        let output = command(&verb)
+            .env("INFERMARK_INSTRUCTION_SET", "avx-512")
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 2, "{verb:?}");
+        let message = text(&output.stderr);
+        assert!(
+            message.contains("avx-512") && message.contains("portable"),
+            "{message}"
+        );
+    }
 }

@@ -82,7 +82,7 @@ impl Measure<'_> {
         run_team(self.threads, |barrier| {
             let effect2 = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
             let mut by_period = effect2.clone();
-            let mut tails = vec![isa.zero(); tails_len::<I, K>()];
+            let mut tails = vec![isa.zero(); tails_len::<I>(K)];
             let mut passes = 0;
             while !done.load(Ordering::Relaxed) {
                 barrier.wait(|| {});

@@ -4,6 +4,7 @@
 //! of threads.
 
 use infermark_model::panel::Panel;
+use infermark_model::site::Layout;
 
 /// Arrays over a chunk's products are padded to a multiple of this, the widest vector.
 pub const PAD: usize = 16;
@@ -53,13 +54,23 @@ impl Chunk {
     }
 }
 
+/// Most products of a chunk of a panel of `products` products; a multiple of [`PAD`].
+pub fn products_per_chunk(products: usize) -> usize {
+    (products / CHUNKS_WANTED)
+        .next_multiple_of(PAD)
+        .clamp(*PRODUCTS.start(), *PRODUCTS.end())
+}
+
+/// Most chunks that a panel of these sizes is cut into: each category ends one early.
+pub fn most_chunks(layout: &Layout) -> usize {
+    layout.products / products_per_chunk(layout.products) + layout.categories
+}
+
 /// Cuts a panel into chunks, ordered by category, then product.
 pub fn chunks(panel: &Panel) -> Vec<Chunk> {
     let order = panel.products_by_category();
     let category_of = panel.category_of();
-    let size = (order.len() / CHUNKS_WANTED)
-        .next_multiple_of(PAD)
-        .clamp(*PRODUCTS.start(), *PRODUCTS.end());
+    let size = products_per_chunk(order.len());
     order
         .chunk_by(|a, b| category_of[*a as usize] == category_of[*b as usize])
         .flat_map(|of_category| of_category.chunks(size))

@@ -5,6 +5,19 @@ use crate::simd::{Simd, portable};
 use crate::simd::{avx2, avx512};
 use std::fmt;
 
+/// The variable by which an instruction set is asked for.
+const VARIABLE: &str = "INFERMARK_INSTRUCTION_SET";
+
+/// An instruction set was asked for that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{VARIABLE} is '{wanted}'; the instruction sets of this machine are {here}")]
+pub struct InstructionSetMissing {
+    /// What was asked for.
+    pub wanted: String,
+    /// Names of what is here.
+    pub here: String,
+}
+
 /// An instruction set that the kernels know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InstructionSet {
@@ -37,15 +50,42 @@ impl InstructionSet {
         .collect()
     }
 
-    /// The widest that this processor has, or the one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`,
-    /// `avx512`) if the processor has it.
+    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the widest that this processor
+    /// has where the variable is not set, or empty.
+    ///
+    /// # Errors
+    /// When the variable names none that this processor has.
+    pub fn from_environment() -> Result<InstructionSet, InstructionSetMissing> {
+        let wanted = std::env::var_os(VARIABLE).unwrap_or_default();
+        Self::asked_for(&wanted.to_string_lossy())
+    }
+
+    /// [`InstructionSet::from_environment`], or the widest where that is an error: for what must not fail, once a backend
+    /// has refused the error.
     pub fn best() -> InstructionSet {
-        let available = Self::available();
-        let wanted = std::env::var("INFERMARK_INSTRUCTION_SET").ok();
-        let named = available.iter().find(|set| Some(set.name()) == wanted.as_deref());
-        *named
-            .or(available.last())
+        Self::from_environment().unwrap_or_else(|_| Self::widest())
+    }
+
+    fn widest() -> InstructionSet {
+        *Self::available()
+            .last()
             .expect("the portable set is always there")
+    }
+
+    fn asked_for(wanted: &str) -> Result<InstructionSet, InstructionSetMissing> {
+        if wanted.is_empty() {
+            return Ok(Self::widest());
+        }
+        let available = Self::available();
+        let named = available.iter().find(|set| set.name() == wanted);
+        named.copied().ok_or_else(|| InstructionSetMissing {
+            wanted: wanted.to_owned(),
+            here: available
+                .iter()
+                .map(|set| set.name())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
     }
 
     /// The name by which it is asked for.
@@ -117,5 +157,23 @@ impl fmt::Display for InstructionSet {
 pub(crate) fn for_each_instruction_set(f: impl Fn(InstructionSet)) {
     for set in InstructionSet::available() {
         f(set);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_not_here_is_an_error_that_lists_those_that_are() {
+        for set in InstructionSet::available() {
+            assert_eq!(InstructionSet::asked_for(set.name()), Ok(set));
+        }
+        assert_eq!(InstructionSet::asked_for(""), Ok(InstructionSet::widest()));
+        for wanted in ["avx-2", "AVX2", "portable ", "neon"] {
+            let error = InstructionSet::asked_for(wanted).unwrap_err().to_string();
+            assert!(error.contains(&format!("'{wanted}'")), "{error}");
+            assert!(error.contains("portable"), "{error}");
+        }
     }
 }

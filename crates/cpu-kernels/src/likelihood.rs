@@ -3,7 +3,7 @@
 use crate::chunk::Chunk;
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
 use crate::rows::{ClipBounds2, Clipped, Inside, ProductColumns, anchor_headroom, tails_len};
-use crate::simd::{Kernel, Scalar, Simd};
+use crate::simd::{Kernel, Scalar, Simd, lanes_below};
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
 use std::f64::consts::LOG2_E;
@@ -13,6 +13,10 @@ pub const GROUP: usize = 4;
 
 /// Largest binary order of a rate relative to `exp(base)`, up and down, that the fast pass takes.
 const EXPONENT_LIMIT: f64 = 40.0;
+
+/// Largest size of `base * log2 e` that the fast pass takes in single precision: beyond 126 `exp(base)` is no normal
+/// `f32`, though every rate may be one.
+const BASE_LIMIT: f64 = 120.0;
 
 /// How many products before its turn a clipped product's counts are asked for.
 const PRODUCTS_AHEAD: usize = 2;
@@ -171,14 +175,20 @@ pub struct Scratch<I: Simd> {
 }
 
 impl<I: Simd> Scratch<I> {
-    /// Scratch that grows to what the chunks need.
-    pub fn new(isa: I) -> Self {
+    /// Scratch for up to `particles` at once, which grows to what the chunks need.
+    pub fn new(isa: I, particles: usize) -> Self {
         Scratch {
             columns: Default::default(),
-            tails: vec![isa.zero(); tails_len::<I, GROUP>()],
+            tails: vec![isa.zero(); tails_len::<I>(particles.min(GROUP))],
             exp_base: Default::default(),
             inside: Vec::new(),
         }
+    }
+
+    /// Bytes of scratch for `particles` at once and chunks of `padded` products.
+    pub fn bytes(padded: usize, particles: usize) -> u64 {
+        let columns = particles * padded * (7 * size_of::<I::Scalar>() + size_of::<f64>());
+        (columns + tails_len::<I>(particles) * size_of::<I::V>()) as u64
     }
 
     fn resize<const K: usize>(&mut self, padded: usize, lanes: usize) {
@@ -268,6 +278,7 @@ impl<'p> Likelihood<'p> {
         let bound_low = isa.splat(scalar(self.low * LOG2_E + margin));
         let bound_high = isa.splat(scalar(self.high * LOG2_E - margin));
         let exponent_limit = isa.splat(scalar(EXPONENT_LIMIT));
+        let base_limit = isa.splat(scalar(BASE_LIMIT));
         let mut linear = wide.zero();
         for i in (0..chunk.padded()).step_by(I::LANES) {
             let a = isa.load(&elasticity[i..]);
@@ -294,10 +305,14 @@ impl<'p> Likelihood<'p> {
             let t_high = isa.add(isa.max(at_low, at_high), table_high);
             let (eta_low, eta_high) = (isa.add(t_low, base2), isa.add(t_high, base2));
             // Comparisons by `equal` are false for what is not a number: such products take the exact path.
-            let lanes = isa.equal(isa.max(eta_low, bound_low), eta_low)
+            let mut lanes = isa.equal(isa.max(eta_low, bound_low), eta_low)
                 & isa.equal(isa.min(eta_high, bound_high), eta_high)
                 & isa.equal(isa.min(t_high, exponent_limit), t_high)
                 & isa.equal(isa.max(t_low, isa.sub(isa.zero(), exponent_limit)), t_low);
+            if I::ANCHORED {
+                let size = isa.max(base2, isa.sub(isa.zero(), base2));
+                lanes &= isa.equal(isa.min(size, base_limit), size);
+            }
             scratch.inside[i / I::LANES] &= lanes;
             isa.store(slope2, &mut out.slope2[i..]);
             isa.store(base2, &mut out.base2[i..]);
@@ -408,8 +423,7 @@ fn finish<I: Simd>(
         for part in 0..parts {
             let at = i + part * <I::Wide as Simd>::LANES;
             // Beyond the last product: whatever the scratch holds counts for nothing.
-            let here = n.saturating_sub(at).min(<I::Wide as Simd>::LANES);
-            let lanes = ((1u64 << here) - 1) as u32;
+            let lanes = lanes_below::<I::Wide>(n.saturating_sub(at));
             let exp_base = wide.keep(wide.load(&exp_base[at..]), lanes);
             let rate = wide.mul(wide.add(rate[part], residual[part]), exp_base);
             let rate = wide.keep(rate, lanes);
@@ -425,3 +439,6 @@ fn finish<I: Simd>(
     }
     wide.sum(total)
 }
+
+#[cfg(test)]
+mod tests;

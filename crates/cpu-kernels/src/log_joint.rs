@@ -1,21 +1,22 @@
 //! The log joint and its gradient in double precision, fused and threaded: what NUTS moves on.
 
-use crate::chunk::{Chunk, chunks};
+use crate::chunk::{Chunk, chunks, most_chunks, products_per_chunk};
 use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::{Likelihood, PeriodSums, PeriodTable, Scratch};
-use crate::packed_rows::PackedRows;
-use crate::simd::{Kernel, Simd};
+use crate::packed_rows::{Block, PackedRows};
+use crate::simd::portable::PortableF64;
+use crate::simd::{Kernel, Scalar, Simd};
+use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use rayon::prelude::*;
 use std::fmt;
-use std::sync::Arc;
-
-const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The log joint of a panel for one fixed centredness; the fast twin of [`infermark_model::log_joint::LogJoint`].
+/// Clones share the packed rows and the threads.
 #[derive(Clone)]
 pub struct FusedLogJoint(Box<dyn Evaluate>);
 
@@ -50,6 +51,32 @@ impl FusedLogJoint {
         })
     }
 
+    /// A clone that evaluates on `threads` threads of its own.
+    pub fn with_threads(&self, threads: usize) -> Self {
+        let mut clone = self.clone();
+        clone.0.set_threads(threads);
+        clone
+    }
+
+    /// Bytes that `clones` log joints of `panel` with `threads` threads in all take, at most: packed rows once (in
+    /// vectors of up to eight, 8 bytes a row where none is missing), and for each clone its numbers a product and its
+    /// sums by period.
+    pub fn bytes(panel: &Panel, clones: usize, threads: usize) -> u64 {
+        let layout = panel.layout();
+        let bytes = |count: usize, each: usize| (count as u64).saturating_mul(each as u64);
+        let vectors = panel.rows().min(layout.products * layout.periods.div_ceil(8));
+        let per_product = size_of::<u32>() + 5 * size_of::<f64>();
+        let shared = bytes(vectors, 8 * size_of::<f64>() + size_of::<Block>())
+            .saturating_add(bytes(layout.products, per_product));
+        let columns_by_period = most_chunks(&layout) + layout.categories;
+        let own = bytes(columns_by_period, 8 * layout.periods.next_multiple_of(8))
+            .saturating_add(bytes(layout.products, 2 * size_of::<f64>()));
+        let scratch = Scratch::<PortableF64>::bytes(products_per_chunk(layout.products), 1);
+        shared
+            .saturating_add(own.saturating_mul(clones as u64))
+            .saturating_add(scratch.saturating_mul(threads.max(clones) as u64))
+    }
+
     /// The log joint of `z` (length [`Layout::latents`]), constants included; its gradient is written to `gradient`.
     ///
     /// # Panics
@@ -62,6 +89,7 @@ impl FusedLogJoint {
 trait Evaluate: Send {
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64;
     fn boxed_clone(&self) -> Box<dyn Evaluate>;
+    fn set_threads(&mut self, threads: usize);
 }
 
 impl Clone for Box<dyn Evaluate> {
@@ -88,17 +116,12 @@ impl ForSimd for Build {
                 elasticity: [vec![I::Scalar::default(); chunk.padded()]],
                 effect: [vec![I::Scalar::default(); chunk.padded()]],
                 by_period: PeriodSums::new(isa, layout.periods, 1),
-                scratch: Scratch::new(isa),
                 log_joint: 0.0,
                 by_category: 0.0,
                 rows: Arc::new(PackedRows::new(isa, &self.panel, &chunk)),
                 chunk: Arc::new(chunk),
             })
             .collect();
-        let pool = (self.threads > 1).then(|| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
-            Arc::new(pool.expect("threads can be started"))
-        });
         FusedLogJoint(Box::new(Evaluator {
             isa,
             transforms: self.centredness.transforms(&self.priors),
@@ -108,7 +131,7 @@ impl ForSimd for Build {
             by_category: vec![0.0; layout.categories],
             time_value: Vec::with_capacity(layout.periods),
             work,
-            pool,
+            crew: Crew::new(isa, self.threads),
             panel: self.panel,
         }))
     }
@@ -121,9 +144,50 @@ struct ChunkWork<I: Simd> {
     elasticity: [Vec<I::Scalar>; 1],
     effect: [Vec<I::Scalar>; 1],
     by_period: PeriodSums<I>,
-    scratch: Scratch<I>,
     log_joint: f64,
     by_category: f64,
+}
+
+/// The threads that take the chunks, with the scratch of each.
+struct Crew<I: Simd> {
+    /// `None` where the caller works alone.
+    pool: Option<Arc<rayon::ThreadPool>>,
+    scratch: Vec<Mutex<Scratch<I>>>,
+}
+
+impl<I: Simd> Crew<I> {
+    fn new(isa: I, threads: usize) -> Self {
+        let pool = (threads > 1).then(|| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            Arc::new(pool.expect("threads can be started"))
+        });
+        let scratch = (0..threads.max(1)).map(|_| Mutex::new(Scratch::new(isa, 1)));
+        Crew {
+            pool,
+            scratch: scratch.collect(),
+        }
+    }
+
+    /// The scratch of the thread that asks, which holds it for one chunk: nobody waits.
+    fn scratch(&self) -> MutexGuard<'_, Scratch<I>> {
+        let thread = match self.pool {
+            None => 0,
+            Some(_) => rayon::current_thread_index().expect("a thread of the pool"),
+        };
+        self.scratch[thread]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<I: Simd> Clone for Crew<I> {
+    fn clone(&self) -> Self {
+        let lock = |s: &Mutex<Scratch<I>>| s.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Crew {
+            pool: self.pool.clone(),
+            scratch: self.scratch.iter().map(|s| Mutex::new(lock(s))).collect(),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -137,19 +201,35 @@ struct Evaluator<I: Simd> {
     by_category: Vec<f64>,
     time_value: Vec<I::Scalar>,
     work: Vec<ChunkWork<I>>,
-    pool: Option<Arc<rayon::ThreadPool>>,
+    crew: Crew<I>,
 }
 
-/// `z`'s prior: its log density, and its gradient by `z` given the gradient by the value.
+/// A latent's prior: log density without its constants, and the chain rule to `z` and to the prior mean.
+struct PriorTerm {
+    log_density: f64,
+    by_z: f64,
+    by_mean: f64,
+}
+
+/// The prior of `z`, given the gradient by its value: see `prior_term` of the model's log joint.
 #[inline(always)]
-fn prior(t: &LocScale, z: f64, mean: f64, by_value: f64) -> (f64, f64) {
+fn prior(t: &LocScale, z: f64, mean: f64, by_value: f64) -> PriorTerm {
     let r = z - t.centredness * mean;
-    (-0.5 * r * r * t.precision, by_value * t.stretch - r * t.precision)
+    let pull = r * t.precision;
+    PriorTerm {
+        log_density: -0.5 * r * pull,
+        by_z: by_value * t.stretch - pull,
+        by_mean: by_value * t.mean_coefficient() + t.centredness * pull,
+    }
 }
 
 impl<I: Simd> Evaluate for Evaluator<I> {
     fn boxed_clone(&self) -> Box<dyn Evaluate> {
         Box::new(self.clone())
+    }
+
+    fn set_threads(&mut self, threads: usize) {
+        self.crew = Crew::new(self.isa, threads);
     }
 
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
@@ -171,7 +251,7 @@ impl<I: Simd> Evaluate for Evaluator<I> {
                 let units = panel.sums().category_period[c * layout.periods + t] as f64;
                 log_joint += value * units;
                 gradient[start + t] = units;
-                self.time_value.push(crate::simd::Scalar::from_f64(value));
+                self.time_value.push(Scalar::from_f64(value));
             }
             self.tables[c].set(isa, 0, &self.time_value);
         }
@@ -186,16 +266,17 @@ impl<I: Simd> Evaluate for Evaluator<I> {
             effect: self.transforms[Site::ProductEffect.index()],
             effect_mean: self.priors.product_effect_mean,
         };
-        match &self.pool {
-            None => self
-                .work
-                .iter_mut()
-                .for_each(|work| isa.vectorize(OneChunk { pass: &pass, work })),
-            Some(pool) => pool.install(|| {
-                self.work
-                    .par_iter_mut()
-                    .for_each(|work| isa.vectorize(OneChunk { pass: &pass, work }));
-            }),
+        let crew = &self.crew;
+        let one = |work: &mut ChunkWork<I>| {
+            isa.vectorize(OneChunk {
+                pass: &pass,
+                work,
+                scratch: &mut crew.scratch(),
+            });
+        };
+        match &crew.pool {
+            None => self.work.iter_mut().for_each(one),
+            Some(pool) => pool.install(|| self.work.par_iter_mut().for_each(one)),
         }
 
         self.by_category.fill(0.0);
@@ -215,31 +296,28 @@ impl<I: Simd> Evaluate for Evaluator<I> {
                 for (t, rate) in rates.iter_mut().enumerate() {
                     let j = start + t;
                     let by_value = gradient[j] - *rate;
-                    let (density, by_z) = prior(&time, z[j], self.priors.time_cat_effects_mean, by_value);
-                    log_joint += density;
-                    gradient[j] = by_z;
+                    let term = prior(&time, z[j], self.priors.time_cat_effects_mean, by_value);
+                    log_joint += term.log_density;
+                    gradient[j] = term.by_z;
                     *rate = 0.0;
                 }
             }
             for (i, product) in work.chunk.products.iter().enumerate() {
                 let product = *product as usize;
-                let scalar = crate::simd::Scalar::to_f64;
-                gradient[layout.start(Site::ProductA) + product] = scalar(work.elasticity[0][i]);
-                gradient[layout.start(Site::ProductEffect) + product] = scalar(work.effect[0][i]);
+                gradient[layout.start(Site::ProductA) + product] = work.elasticity[0][i].to_f64();
+                gradient[layout.start(Site::ProductEffect) + product] = work.effect[0][i].to_f64();
             }
         }
 
         let mut by_global = 0.0;
         for c in 0..layout.categories {
-            let by_value = self.by_category[c];
-            let (density, by_z) = prior(category, z[1 + c], global_value, by_value);
-            let pull = (z[1 + c] - category.centredness * global_value) * category.precision;
-            by_global += by_value * category.mean_coefficient() + category.centredness * pull;
-            log_joint += density;
-            gradient[1 + c] = by_z;
+            let term = prior(category, z[1 + c], global_value, self.by_category[c]);
+            by_global += term.by_mean;
+            log_joint += term.log_density;
+            gradient[1 + c] = term.by_z;
         }
-        let (density, by_z) = prior(global, z[0], self.priors.global_a_mean, by_global);
-        gradient[0] = by_z;
+        let term = prior(global, z[0], self.priors.global_a_mean, by_global);
+        gradient[0] = term.by_z;
         let constants: f64 = Site::ALL
             .iter()
             .map(|site| {
@@ -247,7 +325,7 @@ impl<I: Simd> Evaluate for Evaluator<I> {
                 layout.len(*site) as f64 * (t.centredness * t.ln_sd + LN_SQRT_2PI)
             })
             .sum();
-        log_joint + density - constants
+        log_joint + term.log_density - constants
     }
 }
 
@@ -265,6 +343,7 @@ struct ChunkPass<'a, I: Simd> {
 struct OneChunk<'a, I: Simd> {
     pass: &'a ChunkPass<'a, I>,
     work: &'a mut ChunkWork<I>,
+    scratch: &'a mut Scratch<I>,
 }
 
 impl<I: Simd> Kernel<I> for OneChunk<'_, I> {
@@ -272,7 +351,6 @@ impl<I: Simd> Kernel<I> for OneChunk<'_, I> {
 
     #[inline(always)]
     fn run(self, isa: I) {
-        use crate::simd::Scalar;
         let (pass, work) = (self.pass, self.work);
         let mean = pass.category_value[work.chunk.category];
         let z_elasticity = &pass.z[pass.layout.range(Site::ProductA)];
@@ -291,26 +369,20 @@ impl<I: Simd> Kernel<I> for OneChunk<'_, I> {
             &mut work.elasticity,
             &mut work.effect,
             &mut work.by_period,
-            &mut work.scratch,
+            self.scratch,
         );
         let mut by_category = 0.0;
         for (i, product) in work.chunk.products.iter().enumerate() {
             let product = *product as usize;
             let by_value = work.elasticity[0][i].to_f64();
-            let (density, by_z) = prior(&pass.elasticity, z_elasticity[product], mean, by_value);
-            let pull =
-                (z_elasticity[product] - pass.elasticity.centredness * mean) * pass.elasticity.precision;
-            by_category += by_value * pass.elasticity.mean_coefficient() + pass.elasticity.centredness * pull;
-            log_joint += density;
-            work.elasticity[0][i] = Scalar::from_f64(by_z);
-            let (density, by_z) = prior(
-                &pass.effect,
-                z_effect[product],
-                pass.effect_mean,
-                work.effect[0][i].to_f64(),
-            );
-            log_joint += density;
-            work.effect[0][i] = Scalar::from_f64(by_z);
+            let term = prior(&pass.elasticity, z_elasticity[product], mean, by_value);
+            by_category += term.by_mean;
+            log_joint += term.log_density;
+            work.elasticity[0][i] = Scalar::from_f64(term.by_z);
+            let by_value = work.effect[0][i].to_f64();
+            let term = prior(&pass.effect, z_effect[product], pass.effect_mean, by_value);
+            log_joint += term.log_density;
+            work.effect[0][i] = Scalar::from_f64(term.by_z);
         }
         work.log_joint = log_joint;
         work.by_category = by_category;

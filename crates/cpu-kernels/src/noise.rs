@@ -1,6 +1,6 @@
 //! Normals of the model's counter-based noise, a vector of latents at a time.
 
-use crate::simd::{Kernel, NoiseSimd, Simd};
+use crate::simd::NoiseSimd;
 use infermark_model::noise::{PHILOX_M0, PHILOX_M1, PHILOX_W0, PHILOX_W1, Stream};
 
 /// Normals of four particles for `LANES` latents: entry `p` of the result belongs to particle `4 * group + p`.
@@ -46,48 +46,59 @@ fn box_muller<N: NoiseSimd>(isa: N, w0: N::U, w1: N::U) -> [N::V; 2] {
     [isa.mul(radius, cos), isa.mul(radius, sin)]
 }
 
-/// Fills whole slices; lengths are multiples of 16.
-struct Fill<'a> {
-    stream: Stream,
-    group: u32,
-    latents: &'a [u32],
-    out: &'a mut [Vec<f32>; 4],
-}
-
-impl<N: NoiseSimd> Kernel<N> for Fill<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, isa: N) {
-        for start in (0..self.latents.len()).step_by(N::LANES) {
-            let v = normals(isa, self.stream, self.group, &self.latents[start..]);
-            for p in 0..4 {
-                isa.store(v[p], &mut self.out[p][start..]);
-            }
-        }
-    }
-}
-
-/// Normals of four particles for any number of latents below 2^32, by the instruction set of `isa`.
-///
-/// # Panics
-/// When the number of latents is not a multiple of 16.
-pub fn fill_normals<I: Simd>(isa: I, stream: Stream, group: u32, latents: &[u32]) -> [Vec<f32>; 4] {
-    assert!(latents.len().is_multiple_of(16), "latents come in sixteens");
-    let mut out = std::array::from_fn(|_| vec![0.0; latents.len()]);
-    isa.noise().vectorize(Fill {
-        stream,
-        group,
-        latents,
-        out: &mut out,
-    });
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instruction_set::for_each_instruction_set;
+    use crate::instruction_set::{ForSimd, for_each_instruction_set};
+    use crate::simd::{Kernel, Simd};
+
+    /// Normals of four particles for all of `latents`, whose number is a multiple of 16.
+    struct Fill<'a> {
+        stream: Stream,
+        group: u32,
+        latents: &'a [u32],
+    }
+
+    impl<N: NoiseSimd> Kernel<N> for Fill<'_> {
+        type Output = [Vec<f32>; 4];
+
+        #[inline(always)]
+        fn run(self, isa: N) -> [Vec<f32>; 4] {
+            let mut out = std::array::from_fn(|_| vec![0.0; self.latents.len()]);
+            for start in (0..self.latents.len()).step_by(N::LANES) {
+                let v = normals(isa, self.stream, self.group, &self.latents[start..]);
+                for p in 0..4 {
+                    isa.store(v[p], &mut out[p][start..]);
+                }
+            }
+            out
+        }
+    }
+
+    struct Check<'a>(Stream, &'a [u32]);
+
+    impl ForSimd for Check<'_> {
+        type Output = ();
+
+        fn run<I: Simd>(self, isa: I) {
+            let Check(stream, latents) = self;
+            for group in [0, 3] {
+                let vectors = isa.noise().vectorize(Fill {
+                    stream,
+                    group,
+                    latents,
+                });
+                for (i, latent) in latents.iter().enumerate() {
+                    let expected = stream.normals(u64::from(*latent), group);
+                    for p in 0..4 {
+                        // Radius below 6.7, angle to 3e-7, ln to 3e-7 relative.
+                        let error = (vectors[p][i] - expected[p]).abs();
+                        assert!(error < 1e-5, "{} {} {isa:?}", vectors[p][i], expected[p]);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn vector_normals_are_the_models() {
@@ -96,23 +107,6 @@ mod tests {
             iteration: 77,
         };
         let latents: Vec<u32> = (0..4096).map(|i| i * 1_048_571).collect();
-        struct Check<'a>(Stream, &'a [u32]);
-        impl crate::instruction_set::ForSimd for Check<'_> {
-            type Output = ();
-            fn run<I: Simd>(self, isa: I) {
-                for group in [0, 3] {
-                    let vectors = fill_normals(isa, self.0, group, self.1);
-                    for (i, latent) in self.1.iter().enumerate() {
-                        let expected = self.0.normals(u64::from(*latent), group);
-                        for p in 0..4 {
-                            // Radius below 6.7, angle to 3e-7, ln to 3e-7 relative.
-                            let error = (vectors[p][i] - expected[p]).abs();
-                            assert!(error < 1e-5, "{} {} {isa:?}", vectors[p][i], expected[p]);
-                        }
-                    }
-                }
-            }
-        }
         for_each_instruction_set(|set| set.run_f32(Check(stream, &latents)));
     }
 }

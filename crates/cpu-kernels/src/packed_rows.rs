@@ -4,7 +4,7 @@
 //! streams from memory, is aligned, and needs no conversion. It takes 4 bytes a row in single precision.
 
 use crate::chunk::Chunk;
-use crate::simd::{Scalar, Simd};
+use crate::simd::{Scalar, Simd, lanes_below};
 use infermark_model::panel::Panel;
 
 /// One vector of a product with gaps.
@@ -121,8 +121,7 @@ pub fn vectors_of<I: Simd>(periods: usize) -> usize {
 /// Lanes of a vector of periods that lie below T.
 #[inline(always)]
 pub fn dense_lanes<I: Simd>(periods: usize, vector: usize) -> u32 {
-    let here = (periods - vector * I::LANES).min(I::LANES);
-    ((1u64 << here) - 1) as u32
+    lanes_below::<I>(periods - vector * I::LANES)
 }
 
 #[cfg(test)]
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
     use crate::chunk::chunks;
     use crate::instruction_set::{ForSimd, for_each_instruction_set};
-    use crate::test_panels::random_panel;
+    use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 
     struct Check<'p>(&'p Panel);

@@ -9,21 +9,24 @@
 //! The single-precision pass keeps what rounding would lose: each rate is added to an accumulator that starts at an
 //! *anchor*, a power of two so large that the accumulator never changes its exponent. The sum is then exact but for
 //! the part of the rate below the anchor's last bit; that part is recovered exactly (`rate - (new - old)`) and
-//! summed on its own. Relative to the largest rate of the product the sum is good to 1e-11.
+//! summed on its own. The anchor is set by the bound on the product's rates (slope times the outermost deviations,
+//! and the largest period effect of its category): relative to that bound the sum is good to 1e-12 for twenty periods
+//! and 1e-10 for three hundred. Rates far below the bound, say beside one outlying period, go into the second sum whole,
+//! as in plain single precision.
 
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
 use crate::simd::{Kernel, Scalar, Simd};
 use std::ops::Range;
 
-/// Binary orders between a product's largest rate and its anchor: the accumulator stays below twice the anchor, and the
+/// Binary orders between the bound on a product's rates and its anchor: the accumulator stays below twice the anchor, and the
 /// sum over lanes, at most `LANES * vectors` rates, is exact.
 pub fn anchor_headroom<I: Simd>(periods: usize) -> f64 {
     ((I::LANES * vectors_of::<I>(periods)) as f64).log2().ceil()
 }
 
-/// Vectors of scratch that [`Inside`] needs for K particles.
-pub const fn tails_len<I: Simd, const K: usize>() -> usize {
-    3 * K * I::LANES
+/// Vectors of scratch that [`Inside`] needs for so many particles.
+pub const fn tails_len<I: Simd>(particles: usize) -> usize {
+    3 * particles * I::LANES
 }
 
 /// What the pass reads and writes of each product of a chunk, for one particle; padded columns.
@@ -35,8 +38,8 @@ pub struct ProductColumns<S> {
     pub base2: Vec<S>,
     /// `exp(base)`: brings relative rates to rates in the sums by period. Read by [`Inside`].
     pub scale: Vec<S>,
-    /// The largest power of two not above `2^`[`anchor_headroom`] times the largest relative rate. Read by [`Inside`] in
-    /// single precision.
+    /// The largest power of two not above `2^`[`anchor_headroom`] times the bound on the product's relative rates. Read
+    /// by [`Inside`] in single precision.
     pub anchor: Vec<S>,
     /// Sum of the rates (of the counts, where the clip bites): high part. Rates of [`Inside`] are relative to
     /// `exp(base)`.
@@ -287,3 +290,6 @@ impl<I: Simd, const K: usize> Kernel<I> for Clipped<'_, I, K> {
         corrections
     }
 }
+
+#[cfg(test)]
+mod tests;

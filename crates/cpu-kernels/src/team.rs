@@ -21,7 +21,11 @@ pub struct Barrier {
 
 impl Barrier {
     /// A barrier for `threads` threads.
+    ///
+    /// # Panics
+    /// When `threads` is 0: nobody would be the last to arrive.
     pub fn new(threads: usize) -> Self {
+        assert!(threads > 0, "a team has at least one thread");
         Barrier {
             threads,
             arrived: AtomicUsize::new(0),
@@ -73,7 +77,7 @@ impl Drop for AbandonOnPanic<'_> {
 /// Runs `work` on `threads` threads, the caller being one of them, and returns when all are done.
 ///
 /// # Panics
-/// When a thread panics.
+/// When a thread panics or cannot be started.
 pub fn run_team(threads: usize, work: impl Fn(&Barrier) + Sync) {
     let barrier = Barrier::new(threads);
     let guarded = || {
@@ -81,10 +85,12 @@ pub fn run_team(threads: usize, work: impl Fn(&Barrier) + Sync) {
         work(&barrier);
     };
     std::thread::scope(|scope| {
+        // Before the first is started: when one cannot be, those that were must not wait for it for ever.
+        let _guard = AbandonOnPanic(&barrier);
         for _ in 1..threads {
             scope.spawn(guarded);
         }
-        guarded();
+        work(&barrier);
     });
 }
 
@@ -166,6 +172,12 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "at least one thread")]
+    fn a_team_of_nobody_is_refused() {
+        run_team(0, |barrier| barrier.wait(|| {}));
     }
 
     #[test]

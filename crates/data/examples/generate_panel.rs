@@ -1,6 +1,7 @@
 //! Times generation, and with a file also its reading: `generate_panel PRODUCTS [FILE]`.
 
 use infermark_data::{Columns, Generator, Process, generate_panel, generate_to_file, read_panel};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 &file,
                 &file.with_extension("truth.csv"),
                 0,
-                &mut |_| (),
+                &mut |_| ControlFlow::Continue(()),
             )?;
             println!("written in {:.2} s", start.elapsed().as_secs_f64());
             read_panel(&file, &Columns::default())?

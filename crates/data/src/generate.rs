@@ -15,6 +15,7 @@ pub use demand::Process;
 pub use in_memory::generate_panel;
 pub use to_file::generate_to_file;
 
+use infermark_atomic_file::FileError;
 use infermark_model::Labels;
 use infermark_model::priors::PriorsError;
 use std::path::PathBuf;
@@ -79,17 +80,21 @@ pub enum GenerateError {
         /// The output.
         path: PathBuf,
     },
-    /// The output cannot be written.
-    #[error("{}: {source}; check the folder and the free space", path.display())]
-    Io {
+    /// The panel and its truth were given one name.
+    #[error("{}: the panel and its truth cannot be one file; give the truth another name", path.display())]
+    SameFile {
         /// The output.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
     },
+    /// An output cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The threads cannot be started.
-    #[error("cannot start threads: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
+    #[error("cannot start threads: {0}; ask for fewer")]
+    Threads(rayon::ThreadPoolBuildError),
+    /// The watcher of the progress asked for the end.
+    #[error("stopped after {} of {} products; nothing was written", .0.products_done, .0.products)]
+    Stopped(GenerateProgress),
 }
 
 /// How far a generation to a file is.
@@ -107,6 +112,16 @@ impl Generator {
             ("the number of products", self.products, u32::MAX as usize),
             ("the number of periods", self.periods, 1 << 24),
             ("the number of categories", self.categories, 1 << 24),
+            (
+                "the number of categories times that of periods",
+                self.categories.saturating_mul(self.periods),
+                1 << 28,
+            ),
+            (
+                "the number of rows",
+                self.products.saturating_mul(self.periods),
+                u32::MAX as usize,
+            ),
         ] {
             if value == 0 || value > most {
                 return Err(GenerateError::Size { what, value, most });
@@ -146,6 +161,7 @@ impl Generator {
 fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, GenerateError> {
     Ok(rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
-        .build()?
+        .build()
+        .map_err(GenerateError::Threads)?
         .install(work))
 }

@@ -7,7 +7,6 @@
 //! | [`truth`] | the parameters that a synthetic panel was drawn from, in memory and as a file |
 
 pub mod generate;
-mod output_file;
 pub mod read;
 pub mod truth;
 

@@ -1,11 +1,10 @@
 //! The parameters that a synthetic panel was drawn from, in memory and as a file.
 
-use crate::output_file::OutputFile;
 use crate::read::{CsvTable, Findings, Place, ReadError, conclude};
-use infermark_model::{Labels, Layout, Panel, Site};
+use infermark_atomic_file::{FileError, write_atomically};
+use infermark_model::{Axes, Labels, Layout, Panel, Site};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 /// The parameters that a synthetic panel was drawn from, in the panel's order.
@@ -18,69 +17,33 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Writes the file that [`read_truth`] reads, under a temporary name first.
+    /// Writes the file that [`read_truth`] reads, whole or not at all.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn write(&self, path: &Path, panel: &Panel) -> io::Result<()> {
-        let output = OutputFile::create(path)?;
-        let axes = Axes {
-            products: panel.products(),
-            categories: panel.categories(),
-            periods: panel.periods(),
-            category_of: panel.category_of(),
-        };
-        write_truth(output.handle()?, &axes, self)?;
-        output.publish()
+    pub fn write(&self, path: &Path, panel: &Panel) -> Result<(), FileError> {
+        write_atomically(path, |file| {
+            write_truth(file, &panel.axes(), panel.category_of(), self)
+        })
     }
 }
 
-/// The labels that a truth file names.
-pub(crate) struct Axes<'l> {
-    pub(crate) products: &'l Labels,
-    pub(crate) categories: &'l Labels,
-    pub(crate) periods: &'l Labels,
-    /// Length N.
-    pub(crate) category_of: &'l [u32],
-}
-
-impl Axes<'_> {
-    fn layout(&self) -> Layout {
-        Layout {
-            products: self.products.len(),
-            categories: self.categories.len(),
-            periods: self.periods.len(),
-        }
-    }
-
-    /// A latent's key as posterior files write it.
-    fn key(&self, site: Site, k: usize) -> String {
-        match site {
-            Site::GlobalA => String::new(),
-            Site::CategoryA => self.categories.get(k).to_string(),
-            Site::ProductA | Site::ProductEffect => self.products.get(k).to_string(),
-            Site::TimeCatEffects => {
-                let periods = self.periods.len();
-                format!(
-                    "{}@{}",
-                    self.categories.get(k / periods),
-                    self.periods.get(k % periods)
-                )
-            }
-        }
-    }
-}
-
-/// `product,category,elasticity`, or `site,key,value` for every latent if the whole point is known.
-pub(crate) fn write_truth(file: File, axes: &Axes<'_>, truth: &Truth) -> io::Result<()> {
-    let mut table = csv::Writer::from_writer(BufWriter::with_capacity(1 << 20, file));
+/// `product,category,elasticity`, or `site,key,value` for every latent if the whole point is known. `category_of` has
+/// length N.
+pub(crate) fn write_truth(
+    out: impl Write,
+    axes: &Axes<'_>,
+    category_of: &[u32],
+    truth: &Truth,
+) -> io::Result<()> {
+    let mut table = csv::Writer::from_writer(out);
     match &truth.point {
         None => {
             table.write_record(["product", "category", "elasticity"])?;
             for (i, elasticity) in truth.product_elasticity.iter().enumerate() {
                 table.write_record([
                     axes.products.get(i).to_string(),
-                    axes.categories.get(axes.category_of[i] as usize).to_string(),
+                    axes.categories.get(category_of[i] as usize).to_string(),
                     elasticity.to_string(),
                 ])?;
             }
@@ -90,20 +53,20 @@ pub(crate) fn write_truth(file: File, axes: &Axes<'_>, truth: &Truth) -> io::Res
             let layout = axes.layout();
             for site in Site::ALL {
                 for (k, value) in point[layout.range(site)].iter().enumerate() {
-                    table.write_record([site.name(), &axes.key(site, k), &value.to_string()])?;
+                    table.write_record([site.name(), &axes.key(site, k).to_string(), &value.to_string()])?;
                 }
             }
         }
     }
-    table.into_inner().map_err(|e| e.into_error())?.flush()
+    table.flush()
 }
 
 /// Reads a truth file for a panel: `product,category,elasticity` or `site,key,value`. Rows about products, categories
 /// or periods that the panel lacks are skipped, so that a truth serves for a part of its panel as well.
 ///
 /// # Errors
-/// [`ReadError`] when the file is not of either form, a value is not a finite number, a key comes twice, or one that the
-/// panel has is missing.
+/// [`ReadError`] when the file is not of either form, a value is not a finite number, a key comes twice, one that the
+/// panel has is missing, or a product's category is not the panel's.
 pub fn read_truth(path: &Path, panel: &Panel) -> Result<Truth, ReadError> {
     let mut table = CsvTable::open(path)?;
     let mut findings = Findings::default();
@@ -145,20 +108,36 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
         };
         let Some(latent) = places.find(&site, &key) else {
             if !Site::ALL.iter().any(|s| s.name() == site) {
-                findings.push(Place::Row(row), "site", Some(&site), || {
+                findings.push(Place::Row(row), "site", Some(&|| site.clone()), || {
                     ("there is no such site".into(), "correct the site's name".into())
                 });
             }
             return;
         };
+        if !whole_point {
+            let product = latent - layout.start(Site::ProductA);
+            let category = panel.categories().get(panel.category_of()[product] as usize);
+            if category.to_string() != cell(1) {
+                findings.push(Place::Row(row), "category", Some(&|| cell(1)), || {
+                    (
+                        format!(
+                            "the panel has product {key:?} in category {:?}",
+                            category.to_string()
+                        ),
+                        "name the truth that belongs to this panel".into(),
+                    )
+                });
+                return;
+            }
+        }
         let value_column = if whole_point { "value" } else { "elasticity" };
         match cell(2).trim().parse::<f64>().ok().filter(|v| v.is_finite()) {
-            None => findings.push(Place::Row(row), value_column, Some(&cell(2)), || {
+            None => findings.push(Place::Row(row), value_column, Some(&|| cell(2)), || {
                 ("the value is not a finite number".into(), "correct it".into())
             }),
             Some(_) if !point[latent].is_nan() => {
                 let column = if whole_point { "key" } else { "product" };
-                findings.push(Place::Row(row), column, Some(&key), || {
+                findings.push(Place::Row(row), column, Some(&|| key.clone()), || {
                     (
                         format!("{site} of this key came before"),
                         "keep one of the two rows".into(),
@@ -180,14 +159,9 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             .map(move |(k, latent)| (*s, k, latent))
     });
     if findings.is_empty() {
-        let axes = Axes {
-            products: panel.products(),
-            categories: panel.categories(),
-            periods: panel.periods(),
-            category_of: panel.category_of(),
-        };
+        let axes = panel.axes();
         for (site, k, _) in missing.filter(|(_, _, latent)| point[*latent].is_nan()) {
-            findings.push(Place::File, "", Some(&axes.key(site, k)), || {
+            findings.push(Place::File, "", Some(&|| axes.key(site, k).to_string()), || {
                 (
                     format!("the panel has this key of {}, the truth has not", site.name()),
                     "name the truth that belongs to this panel".into(),
@@ -225,12 +199,10 @@ impl LatentPlaces {
             category_periods: HashMap::new(),
         };
         if whole_point {
-            for (c, category) in panel.categories().iter().enumerate() {
-                for (t, period) in panel.periods().iter().enumerate() {
-                    let k = c * panel.periods().len() + t;
-                    places.category_periods.insert(format!("{category}@{period}"), k);
-                }
-            }
+            let axes = panel.axes();
+            let keys = (0..places.layout.len(Site::TimeCatEffects))
+                .map(|k| (axes.key(Site::TimeCatEffects, k).to_string(), k));
+            places.category_periods.extend(keys);
         }
         places
     }

@@ -299,6 +299,72 @@ fn lines_are_those_of_an_editor() {
 }
 
 #[test]
+fn lines_end_in_three_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.csv");
+    for end in ["\n", "\r\n", "\r"] {
+        // Around the size of the buffer that the lines are counted through, so that a line end is cut by it.
+        for length in (1 << 18) - 3..(1 << 18) + 2 {
+            let start = format!("product,category,week,price,units{end}");
+            let rest = ",a,1,2.5,3";
+            let product = "p".repeat(length - start.len() - rest.len());
+            let text = format!("{start}{product}{rest}{end}q,a,1,2.5,3{end}{end}q,a,2,-1,3{end}");
+            std::fs::write(&path, text).unwrap();
+            let error = read_panel(&path, &Columns::default()).unwrap_err();
+            let rows: Vec<_> = error.defects().iter().map(|d| d.row).collect();
+            assert_eq!(rows, [Some(5)], "{end:?}, {length}");
+        }
+    }
+}
+
+#[test]
+fn a_category_is_named_by_defective_rows_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.csv");
+    // Category b has a product in a row without a price, c in one that contradicts another, d has none.
+    std::fs::write(
+        &path,
+        "product,category,week,price,units\n,b,1,2,3\np1,b,1,0,3\np2,a,1,2,3\np2,c,2,2,3\n,c,1,2,3\n,d,1,2,3\n",
+    )
+    .unwrap();
+    let error = read_panel(&path, &Columns::default()).unwrap_err();
+    let orphans: Vec<_> = error
+        .defects()
+        .iter()
+        .filter(|d| d.problem.starts_with("the category has no products"))
+        .map(|d| d.value.as_deref())
+        .collect();
+    assert_eq!(orphans, [Some("d")]);
+}
+
+#[test]
+fn many_categories_without_products_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.csv");
+    let mut text = "product,category,week,price,units\np,a,1,2,3\n".to_owned();
+    for category in 0..200_000 {
+        text += &format!(",{category},1,2,3\n");
+    }
+    std::fs::write(&path, text).unwrap();
+    let message = read_panel(&path, &Columns::default()).unwrap_err().to_string();
+    assert!(
+        message.contains("400000 defects") && message.ends_with("and 399990 more"),
+        "{message}"
+    );
+    assert!(message.contains(r#"line 3, column "category", value "0": the category has no products"#));
+}
+
+#[test]
+fn the_cause_is_told_once() {
+    let error = read_panel(&file("absent.csv"), &Columns::default()).unwrap_err();
+    assert!(error.to_string().contains("No such file"));
+    assert!(
+        std::error::Error::source(&error).is_none(),
+        "it would be printed after the message"
+    );
+}
+
+#[test]
 fn files_that_are_no_tables() {
     assert_message(
         "gzipped.csv",

@@ -3,6 +3,7 @@
 use infermark_data::{Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file};
 use infermark_data::{read_panel, read_truth};
 use infermark_model::{Panel, Priors, Site};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 fn generator(process: Process, products: usize, periods: usize, categories: usize) -> Generator {
@@ -91,7 +92,8 @@ fn a_panel_comes_back_from_its_file() {
                 let truth_path = folder.path().join("truth.csv");
                 let mut done = Vec::new();
                 generate_to_file(&generator, &out, &truth_path, 3, &mut |p| {
-                    done.push(p.products_done)
+                    done.push(p.products_done);
+                    ControlFlow::Continue(())
                 })
                 .unwrap();
                 assert!(done.is_sorted() && done.last() == Some(&products));
@@ -180,14 +182,80 @@ fn what_cannot_be_drawn_is_refused() {
         ..Priors::default()
     };
     assert!(refused(Process::Model(priors), 5, 5, 1).contains("product_a is -1"));
+    // Each size is possible, their products are not.
+    assert_eq!(
+        refused(Process::Published, 1, 1 << 15, 1 << 14),
+        "the number of categories times that of periods is 536870912; it must be from 1 to 268435456"
+    );
+    assert_eq!(
+        refused(Process::Published, 1 << 20, 1 << 12, 1),
+        "the number of rows is 4294967296; it must be from 1 to 4294967295"
+    );
+}
+
+#[test]
+fn outputs_that_cannot_be_are_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let name = |n: &str| folder.path().join(n);
-    let generator = generator(Process::Published, 5, 5, 1);
-    let result = generate_to_file(&generator, &name("x.xlsx"), &name("t.csv"), 1, &mut |_| ());
-    assert!(matches!(result, Err(GenerateError::Extension { .. })));
-    let result = generate_to_file(&generator, &name("absent/x.csv"), &name("t.csv"), 1, &mut |_| ());
-    assert!(matches!(result, Err(GenerateError::Io { .. })));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    std::fs::write(name("file"), b"old").unwrap();
+    let generate = |out: &str, truth: &str| {
+        let generator = generator(Process::Published, 5, 30, 1);
+        generate_to_file(&generator, &name(out), &name(truth), 1, &mut |_| {
+            panic!("{out}, {truth}: products were drawn")
+        })
+        .unwrap_err()
+    };
+    assert!(matches!(
+        generate("x.xlsx", "t.csv"),
+        GenerateError::Extension { .. }
+    ));
+    for (out, truth) in [("x.csv", "x.csv"), ("x.csv", "./x.csv"), ("a/../x.csv", "x.csv")] {
+        std::fs::create_dir_all(name("a")).unwrap();
+        let error = generate(out, truth);
+        assert!(matches!(error, GenerateError::SameFile { .. }), "{error}");
+        assert!(error.to_string().ends_with("give the truth another name"));
+        std::fs::remove_dir(name("a")).unwrap();
+    }
+    for (out, truth) in [("file/x.csv", "t.csv"), ("x.csv", "file/t.csv")] {
+        let error = generate(out, truth);
+        assert!(matches!(error, GenerateError::File(_)), "{error}");
+        // A cause that is also a source would be printed twice.
+        assert!(std::error::Error::source(&error).is_none());
+    }
+    assert_eq!(std::fs::read(name("file")).unwrap(), b"old");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_generation_that_is_stopped_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for extension in ["csv", "parquet"] {
+        let (out, truth) = (
+            folder.path().join(format!("x.{extension}")),
+            folder.path().join("t.csv"),
+        );
+        std::fs::write(&out, b"old").unwrap();
+        let mut calls = 0;
+        let result = generate_to_file(&generator(model(), 5000, 64, 2), &out, &truth, 2, &mut |_| {
+            calls += 1;
+            if calls == 2 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        match result {
+            Err(GenerateError::Stopped(done)) => {
+                assert!((1..5000).contains(&done.products_done) && done.products == 5000);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(calls, 2);
+        assert_eq!(std::fs::read(&out).unwrap(), b"old");
+        assert!(!truth.exists());
+        std::fs::remove_file(&out).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }
 
 fn truth_message(text: &str, panel: &Panel, path: &Path) -> String {
@@ -222,6 +290,13 @@ fn truths_of_other_panels_are_refused() {
     );
     let text = truth_message(&format!("{header}\np0,c0,-1\np1,c0,high\n"), &panel, &path);
     assert!(text.contains(r#"line 3, column "elasticity", value "high": the value is not a finite number"#));
+    let category = truth_message(&format!("{header}\np0,c0,-1\np1,c1,-1\n"), &panel, &path);
+    assert!(
+        category.contains(
+            r#"line 3, column "category", value "c1": the panel has product "p1" in category "c0"; name the truth that belongs to this panel"#
+        ),
+        "{category}"
+    );
     let other = truth_message("a,b\n1,2\n", &panel, &path);
     assert!(other.contains(r#"the header is "a,b""#), "{other}");
     let site = truth_message("site,key,value\nglobal_b,,1\n", &panel, &path);

@@ -8,6 +8,9 @@ use arrow_array::{
 use infermark_data::{Columns, ReadError, read_panel};
 use infermark_model::{Labels, Panel};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
+use parquet::file::properties::WriterProperties;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -83,7 +86,21 @@ fn every_sound_type_is_read() {
         ),
         ("product", Arc::new(Int64Array::from(vec![9, 9, 10]))),
         ("product", Arc::new(Int8Array::from(vec![9, 9, 10]))),
+        // Beyond the signed numbers, and on both sides of their end.
+        (
+            "product",
+            Arc::new(UInt64Array::from(vec![u64::MAX - 1, u64::MAX - 1, u64::MAX])),
+        ),
+        (
+            "category",
+            Arc::new(UInt64Array::from(vec![
+                i64::MAX as u64,
+                i64::MAX as u64,
+                i64::MAX as u64 + 1,
+            ])),
+        ),
         ("category", Arc::new(UInt32Array::from(vec![9, 9, 10]))),
+        ("week", Arc::new(UInt64Array::from(vec![2, 1, 1]))),
         ("week", Arc::new(Int16Array::from(vec![2, 1, 1]))),
         ("week", text(["2", "1", "1"])),
         ("week", text(["2024-01-08", "2024-01-01", "2024-01-01"])),
@@ -106,6 +123,155 @@ fn every_sound_type_is_read() {
         let label = format!("{name}: {}", array.data_type());
         check_sound(&read_with(vec![(name, array)]).unwrap_or_else(|e| panic!("{label}: {e}")));
     }
+}
+
+#[test]
+fn unsigned_keys_are_whole_numbers() {
+    let panel = read_with(vec![("product", Arc::new(UInt64Array::from(vec![10, 10, 9])))]).unwrap();
+    assert_eq!(*panel.products(), Labels::Integer(vec![9, 10]));
+    let found = defects(vec![(
+        "week",
+        Arc::new(UInt64Array::from(vec![None, Some(1 << 63), Some(1)])),
+    )]);
+    let remedy = "number the periods, or write them as YYYY-MM-DD";
+    assert_eq!(
+        found,
+        [
+            format!(
+                r#"row 1, column "week", value "null": the period is neither a whole number nor a date; {remedy}"#
+            ),
+            format!(
+                r#"row 2, column "week", value "9223372036854775808": the period is a number beyond 64 bits; {remedy}"#
+            ),
+        ]
+    );
+}
+
+fn write_with(path: &Path, compression: Compression) {
+    let batch = RecordBatch::try_from_iter(sound()).unwrap();
+    let properties = WriterProperties::builder().set_compression(compression).build();
+    let file = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn every_compression_that_is_promised_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::ZSTD(ZstdLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+    ] {
+        write_with(&path, compression);
+        let panel = read_panel(&path, &Columns::default());
+        check_sound(&panel.unwrap_or_else(|e| panic!("{compression}: {e}")));
+    }
+}
+
+/// Writes a sound file again with another footer.
+fn with_footer(path: &Path, change: impl FnOnce(ParquetMetaData) -> ParquetMetaData) {
+    write_with(path, Compression::UNCOMPRESSED);
+    let metadata = ParquetMetaDataReader::new()
+        .parse_and_finish(&File::open(path).unwrap())
+        .unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    // The file ends with the length of the footer and the magic, four bytes each.
+    let tail = bytes.len() - 8;
+    let footer = u32::from_le_bytes(bytes[tail..tail + 4].try_into().unwrap()) as usize;
+    bytes.truncate(tail - footer);
+    ParquetMetaDataWriter::new(&mut bytes, &change(metadata))
+        .finish()
+        .unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_compression_that_is_not_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    with_footer(&path, |metadata| {
+        let mut metadata = metadata.into_builder();
+        let groups = metadata.take_row_groups().into_iter().map(|group| {
+            let mut group = group.into_builder();
+            let columns = group.take_columns().into_iter().map(|column| {
+                let price = column.column_path().string() == "price";
+                let codec = if price {
+                    Compression::BROTLI(Default::default())
+                } else {
+                    column.compression()
+                };
+                column.into_builder().set_compression(codec).build().unwrap()
+            });
+            let columns = columns.collect();
+            group.set_column_metadata(columns).build().unwrap()
+        });
+        let groups = groups.collect();
+        metadata.set_row_groups(groups).build()
+    });
+    let error = read_panel(&path, &Columns::default()).unwrap_err();
+    let found: Vec<String> = error.defects().iter().map(|d| d.to_string()).collect();
+    assert_eq!(
+        found,
+        [
+            r#"column "price": the column is compressed with BROTLI, which is not read; write it with Snappy, Zstandard, Gzip, LZ4 or none"#
+        ]
+    );
+}
+
+#[test]
+fn one_column_cannot_be_two_things() {
+    let folder = tempfile::tempdir().unwrap();
+    let parquet = folder.path().join("panel.parquet");
+    write(&parquet, sound().to_vec());
+    let csv = folder.path().join("panel.csv");
+    std::fs::write(&csv, "product,category,week,price,units\np1,a,1,2,3\n").unwrap();
+    let columns = Columns {
+        category: "product".into(),
+        units: "price".into(),
+        ..Columns::default()
+    };
+    for path in [&parquet, &csv] {
+        let error = read_panel(path, &columns).unwrap_err();
+        let found: Vec<String> = error.defects().iter().map(|d| d.to_string()).collect();
+        let remedy = "name a column of its own with each";
+        assert_eq!(
+            found,
+            [
+                format!(
+                    r#"column "product": --product-column and --category-column both name this column; {remedy}"#
+                ),
+                format!(
+                    r#"column "price": --price-column and --units-column both name this column; {remedy}"#
+                ),
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_damaged_number_of_rows_reserves_no_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    with_footer(&path, |metadata| {
+        let mut metadata = metadata.into_builder();
+        let groups = metadata.take_row_groups().into_iter().map(|group| {
+            let group = group.into_builder().set_num_rows(i64::MAX);
+            group.build().unwrap()
+        });
+        let groups = groups.collect();
+        metadata.set_row_groups(groups).build()
+    });
+    let footer = ParquetMetaDataReader::new()
+        .parse_and_finish(&File::open(&path).unwrap())
+        .unwrap();
+    assert_eq!(footer.file_metadata().num_rows(), i64::MAX);
+    check_sound(&read_panel(&path, &Columns::default()).unwrap());
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn assert_same_rows(panel: &Panel, expected: &[(String, String, String, f64, u32
 
 #[test]
 fn shuffled_rows_are_sorted() {
-    let path = data("small_panel.csv");
+    let path = infermark_test_support::data("panel.csv");
     let panel = read_panel(&path, &Columns::default()).unwrap();
     let layout = panel.layout();
     assert_eq!((layout.products, layout.categories, layout.periods), (40, 4, 13));
@@ -134,6 +134,7 @@ fn quotes_line_ends_other_names_and_extra_columns() {
         ("Tea, \"green\"", "7", "2024-02-26", 9.5, 4),
         ("Tea, \"green\"", "7", "2024-03-04", 10.0, 3),
     ];
+    assert_eq!(found.len(), expected.len());
     for (row, wanted) in found.iter().zip(expected) {
         assert_eq!(
             (&*row.0, &*row.1, &*row.2, row.4),

@@ -4,19 +4,21 @@
 mod chains;
 mod size;
 
-use crate::atomic_file::FileError;
 use crate::case_record::{CaseRecord, Status};
 use crate::limits::{KernelLimit, array_bytes, measure_memory_limit};
 use crate::observer::Observer;
 use crate::parity::PARITY_ROWS;
 use crate::plots::PlotError;
+use crate::quiet::wait_until_quiet;
 use crate::report::draw;
 use crate::results_folder::ResultsFolder;
 use crate::system::System;
+use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, Interrupt, Request};
 use infermark_model::Panel;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A panel to measure on.
 #[derive(Debug, Clone)]
@@ -36,7 +38,7 @@ pub struct Case {
     pub backend: Arc<dyn Backend>,
     /// The request; for samplers its chains, warm-up and draws are those of the run that gives the effective sample size.
     pub request: Request,
-    /// Largest number of products that it is measured on; beyond it the table says `not measured`.
+    /// Largest number of products that it is measured on; beyond it its record says `not measured`.
     pub most_products: usize,
 }
 
@@ -49,7 +51,7 @@ pub struct Plan<'a> {
     /// Timed repeats of every case.
     pub repeats: usize,
     /// Seconds of the warm-up.
-    pub warm_up_seconds: f64,
+    pub warmup_seconds: f64,
     /// Seconds of a repeat.
     pub repeat_seconds: f64,
     /// Seconds that each case of the smallest size may take for its quality: SVI runs on, samplers make the draws that
@@ -65,6 +67,8 @@ pub struct Plan<'a> {
     pub kernel_limit: Option<&'a dyn KernelLimit>,
     /// Bytes of the array that memory is measured with; `None` fits it to the machine.
     pub memory_array_bytes: Option<usize>,
+    /// Seconds, in all, that it waits before timing until other programs leave the machine alone.
+    pub settle_seconds: f64,
 }
 
 impl Plan<'_> {
@@ -74,7 +78,7 @@ impl Plan<'_> {
             products,
             cases,
             repeats: 5,
-            warm_up_seconds: 1.0,
+            warmup_seconds: 1.0,
             repeat_seconds: 2.0,
             quality_seconds: 20.0,
             published_nuts_seconds: 30.0,
@@ -82,7 +86,39 @@ impl Plan<'_> {
             parity_rows: PARITY_ROWS,
             kernel_limit: None,
             memory_array_bytes: None,
+            settle_seconds: 90.0,
         }
+    }
+
+    /// Whether the plan makes sense.
+    ///
+    /// # Errors
+    /// [`BenchmarkError::Plan`] says what does not.
+    pub fn check(&self) -> Result<(), BenchmarkError> {
+        let refuse = |text: &str| Err(BenchmarkError::Plan(text.into()));
+        if self.products.is_empty() || self.products.contains(&0) {
+            return refuse("give at least one size, each of at least one product");
+        }
+        if !self.products.is_sorted_by(|a, b| a < b) {
+            return refuse("give the sizes in ascending order, each once");
+        }
+        if self.cases.is_empty() {
+            return refuse("there is no backend to measure");
+        }
+        if self.repeats == 0 {
+            return refuse("repeats is 0; give at least 1");
+        }
+        let seconds = [
+            self.warmup_seconds,
+            self.repeat_seconds,
+            self.quality_seconds,
+            self.published_nuts_seconds,
+            self.settle_seconds,
+        ];
+        if seconds.iter().any(|s| !(s.is_finite() && *s >= 0.0)) {
+            return refuse("times must be finite numbers of seconds, not below 0");
+        }
+        Ok(())
     }
 }
 
@@ -122,9 +158,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether a case failed: the command then ends with an error code.
-    pub fn failed(&self) -> bool {
-        self.records.iter().any(|r| r.status == Status::Failed)
+    /// Whether the command ends with success: something was measured, no case failed, and nothing cut it short.
+    pub fn is_success(&self) -> bool {
+        let failed = self.records.iter().any(|r| r.status == Status::Failed);
+        !failed && !self.interrupted && self.records.iter().any(CaseRecord::has_speed)
     }
 }
 
@@ -141,7 +178,9 @@ pub fn run_benchmark(
     observer: &mut dyn Observer,
     interrupt: &Interrupt,
 ) -> Result<Outcome, BenchmarkError> {
-    check(plan)?;
+    plan.check()?;
+    let mut patience = Duration::from_secs_f64(plan.settle_seconds.min(1e6));
+    settle(&mut patience, observer, interrupt);
     let system = System::describe();
     observer.phase("memory bandwidth");
     let bytes = plan
@@ -163,7 +202,7 @@ pub fn run_benchmark(
             memory_limit,
             first_sequence: records.len(),
         }
-        .measure(products, observer, interrupt);
+        .measure(products, &mut patience, observer, interrupt);
         for record in &mut measured {
             record.report = record.report.take().map(crate::fit_record::finite_report);
             folder.write_case(record)?;
@@ -180,28 +219,15 @@ pub fn run_benchmark(
     })
 }
 
-fn check(plan: &Plan<'_>) -> Result<(), BenchmarkError> {
-    let refuse = |text: &str| Err(BenchmarkError::Plan(text.into()));
-    if plan.products.is_empty() || plan.products.contains(&0) {
-        return refuse("give at least one size, each of at least one product");
-    }
-    if !plan.products.is_sorted_by(|a, b| a < b) {
-        return refuse("give the sizes in ascending order, each once");
-    }
-    if plan.cases.is_empty() {
-        return refuse("there is no backend to measure");
-    }
-    if plan.repeats == 0 {
-        return refuse("repeats is 0; give at least 1");
-    }
-    let seconds = [
-        plan.warm_up_seconds,
-        plan.repeat_seconds,
-        plan.quality_seconds,
-        plan.published_nuts_seconds,
-    ];
-    if seconds.iter().any(|s| !(s.is_finite() && *s >= 0.0)) {
-        return refuse("times must be finite numbers of seconds, not below 0");
-    }
-    Ok(())
+/// Waits until others leave the machine alone, and returns the share of it that they use then.
+fn settle(patience: &mut Duration, observer: &mut dyn Observer, interrupt: &Interrupt) -> Option<f64> {
+    let mut told = false;
+    wait_until_quiet(patience, interrupt, |busy| {
+        if !std::mem::replace(&mut told, true) {
+            observer.phase(&format!(
+                "waiting for other programs, which use {:.0}% of the machine",
+                100.0 * busy
+            ));
+        }
+    })
 }

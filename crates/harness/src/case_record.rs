@@ -14,13 +14,18 @@ use infermark_model::objective::Objective;
 use serde::{Deserialize, Serialize};
 
 /// Whether a case may be relied on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// In order: of two, the worse is the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Nothing to remark.
     Ok,
     /// Measured, with a remark that a reader must know.
     Warn,
+    /// Left out on purpose; the reason says why.
+    #[serde(rename = "not measured")]
+    NotMeasured,
     /// No speed: parity failed, or it could not run.
     Failed,
 }
@@ -31,6 +36,7 @@ impl Status {
         match self {
             Status::Ok => "ok",
             Status::Warn => "warn",
+            Status::NotMeasured => "not measured",
             Status::Failed => "failed",
         }
     }
@@ -104,11 +110,20 @@ pub struct CaseRecord {
     /// Seconds of everything that is done once: layouts, uploads, compilation, start values.
     pub setup_seconds: Option<f64>,
     /// What ran before the timing, not counted.
-    pub warm_up: Option<Sample>,
+    #[serde(alias = "warm_up")]
+    pub warmup: Option<Sample>,
     /// The timed repeats, as they were, interleaved with the other cases of the panel.
     pub repeats: Vec<Sample>,
     /// Row-particles a second of the bare kernel.
     pub kernel_row_particles_per_second: Option<f64>,
+    /// Share of the machine's processor time that other programs used just before the timing, 0 to 1, where the system
+    /// tells.
+    #[serde(default)]
+    pub busy_share: Option<f64>,
+    /// The most memory that the program had resident when the case was done, in bytes: of all cases until then, since all of
+    /// a panel are held side by side.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
     /// What the memory gives.
     pub memory_limit: Option<MemoryLimit>,
     /// Distance from the truth, where the data came with it.
@@ -126,7 +141,7 @@ pub struct CaseRecord {
 impl CaseRecord {
     /// Whether it has a speed: a case that failed its gate has none.
     pub fn has_speed(&self) -> bool {
-        self.status != Status::Failed && !self.repeats.is_empty()
+        self.status <= Status::Warn && !self.repeats.is_empty()
     }
 
     /// Iterations a second: median and spread over the repeats.

@@ -1,17 +1,18 @@
 //! Runs benchmarks, keeps their results, and draws tables and plots; writes the folder of a fit.
 //!
 //! A benchmark ([`benchmark`]) holds every backend against the reference ([`parity`]), times all that passed side by side
-//! ([`timed_run`], [`limits`]), takes their quality ([`quality`], [`published_nuts`]), and writes a folder
+//! ([`timed_run`], [`limits`], [`quiet`]), takes their quality ([`quality`], [`published_nuts`]), and writes a folder
 //! ([`results_folder`]) of cases ([`case_record`]). From the cases alone come the flat table ([`results_csv`]), the table to
 //! read ([`table`]), the speedups ([`speedup`]) and the pictures ([`plots`]); [`report`] draws them again. The figures that
 //! others published are in [`published`].
 //!
 //! A fit ([`fit_output`]) leaves [`posterior_csv`], [`trace_csv`], [`draws_parquet`] and [`fit_record`]. All files are
-//! written whole or not at all ([`atomic_file`]), and say what they were made on ([`system`], [`panel_description`]).
+//! written whole or not at all ([`infermark_atomic_file`]), and say what they were made on ([`system`],
+//! [`panel_description`]).
 
-pub mod atomic_file;
 pub mod benchmark;
 pub mod case_record;
+mod digest_writer;
 pub mod draws_parquet;
 pub mod fit_output;
 pub mod fit_record;
@@ -25,6 +26,7 @@ pub mod posterior_csv;
 pub mod published;
 pub mod published_nuts;
 pub mod quality;
+pub mod quiet;
 pub mod report;
 pub mod results_csv;
 pub mod results_folder;

@@ -40,34 +40,41 @@ pub fn array_bytes(cache_bytes: Option<u64>, memory_bytes: u64) -> usize {
 }
 
 /// Measures how fast `threads` threads read memory: each sums its own part of the array, `passes` times, and the best
-/// pass counts.
+/// pass counts. A pass lasts from the first reader's start to the last one's end.
 pub fn measure_memory_limit(threads: usize, array_bytes: usize, passes: usize) -> MemoryLimit {
     let words = (array_bytes / 8 / threads).max(1);
-    let barrier = Barrier::new(threads + 1);
-    let mut best = f64::INFINITY;
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let barrier = &barrier;
-            scope.spawn(move || {
-                // The thread that reads a page is the first to touch it, so that it lies near.
-                let part: Vec<u64> = (0..words as u64).map(|w| w ^ thread as u64).collect();
-                for _ in 0..passes {
-                    barrier.wait();
-                    black_box(sum(black_box(&part)));
-                    barrier.wait();
-                }
-            });
-        }
-        for _ in 0..passes {
-            barrier.wait();
-            let start = Instant::now();
-            barrier.wait();
-            best = best.min(start.elapsed().as_secs_f64());
-        }
+    let barrier = Barrier::new(threads);
+    // Of each reader, start and end of each pass.
+    let spans: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    // The thread that reads a page is the first to touch it, so that it lies near.
+                    let part: Vec<u64> = (0..words as u64).map(|w| w ^ thread as u64).collect();
+                    let pass = |_| {
+                        barrier.wait();
+                        let start = Instant::now();
+                        black_box(sum(black_box(&part)));
+                        (start, Instant::now())
+                    };
+                    (0..passes).map(pass).collect()
+                })
+            })
+            .collect();
+        readers
+            .into_iter()
+            .map(|reader| reader.join().expect("a reader does not panic"))
+            .collect()
+    });
+    let seconds = (0..passes).filter_map(|pass| {
+        let start = spans.iter().map(|s| s[pass].0).min()?;
+        let end = spans.iter().map(|s| s[pass].1).max()?;
+        Some((end - start).as_secs_f64())
     });
     let array_bytes = words * 8 * threads;
     MemoryLimit {
-        read_bytes_per_second: array_bytes as f64 / best,
+        read_bytes_per_second: array_bytes as f64 / seconds.fold(f64::INFINITY, f64::min),
         threads,
         array_bytes,
     }

@@ -1,6 +1,5 @@
 //! What a result says of the data it was made on.
 
-use crate::atomic_file::hex;
 use infermark_model::{Labels, Panel};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -68,7 +67,7 @@ pub fn panel_sha256(panel: &Panel) -> String {
         sink.put(&row.log_price.to_le_bytes());
     }
     sink.digest.update(&sink.buffer);
-    hex(&sink.digest.finalize())
+    format!("{:x}", sink.digest.finalize())
 }
 
 struct Sink {

@@ -15,7 +15,7 @@ mod scale;
 mod series;
 pub mod speedups;
 
-pub use pen::PlotError;
+pub use pen::{Picture, PlotError};
 
 use crate::case_record::CaseRecord;
 use std::path::{Path, PathBuf};

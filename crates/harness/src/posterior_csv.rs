@@ -35,13 +35,14 @@ pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior
         ]);
         header.extend(CHAIN_COLUMNS);
     }
+    let axes = panel.axes();
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(&header)?;
     let mut text = String::new();
     for site in Site::ALL {
         for (k, latent) in layout.range(site).enumerate() {
             text.clear();
-            write_key(&mut text, panel, site, k);
+            write!(text, "{}", axes.key(site, k)).expect("a string takes all");
             csv.write_field(site.name())?;
             csv.write_field(&text)?;
             for column in &columns {
@@ -53,21 +54,4 @@ pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior
         }
     }
     csv.flush()
-}
-
-/// Appends the key of the `k`-th latent of a site.
-pub fn write_key(text: &mut String, panel: &Panel, site: Site, k: usize) {
-    let periods = panel.layout().periods;
-    match site {
-        Site::GlobalA => Ok(()),
-        Site::CategoryA => write!(text, "{}", panel.categories().get(k)),
-        Site::ProductA | Site::ProductEffect => write!(text, "{}", panel.products().get(k)),
-        Site::TimeCatEffects => write!(
-            text,
-            "{}@{}",
-            panel.categories().get(k / periods),
-            panel.periods().get(k % periods)
-        ),
-    }
-    .expect("a string takes all");
 }

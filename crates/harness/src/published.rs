@@ -122,9 +122,10 @@ pub const SETS: [PublishedSet; 3] = [
     ),
 ];
 
-/// The published figures for a number of products, where there are any.
-pub fn set_of(products: usize) -> Option<&'static PublishedSet> {
-    SETS.iter().find(|s| s.products == products)
+/// The published figures for a panel of this size, where there are any: an iteration costs what its rows cost, so those
+/// must be as many too.
+pub fn set_of(products: usize, rows: usize) -> Option<&'static PublishedSet> {
+    SETS.iter().find(|s| s.products == products && s.rows == rows)
 }
 
 /// Published draws of the NUTS reference, warm-up included.
@@ -160,7 +161,8 @@ mod tests {
                 }
             }
         }
-        assert_eq!(set_of(10_000).unwrap().rows, 1_560_000);
-        assert!(set_of(12_000).is_none());
+        assert_eq!(set_of(10_000, 1_560_000), Some(&SETS[0]));
+        assert!(set_of(12_000, 1_560_000).is_none());
+        assert!(set_of(10_000, 1_559_999).is_none(), "another panel of that size");
     }
 }

@@ -1,11 +1,11 @@
 //! Draws tables and pictures from the cases of a folder, without measuring anything.
 
-use crate::atomic_file::{FileError, write_atomically};
 use crate::case_record::CaseRecord;
 use crate::plots::{PlotError, draw_all};
 use crate::results_csv::write_results_csv;
 use crate::results_folder::{RESULTS_CSV, ResultsError, ResultsFolder, TABLE_MD};
 use crate::table::table;
+use infermark_atomic_file::{FileError, write_atomically};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

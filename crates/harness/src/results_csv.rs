@@ -11,6 +11,68 @@ pub const NOT_MEASURED: &str = "not measured";
 /// The words for a figure that the method does not have.
 pub const NOT_APPLICABLE: &str = "not applicable";
 
+/// The columns, in order.
+pub const COLUMNS: [&str; 58] = [
+    "backend",
+    "device",
+    "products",
+    "rows",
+    "iterations",
+    "seconds",
+    "iterations_per_second",
+    "status",
+    "case",
+    "iteration_is",
+    "threads",
+    "precision",
+    "objective",
+    "particles",
+    "parameterization",
+    "seed",
+    "setup_seconds",
+    "warmup_iterations",
+    "repeats",
+    "iterations_per_second_low",
+    "iterations_per_second_high",
+    "iterations_per_second_mad",
+    "row_particles_per_second",
+    "fraction_of_limit",
+    "limit",
+    "kernel_row_particles_per_second",
+    "memory_read_bytes_per_second",
+    "estimated_seconds_1m",
+    "estimated_from_iterations",
+    "speedup",
+    "speedup_low",
+    "speedup_high",
+    "speedup_against",
+    "estimated_seconds_nuts_reference",
+    "ess_per_second",
+    "min_ess_bulk",
+    "min_ess_tail",
+    "max_rhat",
+    "divergences",
+    "chains",
+    "draws",
+    "effective_particles",
+    "product_a_mae",
+    "product_a_coverage_90",
+    "product_a_coverage_95",
+    "quality_after",
+    "log_joint_relative_error",
+    "gradient_relative_error",
+    "loss_relative_error",
+    "log_weight_error",
+    "parity_rows",
+    "busy_share",
+    "peak_memory_bytes",
+    "data_sha256",
+    "git_commit",
+    "git_tree",
+    "measured_at",
+    "reason",
+];
+
 /// The row of a case: columns with their values, the columns the same for every case.
 pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
     let number = |value: Option<f64>| match value {
@@ -85,7 +147,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         ),
         ("seed", record.request.seed.to_string()),
         ("setup_seconds", number(record.setup_seconds)),
-        ("warm_up_iterations", whole(record.warm_up.map(|w| w.iterations))),
+        ("warmup_iterations", whole(record.warmup.map(|w| w.iterations))),
         ("repeats", record.repeats.len().to_string()),
         ("iterations_per_second_low", number(rate.map(|r| r.low))),
         ("iterations_per_second_high", number(rate.map(|r| r.high))),
@@ -116,6 +178,14 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
             whole(measured.then(|| record.timed_iterations())),
         ),
         ("speedup", number(speedup.as_ref().map(|s| s.factor))),
+        (
+            "speedup_low",
+            number(speedup.as_ref().and_then(|s| s.range).map(|r| r.0)),
+        ),
+        (
+            "speedup_high",
+            number(speedup.as_ref().and_then(|s| s.range).map(|r| r.1)),
+        ),
         (
             "speedup_against",
             speedup.map_or_else(|| NOT_MEASURED.to_owned(), |s| s.against),
@@ -150,12 +220,17 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
             "gradient_relative_error",
             number(parity.and_then(|p| p.gradient_relative_error)),
         ),
-        ("loss_error", number(parity.and_then(|p| p.loss_relative_error))),
+        (
+            "loss_relative_error",
+            number(parity.and_then(|p| p.loss_relative_error)),
+        ),
         (
             "log_weight_error",
             number(parity.and_then(|p| p.log_weight_error)),
         ),
         ("parity_rows", whole(parity.map(|p| p.rows as u64))),
+        ("busy_share", number(record.busy_share)),
+        ("peak_memory_bytes", whole(record.peak_memory_bytes)),
         ("data_sha256", record.panel.sha256.clone()),
         ("git_commit", record.system.program.git_commit.clone()),
         ("git_tree", record.system.program.git_tree.clone()),
@@ -170,12 +245,9 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
 /// When `out` fails.
 pub fn write_results_csv(out: impl Write, records: &[CaseRecord]) -> io::Result<()> {
     let mut csv = csv::Writer::from_writer(out);
-    for (i, record) in records.iter().enumerate() {
-        let row = row(record);
-        if i == 0 {
-            csv.write_record(row.iter().map(|c| c.0))?;
-        }
-        csv.write_record(row.iter().map(|c| &c.1))?;
+    csv.write_record(COLUMNS)?;
+    for record in records {
+        csv.write_record(row(record).iter().map(|c| &c.1))?;
     }
     csv.flush()
 }

@@ -2,10 +2,10 @@
 //!
 //! `runs/*.json` hold one case each, `results.csv` the flat table, `table.md` the table to read, `plots/` the pictures.
 
-use crate::atomic_file::{FileError, write_atomically};
 use crate::case_record::CaseRecord;
 use crate::fit_record::{SCHEMA_VERSION, finite_report, write_json};
 use crate::system::host_for_folder;
+use infermark_atomic_file::{FileError, write_atomically};
 use infermark_model::labels::civil_from_days;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,18 +57,24 @@ pub enum ResultsError {
 }
 
 impl ResultsFolder {
-    /// Creates `path`, or `path-2`, `path-3` .. when there is something in it already.
+    /// Creates `path`, or `path-2`, `path-3` .. beside it when there is something in it already.
     ///
     /// # Errors
     /// When no folder can be created there.
     pub fn create(path: &Path) -> Result<Self, FileError> {
-        let mut candidate = path.to_owned();
+        // From its components, since a number after a slash at the end would name something inside.
+        let path: PathBuf = path.components().collect();
+        let mut candidate = path.clone();
         let mut number = 1;
         while is_taken(&candidate) {
+            let Some(name) = path.file_name() else {
+                let e = io::Error::new(io::ErrorKind::AlreadyExists, "there is something in it");
+                return Err(FileError::new("use the folder", &path, e));
+            };
             number += 1;
-            let mut name = path.as_os_str().to_owned();
+            let mut name = name.to_owned();
             name.push(format!("-{number}"));
-            candidate = name.into();
+            candidate = path.with_file_name(name);
         }
         std::fs::create_dir_all(&candidate)
             .map_err(|e| FileError::new("create the folder", &candidate, e))?;
@@ -200,6 +206,14 @@ mod tests {
         std::fs::write(second.path().join("x"), b"").unwrap();
         let third = ResultsFolder::create(first.path()).unwrap();
         assert!(third.path().to_str().unwrap().ends_with("-box-3"));
+        // A slash at the end is the same folder, not one inside.
+        let mut with_slash = first.path().as_os_str().to_owned();
+        with_slash.push("/");
+        let again = ResultsFolder::create(Path::new(&with_slash)).unwrap();
+        assert_eq!(again.path(), third.path());
+        let nameless = base.path().join("x/..");
+        std::fs::create_dir(base.path().join("x")).unwrap();
+        assert!(ResultsFolder::create(&nameless).is_err());
     }
 
     #[test]

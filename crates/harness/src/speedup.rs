@@ -1,7 +1,8 @@
 //! Ratios of times, each naming both of its sides.
 
-use crate::case_record::{CaseKind, CaseRecord, IterationUnit};
-use crate::published::{NUTS_HOURS, set_of};
+use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Sample, Status};
+use crate::published::{NUTS_HOURS, SETS, set_of};
+use crate::spread::Spread;
 
 /// How many times faster one thing is than another.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,18 +13,23 @@ pub struct Speedup {
     pub this: String,
     /// What it is held against.
     pub against: String,
-    /// Time of the other over time of this.
+    /// Time of the other over time of this: the median over the repeats. Where both sides were measured, a repeat is held
+    /// against the other side's repeat of the same turn, so that what disturbed both falls out.
     pub factor: f64,
+    /// Smallest and largest over the repeats, where there were any.
+    pub range: Option<(f64, f64)>,
     /// Whether a side was estimated from fewer iterations than it stands for.
     pub estimated: bool,
     /// Whether the other side is a published figure, from another machine.
     pub against_published: bool,
+    /// Whether it may be relied on: the worse of what its sides say.
+    pub status: Status,
 }
 
 /// All speedups that `records` and the published figures allow, by size.
 ///
-/// Times for 1M iterations are compared with published ones only when the workload is the published one and the size is
-/// the same. Measured cases of one size and one unit are compared with the first of them.
+/// Times for 1M iterations are compared with published ones only when the workload is the published one and the panel has
+/// the same size, in products and rows. Measured cases of one panel and one unit are compared with the first of them.
 pub fn speedups(records: &[CaseRecord]) -> Vec<Speedup> {
     let mut found = Vec::new();
     for record in records {
@@ -34,55 +40,79 @@ pub fn speedups(records: &[CaseRecord]) -> Vec<Speedup> {
                 && r.unit == record.unit
                 && r.panel.sha256 == record.panel.sha256
         });
-        if let (Some(first), Some(rate)) = (first, record.iterations_per_second())
+        if let Some(first) = first
             && first.sequence != record.sequence
-            && let Some(base) = first.iterations_per_second()
         {
-            found.push(Speedup {
-                products: record.panel.products,
-                this: record.side(),
-                against: first.side(),
-                factor: rate.median / base.median,
-                estimated: false,
-                against_published: false,
-            });
+            found.extend(measured(record, first));
         }
-        if let (Some(estimate), Some(set)) = (&record.published_nuts, set_of(record.panel.products))
-            && set.products == crate::published::SETS[0].products
+        if let Some(estimate) = &record.published_nuts
+            && set_of(record.panel.products, record.panel.rows) == Some(&SETS[0])
         {
             found.push(Speedup {
                 products: record.panel.products,
                 this: format!("NUTS, 3,000 draws, {}", record.side()),
                 against: "published NUTS, 3,000 draws, about 20 h on the published CPU".into(),
                 factor: NUTS_HOURS * 3600.0 / estimate.estimated_seconds(),
+                range: None,
                 estimated: estimate.remaining_draws() > 0,
                 against_published: true,
+                status: record.status,
             });
         }
     }
     found
 }
 
+/// One case over another of the same panel, repeat by repeat.
+fn measured(record: &CaseRecord, first: &CaseRecord) -> Option<Speedup> {
+    if !record.has_speed() {
+        return None;
+    }
+    let pairs = record.repeats.iter().zip(&first.repeats);
+    let ratios: Vec<f64> = pairs.map(|(this, other)| this.rate() / other.rate()).collect();
+    let spread = Spread::of(&ratios)?;
+    Some(Speedup {
+        products: record.panel.products,
+        this: record.side(),
+        against: first.side(),
+        factor: spread.median,
+        range: Some((spread.low, spread.high)),
+        estimated: false,
+        against_published: false,
+        status: record.status.max(first.status),
+    })
+}
+
 /// The speedups of one case over the published systems.
 pub fn against_published(record: &CaseRecord) -> Vec<Speedup> {
-    let (Some(set), Some(seconds)) = (set_of(record.panel.products), record.estimated_seconds_1m()) else {
+    let set = set_of(record.panel.products, record.panel.rows);
+    let (Some(set), true) = (set, record.has_speed() && record.is_published_workload()) else {
         return Vec::new();
     };
-    if !record.is_published_workload() || record.unit != IterationUnit::Iterations {
+    if record.unit != IterationUnit::Iterations {
         return Vec::new();
     }
+    let rates: Vec<f64> = record.repeats.iter().map(Sample::rate).collect();
+    let Some(rate) = Spread::of(&rates) else {
+        return Vec::new();
+    };
     set.times
         .iter()
-        .map(|time| Speedup {
-            products: record.panel.products,
-            this: record.side(),
-            against: format!(
-                "published {}, K = 4, 1M iterations (estimate)",
-                time.system.name()
-            ),
-            factor: time.seconds() / seconds,
-            estimated: true,
-            against_published: true,
+        .map(|time| {
+            let factor = |rate: f64| time.seconds() * rate / crate::published::ITERATIONS;
+            Speedup {
+                products: record.panel.products,
+                this: record.side(),
+                against: format!(
+                    "published {}, K = 4, 1M iterations (estimate)",
+                    time.system.name()
+                ),
+                factor: factor(rate.median),
+                range: Some((factor(rate.low), factor(rate.high))),
+                estimated: true,
+                against_published: true,
+                status: record.status,
+            }
         })
         .collect()
 }

@@ -28,9 +28,9 @@ impl Spread {
         })
     }
 
-    /// `mad / median`.
-    pub fn relative(&self) -> f64 {
-        self.mad / self.median
+    /// `high / low`: 1 where all repeats agree.
+    pub fn ratio(&self) -> f64 {
+        self.high / self.low
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!((spread.median, spread.low, spread.high), (3.0, 1.0, 9.0));
         // Deviations 1, 2, 6, 1.
         assert_eq!(spread.mad, 1.5);
-        assert_eq!(spread.relative(), 0.5);
+        assert_eq!(spread.ratio(), 9.0);
         assert_eq!(Spread::of(&[7.0]).unwrap().mad, 0.0);
         assert!(Spread::of(&[]).is_none());
     }

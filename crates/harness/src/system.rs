@@ -3,6 +3,8 @@
 mod cpu;
 mod gpu;
 
+use infermark_cpu_kernels::device_name;
+use infermark_cpu_kernels::processor_name::model_name;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::process::Command;
@@ -11,6 +13,14 @@ pub use gpu::Gpu;
 
 /// The word for what cannot be told.
 pub const UNKNOWN: &str = "unknown";
+
+/// The version with the commit that it was built from.
+pub const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("INFERMARK_BUILD_COMMIT"),
+    ")"
+);
 
 /// The system that a result was made on. It holds no host name and no path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,11 +64,12 @@ pub struct Program {
     pub target: String,
     /// Flags given to the compiler, or `none`.
     pub rustflags: String,
-    /// Commit that the program was built from.
+    /// Commit that was checked out when the program was built.
     pub git_commit: String,
-    /// Whether the tree held changes that are not in the commit: `clean`, `dirty` or `unknown`.
+    /// Whether tracked files outside `results/` differ from the commit: `clean`, `dirty`, or `unknown` where there is no
+    /// tree, or another commit is checked out by now.
     pub git_tree: String,
-    /// Versions of the crates that decide what a measurement means, as `name version`.
+    /// Versions of the crates that the workspace names, as `name version`.
     pub crates: Vec<String>,
 }
 
@@ -72,17 +83,15 @@ impl System {
             text.filter(|t| !t.is_empty())
                 .unwrap_or_else(|| UNKNOWN.to_owned())
         };
-        let cpu = cpu::model_name();
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let instruction_sets = cpu::instruction_sets();
         let (gpu, gpus) = gpu::describe();
         System {
-            device: cpu::in_plain_words(&cpu, cores, &instruction_sets),
-            cpu,
+            device: device_name(),
+            cpu: told(model_name()),
             cores,
             cache_bytes: cpu::last_level_cache_bytes(Path::new("/sys/devices/system/cpu/cpu0/cache")),
             memory_bytes: system.total_memory(),
-            instruction_sets,
+            instruction_sets: cpu::instruction_sets(),
             os: told(sysinfo::System::long_os_version()),
             kernel: told(sysinfo::System::kernel_version()),
             load_average: sysinfo::System::load_average().one,
@@ -107,7 +116,10 @@ impl Program {
             target: env!("INFERMARK_BUILD_TARGET").to_owned(),
             rustflags: env!("INFERMARK_BUILD_RUSTFLAGS").to_owned(),
             git_commit: env!("INFERMARK_BUILD_COMMIT").to_owned(),
-            git_tree: git_tree(Path::new(env!("CARGO_MANIFEST_DIR"))),
+            git_tree: git_tree(
+                &Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
+                env!("INFERMARK_BUILD_COMMIT"),
+            ),
             crates: env!("INFERMARK_BUILD_CRATES")
                 .split(';')
                 .map(str::to_owned)
@@ -116,20 +128,39 @@ impl Program {
     }
 }
 
-/// Whether tracked files (results apart) differ from the commit.
-fn git_tree(source: &Path) -> String {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(source.join("../.."))
-        .args(["status", "--porcelain", "--untracked-files=no"])
-        .args(["--", ".", ":!results"])
-        .output();
-    match output {
-        Ok(output) if output.status.success() && output.stdout.is_empty() => "clean",
-        Ok(output) if output.status.success() => "dirty",
-        _ => UNKNOWN,
+/// Whether tracked files outside `results/` differ from `commit`, as long as that is what is checked out in `root`.
+fn git_tree(root: &Path, commit: &str) -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(root).args(arguments).output();
+        let output = output.ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    if git(&["rev-parse", "HEAD"]).as_deref() != Some(commit) {
+        return UNKNOWN.to_owned();
+    }
+    let changes = git(&[
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        ":!results",
+    ]);
+    match changes.as_deref() {
+        Some("") => "clean",
+        Some(_) => "dirty",
+        None => UNKNOWN,
     }
     .to_owned()
+}
+
+/// The most memory that the program has had resident so far, in bytes; `None` where the system does not tell (it is read
+/// from Linux's `/proc`).
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// The host's name, made fit for a folder's name; `host` where it has none. Only the results folder carries it.
@@ -190,11 +221,58 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_outside_git_is_unknown() {
+    fn a_tree_is_judged_by_its_tracked_files_against_the_commit() {
         let folder = tempfile::tempdir().unwrap();
-        let inner = folder.path().join("a/b");
-        std::fs::create_dir_all(&inner).unwrap();
-        assert_eq!(git_tree(&inner), UNKNOWN);
+        let root = folder.path();
+        assert_eq!(git_tree(root, "0123456789"), UNKNOWN, "no tree");
+        let git = |arguments: &[&str]| {
+            let output = Command::new("git")
+                .arg("-C")
+                .arg(root)
+                .args([
+                    "-c",
+                    "user.name=x",
+                    "-c",
+                    "user.email=x@x",
+                    "-c",
+                    "commit.gpgsign=false",
+                ])
+                .args(arguments)
+                .output();
+            output.is_ok_and(|o| o.status.success())
+        };
+        if !git(&["init", "--quiet"]) {
+            return; // without git every tree is unknown
+        }
+        std::fs::create_dir(root.join("results")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(root.join(name), text).unwrap();
+        write("code.rs", "1");
+        write("results/table.md", "1");
+        assert!(git(&["add", "."]) && git(&["commit", "--quiet", "-m", "first"]));
+        let head = Command::new("git")
+            .arg("-C")
+            .arg(root)
+            .args(["rev-parse", "HEAD"])
+            .output()
+            .unwrap();
+        let commit = String::from_utf8(head.stdout).unwrap().trim().to_owned();
+        assert_eq!(git_tree(root, &commit), "clean");
+        write("new.rs", "untracked");
+        write("results/table.md", "2");
+        assert_eq!(git_tree(root, &commit), "clean");
+        write("code.rs", "2");
+        assert_eq!(git_tree(root, &commit), "dirty");
+        assert!(git(&["commit", "--quiet", "-a", "-m", "second"]));
+        assert_eq!(git_tree(root, &commit), UNKNOWN, "built from another commit");
+    }
+
+    #[test]
+    fn the_peak_covers_what_was_touched() {
+        let Some(before) = peak_memory_bytes() else { return };
+        let touched = vec![1_u8; 64 << 20];
+        assert!(std::hint::black_box(&touched).iter().all(|b| *b == 1));
+        let after = peak_memory_bytes().unwrap();
+        assert!(before <= after && after >= 64 << 20, "{before} {after}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod grid;
 
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use crate::number_format::{count, duration, three_digits, with_prefix};
-use crate::published::{self, ITERATIONS, SETS};
+use crate::published::{self, ITERATIONS, SETS, set_of};
 use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
 use crate::speedup::speedups;
 use crate::system::System;
@@ -206,19 +206,32 @@ fn speedup_section(records: &[CaseRecord]) -> Option<String> {
         ("products", true),
         ("this", false),
         ("against", false),
-        ("speedup", true),
+        ("speedup (low to high)", true),
         ("is", false),
+        ("status", false),
     ]);
     for s in speedups(records) {
         grid.push(vec![
             count(s.products as u64),
             s.this,
             s.against,
-            format!("{}x", three_digits(s.factor)),
+            match s.range {
+                Some((low, high)) => format!(
+                    "{}x ({} to {})",
+                    three_digits(s.factor),
+                    three_digits(low),
+                    three_digits(high)
+                ),
+                None => format!("{}x", three_digits(s.factor)),
+            },
             if s.estimated { "estimated" } else { "measured" }.to_owned(),
+            s.status.name().to_owned(),
         ]);
     }
-    grid.section("## Speedups\n")
+    grid.section(
+        "## Speedups\n\nMedian over the repeats, each against the other side's repeat of the same turn; the status is the worse \
+         of both sides'.\n",
+    )
 }
 
 fn sampler_section(records: &[CaseRecord]) -> Option<String> {
@@ -253,11 +266,11 @@ fn sampler_section(records: &[CaseRecord]) -> Option<String> {
             ]);
         }
         if let Some(n) = &record.published_nuts {
-            let products = record.panel.products;
-            let other = if products == SETS[0].products {
+            let (products, rows) = (record.panel.products, record.panel.rows);
+            let other = if set_of(products, rows) == Some(&SETS[0]) {
                 ""
             } else {
-                " (the published set has 10,000)"
+                " (the published set has 10,000 products and 1,560,000 rows)"
             };
             text.push_str(&format!(
                 "\nPublished NUTS reference on {} products{other}: estimated {} here, published about {} h. {}: {}.\n",

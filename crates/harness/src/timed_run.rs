@@ -1,11 +1,16 @@
 //! A run under the clock: set-up apart, warm-up apart, then stretches in steady state.
 
 use crate::case_record::{IterationUnit, Sample};
-use infermark_backend::report::Detail;
-use infermark_backend::{Backend, BackendError, Interrupt, Method, Report, Request, Run};
+use infermark_backend::{Backend, BackendError, Interrupt, Method, Pieces, Report, Request, Run};
 use infermark_model::Panel;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a piece of a sampler's repeat lasts, as a part of the repeat; longer where that is less than the four draws a
+/// chain that [`Pieces`] asks for. A repeat ends with a piece, and chains wait for each other there alone.
+const PIECE_OF_REPEAT: f64 = 0.25;
+/// How long a piece of a run for its quality lasts.
+const PIECE: Duration = Duration::from_millis(200);
 
 /// A started run with what was timed of it.
 pub struct TimedRun {
@@ -14,10 +19,11 @@ pub struct TimedRun {
     /// Seconds that starting took.
     pub setup_seconds: f64,
     /// The warm-up.
-    pub warm_up: Sample,
+    pub warmup: Sample,
     /// The timed repeats.
     pub repeats: Vec<Sample>,
     iterations_per_repeat: u64,
+    pieces: Pieces,
 }
 
 impl TimedRun {
@@ -29,13 +35,14 @@ impl TimedRun {
         let clock = Instant::now();
         let run = backend.start(panel, request)?;
         Ok(TimedRun {
+            pieces: Pieces::of(&*run, PIECE),
             run,
             unit: match request.method {
                 Method::Svi(_) => IterationUnit::Iterations,
                 Method::Nuts(_) => IterationUnit::Gradients,
             },
             setup_seconds: clock.elapsed().as_secs_f64(),
-            warm_up: Sample {
+            warmup: Sample {
                 iterations: 0,
                 seconds: 0.0,
             },
@@ -64,21 +71,23 @@ impl TimedRun {
     ///
     /// # Errors
     /// When the run fails.
-    pub fn warm_up(
+    pub fn warmup(
         &mut self,
         seconds: f64,
         repeat_seconds: f64,
         repeats: usize,
         interrupt: &Interrupt,
     ) -> Result<(), BackendError> {
-        let mut steps = 1;
+        let lasting = Duration::from_secs_f64(PIECE_OF_REPEAT * repeat_seconds.min(1e6));
+        self.pieces = Pieces::of(&*self.run, lasting);
+        let mut steps = self.pieces.steps();
         loop {
             let sample = self.stretch(steps, interrupt)?;
-            self.warm_up.iterations += sample.iterations;
-            self.warm_up.seconds += sample.seconds;
+            self.warmup.iterations += sample.iterations;
+            self.warmup.seconds += sample.seconds;
             let progress = self.run.progress();
             let left = progress.total.saturating_sub(progress.completed);
-            if self.warm_up.seconds >= seconds || interrupt.is_set() || left <= 1 {
+            if self.warmup.seconds >= seconds || interrupt.is_set() || left <= self.run.width() {
                 if self.unit == IterationUnit::Iterations {
                     // The last stretch is the longest, and nearest to the steady state.
                     let wanted = (sample.rate() * repeat_seconds).ceil();
@@ -87,9 +96,13 @@ impl TimedRun {
                 }
                 return Ok(());
             }
-            if self.unit == IterationUnit::Iterations {
-                steps = (2 * steps).min(left / 2).max(1);
-            }
+            steps = match self.unit {
+                IterationUnit::Iterations => (2 * steps).min(left / 2).max(1),
+                IterationUnit::Gradients => {
+                    self.pieces.took(Duration::from_secs_f64(sample.seconds));
+                    self.pieces.steps_of_at_most(left / 2)
+                }
+            };
         }
     }
 
@@ -100,7 +113,7 @@ impl TimedRun {
     pub fn repeat(&mut self, seconds: f64, interrupt: &Interrupt) -> Result<(), BackendError> {
         let sample = match self.unit {
             IterationUnit::Iterations => self.stretch(self.iterations_per_repeat, interrupt)?,
-            // Draws differ in their number of gradients: draw until the time is up.
+            // Draws differ in their number of gradients: draw piece by piece until the time is up.
             IterationUnit::Gradients => self.draws_for(seconds, interrupt)?,
         };
         if !interrupt.is_set() && sample.iterations > 0 {
@@ -125,7 +138,9 @@ impl TimedRun {
         let clock = Instant::now();
         let mut elapsed = 0.0;
         while elapsed < seconds && !interrupt.is_set() {
-            let progress = self.run.advance(1, interrupt)?;
+            let piece = Instant::now();
+            let progress = self.run.advance(self.pieces.steps(), interrupt)?;
+            self.pieces.took(piece.elapsed());
             elapsed = clock.elapsed().as_secs_f64();
             if progress.state.is_complete() {
                 break;
@@ -137,7 +152,7 @@ impl TimedRun {
         })
     }
 
-    /// Advances for about `seconds` more or to the run's end, telling how far it is.
+    /// Advances for about `seconds` more, until the piece under way is done, or to the run's end, telling how far it is.
     ///
     /// # Errors
     /// When the run fails.
@@ -148,19 +163,18 @@ impl TimedRun {
         mut told: impl FnMut(u64, u64),
     ) -> Result<(), BackendError> {
         let clock = Instant::now();
-        let steps = match self.unit {
-            IterationUnit::Iterations => self.iterations_per_repeat,
-            IterationUnit::Gradients => 1,
-        };
+        let mut pieces = Pieces::of(&*self.run, PIECE);
         loop {
             let elapsed = clock.elapsed().as_secs_f64();
             told((1000.0 * elapsed.min(seconds)) as u64, (1000.0 * seconds) as u64);
             if elapsed >= seconds || interrupt.is_set() {
                 return Ok(());
             }
-            if self.run.advance(steps, interrupt)?.state.is_complete() {
+            let piece = Instant::now();
+            if self.run.advance(pieces.steps(), interrupt)?.state.is_complete() {
                 return Ok(());
             }
+            pieces.took(piece.elapsed());
         }
     }
 
@@ -168,15 +182,7 @@ impl TimedRun {
     fn done(&self) -> u64 {
         match self.unit {
             IterationUnit::Iterations => self.run.progress().completed,
-            IterationUnit::Gradients => gradients(&self.run.report()),
+            IterationUnit::Gradients => self.run.gradients().unwrap_or(0),
         }
-    }
-}
-
-/// Gradients of a sampler's report; 0 for methods without.
-pub(crate) fn gradients(report: &Report) -> u64 {
-    match &report.detail {
-        Detail::Nuts(nuts) => nuts.gradients,
-        Detail::Svi(_) => 0,
     }
 }

@@ -9,7 +9,7 @@ use crate::site::{Layout, Site};
 /// Standard deviation of every normal at the start.
 pub const START_SCALE: f64 = 0.1;
 
-/// `loc` starts uniform in `(-START_RADIUS, START_RADIUS)`.
+/// `loc` starts uniform in `[-START_RADIUS, START_RADIUS]`.
 pub const START_RADIUS: f64 = 2.0;
 
 /// `ln(1 + e^u)`, without overflow or cancellation.
@@ -39,7 +39,7 @@ pub struct Guide {
 }
 
 impl Guide {
-    /// The start values: `loc` uniform in (-2, 2) by the noise of the seed, standard deviation 0.1, centredness 0.5.
+    /// The start values: `loc` uniform in [-2, 2] by the noise of the seed, standard deviation 0.1, centredness 0.5.
     pub fn start(layout: &Layout, parameterization: Parameterization, seed: u64) -> Self {
         let stream = Stream {
             seed,

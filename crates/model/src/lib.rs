@@ -7,16 +7,19 @@
 //! |---|---|
 //! | [`panel`] | the rows, sorted by product then period, with the sums that never change |
 //! | [`labels`] | the names of products, categories and periods |
+//! | [`axes`] | the labels along all axes, and the keys of latents in files |
 //! | [`site`] | the model's sites and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
 //! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
 //! | [`log_joint`] | the log joint density and its gradient |
+//! | [`mod@ln_factorial`] | `ln n!`, for the constants of the Poisson counts |
 //! | [`guide`] | the mean-field normal guide |
 //! | [`objective`] | Renyi bound and ELBO over particles |
 //! | [`svi`] | one SVI iteration as the published algorithm defines it |
 //! | [`optimizer`] | AdamW and its learning-rate schedule |
 //! | [`noise`] | counter-based normals (Philox4x32-10) |
 
+pub mod axes;
 pub mod guide;
 pub mod labels;
 pub mod ln_factorial;
@@ -30,6 +33,7 @@ pub mod priors;
 pub mod site;
 pub mod svi;
 
+pub use axes::Axes;
 pub use labels::Labels;
 pub use panel::{Panel, PanelPart};
 pub use parameterization::{Centredness, Parameterization};

@@ -70,7 +70,7 @@ impl Stream {
         [a, b, c, d]
     }
 
-    /// Four uniforms in (0, 1).
+    /// Four uniforms in (0, 1].
     pub fn uniforms(&self, latent: u64, group: u32) -> [f32; 4] {
         philox4x32_10(self.counter(latent, group), self.key()).map(open_unit)
     }

@@ -5,69 +5,15 @@
 //! deviation is small, so the product `elasticity * deviation` is rounded at 1e-8, not at 1e-6. `f64` passes read
 //! both. Inside the clip bounds the counts enter the gradient only through [`UnitSums`], which never change.
 
+mod error;
+mod part;
+
+use crate::axes::Axes;
 use crate::labels::Labels;
-use crate::ln_factorial::ln_factorial;
 use crate::site::Layout;
 
-/// Why rows do not make a panel.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum PanelError {
-    /// No product at all.
-    #[error("the panel has no rows")]
-    Empty,
-    /// A product without rows.
-    #[error("product {product} has no rows")]
-    ProductWithoutRows {
-        /// Index of the product.
-        product: usize,
-    },
-    /// A category that no product belongs to.
-    #[error("category {category} has no products")]
-    CategoryWithoutProducts {
-        /// Index of the category.
-        category: usize,
-    },
-    /// Index of a category or period beyond its labels.
-    #[error("{axis} {index} of product {product} is out of range: there are {count}")]
-    OutOfRange {
-        /// "category" or "period".
-        axis: &'static str,
-        /// The index given.
-        index: usize,
-        /// How many there are.
-        count: usize,
-        /// Index of the product.
-        product: usize,
-    },
-    /// Periods of a product that do not ascend strictly.
-    #[error("the periods of product {product} do not ascend strictly at its row {row}")]
-    PeriodOrder {
-        /// Index of the product.
-        product: usize,
-        /// Row within the product.
-        row: usize,
-    },
-    /// A price that has no finite logarithm.
-    #[error("price {price} of product {product} at its row {row} is not a positive finite number")]
-    Price {
-        /// Index of the product.
-        product: usize,
-        /// Row within the product.
-        row: usize,
-        /// The price.
-        price: f64,
-    },
-    /// Columns of different lengths, or parts and labels that disagree.
-    #[error("{what}: {left} against {right}")]
-    Length {
-        /// What disagrees.
-        what: &'static str,
-        /// One side.
-        left: usize,
-        /// The other side.
-        right: usize,
-    },
-}
+pub use error::PanelError;
+pub use part::PanelPart;
 
 /// One row of the panel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,12 +118,13 @@ impl Panel {
         };
         panel.row_start.push(0);
         for part in parts {
-            if part.categories != c || part.periods != t {
-                return Err(PanelError::Length {
-                    what: "category-periods of a part and of the panel",
-                    left: part.categories * part.periods,
-                    right: c * t,
-                });
+            for (what, left, right) in [
+                ("categories of a part and of the panel", part.categories, c),
+                ("periods of a part and of the panel", part.periods, t),
+            ] {
+                if left != right {
+                    return Err(PanelError::Length { what, left, right });
+                }
             }
             let offset = panel.units.len();
             panel
@@ -213,13 +160,18 @@ impl Panel {
         Ok(panel)
     }
 
+    /// The labels along the axes.
+    pub fn axes(&self) -> Axes<'_> {
+        Axes {
+            products: &self.products,
+            categories: &self.categories,
+            periods: &self.periods,
+        }
+    }
+
     /// N, C and T.
     pub fn layout(&self) -> Layout {
-        Layout {
-            products: self.products.len(),
-            categories: self.categories.len(),
-            periods: self.periods.len(),
-        }
+        self.axes().layout()
     }
 
     /// Number of rows.
@@ -316,171 +268,6 @@ impl Panel {
         order.sort_by_key(|p| self.category_of[*p as usize]);
         order
     }
-
-    /// Bytes that the columns take in memory, labels not counted.
-    pub fn bytes(&self) -> usize {
-        let presence = self.presence.as_ref().map_or(0, |p| p.words.len() * 8);
-        self.rows() * 12 + self.category_of.len() * (4 + 8 + 8 + 8 + 8 + 8) + presence
-    }
-}
-
-/// A run of consecutive products of a panel; parts are filled independently, for instance one a thread.
-#[derive(Debug, Clone)]
-pub struct PanelPart {
-    categories: usize,
-    periods: usize,
-    category_of: Vec<u32>,
-    row_end: Vec<usize>,
-    presence: Vec<u64>,
-    mean_log_price: Vec<f64>,
-    deviation: Vec<f32>,
-    deviation_residual: Vec<f32>,
-    units: Vec<u32>,
-    sums: UnitSums,
-    log_price: Vec<f64>,
-}
-
-impl PanelPart {
-    /// An empty part of a panel with C categories and T periods.
-    pub fn new(categories: usize, periods: usize) -> Self {
-        Self::with_capacity(categories, periods, 0, 0)
-    }
-
-    /// An empty part with room for `products` products and `rows` rows.
-    pub fn with_capacity(categories: usize, periods: usize, products: usize, rows: usize) -> Self {
-        PanelPart {
-            categories,
-            periods,
-            category_of: Vec::with_capacity(products),
-            row_end: Vec::with_capacity(products),
-            presence: Vec::with_capacity(products * periods.div_ceil(64)),
-            mean_log_price: Vec::with_capacity(products),
-            deviation: Vec::with_capacity(rows),
-            deviation_residual: Vec::with_capacity(rows),
-            units: Vec::with_capacity(rows),
-            sums: UnitSums {
-                product: Vec::with_capacity(products),
-                product_deviation: Vec::with_capacity(products),
-                category_period: vec![0; categories * periods],
-                ln_factorials: 0.0,
-            },
-            log_price: Vec::with_capacity(periods),
-        }
-    }
-
-    /// How many products the part holds.
-    pub fn products(&self) -> usize {
-        self.category_of.len()
-    }
-
-    /// How many rows the part holds.
-    pub fn rows(&self) -> usize {
-        self.units.len()
-    }
-
-    /// Appends a product. `row_periods` are the periods of its rows, strictly ascending, or `None` when it has all
-    /// T; `prices` (currency units) and `units` are one a row.
-    ///
-    /// # Errors
-    /// [`PanelError`] names the product (by its index within the part) and row; the part is then unchanged.
-    pub fn push_product(
-        &mut self,
-        category: usize,
-        row_periods: Option<&[u32]>,
-        prices: &[f64],
-        units: &[u32],
-    ) -> Result<(), PanelError> {
-        let product = self.category_of.len();
-        self.check(product, category, row_periods, prices, units)?;
-        let count = prices.len();
-
-        self.log_price.clear();
-        self.log_price.extend(prices.iter().map(|p| p.ln()));
-        let mean = self.log_price.iter().sum::<f64>() / count as f64;
-        let mut weighted = 0.0;
-        for (log_price, y) in self.log_price.iter().zip(units) {
-            let exact = log_price - mean;
-            let high = exact as f32;
-            let low = (exact - f64::from(high)) as f32;
-            self.deviation.push(high);
-            self.deviation_residual.push(low);
-            weighted += f64::from(*y) * (f64::from(high) + f64::from(low));
-            self.sums.ln_factorials += ln_factorial(*y);
-        }
-        let words = self.periods.div_ceil(64);
-        let first_word = self.presence.len();
-        self.presence.resize(first_word + words, 0);
-        let totals = &mut self.sums.category_period[category * self.periods..][..self.periods];
-        for (row, y) in units.iter().enumerate() {
-            let period = row_periods.map_or(row, |p| p[row] as usize);
-            self.presence[first_word + period / 64] |= 1 << (period % 64);
-            totals[period] += u64::from(*y);
-        }
-        self.units.extend_from_slice(units);
-        self.category_of.push(category as u32);
-        self.row_end.push(self.units.len());
-        self.mean_log_price.push(mean);
-        self.sums.product.push(units.iter().map(|y| u64::from(*y)).sum());
-        self.sums.product_deviation.push(weighted);
-        Ok(())
-    }
-
-    fn check(
-        &self,
-        product: usize,
-        category: usize,
-        row_periods: Option<&[u32]>,
-        prices: &[f64],
-        units: &[u32],
-    ) -> Result<(), PanelError> {
-        let count = prices.len();
-        if count == 0 {
-            return Err(PanelError::ProductWithoutRows { product });
-        }
-        let expected = row_periods.map_or(self.periods, <[u32]>::len);
-        for (what, right) in [
-            ("prices and units", units.len()),
-            ("prices and periods", expected),
-        ] {
-            if count != right {
-                return Err(PanelError::Length {
-                    what,
-                    left: count,
-                    right,
-                });
-            }
-        }
-        if category >= self.categories {
-            return Err(PanelError::OutOfRange {
-                axis: "category",
-                index: category,
-                count: self.categories,
-                product,
-            });
-        }
-        if let Some(periods) = row_periods {
-            if let Some(row) = (1..count).find(|r| periods[r - 1] >= periods[*r]) {
-                return Err(PanelError::PeriodOrder { product, row });
-            }
-            let last = periods[count - 1] as usize;
-            if last >= self.periods {
-                return Err(PanelError::OutOfRange {
-                    axis: "period",
-                    index: last,
-                    count: self.periods,
-                    product,
-                });
-            }
-        }
-        if let Some(row) = prices.iter().position(|p| !(*p > 0.0 && p.is_finite())) {
-            return Err(PanelError::Price {
-                product,
-                row,
-                price: prices[row],
-            });
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -554,6 +341,15 @@ mod tests {
         assert_eq!(
             Panel::from_parts(p, c, t, vec![wide]),
             Err(PanelError::CategoryWithoutProducts { category: 1 })
+        );
+        // As many category-periods as the panel, but not its own.
+        let mut turned = PanelPart::new(2, 3);
+        turned.push_product(0, None, &[1.0; 3], &[1; 3]).unwrap();
+        let (p, c, t) = numbered(3, 2, 1);
+        let error = Panel::from_parts(p, c, t, vec![turned]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "categories of a part and of the panel: 2 against 3"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! One SVI iteration as the published algorithm defines it, in plain `f64`: what fast backends are held against.
 
 use crate::guide::{Guide, sigmoid, softplus};
-use crate::log_joint::LogJoint;
+use crate::log_joint::{LN_SQRT_2PI, LogJoint};
 use crate::noise::{PARTICLES_PER_BLOCK, Stream};
 use crate::objective::{Objective, Weighted};
 use crate::optimizer::{AdamW, Moments};
@@ -9,8 +9,6 @@ use crate::panel::Panel;
 use crate::parameterization::Parameterization;
 use crate::priors::Priors;
 use crate::site::Layout;
-
-const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 
 /// The noise of one iteration: `eps[k]` has length [`Layout::latents`], one vector a particle.
 pub type Noise = Vec<Vec<f64>>;

@@ -1,10 +1,11 @@
 //! What is asked for, checked; the devices.
 
-use crate::density::{Density, PanelDensity, device_name};
+use crate::density::{Density, PanelDensity};
 use crate::memory;
 use crate::record::Retention;
 use crate::run::NutsRun;
-use infermark_backend::{Backend, BackendError, Device, DeviceId, Method, NutsSettings, Request, Run};
+use infermark_backend::{Backend, BackendError, Device, Method, NutsSettings, Request, Run};
+use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
@@ -44,17 +45,13 @@ impl NutsCpu {
     /// The request's NUTS settings, when it can be served here.
     fn settings(request: &Request) -> Result<&NutsSettings, BackendError> {
         request.validate()?;
-        let unsupported = |what: String| BackendError::Unsupported { backend: NAME, what };
-        let Method::Nuts(settings) = &request.method else {
-            return Err(unsupported("the method svi".into()));
-        };
-        match request.devices.as_slice() {
-            [DeviceId::CPU] => Ok(settings),
-            [device] => Err(unsupported(format!("the device {device}"))),
-            devices => Err(unsupported(format!(
-                "{} devices; the processors of a machine are one device, cpu",
-                devices.len()
-            ))),
+        device::check(NAME, &request.devices, None)?;
+        match &request.method {
+            Method::Nuts(settings) => Ok(settings),
+            Method::Svi(_) => Err(BackendError::Unsupported {
+                backend: NAME,
+                what: "the method svi".into(),
+            }),
         }
     }
 }
@@ -65,12 +62,7 @@ impl Backend for NutsCpu {
     }
 
     fn devices(&self) -> Vec<Device> {
-        vec![Device {
-            id: DeviceId::CPU,
-            name: device_name(),
-            memory_bytes: memory::total_bytes(),
-            driver: None,
-        }]
+        vec![cpu_device(InstructionSet::best())]
     }
 
     fn log_joint(
@@ -89,7 +81,7 @@ impl Backend for NutsCpu {
         }
         // Centred, z is the natural parameter.
         let mut density = PanelDensity::new(
-            panel.clone(),
+            panel,
             request.priors,
             Centredness([1.0; 5]),
             request.resolved_threads(),
@@ -115,11 +107,12 @@ impl Backend for NutsCpu {
         let settings = Self::settings(request)?;
         let layout = panel.layout();
         let retention = Retention::of(settings, &layout);
+        let density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
         memory::check(
             settings,
             &layout,
-            retention.bytes(settings, &layout),
-            memory::available_bytes(),
+            retention.bytes(settings, &layout).saturating_add(density),
+            device::available_bytes(),
         )?;
         Ok(Box::new(NutsRun::start(
             panel, request, settings, retention, started,

@@ -113,7 +113,11 @@ impl<D: Density> CpuLogpFunc for Target<D> {
         self.pass.hold_if_interrupted()?;
         let value = self.density.value_and_gradient(position, gradient);
         self.pass.gradients.set(self.pass.gradients.get() + 1);
-        if value.is_finite() && gradient.iter().all(|g| g.is_finite()) {
+        // Without a branch an entry, so that it is done a vector at a time.
+        let finite = gradient
+            .iter()
+            .fold(value.is_finite(), |all, g| all & g.is_finite());
+        if finite {
             Ok(value)
         } else {
             Err(DensityError::NotFinite)

@@ -21,11 +21,24 @@ pub(crate) struct PanelDensity {
 
 impl PanelDensity {
     /// The log joint of `panel`, whose gradient uses `threads` threads.
-    pub(crate) fn new(panel: Arc<Panel>, priors: Priors, centredness: Centredness, threads: usize) -> Self {
+    pub(crate) fn new(panel: &Arc<Panel>, priors: Priors, centredness: Centredness, threads: usize) -> Self {
         PanelDensity {
             latents: panel.layout().latents(),
-            log_joint: FusedLogJoint::new(panel, priors, centredness, threads),
+            log_joint: FusedLogJoint::new(panel.clone(), priors, centredness, threads),
         }
+    }
+
+    /// A clone whose gradient uses `threads` threads.
+    pub(crate) fn with_threads(&self, threads: usize) -> Self {
+        PanelDensity {
+            latents: self.latents,
+            log_joint: self.log_joint.with_threads(threads),
+        }
+    }
+
+    /// Bytes that the densities of so many chains take, whose gradients use `threads` threads in all.
+    pub(crate) fn bytes(panel: &Panel, chains: usize, threads: usize) -> u64 {
+        FusedLogJoint::bytes(panel, chains, threads)
     }
 }
 
@@ -37,9 +50,4 @@ impl Density for PanelDensity {
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
         self.log_joint.value_and_gradient(z, gradient)
     }
-}
-
-/// The processors and their instruction set, in plain words.
-pub(crate) fn device_name() -> String {
-    infermark_cpu_kernels::device_name()
 }

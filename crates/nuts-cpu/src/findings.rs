@@ -1,11 +1,11 @@
 //! The report of a run, and in sentences what a reader of its posterior must know.
 
-use crate::density::device_name;
 use crate::record::Retention;
 use crate::run::NutsRun;
 use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{Detail, NutsReport};
 use infermark_backend::{Report, RunState};
+use infermark_cpu_kernels::device_name;
 use infermark_model::{Layout, Parameterization, Site};
 
 /// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
@@ -18,10 +18,7 @@ const ESS_LIMIT: f64 = 400.0;
 pub(crate) fn findings(run: &NutsRun, backend: &str) -> Report {
     let diagnostics = run.summary().and_then(|p| p.diagnostics);
     let records = run.records();
-    let gradients = records
-        .iter()
-        .map(|r| r.report.warmup_gradients + r.report.gradients)
-        .sum();
+    let gradients = NutsRun::gradients_of(&records);
     let mut tree_depths = vec![0; run.settings.max_depth as usize + 1];
     for record in &records {
         for (total, count) in tree_depths.iter_mut().zip(&record.depths) {

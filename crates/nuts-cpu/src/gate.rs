@@ -256,6 +256,38 @@ mod tests {
         });
         assert_eq!(working.lock().unwrap().1, 2);
     }
+
+    #[test]
+    fn a_draw_of_each_chain_is_made_by_all_at_once() {
+        let gate = Gate::new(2, 2);
+        let (inside, met) = (Mutex::new(0), Condvar::new());
+        std::thread::scope(|scope| {
+            for chain in 0..2 {
+                let (gate, inside, met) = (&gate, &inside, &met);
+                scope.spawn(move || {
+                    while gate.enter(chain).is_ok() {
+                        // Nobody leaves before the other has come; alone, a chain gives up.
+                        let mut count = inside.lock().unwrap();
+                        *count += 1;
+                        met.notify_all();
+                        let (count, waited) = met
+                            .wait_timeout_while(count, Duration::from_secs(20), |count| *count < 2)
+                            .unwrap();
+                        drop(count);
+                        if waited.timed_out() {
+                            gate.fail(chain, "was alone".into());
+                            return;
+                        }
+                        gate.finish_draw(chain);
+                    }
+                });
+            }
+            gate.advance(2, 10, &Interrupt::new());
+            assert_eq!(gate.standing(), (vec![1, 1], None));
+            gate.shut();
+        });
+    }
+
     #[test]
     fn chains_that_were_held_wait_while_those_behind_catch_up() {
         let gate = Gate::new(2, 1);

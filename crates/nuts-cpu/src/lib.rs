@@ -7,11 +7,12 @@
 //! How it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
 //! criterion), warm-up is not. The diagonal metric is estimated from draws and gradients together,
 //! `sqrt(var(z) / var(gradient))` per latent, instead of from the draws' variance; it starts from the gradient at the
-//! first point instead of from one, and is updated at every warm-up draw from windows that overlap and grow, instead
-//! of at the ends of doubling windows. The step size is tuned by dual averaging to the same target, in the last 15%
-//! of the warm-up by an acceptance statistic that weighs both directions of time, and is jittered by 10% at every
-//! draw. Gradients beyond 1e9 are bent softly towards 1e10 while a trajectory is integrated, which leaves the
-//! stationary distribution as it is.
+//! first point instead of from one, and is updated at every draw of the first 85% of the warm-up from windows that
+//! overlap and grow, instead of at the ends of doubling windows; for the last 15% it is frozen. The step size is tuned
+//! by dual averaging to the same target throughout, by an acceptance statistic that weighs both directions of time once
+//! no further window fits before the freeze, and is jittered by up to 10% at every draw. Gradients `g` beyond 1e9 enter
+//! the integration as `1e10 asinh(g / 1e10)`, which grows like a logarithm, without a bound; the stationary
+//! distribution stays as it is.
 //!
 //! | module | holds |
 //! |---|---|

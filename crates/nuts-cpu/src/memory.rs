@@ -3,23 +3,6 @@
 use infermark_backend::{BackendError, NutsSettings};
 use infermark_model::Layout;
 
-/// Bytes of memory that the system says can still be had, where it says so.
-pub(crate) fn available_bytes() -> Option<u64> {
-    meminfo("MemAvailable:")
-}
-
-/// Bytes of memory of the machine, where the system says so.
-pub(crate) fn total_bytes() -> Option<u64> {
-    meminfo("MemTotal:")
-}
-
-fn meminfo(key: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix(key))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 /// Bytes that the trajectories of all chains take at their deepest: five vectors a state, two ends and a draw of
 /// every level of the tree, and the estimators of the metric.
 fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
@@ -30,20 +13,21 @@ fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
         .saturating_mul(8 * layout.latents() as u64)
 }
 
-/// Refuses a run that needs more than `available`.
+/// Refuses a run that needs more than `available`: its trajectories, and `besides` them the densities and what is kept
+/// of the draws.
 ///
 /// # Errors
 /// [`BackendError::Memory`] with what is needed and what is there.
 pub(crate) fn check(
     settings: &NutsSettings,
     layout: &Layout,
-    kept_bytes: u64,
+    besides: u64,
     available: Option<u64>,
 ) -> Result<(), BackendError> {
-    let needed = kept_bytes.saturating_add(trajectory_bytes(settings, layout));
+    let needed = besides.saturating_add(trajectory_bytes(settings, layout));
     match available {
         Some(available) if needed > available => Err(BackendError::Memory {
-            what: format!("NUTS with {} chains and its draws", settings.chains),
+            what: format!("NUTS with {} chains, its rows and its draws", settings.chains),
             device: "the machine".into(),
             needed_bytes: needed,
             available_bytes: available,
@@ -67,6 +51,7 @@ mod tests {
         let error = check(&settings, &layout, 0, Some(1 << 30)).unwrap_err();
         assert!(error.to_string().contains("1073741824"), "{error}");
         assert!(check(&settings, &layout, 0, Some(1 << 40)).is_ok());
+        assert!(check(&settings, &layout, 1 << 40, Some(1 << 40)).is_err());
         assert!(check(&settings, &layout, 0, None).is_ok());
     }
 }

@@ -157,7 +157,7 @@ impl ChainRecord {
         }
     }
 
-    /// The kept values of latents `first ..` of a site in one draw; `None` when the site is not kept.
+    /// The values of all latents of a site in one draw; `None` when the site is not kept.
     pub(crate) fn site_draw(&self, site: Site, draw: usize) -> Option<&[f64]> {
         let (_, start) = self.kept_sites.iter().find(|(s, _)| *s == site)?;
         Some(&self.kept[draw * self.kept_latents + start..][..self.layout.len(site)])

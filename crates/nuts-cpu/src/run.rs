@@ -49,6 +49,8 @@ impl NutsRun {
             let panel = panel.clone();
             Arc::new(move |z| centredness.to_natural(z, panel.category_of(), &layout, &priors))
         };
+        // Packed once: the chains' densities share the rows.
+        let density = PanelDensity::new(&panel, priors, centredness, 1);
         Self::with_densities(
             layout,
             request,
@@ -56,7 +58,7 @@ impl NutsRun {
             retention,
             to_natural,
             started,
-            |threads| PanelDensity::new(panel.clone(), priors, centredness, threads),
+            |threads| density.with_threads(threads),
         )
     }
 
@@ -140,6 +142,14 @@ impl NutsRun {
         Some(posterior)
     }
 
+    /// Gradients of all draws, warm-up included.
+    pub(crate) fn gradients_of(records: &[MutexGuard<'_, ChainRecord>]) -> u64 {
+        records
+            .iter()
+            .map(|r| r.report.warmup_gradients + r.report.gradients)
+            .sum()
+    }
+
     /// Draws that every chain has, after warm-up.
     pub(crate) fn common_draws(records: &[MutexGuard<'_, ChainRecord>]) -> usize {
         records
@@ -216,6 +226,14 @@ impl Run for NutsRun {
 
     fn report(&self) -> Report {
         findings(self, NAME)
+    }
+
+    fn width(&self) -> u64 {
+        self.settings.chains as u64
+    }
+
+    fn gradients(&self) -> Option<u64> {
+        Some(Self::gradients_of(&self.records()))
     }
 
     fn draws(&self) -> Option<Draws> {

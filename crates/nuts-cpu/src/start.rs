@@ -17,14 +17,31 @@ pub(crate) fn start_point(latents: usize, seed: u64, chain: usize, attempt: u32)
     };
     let (group, lane) = (chain / PARTICLES_PER_BLOCK, chain % PARTICLES_PER_BLOCK);
     let group = attempt * GROUPS_PER_ATTEMPT + group as u32;
+    // In single precision, as the guide does.
+    let radius = START_RADIUS as f32;
     (0..latents as u64)
-        .map(|latent| START_RADIUS * (2.0 * f64::from(stream.uniforms(latent, group)[lane]) - 1.0))
+        .map(|latent| f64::from(radius * (2.0 * stream.uniforms(latent, group)[lane] - 1.0)))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::guide::Guide;
+    use infermark_model::{Layout, Parameterization};
+
+    #[test]
+    fn the_first_chain_starts_where_the_guide_does() {
+        let layout = Layout {
+            products: 70,
+            categories: 3,
+            periods: 11,
+        };
+        for seed in [0, 9, u64::MAX] {
+            let guide = Guide::start(&layout, Parameterization::Centered, seed);
+            assert_eq!(start_point(layout.latents(), seed, 0, 0), guide.loc);
+        }
+    }
 
     #[test]
     fn starts_differ_by_seed_chain_and_attempt() {

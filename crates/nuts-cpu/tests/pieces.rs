@@ -2,13 +2,13 @@
 
 use infermark_backend::report::Detail;
 use infermark_backend::{
-    Backend, BackendError, DeviceId, Draws, Interrupt, Method, NutsSettings, Request, Run, RunState,
+    Backend, BackendError, DeviceId, Draws, Interrupt, Method, NutsSettings, Pieces, Request, Run, RunState,
     SviSettings,
 };
 use infermark_model::{Labels, Panel, PanelPart, Site};
 use infermark_nuts_cpu::NutsCpu;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A panel of `n` products in `c` categories over `t` periods, with gaps when there is more than one period.
 fn panel(n: usize, c: usize, t: usize, units: impl Fn(usize, usize) -> u32) -> Arc<Panel> {
@@ -97,6 +97,45 @@ fn odd_pieces_give_the_draws_of_one_go() {
         assert_eq!(unfinished, completed < 165);
     }
     assert_eq!(run.draws().unwrap(), whole);
+}
+
+#[test]
+fn chains_work_side_by_side_in_pieces() {
+    // Slow enough that a draw is long beside the turn at the gate.
+    let panel = panel(3000, 3, 20, |i, t| ((i * 5 + t * 3) % 30) as u32);
+    let mut request = request(2, 2, 60, 40);
+    let Method::Nuts(settings) = &mut request.method else {
+        panic!("not NUTS")
+    };
+    // Trees so short that all are full: the chains' draws cost the same.
+    settings.max_depth = 4;
+    // One after the other, chains are never busy for longer than the clock runs; side by side they may seem so while
+    // others crowd the machine, but not each time.
+    let busy_over_wall: Vec<f64> = (0..3).map(|_| busy_over_wall(&panel, &request)).collect();
+    assert!(busy_over_wall.iter().any(|r| *r > 1.3), "{busy_over_wall:?}");
+}
+
+/// Seconds in which chains were busy, all together, over those of the clock, for a run advanced as `infermark fit` does.
+fn busy_over_wall(panel: &Arc<Panel>, request: &Request) -> f64 {
+    let mut run = start(panel, request);
+    let mut pieces = Pieces::of(&*run, Duration::from_millis(200));
+    let clock = Instant::now();
+    loop {
+        let piece = Instant::now();
+        let progress = run.advance(pieces.steps(), &Interrupt::new()).unwrap();
+        pieces.took(piece.elapsed());
+        assert_eq!(progress.completed % 2, 0, "as many draws in each chain");
+        if progress.state.is_complete() {
+            break;
+        }
+    }
+    let wall = clock.elapsed().as_secs_f64();
+    let Detail::Nuts(nuts) = run.report().detail else {
+        panic!("not NUTS")
+    };
+    assert_eq!(run.gradients(), Some(nuts.gradients));
+    let busy: f64 = nuts.chains.iter().map(|c| c.warmup_seconds + c.seconds).sum();
+    busy / wall
 }
 
 #[test]

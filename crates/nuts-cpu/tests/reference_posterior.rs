@@ -5,15 +5,9 @@ use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Posterior, Rep
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Panel, Parameterization, Site};
 use infermark_nuts_cpu::NutsCpu;
+use infermark_test_support::data;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
-}
 
 /// Mean, sd and MCSE of the mean by site and key.
 fn reference() -> HashMap<(String, String), [f64; 3]> {

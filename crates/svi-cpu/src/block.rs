@@ -4,6 +4,7 @@
 
 use crate::noise_source::NoiseSource;
 use infermark_cpu_kernels::chunk::PAD;
+use infermark_cpu_kernels::simd::lanes_below;
 use infermark_cpu_kernels::{Scalar, Simd, noise};
 use infermark_model::guide::Guide;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, Stream};
@@ -184,8 +185,7 @@ impl<S: Scalar> Block<S> {
     /// Lanes of the vector at `i` that hold latents.
     #[inline(always)]
     fn lanes<I: Simd>(&self, i: usize) -> u32 {
-        let here = self.len.saturating_sub(i).min(I::LANES);
-        ((1u64 << here) - 1) as u32
+        lanes_below::<I>(self.len.saturating_sub(i))
     }
 
     /// `sigma = softplus(u)` and its derivative; returns the sum of `ln sigma`.

@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     Continue,
     /// Finish this one and stop.
     Stop,
+    /// Stop before this one's step: the parameters stay what they were.
+    LeaveOut,
 }
 
 impl<I: Simd> State<I> {
@@ -87,14 +89,14 @@ impl<I: Simd> State<I> {
     }
 
     /// Iterates on `threads` threads until `watch`, which sees every iteration's loss, says stop. Afterwards every
-    /// parameter has made its step.
+    /// parameter has made the same steps; after [`Verdict::LeaveOut`] the state cannot be iterated further.
     pub(crate) fn iterate(&self, threads: usize, watch: impl FnMut(&Weighted) -> Verdict + Send) {
         let watch = Mutex::new(watch);
-        let stop = AtomicBool::new(false);
+        let (stop, leave_out) = (AtomicBool::new(false), AtomicBool::new(false));
         self.chunks.rewind();
         self.categories.rewind();
         run_team(self.useful_threads(threads), |barrier| {
-            let mut scratch = Scratch::new(self.isa);
+            let mut scratch = Scratch::new(self.isa, self.settings.particles);
             let mut chunk_phase = |step_only: bool| {
                 self.with_frame(|frame| {
                     self.chunks.take_all(|_, item| {
@@ -114,8 +116,13 @@ impl<I: Simd> State<I> {
                 barrier.wait(|| {
                     let (_, weighted) = self.weigh();
                     let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-                    stop.store(watch(&weighted) == Verdict::Stop, Ordering::Relaxed);
+                    let verdict = watch(&weighted);
+                    stop.store(verdict == Verdict::Stop, Ordering::Relaxed);
+                    leave_out.store(verdict == Verdict::LeaveOut, Ordering::Relaxed);
                 });
+                if leave_out.load(Ordering::Relaxed) {
+                    return;
+                }
                 self.with_frame(|frame| {
                     self.categories.take_all(|_, item| {
                         self.isa.vectorize(CategoryBack {
@@ -156,7 +163,7 @@ impl<I: Simd> State<I> {
     pub(crate) fn loss_and_gradient(&self, threads: usize) -> LossAndGradient {
         self.chunks.rewind();
         run_team(self.useful_threads(threads), |_| {
-            let scratch = &mut Scratch::new(self.isa);
+            let scratch = &mut Scratch::new(self.isa, self.settings.particles);
             self.with_frame(|frame| {
                 self.chunks.take_all(|_, item| {
                     let phase = ChunkPhase {

@@ -14,10 +14,9 @@ mod state;
 
 use crate::run::SviRun;
 use crate::state::State;
-use infermark_backend::device::{Device, DeviceId};
-use infermark_backend::{Backend, BackendError, Method, Precision, Request, Run, SviSettings};
+use infermark_backend::{Backend, BackendError, Device, Method, Precision, Request, Run, SviSettings};
 use infermark_cpu_kernels::simd::Simd;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, device_name};
+use infermark_cpu_kernels::{ForSimd, InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
@@ -32,6 +31,10 @@ pub use run::GuidedRun;
 
 /// The backend's name.
 pub const NAME: &str = "svi-cpu";
+
+/// Largest `clip_high` in single precision: AdamW squares gradients, and `exp(40)` squared leaves sums over rows a factor
+/// of 6,000 to the largest `f32`.
+const CLIP_HIGH_LIMIT_F32: f64 = 40.0;
 
 /// The backend. Its instruction set is the processor's best unless one is given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +67,7 @@ impl SviCpu {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        let settings = check(&panel, request)?.clone();
+        let (set, settings) = self.check(&panel, request)?;
         let begin = Instant::now();
         let threads = request.resolved_threads();
         let placed = Placed {
@@ -74,14 +77,13 @@ impl SviCpu {
             guide,
             noise,
         };
-        Ok(self.run(
-            &placed.settings.precision.clone(),
-            Start {
-                placed,
-                threads,
-                begin,
-            },
-        ))
+        let precision = placed.settings.precision;
+        let start = Start {
+            placed,
+            threads,
+            begin,
+        };
+        Ok(run_on(set, precision, start))
     }
 
     /// Loss and gradient of `guide` under one recorded noise.
@@ -96,7 +98,7 @@ impl SviCpu {
         noise: NoiseSource,
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
-        let settings = check(panel, request)?.clone();
+        let (set, settings) = self.check(panel, request)?;
         let precision = settings.precision;
         let threads = request.resolved_threads();
         let placed = Placed {
@@ -106,42 +108,44 @@ impl SviCpu {
             guide,
             noise,
         };
-        Ok(self.run(
-            &precision,
-            Evaluate {
-                placed,
-                threads,
-                iteration,
-            },
-        ))
+        let evaluate = Evaluate {
+            placed,
+            threads,
+            iteration,
+        };
+        Ok(run_on(set, precision, evaluate))
     }
 
-    fn run<W: ForSimd>(&self, precision: &Precision, work: W) -> W::Output {
-        let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        match precision {
-            Precision::F32 => set.run_f32(work),
-            Precision::F64 => set.run_f64(work),
+    /// Checks what this backend needs of a request and returns the instruction set and the request's settings.
+    fn check(&self, panel: &Panel, request: &Request) -> Result<(InstructionSet, SviSettings), BackendError> {
+        request.validate()?;
+        let unsupported = |what: String| BackendError::Unsupported { backend: NAME, what };
+        let set = device::check(NAME, &request.devices, self.instruction_set)?;
+        if u32::try_from(panel.layout().latents()).is_err() {
+            return Err(unsupported(format!(
+                "{} latents; the limit is {}",
+                panel.layout().latents(),
+                u32::MAX
+            )));
         }
+        let Method::Svi(settings) = &request.method else {
+            return Err(unsupported("the method nuts".into()));
+        };
+        let high = request.priors.clip_high;
+        if settings.precision == Precision::F32 && high > CLIP_HIGH_LIMIT_F32 {
+            return Err(BackendError::Request(format!(
+                "clip_high is {high}; squares of gradients of such rates overflow single precision: give at most \
+                 {CLIP_HIGH_LIMIT_F32}, or --precision f64"
+            )));
+        }
+        Ok((set, settings.clone()))
     }
 }
 
-/// Checks what this backend needs of a request and returns its settings.
-fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, BackendError> {
-    request.validate()?;
-    let unsupported = |what: String| BackendError::Unsupported { backend: NAME, what };
-    if let Some(device) = request.devices.iter().find(|d| **d != DeviceId::CPU) {
-        return Err(unsupported(format!("device {device}")));
-    }
-    if u32::try_from(panel.layout().latents()).is_err() {
-        return Err(unsupported(format!(
-            "{} latents; the limit is {}",
-            panel.layout().latents(),
-            u32::MAX
-        )));
-    }
-    match &request.method {
-        Method::Svi(settings) => Ok(settings),
-        Method::Nuts(_) => Err(unsupported("method nuts".into())),
+fn run_on<W: ForSimd>(set: InstructionSet, precision: Precision, work: W) -> W::Output {
+    match precision {
+        Precision::F32 => set.run_f32(work),
+        Precision::F64 => set.run_f64(work),
     }
 }
 
@@ -220,12 +224,7 @@ impl Backend for SviCpu {
 
     fn devices(&self) -> Vec<Device> {
         let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        vec![Device {
-            id: DeviceId::CPU,
-            name: device_name(),
-            memory_bytes: None,
-            driver: Some(set.to_string()),
-        }]
+        vec![cpu_device(set)]
     }
 
     /// One particle without noise: the log-weight is then the log joint plus the guide's known constant.

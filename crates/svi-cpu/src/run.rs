@@ -40,6 +40,17 @@ impl<I: Simd> SviRun<I> {
             trace: Vec::new(),
         }
     }
+
+    /// Why a failed run cannot go on.
+    fn failure(&self) -> BackendError {
+        BackendError::Diverged {
+            step: self.completed,
+            reason: format!(
+                "the loss of the next iteration is {}; try a lower learning rate, or --precision f64",
+                self.last_loss
+            ),
+        }
+    }
 }
 
 /// A run whose guide can be read: what following another implementation needs beyond the trait.
@@ -56,10 +67,13 @@ impl<I: Simd> GuidedRun for SviRun<I> {
 
 impl<I: Simd> Run for SviRun<I> {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if self.run_state == RunState::Failed {
+            return Err(self.failure());
+        }
         let settings = &self.state.settings;
         let total = settings.iterations;
         let target = self.completed.saturating_add(steps).min(total);
-        if self.run_state.is_complete() || self.run_state == RunState::Failed || target == self.completed {
+        if self.run_state.is_complete() || target == self.completed {
             return Ok(self.progress());
         }
         let start = Instant::now();
@@ -70,6 +84,10 @@ impl<I: Simd> Run for SviRun<I> {
         *run_state = RunState::Running;
         self.state.iterate(self.threads, |weighted| {
             *last_loss = weighted.loss;
+            if !weighted.loss.is_finite() {
+                *run_state = RunState::Failed;
+                return Verdict::LeaveOut;
+            }
             *effective_particles_sum += weighted.effective_particles;
             *completed += 1;
             if (*completed - 1).is_multiple_of(settings.trace_every) || *completed == total {
@@ -81,9 +99,7 @@ impl<I: Simd> Run for SviRun<I> {
                     learning_rate: settings.optimizer.learning_rate_at(*completed - 1),
                 });
             }
-            *run_state = if !weighted.loss.is_finite() {
-                RunState::Failed
-            } else if *completed == total {
+            *run_state = if *completed == total {
                 RunState::Finished
             } else if convergence.as_mut().is_some_and(|c| c.push(weighted.loss)) {
                 RunState::Converged
@@ -98,13 +114,7 @@ impl<I: Simd> Run for SviRun<I> {
         });
         self.run_seconds = seconds_before + start.elapsed().as_secs_f64();
         if self.run_state == RunState::Failed {
-            return Err(BackendError::Diverged {
-                step: self.completed,
-                reason: format!(
-                    "the loss is {}; try a lower learning rate, or --precision f64",
-                    self.last_loss
-                ),
-            });
+            return Err(self.failure());
         }
         Ok(self.progress())
     }
@@ -130,6 +140,12 @@ impl<I: Simd> Run for SviRun<I> {
         let state = &self.state;
         let guide = state.guide();
         let (mean, sd) = guide.natural_moments(&state.panel, &state.priors, state.parameterization);
+        if !mean.iter().chain(&sd).all(|m| m.is_finite()) {
+            return Err(BackendError::NoPosterior(
+                "parameters of the guide are not finite; try a lower learning rate, or --precision f64"
+                    .into(),
+            ));
+        }
         Ok(Posterior::normal(state.layout(), mean, sd))
     }
 
@@ -137,8 +153,8 @@ impl<I: Simd> Run for SviRun<I> {
         let mut warnings = Vec::new();
         if self.run_state == RunState::Failed {
             warnings.push(format!(
-                "The loss left the finite numbers at iteration {}.",
-                self.completed
+                "The loss left the finite numbers at iteration {}, whose step was left out.",
+                self.completed + 1
             ));
         } else if !self.run_state.is_complete() {
             warnings.push(format!(

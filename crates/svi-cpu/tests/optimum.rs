@@ -4,8 +4,6 @@
 //! closed, `y m - exp(m + v / 2) - ln y!` with `m` and `v` the mean and variance of `eta` (clip ignored: the small
 //! panel's rates lie far inside the bounds).
 
-mod support;
-
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
 use infermark_model::guide::{Guide, softplus};
 use infermark_model::noise::Stream;
@@ -14,8 +12,8 @@ use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Parameterization, Priors, Site};
 use infermark_svi_cpu::{NoiseSource, SviCpu};
+use infermark_test_support::small_panel;
 use std::sync::Arc;
-use support::small_panel;
 
 /// Iterations of the published schedule, and how many of the last are averaged.
 const ITERATIONS: u64 = 300_000;
@@ -75,7 +73,7 @@ fn flat(guide: &Guide) -> Vec<f64> {
     all
 }
 
-/// Mean of the gradient over fresh noise in standard errors, and one draw's standard deviation, by parameter.
+/// Mean of the gradient over fresh noise in standard errors, by parameter.
 fn gradient_in_standard_errors(panel: &Arc<Panel>, request: &Request, guide: &Guide, draws: u32) -> Vec<f64> {
     let backend = SviCpu::new();
     let (mut sum, mut squares) = (vec![0.0; flat(guide).len()], vec![0.0; flat(guide).len()]);

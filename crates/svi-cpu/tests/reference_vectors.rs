@@ -1,15 +1,13 @@
 //! The production code against NumPyro's float64 vectors: trajectories fed with the recorded noise, and gradients.
 
-mod support;
-
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::InstructionSet;
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::{Parameterization, Priors, Site};
 use infermark_svi_cpu::{NoiseSource, Recording, SviCpu};
+use infermark_test_support::{norm, numbers, small_panel, vectors};
 use serde_json::Value;
-use support::{norm, numbers, small_panel, vectors};
 
 /// The record's learning rates: `optax.exponential_decay(0.01, 1000, 0.99, end_value=1e-5)` evaluates in single
 /// precision even where all else is double, and its power is off by a last digit here and there.

@@ -1,6 +1,7 @@
 //! `infermark bench`.
 
 use super::interrupt_on_ctrl_c;
+use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
@@ -9,8 +10,9 @@ use clap::Args;
 use infermark_backend::{Backend, Method, NutsSettings, Request, SviSettings};
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark};
+use infermark_harness::fit_output::prove_writable;
 use infermark_harness::results_folder::ResultsFolder;
-use std::io::Write;
+use infermark_model::Panel;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +20,9 @@ use std::sync::Arc;
 const PERIODS: usize = 156;
 /// Categories of the panels, as published.
 const CATEGORIES: usize = 10;
+
+/// The bare kernel of this program's backends.
+const KERNEL_LIMIT: fn(&Arc<Panel>, &Request) -> Option<f64> = backends::kernel_limit;
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -44,8 +49,13 @@ pub struct BenchArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub repeat_seconds: f64,
     /// Seconds of warm-up before the first repeat of a case.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
-    pub warm_up_seconds: f64,
+    #[arg(
+        long,
+        alias = "warm-up-seconds",
+        value_name = "SECONDS",
+        default_value_t = 2.0
+    )]
+    pub warmup_seconds: f64,
     /// Seconds that each case of the smallest size may take for its quality; 0 leaves it out.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
     pub quality_seconds: f64,
@@ -55,13 +65,17 @@ pub struct BenchArguments {
     /// Largest size on which samplers are measured; beyond it the table says "not measured".
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub nuts_most_products: usize,
+    /// Most seconds, in all, to wait before timing until other programs leave the machine alone; 0 does not wait.
+    #[arg(long, value_name = "SECONDS", default_value_t = 90.0)]
+    pub settle_seconds: f64,
     /// Particles of SVI.
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub particles: usize,
     /// Seed of the panels and of all noise.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
-    /// Results folder; by default `results/DATE-HOST`. An existing folder is never overwritten.
+    /// Results folder; by default `results/DATE-HOST`. Where there is something in it already, -2, -3 .. is appended to its
+    /// name: nothing is overwritten.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -69,23 +83,49 @@ pub struct BenchArguments {
 impl BenchArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let (outcome, folder) = self.measure()?;
-        let mut out = std::io::stdout().lock();
-        write!(out, "{}", outcome.table)?;
-        writeln!(out, "\nresults: {}", folder.path().display())?;
-        for plot in outcome
-            .plots
-            .iter()
-            .filter(|p| p.extension().is_some_and(|e| e == "png"))
-        {
-            writeln!(out, "plot: {}", plot.display())?;
-        }
-        if outcome.interrupted {
-            eprintln!("interrupted: cases that were not reached are missing");
-        }
-        Ok(if outcome.failed() || outcome.interrupted {
-            Exit::GateFailed
-        } else {
+        let exit = if outcome.is_success() {
             Exit::Done
+        } else {
+            Exit::GateFailed
+        };
+        answer_outcome(&outcome, &folder)?;
+        if outcome.interrupted {
+            say("interrupted: cases that were not reached are missing");
+        }
+        Ok(exit)
+    }
+
+    /// Refuses what [`BenchArguments::measure`] would refuse, before anything is made or measured.
+    ///
+    /// # Errors
+    /// When an argument is out of range, or the results folder cannot be written to.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.plan(self.products.clone())?.check()?;
+        let folder = self.folder()?;
+        prove_writable(folder.path())?;
+        // It is made again once there is something for it; what is not empty stays.
+        let _ = std::fs::remove_dir(folder.path());
+        Ok(())
+    }
+
+    fn folder(&self) -> anyhow::Result<ResultsFolder> {
+        Ok(match &self.out {
+            Some(path) => ResultsFolder::create(path)?,
+            None => ResultsFolder::dated("results".as_ref(), None)?,
+        })
+    }
+
+    fn plan(&self, sizes: Vec<usize>) -> anyhow::Result<Plan<'static>> {
+        ensure!(!self.threads.contains(&0), "--threads has a 0; give at least 1");
+        Ok(Plan {
+            repeats: self.repeats,
+            warmup_seconds: self.warmup_seconds,
+            repeat_seconds: self.repeat_seconds,
+            quality_seconds: self.quality_seconds,
+            published_nuts_seconds: self.published_nuts_seconds,
+            settle_seconds: self.settle_seconds,
+            kernel_limit: Some(&KERNEL_LIMIT),
+            ..Plan::new(sizes, self.cases()?)
         })
     }
 
@@ -94,9 +134,8 @@ impl BenchArguments {
     /// # Errors
     /// When an argument is out of range, a panel cannot be made, or a file not be written.
     pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
-        ensure!(!self.threads.contains(&0), "--threads has a 0; give at least 1");
-        let cases = self.cases()?;
-        let limit = backends::kernel_limit;
+        // Before a file is read; the sizes of a sales file are not known then.
+        self.plan(self.products.clone())?.check()?;
         let mut sizes = self.products.clone();
         let mut read = None;
         if let Some(path) = &self.data {
@@ -117,19 +156,8 @@ impl BenchArguments {
                 product_a_truth: truth.map(|t| t.product_elasticity),
             });
         }
-        let plan = Plan {
-            repeats: self.repeats,
-            warm_up_seconds: self.warm_up_seconds,
-            repeat_seconds: self.repeat_seconds,
-            quality_seconds: self.quality_seconds,
-            published_nuts_seconds: self.published_nuts_seconds,
-            kernel_limit: Some(&limit),
-            ..Plan::new(sizes, cases)
-        };
-        let folder = match &self.out {
-            Some(path) => ResultsFolder::create(path)?,
-            None => ResultsFolder::dated("results".as_ref(), None)?,
-        };
+        let plan = self.plan(sizes)?;
+        let folder = self.folder()?;
         let seed = self.seed;
         let mut make = |products| match read.take() {
             Some(panel) => Ok(panel),
@@ -195,6 +223,25 @@ impl BenchArguments {
         }
         Ok(cases)
     }
+}
+
+/// Prints the table, and where the results and pictures are.
+///
+/// # Errors
+/// When stdout cannot be written to.
+pub fn answer_outcome(outcome: &Outcome, folder: &ResultsFolder) -> anyhow::Result<()> {
+    let pictures = outcome
+        .plots
+        .iter()
+        .filter(|p| p.extension().is_some_and(|e| e == "png"));
+    answer(|out| {
+        write!(out, "{}", outcome.table)?;
+        writeln!(out, "\nresults: {}", folder.path().display())?;
+        for picture in pictures {
+            writeln!(out, "plot: {}", picture.display())?;
+        }
+        Ok(())
+    })
 }
 
 /// A panel of the published process.

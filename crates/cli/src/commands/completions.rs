@@ -1,5 +1,6 @@
 //! `infermark completions`.
 
+use crate::answer::answer;
 use crate::exit::Exit;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -14,7 +15,10 @@ pub struct CompletionsArguments {
 impl CompletionsArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let mut command = crate::Arguments::command();
-        clap_complete::generate(self.shell, &mut command, "infermark", &mut std::io::stdout());
+        // Into memory first: it panics where it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, "infermark", &mut script);
+        answer(|out| out.write_all(&script))?;
         Ok(Exit::Done)
     }
 }

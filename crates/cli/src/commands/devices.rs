@@ -1,9 +1,9 @@
 //! `infermark devices`.
 
+use crate::answer::answer;
 use crate::backends;
 use crate::exit::Exit;
 use clap::Args;
-use std::io::Write;
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -15,7 +15,6 @@ pub struct DevicesArguments {
 
 impl DevicesArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let mut out = std::io::stdout().lock();
         if self.json {
             let all: Vec<_> = backends::all()
                 .iter()
@@ -27,25 +26,26 @@ impl DevicesArguments {
                         .map(move |device| serde_json::json!({ "backend": name, "device": device }))
                 })
                 .collect();
-            serde_json::to_writer_pretty(&mut out, &all)?;
-            writeln!(out)?;
+            let text = serde_json::to_string_pretty(&all)?;
+            answer(|out| writeln!(out, "{text}"))?;
             return Ok(Exit::Done);
         }
+        let mut text = String::new();
         for backend in backends::all() {
             for device in backend.devices() {
                 let memory = match device.memory_bytes {
                     Some(bytes) => format!(", {:.1} GiB", bytes as f64 / (1u64 << 30) as f64),
                     None => String::new(),
                 };
-                writeln!(
-                    out,
-                    "{:<10} --device {:<8} {}{memory}",
+                text += &format!(
+                    "{:<10} --device {:<8} {}{memory}\n",
                     backend.name(),
                     device.id,
                     device.name
-                )?;
+                );
             }
         }
+        answer(|out| out.write_all(text.as_bytes()))?;
         Ok(Exit::Done)
     }
 }

@@ -1,6 +1,7 @@
 //! `infermark evaluate`.
 
 use super::{load_panel, read_json};
+use crate::answer::answer;
 use crate::exit::Exit;
 use crate::settings::{ColumnArguments, PriorArguments};
 use anyhow::{Context, bail};
@@ -9,7 +10,6 @@ use infermark_backend::{Backend, DeviceId, Method, NutsSettings, Request};
 use infermark_model::{Layout, Site};
 use infermark_nuts_cpu::NutsCpu;
 use serde_json::{Map, Value};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `evaluate`.
@@ -56,12 +56,8 @@ impl EvaluateArguments {
             };
             by_site.insert(site.name().to_owned(), value);
         }
-        let mut out = std::io::stdout().lock();
-        serde_json::to_writer(
-            &mut out,
-            &serde_json::json!({ "log_joint": log_joint, "grad": by_site }),
-        )?;
-        writeln!(out)?;
+        let told = serde_json::json!({ "log_joint": log_joint, "grad": by_site });
+        answer(|out| writeln!(out, "{told}"))?;
         Ok(Exit::Done)
     }
 }

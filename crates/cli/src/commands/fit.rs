@@ -1,26 +1,32 @@
 //! `infermark fit`.
 
 use super::{interrupt_on_ctrl_c, load_panel};
+use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, MethodName, NutsArguments, PriorArguments, RunArguments, SviArguments,
+    ColumnArguments, MethodName, NutsArguments, ObjectiveName, PriorArguments, RunArguments, SviArguments,
 };
-use clap::Args;
-use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run, RunState, StepUnit};
+use anyhow::{bail, ensure};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory};
+use infermark_backend::report::Detail;
+use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Report, Request, Run, RunState};
 use infermark_data::read_truth;
-use infermark_harness::fit_output::write_fit;
+use infermark_harness::fit_output::{
+    ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
+};
 use infermark_harness::fit_record::{FitRecord, FitStatus};
 use infermark_harness::panel_description::PanelDescription;
 use infermark_harness::plots::categories;
 use infermark_harness::quality::elasticities_by_category;
 use infermark_harness::system::System;
 use infermark_model::{Panel, Site};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a piece of a run lasts: how often the bar moves and Ctrl-C is heard.
+/// How long a piece of a run lasts, and so how often the bar moves; of a sampler with long draws, longer.
 const PIECE: Duration = Duration::from_millis(200);
 
 /// Arguments of `fit`.
@@ -28,14 +34,17 @@ const PIECE: Duration = Duration::from_millis(200);
 pub struct FitArguments {
     /// Sales file: .csv or .parquet, one row a product and period.
     data: PathBuf,
-    /// Folder for posterior.csv, run.json, trace.csv or draws.parquet, and plots.
+    /// Folder for posterior.csv, run.json, trace.csv or draws.parquet, and a picture; one that holds a fit is refused.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Replace the fit that is in --out, as soon as there is another one to be written.
+    #[arg(long)]
+    force: bool,
     /// CSV file with true parameters (of `infermark generate`): prints error and coverage.
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Exit with code 1 when the result has not converged: SVI stopped before its schedule's end; NUTS with R-hat above
-    /// 1.01, effective samples below 400 or divergences.
+    /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
+    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences.
     #[arg(long)]
     require_convergence: bool,
     #[command(flatten)]
@@ -51,7 +60,8 @@ pub struct FitArguments {
 }
 
 impl FitArguments {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
+        self.refuse_what_would_be_ignored(given)?;
         let method = match self.run.method {
             MethodName::Svi => Method::Svi(self.svi.settings()),
             MethodName::Nuts => Method::Nuts(self.nuts.settings()),
@@ -60,12 +70,15 @@ impl FitArguments {
         request.validate()?;
         let backend = backends::for_method(&request.method);
         backends::check_devices(&*backend, &request)?;
+        refuse_earlier_fit(&self.out, self.force)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
         let truth = self
             .truth
             .as_ref()
             .map(|path| read_truth(path, &panel))
             .transpose()?;
+        // Before the hours of the run, not after them.
+        prove_writable(&self.out)?;
         let interrupt = interrupt_on_ctrl_c();
         let mut run = backend.start(panel.clone(), &request)?;
         let failure = advance(&mut *run, &interrupt);
@@ -92,62 +105,102 @@ impl FitArguments {
             description,
             System::describe(),
         );
-        write_fit(
-            &self.out,
-            &panel,
-            posterior.as_ref(),
-            run.draws().as_ref(),
-            record,
-        )?;
-        if let Some(posterior) = &posterior {
-            let subtitle = subtitle(&panel, &source, &request, &*run);
-            let stem = self.out.join("elasticities_by_category");
-            categories::draw(
-                &stem,
+        let pictures = match &posterior {
+            Some(posterior) => categories::render(
+                Path::new(ELASTICITIES_PICTURES[0]).with_extension("").as_path(),
                 &elasticities_by_category(&panel, posterior),
                 "category",
-                &subtitle,
-            )?;
-            if let Some(truth) = &truth {
-                print_quality(posterior, &truth.product_elasticity);
-            }
+                &subtitle(&panel, &source, &request, &*run),
+            )
+            .unwrap_or_else(|error| {
+                say(format_args!("warning: {error}"));
+                Vec::new()
+            }),
+            None => Vec::new(),
+        };
+        let draws = run.draws();
+        let parts = FitParts {
+            posterior: posterior.as_ref(),
+            draws: draws.as_ref(),
+            pictures: &pictures,
+        };
+        let written = write_fit(&self.out, &panel, &parts, record)?;
+        let converged = converged(&report);
+        let exit =
+            if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
+                Exit::GateFailed
+            } else {
+                Exit::Done
+            };
+        if let (Some(posterior), Some(truth)) = (&posterior, &truth) {
+            let text = quality(posterior, &truth.product_elasticity);
+            answer(|out| writeln!(out, "{text}"))?;
         }
         for warning in &report.warnings {
-            eprintln!("note: {warning}");
+            say(format_args!("note: {warning}"));
         }
+        for missing in &written.missing {
+            say(format_args!("warning: {missing}"));
+        }
+        let out = self.out.display();
         match reason {
-            Some(reason) => eprintln!(
-                "unfinished ({reason}): what there was is in {}",
-                self.out.display()
-            ),
-            None => eprintln!("done: {}", self.out.display()),
+            Some(reason) if written.files.is_empty() => say(format_args!(
+                "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
+            )),
+            Some(reason) => say(format_args!("unfinished ({reason}): what there was is in {out}")),
+            None => say(format_args!("done: {out}")),
         }
-        let converged = progress.state.is_complete() && chains_converged(&report);
-        Ok(match failure {
-            Some(_) => Exit::GateFailed,
-            None if self.require_convergence && !converged => Exit::GateFailed,
-            None => Exit::Done,
-        })
+        Ok(exit)
+    }
+
+    /// Refuses options that were given and have no meaning beside the others.
+    fn refuse_what_would_be_ignored(&self, given: &ArgMatches) -> anyhow::Result<()> {
+        let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
+        let (other, its_method, method) = match self.run.method {
+            MethodName::Svi => ("NutsArguments", "nuts", "svi"),
+            MethodName::Nuts => ("SviArguments", "svi", "nuts"),
+        };
+        let mut command = crate::Arguments::command();
+        let fit = command.find_subcommand_mut("fit").expect("the verb is there");
+        let group = fit.get_groups().find(|group| group.get_id() == other);
+        for id in group.expect("arguments are grouped by method").get_args() {
+            if was_given(id.as_str()) {
+                let option = id.as_str().replace('_', "-");
+                bail!("--{option} goes with --method {its_method}; this is --method {method}");
+            }
+        }
+        if self.run.method == MethodName::Svi {
+            ensure!(
+                !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),
+                "--alpha goes with --objective renyi"
+            );
+            ensure!(
+                !was_given("window") || self.svi.early_stop,
+                "--window goes with --early-stop"
+            );
+            ensure!(
+                !self.require_convergence || self.svi.early_stop,
+                "--require-convergence needs --early-stop with --method svi: a schedule that runs to its end says nothing"
+            );
+        }
+        Ok(())
     }
 }
 
 /// Advances a run to its end in pieces of about [`PIECE`], or until Ctrl-C. Returns why it failed.
 fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
-    let mut steps = 1;
+    let mut pieces = Pieces::of(run, PIECE);
     while !interrupt.is_set() {
         let clock = Instant::now();
-        let progress = match run.advance(steps, interrupt) {
+        let progress = match run.advance(pieces.steps(), interrupt) {
             Ok(progress) => progress,
             Err(error) => return Some(error),
         };
+        pieces.took(clock.elapsed());
         bar.show(&progress);
         if progress.state != RunState::Running {
             return None;
-        }
-        if progress.unit == StepUnit::Iterations {
-            let ratio = PIECE.as_secs_f64() / clock.elapsed().as_secs_f64().max(1e-6);
-            steps = (steps as f64 * ratio.clamp(0.5, 2.0)).round().max(1.0) as u64;
         }
     }
     None
@@ -170,22 +223,23 @@ fn subtitle(panel: &Panel, source: &str, request: &Request, run: &dyn Run) -> St
     )
 }
 
-/// Error and coverage of the elasticities against the truth, on stdout.
-fn print_quality(posterior: &Posterior, truth: &[f64]) {
-    println!(
+/// Error and coverage of the elasticities against the truth, in words.
+fn quality(posterior: &Posterior, truth: &[f64]) -> String {
+    format!(
         "product_a against the truth: mean absolute error {:.4}, 90% intervals cover {:.1}%, 95% intervals cover {:.1}%",
         posterior.mean_absolute_error(Site::ProductA, truth),
         100.0 * posterior.coverage_90(Site::ProductA, truth),
         100.0 * posterior.coverage_95(Site::ProductA, truth),
-    );
+    )
 }
 
-/// Whether a sampler's diagnostics allow its result to be trusted; true for methods without chains.
-fn chains_converged(report: &infermark_backend::Report) -> bool {
+/// Whether the result may be trusted: an optimizer met its criterion, a finished sampler's diagnostics allow it.
+fn converged(report: &Report) -> bool {
     match &report.detail {
-        infermark_backend::report::Detail::Svi(_) => true,
-        infermark_backend::report::Detail::Nuts(nuts) => {
-            nuts.divergences == 0
+        Detail::Svi(_) => report.state == RunState::Converged,
+        Detail::Nuts(nuts) => {
+            report.state.is_complete()
+                && nuts.divergences == 0
                 && nuts.max_rhat.is_some_and(|r| r <= 1.01)
                 && nuts.min_ess_bulk.is_some_and(|e| e >= 400.0)
                 && nuts.min_ess_tail.is_some_and(|e| e >= 400.0)

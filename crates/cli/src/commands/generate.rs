@@ -1,11 +1,13 @@
 //! `infermark generate`.
 
+use super::interrupt_on_ctrl_c;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::PriorArguments;
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use infermark_data::{Generator, Process, generate_to_file};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Where a panel comes from.
@@ -65,6 +67,7 @@ impl GenerateArguments {
             categories: self.categories,
             seed: self.seed,
         };
+        let interrupt = interrupt_on_ctrl_c();
         let bar = Bar::new(self.products as u64, "products");
         generate_to_file(
             &generator,
@@ -73,6 +76,11 @@ impl GenerateArguments {
             self.threads.unwrap_or(0),
             &mut |progress| {
                 bar.set(progress.products_done as u64);
+                if interrupt.is_set() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             },
         )?;
         drop(bar);

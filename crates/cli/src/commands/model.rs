@@ -1,10 +1,10 @@
 //! `infermark model`: the plate diagram.
 
+use crate::answer::answer;
 use crate::exit::Exit;
 use crate::settings::PriorArguments;
 use clap::{Args, ValueEnum};
 use infermark_model::Priors;
-use std::io::Write;
 
 /// Formats of the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,7 +32,7 @@ impl ModelArguments {
             Format::Dot => dot(&priors),
             Format::Svg => svg(&priors),
         };
-        write!(std::io::stdout(), "{text}")?;
+        answer(|out| out.write_all(text.as_bytes()))?;
         Ok(Exit::Done)
     }
 }

@@ -1,9 +1,9 @@
 //! `infermark report`.
 
+use crate::answer::{answer, say};
 use crate::exit::Exit;
 use clap::Args;
 use infermark_harness::report::redraw;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Arguments of `report`.
@@ -16,9 +16,9 @@ pub struct ReportArguments {
 impl ReportArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let drawn = redraw(&self.dir)?;
-        write!(std::io::stdout(), "{}", drawn.table)?;
+        answer(|out| out.write_all(drawn.table.as_bytes()))?;
         for plot in drawn.plots {
-            eprintln!("{}", plot.display());
+            say(plot.display());
         }
         Ok(Exit::Done)
     }

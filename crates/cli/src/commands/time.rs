@@ -1,6 +1,7 @@
 //! `infermark time`: one kernel under the clock, for comparisons with other programs in the same run.
 
 use super::load_panel;
+use crate::answer::answer;
 use crate::exit::Exit;
 use crate::settings::ColumnArguments;
 use anyhow::ensure;
@@ -9,7 +10,6 @@ use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSetti
 use infermark_cpu_kernels::{FusedLogJoint, device_name};
 use infermark_model::{Panel, Parameterization, Priors, Site};
 use infermark_svi_cpu::SviCpu;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use std::time::Instant;
 enum Timed {
     /// Complete SVI iterations: noise, likelihood, gradient, optimizer.
     Svi,
-    /// The double-precision log joint with its gradient: what a leapfrog step of NUTS costs.
+    /// The double-precision log joint with its gradient: the larger part of what a leapfrog step of NUTS costs.
     Gradient,
 }
 
@@ -38,8 +38,8 @@ pub struct TimeArguments {
     #[arg(long, value_name = "R", default_value_t = 5)]
     repeats: usize,
     /// Untimed iterations before the first repeat.
-    #[arg(long, value_name = "N", default_value_t = 300)]
-    warm_up: u64,
+    #[arg(long, alias = "warm-up", value_name = "N", default_value_t = 300)]
+    warmup: u64,
     /// Particles of SVI.
     #[arg(long, value_name = "K", default_value_t = 4)]
     particles: usize,
@@ -59,7 +59,7 @@ impl TimeArguments {
             self.iterations > 0 && self.repeats > 0,
             "--iterations and --repeats must be at least 1"
         );
-        let total = self.warm_up + self.iterations * self.repeats as u64;
+        let total = self.warmup + self.iterations * self.repeats as u64;
         let settings = SviSettings {
             iterations: total,
             particles: self.particles,
@@ -83,8 +83,8 @@ impl TimeArguments {
             Timed::Gradient => gradients(&panel, request.resolved_threads()),
         };
         let setup_seconds = clock.elapsed().as_secs_f64();
-        if self.warm_up > 0 {
-            advance(self.warm_up)?;
+        if self.warmup > 0 {
+            advance(self.warmup)?;
         }
         let mut seconds = Vec::with_capacity(self.repeats);
         for _ in 0..self.repeats {
@@ -100,9 +100,8 @@ impl TimeArguments {
             Timed::Svi => (infermark_svi_cpu::NAME, Precision::F32, self.particles),
             Timed::Gradient => ("nuts-cpu", Precision::F64, 1),
         };
-        let mut out = std::io::stdout().lock();
-        if self.json {
-            let answer = serde_json::json!({
+        let text = if self.json {
+            let told = serde_json::json!({
                 "backend": backend,
                 "device": device_name(),
                 "threads": request.resolved_threads(),
@@ -111,15 +110,14 @@ impl TimeArguments {
                 "rows": panel.rows(),
                 "products": panel.layout().products,
                 "iterations": self.iterations,
-                "warm_up_iterations": self.warm_up,
+                "warmup_iterations": self.warmup,
                 "setup_seconds": setup_seconds,
                 "seconds": seconds,
                 "iterations_per_second": rate,
             });
-            writeln!(out, "{answer}")?;
+            told.to_string()
         } else {
-            writeln!(
-                out,
+            format!(
                 "{backend}, {} threads, {}, {} rows: {rate:.2} iterations a second ({:.3} ms each; best repeat \
                  {:.3} ms, worst {:.3} ms)",
                 request.resolved_threads(),
@@ -128,8 +126,9 @@ impl TimeArguments {
                 1e3 / rate,
                 1e3 * sorted[0] / self.iterations as f64,
                 1e3 * sorted[sorted.len() - 1] / self.iterations as f64,
-            )?;
-        }
+            )
+        };
+        answer(|out| writeln!(out, "{text}"))?;
         Ok(Exit::Done)
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::test_panels::random_panel;
 use infermark_model::log_joint::LogJoint;
+use infermark_test_support::random_panel;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 #[test]
@@ -57,15 +57,49 @@ fn threads_do_not_change_a_bit() {
     let z: Vec<f64> = (0..panel.layout().latents())
         .map(|_| rng.random_range(-1.0..1.0))
         .collect();
-    let run = |threads| {
+    let run = |mut fused: FusedLogJoint| {
         let mut gradient = vec![0.0; z.len()];
-        let centredness = Centredness([1.0; 5]);
-        let mut fused = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
         let value = fused.value_and_gradient(&z, &mut gradient);
         (value, gradient)
     };
-    let one = run(1);
+    let fused = FusedLogJoint::new(panel, Priors::default(), Centredness([1.0; 5]), 1);
+    let one = run(fused.clone());
     for threads in [2, 3, 5] {
-        assert_eq!(one, run(threads));
+        let many = fused.with_threads(threads);
+        assert_eq!(one, run(many.clone()));
+        // Clones on the same threads at the same time.
+        std::thread::scope(|scope| {
+            for result in [many.clone(), many].map(|fused| scope.spawn(|| run(fused))) {
+                assert_eq!(one, result.join().unwrap());
+            }
+        });
+    }
+}
+
+#[test]
+fn bytes_count_the_rows_once_and_cover_them() {
+    struct RowBytes<'p>(&'p Panel);
+    impl ForSimd for RowBytes<'_> {
+        type Output = u64;
+        fn run<I: Simd>(self, isa: I) -> u64 {
+            let of_chunk = |chunk: &Chunk| -> usize {
+                let rows = PackedRows::new(isa, self.0, chunk);
+                let products = 0..chunk.products.len();
+                products.map(|i| size_of_val(rows.product(i).0)).sum()
+            };
+            chunks(self.0).iter().map(of_chunk).sum::<usize>() as u64
+        }
+    }
+    let mut rng = StdRng::seed_from_u64(5);
+    for (products, periods, gaps) in [(500, 156, 0.0), (500, 156, 0.5), (500, 156, 0.95), (100, 3, 0.0)] {
+        let panel = random_panel(&mut rng, products, 4, periods, gaps, 9);
+        let one = FusedLogJoint::bytes(&panel, 1, 1);
+        for set in InstructionSet::available() {
+            let rows = set.run_f64(RowBytes(&panel));
+            assert!(rows <= one, "{set}: {rows} {one}");
+        }
+        let more = FusedLogJoint::bytes(&panel, 5, 5) - one;
+        assert_eq!(more, 4 * (FusedLogJoint::bytes(&panel, 2, 2) - one));
+        assert!(periods < 100 || more / 4 < one / 2, "{more} {one}");
     }
 }

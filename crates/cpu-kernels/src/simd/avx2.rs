@@ -105,7 +105,7 @@ impl Simd for Avx2F32 {
     }
     #[inline(always)]
     fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves the instructions.
+        // SAFETY: the token proves AVX2 and FMA, which is what the function enables.
         unsafe { with_avx2(self, kernel) }
     }
     #[inline(always)]
@@ -346,7 +346,7 @@ impl Simd for Avx2F64 {
     }
     #[inline(always)]
     fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves the instructions.
+        // SAFETY: the token proves AVX2 and FMA, which is what the function enables.
         unsafe { with_avx2(self, kernel) }
     }
     #[inline(always)]

@@ -4,11 +4,11 @@ use super::polynomial::*;
 use super::{Kernel, NoiseSimd, Simd};
 use core::arch::x86_64::*;
 
-/// Sixteen `f32` lanes; exists only where AVX-512F and AVX-512DQ do.
+/// Sixteen `f32` lanes; exists only where all that `with_avx512` enables does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512F32(());
 
-/// Eight `f64` lanes; exists only where AVX-512F and AVX-512DQ do.
+/// Eight `f64` lanes; exists only where all that `with_avx512` enables does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Avx512F64(());
 
@@ -18,7 +18,9 @@ impl Avx512F32 {
         let here = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma");
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt");
         here.then_some(Avx512F32(()))
     }
 }
@@ -33,8 +35,8 @@ impl Avx512F64 {
 /// Wraps an intrinsic: the token proves the instructions.
 macro_rules! on {
     ($e:expr) => {
-        // SAFETY: the token exists only where AVX-512F, AVX-512DQ, AVX2 and FMA were detected, and the intrinsic
-        // touches no memory.
+        // SAFETY: the token exists only where AVX-512F, AVX-512DQ, AVX2, FMA, BMI2 and POPCNT were detected, and the
+        // intrinsic touches no memory.
         unsafe { $e }
     };
 }
@@ -101,7 +103,7 @@ impl Simd for Avx512F32 {
     }
     #[inline(always)]
     fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves the instructions.
+        // SAFETY: the token proves AVX-512F, AVX-512DQ, AVX2, FMA, BMI2 and POPCNT, which is what the function enables.
         unsafe { with_avx512(self, kernel) }
     }
     #[inline(always)]
@@ -363,7 +365,7 @@ impl Simd for Avx512F64 {
     }
     #[inline(always)]
     fn vectorize<K: Kernel<Self>>(self, kernel: K) -> K::Output {
-        // SAFETY: the token proves the instructions.
+        // SAFETY: the token proves AVX-512F, AVX-512DQ, AVX2, FMA, BMI2 and POPCNT, which is what the function enables.
         unsafe { with_avx512(self, kernel) }
     }
     #[inline(always)]

@@ -11,23 +11,9 @@ pub(crate) mod polynomial;
 pub(crate) mod portable;
 
 use std::fmt::Debug;
-use std::iter::Sum;
-use std::ops::{Add, Mul, Sub};
 
 /// The scalar of a lane: `f32` or `f64`.
-pub trait Scalar:
-    Copy
-    + Debug
-    + Default
-    + PartialOrd
-    + Send
-    + Sync
-    + Sum
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + 'static
-{
+pub trait Scalar: Copy + Debug + Default + PartialOrd + Send + Sync + 'static {
     /// Nearest value.
     fn from_f64(x: f64) -> Self;
     /// Exact.
@@ -183,6 +169,12 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn zero(self) -> Self::V {
         self.splat(Self::Scalar::default())
     }
+}
+
+/// The set of the first `n` lanes; all lanes when there are no more than `n`.
+#[inline(always)]
+pub fn lanes_below<I: Simd>(n: usize) -> u32 {
+    ((1u64 << n.min(I::LANES)) - 1) as u32
 }
 
 /// A hint to the cache, where the processor takes one.

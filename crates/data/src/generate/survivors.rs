@@ -13,7 +13,7 @@ pub(crate) struct Grouping {
     pub(crate) wave: usize,
 }
 
-/// Draws until `products` candidates remain and gives the number of candidates seen.
+/// Draws until `products` candidates remain.
 ///
 /// `draw(range, limit)` draws the candidates of a range, in order, until `limit` of them remain; `remaining` counts
 /// those. `consume` takes finished blocks in order, while the next ones are drawn.

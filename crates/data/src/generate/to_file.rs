@@ -4,19 +4,19 @@ use super::candidate::{Candidates, Draw, ProductRows};
 use super::in_memory::{categories_in_use, truth_of};
 use super::survivors::{Grouping, draw_survivors};
 use super::{GenerateError, GenerateProgress, Generator, on_threads};
-use crate::output_file::OutputFile;
-use crate::truth::{Axes, write_truth};
+use crate::truth::write_truth;
 use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
-use infermark_model::Labels;
+use infermark_atomic_file::{AtomicFile, FileError};
+use infermark_model::{Axes, Labels};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Rows that are drawn at a time, about.
@@ -29,26 +29,31 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 /// sorted by product and week) and its parameters into the CSV file `truth`, on `threads` threads (0: one a core).
 /// Reading the file gives the panel of [`super::generate_panel`].
 ///
-/// Both files get their names when they are complete, the truth last. Memory: about 100 bytes a product and 200 MB.
+/// Both files get their names when they are complete, the truth last; missing folders are created. `progress` is told
+/// how far the work is, and ends it by [`ControlFlow::Break`]. Memory: about 100 bytes a product and 200 MB.
 ///
 /// # Errors
-/// [`GenerateError`] for sizes or priors that cannot be drawn from, and files that cannot be written.
+/// [`GenerateError`] for sizes or priors that cannot be drawn from, files that cannot be written, and an end that
+/// `progress` asked for; no part of a file is left behind.
 pub fn generate_to_file(
     generator: &Generator,
     out: &Path,
     truth: &Path,
     threads: usize,
-    progress: &mut (dyn FnMut(GenerateProgress) + Send),
+    progress: &mut (dyn FnMut(GenerateProgress) -> ControlFlow<()> + Send),
 ) -> Result<(), GenerateError> {
     generator.validate()?;
-    let failed = |path: &Path, source: io::Error| GenerateError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let output = OutputFile::create(out).map_err(|e| failed(out, e))?;
-    let mut writer = RowWriter::new(generator, out, &output)?;
+    let format = Format::of(out)?;
+    if resolved(out) == resolved(truth) {
+        return Err(GenerateError::SameFile { path: out.to_owned() });
+    }
+    let failed = |path: &Path, cause: io::Error| FileError::new("write", path, cause);
+    let output = AtomicFile::create(out)?;
+    // Before the work, so that a truth that cannot be written does not cost it.
+    let mut truth_output = AtomicFile::create(truth)?;
+    let mut writer = RowWriter::new(generator, format, output).map_err(|e| failed(out, e))?;
     let draws = on_threads(threads, || write_rows(generator, out, &mut writer, progress))??;
-    writer.finish().map_err(|e| failed(out, e))?;
+    let output = writer.finish().map_err(|e| failed(out, e))?;
 
     let candidates = Candidates::new(generator);
     let kept = categories_in_use(generator.categories, &draws);
@@ -62,15 +67,20 @@ pub fn generate_to_file(
         products: &generator.product_labels(),
         categories: &generator.category_labels(&kept),
         periods: &generator.period_labels(),
-        category_of: &category_of,
     };
-    let truth_output = OutputFile::create(truth).map_err(|e| failed(truth, e))?;
-    truth_output
-        .handle()
-        .and_then(|file| write_truth(file, &axes, &values))
-        .map_err(|e| failed(truth, e))?;
-    output.publish().map_err(|e| failed(out, e))?;
-    truth_output.publish().map_err(|e| failed(truth, e))
+    write_truth(&mut truth_output, &axes, &category_of, &values).map_err(|e| failed(truth, e))?;
+    let (output, truth_output) = (output.stage()?, truth_output.stage()?);
+    output.commit()?;
+    Ok(truth_output.commit()?)
+}
+
+/// A path with its folder's links and relative parts resolved, as far as the folder exists.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => absolute,
+    }
 }
 
 /// Rows of consecutive products, T each.
@@ -85,7 +95,7 @@ fn write_rows(
     generator: &Generator,
     out: &Path,
     writer: &mut RowWriter,
-    progress: &mut (dyn FnMut(GenerateProgress) + Send),
+    progress: &mut (dyn FnMut(GenerateProgress) -> ControlFlow<()> + Send),
 ) -> Result<Vec<Draw>, GenerateError> {
     let candidates = Candidates::new(generator);
     let block = (1usize << 16).div_ceil(generator.periods).clamp(1, 1024);
@@ -114,15 +124,15 @@ fn write_rows(
             for block in blocks {
                 writer
                     .write(draws.len(), &block)
-                    .map_err(|source| GenerateError::Io {
-                        path: out.to_owned(),
-                        source,
-                    })?;
+                    .map_err(|cause| FileError::new("write", out, cause))?;
                 draws.extend(block.draws);
-                progress(GenerateProgress {
+                let done = GenerateProgress {
                     products_done: draws.len(),
                     products: generator.products,
-                });
+                };
+                if progress(done).is_break() {
+                    return Err(GenerateError::Stopped(done));
+                }
             }
             Ok(())
         },
@@ -130,13 +140,30 @@ fn write_rows(
     Ok(draws)
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Csv,
+    Parquet,
+}
+
+impl Format {
+    fn of(out: &Path) -> Result<Self, GenerateError> {
+        let extension = out.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("csv") => Ok(Format::Csv),
+            Some("parquet") => Ok(Format::Parquet),
+            _ => Err(GenerateError::Extension { path: out.to_owned() }),
+        }
+    }
+}
+
 enum RowWriter {
     Csv {
-        file: BufWriter<File>,
+        file: AtomicFile,
         labels: RowLabels,
     },
     Parquet {
-        writer: Box<ArrowWriter<File>>,
+        writer: Box<ArrowWriter<AtomicFile>>,
         schema: Arc<Schema>,
         labels: RowLabels,
     },
@@ -149,7 +176,7 @@ struct RowLabels {
 }
 
 impl RowWriter {
-    fn new(generator: &Generator, out: &Path, output: &OutputFile) -> Result<Self, GenerateError> {
+    fn new(generator: &Generator, format: Format, mut file: AtomicFile) -> io::Result<Self> {
         let labels = RowLabels {
             products: generator.product_labels(),
             categories: Labels::numbered("c", generator.categories)
@@ -158,23 +185,12 @@ impl RowWriter {
                 .collect(),
             periods: generator.periods,
         };
-        let failed = |source| GenerateError::Io {
-            path: out.to_owned(),
-            source,
-        };
-        let file = output.handle().map_err(failed)?;
-        match out
-            .extension()
-            .map(|e| e.to_string_lossy().to_lowercase())
-            .as_deref()
-        {
-            Some("csv") => {
-                let mut file = BufWriter::with_capacity(1 << 20, file);
-                file.write_all(b"product,category,week,price,units\n")
-                    .map_err(failed)?;
+        match format {
+            Format::Csv => {
+                file.write_all(b"product,category,week,price,units\n")?;
                 Ok(RowWriter::Csv { file, labels })
             }
-            Some("parquet") => {
+            Format::Parquet => {
                 let schema = parquet_schema();
                 // Prices seldom repeat: a dictionary of them would be given up after the first page anyway.
                 let properties = WriterProperties::builder()
@@ -185,15 +201,13 @@ impl RowWriter {
                 let options = ArrowWriterOptions::new()
                     .with_properties(properties)
                     .with_skip_arrow_metadata(true);
-                let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options)
-                    .map_err(|e| failed(e.into()))?;
+                let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options)?;
                 Ok(RowWriter::Parquet {
                     writer: Box::new(writer),
                     schema,
                     labels,
                 })
             }
-            _ => Err(GenerateError::Extension { path: out.to_owned() }),
         }
     }
 
@@ -212,16 +226,17 @@ impl RowWriter {
         }
     }
 
-    fn finish(self) -> io::Result<()> {
+    /// The file with all that belongs in it.
+    fn finish(self) -> io::Result<AtomicFile> {
         match self {
-            RowWriter::Csv { mut file, .. } => file.flush(),
-            RowWriter::Parquet { writer, .. } => writer.close().map(drop).map_err(Into::into),
+            RowWriter::Csv { file, .. } => Ok(file),
+            RowWriter::Parquet { writer, .. } => Ok(writer.into_inner()?),
         }
     }
 }
 
 fn write_csv(
-    file: &mut BufWriter<File>,
+    file: &mut AtomicFile,
     labels: &RowLabels,
     first_product: usize,
     block: &Block,

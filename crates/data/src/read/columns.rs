@@ -41,11 +41,23 @@ impl Columns {
         ]
     }
 
-    /// Where the five columns are among a file's columns; `None` after findings of missing or repeated ones.
+    /// Where the five columns are among a file's columns; `None` after findings of missing or repeated ones, and of
+    /// one column that is named for two things.
     pub(crate) fn locate(&self, header: &[String], findings: &mut Findings) -> Option<[usize; 5]> {
         let wanted = self.with_options();
         let mut found = [0; 5];
         let mut complete = true;
+        for (i, (name, option)) in wanted.iter().enumerate() {
+            if let Some((_, earlier)) = wanted[..i].iter().find(|(n, _)| n == name) {
+                complete = false;
+                findings.push(Place::File, name, None, || {
+                    (
+                        format!("{earlier} and {option} both name this column"),
+                        "name a column of its own with each".into(),
+                    )
+                });
+            }
+        }
         for (slot, (name, option)) in found.iter_mut().zip(wanted) {
             let mut places = header
                 .iter()

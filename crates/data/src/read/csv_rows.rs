@@ -96,7 +96,7 @@ impl CsvTable {
             row += 1;
         }
         if let Some((row, len, cells)) = short {
-            findings.push(Place::Row(row), "", Some(&cells), || {
+            findings.push(Place::Row(row), "", Some(&|| cells.clone()), || {
                 (
                     format!("the file ends within this row, after {len} of {fields} cells: it is truncated"),
                     "export or copy the file again".into(),
@@ -131,9 +131,9 @@ impl CsvTable {
     /// Line of every place, from 1, by reading the file once more.
     pub(crate) fn lines(&self, places: &[Place]) -> Result<Vec<Option<u64>>, ReadError> {
         let offsets = self.offsets(places)?;
-        let io = |source| ReadError::Io {
+        let io = |cause| ReadError::Io {
             path: self.path.clone(),
-            source,
+            cause,
         };
         let mut order: Vec<(u64, usize)> = offsets
             .iter()
@@ -145,6 +145,8 @@ impl CsvTable {
         let mut file = File::open(&self.path).map_err(io)?;
         let mut buffer = vec![0; BUFFER_BYTES];
         let (mut position, mut line) = (0u64, 1u64);
+        // CR, LF and CRLF each end one line; the two bytes of a CRLF may come in two buffers.
+        let mut after_return = false;
         let mut next = order.into_iter().peekable();
         while next.peek().is_some() {
             let read = file.read(&mut buffer).map_err(io)?;
@@ -157,7 +159,8 @@ impl CsvTable {
                 while !at_line_end && next.peek().is_some_and(|(offset, _)| *offset <= position) {
                     lines[next.next().expect("peeked").1] = Some(line);
                 }
-                line += u64::from(*byte == b'\n');
+                line += u64::from(*byte == b'\r' || (*byte == b'\n' && !after_return));
+                after_return = *byte == b'\r';
                 position += 1;
             }
         }
@@ -196,9 +199,9 @@ impl CsvTable {
 }
 
 fn reader(path: &Path) -> Result<csv::Reader<QuoteCheck<File>>, ReadError> {
-    let file = File::open(path).map_err(|source| ReadError::Io {
+    let file = File::open(path).map_err(|cause| ReadError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     Ok(csv::ReaderBuilder::new()
         .has_headers(false)
@@ -210,12 +213,12 @@ fn reader(path: &Path) -> Result<csv::Reader<QuoteCheck<File>>, ReadError> {
 fn failed(path: &Path, error: csv::Error) -> ReadError {
     ReadError::Io {
         path: path.to_owned(),
-        source: error.into(),
+        cause: error.into(),
     }
 }
 
 fn count_differs(findings: &mut Findings, row: u64, len: usize, fields: usize, cells: &str) {
-    findings.push(Place::Row(row), "", Some(cells), || {
+    findings.push(Place::Row(row), "", Some(&|| cells.to_owned()), || {
         (
             format!("the row has {len} cells, the header {fields}"),
             "check for missing or extra commas; cells with commas need quotes".into(),
@@ -264,22 +267,15 @@ fn check_row(
         }
     };
     let period = match parse_period(period.trim_ascii()) {
-        Some(parsed) => ledger.period(
+        Ok(parsed) => ledger.period(
             row,
             parsed,
             || String::from_utf8_lossy(period).into_owned(),
             columns,
             findings,
         ),
-        None => {
-            bad_cell(
-                findings,
-                row,
-                &columns.period,
-                period,
-                PERIOD_PROBLEM,
-                PERIOD_REMEDY,
-            );
+        Err(problem) => {
+            bad_cell(findings, row, &columns.period, period, problem, PERIOD_REMEDY);
             None
         }
     };
@@ -297,10 +293,18 @@ fn check_row(
             None
         }
     };
-    Some(((product?, category?, period?), price?, units?))
+    match (product, category, period, price, units) {
+        (Some(product), Some(category), Some(period), Some(price), Some(units)) => {
+            Some(((product, category, period), price, units))
+        }
+        (Some(_), Some(category), ..) => {
+            ledger.has_product(category);
+            None
+        }
+        _ => None,
+    }
 }
 
-pub(crate) const PERIOD_PROBLEM: &str = "the period is neither a whole number nor a date";
 pub(crate) const PERIOD_REMEDY: &str = "number the periods, or write them as YYYY-MM-DD";
 pub(crate) const PRICE_PROBLEM: &str = "the price is not a positive finite number";
 pub(crate) const PRICE_REMEDY: &str = "correct the price or remove the row";
@@ -352,7 +356,7 @@ fn bad_cell(findings: &mut Findings, row: u64, column: &str, cell: &[u8], proble
     findings.push(
         Place::Row(row),
         column,
-        Some(&String::from_utf8_lossy(cell)),
+        Some(&|| String::from_utf8_lossy(cell).into_owned()),
         || (problem.to_owned(), remedy.to_owned()),
     );
 }

@@ -41,12 +41,12 @@ impl fmt::Display for Defect {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be opened or read.
-    #[error("{}: {source}; check the path and its permissions", path.display())]
+    #[error("{}: {cause}; check the path and its permissions", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said; a part of the message, and therefore not a `source()` as well.
+        cause: std::io::Error,
     },
     /// The path is a directory.
     #[error("{} is a directory; name one .csv or .parquet file in it", path.display())]
@@ -148,17 +148,12 @@ impl Findings {
         self.total == 0
     }
 
-    /// Whether a finding at `place` would be kept.
-    pub(crate) fn has_room(&self, place: Place) -> bool {
-        self.kept.len() < SHOWN_DEFECTS || self.kept.iter().any(|f| f.place > place)
-    }
-
-    /// Notes a defect; `texts` gives problem and remedy, and is called only if the defect is kept.
+    /// Notes a defect; `value` and `texts`, which gives problem and remedy, are called only if the defect is kept.
     pub(crate) fn push(
         &mut self,
         place: Place,
         column: &str,
-        value: Option<&str>,
+        value: Option<&dyn Fn() -> String>,
         texts: impl FnOnce() -> (String, String),
     ) {
         self.push_pair(place, None, column, value, texts);
@@ -170,9 +165,25 @@ impl Findings {
         place: Place,
         other: Option<Place>,
         column: &str,
-        value: Option<&str>,
+        value: Option<&dyn Fn() -> String>,
         texts: impl FnOnce() -> (String, String),
     ) {
+        if !self.admit(place) {
+            return;
+        }
+        let (problem, remedy) = texts();
+        self.kept.push(Finding {
+            place,
+            other,
+            column: column.to_owned(),
+            value: value.map(|value| shortened(value())),
+            problem,
+            remedy,
+        });
+    }
+
+    /// Counts a defect at `place` and makes room for it, if it is to be kept.
+    fn admit(&mut self, place: Place) -> bool {
         self.total += 1;
         // Later passes may find earlier rows: the latest of the kept gives way to them.
         if self.kept.len() == SHOWN_DEFECTS {
@@ -184,26 +195,19 @@ impl Findings {
                 .map(|(i, _)| i);
             match latest {
                 Some(latest) if self.kept[latest].place > place => drop(self.kept.remove(latest)),
-                _ => return,
+                _ => return false,
             }
         }
-        let (problem, remedy) = texts();
-        self.kept.push(Finding {
-            place,
-            other,
-            column: column.to_owned(),
-            value: value.map(shortened),
-            problem,
-            remedy,
-        });
+        true
     }
 
     /// Takes over what another collector found.
     pub(crate) fn absorb(&mut self, other: Findings) {
         let uncounted = other.total - other.kept.len() as u64;
-        for f in other.kept {
-            let texts = (f.problem, f.remedy);
-            self.push_pair(f.place, f.other, &f.column, f.value.as_deref(), || texts);
+        for finding in other.kept {
+            if self.admit(finding.place) {
+                self.kept.push(finding);
+            }
         }
         self.total += uncounted;
     }
@@ -251,10 +255,10 @@ impl Findings {
 }
 
 /// A value short enough to print: a broken quote may make a cell of half the file.
-fn shortened(value: &str) -> String {
+fn shortened(value: String) -> String {
     const SHOWN: usize = 60;
     match value.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}...", &value[..end]),
-        None => value.to_owned(),
+        None => value,
     }
 }

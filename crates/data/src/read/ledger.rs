@@ -6,6 +6,7 @@ use super::keys::Keys;
 use super::periods::{Period, Periods};
 use infermark_model::{Labels, Panel, PanelPart};
 use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
 
 /// Largest number of units a row may have, 2^31 - 1.
 pub(crate) const MAX_UNITS: u32 = i32::MAX as u32;
@@ -24,13 +25,6 @@ struct Membership {
     row: u64,
 }
 
-/// A category that had a row without a product.
-#[derive(Debug)]
-struct Orphan {
-    category: u32,
-    row: u64,
-}
-
 /// The rows read so far. Keys are codes in the order of first appearance until [`Ledger::assemble`] ranks them.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
@@ -38,7 +32,10 @@ pub(crate) struct Ledger {
     pub(crate) categories: Keys,
     pub(crate) periods: Periods,
     membership: Vec<Membership>,
-    orphans: Vec<Orphan>,
+    /// The first row of each category that has a category and no product.
+    orphans: HashMap<u32, u64>,
+    /// Categories that a row left out gives a product.
+    with_products_left_out: HashSet<u32>,
     runs: Vec<Run>,
     period: Vec<u32>,
     price: Vec<f64>,
@@ -48,11 +45,12 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Makes room for `rows` more rows.
+    /// Makes room for `rows` more rows, as far as there is memory.
     pub(crate) fn reserve(&mut self, rows: usize) {
-        self.period.reserve(rows);
-        self.price.reserve(rows);
-        self.units.reserve(rows);
+        // A number of rows that does not fit may be wrong; if it is right, adding them says so.
+        let _ = self.period.try_reserve(rows);
+        let _ = self.price.try_reserve(rows);
+        let _ = self.units.try_reserve(rows);
     }
 
     /// Adds a row whose cells are sound; `keys` are the codes of product, category and period.
@@ -71,28 +69,21 @@ impl Ledger {
             Some(known) if known.category == category => {}
             Some(known) if known.category == u32::MAX => self.join(product, category, row),
             Some(known) => {
-                let first = *known;
-                // Whether the texts are kept is not known here, and a name is looked up slowly.
-                let names = findings.has_room(Place::Row(row)).then(|| {
-                    (
-                        self.categories.name(category),
-                        self.products.name(product),
-                        self.categories.name(first.category),
-                    )
-                });
-                let (name, product, before) = names.unwrap_or_default();
                 findings.push_pair(
                     Place::Row(row),
-                    Some(Place::Row(first.row)),
+                    Some(Place::Row(known.row)),
                     &columns.category,
-                    Some(&name),
+                    Some(&|| self.categories.name(category)),
                     || {
+                        let (product, before) =
+                            (self.products.name(product), self.categories.name(known.category));
                         (
                             format!("product {product:?} has another category, {before:?}, on"),
                             "give the product one category, or two names".into(),
                         )
                     },
                 );
+                self.has_product(category);
                 self.leave_out();
                 return;
             }
@@ -143,7 +134,7 @@ impl Ledger {
                     place,
                     Some(Place::Row(first)),
                     &columns.period,
-                    Some(&cell()),
+                    Some(&cell),
                     || {
                         (
                             format!("the period is {} here and {} on", period.0.name(), kind.name()),
@@ -171,9 +162,12 @@ impl Ledger {
 
     /// Notes a row that has a category and no product.
     pub(crate) fn orphan(&mut self, category: u32, row: u64) {
-        if self.orphans.iter().all(|o| o.category != category) {
-            self.orphans.push(Orphan { category, row });
-        }
+        self.orphans.entry(category).or_insert(row);
+    }
+
+    /// Notes that a row which was left out gives the category a product.
+    pub(crate) fn has_product(&mut self, category: u32) {
+        self.with_products_left_out.insert(category);
     }
 
     /// The panel of all rows; `None` when there is none or rows contradict each other, with the findings why.
@@ -184,6 +178,7 @@ impl Ledger {
             periods,
             membership,
             orphans,
+            with_products_left_out,
             runs,
             period,
             price,
@@ -194,9 +189,18 @@ impl Ledger {
         for m in membership.iter().filter(|m| m.category != u32::MAX) {
             has_product[m.category as usize] = true;
         }
-        for orphan in orphans.iter().filter(|o| !has_product[o.category as usize]) {
-            let name = categories.name(orphan.category);
-            findings.push(Place::Row(orphan.row), &columns.category, Some(&name), || {
+        let mut orphans: Vec<(u64, u32)> = orphans
+            .into_iter()
+            .filter(|(category, _)| {
+                !has_product[*category as usize] && !with_products_left_out.contains(category)
+            })
+            .map(|(category, row)| (row, category))
+            .collect();
+        // In file order, so that the names of the few that are kept are looked up and no others.
+        orphans.sort_unstable();
+        for (row, category) in orphans {
+            let name = || categories.name(category);
+            findings.push(Place::Row(row), &columns.category, Some(&name), || {
                 (
                     "the category has no products: none of its rows names one".into(),
                     "fill in its products or remove its rows".into(),
@@ -341,10 +345,10 @@ impl Rows<'_> {
                     order.extend(self.ranges(product).flatten().map(|row| (rank(row), row)));
                     order.sort_unstable();
                     for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-                        let product = products.get(product).to_string();
-                        let period = periods.get(pair[0].0 as usize).to_string();
+                        let period = || periods.get(pair[0].0 as usize).to_string();
                         let (place, other) = (self.place(pair[1].1), self.place(pair[0].1));
                         findings.push_pair(place, Some(other), &columns.period, Some(&period), || {
+                            let product = products.get(product).to_string();
                             (
                                 format!("product {product:?} has this period already, on"),
                                 "keep one of the two rows, or add them up".into(),

@@ -1,13 +1,11 @@
 //! Rows of a Parquet file.
 
 use super::columns::Columns;
-use super::csv_rows::{
-    PERIOD_PROBLEM, PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY, whole_units,
-};
+use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY, whole_units};
 use super::defect::{Findings, Place, ReadError};
 use super::keys::Keys;
 use super::ledger::{Ledger, MAX_UNITS};
-use super::periods::{Period, PeriodKind, parse_period};
+use super::periods::{NO_PERIOD, Period, PeriodKind, parse_period};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -18,6 +16,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::CompressionCodec;
+use parquet::file::metadata::ParquetMetaData;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,9 +42,9 @@ pub(crate) fn fill(
     ledger: &mut Ledger,
     findings: &mut Findings,
 ) -> Result<(), ReadError> {
-    let file = File::open(path).map_err(|source| ReadError::Io {
+    let file = File::open(path).map_err(|cause| ReadError::Io {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     if let Err(error) = rows(file, columns, ledger, findings) {
         findings.push(Place::File, "", None, || {
@@ -63,6 +63,7 @@ fn rows(
     ledger: &mut Ledger,
     findings: &mut Findings,
 ) -> Result<(), parquet::errors::ParquetError> {
+    let bytes = file.metadata()?.len();
     let options = ArrowReaderOptions::new();
     let metadata = ArrowReaderMetadata::load(&file, options.clone())?;
     let header: Vec<String> = metadata
@@ -79,7 +80,7 @@ fn rows(
     for (place, role) in places.iter().zip(ROLES) {
         sound &= check_type(schema.field(*place), role, findings);
     }
-    if !sound {
+    if !sound || !check_compression(metadata.metadata(), &places, findings) {
         return Ok(());
     }
     // Text is read as a dictionary, as most files hold it: a key is then looked up once, not once a row.
@@ -94,7 +95,9 @@ fn rows(
     let metadata =
         ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options.with_schema(hinted))?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-    ledger.reserve(builder.metadata().file_metadata().num_rows().max(0) as usize);
+    // The footer may be damaged; prices and units of a row seldom take less than a byte together.
+    let rows = builder.metadata().file_metadata().num_rows().max(0) as u64;
+    ledger.reserve(rows.min(bytes) as usize);
     let mask = ProjectionMask::roots(builder.parquet_schema(), places);
     let reader = builder
         .with_projection(mask)
@@ -158,6 +161,40 @@ fn check_type(field: &Field, role: Role, findings: &mut Findings) -> bool {
     fits
 }
 
+/// Whether the columns at `places` are compressed, if at all, with what can be read.
+fn check_compression(metadata: &ParquetMetaData, places: &[usize], findings: &mut Findings) -> bool {
+    let schema = metadata.file_metadata().schema_descr();
+    let mut readable = true;
+    for place in places {
+        let mut chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
+        let other = chunks.find_map(|chunk| {
+            let root = chunk.column_path().parts().first()?;
+            let codec = chunk.compression_codec();
+            let read = matches!(
+                codec,
+                CompressionCodec::UNCOMPRESSED
+                    | CompressionCodec::SNAPPY
+                    | CompressionCodec::GZIP
+                    | CompressionCodec::ZSTD
+                    | CompressionCodec::LZ4
+                    | CompressionCodec::LZ4_RAW
+            );
+            (!read && *root == schema.root_schema().get_fields()[*place].name()).then_some(codec)
+        });
+        if let Some(codec) = other {
+            readable = false;
+            let name = schema.root_schema().get_fields()[*place].name();
+            findings.push(Place::File, name, None, || {
+                (
+                    format!("the column is compressed with {codec:?}, which is not read"),
+                    "write it with Snappy, Zstandard, Gzip, LZ4 or none".into(),
+                )
+            });
+        }
+    }
+    readable
+}
+
 /// A column of keys or periods, in one of the two forms that are read.
 enum Cells {
     Text(DictionaryArray<Int32Type>),
@@ -168,6 +205,10 @@ impl Cells {
     fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
         if is_text(array.data_type()) {
             Ok(Cells::Text(cast(array, &dictionary())?.as_dictionary().clone()))
+        } else if *value_type(array.data_type()) == DataType::UInt64 {
+            // Such a number may exceed Int64; as text it is still the same key.
+            let text = cast(array, &DataType::Utf8)?;
+            Ok(Cells::Text(cast(&text, &dictionary())?.as_dictionary().clone()))
         } else {
             Ok(Cells::Number(
                 cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
@@ -264,16 +305,17 @@ impl PeriodCells {
         })
     }
 
-    fn period(&self, row: usize) -> Option<Period> {
+    /// A row's period, or why it has none.
+    fn period(&self, row: usize) -> Result<Period, &'static str> {
         match &self.cells {
-            Cells::Number(array) => array.is_valid(row).then(|| (self.kind, array.value(row))),
+            Cells::Number(array) if array.is_valid(row) => Ok((self.kind, array.value(row))),
+            Cells::Number(_) => Err(NO_PERIOD),
             Cells::Text(array) => {
-                let slot = array.key(row)?;
                 let values = array.values().as_string::<i32>();
-                if values.is_null(slot) {
-                    return None;
+                match array.key(row).filter(|slot| values.is_valid(*slot)) {
+                    Some(slot) => parse_period(values.value(slot).trim_ascii().as_bytes()),
+                    None => Err(NO_PERIOD),
                 }
-                parse_period(values.value(slot).trim_ascii().as_bytes())
             }
         }
     }
@@ -344,7 +386,7 @@ fn add_batch(
     for i in 0..batch.num_rows() {
         let row = first_row + i as u64;
         let mut bad = |column: usize, name: &str, problem: &str, remedy: &str| {
-            findings.push(Place::Row(row), name, Some(&cell(column, i)), || {
+            findings.push(Place::Row(row), name, Some(&|| cell(column, i)), || {
                 (problem.to_owned(), remedy.to_owned())
             });
         };
@@ -377,15 +419,19 @@ fn add_batch(
             .map_err(|problem| bad(4, &columns.units, problem, UNITS_REMEDY))
             .ok();
         let period = match period.period(i) {
-            Some(parsed) => ledger.period(row, parsed, || cell(2, i), columns, findings),
-            None => {
-                bad(2, &columns.period, PERIOD_PROBLEM, PERIOD_REMEDY);
+            Ok(parsed) => ledger.period(row, parsed, || cell(2, i), columns, findings),
+            Err(problem) => {
+                bad(2, &columns.period, problem, PERIOD_REMEDY);
                 None
             }
         };
         match (product, category, period, price, units) {
             (Some(product), Some(category), Some(period), Some(price), Some(units)) => {
                 ledger.push(row, (product, category, period), price, units, columns, findings);
+            }
+            (Some(_), Some(category), ..) => {
+                ledger.has_product(category);
+                ledger.leave_out();
             }
             _ => ledger.leave_out(),
         }

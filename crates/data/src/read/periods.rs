@@ -4,6 +4,7 @@ use super::numbers::small_number;
 use infermark_model::Labels;
 use infermark_model::labels::days_from_civil;
 use std::collections::HashMap;
+use std::num::IntErrorKind;
 
 /// What a column of periods holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +25,32 @@ impl PeriodKind {
 /// A period: its kind, and its number or its days since 1970-01-01.
 pub(crate) type Period = (PeriodKind, i64);
 
-/// The period that a cell says, `None` if it is neither a whole number nor an existing date as `YYYY-MM-DD`.
-pub(crate) fn parse_period(cell: &[u8]) -> Option<Period> {
+/// What is wrong with a cell that holds no period.
+pub(crate) const NO_PERIOD: &str = "the period is neither a whole number nor a date";
+/// What is wrong with a whole number that does not fit.
+pub(crate) const PERIOD_TOO_LARGE: &str = "the period is a number beyond 64 bits";
+
+/// The period that a cell says, or what is wrong if it is neither a whole number of 64 bits nor an existing date as
+/// `YYYY-MM-DD`.
+pub(crate) fn parse_period(cell: &[u8]) -> Result<Period, &'static str> {
     if let Some(number) = small_number(cell) {
-        return Some((PeriodKind::Integer, i64::from(number)));
+        return Ok((PeriodKind::Integer, i64::from(number)));
     }
+    if let Some(days) = parse_date(cell) {
+        return Ok((PeriodKind::Date, i64::from(days)));
+    }
+    let text = std::str::from_utf8(cell).map_err(|_| NO_PERIOD)?;
+    match text.parse() {
+        Ok(number) => Ok((PeriodKind::Integer, number)),
+        Err(e) if matches!(e.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+            Err(PERIOD_TOO_LARGE)
+        }
+        Err(_) => Err(NO_PERIOD),
+    }
+}
+
+/// Days since 1970-01-01 of a date that exists.
+fn parse_date(cell: &[u8]) -> Option<i32> {
     if let [y @ .., b'-', m1, m2, b'-', d1, d2] = cell
         && y.len() == 4
     {
@@ -38,11 +60,9 @@ pub(crate) fn parse_period(cell: &[u8]) -> Option<Period> {
                 .try_fold(0, |n, d| d.is_ascii_digit().then(|| 10 * n + i32::from(d - b'0')))
         };
         let (year, month, day) = (number(y)?, number(&[*m1, *m2])?, number(&[*d1, *d2])?);
-        let days = days_from_civil(year, month as u32, day as u32)?;
-        return Some((PeriodKind::Date, i64::from(days)));
+        return days_from_civil(year, month as u32, day as u32);
     }
-    let number = std::str::from_utf8(cell).ok()?.parse().ok()?;
-    Some((PeriodKind::Integer, number))
+    None
 }
 
 /// Span of the table that finds a period's code without hashing.
@@ -109,8 +129,8 @@ mod tests {
 
     #[test]
     fn cells_are_whole_numbers_or_existing_dates() {
-        assert_eq!(parse_period(b"-12"), Some((PeriodKind::Integer, -12)));
-        assert_eq!(parse_period(b"1970-01-02"), Some((PeriodKind::Date, 1)));
+        assert_eq!(parse_period(b"-12"), Ok((PeriodKind::Integer, -12)));
+        assert_eq!(parse_period(b"1970-01-02"), Ok((PeriodKind::Date, 1)));
         for cell in [
             "2023-02-29",
             "2023-2-28",
@@ -119,9 +139,15 @@ mod tests {
             "",
             "W1",
             "2023-02-2x",
-            "99999999999999999999",
         ] {
-            assert_eq!(parse_period(cell.as_bytes()), None, "{cell}");
+            assert_eq!(parse_period(cell.as_bytes()), Err(NO_PERIOD), "{cell}");
+        }
+        assert_eq!(
+            parse_period(b"9223372036854775807"),
+            Ok((PeriodKind::Integer, i64::MAX))
+        );
+        for cell in ["9223372036854775808", "-99999999999999999999"] {
+            assert_eq!(parse_period(cell.as_bytes()), Err(PERIOD_TOO_LARGE), "{cell}");
         }
     }
 

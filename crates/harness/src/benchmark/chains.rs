@@ -7,7 +7,7 @@ use crate::observer::Observer;
 use crate::published::{NUTS_DRAWS, NUTS_WARMUP};
 use crate::published_nuts::PublishedNutsEstimate;
 use crate::quality::{ChainQuality, TruthQuality};
-use crate::timed_run::{TimedRun, gradients};
+use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
 use infermark_backend::request::Metric;
 use infermark_backend::{Interrupt, Method, NutsSettings, Request};
@@ -15,7 +15,7 @@ use infermark_model::Panel;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Makes the draws that were asked for, for at most about `seconds`, and records what chains know of their own error.
+/// Makes the draws that were asked for, for about `seconds` at most (the piece under way is done), and records what chains know of their own error.
 pub(super) fn quality(
     case: &Case,
     panel: &Arc<Panel>,
@@ -84,7 +84,7 @@ pub(super) fn published_reference(
     };
     record.setup_seconds = Some(clock.elapsed().as_secs_f64());
     let mut per_draw = Vec::new();
-    let (mut measured_seconds, mut before) = (0.0, gradients(&run.report()));
+    let (mut measured_seconds, mut before) = (0.0, run.gradients().unwrap_or(0));
     while measured_seconds < seconds && !interrupt.is_set() {
         let clock = Instant::now();
         let progress = match run.advance(1, interrupt) {
@@ -92,7 +92,7 @@ pub(super) fn published_reference(
             Err(e) => return fail(record, format!("while drawing: {e}")),
         };
         let elapsed = clock.elapsed().as_secs_f64();
-        let after = gradients(&run.report());
+        let after = run.gradients().unwrap_or(0);
         if !interrupt.is_set() {
             measured_seconds += elapsed;
             per_draw.push(after - before);

@@ -1,6 +1,6 @@
 //! All cases on one panel.
 
-use super::{BenchPanel, Case, Plan, chains};
+use super::{BenchPanel, Case, Plan, chains, settle};
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use crate::fit_record::SCHEMA_VERSION;
 use crate::limits::MemoryLimit;
@@ -8,14 +8,16 @@ use crate::observer::Observer;
 use crate::panel_description::PanelDescription;
 use crate::parity::check_parity;
 use crate::quality::TruthQuality;
+use crate::quiet::QUIET;
 use crate::results_folder::now_utc;
-use crate::system::System;
+use crate::system::{System, peak_memory_bytes};
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
 use infermark_backend::{Interrupt, Method, Request};
+use std::time::Duration;
 
-/// Spread of the repeats beyond which a case is marked.
-const NOISY: f64 = 0.05;
+/// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
+const NOISY: f64 = 1.2;
 
 pub(super) struct Size<'a, 'p> {
     pub(super) plan: &'a Plan<'p>,
@@ -27,29 +29,28 @@ pub(super) struct Size<'a, 'p> {
 }
 
 impl Size<'_, '_> {
-    /// Parity, then timing side by side, then quality. One record a case, in the plan's order, then the published NUTS
-    /// reference.
+    /// Parity, then timing side by side, then quality. One record a case, in the plan's order, also of those that are left
+    /// out on this size, then the published NUTS reference. Before the timing others are waited for, while `patience` lasts.
     pub(super) fn measure(
         &self,
         products: usize,
+        patience: &mut Duration,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
     ) -> Vec<CaseRecord> {
         observer.phase(&format!("{products} products: fingerprint"));
         let description = PanelDescription::new(&self.panel.panel, self.panel.source.clone());
-        let cases: Vec<&Case> = self
-            .plan
-            .cases
-            .iter()
-            .filter(|c| products <= c.most_products)
-            .collect();
+        let cases = &self.plan.cases;
         let mut records = Vec::new();
         let mut runs: Vec<Option<TimedRun>> = Vec::new();
-        for case in &cases {
+        for case in cases {
             let mut record = self.blank(case, &description, self.first_sequence + records.len());
             let name = case.backend.name();
             let mut run = None;
-            if interrupt.is_set() {
+            if products > case.most_products {
+                record.status = Status::NotMeasured;
+                record.reason = format!("above --nuts-most-products, {}", case.most_products);
+            } else if interrupt.is_set() {
                 fail(&mut record, "interrupted before it was measured");
             } else {
                 observer.phase(&format!("{products} products: parity of {name}"));
@@ -75,6 +76,7 @@ impl Size<'_, '_> {
             runs.push(run);
         }
 
+        let busy_share = settle(patience, observer, interrupt);
         observer.phase(&format!("{products} products: timing"));
         let total = (self.plan.repeats * cases.len()) as u64;
         let mut done = 0;
@@ -93,6 +95,7 @@ impl Size<'_, '_> {
 
         for ((case, slot), record) in cases.iter().zip(runs).zip(&mut records) {
             if let Some(run) = slot {
+                record.busy_share = busy_share;
                 self.finish(case, run, record, observer, interrupt);
             }
         }
@@ -109,6 +112,7 @@ impl Size<'_, '_> {
             record.kind = CaseKind::PublishedNuts;
             record.request = chains::published_request(&case.request);
             record.parity = timed.parity.clone();
+            record.busy_share = timed.busy_share;
             let seconds = self.plan.published_nuts_seconds;
             chains::published_reference(case, &self.panel.panel, seconds, &mut record, observer, interrupt);
             records.push(record);
@@ -146,9 +150,11 @@ impl Size<'_, '_> {
             },
             parity: None,
             setup_seconds: None,
-            warm_up: None,
+            warmup: None,
             repeats: Vec::new(),
             kernel_row_particles_per_second: None,
+            busy_share: None,
+            peak_memory_bytes: None,
             memory_limit: Some(self.memory_limit),
             truth_quality: None,
             chain_quality: None,
@@ -177,7 +183,7 @@ impl Size<'_, '_> {
             }
         };
         let plan = self.plan;
-        match run.warm_up(plan.warm_up_seconds, plan.repeat_seconds, plan.repeats, interrupt) {
+        match run.warmup(plan.warmup_seconds, plan.repeat_seconds, plan.repeats, interrupt) {
             Ok(()) => Some(run),
             Err(e) => {
                 fail(record, format!("while warming up: {e}"));
@@ -196,7 +202,7 @@ impl Size<'_, '_> {
         interrupt: &Interrupt,
     ) {
         record.setup_seconds = Some(run.setup_seconds);
-        record.warm_up = Some(run.warm_up);
+        record.warmup = Some(run.warmup);
         record.repeats = std::mem::take(&mut run.repeats);
         let products = record.panel.products;
         let name = case.backend.name();
@@ -228,6 +234,7 @@ impl Size<'_, '_> {
             record.truth_quality = TruthQuality::new(&posterior, truth, svi.iterations, report.run_seconds);
         }
         record.report = Some(report);
+        record.peak_memory_bytes = peak_memory_bytes();
         drop(run);
         if seconds > 0.0 && matches!(case.request.method, Method::Nuts(_)) {
             observer.phase(&format!("{products} products: {name} draws for its quality"));
@@ -241,6 +248,7 @@ impl Size<'_, '_> {
                 observer,
                 interrupt,
             );
+            record.peak_memory_bytes = peak_memory_bytes();
         }
     }
 }
@@ -253,7 +261,7 @@ pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
 
 /// Marks what a reader must know.
 fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool) {
-    if record.status == Status::Failed {
+    if record.status != Status::Ok {
         return;
     }
     let mut remarks = Vec::new();
@@ -270,18 +278,18 @@ fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool) {
             remarks.push(format!("{} of {repeats} repeats", record.repeats.len()));
         }
         if let Some(spread) = record.iterations_per_second()
-            && spread.relative() > NOISY
+            && spread.ratio() > NOISY
         {
             remarks.push(format!(
-                "noisy: the repeats deviate by {:.0}% in the median",
-                100.0 * spread.relative()
+                "noisy: the repeats differ by a factor of {:.2}",
+                spread.ratio()
             ));
         }
     }
-    if record.system.load_average > 0.5 * record.system.cores as f64 {
+    if let Some(busy) = record.busy_share.filter(|busy| *busy > QUIET) {
         remarks.push(format!(
-            "the machine was busy: load {:.1} on {} cores before the run",
-            record.system.load_average, record.system.cores
+            "the machine was busy: other programs used {:.0}% of it before the timing",
+            100.0 * busy
         ));
     }
     if record.system.program.profile.starts_with("debug") {

@@ -2,7 +2,7 @@
 
 use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, fit, heading, legend};
 use super::palette::{BLUE, FAINT, INK, PUBLISHED};
-use super::pen::{Align, Pen, PlotError, save, text_width};
+use super::pen::{self, Align, Pen, Picture, PlotError, text_width};
 use super::scale::Scale;
 use crate::number_format::count;
 use crate::quality::CategoryElasticity;
@@ -28,6 +28,19 @@ pub fn draw(
     category_word: &str,
     subtitle: &str,
 ) -> Result<Vec<PathBuf>, PlotError> {
+    pen::write(render(stem, categories, category_word, subtitle)?)
+}
+
+/// The pictures that [`draw`] writes.
+///
+/// # Errors
+/// When they cannot be drawn.
+pub fn render(
+    stem: &Path,
+    categories: &[CategoryElasticity],
+    category_word: &str,
+    subtitle: &str,
+) -> Result<Vec<Picture>, PlotError> {
     if categories.is_empty() {
         return Ok(Vec::new());
     }
@@ -43,7 +56,7 @@ pub fn draw(
     };
     sorted.truncate(MOST);
     let height = 260.0 + ROW * sorted.len() as f64;
-    save(stem, (WIDTH, height), &|pen| {
+    pen::render(stem, (WIDTH, height), &|pen| {
         paint(pen, &sorted, category_word, &subtitle, height);
     })
 }

@@ -43,15 +43,16 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
     }
     let mut sizes: Vec<(usize, usize)> = SETS.iter().map(|s| (s.products, s.rows)).collect();
     for record in ours_series.iter().flat_map(|s| &s.records) {
-        if !sizes.iter().any(|s| s.0 == record.panel.products) {
-            sizes.push((record.panel.products, record.panel.rows));
+        let size = (record.panel.products, record.panel.rows);
+        if !sizes.contains(&size) {
+            sizes.push(size);
         }
     }
     sizes.sort_unstable();
     let groups: Vec<Group> = sizes
         .into_iter()
         .map(|(products, rows)| {
-            let set = set_of(products);
+            let set = set_of(products, rows);
             let mut bars = Vec::new();
             for (time, color) in set.iter().flat_map(|s| s.times).zip(PUBLISHED) {
                 bars.push(Bar {
@@ -61,7 +62,10 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
                 });
             }
             for (index, series) in ours_series.iter().enumerate() {
-                let record = series.records.iter().find(|r| r.panel.products == products);
+                let record = series
+                    .records
+                    .iter()
+                    .find(|r| (r.panel.products, r.panel.rows) == (products, rows));
                 let seconds = record.and_then(|r| r.estimated_seconds_1m());
                 let comparable = record.is_some_and(|r| r.is_published_workload());
                 bars.push(Bar {

@@ -1,7 +1,7 @@
 //! Lines, shapes and text on a page, drawn once and kept as SVG and as PNG.
 
 use super::palette::PAPER;
-use crate::atomic_file::{FileError, write_atomically};
+use infermark_atomic_file::{FileError, write_atomically};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -173,12 +173,21 @@ fn paint<DB: DrawingBackend>(
     area.present().map_err(|e| e.to_string())
 }
 
-/// Draws a page of `size` units to `<stem>.svg` and `<stem>.png`, both whole or not at all.
-pub(super) fn save(
+/// A picture's file, drawn and not yet written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// Where it belongs.
+    pub path: PathBuf,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// Draws a page of `size` units for `<stem>.svg` and `<stem>.png`.
+pub(super) fn render(
     stem: &Path,
     size: (f64, f64),
     draw: &dyn Fn(&mut dyn Pen),
-) -> Result<Vec<PathBuf>, PlotError> {
+) -> Result<Vec<Picture>, PlotError> {
     let fail = |path: &Path, reason: String| PlotError::Draw {
         path: path.to_owned(),
         reason,
@@ -198,10 +207,9 @@ pub(super) fn save(
         let area = SVGBackend::with_string(&mut text, (size.0 as u32, size.1 as u32)).into_drawing_area();
         paint(&area, 1.0, 0.0, draw).map_err(|reason| fail(&svg, reason))?;
     }
-    write_atomically(&svg, |f| f.write_all(text.as_bytes()))?;
 
     let (width, height) = ((size.0 * PNG_SCALE) as u32, (size.1 * PNG_SCALE) as u32);
-    // Plotters encodes a PNG only into a file of its own naming: it gets one that is copied, then thrown away.
+    // Plotters encodes a PNG only into a file of its own naming: it gets one that is read, then thrown away.
     let scratch = tempfile::Builder::new()
         .suffix(".png")
         .tempfile()
@@ -211,6 +219,30 @@ pub(super) fn save(
         paint(&area, PNG_SCALE, PNG_TEXT_DROP, draw).map_err(|reason| fail(&png, reason))?;
     }
     let bytes = std::fs::read(scratch.path()).map_err(|e| FileError::new("write", &png, e))?;
-    write_atomically(&png, |f| f.write_all(&bytes))?;
-    Ok(vec![svg, png])
+    Ok(vec![
+        Picture {
+            path: svg,
+            bytes: text.into_bytes(),
+        },
+        Picture { path: png, bytes },
+    ])
+}
+
+/// Draws a page of `size` units to `<stem>.svg` and `<stem>.png`, both whole or not at all.
+pub(super) fn save(
+    stem: &Path,
+    size: (f64, f64),
+    draw: &dyn Fn(&mut dyn Pen),
+) -> Result<Vec<PathBuf>, PlotError> {
+    write(render(stem, size, draw)?)
+}
+
+/// Writes pictures to their places; returns those.
+pub(super) fn write(pictures: Vec<Picture>) -> Result<Vec<PathBuf>, PlotError> {
+    let mut paths = Vec::with_capacity(pictures.len());
+    for Picture { path, bytes } in pictures {
+        write_atomically(&path, |f| f.write_all(&bytes))?;
+        paths.push(path);
+    }
+    Ok(paths)
 }

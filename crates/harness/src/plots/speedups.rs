@@ -4,7 +4,7 @@ use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend,
 use super::palette::{BLUE, FAINT, INK, PAPER, PUBLISHED, VERMILLION};
 use super::pen::{Align, Pen, PlotError, save, text_width};
 use super::scale::Scale;
-use crate::case_record::CaseRecord;
+use crate::case_record::{CaseRecord, Status};
 use crate::number_format::{count, three_digits};
 use crate::published::SETS;
 use crate::speedup::{Speedup, speedups};
@@ -16,13 +16,14 @@ const LINE: f64 = 17.0;
 const SIDES: f64 = 620.0;
 
 const CAPTION: &str = "A factor is the time of the other side over the time of this one for the same number of iterations (or the same draws) \
-    on panels of the same size. Factors against published figures compare different machines, and both sides are estimates.";
+    on the same panel, the median over the repeats with their lowest and highest as a line. Factors against published figures compare different machines, and both sides are estimates.";
 
 struct Row {
     this: Vec<String>,
     against: Vec<String>,
     factor: f64,
-    note: &'static str,
+    range: Option<(f64, f64)>,
+    note: String,
     color: RGBColor,
 }
 
@@ -60,7 +61,8 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
                     )),
                     against: side("against the published CPU, \"192 cores\""),
                     factor,
-                    note: "published estimate",
+                    range: None,
+                    note: "published estimate".into(),
                     color: PUBLISHED[0],
                 });
             }
@@ -75,7 +77,13 @@ fn measured_row(s: &Speedup) -> Row {
         this: side(&format!("{} products, {}", count(s.products as u64), s.this)),
         against: side(&format!("against {}", s.against)),
         factor: s.factor,
-        note: if s.estimated { "estimated" } else { "measured" },
+        range: s.range,
+        note: match (s.estimated, s.status) {
+            (true, Status::Ok) => "estimated".into(),
+            (false, Status::Ok) => "measured".into(),
+            (true, status) => format!("estimated, {}", status.name()),
+            (false, status) => format!("measured, {}", status.name()),
+        },
         color: if s.against_published { BLUE } else { VERMILLION },
     }
 }
@@ -114,7 +122,11 @@ fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
         right: WIDTH - 180.0,
         bottom: height - 62.0 - caption_height(WIDTH, CAPTION),
     };
-    let scale = Scale::log(rows.iter().map(|r| r.factor).chain([1.0]), 0.15, 0.1);
+    let ends = rows.iter().flat_map(|r| {
+        let (low, high) = r.range.unwrap_or((r.factor, r.factor));
+        [r.factor, low, high]
+    });
+    let scale = Scale::log(ends.chain([1.0]), 0.15, 0.1);
     frame.horizontal_axis(pen, &scale, "times as fast");
     let one = frame.x(&scale, 1.0);
     let all: f64 = rows.iter().map(Row::height).sum();
@@ -125,8 +137,14 @@ fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
         top += step;
         let end = frame.x(&scale, row.factor);
         pen.bar(one.min(end), y - 13.0, one.max(end), y + 13.0, row.color);
+        let mut reach = one.max(end);
+        if let Some((low, high)) = row.range {
+            let (low, high) = (frame.x(&scale, low), frame.x(&scale, high));
+            pen.line(&[(low, y), (high, y)], INK, 2.0);
+            reach = reach.max(high);
+        }
         let label = format!("{}x, {}", three_digits(row.factor), row.note);
-        let x = one.max(end) + 8.0;
+        let x = reach + 8.0;
         pen.bar(
             x - 2.0,
             y - 9.0,

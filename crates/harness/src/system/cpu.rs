@@ -1,34 +1,7 @@
-//! The processor: its name, instruction sets and cache.
+//! The processor: its instruction sets and cache.
 
 use super::UNKNOWN;
 use std::path::Path;
-
-/// The model name from `/proc/cpuinfo`, then from `sysctl` on macOS, or `unknown`.
-pub(super) fn model_name() -> String {
-    let from_proc = std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| field(&text, "model name"));
-    from_proc
-        .or_else(|| {
-            let output = std::process::Command::new("sysctl")
-                .args(["-n", "machdep.cpu.brand_string"])
-                .output()
-                .ok()
-                .filter(|o| o.status.success())?;
-            let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-            (!text.is_empty()).then_some(text)
-        })
-        .unwrap_or_else(|| UNKNOWN.to_owned())
-}
-
-fn field(cpuinfo: &str, name: &str) -> Option<String> {
-    cpuinfo
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(key, _)| key.trim() == name)
-        .map(|(_, value)| value.trim().to_owned())
-        .filter(|value| !value.is_empty())
-}
 
 /// Instruction sets that matter to the passes over the panel, as the processor reports them now.
 pub(super) fn instruction_sets() -> Vec<String> {
@@ -79,66 +52,9 @@ pub(super) fn last_level_cache_bytes(folder: &Path) -> Option<u64> {
     largest.map(|(_, bytes)| bytes)
 }
 
-/// `2-core Intel Xeon, AVX-512` from the processor's own name.
-pub(super) fn in_plain_words(model: &str, cores: usize, instruction_sets: &[String]) -> String {
-    let name = model.replace("(R)", "").replace("(TM)", "").replace("(tm)", "");
-    let name = name.split('@').next().unwrap_or("");
-    let words: Vec<&str> = name
-        .split_whitespace()
-        .filter(|word| !matches!(*word, "CPU" | "Processor") && !word.ends_with("-Core"))
-        .collect();
-    let name = match words.join(" ") {
-        name if name.is_empty() || name == UNKNOWN => "processor".to_owned(),
-        name => name,
-    };
-    let has = |set: &str| instruction_sets.iter().any(|s| s == set);
-    let set = if has("avx512f") {
-        ", AVX-512"
-    } else if has("avx2") && has("fma") {
-        ", AVX2"
-    } else if has("neon") {
-        ", NEON"
-    } else {
-        ""
-    };
-    format!("{cores}-core {name}{set}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_in_plain_words() {
-        let sets = |s: &[&str]| s.iter().map(|s| s.to_string()).collect::<Vec<_>>();
-        assert_eq!(
-            in_plain_words(
-                "Intel(R) Xeon(R) Processor",
-                2,
-                &sets(&["avx2", "fma", "avx512f"])
-            ),
-            "2-core Intel Xeon, AVX-512"
-        );
-        assert_eq!(
-            in_plain_words("AMD EPYC 7R13 48-Core Processor", 96, &sets(&["avx2", "fma"])),
-            "96-core AMD EPYC 7R13, AVX2"
-        );
-        assert_eq!(
-            in_plain_words("Intel(R) Core(TM) i7-8700K CPU @ 3.70GHz", 12, &sets(&["sse4.2"])),
-            "12-core Intel Core i7-8700K"
-        );
-        assert_eq!(
-            in_plain_words("unknown", 4, &sets(&["neon"])),
-            "4-core processor, NEON"
-        );
-    }
-
-    #[test]
-    fn the_model_name_is_found() {
-        let text = "processor\t: 0\nmodel\t\t: 5\nmodel name\t: Some CPU @ 2GHz\nflags : a b\n";
-        assert_eq!(field(text, "model name").as_deref(), Some("Some CPU @ 2GHz"));
-        assert_eq!(field("processor : 0\n", "model name"), None);
-    }
 
     #[test]
     fn the_largest_level_is_the_last_cache() {

@@ -37,11 +37,13 @@ fn nuts() -> Case {
 fn plan(cases: Vec<Case>) -> Plan<'static> {
     Plan {
         repeats: 3,
-        warm_up_seconds: 0.01,
+        warmup_seconds: 0.01,
         repeat_seconds: 0.02,
         quality_seconds: 0.05,
         published_nuts_seconds: 0.02,
         memory_array_bytes: Some(16 << 20),
+        // Other tests are at work beside this one.
+        settle_seconds: 0.0,
         ..Plan::new(vec![12, 30], cases)
     }
 }
@@ -88,7 +90,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
     plan.kernel_limit = Some(&kernel);
     let mut notes = Notes::default();
     let outcome = run_benchmark(&plan, &mut make, &folder, &mut notes, &Interrupt::new()).unwrap();
-    assert!(outcome.failed() && !outcome.interrupted);
+    assert!(!outcome.is_success() && !outcome.interrupted);
     assert!(notes.phases.iter().any(|p| p.contains("parity of svi-wrong")));
     assert!(notes.last.is_some());
 
@@ -106,7 +108,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
         let rate = right.iterations_per_second().unwrap();
         assert!(rate.low <= rate.median && rate.median <= rate.high && rate.low > 0.0);
         assert!(right.parity.as_ref().unwrap().passed());
-        assert!(right.setup_seconds.is_some() && right.warm_up.unwrap().iterations > 0);
+        assert!(right.setup_seconds.is_some() && right.warmup.unwrap().iterations > 0);
         assert_eq!(
             right.kernel_row_particles_per_second,
             Some(1e9 + panel(products).rows() as f64)
@@ -125,7 +127,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
     // The quality phase runs on the smallest size alone.
     let quality = |products| of("svi-fake", products).truth_quality.as_ref();
     let smallest = of("svi-fake", 12);
-    let timed = smallest.warm_up.unwrap().iterations + smallest.timed_iterations();
+    let timed = smallest.warmup.unwrap().iterations + smallest.timed_iterations();
     assert!(quality(12).unwrap().after > timed);
     assert!(quality(30).is_none());
 
@@ -135,12 +137,14 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
     assert_eq!((chains.chains, chains.divergences), (2, 2));
     assert_eq!(chains.min_ess_tail, None, "not a number is not measured");
     assert!(sampler.reason.contains("2 divergences") && sampler.reason.contains("R-hat"));
+    let left_out = of("nuts-fake", 30);
+    assert_eq!(left_out.status, Status::NotMeasured);
     assert!(
-        !outcome
-            .records
-            .iter()
-            .any(|r| r.backend == "nuts-fake" && r.panel.products == 30)
+        left_out.reason.contains("--nuts-most-products, 20"),
+        "{}",
+        left_out.reason
     );
+    assert!(!left_out.has_speed() && left_out.report.is_none());
     let reference = outcome
         .records
         .iter()
@@ -202,6 +206,33 @@ fn an_interrupted_benchmark_keeps_what_it_had() {
     assert!(outcome.records[0].reason.contains("2 of 3 repeats"));
     assert!(outcome.records.iter().all(|r| r.status == Status::Warn));
     assert!(redraw(folder.path()).unwrap().records == outcome.records);
+}
+
+#[test]
+fn a_benchmark_that_measured_nothing_is_no_success() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let mut plan = plan(vec![nuts()]);
+    plan.products = vec![30];
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap();
+    assert_eq!(outcome.records.len(), 1);
+    assert_eq!(outcome.records[0].status, Status::NotMeasured);
+    assert!(!outcome.is_success());
+    assert!(
+        outcome
+            .table
+            .contains("not measured: above --nuts-most-products, 20")
+    );
+    let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 2);
+
+    let interrupt = Interrupt::new();
+    interrupt.set();
+    let folder = ResultsFolder::create(&base.path().join("s")).unwrap();
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &interrupt).unwrap();
+    assert!(outcome.records.is_empty() && !outcome.is_success());
+    let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
+    assert!(csv.starts_with("backend,device,") && csv.lines().count() == 1);
 }
 
 #[test]

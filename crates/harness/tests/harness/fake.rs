@@ -182,7 +182,7 @@ impl FakeRun {
     fn total(&self) -> u64 {
         match &self.request.method {
             Method::Svi(svi) => svi.iterations,
-            Method::Nuts(nuts) => nuts.warmup + nuts.draws,
+            Method::Nuts(nuts) => nuts.chains as u64 * (nuts.warmup + nuts.draws),
         }
     }
 
@@ -230,6 +230,12 @@ impl Run for FakeRun {
                 reason: "on purpose".into(),
             });
         }
+        // Otherwise chains would stand idle.
+        assert!(
+            steps.is_multiple_of(self.width()),
+            "{steps} steps of {} chains",
+            self.width()
+        );
         let clock = Instant::now();
         let before = self.seconds;
         for _ in 0..steps {
@@ -263,6 +269,17 @@ impl Run for FakeRun {
         }
     }
 
+    fn width(&self) -> u64 {
+        match &self.request.method {
+            Method::Svi(_) => 1,
+            Method::Nuts(nuts) => nuts.chains as u64,
+        }
+    }
+
+    fn gradients(&self) -> Option<u64> {
+        matches!(self.request.method, Method::Nuts(_)).then_some(self.gradients)
+    }
+
     fn posterior(&self) -> Result<Posterior, BackendError> {
         let (mean, sd) =
             self.guide
@@ -292,7 +309,7 @@ impl Run for FakeRun {
                 chains: vec![
                     ChainReport {
                         warmup_draws: nuts.warmup.min(self.completed),
-                        draws: self.completed.saturating_sub(nuts.warmup),
+                        draws: (self.completed / nuts.chains as u64).saturating_sub(nuts.warmup),
                         warmup_gradients: 1,
                         gradients: self.gradients,
                         warmup_seconds: 0.1,

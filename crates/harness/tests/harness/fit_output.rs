@@ -8,9 +8,12 @@ use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{Detail, TracePoint};
 use infermark_backend::{Draws, Method, Posterior, Request, SviSettings};
 use infermark_harness::draws_parquet::{Coordinates, write_draws_parquet};
-use infermark_harness::fit_output::write_fit;
+use infermark_harness::fit_output::{
+    ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
+};
 use infermark_harness::fit_record::{FitRecord, FitStatus};
 use infermark_harness::panel_description::{PanelDescription, panel_sha256};
+use infermark_harness::plots::Picture;
 use infermark_harness::posterior_csv::write_posterior_csv;
 use infermark_model::{Labels, Layout, Panel, PanelPart, Site};
 use std::path::Path;
@@ -232,14 +235,20 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     let folder = tempfile::tempdir().unwrap();
     let panel = panel(5);
     let posterior = posterior(panel.layout());
-    let files = write_fit(
-        folder.path(),
-        &panel,
-        Some(&posterior),
-        Some(&draws(panel.layout())),
-        record(&panel, FitStatus::Finished),
-    )
-    .unwrap();
+    let pictures = ELASTICITIES_PICTURES.map(|name| Picture {
+        path: name.into(),
+        bytes: name.as_bytes().to_vec(),
+    });
+    refuse_earlier_fit(folder.path(), false).unwrap();
+    let draws = draws(panel.layout());
+    let parts = FitParts {
+        posterior: Some(&posterior),
+        draws: Some(&draws),
+        pictures: &pictures,
+    };
+    let written = write_fit(folder.path(), &panel, &parts, record(&panel, FitStatus::Finished)).unwrap();
+    assert!(written.missing.is_empty());
+    let files = written.files;
     let names: Vec<&str> = files
         .iter()
         .map(|f| f.file_name().unwrap().to_str().unwrap())
@@ -251,12 +260,14 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
             "trace.csv",
             "draws.parquet",
             "coordinates.json",
+            "elasticities_by_category.svg",
+            "elasticities_by_category.png",
             "run.json"
         ]
     );
     let run: FitRecord = serde_json::from_slice(&read(folder.path(), "run.json")).unwrap();
     assert_eq!((run.status, run.reason.as_str()), (FitStatus::Finished, "none"));
-    assert_eq!(run.files.len(), 4);
+    assert_eq!(run.files.len(), 6);
     for (name, digest) in &run.files {
         assert_eq!(digest.bytes, read(folder.path(), name).len() as u64, "{name}");
         assert_eq!(digest.sha256.len(), 64);
@@ -269,25 +280,44 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     assert!(trace.starts_with("iteration,seconds,loss,effective_particles,learning_rate\n"));
     assert_eq!(trace.lines().count(), 41);
 
-    // The next fit has no draws: those of the last must not stand beside it.
-    write_fit(
-        folder.path(),
-        &panel,
-        None,
-        None,
-        record(&panel, FitStatus::Unfinished),
-    )
-    .unwrap();
+    let error = refuse_earlier_fit(folder.path(), false).unwrap_err().to_string();
+    assert!(error.contains("--force"), "{error}");
+    refuse_earlier_fit(folder.path(), true).unwrap();
+
+    // A run that was stopped before it had a posterior replaces nothing.
+    let earlier = read(folder.path(), "run.json");
+    let nothing = FitParts::default();
+    let unfinished = || record(&panel, FitStatus::Unfinished);
+    let written = write_fit(folder.path(), &panel, &nothing, unfinished()).unwrap();
+    assert!(written.files.is_empty());
+    assert_eq!(earlier, read(folder.path(), "run.json"));
+
+    // The next fit has no draws and no pictures: those of the last must not stand beside it.
+    let parts = FitParts {
+        posterior: Some(&posterior),
+        ..FitParts::default()
+    };
+    write_fit(folder.path(), &panel, &parts, unfinished()).unwrap();
     let mut left: Vec<String> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, ["run.json", "trace.csv"]);
+    assert_eq!(left, ["posterior.csv", "run.json", "trace.csv"]);
     let run: serde_json::Value = serde_json::from_slice(&read(folder.path(), "run.json")).unwrap();
     assert_eq!(run["status"], "unfinished");
     assert_eq!(run["reason"], "interrupted");
-    assert_eq!(run["schema_version"], 1);
+    assert_eq!(run["schema_version"], 2);
+}
+
+#[test]
+fn a_folder_is_proved_writable_and_left_empty() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("a/b");
+    prove_writable(&folder).unwrap();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    std::fs::write(base.path().join("file"), b"").unwrap();
+    assert!(prove_writable(&base.path().join("file/fit")).is_err());
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
         unit,
         parity: Some(parity(precision, true, unit == IterationUnit::Iterations)),
         setup_seconds: Some(products as f64 * 4e-6),
-        warm_up: Some(Sample {
+        warmup: Some(Sample {
             iterations: iterations / 2,
             seconds: 1.0,
         }),
@@ -138,6 +138,8 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
             })
             .collect(),
         kernel_row_particles_per_second: (unit == IterationUnit::Iterations).then_some(8.4e9),
+        busy_share: Some(0.02),
+        peak_memory_bytes: Some(900 << 20),
         memory_limit: Some(MemoryLimit {
             read_bytes_per_second: 2.1e10,
             threads: 2,
@@ -244,7 +246,7 @@ pub(crate) fn records() -> Vec<CaseRecord> {
     });
     records[3].kind = CaseKind::PublishedNuts;
     records[3].repeats.clear();
-    records[3].warm_up = None;
+    records[3].warmup = None;
     records[3].published_nuts = Some(PublishedNutsEstimate {
         measured_draws: 60,
         measured_gradients: 40_000,

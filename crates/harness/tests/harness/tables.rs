@@ -1,8 +1,8 @@
 //! The flat table and the table to read.
 
 use crate::synthetic::records;
-use infermark_harness::case_record::CaseRecord;
-use infermark_harness::results_csv::write_results_csv;
+use infermark_harness::case_record::{CaseRecord, Status};
+use infermark_harness::results_csv::{COLUMNS, row, write_results_csv};
 use infermark_harness::speedup::speedups;
 use infermark_harness::table::table;
 use std::collections::HashMap;
@@ -22,6 +22,8 @@ fn the_flat_table_begins_with_the_agreed_columns_and_has_no_blank() {
     assert!(
         text.starts_with("backend,device,products,rows,iterations,seconds,iterations_per_second,status,")
     );
+    let columns: Vec<&str> = row(&records()[0]).iter().map(|cell| cell.0).collect();
+    assert_eq!(columns, COLUMNS);
     let rows = csv_rows(&records());
     assert_eq!(rows.len(), records().len());
     for row in &rows {
@@ -84,9 +86,29 @@ fn speedups_name_both_sides_and_compare_like_with_like() {
         "f64 against f32 at 10,000 products, and no failed case"
     );
     assert!((measured[0].factor - 512.0 / 1080.0).abs() < 1e-9 && !measured[0].estimated);
+    assert_eq!(measured[0].status, Status::Ok);
     let nuts: Vec<_> = found.iter().filter(|s| s.against.contains("NUTS")).collect();
     assert_eq!(nuts.len(), 1);
     assert!((nuts[0].factor - 72_000.0 / 2285.715).abs() < 1e-6 && nuts[0].estimated);
+    // Repeats are paired: a disturbance of both sides in the same turn falls out, one of a single side does not.
+    let mut disturbed = records.clone();
+    for record in &mut disturbed[..2] {
+        record.repeats[3].seconds *= 2.0;
+    }
+    disturbed[0].status = Status::Warn;
+    disturbed[1].repeats[0].seconds *= 4.0;
+    let paired = speedups(&disturbed)
+        .into_iter()
+        .find(|s| !s.against_published)
+        .unwrap();
+    assert!((paired.factor - 512.0 / 1080.0).abs() < 1e-9);
+    let (low, high) = paired.range.unwrap();
+    assert!((low - 512.0 / 1080.0 / 4.0).abs() < 1e-9 && (high - 512.0 / 1080.0).abs() < 1e-9);
+    assert_eq!(paired.status, Status::Warn, "the worse of both");
+    // As many products with other rows are another panel.
+    let mut gaps = records.clone();
+    gaps[6].panel.rows -= 1;
+    assert_eq!(speedups(&gaps).len(), found.len() - 3);
     // Eight particles are another workload: nothing published to hold it against.
     let before = found.len();
     if let infermark_backend::Method::Svi(svi) = &mut records[6].request.method {

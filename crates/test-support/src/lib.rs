@@ -1,17 +1,16 @@
-//! The small reference panel, random panels, and norms.
-#![allow(dead_code, unreachable_pub)] // Each test binary uses its part.
+//! What the tests of several crates share: the small reference panel with its vectors (origin: `data/ORIGIN.md`),
+//! random panels, and norms.
 
 use infermark_model::Labels;
 use infermark_model::panel::{Panel, PanelPart};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, rngs::StdRng};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// A file of the reference set: `panel.csv`, `vectors.json` or `posterior.csv`.
 pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
 }
 
 /// The rows of `panel.csv`, sorted: a plain file without quotes.
@@ -47,6 +46,7 @@ pub fn small_panel() -> Arc<Panel> {
     Arc::new(Panel::from_parts(Labels::Text(products), categories, periods, vec![part]).unwrap())
 }
 
+/// `vectors.json`.
 pub fn vectors() -> Value {
     serde_json::from_str(&std::fs::read_to_string(data("vectors.json")).unwrap()).unwrap()
 }
@@ -59,13 +59,14 @@ pub fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
+/// Euclidean norm.
 pub fn norm(v: &[f64]) -> f64 {
     v.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// A random panel: a period missing with probability `gaps`, counts up to `largest`.
-pub fn random_panel(seed: u64, n: usize, c: usize, t: usize, gaps: f64, largest: u32) -> Arc<Panel> {
-    let mut rng = StdRng::seed_from_u64(seed);
+/// A random panel: a period missing with probability `gaps`, counts up to `largest`, every category with a product
+/// when `n >= c`.
+pub fn random_panel(rng: &mut StdRng, n: usize, c: usize, t: usize, gaps: f64, largest: u32) -> Arc<Panel> {
     let mut part = PanelPart::new(c, t);
     for i in 0..n {
         let mut periods: Vec<u32> = (0..t as u32).filter(|_| !rng.random_bool(gaps)).collect();

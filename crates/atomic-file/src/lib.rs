@@ -1,52 +1,20 @@
-//! Files that are either whole or not there: written beside their place under a temporary name, then renamed.
+//! Files that are either whole or not there: written beside their place under a temporary name, brought to the disk,
+//! then renamed.
 
-use sha2::{Digest, Sha256};
+mod error;
+
+pub use error::FileError;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
-/// A file or folder that could not be written or read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {source}{}", path.display(), remedy(source))]
-pub struct FileError {
-    /// What was tried, for instance `write`.
-    pub action: &'static str,
-    /// Where.
-    pub path: PathBuf,
-    /// Why not.
-    pub source: io::Error,
-}
-
-impl FileError {
-    /// An error of `action` on `path`.
-    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        FileError {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; give a folder that you may write to",
-        io::ErrorKind::StorageFull => "; free some space or give a folder on another disk",
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-            "; a file stands where a folder is needed, give another folder"
-        }
-        _ => "",
-    }
-}
-
-/// A file under way: whatever is written goes to a temporary name, and dropping it leaves nothing behind.
+/// A file under way: whatever is written goes to a hidden temporary name, and dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
     writer: BufWriter<NamedTempFile>,
-    digest: Sha256,
-    bytes: u64,
 }
 
 /// A file that is written, on the disk, and still under its temporary name.
@@ -54,10 +22,6 @@ pub struct AtomicFile {
 pub struct StagedFile {
     path: PathBuf,
     file: NamedTempFile,
-    /// SHA-256 of the contents, in hexadecimal.
-    pub sha256: String,
-    /// Length of the contents.
-    pub bytes: u64,
 }
 
 impl AtomicFile {
@@ -86,10 +50,13 @@ impl AtomicFile {
             .map_err(|e| FileError::new("write", path, e))?;
         Ok(AtomicFile {
             path: path.to_owned(),
-            writer: BufWriter::with_capacity(1 << 16, file),
-            digest: Sha256::new(),
-            bytes: 0,
+            writer: BufWriter::with_capacity(1 << 18, file),
         })
+    }
+
+    /// Where the file will be.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Brings what was written to the disk, without putting it in its place.
@@ -101,13 +68,7 @@ impl AtomicFile {
         let fail = |e: io::Error| FileError::new("write", &path, e);
         let file = self.writer.into_inner().map_err(|e| fail(e.into_error()))?;
         file.as_file().sync_all().map_err(fail)?;
-        let sha256 = hex(&self.digest.finalize());
-        Ok(StagedFile {
-            path,
-            file,
-            sha256,
-            bytes: self.bytes,
-        })
+        Ok(StagedFile { path, file })
     }
 
     /// Puts the file in its place, whole.
@@ -121,10 +82,7 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = self.writer.write(buffer)?;
-        self.digest.update(&buffer[..count]);
-        self.bytes += count as u64;
-        Ok(count)
+        self.writer.write(buffer)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -143,7 +101,7 @@ impl StagedFile {
     /// # Errors
     /// When it cannot be renamed; what stood there before is untouched.
     pub fn commit(self) -> Result<(), FileError> {
-        let StagedFile { path, file, .. } = self;
+        let StagedFile { path, file } = self;
         file.persist(&path)
             .map_err(|e| FileError::new("write", &path, e.error))?;
         // The rename itself lasts only once the folder is on the disk; systems that cannot sync a folder need not.
@@ -178,11 +136,6 @@ pub fn stage(
     file.stage()
 }
 
-/// Bytes in hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -209,7 +162,9 @@ mod tests {
         let path = folder.path().join("a.txt");
         write_atomically(&path, |f| f.write_all(b"old")).unwrap();
         let error = write_atomically(&path, |f| {
-            f.write_all(&[b'x'; 200_000])?;
+            // More than the buffer holds, so that the disk has a part of it.
+            f.write_all(&[b'x'; 600_000])?;
+            assert_eq!(names(folder.path()).len(), 2);
             Err(io::Error::other("stopped"))
         })
         .unwrap_err();
@@ -225,11 +180,10 @@ mod tests {
         write_atomically(&path, |f| f.write_all(b"old")).unwrap();
         let staged = stage(&path, |f| f.write_all(b"new!")).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        assert_eq!(staged.bytes, 4);
-        // printf 'new!' | sha256sum
-        assert_eq!(
-            staged.sha256,
-            "bdd1e524e5c90bee91a4f1ac4a087ca0012e36235ab24b5136d2a6388e7ad58b"
+        let hidden = names(path.parent().unwrap());
+        assert!(
+            hidden[0].starts_with(".a.txt.") && hidden.len() == 2,
+            "{hidden:?}"
         );
         staged.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new!");

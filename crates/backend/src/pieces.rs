@@ -1,0 +1,99 @@
+//! How many steps to ask of a run at a time.
+
+use crate::Run;
+use std::time::Duration;
+
+/// Draws that a piece gives each of several chains, once the run's pace is known. A chain that has made its draws waits
+/// for the others, about half a draw long: of few draws a piece, that is a large part.
+const DRAWS_A_CHAIN: u64 = 4;
+
+/// Sizes of the pieces in which a run is advanced: grown or shrunk until a piece lasts about as long as wished.
+///
+/// Pieces are multiples of the run's width ([`Run::width`]), so that all chains of a sampler have work. However long its
+/// draws last, a sampler of several chains is asked for at least four of each; an interrupt is heard within a draw.
+#[derive(Debug, Clone, Copy)]
+pub struct Pieces {
+    width: u64,
+    steps: u64,
+    lasting: Duration,
+}
+
+impl Pieces {
+    /// The pieces of `run`, each `lasting` about so long; the first is as narrow as it can be.
+    pub fn of(run: &dyn Run, lasting: Duration) -> Self {
+        let width = run.width().max(1);
+        Pieces {
+            width,
+            steps: width,
+            lasting,
+        }
+    }
+
+    /// Steps of the next piece.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Steps of the next piece when no more than `most` shall be made; at least one a chain.
+    pub fn steps_of_at_most(&self, most: u64) -> u64 {
+        self.whole(self.steps.min(most))
+    }
+
+    /// Takes note of how long the last piece took: the next is at most twice, at least half as large.
+    pub fn took(&mut self, elapsed: Duration) {
+        let ratio = self.lasting.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
+        let wanted = (self.steps as f64 * ratio.clamp(0.5, 2.0)).round() as u64;
+        let least = if self.width > 1 {
+            DRAWS_A_CHAIN * self.width
+        } else {
+            1
+        };
+        self.steps = self.whole(wanted.max(least));
+    }
+
+    fn whole(&self, steps: u64) -> u64 {
+        (steps - steps % self.width).max(self.width)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(width: u64) -> Pieces {
+        Pieces {
+            width,
+            steps: width,
+            lasting: Duration::from_millis(200),
+        }
+    }
+
+    #[test]
+    fn pieces_approach_the_time_wished_for() {
+        let mut pieces = pieces(1);
+        for _ in 0..30 {
+            // A step takes a millisecond.
+            pieces.took(Duration::from_millis(pieces.steps()));
+        }
+        assert_eq!(pieces.steps(), 200);
+        pieces.took(Duration::from_secs(60));
+        assert_eq!(pieces.steps(), 100);
+        for _ in 0..30 {
+            pieces.took(Duration::from_secs(60));
+        }
+        assert_eq!(pieces.steps(), 1);
+    }
+
+    #[test]
+    fn every_chain_has_draws_in_every_piece() {
+        let mut pieces = pieces(3);
+        assert_eq!(pieces.steps(), 3);
+        for elapsed in [1, 30, 170, 90_000, 90_000, 90_000] {
+            pieces.took(Duration::from_millis(elapsed));
+            assert!(pieces.steps() >= 12 && pieces.steps().is_multiple_of(3));
+        }
+        assert_eq!(pieces.steps(), 12);
+        assert_eq!(pieces.steps_of_at_most(8), 6);
+        assert_eq!(pieces.steps_of_at_most(1), 3);
+    }
+}

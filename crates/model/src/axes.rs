@@ -1,0 +1,102 @@
+//! The labels along a panel's axes, and the keys that they give the latents in files.
+
+use crate::labels::Labels;
+use crate::site::{Layout, Site};
+use std::fmt;
+
+/// The labels of products, categories and periods, without the rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Axes<'l> {
+    /// Product labels, length N.
+    pub products: &'l Labels,
+    /// Category labels, length C.
+    pub categories: &'l Labels,
+    /// Period labels, length T.
+    pub periods: &'l Labels,
+}
+
+impl<'l> Axes<'l> {
+    /// N, C and T.
+    pub fn layout(&self) -> Layout {
+        Layout {
+            products: self.products.len(),
+            categories: self.categories.len(),
+            periods: self.periods.len(),
+        }
+    }
+
+    /// The key of the `index`-th latent of a site in files: the category, the product, or `category@period`; empty
+    /// for `global_a`.
+    ///
+    /// # Panics
+    /// Printing it, when `index` is not below [`Layout::len`] of the site.
+    pub fn key(&self, site: Site, index: usize) -> LatentKey<'l> {
+        LatentKey {
+            axes: *self,
+            site,
+            index,
+        }
+    }
+}
+
+/// A latent's key, to be printed.
+#[derive(Debug, Clone, Copy)]
+pub struct LatentKey<'l> {
+    axes: Axes<'l>,
+    site: Site,
+    index: usize,
+}
+
+impl fmt::Display for LatentKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LatentKey { axes, site, index } = *self;
+        match site {
+            Site::GlobalA => Ok(()),
+            Site::CategoryA => write!(f, "{}", axes.categories.get(index)),
+            Site::ProductA | Site::ProductEffect => write!(f, "{}", axes.products.get(index)),
+            Site::TimeCatEffects => {
+                let periods = axes.periods.len();
+                write!(
+                    f,
+                    "{}@{}",
+                    axes.categories.get(index / periods),
+                    axes.periods.get(index % periods)
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_name_every_latent() {
+        let axes = Axes {
+            products: &Labels::Text(vec!["tea".into(), "ink".into()]),
+            categories: &Labels::Integer(vec![7, 12]),
+            periods: &Labels::Date(vec![0, 7, 14]),
+        };
+        let keys = |site: Site| -> Vec<String> {
+            (0..axes.layout().len(site))
+                .map(|k| axes.key(site, k).to_string())
+                .collect()
+        };
+        assert_eq!(keys(Site::GlobalA), [""]);
+        assert_eq!(keys(Site::CategoryA), ["7", "12"]);
+        assert_eq!(keys(Site::ProductA), ["tea", "ink"]);
+        assert_eq!(keys(Site::ProductEffect), ["tea", "ink"]);
+        assert_eq!(
+            keys(Site::TimeCatEffects),
+            [
+                "7@1970-01-01",
+                "7@1970-01-08",
+                "7@1970-01-15",
+                "12@1970-01-01",
+                "12@1970-01-08",
+                "12@1970-01-15"
+            ]
+        );
+    }
+}

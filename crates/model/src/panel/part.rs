@@ -1,0 +1,153 @@
+//! Parts of a panel: filled product by product, joined by [`Panel::from_parts`](super::Panel::from_parts).
+
+use super::{PanelError, UnitSums};
+use crate::ln_factorial::ln_factorial;
+
+/// A run of consecutive products of a panel; parts are filled independently, for instance one a thread.
+#[derive(Debug, Clone)]
+pub struct PanelPart {
+    pub(super) categories: usize,
+    pub(super) periods: usize,
+    pub(super) category_of: Vec<u32>,
+    pub(super) row_end: Vec<usize>,
+    pub(super) presence: Vec<u64>,
+    pub(super) mean_log_price: Vec<f64>,
+    pub(super) deviation: Vec<f32>,
+    pub(super) deviation_residual: Vec<f32>,
+    pub(super) units: Vec<u32>,
+    pub(super) sums: UnitSums,
+    log_price: Vec<f64>,
+}
+
+impl PanelPart {
+    /// An empty part of a panel with C categories and T periods.
+    pub fn new(categories: usize, periods: usize) -> Self {
+        Self::with_capacity(categories, periods, 0, 0)
+    }
+
+    /// An empty part with room for `products` products and `rows` rows.
+    pub fn with_capacity(categories: usize, periods: usize, products: usize, rows: usize) -> Self {
+        PanelPart {
+            categories,
+            periods,
+            category_of: Vec::with_capacity(products),
+            row_end: Vec::with_capacity(products),
+            presence: Vec::with_capacity(products * periods.div_ceil(64)),
+            mean_log_price: Vec::with_capacity(products),
+            deviation: Vec::with_capacity(rows),
+            deviation_residual: Vec::with_capacity(rows),
+            units: Vec::with_capacity(rows),
+            sums: UnitSums {
+                product: Vec::with_capacity(products),
+                product_deviation: Vec::with_capacity(products),
+                category_period: vec![0; categories * periods],
+                ln_factorials: 0.0,
+            },
+            log_price: Vec::with_capacity(periods),
+        }
+    }
+
+    /// Appends a product. `row_periods` are the periods of its rows, strictly ascending, or `None` when it has all
+    /// T; `prices` (currency units) and `units` are one a row.
+    ///
+    /// # Errors
+    /// [`PanelError`] names the product (by its index within the part) and row; the part is then unchanged.
+    pub fn push_product(
+        &mut self,
+        category: usize,
+        row_periods: Option<&[u32]>,
+        prices: &[f64],
+        units: &[u32],
+    ) -> Result<(), PanelError> {
+        let product = self.category_of.len();
+        self.check(product, category, row_periods, prices, units)?;
+        let count = prices.len();
+
+        self.log_price.clear();
+        self.log_price.extend(prices.iter().map(|p| p.ln()));
+        let mean = self.log_price.iter().sum::<f64>() / count as f64;
+        let mut weighted = 0.0;
+        for (log_price, y) in self.log_price.iter().zip(units) {
+            let exact = log_price - mean;
+            let high = exact as f32;
+            let low = (exact - f64::from(high)) as f32;
+            self.deviation.push(high);
+            self.deviation_residual.push(low);
+            weighted += f64::from(*y) * (f64::from(high) + f64::from(low));
+            self.sums.ln_factorials += ln_factorial(*y);
+        }
+        let words = self.periods.div_ceil(64);
+        let first_word = self.presence.len();
+        self.presence.resize(first_word + words, 0);
+        let totals = &mut self.sums.category_period[category * self.periods..][..self.periods];
+        for (row, y) in units.iter().enumerate() {
+            let period = row_periods.map_or(row, |p| p[row] as usize);
+            self.presence[first_word + period / 64] |= 1 << (period % 64);
+            totals[period] += u64::from(*y);
+        }
+        self.units.extend_from_slice(units);
+        self.category_of.push(category as u32);
+        self.row_end.push(self.units.len());
+        self.mean_log_price.push(mean);
+        self.sums.product.push(units.iter().map(|y| u64::from(*y)).sum());
+        self.sums.product_deviation.push(weighted);
+        Ok(())
+    }
+
+    fn check(
+        &self,
+        product: usize,
+        category: usize,
+        row_periods: Option<&[u32]>,
+        prices: &[f64],
+        units: &[u32],
+    ) -> Result<(), PanelError> {
+        let count = prices.len();
+        if count == 0 {
+            return Err(PanelError::ProductWithoutRows { product });
+        }
+        let expected = row_periods.map_or(self.periods, <[u32]>::len);
+        for (what, right) in [
+            ("prices and units", units.len()),
+            ("prices and periods", expected),
+        ] {
+            if count != right {
+                return Err(PanelError::Length {
+                    what,
+                    left: count,
+                    right,
+                });
+            }
+        }
+        if category >= self.categories {
+            return Err(PanelError::OutOfRange {
+                axis: "category",
+                index: category,
+                count: self.categories,
+                product,
+            });
+        }
+        if let Some(periods) = row_periods {
+            if let Some(row) = (1..count).find(|r| periods[r - 1] >= periods[*r]) {
+                return Err(PanelError::PeriodOrder { product, row });
+            }
+            let last = periods[count - 1] as usize;
+            if last >= self.periods {
+                return Err(PanelError::OutOfRange {
+                    axis: "period",
+                    index: last,
+                    count: self.periods,
+                    product,
+                });
+            }
+        }
+        if let Some(row) = prices.iter().position(|p| !(*p > 0.0 && p.is_finite())) {
+            return Err(PanelError::Price {
+                product,
+                row,
+                price: prices[row],
+            });
+        }
+        Ok(())
+    }
+}
