@@ -25,20 +25,6 @@ fn reference() -> HashMap<(String, String), [f64; 3]> {
         .collect()
 }
 
-fn key(panel: &Panel, site: Site, k: usize) -> String {
-    let layout = panel.layout();
-    match site {
-        Site::GlobalA => String::new(),
-        Site::CategoryA => panel.categories().get(k).to_string(),
-        Site::ProductA | Site::ProductEffect => panel.products().get(k).to_string(),
-        Site::TimeCatEffects => format!(
-            "{}@{}",
-            panel.categories().get(k / layout.periods),
-            panel.periods().get(k % layout.periods)
-        ),
-    }
-}
-
 fn sample(panel: &Arc<Panel>, parameterization: Parameterization, draws: u64) -> (Posterior, Report) {
     let mut request = Request::new(Method::Nuts(NutsSettings {
         warmup: 1000,
@@ -61,7 +47,7 @@ fn compare(panel: &Panel, posterior: &Posterior, errors: f64, sd_tolerance: f64)
     let diagnostics = posterior.diagnostics.as_ref().unwrap();
     for site in Site::ALL {
         for (k, j) in layout.range(site).enumerate() {
-            let key = key(panel, site, k);
+            let key = panel.axes().key(site, k).to_string();
             let [mean, sd, mcse] = reference[&(site.name().to_owned(), key.clone())];
             let error = mcse.hypot(diagnostics.mcse_mean[j]);
             let distance = (posterior.mean[j] - mean).abs() / error;

@@ -108,9 +108,9 @@ const EDGES: [(usize, usize); 6] = [(0, 1), (1, 3), (2, 5), (3, 5), (4, 5), (6, 
 
 /// Plates: text, x, y, width, height.
 const PLATES: [(&str, f64, f64, f64, f64); 4] = [
-    ("category c = 1..C", 60.0, 100.0, 540.0, 125.0),
+    ("category c = 1..C", 60.0, 100.0, 540.0, 142.0),
     ("period t = 1..T", 370.0, 115.0, 215.0, 100.0),
-    ("product i = 1..N", 60.0, 255.0, 540.0, 245.0),
+    ("product i = 1..N", 60.0, 255.0, 540.0, 262.0),
     ("row (i, t)", 75.0, 380.0, 510.0, 105.0),
 ];
 
@@ -144,15 +144,15 @@ fn svg(priors: &Priors) -> String {
         );
     }
     for (line, text) in distributions(priors).iter().enumerate() {
-        let y = 535 + 20 * line;
+        let y = 552 + 20 * line;
         body +=
             &format!("  <text x=\"60\" y=\"{y}\" font-size=\"12\" font-family=\"monospace\">{text}</text>\n");
     }
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1000 660\" width=\"1000\" height=\"660\" font-family=\"sans-serif\">\n  \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1000 677\" width=\"1000\" height=\"677\" font-family=\"sans-serif\">\n  \
          <defs><marker id=\"arrow\" viewBox=\"0 0 10 10\" refX=\"9\" refY=\"5\" markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\">\
          <path d=\"M0 0L10 5L0 10z\" fill=\"#333\"/></marker></defs>\n  \
-         <rect width=\"1000\" height=\"660\" fill=\"#fff\"/>\n{body}</svg>\n"
+         <rect width=\"1000\" height=\"677\" fill=\"#fff\"/>\n{body}</svg>\n"
     )
 }
 
