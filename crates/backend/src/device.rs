@@ -98,6 +98,9 @@ pub struct Device {
     pub memory_bytes: Option<u64>,
     /// Driver or instruction set, where it can be told.
     pub driver: Option<String>,
+    /// Whether a GPU's interface is played by software on the processor: right, and slow.
+    #[serde(default)]
+    pub software: bool,
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The backends that this binary has.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use infermark_backend::device::DeviceId;
 use infermark_backend::{Backend, Method, Precision, Request};
 use infermark_cpu_kernels::InstructionSet;
@@ -8,12 +8,17 @@ use infermark_cpu_kernels::bare::bare_row_particles_per_second;
 use infermark_model::Panel;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
+use infermark_svi_gpu::SviGpu;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// All backends, in the order of the table.
 pub fn all() -> Vec<Arc<dyn Backend>> {
-    vec![Arc::new(SviCpu::new()), Arc::new(NutsCpu)]
+    vec![
+        Arc::new(SviCpu::new()),
+        Arc::new(SviGpu::new()),
+        Arc::new(NutsCpu),
+    ]
 }
 
 /// The backend of a name.
@@ -21,12 +26,26 @@ pub fn named(name: &str) -> Option<Arc<dyn Backend>> {
     all().into_iter().find(|backend| backend.name() == name)
 }
 
-/// The backend for a request's method on the CPU.
-pub fn for_method(method: &Method) -> Arc<dyn Backend> {
-    match method {
-        Method::Svi(_) => Arc::new(SviCpu::new()),
+/// The backend for a request's method and devices.
+pub fn for_request(request: &Request) -> Arc<dyn Backend> {
+    match request.method {
+        Method::Svi(_) if request.devices.contains(&DeviceId::CPU) => Arc::new(SviCpu::new()),
+        Method::Svi(_) => Arc::new(SviGpu::new()),
         Method::Nuts(_) => Arc::new(NutsCpu),
     }
+}
+
+/// A device as the command names it: `gpu` is the first one that `infermark devices` lists.
+///
+/// # Errors
+/// When the name is not understood, or `gpu` is asked for where there is none.
+pub fn device(text: &str) -> anyhow::Result<DeviceId> {
+    if text != "gpu" {
+        return Ok(text.parse()?);
+    }
+    let first = SviGpu::new().devices().into_iter().next();
+    let first = first.context("there is no GPU here (see `infermark devices`); --device cpu needs none")?;
+    Ok(first.id)
 }
 
 /// Refuses a device that `backend` does not have, before any file is read.

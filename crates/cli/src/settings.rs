@@ -1,5 +1,6 @@
 //! Arguments that several verbs share, and the requests made of them.
 
+use crate::backends;
 use clap::{Args, ValueEnum};
 use infermark_backend::request::EarlyStop;
 use infermark_backend::{DeviceId, Method, NutsSettings, Precision, Request, SviSettings};
@@ -231,8 +232,8 @@ pub struct RunArguments {
     /// Inference method.
     #[arg(long, value_enum, default_value = "svi")]
     pub method: MethodName,
-    /// Device; see `infermark devices`.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    /// Device: cpu, gpu (the first one), or as `infermark devices` lists them.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
     pub device: DeviceId,
     /// Form in which the sites are inferred.
     #[arg(long, value_enum, default_value = "centered")]

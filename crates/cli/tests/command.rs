@@ -650,3 +650,55 @@ fn an_instruction_set_that_is_not_here_is_refused_by_every_verb() {
         );
     }
 }
+
+#[test]
+fn a_gpu_fits_as_the_processors_do() {
+    let listed = run(&["devices", "--json"]);
+    assert_eq!(code(&listed), 0, "{}", text(&listed.stderr));
+    let devices: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let gpu = devices
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["backend"] == "svi-gpu");
+    let (folder, panel) = (tempfile::tempdir().unwrap(), data("panel.csv"));
+    let fit = |device: &str| {
+        let out = folder.path().join(device);
+        let output = run(&[
+            "fit",
+            panel.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--device",
+            device,
+            "--iterations",
+            "50",
+            "--objective",
+            "elbo",
+        ]);
+        (output, out)
+    };
+    let (output, on_gpu) = fit("gpu");
+    if gpu.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "no GPU and no software Vulkan");
+        assert_eq!(code(&output), 2);
+        assert!(
+            text(&output.stderr).contains("there is no GPU here"),
+            "{}",
+            text(&output.stderr)
+        );
+        return;
+    }
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let (output, on_cpu) = fit("cpu");
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let (_, gpu_rows) = posterior(&on_gpu);
+    let (_, cpu_rows) = posterior(&on_cpu);
+    assert_eq!(gpu_rows.len(), cpu_rows.len());
+    for (g, c) in gpu_rows.iter().zip(&cpu_rows) {
+        assert_eq!(g[..2], c[..2]);
+        let mean = |row: &[String]| row[2].parse::<f64>().unwrap();
+        // Fifty steps of 0.01 in single precision on both sides.
+        assert!((mean(g) - mean(c)).abs() < 2e-3, "{g:?} {c:?}");
+    }
+}

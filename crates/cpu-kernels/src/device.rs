@@ -11,6 +11,7 @@ pub fn cpu_device(set: InstructionSet) -> Device {
         name: name_with(set),
         memory_bytes: total_bytes(),
         driver: Some(set.to_string()),
+        software: false,
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Every vector is padded to [`PAD`]; entries beyond `len` are finite and count for nothing.
 
-use crate::noise_source::NoiseSource;
 use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::simd::lanes_below;
 use infermark_cpu_kernels::{Scalar, Simd, noise};
@@ -10,6 +9,7 @@ use infermark_model::guide::Guide;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, Stream};
 use infermark_model::optimizer::{AdamW, StepScalars};
 use infermark_model::parameterization::LocScale;
+use infermark_svi::NoiseSource;
 use std::f64::consts::LOG2_E;
 
 /// One parameter of the guide for every latent, with AdamW's moments.

@@ -8,19 +8,9 @@ use infermark_cpu_kernels::team::run_team;
 use infermark_model::guide::Guide;
 use infermark_model::objective::Weighted;
 use infermark_model::svi::LossAndGradient;
+use infermark_svi::Verdict;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-/// What a watcher of the iterations answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Do the next iteration.
-    Continue,
-    /// Finish this one and stop.
-    Stop,
-    /// Stop before this one's step: the parameters stay what they were.
-    LeaveOut,
-}
 
 impl<I: Simd> State<I> {
     fn with_frame<R>(&self, f: impl FnOnce(&crate::state::Frame) -> R) -> R {

@@ -5,9 +5,7 @@
 //! taken by whichever thread is free, and their sums are added in a fixed order.
 
 mod block;
-mod convergence;
 mod iterate;
-mod noise_source;
 mod phases;
 mod run;
 mod state;
@@ -23,11 +21,9 @@ use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::Parameterization;
 use infermark_model::svi::LossAndGradient;
+use infermark_svi::{GuidedRun, NoiseSource};
 use std::sync::Arc;
 use std::time::Instant;
-
-pub use noise_source::{NoiseSource, Recording};
-pub use run::GuidedRun;
 
 /// The backend's name.
 pub const NAME: &str = "svi-cpu";

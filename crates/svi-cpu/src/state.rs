@@ -1,7 +1,6 @@
 //! Everything that an SVI run carries from iteration to iteration, cut so that threads share it without waiting.
 
 use crate::block::{Block, ParentSums};
-use crate::noise_source::NoiseSource;
 use infermark_backend::SviSettings;
 use infermark_cpu_kernels::chunk::{Chunk, chunks};
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
@@ -14,6 +13,7 @@ use infermark_model::panel::Panel;
 use infermark_model::parameterization::{LocScale, Parameterization};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
+use infermark_svi::NoiseSource;
 use std::sync::{Arc, RwLock};
 
 /// Particles of a group: the passes over the rows serve [`GROUP`] at once.

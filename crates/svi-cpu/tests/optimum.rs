@@ -11,7 +11,8 @@ use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Parameterization, Priors, Site};
-use infermark_svi_cpu::{NoiseSource, SviCpu};
+use infermark_svi::NoiseSource;
+use infermark_svi_cpu::SviCpu;
 use infermark_test_support::small_panel;
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
         .unwrap();
     run.advance(ITERATIONS - AVERAGED, &Interrupt::new()).unwrap();
     let pieces = 400;
-    let mut mean = run.guide();
+    let mut mean = run.guide().unwrap();
     let zero = |v: &mut [f64]| v.fill(0.0);
     zero(&mut mean.loc);
     zero(&mut mean.unconstrained_scale);
@@ -53,7 +54,7 @@ fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
     };
     for _ in 0..pieces {
         run.advance(AVERAGED / pieces, &Interrupt::new()).unwrap();
-        let guide = run.guide();
+        let guide = run.guide().unwrap();
         add(&mut mean.loc, &guide.loc);
         add(&mut mean.unconstrained_scale, &guide.unconstrained_scale);
         if let (Some(to), Some(from)) = (

@@ -2,60 +2,13 @@
 
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::InstructionSet;
-use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
-use infermark_model::{Parameterization, Priors, Site};
-use infermark_svi_cpu::{NoiseSource, Recording, SviCpu};
-use infermark_test_support::{norm, numbers, small_panel, vectors};
-use serde_json::Value;
-
-/// The record's learning rates: `optax.exponential_decay(0.01, 1000, 0.99, end_value=1e-5)` evaluates in single
-/// precision even where all else is double, and its power is off by a last digit here and there.
-const RECORDED_RATES: [f64; 12] = [
-    0.009999999776482582,
-    0.009999899193644524,
-    0.009999798610806465,
-    0.009999698027968407,
-    0.009999598376452923,
-    0.00999949686229229,
-    0.009999396279454231,
-    0.009999296627938747,
-    0.009999196045100689,
-    0.00999909546226263,
-    0.009998994879424572,
-    0.009998894296586514,
-];
-
-/// A site's numbers of one kind: `loc` and `scale` are named after the decentred site where it is reparameterized.
-fn guide_of(params: &Value, learned: bool) -> Guide {
-    let suffix = if learned { "_decentered" } else { "" };
-    let column = |kind: &str| -> Vec<f64> {
-        Site::ALL
-            .iter()
-            .flat_map(|site| numbers(&params[format!("{}{suffix}_auto_{kind}", site.name())]))
-            .collect()
-    };
-    Guide {
-        loc: column("loc"),
-        unconstrained_scale: column("scale"),
-        unconstrained_centredness: learned
-            .then(|| Site::ALL.map(|site| params[format!("{}_centered", site.name())].as_f64().unwrap())),
-    }
-}
-
-fn flat(guide: &Guide) -> Vec<f64> {
-    let mut all = guide.loc.clone();
-    all.extend(&guide.unconstrained_scale);
-    all.extend(guide.unconstrained_centredness.iter().flatten());
-    all
-}
-
-fn sites(value: &Value) -> Vec<f64> {
-    Site::ALL
-        .iter()
-        .flat_map(|site| numbers(&value[site.name()]))
-        .collect()
-}
+use infermark_model::{Panel, Parameterization, Priors};
+use infermark_svi::{NoiseSource, Recording};
+use infermark_svi_cpu::SviCpu;
+use infermark_test_support::trajectories::{RECORDED_RATES, Trajectory, flat, sites, trajectories};
+use infermark_test_support::{norm, small_panel, vectors};
+use std::sync::Arc;
 
 fn request(parameterization: Parameterization, precision: Precision) -> Request {
     let settings = SviSettings {
@@ -72,76 +25,74 @@ fn request(parameterization: Parameterization, precision: Precision) -> Request 
 
 #[test]
 fn trajectories_are_reproduced() {
-    let (panel, vectors) = (small_panel(), vectors());
-    for (name, parameterization) in [
-        ("centered", Parameterization::Centered),
-        ("learned", Parameterization::Learned),
-    ] {
-        let learned = parameterization == Parameterization::Learned;
-        let recorded = &vectors["svi"][name];
-        let steps = recorded["steps"].as_array().unwrap();
-        let noise: Vec<Vec<Vec<f64>>> = steps
-            .iter()
-            .map(|s| s["eps"].as_array().unwrap().iter().map(sites).collect())
-            .collect();
+    let panel = small_panel();
+    for trajectory in trajectories() {
+        let source = NoiseSource::Recorded(Recording {
+            noise: trajectory.noise(),
+            learning_rates: RECORDED_RATES.to_vec(),
+        });
         for set in InstructionSet::available() {
             for precision in [Precision::F64, Precision::F32] {
-                let backend = SviCpu::with_instruction_set(set);
-                let request = request(parameterization, precision);
-                let source = NoiseSource::Recorded(Recording {
-                    noise: noise.clone(),
-                    learning_rates: RECORDED_RATES.to_vec(),
-                });
-                let start = guide_of(&recorded["init_unconstrained"], learned);
-                let mut run = backend
-                    .start_from(panel.clone(), &request, &start, source.clone())
-                    .unwrap();
-                let (mut gradients, mut parameters) = (0, 0);
-                for (t, step) in steps.iter().enumerate() {
-                    let case = format!("{name} {set} {precision:?} step {t}");
-                    let before = run.guide();
-                    let evaluated = backend
-                        .loss_and_gradient_under(&panel, &request, &before, source.clone(), t as u32)
-                        .unwrap();
-                    let loss = step["loss"].as_f64().unwrap();
-                    run.advance(1, &Interrupt::new()).unwrap();
-                    // f64: the two programs differ in the order of sums alone. f32: a parameter of size 2 is rounded
-                    // at 1e-7 a step; where a gradient is nearly zero AdamW's first steps have its sign's size, so
-                    // single-precision gradients (1e-6 relative to the norm) may move a parameter by more than that.
-                    let (loss_error, gradient_error, parameter_error) = match precision {
-                        Precision::F64 => (1e-9, 1e-9, 1e-9),
-                        Precision::F32 => (1e-6, 1e-5, 1e-4),
-                    };
-                    let loss_off = (evaluated.weighted.loss - loss).abs() / loss.abs();
-                    assert!(
-                        loss_off < loss_error,
-                        "{case}: loss {} {loss}",
-                        evaluated.weighted.loss
-                    );
-                    // Gradients and parameters are recorded at some of the steps.
-                    if !step["grad"].is_null() {
-                        let gradient = flat(&guide_of(&step["grad"], learned));
-                        let found = flat(&evaluated.gradient);
-                        let difference: Vec<f64> = found.iter().zip(&gradient).map(|(a, b)| a - b).collect();
-                        assert!(
-                            norm(&difference) < gradient_error * norm(&gradient),
-                            "{case}: gradient {:e}",
-                            norm(&difference) / norm(&gradient)
-                        );
-                        gradients += 1;
-                    }
-                    if !step["params_after"].is_null() {
-                        let expected = flat(&guide_of(&step["params_after"], learned));
-                        for (j, (p, e)) in flat(&run.guide()).iter().zip(&expected).enumerate() {
-                            assert!(
-                                (p - e).abs() <= parameter_error * e.abs().max(1.0),
-                                "{case}: {j} {p} {e}"
-                            );
-                        }
-                        parameters += 1;
-                    }
-                }
-                assert_eq!((steps.len(), gradients, parameters), (12, 2, 3));
+                follow(
+                    &panel,
+                    &trajectory,
+                    SviCpu::with_instruction_set(set),
+                    &request(trajectory.parameterization, precision),
+                    &source,
+                    &format!("{:?} {set} {precision:?}", trajectory.parameterization),
+                );
+            }
+        }
+    }
+}
+
+/// Follows a recorded trajectory step by step.
+fn follow(
+    panel: &Arc<Panel>,
+    trajectory: &Trajectory,
+    backend: SviCpu,
+    request: &Request,
+    source: &NoiseSource,
+    case: &str,
+) {
+    // f64: the two programs differ in the order of sums alone. f32: a parameter of size 2 is rounded at 1e-7 a step;
+    // where a gradient is nearly zero AdamW's first steps have its sign's size, so single-precision gradients (1e-6
+    // relative to the norm) may move a parameter by more than that.
+    let Method::Svi(settings) = &request.method else {
+        unreachable!("made by `request`")
+    };
+    let (loss_error, gradient_error, parameter_error) = match settings.precision {
+        Precision::F64 => (1e-9, 1e-9, 1e-9),
+        Precision::F32 => (1e-6, 1e-5, 1e-4),
+    };
+    let mut run = backend
+        .start_from(panel.clone(), request, &trajectory.start, source.clone())
+        .unwrap();
+    for (t, step) in trajectory.steps.iter().enumerate() {
+        let before = run.guide().unwrap();
+        let evaluated = backend
+            .loss_and_gradient_under(panel, request, &before, source.clone(), t as u32)
+            .unwrap();
+        run.advance(1, &Interrupt::new()).unwrap();
+        let (loss, found) = (step.loss, evaluated.weighted.loss);
+        assert!(
+            (found - loss).abs() < loss_error * loss.abs(),
+            "{case} step {t}: loss {found} {loss}"
+        );
+        if let Some(gradient) = &step.gradient {
+            let expected = flat(gradient);
+            let found = flat(&evaluated.gradient);
+            let difference: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
+            let off = norm(&difference) / norm(&expected);
+            assert!(off < gradient_error, "{case} step {t}: gradient off by {off:e}");
+        }
+        if let Some(after) = &step.after {
+            let found = flat(&run.guide().unwrap());
+            for (j, (p, e)) in found.iter().zip(flat(after)).enumerate() {
+                assert!(
+                    (p - e).abs() <= parameter_error * e.abs().max(1.0),
+                    "{case} step {t}: {j} {p} {e}"
+                );
             }
         }
     }

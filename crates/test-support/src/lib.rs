@@ -1,6 +1,8 @@
 //! What the tests of several crates share: the small reference panel with its vectors (origin: `data/ORIGIN.md`),
 //! random panels, and norms.
 
+pub mod trajectories;
+
 use infermark_model::Labels;
 use infermark_model::panel::{Panel, PanelPart};
 use rand::{RngExt, rngs::StdRng};

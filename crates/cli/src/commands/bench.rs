@@ -192,7 +192,12 @@ impl BenchArguments {
         threads.sort_unstable();
         threads.dedup();
         let mut cases = Vec::new();
+        let named = !self.backends.iter().any(|name| name == "all");
         for backend in chosen {
+            if backend.name() == infermark_svi_gpu::NAME {
+                cases.extend(self.gpu_cases(&backend, named)?);
+                continue;
+            }
             let sampler = backend.name().starts_with("nuts");
             let most = *threads.last().expect("there is a thread count");
             for count in threads.iter().copied().filter(|count| !sampler || *count == most) {
@@ -222,6 +227,38 @@ impl BenchArguments {
             }
         }
         Ok(cases)
+    }
+
+    /// A case for each GPU. Software on the processor is measured only when the backend was `named`: its speed is no
+    /// card's.
+    fn gpu_cases(&self, backend: &Arc<dyn Backend>, named: bool) -> anyhow::Result<Vec<Case>> {
+        let devices = backend.devices();
+        ensure!(
+            !named || !devices.is_empty(),
+            "{} has no device here; see `infermark devices`",
+            backend.name()
+        );
+        devices
+            .into_iter()
+            .filter(|device| named || !device.software)
+            .map(|device| {
+                let request = Request {
+                    devices: vec![device.id],
+                    threads: Some(1),
+                    seed: self.seed,
+                    ..Request::new(Method::Svi(SviSettings {
+                        particles: self.particles,
+                        ..SviSettings::default()
+                    }))
+                };
+                request.validate()?;
+                Ok(Case {
+                    backend: backend.clone(),
+                    request,
+                    most_products: usize::MAX,
+                })
+            })
+            .collect()
     }
 }
 

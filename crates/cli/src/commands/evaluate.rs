@@ -2,13 +2,13 @@
 
 use super::{load_panel, read_json};
 use crate::answer::answer;
+use crate::backends;
 use crate::exit::Exit;
 use crate::settings::{ColumnArguments, PriorArguments};
 use anyhow::{Context, bail};
 use clap::Args;
-use infermark_backend::{Backend, DeviceId, Method, NutsSettings, Request};
+use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
 use infermark_model::{Layout, Site};
-use infermark_nuts_cpu::NutsCpu;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,8 @@ pub struct EvaluateArguments {
     /// category by category.
     #[arg(long, value_name = "FILE")]
     point: PathBuf,
-    /// Device; see `infermark devices`.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    /// Device: cpu, gpu (the first one), or as `infermark devices` lists them.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
     device: DeviceId,
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
@@ -39,13 +39,20 @@ impl EvaluateArguments {
         let panel = load_panel(&self.data, &self.columns.into())?;
         let layout = panel.layout();
         let point = read_point(&self.point, &layout)?;
+        // On the processors in double precision; a GPU has its fit's single precision.
+        let method = if self.device == DeviceId::CPU {
+            Method::Nuts(NutsSettings::default())
+        } else {
+            Method::Svi(SviSettings::default())
+        };
         let request = Request {
             priors: self.priors.load()?,
             devices: vec![self.device],
             threads: self.threads,
-            ..Request::new(Method::Nuts(NutsSettings::default()))
+            ..Request::new(method)
         };
-        let (log_joint, gradient) = NutsCpu.log_joint(&panel, &request, &point)?;
+        let backend = backends::for_request(&request);
+        let (log_joint, gradient) = backend.log_joint(&panel, &request, &point)?;
         let mut by_site = Map::new();
         for site in Site::ALL {
             let numbers = &gradient[layout.range(site)];

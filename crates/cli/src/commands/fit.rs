@@ -68,7 +68,7 @@ impl FitArguments {
         };
         let request = self.run.request(method, self.priors.load()?);
         request.validate()?;
-        let backend = backends::for_method(&request.method);
+        let backend = backends::for_request(&request);
         backends::check_devices(&*backend, &request)?;
         refuse_earlier_fit(&self.out, self.force)?;
         let panel = load_panel(&self.data, &self.columns.into())?;

@@ -87,6 +87,7 @@ impl Backend for Fake {
             name: "test processor".into(),
             memory_bytes: None,
             driver: None,
+            software: false,
         }]
     }
 

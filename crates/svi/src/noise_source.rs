@@ -34,7 +34,7 @@ impl NoiseSource {
     }
 
     /// The recorded learning rate of an iteration, if there is one.
-    pub(crate) fn learning_rate(&self, iteration: u32) -> Option<f64> {
+    pub fn learning_rate(&self, iteration: u32) -> Option<f64> {
         match self {
             NoiseSource::Philox { .. } => None,
             NoiseSource::Recorded(recording) => recording.learning_rates.get(iteration as usize).copied(),

@@ -26,7 +26,7 @@ impl Window {
 
 /// Watches the losses of a run for [`EarlyStop`]'s criterion.
 #[derive(Debug, Clone)]
-pub(crate) struct ConvergenceWatch {
+pub struct ConvergenceWatch {
     criterion: EarlyStop,
     previous: Option<Window>,
     current: Window,
@@ -34,7 +34,8 @@ pub(crate) struct ConvergenceWatch {
 }
 
 impl ConvergenceWatch {
-    pub(crate) fn new(criterion: EarlyStop) -> Self {
+    /// A watch that has seen no loss.
+    pub fn new(criterion: EarlyStop) -> Self {
         ConvergenceWatch {
             criterion,
             previous: None,
@@ -44,7 +45,7 @@ impl ConvergenceWatch {
     }
 
     /// Takes the next loss; true once the criterion is met.
-    pub(crate) fn push(&mut self, loss: f64) -> bool {
+    pub fn push(&mut self, loss: f64) -> bool {
         self.current.push(loss);
         if self.current.count < self.criterion.window {
             return false;

@@ -1,0 +1,235 @@
+//! The backend: what it serves, and how a run is started.
+
+use crate::devices::{self, Way};
+use crate::fused::engine::{Engine, Machine, Start};
+use crate::fused::layout::DeviceLimits;
+use crate::run::GpuRun;
+use infermark_backend::{
+    Backend, BackendError, Device, DeviceId, Method, Precision, Request, Run, SviSettings,
+};
+use infermark_model::guide::{Guide, START_SCALE};
+use infermark_model::noise::Stream;
+use infermark_model::objective::Objective;
+use infermark_model::panel::Panel;
+use infermark_model::parameterization::Parameterization;
+use infermark_model::svi::LossAndGradient;
+use infermark_svi::{GuidedRun, NoiseSource};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Most particles: a thread keeps every particle's sums in registers.
+const MOST_PARTICLES: usize = 16;
+
+/// The backend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SviGpu {
+    variant: Variant,
+}
+
+/// Choices of a kernel that are otherwise made by the device: the tests run each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Variant {
+    /// The device's own exponential for the rows, instead of the polynomial.
+    pub native_exp2: Option<bool>,
+    /// How many cubes share the products.
+    pub cubes: Option<usize>,
+}
+
+impl SviGpu {
+    /// The backend, with the variant that suits each device.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The backend with a stated variant.
+    pub fn with_variant(variant: Variant) -> Self {
+        SviGpu { variant }
+    }
+
+    /// Starts a run at the parameters of `guide` with noise from `noise`: to follow another implementation step by
+    /// step. [`Backend::start`] starts at [`Guide::start`] with the noise of the request's seed.
+    ///
+    /// # Errors
+    /// When the request is out of range, asks for what is not served, or does not fit the device.
+    pub fn start_from(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        guide: &Guide,
+        noise: NoiseSource,
+    ) -> Result<Box<dyn GuidedRun>, BackendError> {
+        let begin = Instant::now();
+        let settings = check(&panel, request)?.clone();
+        let mut machine = self.machine(&panel, request, guide, noise, 0)?;
+        // The first launches compile the kernels: that is set-up, not iteration.
+        machine.prepare(guide)?;
+        let device = devices::named(request.devices[0])?.device.name.clone();
+        Ok(Box::new(GpuRun::new(
+            machine,
+            panel,
+            request,
+            settings,
+            device,
+            begin.elapsed().as_secs_f64(),
+        )))
+    }
+
+    /// Loss and gradient of `guide` under one recorded noise.
+    ///
+    /// # Errors
+    /// As [`SviGpu::start_from`].
+    pub fn loss_and_gradient_under(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        guide: &Guide,
+        noise: NoiseSource,
+        iteration: u32,
+    ) -> Result<LossAndGradient, BackendError> {
+        check(panel, request)?;
+        let mut machine = self.machine(panel, request, guide, noise, iteration)?;
+        machine.evaluate()
+    }
+
+    fn machine(
+        &self,
+        panel: &Panel,
+        request: &Request,
+        guide: &Guide,
+        noise: NoiseSource,
+        iteration: u32,
+    ) -> Result<Box<dyn Machine>, BackendError> {
+        let found = devices::named(request.devices[0])?;
+        let Method::Svi(settings) = &request.method else {
+            unreachable!("checked")
+        };
+        let start = Start {
+            panel,
+            priors: request.priors,
+            parameterization: request.parameterization,
+            settings,
+            guide,
+            noise,
+            iteration,
+            native_exp2: self.variant.native_exp2.unwrap_or(false),
+            cubes: self.variant.cubes,
+        };
+        let limits = DeviceLimits {
+            device: found.device.id.to_string(),
+            memory_bytes: found.device.memory_bytes,
+            largest_buffer: found.largest_buffer,
+        };
+        match &found.way {
+            #[cfg(feature = "cuda")]
+            Way::Cuda(index) => {
+                use cubecl::Runtime;
+                let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
+                Ok(Box::new(Engine::new(client, limits, false, start)?))
+            }
+            #[cfg(feature = "wgpu")]
+            Way::Wgpu(adapter, instance) => {
+                use cubecl::Runtime;
+                let device = devices::open_wgpu(found.device.id, adapter, instance)?;
+                let client = cubecl::wgpu::WgpuRuntime::client(&device);
+                Ok(Box::new(Engine::new(client, limits, true, start)?))
+            }
+        }
+    }
+}
+
+/// Checks what this backend needs of a request and returns its settings.
+fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, BackendError> {
+    request.validate()?;
+    let unsupported = |what: String| BackendError::Unsupported {
+        backend: crate::NAME,
+        what,
+    };
+    let [device] = request.devices[..] else {
+        return Err(unsupported(format!(
+            "{} devices at once; give one",
+            request.devices.len()
+        )));
+    };
+    if device == DeviceId::CPU {
+        return Err(unsupported("the device cpu; svi-cpu does".into()));
+    }
+    devices::named(device)?;
+    let Method::Svi(settings) = &request.method else {
+        return Err(unsupported("method nuts".into()));
+    };
+    if settings.precision == Precision::F64 {
+        return Err(unsupported("precision f64; svi-cpu does".into()));
+    }
+    if settings.particles > MOST_PARTICLES {
+        return Err(unsupported(format!(
+            "{} particles; the limit is {MOST_PARTICLES}",
+            settings.particles
+        )));
+    }
+    if u32::try_from(6 * panel.layout().latents()).is_err() {
+        return Err(unsupported(format!(
+            "{} latents; the limit is {}",
+            panel.layout().latents(),
+            u32::MAX / 6
+        )));
+    }
+    Ok(settings)
+}
+
+impl Backend for SviGpu {
+    fn name(&self) -> &'static str {
+        crate::NAME
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        devices::found().iter().map(|f| f.device.clone()).collect()
+    }
+
+    /// One particle without noise: the log-weight is then the log joint plus the guide's known constant.
+    fn log_joint(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError> {
+        let mut request = request.clone();
+        request.parameterization = Parameterization::Centered;
+        if let Method::Svi(settings) = &mut request.method {
+            settings.particles = 1;
+            settings.objective = Objective::Elbo;
+        }
+        let latents = panel.layout().latents();
+        if point.len() != latents {
+            return Err(BackendError::Request(format!(
+                "the point has {} numbers; this panel has {latents} latents",
+                point.len()
+            )));
+        }
+        let mut guide = Guide::start(&panel.layout(), Parameterization::Centered, 0);
+        guide.loc.copy_from_slice(point);
+        let noise = NoiseSource::recorded(vec![vec![vec![0.0; latents]]]);
+        let result = self.loss_and_gradient_under(panel, &request, &guide, noise, 0)?;
+        let minus_ln_q = latents as f64 * (START_SCALE.ln() + 0.5 * (2.0 * std::f64::consts::PI).ln());
+        let gradient = result.gradient.loc.iter().map(|g| -g).collect();
+        Ok((result.log_weights[0] - minus_ln_q, gradient))
+    }
+
+    fn loss_and_gradient(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        guide: &Guide,
+        stream: Stream,
+    ) -> Result<Option<LossAndGradient>, BackendError> {
+        let noise = NoiseSource::Philox { seed: stream.seed };
+        self.loss_and_gradient_under(panel, request, guide, noise, stream.iteration)
+            .map(Some)
+    }
+
+    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        let guide = Guide::start(&panel.layout(), request.parameterization, request.seed);
+        let noise = NoiseSource::Philox { seed: request.seed };
+        let run: Box<dyn Run> = self.start_from(panel, request, &guide, noise)?;
+        Ok(run)
+    }
+}

@@ -1,0 +1,233 @@
+//! Which GPUs are here, and how to open one.
+//!
+//! Nothing here panics, whatever drivers are missing: libraries are asked for before they are used, and adapters are
+//! counted before one is taken. Adapters are found once a process, because the Vulkan loader may crash when instances
+//! are made on several threads at once.
+
+use infermark_backend::{BackendError, Device, DeviceId, DeviceKind};
+use std::sync::OnceLock;
+
+/// A device that a run can take, with what its kernels must know.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// What the trait tells of it.
+    pub(crate) device: Device,
+    /// Bytes that one buffer may have.
+    pub(crate) largest_buffer: u64,
+    /// How it is reached.
+    pub(crate) way: Way,
+}
+
+/// How a device is reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// By its number among CUDA's devices.
+    #[cfg(feature = "cuda")]
+    Cuda(usize),
+    /// Through wgpu.
+    #[cfg(feature = "wgpu")]
+    Wgpu(wgpu::Adapter, wgpu::Instance),
+}
+
+/// All GPUs, found at the first call: CUDA's, then Vulkan's or Metal's.
+pub(crate) fn found() -> &'static [Found] {
+    static FOUND: OnceLock<Vec<Found>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        #[allow(unused_mut)] // Without features nothing is added.
+        let mut all = Vec::new();
+        #[cfg(feature = "cuda")]
+        all.extend(cuda::found());
+        #[cfg(feature = "wgpu")]
+        all.extend(graphics::found());
+        all
+    })
+}
+
+/// The device of an id.
+///
+/// # Errors
+/// [`BackendError::Unsupported`] names the device that is not here.
+pub(crate) fn named(id: DeviceId) -> Result<&'static Found, BackendError> {
+    found()
+        .iter()
+        .find(|f| f.device.id == id)
+        .ok_or_else(|| BackendError::Unsupported {
+            backend: crate::NAME,
+            what: format!("the device {id}, which is not here"),
+        })
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use super::*;
+    use cudarc::driver::{result, sys};
+
+    /// Every CUDA device; none without a driver, or where the toolkit's headers are missing, which kernels are
+    /// compiled with at run time.
+    pub(super) fn found() -> Vec<Found> {
+        // SAFETY: only asks whether the library can be loaded.
+        let loaded = unsafe { sys::is_culib_present() && cudarc::nvrtc::sys::is_culib_present() };
+        if !loaded || cubecl::cuda::install::cuda_path().is_none() || result::init().is_err() {
+            return Vec::new();
+        }
+        let count = result::device::get_count().unwrap_or(0);
+        (0..count as usize).filter_map(described).collect()
+    }
+
+    fn described(index: usize) -> Option<Found> {
+        let device = result::device::get(index as i32).ok()?;
+        // SAFETY: `device` was just given out by the driver.
+        let memory = unsafe { result::device::total_mem(device) }.ok()? as u64;
+        let mut version = 0;
+        // SAFETY: writes one number.
+        let told = unsafe { sys::cuDriverGetVersion(&mut version) } == sys::CUresult::CUDA_SUCCESS;
+        Some(Found {
+            device: Device {
+                id: DeviceId {
+                    kind: DeviceKind::Cuda,
+                    index,
+                },
+                name: result::device::get_name(device).ok()?,
+                memory_bytes: Some(memory),
+                driver: told.then(|| format!("CUDA {}.{}", version / 1000, version % 1000 / 10)),
+                software: false,
+            },
+            largest_buffer: memory,
+            way: Way::Cuda(index),
+        })
+    }
+}
+
+#[cfg(feature = "wgpu")]
+mod graphics {
+    use super::*;
+
+    #[cfg(target_os = "macos")]
+    const BACKEND: (wgpu::Backends, DeviceKind) = (wgpu::Backends::METAL, DeviceKind::Metal);
+    #[cfg(not(target_os = "macos"))]
+    const BACKEND: (wgpu::Backends, DeviceKind) = (wgpu::Backends::VULKAN, DeviceKind::Vulkan);
+
+    /// Every adapter: cards first, software rasterizers last, so that `vulkan` is a card where there is one.
+    pub(super) fn found() -> Vec<Found> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: BACKEND.0,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let mut adapters = cubecl::future::block_on(instance.enumerate_adapters(BACKEND.0));
+        adapters.sort_by_key(|a| match a.get_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        });
+        adapters
+            .into_iter()
+            .enumerate()
+            .map(|(index, adapter)| {
+                let info = adapter.get_info();
+                let software = info.device_type == wgpu::DeviceType::Cpu;
+                let limits = adapter.limits();
+                Found {
+                    device: Device {
+                        id: DeviceId {
+                            kind: BACKEND.1,
+                            index,
+                        },
+                        name: if software {
+                            format!("{} (software, on the processor)", info.name)
+                        } else {
+                            info.name.clone()
+                        },
+                        memory_bytes: local_memory(&adapter),
+                        driver: Some(format!("{} {}", info.driver, info.driver_info).trim().to_owned()),
+                        software,
+                    },
+                    largest_buffer: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size),
+                    way: Way::Wgpu(adapter, instance.clone()),
+                }
+            })
+            .collect()
+    }
+
+    /// Bytes of the device's own memory.
+    #[cfg(not(target_os = "macos"))]
+    fn local_memory(adapter: &wgpu::Adapter) -> Option<u64> {
+        // SAFETY: the adapter is only read, and outlives the guard.
+        let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+        let instance = adapter.shared_instance().raw_instance();
+        // SAFETY: the physical device belongs to this instance.
+        let memory = unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
+        /// `VK_MEMORY_HEAP_DEVICE_LOCAL_BIT`.
+        const DEVICE_LOCAL: u32 = 1;
+        let heaps = &memory.memory_heaps[..memory.memory_heap_count as usize];
+        Some(
+            heaps
+                .iter()
+                .filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0)
+                .map(|heap| heap.size)
+                .sum(),
+        )
+    }
+
+    /// Metal tells no size.
+    #[cfg(target_os = "macos")]
+    fn local_memory(_: &wgpu::Adapter) -> Option<u64> {
+        None
+    }
+}
+
+/// Opens wgpu's device of an id; every id once a process.
+#[cfg(feature = "wgpu")]
+pub(crate) fn open_wgpu(
+    id: DeviceId,
+    adapter: &wgpu::Adapter,
+    instance: &wgpu::Instance,
+) -> Result<cubecl::wgpu::WgpuDevice, BackendError> {
+    use cubecl::wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, init_device};
+    use std::collections::HashMap;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    static OPEN: Mutex<Option<HashMap<DeviceId, WgpuDevice>>> = Mutex::new(None);
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = open.get_or_insert_default();
+    if let Some(device) = open.get(&id) {
+        return Ok(device.clone());
+    }
+    let failed = |reason: String| BackendError::Device {
+        device: id.to_string(),
+        reason,
+    };
+    #[cfg(target_os = "macos")]
+    let (pair, backend) = (
+        Some(cubecl::future::block_on(
+            cubecl::wgpu::metal::request_metal_device(adapter),
+        )),
+        wgpu::Backend::Metal,
+    );
+    #[cfg(not(target_os = "macos"))]
+    let (pair, backend) = (
+        cubecl::future::block_on(cubecl::wgpu::vulkan::request_vulkan_device(adapter)),
+        wgpu::Backend::Vulkan,
+    );
+    let (device, queue) = pair.ok_or_else(|| {
+        failed("the driver lacks what the kernels need (Vulkan memory model and buffer addresses)".into())
+    })?;
+    // The default handler panics on a thread that nobody watches.
+    device.on_uncaptured_error(Arc::new(|error| eprintln!("GPU: {error}")));
+    let setup = WgpuSetup {
+        instance: instance.clone(),
+        adapter: adapter.clone(),
+        device,
+        queue,
+        backend,
+    };
+    // Each launch writes its arguments to the queue; from 64 writes on a submission waits for the device.
+    let options = RuntimeOptions {
+        tasks_max: 48,
+        ..RuntimeOptions::default()
+    };
+    let device = init_device(setup, options);
+    open.insert(id, device.clone());
+    Ok(device)
+}

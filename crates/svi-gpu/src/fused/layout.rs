@@ -1,0 +1,303 @@
+//! How a panel is laid out on a device: the order of the walk, the cubes, the columns, and what all of it weighs.
+
+use super::frame::frame_len;
+use super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD, THREADS};
+use super::latent::STATE_COLUMNS;
+use super::products::{ABSENT, CONSTANT_COLUMNS, CUBE_SUMS, Shape};
+use infermark_backend::BackendError;
+use infermark_model::panel::Panel;
+use infermark_model::site::{Layout, Site};
+
+/// Entries of the log of losses: how many iterations can pass between two readings.
+pub(crate) const LOG_ENTRIES: u32 = 4096;
+
+/// Products that a cube takes at a time, at most: what belongs to a product is one thread's work.
+const MOST_CHUNK: usize = 64;
+
+/// Cubes that share the products, for each multiprocessor; as many where their number is not told as on a large card.
+const CUBES_PER_MULTIPROCESSOR: usize = 4;
+const CUBES: usize = 512;
+
+/// Fewest products worth a cube of their own.
+const FEWEST_PRODUCTS: usize = 16;
+
+/// What a device allows.
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceLimits {
+    /// How the device is asked for.
+    pub(crate) device: String,
+    /// Its memory, where it can be told.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Bytes that one buffer may have.
+    pub(crate) largest_buffer: u64,
+}
+
+/// What of a device's hardware decides the shape of a launch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hardware {
+    /// Threads of a cube, at most.
+    pub(super) threads: usize,
+    /// Bytes of shared memory of a cube.
+    pub(super) shared_bytes: usize,
+    /// Multiprocessors, where they can be told.
+    pub(super) multiprocessors: Option<usize>,
+}
+
+/// Threads of a cube of products, at most, whatever the device allows: a thread holds many registers.
+const MOST_THREADS: usize = THREADS;
+
+/// Finds the shape of the products' launch: tiles, lanes, groups and chunk that the device's limits allow.
+///
+/// # Errors
+/// What the panel or the request asks beyond any shape.
+pub(super) fn shape(mut shape: Shape, periods: usize, hardware: Hardware) -> Result<Shape, String> {
+    if hardware.threads < THREADS {
+        return Err(format!(
+            "a device with {} threads a cube; the kernels need {THREADS}",
+            hardware.threads
+        ));
+    }
+    let most = MOST_THREADS;
+    let stride = periods.div_ceil(4);
+    // Two tiles halve the sums over lanes, as long as registers last and lanes are not few.
+    shape.tiles = if shape.particles <= 4 && stride > 16 { 2 } else { 1 };
+    shape.tiles = shape.tiles.max(stride.div_ceil(most));
+    if shape.tiles > 4 {
+        return Err(format!(
+            "{periods} periods; the limit on this device is {}",
+            16 * most
+        ));
+    }
+    shape.lanes = stride.div_ceil(shape.tiles);
+    shape.groups = most / shape.lanes;
+    shape.chunk = MOST_CHUNK.min(shape.threads());
+    while shape.shared_bytes() > hardware.shared_bytes {
+        if shape.groups > 1 && shape.chunk <= 32 {
+            shape.groups -= 1;
+            shape.chunk = shape.chunk.min(shape.threads());
+        } else if shape.chunk > 1 {
+            shape.chunk /= 2;
+        } else {
+            return Err(format!(
+                "{} particles; their sums need {} bytes of shared memory, and the device has {}",
+                shape.particles,
+                shape.shared_bytes(),
+                hardware.shared_bytes
+            ));
+        }
+    }
+    Ok(shape)
+}
+
+/// The cubes of a panel: consecutive products of one category.
+#[derive(Debug, Clone)]
+pub(super) struct Cubes {
+    /// First product, product after the last, category: three words a cube.
+    pub(super) words: Vec<u32>,
+    /// First cube and cube after the last: two words a category.
+    pub(super) of_category: Vec<u32>,
+}
+
+impl Cubes {
+    /// Cuts `order`, the products by category, into about `wanted` cubes.
+    pub(super) fn cut(panel: &Panel, order: &[u32], wanted: Option<usize>, hardware: Hardware) -> Self {
+        let wanted = wanted.unwrap_or_else(|| {
+            hardware
+                .multiprocessors
+                .map_or(CUBES, |m| CUBES_PER_MULTIPROCESSOR * m)
+        });
+        let least = if wanted >= order.len() { 1 } else { FEWEST_PRODUCTS };
+        let per_cube = order.len().div_ceil(wanted).max(least);
+        let mut cubes = Cubes {
+            words: Vec::new(),
+            of_category: Vec::new(),
+        };
+        let mut first = 0;
+        for category in 0..panel.layout().categories as u32 {
+            let end =
+                first + order[first..].partition_point(|p| panel.category_of()[*p as usize] <= category);
+            cubes.of_category.push(cubes.count() as u32);
+            let parts = (end - first).div_ceil(per_cube);
+            for part in 0..parts {
+                let from = first + (end - first) * part / parts;
+                let to = first + (end - first) * (part + 1) / parts;
+                cubes.words.extend([from as u32, to as u32, category]);
+            }
+            cubes.of_category.push(cubes.count() as u32);
+            first = end;
+        }
+        cubes
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.words.len() / 3
+    }
+}
+
+/// Numbers (of four bytes) in every buffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// Deviations, and as many counts.
+    pub(super) rows: usize,
+    pub(super) constants: usize,
+    pub(super) state: usize,
+    pub(super) particles: usize,
+    pub(super) frame: usize,
+    pub(super) table: usize,
+    pub(super) cube_sums: usize,
+    pub(super) period_sums: usize,
+    pub(super) prior_sums: usize,
+    pub(super) centredness: usize,
+    pub(super) log: usize,
+    pub(super) record: usize,
+}
+
+impl Sizes {
+    /// The sizes for a panel's axes, K particles and so many cubes.
+    pub(super) fn new(layout: &Layout, particles: usize, cubes: usize, recorded: bool) -> Self {
+        let padded = layout.periods.next_multiple_of(4);
+        let (k, latents) = (particles, layout.latents());
+        Sizes {
+            rows: layout.products * padded,
+            constants: CONSTANT_COLUMNS * layout.products,
+            state: STATE_COLUMNS * latents,
+            particles: 2 * k * latents,
+            frame: frame_len(layout.categories, k),
+            table: layout.categories * k * padded,
+            cube_sums: cubes * k * CUBE_SUMS,
+            period_sums: cubes * k * padded,
+            prior_sums: 4 * (layout.categories + 1) * k + layout.categories * k,
+            centredness: 5 * CENTREDNESS_LEN,
+            log: LOG_ENTRIES as usize * (LOG_HEAD + 2 * k),
+            record: if recorded { k * latents } else { 1 },
+        }
+    }
+
+    /// Refuses what does not fit the device.
+    ///
+    /// # Errors
+    /// [`BackendError::Memory`] with the numbers, before anything is uploaded.
+    pub(super) fn check(&self, limits: &DeviceLimits) -> Result<(), BackendError> {
+        let refuse = |what: &str, needed: u64, available: u64| BackendError::Memory {
+            what: format!("{what}; shard the panel over several devices, or use the processors,"),
+            device: limits.device.clone(),
+            needed_bytes: needed,
+            available_bytes: available,
+        };
+        let largest = [self.rows, self.particles, self.state]
+            .into_iter()
+            .max()
+            .unwrap_or(0) as u64
+            * 4;
+        if self.rows as u64 > u64::from(u32::MAX) {
+            return Err(refuse(
+                "one column of the panel",
+                largest,
+                u64::from(u32::MAX) * 4,
+            ));
+        }
+        if largest > limits.largest_buffer {
+            return Err(refuse("one column of the panel", largest, limits.largest_buffer));
+        }
+        let needed = self.bytes();
+        match limits.memory_bytes {
+            // A twentieth is left to the driver and the screen.
+            Some(memory) if needed > memory / 20 * 19 => {
+                Err(refuse("the panel with its guide", needed, memory))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of all buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        let numbers = 2 * self.rows
+            + self.constants
+            + self.state
+            + self.particles
+            + self.frame
+            + self.table
+            + self.cube_sums
+            + self.period_sums
+            + self.prior_sums
+            + self.centredness
+            + self.log
+            + self.record;
+        4 * numbers as u64
+    }
+}
+
+/// A number as the sum of two `f32`, good to 48 bits.
+pub(super) fn split(x: f64) -> [f32; 2] {
+    let hi = x as f32;
+    [hi, (x - f64::from(hi)) as f32]
+}
+
+/// Deviations and counts in the order of the walk, each product padded to a multiple of four periods; absent rows are
+/// marked.
+pub(super) fn rows_of(panel: &Panel, order: &[u32]) -> (Vec<f32>, Vec<u32>) {
+    let periods = panel.layout().periods;
+    let padded = periods.next_multiple_of(4);
+    let mut rows = vec![ABSENT; order.len() * padded];
+    let mut units = vec![0u32; order.len() * padded];
+    for (product, (rows, units)) in order
+        .iter()
+        .zip(rows.chunks_exact_mut(padded).zip(units.chunks_exact_mut(padded)))
+    {
+        let range = panel.row_range(*product as usize);
+        let (deviation, counts) = (&panel.deviation()[range.clone()], &panel.units()[range]);
+        if panel.is_dense() {
+            rows[..periods].copy_from_slice(deviation);
+            units[..periods].copy_from_slice(counts);
+        } else {
+            let here = panel.product_rows(*product as usize);
+            for (row, (d, y)) in here.zip(deviation.iter().zip(counts)) {
+                rows[row.period] = *d;
+                units[row.period] = *y;
+            }
+        }
+    }
+    (rows, units)
+}
+
+/// The products' constants in the order of the walk, column by column.
+pub(super) fn constants_of(panel: &Panel, order: &[u32]) -> Vec<f32> {
+    columns::<CONSTANT_COLUMNS>(order.len(), |at| {
+        let i = order[at] as usize;
+        let mean = split(panel.mean_log_price()[i]);
+        let sold = split(panel.sums().product[i] as f64);
+        let moved = split(panel.sums().product_deviation[i]);
+        let deviation = &panel.deviation()[panel.row_range(i)];
+        let low = deviation.iter().copied().fold(f32::INFINITY, f32::min);
+        let high = deviation.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        [mean[0], mean[1], sold[0], sold[1], moved[0], moved[1], low, high]
+    })
+}
+
+/// Sums of counts by category and period: high parts, then low parts.
+pub(super) fn period_units_of(panel: &Panel) -> Vec<f32> {
+    let sums = &panel.sums().category_period;
+    columns::<2>(sums.len(), |i| split(sums[i] as f64))
+}
+
+fn columns<const F: usize>(n: usize, row: impl Fn(usize) -> [f32; F]) -> Vec<f32> {
+    let mut out = vec![0.0; F * n];
+    for i in 0..n {
+        for (f, value) in row(i).into_iter().enumerate() {
+            out[f * n + i] = value;
+        }
+    }
+    out
+}
+
+/// The model's index of the device's latent `j`: products lie in the order of the walk.
+pub(super) fn natural(layout: &Layout, order: &[u32], j: usize) -> usize {
+    for site in [Site::ProductA, Site::ProductEffect] {
+        let range = layout.range(site);
+        if range.contains(&j) {
+            return range.start + order[j - range.start] as usize;
+        }
+    }
+    j
+}

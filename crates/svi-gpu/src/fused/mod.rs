@@ -1,0 +1,12 @@
+//! The fused kernels and what drives them.
+
+pub(crate) mod engine;
+mod frame;
+mod hierarchy;
+mod latent;
+pub(crate) mod layout;
+mod math;
+mod products;
+#[cfg(test)]
+mod tests;
+mod two_float;

@@ -1,0 +1,14 @@
+//! Stochastic variational inference on one GPU: the published algorithm in two launches an iteration.
+//!
+//! One kernel source serves CUDA, Vulkan and Metal (CubeCL). Guide, objective, optimizer, schedule and noise are those of
+//! the model crate: a run draws the same noise from a seed as the CPU's does. `docs/gpu.md` tells how it is laid out.
+
+mod backend;
+mod devices;
+mod fused;
+mod run;
+
+pub use backend::{SviGpu, Variant};
+
+/// The backend's name.
+pub const NAME: &str = "svi-gpu";

@@ -1,0 +1,204 @@
+//! A run's books: iterations, losses, trace, state.
+
+use crate::convergence::ConvergenceWatch;
+use infermark_backend::report::{Detail, SviReport, TracePoint};
+use infermark_backend::{BackendError, Progress, Report, RunState, StepUnit, SviSettings};
+
+/// What the books say after an iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Do the next iteration.
+    Continue,
+    /// This was the last one.
+    Stop,
+    /// The loss is not finite: leave the step of this iteration out and stop.
+    LeaveOut,
+}
+
+/// The books of a run.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    settings: SviSettings,
+    setup_seconds: f64,
+    run_seconds: f64,
+    completed: u64,
+    state: RunState,
+    last_loss: f64,
+    effective_particles_sum: f64,
+    trace: Vec<TracePoint>,
+    convergence: Option<ConvergenceWatch>,
+}
+
+impl Ledger {
+    /// The books of a run that has not iterated; `setup_seconds` is what starting it took.
+    pub fn new(settings: SviSettings, setup_seconds: f64) -> Self {
+        Ledger {
+            convergence: settings.early_stop.map(ConvergenceWatch::new),
+            settings,
+            setup_seconds,
+            run_seconds: 0.0,
+            completed: 0,
+            state: RunState::Running,
+            last_loss: f64::NAN,
+            effective_particles_sum: 0.0,
+            trace: Vec::new(),
+        }
+    }
+
+    /// The settings of the run.
+    pub fn settings(&self) -> &SviSettings {
+        &self.settings
+    }
+
+    /// Iterations done.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Seconds spent advancing, before the present piece.
+    pub fn run_seconds(&self) -> f64 {
+        self.run_seconds
+    }
+
+    /// Opens a piece of up to `steps` iterations: the iteration to stop at, or `None` when there is nothing to do.
+    ///
+    /// # Errors
+    /// When the run has failed.
+    pub fn open(&mut self, steps: u64) -> Result<Option<u64>, BackendError> {
+        if self.state == RunState::Failed {
+            return Err(self.failure());
+        }
+        let target = self.completed.saturating_add(steps).min(self.settings.iterations);
+        if self.state.is_complete() || target == self.completed {
+            return Ok(None);
+        }
+        self.state = RunState::Running;
+        Ok(Some(target))
+    }
+
+    /// Enters an iteration: its loss and effective particles, when it was done (seconds of advancing in all), and
+    /// whether the run was asked to stop.
+    pub fn enter(
+        &mut self,
+        loss: f64,
+        effective_particles: f64,
+        seconds: f64,
+        target: u64,
+        interrupted: bool,
+    ) -> Verdict {
+        self.last_loss = loss;
+        if !loss.is_finite() {
+            self.state = RunState::Failed;
+            return Verdict::LeaveOut;
+        }
+        self.effective_particles_sum += effective_particles;
+        self.completed += 1;
+        let total = self.settings.iterations;
+        if (self.completed - 1).is_multiple_of(self.settings.trace_every) || self.completed == total {
+            self.trace.push(TracePoint {
+                iteration: self.completed,
+                seconds,
+                loss,
+                effective_particles,
+                learning_rate: self.settings.optimizer.learning_rate_at(self.completed - 1),
+            });
+        }
+        let converged = self.convergence.as_mut().is_some_and(|c| c.push(loss));
+        self.state = if self.completed == total {
+            RunState::Finished
+        } else if converged {
+            RunState::Converged
+        } else if interrupted {
+            RunState::Interrupted
+        } else if self.completed == target {
+            return Verdict::Stop;
+        } else {
+            return Verdict::Continue;
+        };
+        Verdict::Stop
+    }
+
+    /// Closes a piece; `run_seconds` are the seconds of advancing in all.
+    ///
+    /// # Errors
+    /// When the run failed in it.
+    pub fn close(&mut self, run_seconds: f64) -> Result<Progress, BackendError> {
+        self.run_seconds = run_seconds;
+        if self.state == RunState::Failed {
+            return Err(self.failure());
+        }
+        Ok(self.progress())
+    }
+
+    /// Why a failed run cannot go on.
+    fn failure(&self) -> BackendError {
+        BackendError::Diverged {
+            step: self.completed,
+            reason: format!(
+                "the loss of the next iteration is {}; try a lower learning rate, or --precision f64",
+                self.last_loss
+            ),
+        }
+    }
+
+    /// Where the run is.
+    pub fn progress(&self) -> Progress {
+        let note = match self.trace.last() {
+            Some(last) => format!(
+                "loss {:.6e}, effective particles {:.2}, learning rate {:.2e}",
+                self.last_loss, last.effective_particles, last.learning_rate
+            ),
+            None => String::new(),
+        };
+        Progress {
+            completed: self.completed,
+            total: self.settings.iterations,
+            unit: StepUnit::Iterations,
+            state: self.state,
+            note,
+        }
+    }
+
+    /// The run's figures. `centredness` is that of the guide now.
+    pub fn report(
+        &self,
+        backend: &str,
+        device: String,
+        threads: usize,
+        centredness: [f64; 5],
+        mut warnings: Vec<String>,
+    ) -> Report {
+        if self.state == RunState::Failed {
+            warnings.push(format!(
+                "The loss left the finite numbers at iteration {}, whose step was left out.",
+                self.completed + 1
+            ));
+        } else if !self.state.is_complete() {
+            warnings.push(format!(
+                "Unfinished: {} of {} iterations were done.",
+                self.completed, self.settings.iterations
+            ));
+        }
+        warnings.push(
+            "The guide is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
+             narrow where elasticities and effects are correlated."
+                .into(),
+        );
+        Report {
+            backend: backend.into(),
+            device,
+            threads,
+            setup_seconds: self.setup_seconds,
+            run_seconds: self.run_seconds,
+            state: self.state,
+            warnings,
+            detail: Detail::Svi(SviReport {
+                iterations: self.completed,
+                iterations_per_second: self.completed as f64 / self.run_seconds.max(f64::MIN_POSITIVE),
+                mean_effective_particles: self.effective_particles_sum / self.completed.max(1) as f64,
+                centredness,
+                trace: self.trace.clone(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The recorded trajectories of `vectors.json`: twelve steps of another implementation with the noise that it drew.
+
+use crate::{numbers, vectors};
+use infermark_model::guide::Guide;
+use infermark_model::svi::Noise;
+use infermark_model::{Parameterization, Site};
+use serde_json::Value;
+
+/// The record's learning rates: `optax.exponential_decay(0.01, 1000, 0.99, end_value=1e-5)` evaluates in single
+/// precision even where all else is double, and its power is off by a last digit here and there.
+pub const RECORDED_RATES: [f64; 12] = [
+    0.009999999776482582,
+    0.009999899193644524,
+    0.009999798610806465,
+    0.009999698027968407,
+    0.009999598376452923,
+    0.00999949686229229,
+    0.009999396279454231,
+    0.009999296627938747,
+    0.009999196045100689,
+    0.00999909546226263,
+    0.009998994879424572,
+    0.009998894296586514,
+];
+
+/// One recorded trajectory.
+#[derive(Debug, Clone)]
+pub struct Trajectory {
+    /// What it was recorded with.
+    pub parameterization: Parameterization,
+    /// The guide at its start.
+    pub start: Guide,
+    /// Its twelve steps.
+    pub steps: Vec<Step>,
+}
+
+/// One recorded step.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// `[particle][latent]`.
+    pub noise: Noise,
+    /// The loss before the step.
+    pub loss: f64,
+    /// The loss's gradient, in a guide's shape; recorded at two of the steps.
+    pub gradient: Option<Guide>,
+    /// The guide after the step; recorded at three.
+    pub after: Option<Guide>,
+}
+
+impl Trajectory {
+    /// The noise of all steps.
+    pub fn noise(&self) -> Vec<Noise> {
+        self.steps.iter().map(|s| s.noise.clone()).collect()
+    }
+}
+
+/// The two trajectories: centred and learned.
+pub fn trajectories() -> Vec<Trajectory> {
+    let vectors = vectors();
+    [
+        ("centered", Parameterization::Centered),
+        ("learned", Parameterization::Learned),
+    ]
+    .into_iter()
+    .map(|(name, parameterization)| {
+        let learned = parameterization == Parameterization::Learned;
+        let recorded = &vectors["svi"][name];
+        let guide = |value: &Value| (!value.is_null()).then(|| guide_of(value, learned));
+        let steps: Vec<Step> = recorded["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| Step {
+                noise: step["eps"].as_array().unwrap().iter().map(sites).collect(),
+                loss: step["loss"].as_f64().unwrap(),
+                gradient: guide(&step["grad"]),
+                after: guide(&step["params_after"]),
+            })
+            .collect();
+        let count = |f: fn(&Step) -> bool| steps.iter().filter(|s| f(s)).count();
+        let found = (
+            steps.len(),
+            count(|s| s.gradient.is_some()),
+            count(|s| s.after.is_some()),
+        );
+        assert_eq!(found, (12, 2, 3), "the record of {name}");
+        Trajectory {
+            parameterization,
+            start: guide_of(&recorded["init_unconstrained"], learned),
+            steps,
+        }
+    })
+    .collect()
+}
+
+/// A site's numbers of one kind: `loc` and `scale` are named after the decentred site where it is reparameterized.
+fn guide_of(params: &Value, learned: bool) -> Guide {
+    let suffix = if learned { "_decentered" } else { "" };
+    let column = |kind: &str| -> Vec<f64> {
+        Site::ALL
+            .iter()
+            .flat_map(|site| numbers(&params[format!("{}{suffix}_auto_{kind}", site.name())]))
+            .collect()
+    };
+    Guide {
+        loc: column("loc"),
+        unconstrained_scale: column("scale"),
+        unconstrained_centredness: learned
+            .then(|| Site::ALL.map(|site| params[format!("{}_centered", site.name())].as_f64().unwrap())),
+    }
+}
+
+/// The numbers of an object with one entry a site, in the order of the flat vector.
+pub fn sites(value: &Value) -> Vec<f64> {
+    Site::ALL
+        .iter()
+        .flat_map(|site| numbers(&value[site.name()]))
+        .collect()
+}
+
+/// All parameters of a guide in one vector.
+pub fn flat(guide: &Guide) -> Vec<f64> {
+    let mut all = guide.loc.clone();
+    all.extend(&guide.unconstrained_scale);
+    all.extend(guide.unconstrained_centredness.iter().flatten());
+    all
+}
