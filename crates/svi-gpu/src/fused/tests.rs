@@ -124,8 +124,10 @@ fn arithmetic_survives_the_compiler() {
             (at(11) - a.abs().ln()).abs() < 3e-7 * a.abs().ln().abs().max(0.3),
             "ln {a}"
         );
-        near(at(12), infermark_model::guide::softplus(b), 1e-6, "softplus");
-        near(at(13), infermark_model::guide::sigmoid(b), 1e-6, "sigmoid");
+        // The exponential's argument is rounded, in proportion to its size.
+        let rounded = 5e-7 * (1.0 + b.abs());
+        near(at(12), infermark_model::guide::softplus(b), rounded, "softplus");
+        near(at(13), infermark_model::guide::sigmoid(b), rounded, "sigmoid");
         let stream = Stream {
             seed: 5 + (9 << 32),
             iteration: 77,

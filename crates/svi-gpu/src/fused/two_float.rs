@@ -108,8 +108,8 @@ pub(super) fn multiply(x: Two, y: Two, barrier: Barrier) -> Two {
 #[cube]
 pub(super) fn exp2_two(x: Two, barrier: Barrier) -> Two {
     let n = (x.hi + 0.5).floor();
-    let r = x.hi - n;
-    let y = fast_two_sum(r, x.lo, barrier);
+    let y = two_sum(x.hi - n, x.lo, barrier);
+    let r = y.hi;
     // 2^y = 1 + y ln 2 + y^2 (ln 2)^2 / 2 + y^3 q(y): the first terms in two floats.
     let mut q = fma(r, 1.321_543_3e-6f32, 1.525_273_3e-5f32);
     q = fma(r, q, 1.540_353e-4f32);
