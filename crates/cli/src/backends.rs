@@ -9,6 +9,7 @@ use infermark_model::Panel;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::SviGpu;
+use infermark_svi_tensor::SviTensor;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Arc<dyn Backend>> {
     vec![
         Arc::new(SviCpu::new()),
         Arc::new(SviGpu::new()),
+        Arc::new(SviTensor),
         Arc::new(NutsCpu),
     ]
 }

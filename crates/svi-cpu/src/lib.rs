@@ -17,11 +17,9 @@ use infermark_cpu_kernels::simd::Simd;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
-use infermark_model::parameterization::Parameterization;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{GuidedRun, NoiseSource};
+use infermark_svi::{GuidedRun, NoiseSource, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -223,34 +221,15 @@ impl Backend for SviCpu {
         vec![cpu_device(set)]
     }
 
-    /// One particle without noise: the log-weight is then the log joint plus the guide's known constant.
     fn log_joint(
         &self,
         panel: &Arc<Panel>,
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        let mut request = request.clone();
-        request.parameterization = Parameterization::Centered;
-        if let Method::Svi(settings) = &mut request.method {
-            settings.particles = 1;
-            settings.objective = Objective::Elbo;
-        }
-        let latents = panel.layout().latents();
-        if point.len() != latents {
-            return Err(BackendError::Request(format!(
-                "the point has {} numbers; this panel has {latents} latents",
-                point.len()
-            )));
-        }
-        let mut guide = Guide::start(&panel.layout(), Parameterization::Centered, 0);
-        guide.loc.copy_from_slice(point);
-        let noise = NoiseSource::recorded(vec![vec![vec![0.0; latents]]]);
-        let result = self.loss_and_gradient_under(panel, &request, &guide, noise, 0)?;
-        let ln_sigma = infermark_model::guide::START_SCALE.ln();
-        let minus_ln_q = latents as f64 * (ln_sigma + 0.5 * (2.0 * std::f64::consts::PI).ln());
-        let gradient = result.gradient.loc.iter().map(|g| -g).collect();
-        Ok((result.log_weights[0] - minus_ln_q, gradient))
+        log_joint_of(panel, request, point, |request, guide, noise| {
+            self.loss_and_gradient_under(panel, request, guide, noise, 0)
+        })
     }
 
     fn loss_and_gradient(

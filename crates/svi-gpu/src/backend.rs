@@ -1,19 +1,17 @@
 //! The backend: what it serves, and how a run is started.
 
-use crate::devices::{self, Way};
 use crate::fused::engine::{Engine, Machine, Start};
 use crate::fused::layout::DeviceLimits;
 use crate::run::GpuRun;
 use infermark_backend::{
     Backend, BackendError, Device, DeviceId, Method, Precision, Request, Run, SviSettings,
 };
-use infermark_model::guide::{Guide, START_SCALE};
+use infermark_gpu_devices::{self as devices, Way};
+use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
-use infermark_model::parameterization::Parameterization;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{GuidedRun, NoiseSource};
+use infermark_svi::{GuidedRun, NoiseSource, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -63,7 +61,10 @@ impl SviGpu {
         let mut machine = self.machine(&panel, request, guide, noise, 0)?;
         // The first launches compile the kernels: that is set-up, not iteration.
         machine.prepare(guide)?;
-        let device = devices::named(request.devices[0])?.device.name.clone();
+        let device = devices::named(request.devices[0], crate::NAME)?
+            .device
+            .name
+            .clone();
         Ok(Box::new(GpuRun::new(
             machine,
             panel,
@@ -99,7 +100,7 @@ impl SviGpu {
         noise: NoiseSource,
         iteration: u32,
     ) -> Result<Box<dyn Machine>, BackendError> {
-        let found = devices::named(request.devices[0])?;
+        let found = devices::named(request.devices[0], crate::NAME)?;
         let Method::Svi(settings) = &request.method else {
             unreachable!("checked")
         };
@@ -133,17 +134,23 @@ impl SviGpu {
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
                 Ok(Box::new(Engine::new(client, limits, true, start)?))
             }
+            // Another crate of the same build may know a way that this one was built without.
+            #[allow(unreachable_patterns)]
+            _ => Err(unsupported(format!("{}: built without it", found.device.id))),
         }
+    }
+}
+
+fn unsupported(what: String) -> BackendError {
+    BackendError::Unsupported {
+        backend: crate::NAME,
+        what,
     }
 }
 
 /// Checks what this backend needs of a request and returns its settings.
 fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, BackendError> {
     request.validate()?;
-    let unsupported = |what: String| BackendError::Unsupported {
-        backend: crate::NAME,
-        what,
-    };
     let [device] = request.devices[..] else {
         return Err(unsupported(format!(
             "{} devices at once; give one",
@@ -153,7 +160,7 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, Bac
     if device == DeviceId::CPU {
         return Err(unsupported("the device cpu; svi-cpu does".into()));
     }
-    devices::named(device)?;
+    devices::named(device, crate::NAME)?;
     let Method::Svi(settings) = &request.method else {
         return Err(unsupported("method nuts".into()));
     };
@@ -185,33 +192,15 @@ impl Backend for SviGpu {
         devices::found().iter().map(|f| f.device.clone()).collect()
     }
 
-    /// One particle without noise: the log-weight is then the log joint plus the guide's known constant.
     fn log_joint(
         &self,
         panel: &Arc<Panel>,
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        let mut request = request.clone();
-        request.parameterization = Parameterization::Centered;
-        if let Method::Svi(settings) = &mut request.method {
-            settings.particles = 1;
-            settings.objective = Objective::Elbo;
-        }
-        let latents = panel.layout().latents();
-        if point.len() != latents {
-            return Err(BackendError::Request(format!(
-                "the point has {} numbers; this panel has {latents} latents",
-                point.len()
-            )));
-        }
-        let mut guide = Guide::start(&panel.layout(), Parameterization::Centered, 0);
-        guide.loc.copy_from_slice(point);
-        let noise = NoiseSource::recorded(vec![vec![vec![0.0; latents]]]);
-        let result = self.loss_and_gradient_under(panel, &request, &guide, noise, 0)?;
-        let minus_ln_q = latents as f64 * (START_SCALE.ln() + 0.5 * (2.0 * std::f64::consts::PI).ln());
-        let gradient = result.gradient.loc.iter().map(|g| -g).collect();
-        Ok((result.log_weights[0] - minus_ln_q, gradient))
+        log_joint_of(panel, request, point, |request, guide, noise| {
+            self.loss_and_gradient_under(panel, request, guide, noise, 0)
+        })
     }
 
     fn loss_and_gradient(

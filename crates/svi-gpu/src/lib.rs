@@ -4,7 +4,6 @@
 //! the model crate: a run draws the same noise from a seed as the CPU's does. `docs/gpu.md` tells how it is laid out.
 
 mod backend;
-mod devices;
 mod fused;
 mod run;
 

@@ -6,6 +6,7 @@ use infermark_backend::{Backend, DeviceId, Interrupt, Method, Request, SviSettin
 use infermark_model::Parameterization;
 use infermark_svi::{NoiseSource, Recording};
 use infermark_svi_gpu::SviGpu;
+use infermark_test_support::iterations::{difference, relative_distance};
 use infermark_test_support::trajectories::{RECORDED_RATES, flat, sites, trajectories};
 use infermark_test_support::{norm, small_panel, vectors};
 
@@ -19,10 +20,6 @@ fn request(device: DeviceId, parameterization: Parameterization) -> Request {
         devices: vec![device],
         ..Request::new(Method::Svi(settings))
     }
-}
-
-fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 #[test]
@@ -50,8 +47,7 @@ fn trajectories_are_reproduced() {
             assert!(off < 1e-6, "{case}: loss {} {}", found.weighted.loss, step.loss);
             // Single-precision gradients are good to 1e-6 of their norm.
             if let Some(gradient) = &step.gradient {
-                let expected = flat(gradient);
-                let off = norm(&difference(&flat(&found.gradient), &expected)) / norm(&expected);
+                let off = relative_distance(&found.gradient, gradient);
                 assert!(off < 1e-5, "{case}: gradient off by {off:e}");
             }
             // Where a gradient is nearly zero AdamW's first steps have its sign's size.

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod ledger;
+mod log_joint;
 mod noise_source;
 
 use infermark_backend::{BackendError, Posterior, Run};
@@ -12,6 +13,7 @@ use infermark_model::priors::Priors;
 
 pub use convergence::ConvergenceWatch;
 pub use ledger::{Ledger, Verdict};
+pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
 
 /// A run whose guide can be read: what following another implementation needs beyond the trait.

@@ -1,8 +1,10 @@
 //! What the tests of several crates share: the small reference panel with its vectors (origin: `data/ORIGIN.md`),
 //! random panels, and norms.
 
+pub mod iterations;
 pub mod trajectories;
 
+use infermark_backend::{Device, DeviceId};
 use infermark_model::Labels;
 use infermark_model::panel::{Panel, PanelPart};
 use rand::{RngExt, rngs::StdRng};
@@ -10,9 +12,36 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file of the reference set: `panel.csv`, `vectors.json` or `posterior.csv`.
+/// A file of the reference set: `panel.csv`, `vectors.json` or `posterior.csv`. Tests that were carried to another
+/// machine find it in the folder that `INFERMARK_TEST_DATA` names.
 pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+    match std::env::var_os("INFERMARK_TEST_DATA") {
+        Some(folder) => PathBuf::from(folder).join(name),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name),
+    }
+}
+
+/// The GPU that a test runs on, of those that a backend has: the one that `INFERMARK_TEST_DEVICE` names, or else the
+/// first, which may be a software rasterizer. `None`, with a word on stderr, where there is none.
+///
+/// # Panics
+/// On a machine that checks changes (`CI` is set) when there is none, lest the checks pass by not running; and when the
+/// device that is named is not here.
+pub fn gpu(devices: &[Device]) -> Option<DeviceId> {
+    if let Ok(wanted) = std::env::var("INFERMARK_TEST_DEVICE") {
+        let wanted: DeviceId = wanted.parse().unwrap();
+        assert!(devices.iter().any(|d| d.id == wanted), "{wanted} is not here");
+        return Some(wanted);
+    }
+    let first = devices.first().map(|d| d.id);
+    if first.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no GPU and no software Vulkan: install mesa-vulkan-drivers and libvulkan1"
+        );
+        eprintln!("skipped: no GPU, and no software Vulkan (Debian: mesa-vulkan-drivers, libvulkan1)");
+    }
+    first
 }
 
 /// The rows of `panel.csv`, sorted: a plain file without quotes.

@@ -194,7 +194,7 @@ impl BenchArguments {
         let mut cases = Vec::new();
         let named = !self.backends.iter().any(|name| name == "all");
         for backend in chosen {
-            if backend.name() == infermark_svi_gpu::NAME {
+            if [infermark_svi_gpu::NAME, infermark_svi_tensor::NAME].contains(&backend.name()) {
                 cases.extend(self.gpu_cases(&backend, named)?);
                 continue;
             }

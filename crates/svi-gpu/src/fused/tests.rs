@@ -2,8 +2,8 @@
 
 use super::math::{exp2, ln, normals, softplus};
 use super::two_float::{Barrier, Two, add, exp2_two, multiply, two_product, two_sum};
-use crate::devices::{self, Way};
 use cubecl::prelude::*;
+use infermark_gpu_devices::{self as devices, Way};
 use infermark_model::noise::Stream;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -72,11 +72,11 @@ fn run<R: Runtime>(client: &ComputeClient<R>, x: &[f32], y: &[f32]) -> Vec<f32> 
 
 #[test]
 fn arithmetic_survives_the_compiler() {
-    let Some(found) = devices::found().first() else {
-        assert!(std::env::var_os("CI").is_none(), "no GPU and no software Vulkan");
-        eprintln!("skipped: no GPU, and no software Vulkan");
+    let here: Vec<_> = devices::found().iter().map(|f| f.device.clone()).collect();
+    let Some(id) = infermark_test_support::gpu(&here) else {
         return;
     };
+    let found = devices::named(id, crate::NAME).unwrap();
     let mut rng = StdRng::seed_from_u64(8);
     let n = 2000;
     let x: Vec<f32> = (0..n).map(|_| rng.random_range(-30.0f32..30.0)).collect();

@@ -9,18 +9,18 @@ use std::sync::OnceLock;
 
 /// A device that a run can take, with what its kernels must know.
 #[derive(Debug, Clone)]
-pub(crate) struct Found {
+pub struct Found {
     /// What the trait tells of it.
-    pub(crate) device: Device,
+    pub device: Device,
     /// Bytes that one buffer may have.
-    pub(crate) largest_buffer: u64,
+    pub largest_buffer: u64,
     /// How it is reached.
-    pub(crate) way: Way,
+    pub way: Way,
 }
 
 /// How a device is reached.
 #[derive(Debug, Clone)]
-pub(crate) enum Way {
+pub enum Way {
     /// By its number among CUDA's devices.
     #[cfg(feature = "cuda")]
     Cuda(usize),
@@ -30,7 +30,7 @@ pub(crate) enum Way {
 }
 
 /// All GPUs, found at the first call: CUDA's, then Vulkan's or Metal's.
-pub(crate) fn found() -> &'static [Found] {
+pub fn found() -> &'static [Found] {
     static FOUND: OnceLock<Vec<Found>> = OnceLock::new();
     FOUND.get_or_init(|| {
         #[allow(unused_mut)] // Without features nothing is added.
@@ -43,16 +43,16 @@ pub(crate) fn found() -> &'static [Found] {
     })
 }
 
-/// The device of an id.
+/// The device of an id, for a `backend`.
 ///
 /// # Errors
-/// [`BackendError::Unsupported`] names the device that is not here.
-pub(crate) fn named(id: DeviceId) -> Result<&'static Found, BackendError> {
+/// [`BackendError::Unsupported`] names the backend, and the device that is not here.
+pub fn named(id: DeviceId, backend: &'static str) -> Result<&'static Found, BackendError> {
     found()
         .iter()
         .find(|f| f.device.id == id)
         .ok_or_else(|| BackendError::Unsupported {
-            backend: crate::NAME,
+            backend,
             what: format!("the device {id}, which is not here"),
         })
 }
@@ -178,8 +178,11 @@ mod graphics {
 }
 
 /// Opens wgpu's device of an id; every id once a process.
+///
+/// # Errors
+/// [`BackendError::Device`] when the driver lacks what the kernels need.
 #[cfg(feature = "wgpu")]
-pub(crate) fn open_wgpu(
+pub fn open_wgpu(
     id: DeviceId,
     adapter: &wgpu::Adapter,
     instance: &wgpu::Instance,

@@ -1,0 +1,233 @@
+//! The optimizer: loss, automatic differentiation, AdamW.
+
+use crate::log_weights::LogWeights;
+use burn_tensor::activation::sigmoid;
+use burn_tensor::backend::{AutodiffBackend, Backend};
+use burn_tensor::{Distribution, Tensor, TensorData};
+use infermark_backend::{Request, SviSettings};
+use infermark_model::guide::Guide;
+use infermark_model::objective::{Objective, Weighted};
+use infermark_model::optimizer::StepScalars;
+use infermark_model::panel::Panel;
+use infermark_model::parameterization::Parameterization;
+use infermark_model::svi::LossAndGradient;
+use infermark_svi::Recording;
+
+/// Where a run's noise comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Noise {
+    /// The device's generator, which was given the seed.
+    Device,
+    /// Recorded elsewhere.
+    Recorded(Recording),
+}
+
+/// What a descent starts from.
+pub(crate) struct Start<'a> {
+    pub(crate) panel: &'a Panel,
+    pub(crate) request: &'a Request,
+    pub(crate) settings: &'a SviSettings,
+    pub(crate) guide: &'a Guide,
+    pub(crate) noise: Noise,
+    /// The iteration to begin with.
+    pub(crate) iteration: u32,
+}
+
+/// A descent, whatever its device.
+pub(crate) trait Descend: Send {
+    /// Loss and gradient of the present iteration, without a step.
+    fn evaluate(&mut self) -> LossAndGradient;
+
+    /// The loss of the present iteration, and a step down its gradient where it is finite.
+    fn iterate(&mut self) -> Weighted;
+
+    /// The guide's parameters now.
+    fn guide(&self) -> Guide;
+}
+
+/// A parameter with AdamW's moments; each of shape `[1, length]`.
+struct Parameter<I: Backend> {
+    value: Tensor<I, 2>,
+    first: Tensor<I, 2>,
+    second: Tensor<I, 2>,
+}
+
+impl<I: Backend> Parameter<I> {
+    fn new(values: &[f64], device: &I::Device) -> Self {
+        let value = vector(values, device);
+        let zeros = value.zeros_like();
+        Parameter {
+            value,
+            first: zeros.clone(),
+            second: zeros,
+        }
+    }
+
+    fn step(&mut self, gradient: Tensor<I, 2>, settings: &SviSettings, scalars: &StepScalars) {
+        let adam = &settings.optimizer;
+        self.first = self.first.clone().mul_scalar(adam.b1) + gradient.clone().mul_scalar(1.0 - adam.b1);
+        self.second = self.second.clone().mul_scalar(adam.b2) + gradient.square().mul_scalar(1.0 - adam.b2);
+        let first = self.first.clone().mul_scalar(scalars.first_correction);
+        let second = self.second.clone().mul_scalar(scalars.second_correction);
+        let update =
+            first / second.sqrt().add_scalar(adam.eps) + self.value.clone().mul_scalar(adam.weight_decay);
+        self.value = self.value.clone() - update.mul_scalar(scalars.learning_rate);
+    }
+}
+
+/// See the module.
+pub(crate) struct Descent<B: AutodiffBackend> {
+    model: LogWeights<B>,
+    settings: SviSettings,
+    parameterization: Parameterization,
+    latents: usize,
+    noise: Noise,
+    iteration: u32,
+    loc: Parameter<B::InnerBackend>,
+    unconstrained_scale: Parameter<B::InnerBackend>,
+    unconstrained_centredness: Parameter<B::InnerBackend>,
+    device: B::Device,
+}
+
+/// The gradients by the three parameters.
+type Gradients<B> = [Tensor<<B as AutodiffBackend>::InnerBackend, 2>; 3];
+
+impl<B: AutodiffBackend> Descent<B> {
+    /// A descent on a device.
+    pub(crate) fn new(start: Start<'_>, device: B::Device) -> Self {
+        let guide = start.guide;
+        Descent {
+            model: LogWeights::new(start.panel, &start.request.priors, &device),
+            settings: start.settings.clone(),
+            parameterization: start.request.parameterization,
+            latents: start.panel.layout().latents(),
+            noise: start.noise,
+            iteration: start.iteration,
+            loc: Parameter::new(&guide.loc, &device),
+            unconstrained_scale: Parameter::new(&guide.unconstrained_scale, &device),
+            unconstrained_centredness: Parameter::new(
+                &guide.unconstrained_centredness.unwrap_or_default(),
+                &device,
+            ),
+            device,
+        }
+    }
+
+    /// The present iteration's noise, `[K, L]`. Beyond a record its last noise stays.
+    fn eps(&self) -> Tensor<B, 2> {
+        let shape = [self.settings.particles, self.latents];
+        match &self.noise {
+            Noise::Device => Tensor::random(shape, Distribution::Normal(0.0, 1.0), &self.device),
+            Noise::Recorded(record) => {
+                let last = record.noise.len() - 1;
+                let noise = &record.noise[(self.iteration as usize).min(last)];
+                let values: Vec<f32> = noise.iter().flatten().map(|x| *x as f32).collect();
+                Tensor::from_data(TensorData::new(values, shape), &self.device)
+            }
+        }
+    }
+
+    /// Log-weights and gradients of the present iteration.
+    fn differentiate(&self) -> (Vec<f64>, Gradients<B>) {
+        let leaf =
+            |p: &Parameter<B::InnerBackend>| Tensor::<B, 2>::from_inner(p.value.clone()).require_grad();
+        let leaves = [
+            &self.loc,
+            &self.unconstrained_scale,
+            &self.unconstrained_centredness,
+        ]
+        .map(leaf);
+        let [loc, scale, centredness] = leaves.clone();
+        let centredness = match self.parameterization {
+            Parameterization::Learned => sigmoid(centredness),
+            fixed => vector(&fixed.start().0, &self.device),
+        };
+        let log_weights = self.model.at(loc, scale, centredness, self.eps());
+        let told = log_weights.clone().inner();
+        let mut gradients = loss(log_weights, self.settings.objective).backward();
+        let gradients = leaves.map(|leaf| {
+            let zeros = || leaf.clone().inner().zeros_like();
+            leaf.grad_remove(&mut gradients).unwrap_or_else(zeros)
+        });
+        (numbers(told), gradients)
+    }
+}
+
+impl<B: AutodiffBackend> Descend for Descent<B> {
+    fn evaluate(&mut self) -> LossAndGradient {
+        let (log_weights, [loc, scale, centredness]) = self.differentiate();
+        let learned = self.parameterization == Parameterization::Learned;
+        LossAndGradient {
+            weighted: self.settings.objective.weigh(&log_weights),
+            log_weights,
+            gradient: guide_of(loc, scale, centredness, learned),
+        }
+    }
+
+    fn iterate(&mut self) -> Weighted {
+        let (log_weights, [loc, scale, centredness]) = self.differentiate();
+        let weighted = self.settings.objective.weigh(&log_weights);
+        if weighted.loss.is_finite() {
+            let mut scalars = self.settings.optimizer.scalars(u64::from(self.iteration));
+            if let Noise::Recorded(record) = &self.noise
+                && let Some(rate) = record.learning_rates.get(self.iteration as usize)
+            {
+                scalars.learning_rate = *rate;
+            }
+            self.loc.step(loc, &self.settings, &scalars);
+            self.unconstrained_scale.step(scale, &self.settings, &scalars);
+            if self.parameterization == Parameterization::Learned {
+                self.unconstrained_centredness
+                    .step(centredness, &self.settings, &scalars);
+            }
+            self.iteration += 1;
+        }
+        weighted
+    }
+
+    fn guide(&self) -> Guide {
+        guide_of(
+            self.loc.value.clone(),
+            self.unconstrained_scale.value.clone(),
+            self.unconstrained_centredness.value.clone(),
+            self.parameterization == Parameterization::Learned,
+        )
+    }
+}
+
+/// Minus the bound, of the log-weights `[K]`.
+fn loss<B: Backend>(log_weights: Tensor<B, 1>, objective: Objective) -> Tensor<B, 1> {
+    match objective {
+        Objective::Renyi { alpha } if alpha != 1.0 => {
+            let ln_count = (log_weights.dims()[0] as f64).ln();
+            let tempered = log_weights.mul_scalar(1.0 - alpha);
+            let top = tempered.clone().max().detach();
+            let ln_sum = (tempered - top.clone()).exp().sum().log();
+            (ln_sum + top).sub_scalar(ln_count).div_scalar(alpha - 1.0)
+        }
+        _ => log_weights.mean().neg(),
+    }
+}
+
+fn vector<B: Backend>(values: &[f64], device: &B::Device) -> Tensor<B, 2> {
+    let len = values.len();
+    let values: Vec<f32> = values.iter().map(|v| *v as f32).collect();
+    Tensor::from_data(TensorData::new(values, [1, len]), device)
+}
+
+fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}
+
+fn guide_of<B: Backend>(
+    loc: Tensor<B, 2>,
+    scale: Tensor<B, 2>,
+    centredness: Tensor<B, 2>,
+    learned: bool,
+) -> Guide {
+    Guide {
+        loc: numbers(loc),
+        unconstrained_scale: numbers(scale),
+        unconstrained_centredness: learned.then(|| numbers(centredness).try_into().expect("five sites")),
+    }
+}

@@ -1,0 +1,137 @@
+//! The model and the guide in tensor operations.
+
+use burn_tensor::backend::Backend;
+use burn_tensor::{Int, Tensor, TensorData};
+use infermark_model::log_joint::LN_SQRT_2PI;
+use infermark_model::panel::Panel;
+use infermark_model::priors::Priors;
+use infermark_model::site::{Layout, Site};
+
+/// A panel on a device, dense, and what the log-weights need beside it.
+///
+/// The parameters of a guide are two vectors of L latents, `loc` and the unconstrained scale, and five centrednesses.
+#[derive(Debug)]
+pub struct LogWeights<B: Backend> {
+    layout: Layout,
+    priors: Priors,
+    /// Log prices, `[1, N, T]`; zero where a row is absent.
+    log_price: Tensor<B, 3>,
+    /// Counts, `[1, N, T]`.
+    units: Tensor<B, 3>,
+    /// One where a row is present, `[1, N, T]`; `None` where all are.
+    present: Option<Tensor<B, 3>>,
+    /// The category of each product, `[N]`.
+    category_of: Tensor<B, 1, Int>,
+    /// `sum ln y!`.
+    ln_factorials: f64,
+}
+
+impl<B: Backend> LogWeights<B> {
+    /// Uploads a panel.
+    pub fn new(panel: &Panel, priors: &Priors, device: &B::Device) -> Self {
+        let layout = panel.layout();
+        let (n, t) = (layout.products, layout.periods);
+        let mut log_price = vec![0.0f32; n * t];
+        let mut units = vec![0.0f32; n * t];
+        let mut present = vec![0.0f32; n * t];
+        for i in 0..n {
+            for row in panel.product_rows(i) {
+                let at = i * t + row.period;
+                log_price[at] = row.log_price as f32;
+                units[at] = row.units as f32;
+                present[at] = 1.0;
+            }
+        }
+        let rows = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [1, n, t]), device);
+        let categories: Vec<i32> = panel.category_of().iter().map(|c| *c as i32).collect();
+        LogWeights {
+            layout,
+            priors: *priors,
+            log_price: rows(log_price),
+            units: rows(units),
+            present: (!panel.is_dense()).then(|| rows(present)),
+            category_of: Tensor::from_data(TensorData::new(categories, [n]), device),
+            ln_factorials: panel.sums().ln_factorials,
+        }
+    }
+
+    /// `l_k = ln p(y, z_k) - ln q(z_k)`, `[K]`, for `z_k = loc + softplus(u) eps_k`: `loc` and `u` are `[1, L]`, `eps` is
+    /// `[K, L]`, `centredness` `[1, 5]`.
+    pub fn at(
+        &self,
+        loc: Tensor<B, 2>,
+        unconstrained_scale: Tensor<B, 2>,
+        centredness: Tensor<B, 2>,
+        eps: Tensor<B, 2>,
+    ) -> Tensor<B, 1> {
+        let [particles, _] = eps.dims();
+        let (n, c, t) = (self.layout.products, self.layout.categories, self.layout.periods);
+        let priors = &self.priors;
+        let sigma = softplus(unconstrained_scale);
+        let minus_ln_q = sigma.clone().log().sum_dim(1)
+            + (eps.clone().square().mul_scalar(0.5).add_scalar(LN_SQRT_2PI)).sum_dim(1);
+        let z = loc + sigma * eps;
+        let site = |site: Site| {
+            let range = self.layout.range(site);
+            z.clone().narrow(1, range.start, range.len())
+        };
+        let place = |which: Site, mean: Tensor<B, 2>| {
+            let c = centredness.clone().narrow(1, which.index(), 1);
+            located(site(which), mean, c, priors.sd(which))
+        };
+        let constant = |mean: f64| Tensor::full([1, 1], mean, &z.device());
+
+        let (global, ln_global) = place(Site::GlobalA, constant(priors.global_a_mean));
+        let (category, ln_category) = place(Site::CategoryA, global);
+        let (elasticity, ln_product) = place(Site::ProductA, category.select(1, self.category_of.clone()));
+        let (effect, ln_effect) = place(Site::ProductEffect, constant(priors.product_effect_mean));
+        let (period, ln_period) = place(Site::TimeCatEffects, constant(priors.time_cat_effects_mean));
+
+        // ln rate, [K, N, T].
+        let eta = elasticity.reshape([particles, n, 1]) * self.log_price.clone()
+            + effect.reshape([particles, n, 1])
+            + period
+                .reshape([particles, c, t])
+                .select(1, self.category_of.clone());
+        let eta = eta.clamp(priors.clip_low, priors.clip_high);
+        let mut ln_likelihood = self.units.clone() * eta.clone() - eta.exp();
+        if let Some(present) = &self.present {
+            ln_likelihood = ln_likelihood * present.clone();
+        }
+        let ln_likelihood = ln_likelihood.sum_dim(2).sum_dim(1).reshape([particles, 1]);
+
+        let ln_prior = ln_global + ln_category + ln_product + ln_effect + ln_period;
+        (ln_likelihood + ln_prior + minus_ln_q)
+            .sub_scalar(self.ln_factorials)
+            .reshape([particles])
+    }
+}
+
+/// `ln(1 + e^u)` without overflow.
+fn softplus<B: Backend>(u: Tensor<B, 2>) -> Tensor<B, 2> {
+    u.clone().clamp_min(0.0) + u.abs().neg().exp().log1p()
+}
+
+/// The values of a site of prior `Normal(mean, sd)` that is inferred as `z ~ Normal(c mean, sd^c)`, and the log density
+/// of its `z`, `[K, 1]`.
+fn located<B: Backend>(
+    z: Tensor<B, 2>,
+    mean: Tensor<B, 2>,
+    centredness: Tensor<B, 2>,
+    sd: f64,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let len = z.dims()[1] as f64;
+    let residual = z - centredness.clone() * mean.clone();
+    // s^(1 - c) and s^c; a prior's s is a number.
+    let stretch = centredness
+        .clone()
+        .neg()
+        .add_scalar(1.0)
+        .mul_scalar(sd.ln())
+        .exp();
+    let scale = centredness.clone().mul_scalar(sd.ln()).exp();
+    let standard = residual.clone() / scale;
+    let ln_density = standard.square().mul_scalar(-0.5).sum_dim(1)
+        - (centredness.mul_scalar(sd.ln()).add_scalar(LN_SQRT_2PI)).mul_scalar(len);
+    (mean + stretch * residual, ln_density)
+}

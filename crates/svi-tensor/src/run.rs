@@ -1,0 +1,86 @@
+//! A run behind the trait.
+
+use crate::descent::Descend;
+use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Request, Run, SviSettings};
+use infermark_model::guide::Guide;
+use infermark_model::panel::Panel;
+use infermark_svi::{GuidedRun, Ledger, Verdict, posterior_of};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A run under way. The log-weights are read after every iteration, as a training loop does that watches its loss.
+pub(crate) struct TensorRun {
+    descent: Box<dyn Descend>,
+    panel: Arc<Panel>,
+    request: Request,
+    device: String,
+    ledger: Ledger,
+}
+
+impl TensorRun {
+    pub(crate) fn new(
+        descent: Box<dyn Descend>,
+        panel: Arc<Panel>,
+        request: &Request,
+        settings: SviSettings,
+        device: String,
+        setup_seconds: f64,
+    ) -> Self {
+        TensorRun {
+            descent,
+            panel,
+            request: request.clone(),
+            device,
+            ledger: Ledger::new(settings, setup_seconds),
+        }
+    }
+}
+
+impl GuidedRun for TensorRun {
+    fn guide(&self) -> Result<Guide, BackendError> {
+        Ok(self.descent.guide())
+    }
+}
+
+impl Run for TensorRun {
+    fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        let Some(target) = self.ledger.open(steps)? else {
+            return Ok(self.progress());
+        };
+        let before = self.ledger.run_seconds();
+        let begin = Instant::now();
+        loop {
+            let weighted = self.descent.iterate();
+            let verdict = self.ledger.enter(
+                weighted.loss,
+                weighted.effective_particles,
+                before + begin.elapsed().as_secs_f64(),
+                target,
+                interrupt.is_set(),
+            );
+            if verdict != Verdict::Continue {
+                break;
+            }
+        }
+        self.ledger.close(before + begin.elapsed().as_secs_f64())
+    }
+
+    fn progress(&self) -> Progress {
+        self.ledger.progress()
+    }
+
+    fn posterior(&self) -> Result<Posterior, BackendError> {
+        posterior_of(
+            &self.descent.guide(),
+            &self.panel,
+            &self.request.priors,
+            self.request.parameterization,
+        )
+    }
+
+    fn report(&self) -> Report {
+        let centredness = self.descent.guide().centredness(self.request.parameterization);
+        self.ledger
+            .report(crate::NAME, self.device.clone(), 1, centredness.0, Vec::new())
+    }
+}

@@ -1,0 +1,238 @@
+//! The tensor implementation against NumPyro's float64 vectors, the plain iteration, the fused kernels and the
+//! processors.
+
+use infermark_backend::{
+    Backend, BackendError, DeviceId, Interrupt, Method, Precision, Request, RunState, SviSettings,
+};
+use infermark_model::guide::Guide;
+use infermark_model::noise::Stream;
+use infermark_model::objective::Objective;
+use infermark_model::svi::draw_noise;
+use infermark_model::{Parameterization, Priors};
+use infermark_svi::{NoiseSource, Recording};
+use infermark_svi_cpu::SviCpu;
+use infermark_svi_gpu::SviGpu;
+use infermark_svi_tensor::SviTensor;
+use infermark_test_support::iterations::{
+    AWKWARD_PANELS, PARTICLES, assert_plain_iteration, assert_same_path, difference, relative_distance,
+    svi_request, uneven_guide,
+};
+use infermark_test_support::trajectories::{RECORDED_RATES, flat, sites, trajectories};
+use infermark_test_support::{gpu, norm, numbers, random_panel, small_panel, vectors};
+use rand::{SeedableRng, rngs::StdRng};
+
+fn device() -> Option<DeviceId> {
+    gpu(&SviTensor.devices())
+}
+
+#[test]
+fn trajectories_are_reproduced() {
+    let Some(device) = device() else { return };
+    let panel = small_panel();
+    for trajectory in trajectories() {
+        let settings = SviSettings {
+            iterations: 12,
+            ..SviSettings::default()
+        };
+        let request = Request {
+            parameterization: trajectory.parameterization,
+            devices: vec![device],
+            ..Request::new(Method::Svi(settings))
+        };
+        let record = Recording {
+            noise: trajectory.noise(),
+            learning_rates: RECORDED_RATES.to_vec(),
+        };
+        let mut run = SviTensor
+            .start_from(panel.clone(), &request, &trajectory.start, record.clone())
+            .unwrap();
+        for (t, step) in trajectory.steps.iter().enumerate() {
+            let case = format!("{:?} step {t}", trajectory.parameterization);
+            let before = run.guide().unwrap();
+            let found = SviTensor
+                .loss_and_gradient_under(&panel, &request, &before, record.clone(), t as u32)
+                .unwrap();
+            run.advance(1, &Interrupt::new()).unwrap();
+            // The sums over rows are in single precision.
+            let off = (found.weighted.loss - step.loss).abs() / step.loss.abs();
+            assert!(off < 1e-6, "{case}: loss {} {}", found.weighted.loss, step.loss);
+            if let Some(gradient) = &step.gradient {
+                let off = relative_distance(&found.gradient, gradient);
+                assert!(off < 1e-5, "{case}: gradient off by {off:e}");
+            }
+            if let Some(after) = &step.after {
+                for (j, (p, e)) in flat(&run.guide().unwrap()).iter().zip(flat(after)).enumerate() {
+                    assert!((p - e).abs() <= 1e-4 * e.abs().max(1.0), "{case}: {j} {p} {e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn log_joint_and_gradient_equal_the_four_points() {
+    let Some(device) = device() else { return };
+    let (panel, vectors) = (small_panel(), vectors());
+    for (i, point) in vectors["centered_log_joint"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+    {
+        let request = svi_request(device, Parameterization::Centered, 1, Objective::Elbo);
+        let (value, by_z) = SviTensor
+            .log_joint(&panel, &request, &sites(&point["z"]))
+            .unwrap();
+        let (expected, gradient) = (numbers(&point["log_joint"])[0], sites(&point["grad"]));
+        assert!(
+            (value - expected).abs() < 1e-6 * expected.abs(),
+            "point {i}: {value} {expected}"
+        );
+        let off = norm(&difference(&by_z, &gradient)) / norm(&gradient);
+        assert!(off < 1e-5, "point {i}: gradient off by {off:e}");
+    }
+}
+
+#[test]
+fn loss_and_gradient_are_the_plain_iterations() {
+    let Some(device) = device() else { return };
+    let stream = Stream {
+        seed: 99,
+        iteration: 3,
+    };
+    for (i, (n, c, t, gaps, largest)) in AWKWARD_PANELS.into_iter().enumerate() {
+        let panel = random_panel(&mut StdRng::seed_from_u64(i as u64), n, c, t, gaps, largest);
+        for (j, (particles, objective)) in PARTICLES.into_iter().enumerate() {
+            let parameterization = [
+                Parameterization::Centered,
+                Parameterization::Learned,
+                Parameterization::Noncentered,
+            ][(i + j) % 3];
+            let mut request = svi_request(device, parameterization, particles, objective);
+            if i % 2 == 0 {
+                request.priors = Priors {
+                    clip_low: -1.0,
+                    clip_high: 2.0,
+                    ..Priors::default()
+                };
+            }
+            let guide = uneven_guide(&panel, parameterization);
+            let found = SviTensor
+                .loss_and_gradient(&panel, &request, &guide, stream)
+                .unwrap();
+            assert_plain_iteration(&found.unwrap(), &panel, &request, &guide, stream);
+        }
+    }
+}
+
+/// The same noise for all three: drawn once, from the stream that the kernels and the processors draw themselves.
+#[test]
+fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
+    let Some(device) = device() else { return };
+    for (i, (n, c, t, gaps, largest, parameterization, particles)) in [
+        (37, 3, 21, 0.3, 40, Parameterization::Learned, 3),
+        (60, 2, 52, 0.0, 40, Parameterization::Centered, 4),
+        (1, 1, 9, 0.0, 20, Parameterization::Noncentered, 1),
+        (17, 3, 1, 0.0, 30, Parameterization::Centered, 8),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let panel = random_panel(&mut StdRng::seed_from_u64(60 + i as u64), n, c, t, gaps, largest);
+        // Equal weights. Under the importance-weighted bound the particles' weights decide, and a rounding that turns one
+        // over is a path of its own.
+        let request = svi_request(device, parameterization, particles, Objective::Elbo);
+        let mut on_cpu = request.clone();
+        on_cpu.devices = vec![DeviceId::CPU];
+        let Method::Svi(settings) = &mut on_cpu.method else {
+            unreachable!()
+        };
+        settings.precision = Precision::F64;
+        let seed = request.seed;
+        let noise = (0..200)
+            .map(|iteration| draw_noise(&panel.layout(), particles, Stream { seed, iteration }))
+            .collect();
+        let record = Recording {
+            noise,
+            learning_rates: Vec::new(),
+        };
+        let source = NoiseSource::Philox { seed };
+        let start = Guide::start(&panel.layout(), parameterization, 1);
+        let mut tensor = SviTensor
+            .start_from(panel.clone(), &request, &start, record)
+            .unwrap();
+        let mut fused = SviGpu::new()
+            .start_from(panel.clone(), &request, &start, source.clone())
+            .unwrap();
+        let mut cpu = SviCpu::new().start_from(panel, &on_cpu, &start, source).unwrap();
+        for steps in [1, 19, 180] {
+            let completed = tensor.advance(steps, &Interrupt::new()).unwrap().completed;
+            fused.advance(steps, &Interrupt::new()).unwrap();
+            cpu.advance(steps, &Interrupt::new()).unwrap();
+            let expected = cpu.guide().unwrap();
+            assert_same_path(&tensor.guide().unwrap(), &expected, completed);
+            assert_same_path(&fused.guide().unwrap(), &expected, completed);
+        }
+        assert_eq!(tensor.progress().state, RunState::Finished);
+    }
+}
+
+#[test]
+fn the_devices_own_noise_is_standard_normal_and_a_run_descends() {
+    let Some(device) = device() else { return };
+    let panel = random_panel(&mut StdRng::seed_from_u64(4), 30, 2, 20, 0.1, 40);
+    let request = svi_request(
+        device,
+        Parameterization::Centered,
+        4,
+        Objective::Renyi { alpha: 0.0 },
+    );
+    let mut run = SviTensor.start(panel, &request).unwrap();
+    run.advance(1, &Interrupt::new()).unwrap();
+    run.advance(199, &Interrupt::new()).unwrap();
+    let infermark_backend::report::Detail::Svi(report) = run.report().detail else {
+        panic!("a report of SVI")
+    };
+    let (first, last) = (
+        report.trace.first().unwrap().loss,
+        report.trace.last().unwrap().loss,
+    );
+    assert!(last < first, "{first} {last}");
+    run.posterior().unwrap();
+}
+
+#[test]
+fn a_run_that_diverges_says_so_and_stays_readable() {
+    let Some(device) = device() else { return };
+    let panel = random_panel(&mut StdRng::seed_from_u64(3), 12, 2, 9, 0.0, 30);
+    let mut request = svi_request(device, Parameterization::Centered, 4, Objective::Elbo);
+    let Method::Svi(settings) = &mut request.method else {
+        unreachable!()
+    };
+    settings.optimizer.learning_rate = 1e3;
+    settings.optimizer.weight_decay = 1.0;
+    let mut run = SviTensor.start(panel, &request).unwrap();
+    let error = run.advance(200, &Interrupt::new()).unwrap_err();
+    assert!(matches!(error, BackendError::Diverged { .. }), "{error}");
+    assert_eq!(run.progress().state, RunState::Failed);
+    assert!(run.progress().completed > 1);
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_name() {
+    let Some(device) = device() else { return };
+    let panel = random_panel(&mut StdRng::seed_from_u64(3), 4, 2, 9, 0.0, 30);
+    let fine = svi_request(device, Parameterization::Centered, 4, Objective::Elbo);
+    let refused = |request: &Request| SviTensor.start(panel.clone(), request).err().unwrap().to_string();
+    let on_cpu = Request {
+        devices: vec![DeviceId::CPU],
+        ..fine.clone()
+    };
+    assert!(refused(&on_cpu).contains("cpu"));
+    let mut precise = fine;
+    let Method::Svi(settings) = &mut precise.method else {
+        unreachable!()
+    };
+    settings.precision = Precision::F64;
+    assert!(refused(&precise).contains("f64"));
+}
