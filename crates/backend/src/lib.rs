@@ -8,6 +8,7 @@ pub mod device;
 pub mod draws;
 pub mod error;
 pub mod interrupt;
+pub mod limits;
 pub mod pieces;
 pub mod posterior;
 pub mod progress;
@@ -24,6 +25,7 @@ pub use device::{Device, DeviceId, DeviceKind};
 pub use draws::Draws;
 pub use error::BackendError;
 pub use interrupt::Interrupt;
+pub use limits::Limits;
 pub use pieces::Pieces;
 pub use posterior::Posterior;
 pub use progress::{Progress, RunState, StepUnit};
@@ -62,6 +64,15 @@ pub trait Backend: Send + Sync {
         guide: &Guide,
         stream: Stream,
     ) -> Result<Option<LossAndGradient>, BackendError>;
+
+    /// What the request's device can do at most, measured now, in a second or so; `None` where this backend has no
+    /// measurement of it.
+    ///
+    /// # Errors
+    /// When the device cannot be opened, or fails.
+    fn limits(&self, _request: &Request) -> Result<Option<Limits>, BackendError> {
+        Ok(None)
+    }
 
     /// Starts a run: everything that is done once (checks, uploads, compilation, start values) happens here.
     ///

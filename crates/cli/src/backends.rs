@@ -69,8 +69,12 @@ pub fn check_devices(backend: &dyn Backend, request: &Request) -> anyhow::Result
     Ok(())
 }
 
-/// The bare kernel's rate for a request: row-particles a second without noise, priors and optimizer.
+/// The bare kernel's rate for a request: row-particles a second without noise, priors and optimizer. The processors have
+/// one.
 pub fn kernel_limit(panel: &Arc<Panel>, request: &Request) -> Option<f64> {
+    if !request.devices.contains(&DeviceId::CPU) {
+        return None;
+    }
     let (particles, single) = match &request.method {
         Method::Svi(svi) => (svi.particles, svi.precision == Precision::F32),
         Method::Nuts(_) => (1, false),

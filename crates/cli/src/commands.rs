@@ -7,6 +7,7 @@ mod evaluate;
 mod fit;
 mod generate;
 mod model;
+mod profile;
 mod report;
 pub mod time;
 
@@ -35,6 +36,8 @@ pub enum Command {
     Evaluate(evaluate::EvaluateArguments),
     /// Time one kernel on a panel: what comparisons with other programs call.
     Time(time::TimeArguments),
+    /// Measure where an SVI iteration goes on a GPU, and the device's limits.
+    Profile(profile::ProfileArguments),
     /// List the devices that can run here.
     Devices(devices::DevicesArguments),
     /// Print the model's plate diagram.
@@ -59,6 +62,7 @@ impl Command {
             Command::Generate(arguments) => arguments.run(),
             Command::Evaluate(arguments) => arguments.run(),
             Command::Time(arguments) => arguments.run(),
+            Command::Profile(arguments) => arguments.run(),
             Command::Devices(arguments) => arguments.run(),
             Command::Model(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),

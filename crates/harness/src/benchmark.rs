@@ -14,8 +14,9 @@ use crate::report::draw;
 use crate::results_folder::ResultsFolder;
 use crate::system::System;
 use infermark_atomic_file::FileError;
-use infermark_backend::{Backend, Interrupt, Request};
+use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
 use infermark_model::Panel;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +188,7 @@ pub fn run_benchmark(
         .memory_array_bytes
         .unwrap_or_else(|| array_bytes(system.cache_bytes, system.memory_bytes));
     let memory_limit = measure_memory_limit(system.cores, bytes, 5);
+    let device_limits = device_limits(&plan.cases, observer);
     let mut records: Vec<CaseRecord> = Vec::new();
     for (place, products) in plan.products.iter().copied().enumerate() {
         if interrupt.is_set() {
@@ -200,6 +202,7 @@ pub fn run_benchmark(
             smallest: place == 0,
             system: &system,
             memory_limit,
+            device_limits: &device_limits,
             first_sequence: records.len(),
         }
         .measure(products, &mut patience, observer, interrupt);
@@ -217,6 +220,26 @@ pub fn run_benchmark(
         plots: drawn.plots,
         interrupted: interrupt.is_set(),
     })
+}
+
+/// What each of the cases' devices can do at most, but for the processors; a device that cannot tell has no entry.
+fn device_limits(cases: &[Case], observer: &mut dyn Observer) -> HashMap<DeviceId, Limits> {
+    let mut all = HashMap::new();
+    for case in cases {
+        let id = case.request.devices[0];
+        if id == DeviceId::CPU || all.contains_key(&id) {
+            continue;
+        }
+        observer.phase(&format!("limits of {id}"));
+        match case.backend.limits(&case.request) {
+            Ok(Some(limits)) => {
+                all.insert(id, limits);
+            }
+            Ok(None) => {}
+            Err(e) => observer.phase(&format!("limits of {id}: {e}")),
+        }
+    }
+    all
 }
 
 /// Waits until others leave the machine alone, and returns the share of it that they use then.

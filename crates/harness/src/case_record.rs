@@ -8,7 +8,7 @@ use crate::published_nuts::PublishedNutsEstimate;
 use crate::quality::{ChainQuality, TruthQuality};
 use crate::spread::Spread;
 use crate::system::System;
-use infermark_backend::{Method, Report, Request};
+use infermark_backend::{DeviceId, Limits, Method, Report, Request};
 use infermark_model::Parameterization;
 use infermark_model::objective::Objective;
 use serde::{Deserialize, Serialize};
@@ -124,8 +124,11 @@ pub struct CaseRecord {
     /// a panel are held side by side.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
-    /// What the memory gives.
+    /// What the machine's memory gives.
     pub memory_limit: Option<MemoryLimit>,
+    /// What the case's device can do at most, where it is not the machine's processors.
+    #[serde(default)]
+    pub device_limits: Option<Limits>,
     /// Distance from the truth, where the data came with it.
     pub truth_quality: Option<TruthQuality>,
     /// Quality of a short run of chains.
@@ -174,15 +177,28 @@ impl CaseRecord {
         Some(self.iterations_per_second()?.median * per_iteration)
     }
 
-    /// Part of the limit that a complete iteration reaches, and which limit: the bare kernel where it was measured,
-    /// otherwise reading 4 bytes of every row from memory.
+    /// Part of the limit that a complete iteration reaches, and which limit: of a GPU the one that takes longer, reading
+    /// 4 bytes of every row or the arithmetic of the rows; of the processors the bare kernel where it was measured,
+    /// otherwise reading.
     pub fn fraction_of_limit(&self) -> Option<(f64, &'static str)> {
+        const READING: &str = "memory read, 4 bytes a row";
+        let rate = self.iterations_per_second()?.median;
+        if let Some(limits) = &self.device_limits {
+            let (reading, arithmetic) = limits.iteration_seconds(self.panel.rows, self.particles());
+            return Some(if reading > arithmetic {
+                (rate * reading, READING)
+            } else {
+                (rate * arithmetic, "rows' arithmetic")
+            });
+        }
+        if !self.request.devices.contains(&DeviceId::CPU) {
+            return None;
+        }
         if let Some(kernel) = self.kernel_row_particles_per_second {
             return Some((self.row_particles_per_second()? / kernel, "bare kernel"));
         }
-        let bytes_per_second = self.iterations_per_second()?.median * 4.0 * self.panel.rows as f64;
         let limit = self.memory_limit?.read_bytes_per_second;
-        Some((bytes_per_second / limit, "memory read, 4 bytes a row"))
+        Some((rate * 4.0 * self.panel.rows as f64 / limit, READING))
     }
 
     /// Seconds for 1,000,000 iterations of SVI, estimated from the timed ones.
@@ -196,19 +212,20 @@ impl CaseRecord {
     /// The settings that a speed depends on, in words: `f32, centered, Renyi alpha 0, K = 4, 2 threads`.
     pub fn settings(&self) -> String {
         let threads = match self.threads {
-            1 => "1 thread".to_owned(),
-            n => format!("{n} threads"),
+            _ if !self.request.devices.contains(&DeviceId::CPU) => String::new(),
+            1 => ", 1 thread".to_owned(),
+            n => format!(", {n} threads"),
         };
         let parameterization = self.request.parameterization.name();
         match &self.request.method {
             Method::Svi(svi) => format!(
-                "{}, {parameterization}, {}, K = {}, {threads}",
+                "{}, {parameterization}, {}, K = {}{threads}",
                 svi.precision.name(),
                 objective_in_words(&svi.objective),
                 svi.particles
             ),
             Method::Nuts(nuts) => {
-                format!("f64, {parameterization}, {} chains, {threads}", nuts.chains)
+                format!("f64, {parameterization}, {} chains{threads}", nuts.chains)
             }
         }
     }

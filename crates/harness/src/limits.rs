@@ -22,7 +22,7 @@ pub struct MemoryLimit {
 /// kernels, and is measured by whoever hands it in.
 pub trait KernelLimit {
     /// Row-particles a second on `panel` in the request's precision, particles and threads (for samplers: rows a second
-    /// of one gradient), or `None` where there is no such kernel.
+    /// of one gradient), or `None` where there is no such kernel, as for a GPU, whose [`infermark_backend::Limits`] are measured apart.
     fn row_particles_per_second(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64>;
 }
 

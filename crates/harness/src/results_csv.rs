@@ -12,7 +12,7 @@ pub const NOT_MEASURED: &str = "not measured";
 pub const NOT_APPLICABLE: &str = "not applicable";
 
 /// The columns, in order.
-pub const COLUMNS: [&str; 58] = [
+pub const COLUMNS: [&str; 62] = [
     "backend",
     "device",
     "products",
@@ -40,6 +40,10 @@ pub const COLUMNS: [&str; 58] = [
     "limit",
     "kernel_row_particles_per_second",
     "memory_read_bytes_per_second",
+    "device_row_particles_per_second",
+    "device_read_bytes_per_second",
+    "device_launch_seconds",
+    "device_round_trip_seconds",
     "estimated_seconds_1m",
     "estimated_from_iterations",
     "speedup",
@@ -96,6 +100,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         ),
     };
     let fraction = record.fraction_of_limit();
+    let limits = record.device_limits.as_ref();
     let speedup = against_published(record).into_iter().next();
     let parity = record.parity.as_ref();
     let chains = record.chain_quality.as_ref();
@@ -165,6 +170,19 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         (
             "memory_read_bytes_per_second",
             number(record.memory_limit.map(|m| m.read_bytes_per_second)),
+        ),
+        (
+            "device_row_particles_per_second",
+            number(limits.map(|l| l.row_particles_per_second)),
+        ),
+        (
+            "device_read_bytes_per_second",
+            number(limits.map(|l| l.read_bytes_per_second)),
+        ),
+        ("device_launch_seconds", number(limits.map(|l| l.launch_seconds))),
+        (
+            "device_round_trip_seconds",
+            number(limits.map(|l| l.round_trip_seconds)),
         ),
         (
             "estimated_seconds_1m",

@@ -19,6 +19,7 @@ pub fn table(records: &[CaseRecord]) -> String {
     }
     sections.push(measured(records));
     sections.push(published_figures());
+    sections.extend(device_section(records));
     sections.extend(speedup_section(records));
     sections.extend(sampler_section(records));
     sections.extend(truth_section(records));
@@ -166,6 +167,37 @@ fn measured_row(record: &CaseRecord) -> Vec<String> {
         estimate,
         record.status.name().to_owned(),
     ]
+}
+
+/// What the devices other than the processors can do at most.
+fn device_section(records: &[CaseRecord]) -> Option<String> {
+    let mut grid = Grid::new(&[
+        ("device", false),
+        ("particles", true),
+        ("memory read", true),
+        ("rows' arithmetic, row-particles/s", true),
+        ("own exponential against polynomial", true),
+        ("launch", true),
+        ("launch and answer", true),
+    ]);
+    let mut told = Vec::new();
+    for record in records {
+        if let Some(limits) = &record.device_limits
+            && !told.contains(&record.request.devices[0])
+        {
+            told.push(record.request.devices[0]);
+            grid.push(vec![
+                record.device.clone(),
+                record.particles().to_string(),
+                format!("{}B/s", with_prefix(limits.read_bytes_per_second)),
+                with_prefix(limits.row_particles_per_second),
+                format!("{:.2}x", limits.native_exp2_ratio),
+                duration(limits.launch_seconds),
+                duration(limits.round_trip_seconds),
+            ]);
+        }
+    }
+    grid.section("## Limits of the devices, measured\n")
 }
 
 fn published_figures() -> String {

@@ -2,9 +2,11 @@
 
 use crate::fused::engine::{Engine, Machine, Start};
 use crate::fused::layout::DeviceLimits;
+use crate::fused::limits;
+use crate::profile::Profile;
 use crate::run::GpuRun;
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, Method, Precision, Request, Run, SviSettings,
+    Backend, BackendError, Device, DeviceId, Limits, Method, Precision, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Way};
 use infermark_model::guide::Guide;
@@ -90,6 +92,27 @@ impl SviGpu {
         check(panel, request)?;
         let mut machine = self.machine(panel, request, guide, noise, iteration)?;
         machine.evaluate()
+    }
+
+    /// Where an iteration's time goes, on a run of its own from the start values.
+    ///
+    /// # Errors
+    /// As [`SviGpu::start_from`].
+    pub fn profile(&self, panel: &Arc<Panel>, request: &Request) -> Result<Profile, BackendError> {
+        check(panel, request)?;
+        let limits = self
+            .limits(request)?
+            .ok_or_else(|| unsupported("limits of this device".into()))?;
+        let guide = Guide::start(&panel.layout(), request.parameterization, request.seed);
+        let noise = NoiseSource::Philox { seed: request.seed };
+        let mut machine = self.machine(panel, request, &guide, noise, 0)?;
+        machine.prepare(&guide)?;
+        let (launches, batches) = machine.profile()?;
+        Ok(Profile {
+            limits,
+            launches,
+            batches,
+        })
     }
 
     fn machine(
@@ -213,6 +236,43 @@ impl Backend for SviGpu {
         let noise = NoiseSource::Philox { seed: stream.seed };
         self.loss_and_gradient_under(panel, request, guide, noise, stream.iteration)
             .map(Some)
+    }
+
+    fn limits(&self, request: &Request) -> Result<Option<Limits>, BackendError> {
+        let [id] = request.devices[..] else {
+            return Err(unsupported("several devices at once; give one".into()));
+        };
+        let Method::Svi(settings) = &request.method else {
+            return Err(unsupported("method nuts".into()));
+        };
+        let found = devices::named(id, crate::NAME)?;
+        let (particles, buffer, memory) = (
+            settings.particles,
+            found.largest_buffer,
+            found.device.memory_bytes,
+        );
+        let measured = match &found.way {
+            #[cfg(feature = "cuda")]
+            Way::Cuda(index) => {
+                use cubecl::Runtime;
+                let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
+                limits::measure(&client, particles, buffer, memory)
+            }
+            #[cfg(feature = "wgpu")]
+            Way::Wgpu(adapter, instance) => {
+                use cubecl::Runtime;
+                let device = devices::open_wgpu(id, adapter, instance)?;
+                let client = cubecl::wgpu::WgpuRuntime::client(&device);
+                limits::measure(&client, particles, buffer, memory)
+            }
+            // Another crate of the same build may know a way that this one was built without.
+            #[allow(unreachable_patterns)]
+            _ => return Err(unsupported(format!("{id}: built without it"))),
+        };
+        measured.map(Some).map_err(|reason| BackendError::Device {
+            device: id.to_string(),
+            reason,
+        })
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {

@@ -5,9 +5,11 @@
 
 mod backend;
 mod fused;
+mod profile;
 mod run;
 
 pub use backend::{SviGpu, Variant};
+pub use profile::{BatchTime, LaunchTime, Profile};
 
 /// The backend's name.
 pub const NAME: &str = "svi-gpu";

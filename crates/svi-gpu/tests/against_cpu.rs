@@ -198,3 +198,32 @@ fn what_is_not_served_is_refused_by_name() {
     settings.precision = Precision::F64;
     assert!(refused(precise).contains("f64"));
 }
+
+#[test]
+fn limits_and_profile_are_numbers_of_a_real_device() {
+    let Some(device) = support::device() else { return };
+    let panel = random_panel(&mut StdRng::seed_from_u64(9), 60, 3, 40, 0.0, 30);
+    let request = svi_request(device, Parameterization::Centered, 4, Objective::Elbo);
+    let profile = SviGpu::new().profile(&panel, &request).unwrap();
+    let limits = profile.limits;
+    // From a slow processor's software to a card of ten years hence.
+    assert!((1e8..1e14).contains(&limits.read_bytes_per_second), "{limits:?}");
+    assert!(
+        (1e6..1e14).contains(&limits.row_particles_per_second),
+        "{limits:?}"
+    );
+    assert!(
+        limits.launch_seconds > 0.0 && limits.launch_seconds <= limits.round_trip_seconds,
+        "{limits:?}"
+    );
+    assert_eq!(profile.launches.len(), 2);
+    assert!(profile.launches.iter().all(|l| l.seconds > 0.0));
+    let best = profile
+        .batches
+        .iter()
+        .map(|b| b.seconds_per_iteration)
+        .fold(f64::INFINITY, f64::min);
+    // An iteration makes both launches, and cannot beat its limits.
+    let (reading, arithmetic) = limits.iteration_seconds(panel.rows(), 4);
+    assert!(best > reading && best > arithmetic, "{profile:?}");
+}

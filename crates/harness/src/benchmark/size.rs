@@ -13,7 +13,8 @@ use crate::results_folder::now_utc;
 use crate::system::{System, peak_memory_bytes};
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
-use infermark_backend::{Interrupt, Method, Request};
+use infermark_backend::{BackendError, DeviceId, Interrupt, Limits, Method, Request};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
@@ -25,6 +26,8 @@ pub(super) struct Size<'a, 'p> {
     pub(super) smallest: bool,
     pub(super) system: &'a System,
     pub(super) memory_limit: MemoryLimit,
+    /// Limits of the devices other than the processors.
+    pub(super) device_limits: &'a HashMap<DeviceId, Limits>,
     pub(super) first_sequence: usize,
 }
 
@@ -60,6 +63,7 @@ impl Size<'_, '_> {
                     &case.request,
                     self.plan.parity_rows,
                 ) {
+                    Err(e @ BackendError::Memory { .. }) => leave_out(&mut record, &e),
                     Err(e) => fail(&mut record, format!("parity could not be checked: {e}")),
                     Ok(parity) if !parity.passed() => {
                         fail(&mut record, format!("parity: {}", parity.failures()));
@@ -156,6 +160,7 @@ impl Size<'_, '_> {
             busy_share: None,
             peak_memory_bytes: None,
             memory_limit: Some(self.memory_limit),
+            device_limits: self.device_limits.get(&case.request.devices[0]).copied(),
             truth_quality: None,
             chain_quality: None,
             published_nuts: None,
@@ -177,6 +182,10 @@ impl Size<'_, '_> {
         let started = TimedRun::start(&*case.backend, self.panel.panel.clone(), &record.request);
         let mut run = match started {
             Ok(run) => run,
+            Err(e @ BackendError::Memory { .. }) => {
+                leave_out(record, &e);
+                return None;
+            }
             Err(e) => {
                 fail(record, format!("did not start: {e}"));
                 return None;
@@ -257,6 +266,12 @@ impl Size<'_, '_> {
 pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
     record.status = Status::Failed;
     record.reason = reason.into();
+}
+
+/// Marks a record as left out: what does not fit a device says nothing against the backend.
+fn leave_out(record: &mut CaseRecord, why: &BackendError) {
+    record.status = Status::NotMeasured;
+    record.reason = why.to_string();
 }
 
 /// Marks what a reader must know.

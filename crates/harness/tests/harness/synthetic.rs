@@ -145,6 +145,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
             threads: 2,
             array_bytes: 420 << 20,
         }),
+        device_limits: None,
         truth_quality: None,
         chain_quality: None,
         published_nuts: None,

@@ -1,6 +1,7 @@
 //! The flat table and the table to read.
 
 use crate::synthetic::records;
+use infermark_backend::Limits;
 use infermark_harness::case_record::{CaseRecord, Status};
 use infermark_harness::results_csv::{COLUMNS, row, write_results_csv};
 use infermark_harness::speedup::speedups;
@@ -68,6 +69,38 @@ fn figures_of_a_row_follow_from_its_samples() {
         assert_eq!(rows[5][column], "not measured", "{column}");
     }
     assert!(rows[5]["reason"].starts_with("parity"));
+}
+
+#[test]
+fn a_card_is_held_against_its_own_limits() {
+    let mut record = records().swap_remove(0);
+    record.request.devices = vec!["cuda".parse().unwrap()];
+    // The processors' bare kernel and memory say nothing of a card.
+    assert_eq!(record.fraction_of_limit(), None);
+    let limits = Limits {
+        read_bytes_per_second: 3e12,
+        row_particles_per_second: 2e12,
+        native_exp2_ratio: 1.2,
+        launch_seconds: 2e-6,
+        round_trip_seconds: 2e-5,
+    };
+    record.device_limits = Some(limits);
+    let (share, limit) = record.fraction_of_limit().unwrap();
+    assert_eq!(limit, "rows' arithmetic");
+    assert!((share - 1080.0 * 6_240_000.0 / 2e12).abs() < 1e-12);
+    record.device_limits = Some(Limits {
+        read_bytes_per_second: 3e11,
+        ..limits
+    });
+    let (share, limit) = record.fraction_of_limit().unwrap();
+    assert_eq!(limit, "memory read, 4 bytes a row");
+    assert!((share - 1080.0 * 4.0 * 1_560_000.0 / 3e11).abs() < 1e-12);
+    assert!(!record.settings().contains("thread"));
+    let text = table(&[record]);
+    assert!(
+        text.contains("Limits of the devices") && text.contains("2.00 us"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The device's side of a run: buffers, launches, and reading back.
 
+mod profile;
+
 use super::frame::frame_transforms;
 use super::hierarchy::{self, CENTREDNESS_LEN, LOG_HEAD, Task};
 use super::latent::TRANSFORM_LEN;
@@ -8,6 +10,7 @@ use super::layout::{
 };
 use super::math::NEGLIGIBLE_EXPONENT;
 use super::products::{self, Shape};
+use crate::profile::{BatchTime, LaunchTime};
 use cubecl::bytes::Bytes;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -49,6 +52,9 @@ pub(crate) trait Machine: Send {
 
     /// The guide's parameters now.
     fn guide(&self) -> Result<Guide, BackendError>;
+
+    /// Where an iteration's time goes; the machine is used up.
+    fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError>;
 }
 
 /// What an engine starts from.
@@ -424,6 +430,12 @@ impl<R: Runtime> Engine<R> {
     /// One iteration, and the places of the next.
     fn iterate_once(&mut self) -> Result<(), BackendError> {
         self.launch_products(false);
+        self.advance_hierarchy()
+    }
+
+    /// What follows the pass over the products: derivatives back and a step above them, and the places of the next
+    /// iteration.
+    fn advance_hierarchy(&mut self) -> Result<(), BackendError> {
         let next = self.iteration + 1;
         let back = Task {
             back: true,
@@ -536,6 +548,10 @@ impl<R: Runtime> Machine for Engine<R> {
             self.iterate_once()?;
         }
         self.outcomes(first, count)
+    }
+
+    fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError> {
+        self.measure()
     }
 
     fn settle(&mut self) -> Result<(), BackendError> {

@@ -5,6 +5,7 @@ mod frame;
 mod hierarchy;
 mod latent;
 pub(crate) mod layout;
+pub(crate) mod limits;
 mod math;
 mod products;
 #[cfg(test)]
