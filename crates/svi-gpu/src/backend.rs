@@ -6,7 +6,7 @@ use crate::fused::limits;
 use crate::profile::Profile;
 use crate::run::GpuRun;
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, Limits, Method, Precision, Request, Run, SviSettings,
+    Backend, BackendError, Device, DeviceId, DeviceKind, Limits, Method, Precision, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Way};
 use infermark_model::guide::Guide;
@@ -135,7 +135,7 @@ impl SviGpu {
             guide,
             noise,
             iteration,
-            native_exp2: self.variant.native_exp2.unwrap_or(false),
+            native_exp2: self.variant.native_exp2.unwrap_or_else(|| has_good_exp2(found)),
             cubes: self.variant.cubes,
         };
         let limits = DeviceLimits {
@@ -169,6 +169,12 @@ fn unsupported(what: String) -> BackendError {
         backend: crate::NAME,
         what,
     }
+}
+
+/// Whether the device's own exponential is as good as the polynomial: CUDA's is, to 2 units in the last place, and has a
+/// unit of its own beside the arithmetic; Vulkan allows an error that grows with the exponent.
+fn has_good_exp2(found: &devices::Found) -> bool {
+    found.device.id.kind == DeviceKind::Cuda
 }
 
 /// Checks what this backend needs of a request and returns its settings.

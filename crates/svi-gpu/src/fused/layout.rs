@@ -301,3 +301,48 @@ pub(super) fn natural(layout: &Layout, order: &[u32], j: usize) -> usize {
     }
     j
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLION: Layout = Layout {
+        products: 1_000_000,
+        categories: 10,
+        periods: 156,
+    };
+
+    fn limits(memory_bytes: Option<u64>, largest_buffer: u64) -> DeviceLimits {
+        DeviceLimits {
+            device: "cuda".into(),
+            memory_bytes,
+            largest_buffer,
+        }
+    }
+
+    #[test]
+    fn a_million_products_take_less_than_2_5_gib() {
+        let sizes = Sizes::new(&MILLION, 4, CUBES, false);
+        assert!(sizes.bytes() < (5 << 30) / 2, "{}", sizes.bytes());
+        assert_eq!(sizes.check(&limits(Some(3 << 30), 1 << 30)), Ok(()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_numbers_and_a_way_out() {
+        let sizes = Sizes::new(&MILLION, 4, CUBES, false);
+        let whole = sizes
+            .check(&limits(Some(1 << 30), 1 << 30))
+            .unwrap_err()
+            .to_string();
+        assert!(whole.contains(&sizes.bytes().to_string()), "{whole}");
+        assert!(
+            whole.contains(&(1u64 << 30).to_string()) && whole.contains("shard"),
+            "{whole}"
+        );
+        let column = sizes.check(&limits(None, 128 << 20)).unwrap_err().to_string();
+        assert!(
+            column.contains("624000000") && column.contains("one column"),
+            "{column}"
+        );
+    }
+}
