@@ -8,6 +8,7 @@
 #![allow(unused_assignments)] // Which arm of a compile-time choice assigns, the compiler cannot tell.
 #![allow(clippy::collapsible_if)] // A compile-time condition and one of the device do not go together.
 
+use super::axes::Axes;
 use super::frame::{frame_category, frame_health, frame_range, frame_transform};
 use super::latent::{
     Draw, LOC, SCALE, Step, TRANSFORM_LEN, Transform, by_centredness, by_mean, by_z, draw_latent,
@@ -46,10 +47,6 @@ pub(super) struct Task {
     pub(super) learned: bool,
     /// Whether the objective is the plain ELBO.
     pub(super) elbo: bool,
-    /// Whether sums must be kept from the compiler.
-    pub(super) barrier: bool,
-    /// Whether noise comes from a record.
-    pub(super) recorded: bool,
 }
 
 impl Task {
@@ -61,6 +58,28 @@ impl Task {
     fn scratch(&self) -> usize {
         5 * THREADS
     }
+}
+
+/// What the priors give the sites above the products, and the learning of every site's centredness.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Sites {
+    pub(super) global_mean: f32,
+    pub(super) time_mean: f32,
+    /// `ln` of the prior sds, in the order of the sites.
+    pub(super) global_ln_sd: f32,
+    pub(super) category_ln_sd: f32,
+    pub(super) product_ln_sd: f32,
+    pub(super) effect_ln_sd: f32,
+    pub(super) time_ln_sd: f32,
+}
+
+/// What turns log-weights into weights and a loss.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Weighing {
+    /// The sum of `ln y!`, which every log-weight has.
+    pub(super) ln_factorials: Two,
+    /// `1 - alpha`.
+    pub(super) tempering: f32,
 }
 
 /// Sums of a block over its latents, one entry a particle, before they are added over threads.
@@ -90,73 +109,28 @@ pub(super) fn hierarchy(
     prior_sums: &mut Array<f32>,
     centredness: &mut Array<f32>,
     log: &mut Array<f32>,
+    axes: Axes,
+    sites: Sites,
+    weighing: Weighing,
+    step: Step,
+    draw: Draw,
+    barrier: Barrier,
     cube_count: u32,
-    category_count: u32,
-    period_count: u32,
-    product_count: u32,
-    latent_count: u32,
-    stride: u32,
     // Which half of the prior sums holds this iteration's, and the entry of the log.
     half: u32,
     log_entry: u32,
-    iteration: u32,
-    seed_low: u32,
-    seed_high: u32,
-    zero: u32,
-    learning_rate: f32,
-    first_correction: f32,
-    second_correction: f32,
-    b1: f32,
-    b2: f32,
-    b1_rest: f32,
-    b2_rest: f32,
-    eps: f32,
-    weight_decay: f32,
-    ln_factorials_hi: f32,
-    ln_factorials_lo: f32,
-    // 1 - alpha.
-    tempering: f32,
-    global_mean: f32,
-    time_mean: f32,
-    // ln of the prior sds, in the order of the sites.
-    ln_sd_0: f32,
-    ln_sd_1: f32,
-    ln_sd_2: f32,
-    ln_sd_3: f32,
-    ln_sd_4: f32,
     #[comptime] task: Task,
 ) {
     let count = comptime!(task.particles);
-    let barrier = Barrier {
-        zero,
-        needed: comptime!(task.barrier),
-    };
-    let step = Step {
-        learning_rate,
-        first_correction,
-        second_correction,
-        b1,
-        b2,
-        b1_rest,
-        b2_rest,
-        eps,
-        weight_decay,
-    };
-    let draw = Draw {
-        iteration,
-        seed_low,
-        seed_high,
-        recorded: comptime!(task.recorded),
-    };
     let thread = UNIT_POS as usize;
     let mut scratch = SharedMemory::<f32>::new(comptime!(task.scratch()));
     let mut derivative = SharedMemory::<f32>::new(THREADS);
     let mut shared_top = SharedMemory::<f32>::new(count);
     let mut weights = Array::<f32>::new(count);
     let mut healthy = false;
-    let is_top = comptime!(task.top) && (CUBE_POS_X == category_count || comptime!(!task.periods));
-    let l = latent_count as usize;
-    let blocks = category_count as usize + 1;
+    let is_top = comptime!(task.top) && (CUBE_POS_X == axes.categories || comptime!(!task.periods));
+    let l = axes.latents as usize;
+    let blocks = axes.categories as usize + 1;
 
     if comptime!(task.back) {
         // Every cube adds the log-weights for itself: it is cheaper than a launch.
@@ -221,8 +195,8 @@ pub(super) fn hierarchy(
             width /= 2;
         }
         let factorials = Two {
-            hi: -ln_factorials_hi,
-            lo: -ln_factorials_lo,
+            hi: -weighing.ln_factorials.hi,
+            lo: -weighing.ln_factorials.lo,
         };
         let mut top_hi = 0.0f32;
         let mut top_lo = 0.0f32;
@@ -241,7 +215,7 @@ pub(super) fn hierarchy(
             let tempered = multiply(
                 weight,
                 Two {
-                    hi: tempering,
+                    hi: weighing.tempering,
                     lo: 0.0f32,
                 },
                 barrier,
@@ -302,7 +276,7 @@ pub(super) fn hierarchy(
                 let tempered = multiply(
                     weight,
                     Two {
-                        hi: tempering,
+                        hi: weighing.tempering,
                         lo: 0.0f32,
                     },
                     barrier,
@@ -328,17 +302,17 @@ pub(super) fn hierarchy(
                 barrier,
             );
             // Division by 1 - alpha: one Newton step on the quotient in two floats.
-            let q = bound.hi / tempering;
+            let q = bound.hi / weighing.tempering;
             let back = multiply(
                 Two { hi: q, lo: 0.0f32 },
                 Two {
-                    hi: tempering,
+                    hi: weighing.tempering,
                     lo: 0.0f32,
                 },
                 barrier,
             );
             let left = (bound.hi - back.hi) + (bound.lo - back.lo);
-            let quotient = two_sum(-q, -(left / tempering), barrier);
+            let quotient = two_sum(-q, -(left / weighing.tempering), barrier);
             loss_hi = quotient.hi;
             loss_lo = quotient.lo;
             effective = 1.0f32 / squares;
@@ -368,7 +342,7 @@ pub(super) fn hierarchy(
                 let mut sums = empty_sums(count);
                 let (global_sigma, _) = softplus(state[SCALE * l]);
                 let mut c = thread;
-                while c < category_count as usize {
+                while c < axes.categories as usize {
                     let j = 1 + c;
                     let (sigma, _) = softplus(state[SCALE * l + j]);
                     let loc = state[LOC * l + j];
@@ -382,10 +356,10 @@ pub(super) fn hierarchy(
                             state[LOC * l],
                             global_sigma,
                             particles[k * l],
-                            global_mean,
+                            sites.global_mean,
                             global_transform,
                         );
-                        let mean = value_of(global_residual, global_mean, global_transform);
+                        let mean = value_of(global_residual, sites.global_mean, global_transform);
                         let r = residual(loc, sigma, particles[k * l + j], mean, category_transform);
                         particles[(count + k) * l + j] = by_z(by_value, r, category_transform);
                         sums.mean[k] += by_mean(by_value, r, category_transform);
@@ -402,12 +376,12 @@ pub(super) fn hierarchy(
                             state[LOC * l],
                             global_sigma,
                             particles[k * l],
-                            global_mean,
+                            sites.global_mean,
                             global_transform,
                         );
                         particles[(count + k) * l] = by_z(sums.mean[k], r, global_transform);
                         if comptime!(task.learned) {
-                            let own = by_centredness(sums.mean[k], r, global_mean, global_transform);
+                            let own = by_centredness(sums.mean[k], r, sites.global_mean, global_transform);
                             let weighted = weights[k];
                             add_centredness(centredness, 0usize, k, weighted * own);
                             add_centredness(centredness, 1usize, k, weighted * sums.centredness[k]);
@@ -419,7 +393,7 @@ pub(super) fn hierarchy(
                 }
                 if may_step {
                     let mut c = thread;
-                    while c < category_count as usize {
+                    while c < axes.categories as usize {
                         step_latent(state, particles, &weights, 1 + c, l, step, count);
                         c += THREADS;
                     }
@@ -440,7 +414,7 @@ pub(super) fn hierarchy(
                                 a += cube_sums[at + 3];
                                 e += cube_sums[at + 4];
                             }
-                            for c in 0..category_count {
+                            for c in 0..axes.categories {
                                 t += prior_sums[4 * blocks * count + c as usize * count + k];
                             }
                             by_a += weights[k] * a;
@@ -450,11 +424,51 @@ pub(super) fn hierarchy(
                         centredness[2 * CENTREDNESS_LEN + 3] = by_a;
                         centredness[3 * CENTREDNESS_LEN + 3] = by_e;
                         centredness[4 * CENTREDNESS_LEN + 3] = by_t;
-                        learn_centredness(centredness, frame, 0usize, ln_sd_0, may_step, step, count);
-                        learn_centredness(centredness, frame, 1usize, ln_sd_1, may_step, step, count);
-                        learn_centredness(centredness, frame, 2usize, ln_sd_2, may_step, step, count);
-                        learn_centredness(centredness, frame, 3usize, ln_sd_3, may_step, step, count);
-                        learn_centredness(centredness, frame, 4usize, ln_sd_4, may_step, step, count);
+                        learn_centredness(
+                            centredness,
+                            frame,
+                            0usize,
+                            sites.global_ln_sd,
+                            may_step,
+                            step,
+                            count,
+                        );
+                        learn_centredness(
+                            centredness,
+                            frame,
+                            1usize,
+                            sites.category_ln_sd,
+                            may_step,
+                            step,
+                            count,
+                        );
+                        learn_centredness(
+                            centredness,
+                            frame,
+                            2usize,
+                            sites.product_ln_sd,
+                            may_step,
+                            step,
+                            count,
+                        );
+                        learn_centredness(
+                            centredness,
+                            frame,
+                            3usize,
+                            sites.effect_ln_sd,
+                            may_step,
+                            step,
+                            count,
+                        );
+                        learn_centredness(
+                            centredness,
+                            frame,
+                            4usize,
+                            sites.time_ln_sd,
+                            may_step,
+                            step,
+                            count,
+                        );
                     }
                 }
                 sync_cube();
@@ -479,14 +493,14 @@ pub(super) fn hierarchy(
                     #[unroll]
                     for k in 0..count {
                         let e = particles[k * l];
-                        let r = residual(loc, sigma, e, global_mean, global_transform);
-                        shared_top[k] = value_of(r, global_mean, global_transform);
+                        let r = residual(loc, sigma, e, sites.global_mean, global_transform);
+                        shared_top[k] = value_of(r, sites.global_mean, global_transform);
                         sums.weight_hi[k] = prior_and_guide(r, e, global_transform) + constant;
                     }
                 }
                 sync_cube();
                 let mut c = thread;
-                while c < category_count as usize {
+                while c < axes.categories as usize {
                     let j = 1 + c;
                     draw_latent(particles, record, j, j as u32, l, draw, count);
                     let loc = state[LOC * l + j];
@@ -512,7 +526,7 @@ pub(super) fn hierarchy(
                     write_weights(
                         &sums,
                         prior_sums,
-                        (1u32 - half) as usize * blocks + category_count as usize,
+                        (1u32 - half) as usize * blocks + axes.categories as usize,
                         count,
                     );
                 }
@@ -522,23 +536,23 @@ pub(super) fn hierarchy(
         let c = CUBE_POS_X;
         let slices = comptime!(task.slices());
         let transform = transform_at(frame, frame_transform(4usize, count));
-        let start = 1u32 + category_count + 2u32 * product_count + c * period_count;
-        let row = 4 * stride as usize;
+        let start = 1u32 + axes.categories + 2u32 * axes.products + c * axes.periods;
+        let row = 4 * axes.stride as usize;
         let mut sums = empty_sums(count);
         #[unroll]
         for k in 0..count {
             sums.low[k] = 3.0e38f32;
             sums.high[k] = -3.0e38f32;
         }
-        let units_at = (c * period_count) as usize;
-        let all_units = (category_count * period_count) as usize;
+        let units_at = (c * axes.periods) as usize;
+        let all_units = (axes.categories * axes.periods) as usize;
         let mut first = 0u32;
-        while first < period_count {
+        while first < axes.periods {
             let slice = thread % slices;
             let t = first as usize + slice;
             if comptime!(task.back) {
                 let k = thread / slices;
-                if k < count && t < period_count as usize {
+                if k < count && t < axes.periods as usize {
                     let mut hi = 0.0f32;
                     let mut lo = 0.0f32;
                     for cube in category_cubes[2 * c as usize]..category_cubes[2 * c as usize + 1] {
@@ -551,7 +565,7 @@ pub(super) fn hierarchy(
                 }
                 sync_cube();
             }
-            if thread < slices && t < period_count as usize {
+            if thread < slices && t < axes.periods as usize {
                 let j = start as usize + t;
                 if comptime!(task.back) {
                     let loc = state[LOC * l + j];
@@ -559,10 +573,10 @@ pub(super) fn hierarchy(
                     #[unroll]
                     for k in 0..count {
                         let by_value = derivative[k * slices + slice];
-                        let r = residual(loc, sigma, particles[k * l + j], time_mean, transform);
+                        let r = residual(loc, sigma, particles[k * l + j], sites.time_mean, transform);
                         particles[(count + k) * l + j] = by_z(by_value, r, transform);
                         if comptime!(task.learned) {
-                            sums.centredness[k] += by_centredness(by_value, r, time_mean, transform);
+                            sums.centredness[k] += by_centredness(by_value, r, sites.time_mean, transform);
                         }
                     }
                     if comptime!(task.learn) && healthy {
@@ -581,8 +595,8 @@ pub(super) fn hierarchy(
                     #[unroll]
                     for k in 0..count {
                         let e = particles[k * l + j];
-                        let r = residual(loc, sigma, e, time_mean, transform);
-                        let value = value_of(r, time_mean, transform);
+                        let r = residual(loc, sigma, e, sites.time_mean, transform);
+                        let value = value_of(r, sites.time_mean, transform);
                         let value2 = value * LOG2_E;
                         table[(c as usize * count + k) * row + t] = value2;
                         sums.low[k] = min(sums.low[k], value2);
@@ -620,7 +634,7 @@ pub(super) fn hierarchy(
                 );
                 #[unroll]
                 for k in 0..count {
-                    let at = frame_range(category_count, c, k, count);
+                    let at = frame_range(axes.categories, c, k, count);
                     frame[at] = sums.low[k];
                     frame[at + 1] = sums.high[k];
                 }

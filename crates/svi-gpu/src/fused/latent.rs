@@ -27,7 +27,7 @@ pub(super) struct Transform {
 pub(super) const TRANSFORM_LEN: usize = 4;
 
 /// The optimizer step of one iteration.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Step {
     pub(super) learning_rate: f32,
     pub(super) first_correction: f32,
@@ -43,7 +43,7 @@ pub(super) struct Step {
 }
 
 /// Where the noise of an iteration comes from: Philox, or a record in the model's order of latents.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Draw {
     pub(super) iteration: u32,
     pub(super) seed_low: u32,

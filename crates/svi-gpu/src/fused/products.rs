@@ -5,6 +5,7 @@
 //! effects and their sums of rates, of every particle, in registers for as long as the cube lives; only sums by
 //! product cross threads.
 
+use super::axes::Axes;
 use super::frame::{frame_category, frame_health, frame_range, frame_transform};
 use super::latent::{
     Draw, LOC, SCALE, Step, by_centredness, by_mean, by_z, draw_latent, prior_and_guide, residual,
@@ -55,10 +56,6 @@ pub(super) struct Shape {
     pub(super) gaps: bool,
     /// Whether the centredness is learned.
     pub(super) learned: bool,
-    /// Whether sums must be kept from the compiler.
-    pub(super) barrier: bool,
-    /// Whether noise comes from a record.
-    pub(super) recorded: bool,
     /// Whether the device's own exponential serves the rows.
     pub(super) native_exp2: bool,
 }
@@ -83,6 +80,18 @@ impl Shape {
     pub(super) fn shared_bytes(&self) -> usize {
         4 * (self.scratch() + 9 * self.chunk * self.particles + self.chunk)
     }
+}
+
+/// What the priors and the number of periods give the products.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Model {
+    /// The clip bounds times `log2 e`.
+    pub(super) clip_low2: f32,
+    pub(super) clip_high2: f32,
+    /// Binary order of an anchor relative to the largest rate added to it.
+    pub(super) anchor_headroom: f32,
+    /// The products' effects' prior mean.
+    pub(super) effect_mean: f32,
 }
 
 /// What a product's thread needs beside the buffers.
@@ -114,55 +123,19 @@ pub(super) fn products(
     cube_sums: &mut Array<f32>,
     period_sums: &mut Array<Vector<f32, Const<4>>>,
     record: &Array<f32>,
-    product_count: u32,
-    latent_count: u32,
-    category_count: u32,
-    stride: u32,
+    axes: Axes,
+    model: Model,
+    step: Step,
+    draw: Draw,
+    barrier: Barrier,
     step_pending: u32,
-    iteration: u32,
-    seed_low: u32,
-    seed_high: u32,
-    zero: u32,
-    learning_rate: f32,
-    first_correction: f32,
-    second_correction: f32,
-    b1: f32,
-    b2: f32,
-    b1_rest: f32,
-    b2_rest: f32,
-    eps: f32,
-    weight_decay: f32,
-    clip_low2: f32,
-    clip_high2: f32,
-    anchor_headroom: f32,
-    effect_mean: f32,
     #[comptime] shape: Shape,
     #[comptime] step_only: bool,
 ) {
     let count = comptime!(shape.particles);
     let threads = comptime!(shape.threads());
     let chunk = comptime!(shape.chunk);
-    let barrier = Barrier {
-        zero,
-        needed: comptime!(shape.barrier),
-    };
-    let step = Step {
-        learning_rate,
-        first_correction,
-        second_correction,
-        b1,
-        b2,
-        b1_rest,
-        b2_rest,
-        eps,
-        weight_decay,
-    };
-    let draw = Draw {
-        iteration,
-        seed_low,
-        seed_high,
-        recorded: comptime!(shape.recorded),
-    };
+    let stride = axes.stride as usize;
     let thread = UNIT_POS as usize;
     let lane = UNIT_POS_X as usize;
     let group = UNIT_POS_Y as usize;
@@ -170,13 +143,13 @@ pub(super) fn products(
     let start = cubes[3 * cube];
     let end = cubes[3 * cube + 1];
     let place = Place {
-        products: product_count,
-        latents: latent_count,
-        categories: category_count,
+        products: axes.products,
+        latents: axes.latents,
+        categories: axes.categories,
         category: cubes[3 * cube + 2],
-        clip_low2,
-        clip_high2,
-        effect_mean,
+        clip_low2: model.clip_low2,
+        clip_high2: model.clip_high2,
+        effect_mean: model.effect_mean,
     };
 
     if comptime!(step_only) {
@@ -225,9 +198,9 @@ pub(super) fn products(
             let vector = lane + comptime!(j * shape.lanes);
             #[unroll]
             for k in 0..count {
-                let at = (category * count + k) * stride as usize + vector;
+                let at = (category * count + k) * stride + vector;
                 let mut values = Vector::<f32, Const<4>>::new(NEGLIGIBLE_EXPONENT);
-                if vector < stride as usize {
+                if vector < stride {
                     values = table[at];
                 }
                 #[unroll]
@@ -268,7 +241,7 @@ pub(super) fn products(
                     p,
                     place,
                     thread,
-                    anchor_headroom,
+                    model.anchor_headroom,
                     barrier,
                     &mut slope2,
                     &mut base2,
@@ -299,7 +272,7 @@ pub(super) fn products(
                             product,
                             q,
                             lane,
-                            stride as usize,
+                            stride,
                             place,
                             &slope2,
                             &base2,
@@ -437,7 +410,7 @@ pub(super) fn products(
                 sync_cube();
                 let mut kk = group;
                 while kk < round_count {
-                    if vector < stride as usize {
+                    if vector < stride {
                         let mut sums = Vector::<f32, Const<4>>::new(0.0f32);
                         for g in 0..comptime!(shape.groups) {
                             #[unroll]
@@ -446,7 +419,7 @@ pub(super) fn products(
                                     scratch[(kk * 4 + v) * threads + g * comptime!(shape.lanes) + lane];
                             }
                         }
-                        period_sums[(cube * count + first_k + kk) * stride as usize + vector] = sums;
+                        period_sums[(cube * count + first_k + kk) * stride + vector] = sums;
                     }
                     kk += comptime!(shape.groups);
                 }

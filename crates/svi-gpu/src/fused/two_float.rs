@@ -11,7 +11,7 @@
 use cubecl::prelude::*;
 
 /// `hi + lo`, with `|lo|` at most half a unit in the last place of `hi`.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Two {
     pub(super) hi: f32,
     pub(super) lo: f32,
@@ -19,7 +19,7 @@ pub(super) struct Two {
 
 /// How a kernel keeps its compiler from regrouping: the run-time zero, and whether it is needed (it is not on CUDA,
 /// whose compiler does not regroup).
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Barrier {
     pub(super) zero: u32,
     #[cube(comptime)]

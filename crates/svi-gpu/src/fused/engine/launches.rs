@@ -1,21 +1,71 @@
 //! The launches of an iteration, and what each is told.
 
-use super::super::hierarchy::{self, Task};
+use super::super::axes::AxesLaunch;
+use super::super::hierarchy::{self, SitesLaunch, Task, WeighingLaunch};
+use super::super::latent::{DrawLaunch, StepLaunch};
 use super::super::layout::{LOG_ENTRIES, split};
-use super::super::products;
+use super::super::products::{self, ModelLaunch};
+use super::super::two_float::{BarrierLaunch, TwoLaunch};
 use super::Engine;
 use super::buffers::upload;
+use super::plan::Plan;
 use cubecl::prelude::*;
 use infermark_backend::BackendError;
 use infermark_model::objective::Objective;
 use infermark_model::site::Site;
+use infermark_svi::NoiseSource;
 use std::f64::consts::LOG2_E;
+
+/// What both launches are told alike.
+impl Plan {
+    fn axes<R: Runtime>(&self) -> AxesLaunch<R> {
+        let layout = &self.layout;
+        AxesLaunch::new(
+            layout.categories as u32,
+            layout.periods as u32,
+            layout.products as u32,
+            layout.latents() as u32,
+            layout.periods.div_ceil(4) as u32,
+        )
+    }
+
+    /// An iteration's step.
+    fn step<R: Runtime>(&self, iteration: u32) -> StepLaunch<R> {
+        let adam = &self.settings.optimizer;
+        let scalars = adam.scalars(u64::from(iteration));
+        let rate = self.noise.learning_rate(iteration);
+        StepLaunch::new(
+            rate.unwrap_or(scalars.learning_rate) as f32,
+            scalars.first_correction as f32,
+            scalars.second_correction as f32,
+            adam.b1 as f32,
+            adam.b2 as f32,
+            (1.0 - adam.b1) as f32,
+            (1.0 - adam.b2) as f32,
+            adam.eps as f32,
+            adam.weight_decay as f32,
+        )
+    }
+
+    /// An iteration's noise.
+    fn draw<R: Runtime>(&self, iteration: u32) -> DrawLaunch<R> {
+        let seed = match self.noise {
+            NoiseSource::Philox { seed } => seed,
+            NoiseSource::Recorded(_) => 0,
+        };
+        DrawLaunch::new(iteration, seed as u32, (seed >> 32) as u32, self.recorded)
+    }
+
+    fn barrier<R: Runtime>(&self) -> BarrierLaunch<R> {
+        BarrierLaunch::new(0, self.barrier)
+    }
+}
 
 impl<R: Runtime> Engine<R> {
     /// Uploads an iteration's recorded noise. Beyond the record the last noise stays: a run draws one iteration ahead of
     /// its last step.
     fn load_record(&mut self, iteration: u32) -> Result<(), BackendError> {
-        if let Some(noise) = self.plan.recorded(iteration) {
+        if let Some(noise) = self.plan.noise_of(iteration) {
             self.given.record = upload(&self.client, noise).map_err(|e| self.failed(e))?;
         }
         Ok(())
@@ -24,14 +74,16 @@ impl<R: Runtime> Engine<R> {
     pub(super) fn launch_products(&self, step_only: bool) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
         let (layout, priors, shape) = (&plan.layout, &plan.priors, plan.shape);
-        // The pending step is the last iteration's.
-        let scalars = plan.scalars(self.iteration.saturating_sub(1));
-        let adam = &plan.settings.optimizer;
         // All T rates together stay below a quarter of the anchor.
         let headroom = (layout.periods as f64).log2() + 2.0;
-        let [seed_low, seed_high] = plan.seed();
+        let model = ModelLaunch::new(
+            (priors.clip_low * LOG2_E) as f32,
+            (priors.clip_high * LOG2_E) as f32,
+            headroom as f32,
+            priors.product_effect_mean as f32,
+        );
         // SAFETY: the kernel's indices stay within the buffers, whose sizes come from the same layout: products
-        // below `product_count` in the columns, cubes below the launch's count, vectors below `stride` in a product.
+        // below N in the columns, cubes below the launch's count, vectors below `stride` in a product.
         unsafe {
             products::products::launch_unchecked::<R>(
                 &self.client,
@@ -49,28 +101,13 @@ impl<R: Runtime> Engine<R> {
                 changing.cube_sums.arg(),
                 changing.period_sums.arg(),
                 given.record.arg(),
-                layout.products as u32,
-                layout.latents() as u32,
-                layout.categories as u32,
-                layout.periods.div_ceil(4) as u32,
+                plan.axes(),
+                model,
+                // The pending step is the last iteration's.
+                plan.step(self.iteration.saturating_sub(1)),
+                plan.draw(self.iteration),
+                plan.barrier(),
                 u32::from(self.step_pending),
-                self.iteration,
-                seed_low,
-                seed_high,
-                0,
-                scalars.learning_rate as f32,
-                scalars.first_correction as f32,
-                scalars.second_correction as f32,
-                adam.b1 as f32,
-                adam.b2 as f32,
-                (1.0 - adam.b1) as f32,
-                (1.0 - adam.b2) as f32,
-                adam.eps as f32,
-                adam.weight_decay as f32,
-                (priors.clip_low * LOG2_E) as f32,
-                (priors.clip_high * LOG2_E) as f32,
-                headroom as f32,
-                priors.product_effect_mean as f32,
                 shape,
                 step_only,
             );
@@ -81,9 +118,6 @@ impl<R: Runtime> Engine<R> {
     fn launch_hierarchy(&self, task: Task, half: u32, draw: u32) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
         let (layout, priors) = (&plan.layout, &plan.priors);
-        let scalars = plan.scalars(self.iteration);
-        let adam = &plan.settings.optimizer;
-        let factorials = split(plan.ln_factorials);
         let cubes = match (task.periods, task.top) {
             (true, true) => layout.categories + 1,
             (true, false) => layout.categories,
@@ -94,7 +128,17 @@ impl<R: Runtime> Engine<R> {
             Objective::Elbo => 0.0,
         };
         let ln_sd = Site::ALL.map(|site| priors.sd(site).ln() as f32);
-        let [seed_low, seed_high] = plan.seed();
+        let sites = SitesLaunch::new(
+            priors.global_a_mean as f32,
+            priors.time_cat_effects_mean as f32,
+            ln_sd[0],
+            ln_sd[1],
+            ln_sd[2],
+            ln_sd[3],
+            ln_sd[4],
+        );
+        let [hi, lo] = split(plan.ln_factorials);
+        let weighing = WeighingLaunch::new(TwoLaunch::new(hi, lo), tempering as f32);
         // SAFETY: as for the products.
         unsafe {
             hierarchy::hierarchy::launch_unchecked::<R>(
@@ -113,37 +157,15 @@ impl<R: Runtime> Engine<R> {
                 changing.prior_sums.arg(),
                 changing.centredness.arg(),
                 changing.log.arg(),
+                plan.axes(),
+                sites,
+                weighing,
+                plan.step(self.iteration),
+                plan.draw(draw),
+                plan.barrier(),
                 plan.cube_count,
-                layout.categories as u32,
-                layout.periods as u32,
-                layout.products as u32,
-                layout.latents() as u32,
-                layout.periods.div_ceil(4) as u32,
                 half,
                 self.iteration % LOG_ENTRIES,
-                draw,
-                seed_low,
-                seed_high,
-                0,
-                scalars.learning_rate as f32,
-                scalars.first_correction as f32,
-                scalars.second_correction as f32,
-                adam.b1 as f32,
-                adam.b2 as f32,
-                (1.0 - adam.b1) as f32,
-                (1.0 - adam.b2) as f32,
-                adam.eps as f32,
-                adam.weight_decay as f32,
-                factorials[0],
-                factorials[1],
-                tempering as f32,
-                priors.global_a_mean as f32,
-                priors.time_cat_effects_mean as f32,
-                ln_sd[0],
-                ln_sd[1],
-                ln_sd[2],
-                ln_sd[3],
-                ln_sd[4],
                 task,
             );
         }

@@ -7,7 +7,6 @@ use super::super::products::Shape;
 use super::Start;
 use infermark_backend::{BackendError, SviSettings};
 use infermark_model::objective::Objective;
-use infermark_model::optimizer::StepScalars;
 use infermark_model::parameterization::Parameterization;
 use infermark_model::priors::Priors;
 use infermark_model::site::Layout;
@@ -23,6 +22,10 @@ pub(super) struct Plan {
     pub(super) settings: SviSettings,
     pub(super) noise: NoiseSource,
     pub(super) shape: Shape,
+    /// Whether sums must be kept from the compiler.
+    pub(super) barrier: bool,
+    /// Whether noise comes from a record.
+    pub(super) recorded: bool,
     pub(super) sizes: Sizes,
     pub(super) cube_count: u32,
     pub(super) ln_factorials: f64,
@@ -50,8 +53,6 @@ impl Plan {
             chunk: 1,
             gaps: !panel.is_dense() || !layout.periods.is_multiple_of(4),
             learned: start.parameterization == Parameterization::Learned,
-            barrier,
-            recorded,
             native_exp2: start.native_exp2,
         };
         let shape = shape(wanted, layout.periods, hardware).map_err(|what| BackendError::Unsupported {
@@ -70,6 +71,8 @@ impl Plan {
             settings: start.settings.clone(),
             noise: start.noise.clone(),
             shape,
+            barrier,
+            recorded,
             sizes,
             cube_count: cubes.count() as u32,
             ln_factorials: panel.sums().ln_factorials,
@@ -87,25 +90,8 @@ impl Plan {
         self.shape.learned
     }
 
-    /// Scalars of an iteration's step.
-    pub(super) fn scalars(&self, iteration: u32) -> StepScalars {
-        let mut scalars = self.settings.optimizer.scalars(u64::from(iteration));
-        if let Some(rate) = self.noise.learning_rate(iteration) {
-            scalars.learning_rate = rate;
-        }
-        scalars
-    }
-
-    /// The seed's low and high word.
-    pub(super) fn seed(&self) -> [u32; 2] {
-        match self.noise {
-            NoiseSource::Philox { seed } => [seed as u32, (seed >> 32) as u32],
-            NoiseSource::Recorded(_) => [0, 0],
-        }
-    }
-
     /// An iteration's recorded noise, particle by particle, where there is one.
-    pub(super) fn recorded(&self, iteration: u32) -> Option<Vec<f32>> {
+    pub(super) fn noise_of(&self, iteration: u32) -> Option<Vec<f32>> {
         let NoiseSource::Recorded(recording) = &self.noise else {
             return None;
         };
@@ -128,8 +114,6 @@ impl Plan {
             top: false,
             learned: self.learned(),
             elbo,
-            barrier: self.shape.barrier,
-            recorded: self.shape.recorded,
         }
     }
 }
