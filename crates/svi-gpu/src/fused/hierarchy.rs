@@ -11,8 +11,8 @@
 use super::axes::Axes;
 use super::frame::{frame_category, frame_health, frame_range, frame_transform};
 use super::latent::{
-    Draw, LOC, SCALE, Step, TRANSFORM_LEN, Transform, by_centredness, by_mean, by_z, draw_latent,
-    prior_and_guide, residual, step_latent, transform_at, value_of,
+    Draw, Step, TRANSFORM_LEN, Transform, by_centredness, by_mean, by_z, draw_latent, latent_at,
+    prior_and_guide, residual, scale_terms, step_latent, transform_at, value_of,
 };
 use super::math::{LOG2_E, exp2, ln, softplus};
 use super::products::CUBE_SUMS;
@@ -340,27 +340,20 @@ pub(super) fn hierarchy(
             let may_step = comptime!(task.learn) && healthy;
             if comptime!(task.back) {
                 let mut sums = empty_sums(count);
-                let (global_sigma, _) = softplus(state[SCALE * l]);
+                let global = latent_at(state, 0, l, global_transform);
                 let mut c = thread;
                 while c < axes.categories as usize {
                     let j = 1 + c;
-                    let (sigma, _) = softplus(state[SCALE * l + j]);
-                    let loc = state[LOC * l + j];
+                    let latent = latent_at(state, j, l, category_transform);
                     #[unroll]
                     for k in 0..count {
                         let mut by_value = 0.0f32;
                         for cube in category_cubes[2 * c]..category_cubes[2 * c + 1] {
                             by_value += cube_sums[(cube as usize * count + k) * CUBE_SUMS + 2];
                         }
-                        let global_residual = residual(
-                            state[LOC * l],
-                            global_sigma,
-                            particles[k * l],
-                            sites.global_mean,
-                            global_transform,
-                        );
+                        let global_residual = residual(global, particles[k * l], sites.global_mean);
                         let mean = value_of(global_residual, sites.global_mean, global_transform);
-                        let r = residual(loc, sigma, particles[k * l + j], mean, category_transform);
+                        let r = residual(latent, particles[k * l + j], mean);
                         particles[(count + k) * l + j] = by_z(by_value, r, category_transform);
                         sums.mean[k] += by_mean(by_value, r, category_transform);
                         sums.centredness[k] += by_centredness(by_value, r, mean, category_transform);
@@ -372,13 +365,7 @@ pub(super) fn hierarchy(
                 if thread == 0 {
                     #[unroll]
                     for k in 0..count {
-                        let r = residual(
-                            state[LOC * l],
-                            global_sigma,
-                            particles[k * l],
-                            sites.global_mean,
-                            global_transform,
-                        );
+                        let r = residual(global, particles[k * l], sites.global_mean);
                         particles[(count + k) * l] = by_z(sums.mean[k], r, global_transform);
                         if comptime!(task.learned) {
                             let own = by_centredness(sums.mean[k], r, sites.global_mean, global_transform);
@@ -487,13 +474,12 @@ pub(super) fn hierarchy(
                 let category_transform = shared_transform(&derivative, TRANSFORM_LEN);
                 if thread == 0 {
                     draw_latent(particles, record, 0, 0u32, l, draw, count);
-                    let loc = state[LOC * l];
-                    let (sigma, _) = softplus(state[SCALE * l]);
-                    let constant = ln(sigma) - global_transform.centredness * global_transform.ln_sd;
+                    let latent = latent_at(state, 0, l, global_transform);
+                    let constant = scale_terms(latent);
                     #[unroll]
                     for k in 0..count {
                         let e = particles[k * l];
-                        let r = residual(loc, sigma, e, sites.global_mean, global_transform);
+                        let r = residual(latent, e, sites.global_mean);
                         shared_top[k] = value_of(r, sites.global_mean, global_transform);
                         sums.weight_hi[k] = prior_and_guide(r, e, global_transform) + constant;
                     }
@@ -503,14 +489,13 @@ pub(super) fn hierarchy(
                 while c < axes.categories as usize {
                     let j = 1 + c;
                     draw_latent(particles, record, j, j as u32, l, draw, count);
-                    let loc = state[LOC * l + j];
-                    let (sigma, _) = softplus(state[SCALE * l + j]);
-                    let constant = ln(sigma) - category_transform.centredness * category_transform.ln_sd;
+                    let latent = latent_at(state, j, l, category_transform);
+                    let constant = scale_terms(latent);
                     #[unroll]
                     for k in 0..count {
                         let e = particles[k * l + j];
                         let mean = shared_top[k];
-                        let r = residual(loc, sigma, e, mean, category_transform);
+                        let r = residual(latent, e, mean);
                         frame[frame_category(c as u32, k, count)] = value_of(r, mean, category_transform);
                         add_weight(
                             &mut sums,
@@ -568,12 +553,11 @@ pub(super) fn hierarchy(
             if thread < slices && t < axes.periods as usize {
                 let j = start as usize + t;
                 if comptime!(task.back) {
-                    let loc = state[LOC * l + j];
-                    let (sigma, _) = softplus(state[SCALE * l + j]);
+                    let latent = latent_at(state, j, l, transform);
                     #[unroll]
                     for k in 0..count {
                         let by_value = derivative[k * slices + slice];
-                        let r = residual(loc, sigma, particles[k * l + j], sites.time_mean, transform);
+                        let r = residual(latent, particles[k * l + j], sites.time_mean);
                         particles[(count + k) * l + j] = by_z(by_value, r, transform);
                         if comptime!(task.learned) {
                             sums.centredness[k] += by_centredness(by_value, r, sites.time_mean, transform);
@@ -585,9 +569,8 @@ pub(super) fn hierarchy(
                 }
                 if comptime!(task.place) {
                     draw_latent(particles, record, j, j as u32, l, draw, count);
-                    let loc = state[LOC * l + j];
-                    let (sigma, _) = softplus(state[SCALE * l + j]);
-                    let constant = ln(sigma) - transform.centredness * transform.ln_sd;
+                    let latent = latent_at(state, j, l, transform);
+                    let constant = scale_terms(latent);
                     let sold = Two {
                         hi: period_units[units_at + t],
                         lo: period_units[all_units + units_at + t],
@@ -595,7 +578,7 @@ pub(super) fn hierarchy(
                     #[unroll]
                     for k in 0..count {
                         let e = particles[k * l + j];
-                        let r = residual(loc, sigma, e, sites.time_mean, transform);
+                        let r = residual(latent, e, sites.time_mean);
                         let value = value_of(r, sites.time_mean, transform);
                         let value2 = value * LOG2_E;
                         table[(c as usize * count + k) * row + t] = value2;

@@ -1,12 +1,12 @@
 //! One latent of the guide: its noise, its place, its gradient and its step.
 
-use super::math::{normals, softplus};
+use super::math::{ln, normals, softplus};
 use cubecl::prelude::*;
 
 /// Columns of the state, each of length L: the parameters and AdamW's moments.
-pub(super) const LOC: usize = 0;
+const LOC: usize = 0;
 /// Unconstrained scale, `sigma = softplus(u)`.
-pub(super) const SCALE: usize = 1;
+const SCALE: usize = 1;
 const LOC_FIRST: usize = 2;
 const LOC_SECOND: usize = 3;
 const SCALE_FIRST: usize = 4;
@@ -25,6 +25,14 @@ pub(super) struct Transform {
 
 /// Numbers of a [`Transform`] in the frame.
 pub(super) const TRANSFORM_LEN: usize = 4;
+
+/// A latent's guide, and the transform of its site.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Latent {
+    loc: f32,
+    sigma: f32,
+    pub(super) transform: Transform,
+}
 
 /// The optimizer step of one iteration.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -60,6 +68,17 @@ pub(super) fn transform_at(frame: &Array<f32>, start: usize) -> Transform {
         ln_sd: frame[start + 1],
         stretch: frame[start + 2],
         precision: frame[start + 3],
+    }
+}
+
+/// Reads the guide of latent `j`.
+#[cube]
+pub(super) fn latent_at(state: &Array<f32>, j: usize, l: usize, transform: Transform) -> Latent {
+    let (sigma, _) = softplus(state[SCALE * l + j]);
+    Latent {
+        loc: state[LOC * l + j],
+        sigma,
+        transform,
     }
 }
 
@@ -157,10 +176,10 @@ pub(super) fn draw_latent(
     }
 }
 
-/// A particle's `z - c m` for a guide's location and scale.
+/// A particle's `z - c m`.
 #[cube]
-pub(super) fn residual(loc: f32, sigma: f32, eps: f32, mean: f32, transform: Transform) -> f32 {
-    fma(sigma, eps, loc) - transform.centredness * mean
+pub(super) fn residual(latent: Latent, eps: f32, mean: f32) -> f32 {
+    fma(latent.sigma, eps, latent.loc) - latent.transform.centredness * mean
 }
 
 /// The value of a residual: `m + s^(1-c) r`.
@@ -169,7 +188,13 @@ pub(super) fn value_of(residual: f32, mean: f32, transform: Transform) -> f32 {
     fma(transform.stretch, residual, mean)
 }
 
-/// The log-weight's part that belongs to a latent and a particle: prior and guide, but for `ln sigma - c ln s`.
+/// The log-weight's part that belongs to a latent, whatever the particle: `ln sigma - c ln s`.
+#[cube]
+pub(super) fn scale_terms(latent: Latent) -> f32 {
+    ln(latent.sigma) - latent.transform.centredness * latent.transform.ln_sd
+}
+
+/// The log-weight's part that belongs to a latent and a particle: prior and guide, but for [`scale_terms`].
 #[cube]
 pub(super) fn prior_and_guide(residual: f32, eps: f32, transform: Transform) -> f32 {
     0.5 * eps * eps - 0.5 * transform.precision * residual * residual

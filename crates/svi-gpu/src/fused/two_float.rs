@@ -142,3 +142,40 @@ pub(super) fn exp2_two(x: Two, barrier: Barrier) -> Two {
         lo: power.lo * scale,
     }
 }
+
+/// A number in two floats for each particle.
+#[derive(CubeType)]
+pub(super) struct Twos {
+    hi: Array<f32>,
+    lo: Array<f32>,
+}
+
+#[cube]
+pub(super) fn zeros(#[comptime] count: usize) -> Twos {
+    let mut zeros = Twos {
+        hi: Array::<f32>::new(count),
+        lo: Array::<f32>::new(count),
+    };
+    #[unroll]
+    for k in 0..count {
+        zeros.hi[k] = 0.0f32;
+        zeros.lo[k] = 0.0f32;
+    }
+    zeros
+}
+
+/// The number of particle k.
+#[cube]
+pub(super) fn two_at(numbers: &Twos, #[comptime] k: usize) -> Two {
+    Two {
+        hi: numbers.hi[k],
+        lo: numbers.lo[k],
+    }
+}
+
+/// Sets the number of particle k.
+#[cube]
+pub(super) fn set_two(numbers: &mut Twos, #[comptime] k: usize, x: Two) {
+    numbers.hi[k] = x.hi;
+    numbers.lo[k] = x.lo;
+}
