@@ -82,9 +82,16 @@ pub(super) fn latent_at(state: &Array<f32>, j: usize, l: usize, transform: Trans
     }
 }
 
-/// One AdamW step of the number at `at` with moments `l` numbers apart.
+/// One AdamW step of the number at `at`.
 #[cube]
-fn descend(state: &mut Array<f32>, at: usize, first_at: usize, second_at: usize, gradient: f32, step: Step) {
+pub(super) fn descend(
+    state: &mut Array<f32>,
+    at: usize,
+    first_at: usize,
+    second_at: usize,
+    gradient: f32,
+    step: Step,
+) {
     let first = fma(gradient, step.b1_rest, step.b1 * state[first_at]);
     let second = fma(gradient * gradient, step.b2_rest, step.b2 * state[second_at]);
     state[first_at] = first;
