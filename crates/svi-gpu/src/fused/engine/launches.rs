@@ -16,7 +16,7 @@ use infermark_model::site::Site;
 use infermark_svi::NoiseSource;
 use std::f64::consts::LOG2_E;
 
-/// What both launches are told alike.
+/// What both launches are told alike. CubeCL's `new` takes the fields in the order in which the struct has them.
 impl Plan {
     fn axes<R: Runtime>(&self) -> AxesLaunch<R> {
         let layout = &self.layout;

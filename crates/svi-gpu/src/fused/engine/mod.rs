@@ -87,17 +87,18 @@ impl<R: Runtime> Engine<R> {
             shared_bytes: known.max_shared_memory_size,
             multiprocessors: known.num_streaming_multiprocessors.map(|n| n as usize),
         };
-        let (plan, cubes) = Plan::new(hardware, &limits, barrier, &start)?;
+        let (panel, guide, iteration) = (start.panel, start.guide, start.iteration);
+        let (plan, cubes) = Plan::new(hardware, &limits, barrier, start)?;
         let device = limits.device;
         let failed = |reason| device_error(&device, reason);
-        let given = Given::new(&client, &plan, start.panel, cubes).map_err(failed)?;
-        let changing = Changing::new(&client, &plan, start.guide).map_err(failed)?;
+        let given = Given::new(&client, &plan, panel, cubes).map_err(failed)?;
+        let changing = Changing::new(&client, &plan, guide).map_err(failed)?;
         Ok(Engine {
             plan,
             given,
             changing,
-            first_iteration: start.iteration,
-            iteration: start.iteration,
+            first_iteration: iteration,
+            iteration,
             half: 0,
             step_pending: false,
             client,

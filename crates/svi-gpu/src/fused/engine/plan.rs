@@ -1,5 +1,5 @@
-//! What of a run is decided before anything is uploaded: the order of the walk, the launches' shape, and what they are
-//! told.
+//! What of a run is decided before anything is uploaded: the order of the walk, the shape of the launches, and the
+//! buffers' sizes.
 
 use super::super::hierarchy::Task;
 use super::super::layout::{Cubes, DeviceLimits, Hardware, Sizes, shape};
@@ -40,7 +40,7 @@ impl Plan {
         hardware: Hardware,
         limits: &DeviceLimits,
         barrier: bool,
-        start: &Start<'_>,
+        start: Start<'_>,
     ) -> Result<(Self, Cubes), BackendError> {
         let (panel, layout) = (start.panel, start.panel.layout());
         let particles = start.settings.particles;
@@ -69,7 +69,7 @@ impl Plan {
             priors: start.priors,
             parameterization: start.parameterization,
             settings: start.settings.clone(),
-            noise: start.noise.clone(),
+            noise: start.noise,
             shape,
             barrier,
             recorded,
