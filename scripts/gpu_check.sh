@@ -23,7 +23,7 @@
 #   INFERMARK_CACHE  where NumPyro's panels are kept (target/panels)
 #   INFERMARK_HOST   the machine's name in the results' folder
 #   INFERMARK_SEED   the panels' seed (1)
-#   INFERMARK_TEST_SECONDS  most seconds for one test binary (300)
+#   INFERMARK_TEST_SECONDS  most seconds for one test binary (300; software 1800)
 # Exit status: 0 all that ran passed, 1 a step failed, was cut short or interrupted,
 # 2 usage, or nothing to check with or on. A case that a backend refuses because it
 # does not fit the card's memory, and a missing NumPyro, are told and are no failure.
@@ -321,14 +321,15 @@ fi
 
 # Runs every test binary on the device $1; a log each.
 parity() {
-    local device=$1 binary name log seconds before status result passed=true
+    local device=$1 binary name log seconds before status result passed=true most=300
+    ! printf '%s\n' "$listed" | grep -q "^$device"$'\t'software || most=1800
     mkdir -p "$folder/parity"
     for binary in "$binaries"/tests/*; do
         name=${binary##*/}
         log=parity/${device//:/-}-$name.log
         state="running: parity of $device, $name"
         summarize
-        seconds=$(left "${INFERMARK_TEST_SECONDS:-300}")
+        seconds=$(left "${INFERMARK_TEST_SECONDS:-$most}")
         if [ "$seconds" -eq 0 ]; then
             row "parity: $name" "$device" '**not run**: no time left' ''
             passed=false
