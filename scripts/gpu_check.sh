@@ -283,7 +283,8 @@ limited() {
 state='running: description of the system'
 summarize
 printf '%s\n' "$listed_json" >"$folder/devices.json"
-pythons=("$root/.venv/bin/python" python3)
+pythons=(python3)
+[ ! -x "$root/.venv/bin/python" ] || pythons=("$root/.venv/bin/python" python3)
 [ -z "${PYTHON:-}" ] || pythons=("$PYTHON")
 {
     printf '%s\n%s\n' "$started" "$(uname -a)"
