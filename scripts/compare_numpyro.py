@@ -42,8 +42,9 @@ Row = dict[str, Any]
 # than the terms it sums, hence a digit more room.
 LOG_JOINT_TOLERANCE = 1e-10
 GRADIENT_TOLERANCE = 1e-9
-# A GPU's log joint is in single precision: what `infermark bench` allows there.
-SINGLE_LOG_JOINT_TOLERANCE = 1e-6
+# A GPU's log joint is in single precision. At this point few rows, with rates near the upper clip, make up most of it,
+# and half a unit in the last place of an exponent up to 20 is already 1e-6 of the rate.
+SINGLE_LOG_JOINT_TOLERANCE = 5e-6
 SINGLE_GRADIENT_TOLERANCE = 1e-4
 # Scatter-adds of single precision are compiled to retry loops: https://github.com/jax-ml/jax/issues/38806
 SLOW_SCATTER_FROM, SLOW_SCATTER_UNTIL = (0, 10, 2), (0, 11, 1)
