@@ -467,6 +467,9 @@ print(f"NumPyro {numpyro.__version__}, JAX {jax.__version__} on {', '.join(d.dev
 PYTHON
 }
 
+# A program's path without the folders that say nothing elsewhere.
+short() { case $1 in "$root"/*) printf '%s' "${1#"$root/"}" ;; *) basename -- "$1" ;; esac; }
+
 peer() {
     local python='' candidate said reasons='' device=${measured[0]} size name seconds status=0 panels=() result
     for candidate in "${pythons[@]}"; do
@@ -474,13 +477,13 @@ peer() {
             python=$candidate
             break
         fi
-        reasons="$reasons${reasons:+; }${candidate#"$root/"}: ${said:-it could not be asked}"
+        reasons="$reasons${reasons:+; }$(short "$candidate"): ${said:-it could not be asked}"
     done
     if [ -z "$python" ]; then
         row NumPyro "$device" "not measured: $reasons" ''
         return
     fi
-    remarks+=("NumPyro's Python: ${python#"$root/"}, $said.")
+    remarks+=("NumPyro's Python: $(short "$python"), $said.")
     local cache=${INFERMARK_CACHE:-$root/target/panels} seed=${INFERMARK_SEED:-1}
     local sizes=${peer_products:-$($quick && echo 1000 || echo 10000,100000)}
     mkdir -p "$cache"
