@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks Infermark on this machine's GPUs: parity, then speed, then NumPyro on the
-# same card. Needs neither a Rust toolchain nor a network where binaries were packed.
+# Checks Infermark on this machine's GPUs: parity, then speed and where an iteration
+# goes, then NumPyro on the same card. Needs neither a Rust toolchain nor a network where binaries were packed.
 #
 #   scripts/gpu_check.sh --pack           builds, and packs target/gpu-check.tar.xz
 #   scripts/gpu_check.sh                  every kind of GPU here, one card of each
@@ -401,25 +401,24 @@ speed() {
     fi
     # What is interrupted keeps what it measured.
     limited INT "$seconds" "$infermark" bench --backends svi-gpu,svi-tensor --devices "$list" \
-        --products "${products:-$($quick && echo 1000 || echo 10000,100000,1000000)}" \
+        --products "$sizes" \
         --published-nuts-seconds 0 "${options[@]}" --out "$folder/speed" 2>&1 | tee -i "$folder/speed.log" >&2 || status=$?
     while IFS=$'\t' read -r case_status stem reason; do
         case $case_status in
         ok | warn) good=$((good + 1)) ;;
         failed)
-            if [[ $reason =~ \ needs\ [0-9]+\ bytes,\ and\ .*\ has\ [0-9]+ ]]; then
-                refused=$((refused + 1))
-            else
-                bad=$((bad + 1))
-            fi
+            bad=$((bad + 1))
             remarks+=("Speed, case $stem: $reason.")
+            ;;
+        not)
+            refused=$((refused + 1))
+            remarks+=("Speed, case $stem, not measured: $reason.")
             ;;
         esac
     done < <(cases "$folder/speed")
     result="$good cases measured, $refused refused for memory, $bad failed, $SECONDS s since the start"
     [ "$status" -ne 124 ] || result="cut short by --minutes; $result"
-    # A bench ends with 1 also where all that failed was refused for memory.
-    if [ "$good" -eq 0 ] || [ "$bad" -gt 0 ] || [ "$status" -gt 1 ] || { [ "$status" -eq 1 ] && [ "$refused" -eq 0 ]; }; then
+    if [ "$good" -eq 0 ] || [ "$bad" -gt 0 ] || [ "$status" -ne 0 ]; then
         failed=true
         result="**failed** (status $status): $result"
     fi
@@ -430,10 +429,40 @@ speed() {
     fi
 }
 
+# Where an iteration of the fused kernels goes on the device $1, at every size.
+profile() {
+    local device=$1 size file seconds
+    mkdir -p "$folder/profile"
+    for size in ${sizes//,/ }; do
+        file=profile/${device//:/-}-$size.txt
+        seconds=$(left 300)
+        if [ "$seconds" -eq 0 ]; then
+            failed=true
+            row profile "$device" "**not run** at $size products: no time left" ''
+        elif limited INT "$seconds" "$infermark" profile --device "$device" --products "$size" >"$folder/$file" 2>"$folder/profile.log"; then
+            row profile "$device" "$size products" "[where an iteration goes]($file)"
+        else
+            failed=true
+            row profile "$device" "**failed** at $size products" "[log](profile.log)"
+            tail -n 5 "$folder/profile.log" >&2
+        fi
+    done
+}
+
 if wants speed; then
     state='running: speed'
     summarize
-    if [ ${#measured[@]} -gt 0 ]; then speed; else row speed none 'not measured: no device passed its tests' ''; fi
+    sizes=${products:-$($quick && echo 1000 || echo 10000,100000,1000000)}
+    if [ ${#measured[@]} -gt 0 ]; then
+        speed
+        for device in "${measured[@]}"; do
+            state="running: profile of $device"
+            summarize
+            profile "$device"
+        done
+    else
+        row speed none 'not measured: no device passed its tests' ''
+    fi
 fi
 
 # --- NumPyro ----------------------------------------------------------------
