@@ -389,7 +389,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--panel", type=Path, action="append", required=True, help="Parquet or CSV; may be repeated")
     parser.add_argument("--products", action="append", default=[], help="the panel's label in the table, one a panel")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--device", default="cpu", help="cpu, gpu, or as `infermark devices` lists them (cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu (the first card), or one of `infermark devices` (cpu)")
     parser.add_argument(
         "--iterations", type=int, help="NumPyro's, per repeat (50; on a GPU as many as --seconds take)"
     )

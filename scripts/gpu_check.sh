@@ -185,10 +185,15 @@ list_devices() {
 listed_json=$("$infermark" devices --json) || fail "infermark could not list the devices (see above)"
 listed=$(list_devices <(printf '%s\n' "$listed_json"))
 devices=() remarks=()
+no_card='there is no GPU here. Software Vulkan, where it is installed, is checked with --device vulkan'
 name_of() { printf '%s\n' "$listed" | awk -F'\t' -v id="$1" '$1 == id { print $3 }'; }
 if [ ${#asked[@]} -gt 0 ]; then
     for device in "${asked[@]}"; do
-        [ "$device" != gpu ] || device=$(printf '%s\n' "$listed" | head -n 1 | cut -f1)
+        if [ "$device" = gpu ]; then
+            # The first card, as the program takes it.
+            device=$(printf '%s\n' "$listed" | awk -F'\t' '$2 == "card" && !found++ { print $1 }')
+            [ -n "$device" ] || fail "$no_card"
+        fi
         [ -n "$device" ] && [ -n "$(name_of "$device")" ] ||
             fail "there is no device '$device' here; there are: $(printf '%s\n' "$listed" | cut -f1 | paste -sd' ' -)"
         devices+=("$device")
@@ -208,7 +213,7 @@ if [ -n "$smi" ] && ! printf '%s\n' "$listed" | grep -q '^vulkan.*card'; then
 fi
 if [ ${#devices[@]} -eq 0 ]; then
     for remark in ${remarks[@]+"${remarks[@]}"}; do say "$remark"; done
-    fail "there is no GPU here. Software Vulkan, where it is installed, is checked with --device vulkan"
+    fail "$no_card"
 fi
 
 # --- The folder and its summary ---------------------------------------------

@@ -47,7 +47,7 @@ pub struct TimeArguments {
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Device of SVI: cpu, gpu (the first one), or as `infermark devices` lists them. Gradients run on the processors.
+    /// Device of SVI: cpu, gpu (the first card), or as `infermark devices` lists them. Gradients run on the processors.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
     device: DeviceId,
     /// Print JSON instead of a sentence.

@@ -36,6 +36,13 @@ pub(super) fn opaque(x: f32, barrier: Barrier) -> f32 {
     }
 }
 
+/// A product that is rounded before it is used, on every device: compilers that do not regroup still contract a product
+/// and a sum into one operation, and then the sum is not of the product whose error is recovered.
+#[cube]
+fn rounded(product: f32, barrier: Barrier) -> f32 {
+    f32::reinterpret(u32::reinterpret(product) ^ barrier.zero)
+}
+
 /// `a + b` exactly.
 #[cube]
 pub(super) fn two_sum(a: f32, b: f32, barrier: Barrier) -> Two {
@@ -69,7 +76,7 @@ fn upper(x: f32) -> f32 {
 /// `a * b` exactly, short of underflow.
 #[cube]
 pub(super) fn two_product(a: f32, b: f32, barrier: Barrier) -> Two {
-    let p = opaque(a * b, barrier);
+    let p = rounded(a * b, barrier);
     let a_upper = upper(a);
     let b_upper = upper(b);
     let a_lower = opaque(a - a_upper, barrier);

@@ -89,6 +89,22 @@ pub(super) struct Changing {
 }
 
 impl Changing {
+    /// Buffers that hold nothing.
+    pub(super) fn none<R: Runtime>(client: &ComputeClient<R>) -> Result<Self, String> {
+        let nothing = || upload(client, vec![0.0f32]);
+        Ok(Changing {
+            state: nothing()?,
+            particles: nothing()?,
+            frame: nothing()?,
+            table: nothing()?,
+            cube_sums: nothing()?,
+            period_sums: nothing()?,
+            prior_sums: nothing()?,
+            centredness: nothing()?,
+            log: nothing()?,
+        })
+    }
+
     /// The buffers as a run at `guide` starts with them.
     pub(super) fn new<R: Runtime>(
         client: &ComputeClient<R>,
@@ -130,7 +146,8 @@ impl Changing {
             period_sums: zeros(sizes.period_sums)?,
             prior_sums: zeros(sizes.prior_sums)?,
             centredness: upload(client, centredness)?,
-            log: zeros(sizes.log)?,
+            // What a launch has not written is no loss.
+            log: upload(client, vec![f32::NAN; sizes.log])?,
         })
     }
 }

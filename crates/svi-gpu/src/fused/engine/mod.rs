@@ -90,11 +90,14 @@ impl<R: Runtime> Engine<R> {
         let hardware = Hardware {
             threads: (known.max_units_per_cube.min(known.max_cube_dim.0)) as usize,
             shared_bytes: known.max_shared_memory_size,
+            cubes: known.max_cube_count.0 as usize,
             multiprocessors: known.num_streaming_multiprocessors.map(|n| n as usize),
         };
         let (panel, guide, iteration) = (start.panel, start.guide, start.iteration);
         let (plan, cubes) = Plan::new(hardware, &limits, barrier, start)?;
         let device = limits.device;
+        // What earlier runs held is given back only when it is asked for.
+        client.memory_cleanup();
         let failed = |reason| device_error(&device, reason);
         let given = Given::new(&client, &plan, panel, cubes).map_err(failed)?;
         let changing = Changing::new(&client, &plan, guide).map_err(failed)?;
@@ -128,6 +131,8 @@ impl<R: Runtime> Machine for Engine<R> {
         self.place()?;
         self.iterate_once()?;
         self.settle()?;
+        // The old buffers go first: there may be room for one set of them.
+        self.changing = Changing::none(&self.client).map_err(|e| self.failed(e))?;
         self.changing = Changing::new(&self.client, &self.plan, guide).map_err(|e| self.failed(e))?;
         self.iteration = self.first_iteration;
         self.half = 0;
@@ -150,7 +155,7 @@ impl<R: Runtime> Machine for Engine<R> {
             self.launch_products(true);
             self.step_pending = false;
         }
-        self.client.flush().map_err(|e| self.failed(e))
+        self.wait()
     }
 
     fn evaluate(&mut self) -> Result<LossAndGradient, BackendError> {

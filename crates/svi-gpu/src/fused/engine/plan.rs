@@ -61,6 +61,17 @@ impl Plan {
         })?;
         let order = panel.products_by_category();
         let cubes = Cubes::cut(panel, &order, start.cubes, hardware);
+        let launched = cubes.count().max(layout.categories + 1);
+        if launched > hardware.cubes {
+            return Err(BackendError::Unsupported {
+                backend: crate::NAME,
+                what: format!(
+                    "{} categories; the limit on this device is {}",
+                    layout.categories,
+                    hardware.cubes - 1
+                ),
+            });
+        }
         let sizes = Sizes::new(&layout, particles, cubes.count(), recorded);
         sizes.check(limits)?;
         let plan = Plan {

@@ -18,7 +18,23 @@ impl<R: Runtime> Engine<R> {
             .client
             .read_one(buffer.handle.clone())
             .map_err(|e| self.failed(e))?;
+        self.check()?;
         Ok(f32::from_bytes(&bytes).to_vec())
+    }
+
+    /// Waits until the device is idle.
+    pub(super) fn wait(&self) -> Result<(), BackendError> {
+        self.client.flush().map_err(|e| self.failed(e))?;
+        cubecl::future::block_on(self.client.sync()).map_err(|e| self.failed(e))?;
+        self.check()
+    }
+
+    /// What the driver has told apart from any call.
+    fn check(&self) -> Result<(), BackendError> {
+        match infermark_gpu_devices::take_error(&self.device) {
+            Some(reason) => Err(super::device_error(&self.device, reason)),
+            None => Ok(()),
+        }
     }
 
     /// Outcomes of the iterations from `first` on.
