@@ -4,6 +4,12 @@
 //! counted before one is taken. Adapters are found once a process, because the Vulkan loader may crash when instances
 //! are made on several threads at once.
 
+// Built for no runtime there are no devices, and what serves them is not reached.
+#![cfg_attr(
+    not(any(feature = "cuda", feature = "wgpu")),
+    allow(dead_code, unreachable_code, unused_imports, unused_variables)
+)]
+
 use infermark_backend::{BackendError, Device, DeviceId, DeviceKind};
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};

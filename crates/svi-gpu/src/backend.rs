@@ -245,7 +245,7 @@ impl Backend for SviGpu {
     fn limits(&self, request: &Request) -> Result<Option<Limits>, BackendError> {
         let (settings, found) = check_request(request)?;
         let (particles, limits) = (settings.particles, device_limits(found));
-        let measured = match &found.way {
+        let measured: Result<Limits, String> = match &found.way {
             #[cfg(feature = "cuda")]
             Way::Cuda(index) => {
                 use cubecl::Runtime;
