@@ -63,6 +63,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
             .split(',')
             .map(|name| name.trim().to_owned())
             .collect(),
+        devices: Vec::new(),
         threads: list("INFERMARK_THREADS")?.unwrap_or_default(),
         repeats: match list("INFERMARK_REPEATS")?.as_deref() {
             None => repeats,

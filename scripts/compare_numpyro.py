@@ -1,4 +1,4 @@
-"""Runs Infermark and the published NumPyro model on the same panel and the same cores.
+"""Runs Infermark and the published NumPyro model on the same panel and the same cores, or the same GPU.
 
     "$(scripts/python_env.sh)" scripts/compare_numpyro.py --panel FILE --products 10000 --out DIR
 
@@ -7,6 +7,10 @@ log joint, the larger part of what a leapfrog step of NUTS costs. First both sid
 evaluate the log joint and its gradient at one point; if they disagree nothing
 is timed. Then they take turns: ours, theirs, ours, theirs. Writes compare.json
 with the raw samples, compare.csv and compare.md; prints the table.
+
+With --device gpu (or cuda, vulkan, cuda:1 ..) Infermark's svi-gpu meets NumPyro's
+SVI with JAX on that GPU. Both sides' log joints are compared on it too, ours in
+single precision; gradients are not timed, since NUTS runs on the processors.
 
 Exit status: 0 done, 1 the two sides disagree, a run failed or was interrupted, 2
 usage.
@@ -22,7 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +42,14 @@ Row = dict[str, Any]
 # than the terms it sums, hence a digit more room.
 LOG_JOINT_TOLERANCE = 1e-10
 GRADIENT_TOLERANCE = 1e-9
+# A GPU's log joint is in single precision. At this point few rows, with rates near the upper clip, make up most of it,
+# and half a unit in the last place of an exponent up to 20 is already 1e-6 of the rate.
+SINGLE_LOG_JOINT_TOLERANCE = 5e-6
+SINGLE_GRADIENT_TOLERANCE = 1e-4
+# Scatter-adds of single precision are compiled to retry loops: https://github.com/jax-ml/jax/issues/38806
+SLOW_SCATTER_FROM, SLOW_SCATTER_UNTIL = (0, 10, 2), (0, 11, 1)
+# Where the iterations of a repeat are fitted to seconds: those of the first trial on each side, and the most.
+NUMPYRO_TRIAL, INFERMARK_TRIAL, MOST_ITERATIONS = 3, 300, 1_000_000
 # Repeats that differ by more than this factor, or more than this share of the
 # processors in use before the first one, say that others were at work too: the
 # rule of `infermark bench`.
@@ -66,8 +78,11 @@ def told_as_failure(side: str) -> Iterator[None]:
 class Configuration:
     """What is run, the same for every panel."""
 
-    iterations: int
-    infermark_iterations: int
+    device: str
+    # Without them they are fitted to `seconds`.
+    iterations: int | None
+    infermark_iterations: int | None
+    seconds: float
     repeats: int
     threads: int
     seed: int
@@ -75,12 +90,24 @@ class Configuration:
     nuts_draws: int
     infermark: Path | None
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the two sides meet on a GPU."""
+        return self.device != "cpu"
+
+    @property
+    def jax_device(self) -> str:
+        """The device as scripts/numpyro_worker.py names it: JAX has one kind of GPU."""
+        kind, colon, index = self.device.partition(":")
+        return kind if kind == "cpu" else f"gpu{colon}{index}"
+
 
 class NumpyroWorker:
     """A process of scripts/numpyro_worker.py, from its set-up to its end."""
 
-    def __init__(self, method: str, panel: Path, *options: str) -> None:
+    def __init__(self, configuration: Configuration, method: str, panel: Path, *options: str) -> None:
         command = [sys.executable, str(ROOT / "scripts/numpyro_worker.py"), method, str(panel), *options]
+        command += ["--device", configuration.jax_device]
         self.method = method
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
@@ -92,7 +119,9 @@ class NumpyroWorker:
     def __enter__(self) -> NumpyroWorker:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is KeyboardInterrupt:
+            self.process.kill()
         # What was not taken any more says nothing new: the worker's end was told.
         with suppress(OSError):
             self.process.stdin.close()
@@ -128,10 +157,10 @@ def infermark_json(binary: Path, arguments: list[str]) -> Row:
         raise RunFailed(f"{called} printed no JSON object: {error}") from error
 
 
-def infermark_time(configuration: Configuration, panel: Path, method: str) -> Row:
+def infermark_time(configuration: Configuration, panel: Path, method: str, iterations: int) -> Row:
     """One repeat on Infermark's side, warm-up and set-up apart."""
-    arguments = ["time", str(panel), "--method", method, "--json", "--repeats", "1"]
-    arguments += ["--iterations", str(configuration.infermark_iterations), "--threads", str(configuration.threads)]
+    arguments = ["time", str(panel), "--method", method, "--json", "--repeats", "1", "--device", configuration.device]
+    arguments += ["--iterations", str(iterations), "--threads", str(configuration.threads)]
     answer = infermark_json(configuration.infermark, arguments)
     needed = ("backend", "device", "threads", "precision", "rows", "products", "iterations", "setup_seconds", "seconds")
     missing = [name for name in needed if name not in answer]
@@ -154,7 +183,11 @@ def parity(configuration: Configuration, panel: Path, theirs: Row, directory: Pa
     """Compares the log joint and its gradient at the point that NumPyro chose."""
     point_file = directory / "parameters.json"
     point_file.write_text(json.dumps(theirs["point"]))
-    ours = infermark_json(configuration.infermark, ["evaluate", str(panel), "--point", str(point_file)])
+    arguments = ["evaluate", str(panel), "--point", str(point_file), "--device", configuration.device]
+    ours = infermark_json(configuration.infermark, arguments)
+    log_joint_tolerance, gradient_tolerance = LOG_JOINT_TOLERANCE, GRADIENT_TOLERANCE
+    if configuration.on_gpu:
+        log_joint_tolerance, gradient_tolerance = SINGLE_LOG_JOINT_TOLERANCE, SINGLE_GRADIENT_TOLERANCE
     difference = {}
     for site, gradient in theirs["grad"].items():
         pairs = zip(flat(ours["grad"][site]), flat(gradient), strict=True)
@@ -162,31 +195,77 @@ def parity(configuration: Configuration, panel: Path, theirs: Row, directory: Pa
     log_joint_error = abs(ours["log_joint"] - theirs["log_joint"]) / abs(theirs["log_joint"])
     gradient_error = norm(difference) / norm(theirs["grad"])
     # Written so that a NaN on either side fails.
-    passed = log_joint_error <= LOG_JOINT_TOLERANCE and gradient_error <= GRADIENT_TOLERANCE
+    passed = log_joint_error <= log_joint_tolerance and gradient_error <= gradient_tolerance
     return {
         "passed": passed,
         "log_joint_numpyro": theirs["log_joint"],
         "log_joint_infermark": ours["log_joint"],
         "log_joint_relative_error": log_joint_error,
-        "log_joint_tolerance": LOG_JOINT_TOLERANCE,
+        "log_joint_tolerance": log_joint_tolerance,
         "gradient_relative_error": gradient_error,
-        "gradient_tolerance": GRADIENT_TOLERANCE,
+        "gradient_tolerance": gradient_tolerance,
+        "precisions": "Infermark's in f32, NumPyro's in f64" if configuration.on_gpu else "in f64",
     }
 
 
-def numpyro_row(setup: Row, method: str, label: str, threads: int) -> Row:
+def numpyro_row(configuration: Configuration, setup: Row, method: str, label: str) -> Row:
     """What describes NumPyro's side of a case."""
     told = ("precision", "particles", "products", "rows", "read_seconds", "compile_seconds")
     return {
         "panel": label,
         "method": method,
         "backend": f"numpyro-{method}",
-        "device": results.cpu_model(),
-        "threads": threads,
+        "device": setup["device"] if configuration.on_gpu else results.cpu_model(),
+        "threads": configuration.threads,
         "objective": OBJECTIVES[method],
         "status": "ok",
         "reason": "none",
     } | {name: setup[name] for name in told}
+
+
+def fitted(seconds: float, first: int, trial: Callable[[int], float]) -> int:
+    """How many iterations take about so many seconds; `trial` runs some and returns how long they took."""
+    count = first
+    for share in (0.1, 1.0):
+        count = max(1, min(MOST_ITERATIONS, math.ceil(count * share * seconds / trial(count))))
+    return count
+
+
+def counts(configuration: Configuration, worker: NumpyroWorker, panel: Path) -> tuple[int, int]:
+    """The iterations of a repeat on Infermark's side, and on NumPyro's."""
+    ours, theirs = configuration.infermark_iterations, configuration.iterations
+    if theirs is None:
+        theirs = fitted(configuration.seconds, NUMPYRO_TRIAL, lambda count: worker.run(count)["seconds"])
+    if ours is None and configuration.infermark:
+
+        def trial(count: int) -> float:
+            return infermark_time(configuration, panel, worker.method, count)["seconds"][0]
+
+        ours = fitted(configuration.seconds, INFERMARK_TRIAL, trial)
+    return ours or 0, theirs
+
+
+def slow_scatter(version: str) -> bool:
+    """Whether JAX of that version is known to be slow on GPUs at what this model's gradient does."""
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    return SLOW_SCATTER_FROM <= numbers < SLOW_SCATTER_UNTIL
+
+
+def gpu_remarks(configuration: Configuration, rows: list[Row]) -> list[str]:
+    """What a reader must know of a comparison on a GPU."""
+    if not configuration.on_gpu:
+        return []
+    remarks = []
+    version = results.package_version("jaxlib")
+    if slow_scatter(version):
+        remarks.append(
+            f"jaxlib {version} is slow on GPUs at scatter-adds (from 0.10.2, until 0.11.1; jax issue 38806), "
+            "so NumPyro's rate is lower than with another version"
+        )
+    names = {row["device"] for row in rows}
+    if len(names) > 1:
+        remarks.append(f"the sides name their devices differently: {', '.join(sorted(names))}")
+    return remarks
 
 
 def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path, label: str) -> list[Row]:
@@ -194,14 +273,15 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
     method = worker.method
     busy = results.busy_fraction()
     worker.run(2)  # warm-up: first touch of buffers, thread pool
+    our_iterations, their_iterations = counts(configuration, worker, panel)
     ours, theirs = [], []
     for repeat in range(configuration.repeats):
         if configuration.infermark:
-            ours.append(infermark_time(configuration, panel, method))
-        theirs.append(worker.run(configuration.iterations))
+            ours.append(infermark_time(configuration, panel, method, our_iterations))
+        theirs.append(worker.run(their_iterations))
         print(f"{label} {method}: repeat {repeat + 1} of {configuration.repeats}", file=sys.stderr)
-    their_row = numpyro_row(worker.setup, method, label, configuration.threads)
-    their_row |= results.rate_summary(configuration.iterations, [answer["seconds"] for answer in theirs])
+    their_row = numpyro_row(configuration, worker.setup, method, label)
+    their_row |= results.rate_summary(their_iterations, [answer["seconds"] for answer in theirs])
     their_row["peak_memory_bytes"] = theirs[-1]["peak_memory_bytes"]
     rows = [their_row]
     if ours:
@@ -217,6 +297,7 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
         if differing:
             raise RunFailed(f"the two sides did not run the same thing: {', '.join(differing)} differ")
         rows.append(row)
+    remarks = gpu_remarks(configuration, rows)
     for row in rows:
         if method == "svi":
             row["estimated_seconds_1m"] = 1e6 / row["iterations_per_second"]
@@ -225,16 +306,18 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
         noise = [f"repeats differ by a factor of {spread:.2f}"] if spread > NOISY_SPREAD else []
         if busy != results.UNKNOWN and busy > BUSY_BEFORE:
             noise.append(f"{busy:.0%} of the machine was in use beforehand")
-        if noise:
-            row |= {"status": "warn", "reason": "the machine was not quiet: " + ", ".join(noise)}
+        reasons = (["the machine was not quiet: " + ", ".join(noise)] if noise else []) + remarks
+        if reasons:
+            row |= {"status": "warn", "reason": "; ".join(reasons)}
     return rows
 
 
 def nuts_row(configuration: Configuration, panel: Path, label: str) -> Row:
     """A short NumPyro NUTS run; an iteration is a leapfrog step, that is one gradient."""
     warmup, draws = configuration.nuts_warmup, configuration.nuts_draws
-    with NumpyroWorker("nuts", panel, "--seed", str(configuration.seed), "--warmup", str(warmup)) as worker:
-        row = numpyro_row(worker.setup, "nuts", label, configuration.threads)
+    options = ("--seed", str(configuration.seed), "--warmup", str(warmup))
+    with NumpyroWorker(configuration, "nuts", panel, *options) as worker:
+        row = numpyro_row(configuration, worker.setup, "nuts", label)
         answer = worker.run(warmup + draws)
     leapfrogs, seconds = answer["leapfrog_steps"], answer["seconds_per_transition"]
     row |= results.rate_summary(sum(leapfrogs), [answer["seconds"]])
@@ -254,18 +337,19 @@ def failed_row(method: str, label: str, reason: str) -> Row:
 
 
 def compare_gradients(configuration: Configuration, panel: Path, label: str) -> tuple[Row, list[Row]]:
-    """Parity, then the gradient's timing; nothing is compared where NumPyro runs alone."""
+    """Parity, then on processors the gradient's timing; nothing is compared where NumPyro runs alone."""
     checked: Row = {"passed": False if configuration.infermark else "not run"}
     try:
         with told_as_failure("gradient"), tempfile.TemporaryDirectory() as directory:
             point_file = Path(directory) / "numpyro.json"
-            with NumpyroWorker("gradient", panel, "--point", str(point_file)) as worker:
+            with NumpyroWorker(configuration, "gradient", panel, "--point", str(point_file)) as worker:
                 if configuration.infermark:
                     checked = parity(configuration, panel, json.loads(point_file.read_text()), Path(directory))
                     if not checked["passed"]:
                         errors = f"{checked['log_joint_relative_error']:.1e}, {checked['gradient_relative_error']:.1e}"
                         raise RunFailed(f"the log joints or gradients disagree: relative errors {errors}")
-                return checked, take_turns(configuration, worker, panel, label)
+                checked["jax_devices"] = worker.setup["jax_devices"]
+                return checked, [] if configuration.on_gpu else take_turns(configuration, worker, panel, label)
     except RunFailed as failure:
         return checked, [failed_row("gradient", label, str(failure))]
 
@@ -273,7 +357,8 @@ def compare_gradients(configuration: Configuration, panel: Path, label: str) -> 
 def compare_svi(configuration: Configuration, panel: Path, label: str) -> list[Row]:
     """Times the published SVI on both sides."""
     try:
-        with told_as_failure("svi"), NumpyroWorker("svi", panel, "--seed", str(configuration.seed)) as worker:
+        seed = str(configuration.seed)
+        with told_as_failure("svi"), NumpyroWorker(configuration, "svi", panel, "--seed", seed) as worker:
             return take_turns(configuration, worker, panel, label)
     except RunFailed as failure:
         return [failed_row("svi", label, str(failure))]
@@ -304,8 +389,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--panel", type=Path, action="append", required=True, help="Parquet or CSV; may be repeated")
     parser.add_argument("--products", action="append", default=[], help="the panel's label in the table, one a panel")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
-    parser.add_argument("--iterations", type=int, default=50, help="NumPyro's, per repeat (50)")
-    parser.add_argument("--infermark-iterations", type=int, help="Infermark's, per repeat (20 times NumPyro's)")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu (the first card), or one of `infermark devices` (cpu)")
+    parser.add_argument(
+        "--iterations", type=int, help="NumPyro's, per repeat (50; on a GPU as many as --seconds take)"
+    )
+    parser.add_argument(
+        "--infermark-iterations", type=int, help="Infermark's, per repeat (20 times NumPyro's; on a GPU likewise)"
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, help="a repeat's, on a GPU, where not given (2)")
     parser.add_argument("--repeats", type=int, default=5, help="turns each side takes (5)")
     parser.add_argument("--threads", type=int, default=len(cores), help="cores both sides are held to (all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of NumPyro's SVI and NUTS (0)")
@@ -315,8 +406,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer-only", action="store_true", help="run NumPyro alone")
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args()
-    if min(options.iterations, options.repeats, options.nuts_warmup) < 1 or not 1 <= options.threads <= len(cores):
+    if options.device == "cpu":
+        options.iterations = 50 if options.iterations is None else options.iterations
+        options.infermark_iterations = options.infermark_iterations or 20 * options.iterations
+    given = [count for count in (options.iterations, options.infermark_iterations) if count is not None]
+    if min(*given, options.repeats, options.nuts_warmup) < 1 or not 1 <= options.threads <= len(cores):
         parser.error(f"--iterations, --repeats and --nuts-warmup start at 1; --threads is 1 to {len(cores)} here")
+    if not options.seconds > 0.0:
+        parser.error("--seconds must be above 0")
     if options.products and len(options.products) != len(options.panel):
         parser.error("give one --products label a --panel")
     for panel in options.panel:
@@ -337,8 +434,10 @@ def main() -> int:
     """Runs every panel, writes the folder, and prints the table."""
     options = parse_arguments()
     configuration = Configuration(
+        device=options.device,
         iterations=options.iterations,
-        infermark_iterations=options.infermark_iterations or 20 * options.iterations,
+        infermark_iterations=options.infermark_iterations,
+        seconds=options.seconds,
         repeats=options.repeats,
         threads=options.threads,
         seed=options.seed,
@@ -346,7 +445,7 @@ def main() -> int:
         nuts_draws=options.nuts_draws,
         infermark=None if options.peer_only else options.infermark.resolve(),
     )
-    system = results.system_record(ROOT, configuration.infermark)
+    system = results.system_record(ROOT, configuration.infermark, configuration.device)
     labels = options.products or [panel.stem for panel in options.panel]
     panels, rows = [], []
     # A request to stop ends like Ctrl-C: what was measured by then is written.
@@ -362,6 +461,7 @@ def main() -> int:
         if not rows:
             print("interrupted before anything was measured", file=sys.stderr)
             return 1
+    system["jax_devices"] = next((p["parity"]["jax_devices"] for p in panels if "jax_devices" in p["parity"]), [])
     status = next((s for s in ("failed", "warn") if any(row["status"] == s for row in rows)), "ok")
     record = {
         "schema_version": results.SCHEMA_VERSION,

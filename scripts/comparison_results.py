@@ -23,6 +23,8 @@ UNKNOWN = "unknown"
 NOT_MEASURED = "not measured"
 NOT_RUN = "not run"
 PACKAGES = ("numpyro", "jax", "jaxlib", "optax", "numpy", "pandas", "pyarrow")
+# JAX's way to a GPU, of which an installation has one at most.
+GPU_PACKAGES = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-rocm7-plugin", "jax-rocm60-plugin")
 CSV_COLUMNS = (
     "panel", "method", "backend", "device", "threads", "precision", "objective", "particles",
     "products", "rows", "iterations", "repeats", "seconds", "iterations_per_second",
@@ -83,8 +85,14 @@ def git_tree(root: Path, commit: str, infermark_version: str) -> str:
     return "dirty" if done.stdout.strip() else "clean"
 
 
-def system_record(root: Path, infermark: Path | None) -> dict[str, Any]:
+def gpu_names(root: Path) -> str:
+    """NVIDIA's GPUs with their driver, or `unknown`."""
+    return output_of(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], root)
+
+
+def system_record(root: Path, infermark: Path | None, device: str) -> dict[str, Any]:
     """The machine, the software and the source tree; what cannot be read is `unknown`."""
+    plugins = {name: package_version(name) for name in GPU_PACKAGES} if device != "cpu" else {}
     memory = field_of("/proc/meminfo", "MemTotal").removesuffix(" kB")
     commit = output_of(["git", "rev-parse", "HEAD"], root)
     infermark_version = output_of([str(infermark), "--version"], root) if infermark else NOT_RUN
@@ -94,11 +102,12 @@ def system_record(root: Path, infermark: Path | None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_bytes": int(memory) * 1024 if memory.isdigit() else UNKNOWN,
         "frequency_governor": governor.read_text().strip() if governor.exists() else UNKNOWN,
-        "gpu": "not used",
+        "gpu": "not used" if device == "cpu" else gpu_names(root),
         "kernel": platform.platform(),
         "load_average_at_start": os.getloadavg(),
         "python": platform.python_version(),
-        "packages": {name: package_version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES}
+        | {name: found for name, found in plugins.items() if found != UNKNOWN},
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "rustc": output_of(["rustc", "--version"], root),
         "infermark": infermark_version,
@@ -184,7 +193,8 @@ def note_lines(panels: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list
             lines.append(
                 f"{panel['label']}: relative difference of the log joint {checked['log_joint_relative_error']:.1e} "
                 f"(tolerance {checked['log_joint_tolerance']:.0e}), of its gradient "
-                f"{checked['gradient_relative_error']:.1e} (tolerance {checked['gradient_tolerance']:.0e}), in f64."
+                f"{checked['gradient_relative_error']:.1e} (tolerance {checked['gradient_tolerance']:.0e}), "
+                f"{checked['precisions']}."
             )
     for row in rows:
         if "estimated_hours_3000_transitions" in row:
@@ -219,12 +229,14 @@ def figure(value: Any, digits: int = 3) -> str:
 
 def markdown_text(record: dict[str, Any]) -> str:
     """The table a person reads, with both sides of each speedup spelled out."""
-    system, rows = record["system"], record["rows"]
+    system, rows, device = record["system"], record["rows"], record["configuration"]["device"]
+    shared = "cores" if device == "cpu" else "GPU"
+    jax_devices = "" if device == "cpu" else f" on {', '.join(system['jax_devices']) or UNKNOWN}; {system['gpu']}"
     lines = [
-        "# Infermark and NumPyro on the same panel and cores",
+        f"# Infermark and NumPyro on the same panel and {shared}",
         "",
         f"{system['cpu']}, {record['configuration']['threads']} of {system['cores']} cores; "
-        f"NumPyro {system['packages']['numpyro']}, JAX {system['packages']['jax']}; "
+        f"NumPyro {system['packages']['numpyro']}, JAX {system['packages']['jax']}{jax_devices}; "
         f"Infermark {system['infermark'].removeprefix('infermark ')}; "
         f"commit {system['git_commit'][:12]} ({system['git_tree']}); "
         f"{system['started']}.",

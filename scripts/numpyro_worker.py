@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -34,6 +35,25 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = jax.block_until_ready(call())
     return time.perf_counter() - start, result
+
+
+def choose_device(name: str) -> jax.Device:
+    """Makes `cpu`, `gpu` or `gpu:1` the device that JAX works on; ends with a word where there is no such GPU."""
+    if name == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        return jax.devices()[0]
+    # The card is shared with the other side, which takes its turn while this one keeps what it has.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        gpus = jax.devices("gpu")
+    except RuntimeError:
+        gpus = []
+    index = int(name.partition(":")[2] or 0)
+    if index >= len(gpus):
+        here = ", ".join(str(device) for device in jax.devices())
+        sys.exit(f"JAX {jax.__version__} has no {name}; its devices: {here}")
+    jax.config.update("jax_default_device", gpus[index])
+    return gpus[index]
 
 
 def start_svi(panel: published.Panel, seed: int) -> tuple[Answer, Advance]:
@@ -136,9 +156,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--point", type=Path, help="gradient: where the point compared at is written")
     parser.add_argument("--warmup", type=int, default=1000, help="nuts: transitions that adapt")
+    parser.add_argument("--device", default="cpu", help="cpu (the default), gpu, or gpu:1 for the second one")
     options = parser.parse_args()
 
-    jax.config.update("jax_platforms", "cpu")
+    device = choose_device(options.device)
     jax.config.update("jax_enable_x64", options.method != "svi")
 
     start = time.perf_counter()
@@ -161,7 +182,8 @@ def main() -> None:
             "rows": panel.rows,
             "products": len(panel.products),
             "precision": "f32" if options.method == "svi" else "f64",
-            "device": str(jax.devices()[0].platform),
+            "device": device.device_kind,
+            "jax_devices": [str(here) for here in jax.devices()],
         }
     )
     for line in sys.stdin:

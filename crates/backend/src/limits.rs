@@ -8,7 +8,8 @@ pub struct Limits {
     /// Bytes a second that it reads from its memory.
     pub read_bytes_per_second: f64,
     /// Row-particles a second of the rows' arithmetic (rate, its sum, its sum with the deviation, its sum by period) in
-    /// registers, without reading a row, by the faster of the device's own exponential and the polynomial.
+    /// registers, without reading a row and without recovering what a sum rounds away, by the faster of the device's own
+    /// exponential and the polynomial, whichever a run takes.
     pub row_particles_per_second: f64,
     /// How many times faster that arithmetic is with the device's own exponential than with the polynomial.
     pub native_exp2_ratio: f64,

@@ -1,6 +1,6 @@
 //! The backends that this binary has.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use infermark_backend::device::DeviceId;
 use infermark_backend::{Backend, Method, Precision, Request};
 use infermark_cpu_kernels::InstructionSet;
@@ -37,17 +37,26 @@ pub fn for_request(request: &Request) -> Arc<dyn Backend> {
     }
 }
 
-/// A device as the command names it: `gpu` is the first one that `infermark devices` lists.
+/// A device as the command names it: `gpu` is the first card that `infermark devices` lists. Software that plays a card is
+/// far slower than the processors without it, so that nobody gets it who has not named it.
 ///
 /// # Errors
-/// When the name is not understood, or `gpu` is asked for where there is none.
+/// When the name is not understood, or `gpu` is asked for where there is no card.
 pub fn device(text: &str) -> anyhow::Result<DeviceId> {
     if text != "gpu" {
         return Ok(text.parse()?);
     }
-    let first = SviGpu::new().devices().into_iter().next();
-    let first = first.context("there is no GPU here (see `infermark devices`); --device cpu needs none")?;
-    Ok(first.id)
+    let here = SviGpu::new().devices();
+    if let Some(card) = here.iter().find(|device| !device.software) {
+        return Ok(card.id);
+    }
+    match here.first() {
+        Some(software) => bail!(
+            "there is no GPU here, only software that plays one (see `infermark devices`); --device {} asks for it",
+            software.id
+        ),
+        None => bail!("there is no GPU here (see `infermark devices`); --device cpu needs none"),
+    }
 }
 
 /// Refuses a device that `backend` does not have, before any file is read.

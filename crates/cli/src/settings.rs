@@ -232,7 +232,7 @@ pub struct RunArguments {
     /// Inference method.
     #[arg(long, value_enum, default_value = "svi")]
     pub method: MethodName,
-    /// Device: cpu, gpu (the first one), or as `infermark devices` lists them.
+    /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
     pub device: DeviceId,
     /// Form in which the sites are inferred.

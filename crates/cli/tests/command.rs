@@ -258,6 +258,22 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             vec!["fit", "nowhere.csv", "--out", "x", "--device", "cuda"],
             "cannot run on cuda",
         ),
+        (
+            vec!["time", "nowhere.csv", "--device", "cuda:99"],
+            "cannot run on cuda:99",
+        ),
+        (
+            vec!["profile", "nowhere.csv", "--device", "cuda:99"],
+            "cannot run on cuda:99",
+        ),
+        (
+            vec!["time", "nowhere.csv", "--device", "cuda", "--method", "gradient"],
+            "gradients run on the processors",
+        ),
+        (
+            vec!["bench", "--backends", "svi-gpu", "--devices", "cuda:99"],
+            "svi-gpu cannot run on cuda:99",
+        ),
         (vec!["frobnicate"], "frobnicate"),
         (vec!["report", "no-such-folder"], "no-such-folder"),
         (vec!["bench", "--backends", "gpu9"], "gpu9"),
@@ -651,16 +667,84 @@ fn an_instruction_set_that_is_not_here_is_refused_by_every_verb() {
     }
 }
 
-#[test]
-fn a_gpu_fits_as_the_processors_do() {
+/// What `devices` lists for `svi-gpu`.
+fn gpus() -> Vec<Value> {
     let listed = run(&["devices", "--json"]);
     assert_eq!(code(&listed), 0, "{}", text(&listed.stderr));
-    let devices: Value = serde_json::from_slice(&listed.stdout).unwrap();
-    let gpu = devices
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|entry| entry["backend"] == "svi-gpu");
+    let devices: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    devices
+        .into_iter()
+        .filter(|entry| entry["backend"] == "svi-gpu")
+        .map(|mut entry| entry["device"].take())
+        .collect()
+}
+
+/// How a listed device is asked for: `gpu` would not take software.
+fn name_of(device: &Value) -> String {
+    let kind = device["id"]["kind"].as_str().unwrap();
+    match device["id"]["index"].as_u64().unwrap() {
+        0 => kind.to_owned(),
+        index => format!("{kind}:{index}"),
+    }
+}
+
+/// What is said to a command that wants a GPU where there is none, which no machine that checks changes is.
+fn refused_without_a_gpu(output: &Output) {
+    assert!(std::env::var_os("CI").is_none(), "no GPU and no software Vulkan");
+    assert_eq!(code(output), 2);
+    let message = text(&output.stderr);
+    assert!(message.contains("there is no GPU here"), "{message}");
+}
+
+/// `infermark time` on a device.
+fn time_on(device: &str) -> Output {
+    let panel = data("panel.csv");
+    let mut arguments = vec!["time", panel.to_str().unwrap(), "--device", device];
+    arguments.extend(["--iterations", "20", "--repeats", "2", "--warmup", "5", "--json"]);
+    run(&arguments)
+}
+
+#[test]
+fn gpu_is_a_card_and_never_software() {
+    let (output, gpus) = (time_on("gpu"), gpus());
+    let Some(first) = gpus.first() else {
+        return refused_without_a_gpu(&output);
+    };
+    match gpus.iter().find(|gpu| gpu["software"] == false) {
+        Some(card) => {
+            assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(answer["device"], card["name"]);
+        }
+        None => {
+            assert_eq!(code(&output), 2);
+            let message = text(&output.stderr);
+            let remedy = format!("--device {}", name_of(first));
+            assert!(
+                message.contains("only software") && message.contains(&remedy),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_gpu_is_timed_under_its_own_name() {
+    let gpus = gpus();
+    let Some(gpu) = gpus.first() else {
+        return refused_without_a_gpu(&time_on("gpu"));
+    };
+    let output = time_on(&name_of(gpu));
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["backend"], "svi-gpu");
+    assert_eq!(answer["device"], gpu["name"]);
+    assert_eq!(answer["seconds"].as_array().unwrap().len(), 2);
+    assert!(answer["iterations_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_gpu_fits_as_the_processors_do() {
     let (folder, panel) = (tempfile::tempdir().unwrap(), data("panel.csv"));
     let fit = |device: &str| {
         let out = folder.path().join(device);
@@ -678,17 +762,11 @@ fn a_gpu_fits_as_the_processors_do() {
         ]);
         (output, out)
     };
-    let (output, on_gpu) = fit("gpu");
-    if gpu.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "no GPU and no software Vulkan");
-        assert_eq!(code(&output), 2);
-        assert!(
-            text(&output.stderr).contains("there is no GPU here"),
-            "{}",
-            text(&output.stderr)
-        );
-        return;
-    }
+    let gpus = gpus();
+    let Some(gpu) = gpus.first() else {
+        return refused_without_a_gpu(&fit("gpu").0);
+    };
+    let (output, on_gpu) = fit(&name_of(gpu));
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let (output, on_cpu) = fit("cpu");
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));

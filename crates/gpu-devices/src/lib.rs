@@ -4,8 +4,15 @@
 //! counted before one is taken. Adapters are found once a process, because the Vulkan loader may crash when instances
 //! are made on several threads at once.
 
+// Built for no runtime there are no devices, and what serves them is not reached.
+#![cfg_attr(
+    not(any(feature = "cuda", feature = "wgpu")),
+    allow(dead_code, unreachable_code, unused_imports, unused_variables)
+)]
+
 use infermark_backend::{BackendError, Device, DeviceId, DeviceKind};
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A device that a run can take, with what its kernels must know.
 #[derive(Debug, Clone)]
@@ -177,6 +184,16 @@ mod graphics {
     }
 }
 
+/// The first error of each device that belonged to no call, such as a buffer that found no room.
+static TOLD: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+
+/// The first error that the driver of a device (its id, as text) told apart from any call, since it was last asked: what was
+/// computed after it cannot be relied on.
+pub fn take_error(device: &str) -> Option<String> {
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    told.as_mut()?.remove(device)
+}
+
 /// Opens wgpu's device of an id; every id once a process.
 ///
 /// # Errors
@@ -188,8 +205,7 @@ pub fn open_wgpu(
     instance: &wgpu::Instance,
 ) -> Result<cubecl::wgpu::WgpuDevice, BackendError> {
     use cubecl::wgpu::{RuntimeOptions, WgpuDevice, WgpuSetup, init_device};
-    use std::collections::HashMap;
-    use std::sync::{Arc, Mutex, PoisonError};
+    use std::sync::Arc;
 
     static OPEN: Mutex<Option<HashMap<DeviceId, WgpuDevice>>> = Mutex::new(None);
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +233,13 @@ pub fn open_wgpu(
         failed("the driver lacks what the kernels need (Vulkan memory model and buffer addresses)".into())
     })?;
     // The default handler panics on a thread that nobody watches.
-    device.on_uncaptured_error(Arc::new(|error| eprintln!("GPU: {error}")));
+    let of = id.to_string();
+    device.on_uncaptured_error(Arc::new(move |error| {
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get_or_insert_default()
+            .entry(of.clone())
+            .or_insert_with(|| error.to_string());
+    }));
     let setup = WgpuSetup {
         instance: instance.clone(),
         adapter: adapter.clone(),

@@ -222,21 +222,26 @@ pub fn run_benchmark(
     })
 }
 
+/// What devices can do at most, or why that could not be measured.
+type DeviceLimits = HashMap<DeviceId, Result<Limits, String>>;
+
 /// What each of the cases' devices can do at most, but for the processors; a device that cannot tell has no entry.
-fn device_limits(cases: &[Case], observer: &mut dyn Observer) -> HashMap<DeviceId, Limits> {
-    let mut all = HashMap::new();
+fn device_limits(cases: &[Case], observer: &mut dyn Observer) -> DeviceLimits {
+    let mut all = DeviceLimits::new();
     for case in cases {
         let id = case.request.devices[0];
-        if id == DeviceId::CPU || all.contains_key(&id) {
+        if id == DeviceId::CPU || all.get(&id).is_some_and(Result::is_ok) {
             continue;
         }
         observer.phase(&format!("limits of {id}"));
         match case.backend.limits(&case.request) {
             Ok(Some(limits)) => {
-                all.insert(id, limits);
+                all.insert(id, Ok(limits));
             }
             Ok(None) => {}
-            Err(e) => observer.phase(&format!("limits of {id}: {e}")),
+            Err(e) => {
+                all.insert(id, Err(e.to_string()));
+            }
         }
     }
     all

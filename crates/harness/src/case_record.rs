@@ -23,7 +23,7 @@ pub enum Status {
     Ok,
     /// Measured, with a remark that a reader must know.
     Warn,
-    /// Left out on purpose; the reason says why.
+    /// Left out on purpose, or because it does not fit the device or the backend does not serve it; the reason says why.
     #[serde(rename = "not measured")]
     NotMeasured,
     /// No speed: parity failed, or it could not run.
@@ -95,7 +95,7 @@ pub struct CaseRecord {
     pub reason: String,
     /// The backend's name.
     pub backend: String,
-    /// The device, in plain words.
+    /// The device, in plain words; other than the processors with its id, as in `NVIDIA A10G (cuda:1)`.
     pub device: String,
     /// Threads used.
     pub threads: usize,

@@ -9,7 +9,7 @@ use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
 use crate::speedup::speedups;
 use crate::system::System;
 use grid::Grid;
-use infermark_backend::DeviceKind;
+use infermark_backend::{DeviceId, DeviceKind};
 
 /// Markdown of everything that was measured, beside what is published.
 pub fn table(records: &[CaseRecord]) -> String {
@@ -124,6 +124,14 @@ fn backend_name(record: &CaseRecord) -> String {
     match record.unit {
         IterationUnit::Iterations => record.backend.clone(),
         IterationUnit::Gradients => format!("{} (gradients)", record.backend),
+    }
+}
+
+/// The backend, with its device's id where it is not the processors: for sections without a column for the device.
+fn backend_and_device(record: &CaseRecord) -> String {
+    match record.request.devices.first() {
+        Some(id) if *id != DeviceId::CPU => format!("{} on {id}", record.backend),
+        _ => record.backend.clone(),
     }
 }
 
@@ -339,7 +347,7 @@ fn truth_section(records: &[CaseRecord]) -> Option<String> {
                 IterationUnit::Gradients => "draws a chain",
             };
             grid.push(vec![
-                record.backend.clone(),
+                backend_and_device(record),
                 record.settings(),
                 count(record.panel.products as u64),
                 format!("{} {steps}, {}", count(t.after), duration(t.seconds)),
@@ -379,7 +387,7 @@ fn parity_section(records: &[CaseRecord]) -> Option<String> {
             let error =
                 |e: Option<f64>, words: &str| e.map_or_else(|| words.to_owned(), |e| format!("{e:.1e}"));
             grid.push(vec![
-                record.backend.clone(),
+                backend_and_device(record),
                 record.settings(),
                 count(record.panel.products as u64),
                 p.panel.clone(),
@@ -402,7 +410,7 @@ fn remarks(records: &[CaseRecord]) -> Option<String> {
         .map(|r| {
             format!(
                 "- {}, {}, {} products: {}: {}\n",
-                r.backend,
+                backend_and_device(r),
                 match r.kind {
                     CaseKind::Speed => r.settings(),
                     CaseKind::PublishedNuts => "published NUTS reference".into(),

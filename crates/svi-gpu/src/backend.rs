@@ -59,7 +59,7 @@ impl SviGpu {
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
-        let settings = check(&panel, request)?.clone();
+        let settings = check_request(request)?.0.clone();
         let mut machine = self.machine(&panel, request, guide, noise, 0)?;
         // The first launches compile the kernels: that is set-up, not iteration.
         machine.prepare(guide)?;
@@ -89,7 +89,7 @@ impl SviGpu {
         noise: NoiseSource,
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
-        check(panel, request)?;
+        check_request(request)?;
         let mut machine = self.machine(panel, request, guide, noise, iteration)?;
         machine.evaluate()
     }
@@ -99,7 +99,7 @@ impl SviGpu {
     /// # Errors
     /// As [`SviGpu::start_from`].
     pub fn profile(&self, panel: &Arc<Panel>, request: &Request) -> Result<Profile, BackendError> {
-        check(panel, request)?;
+        check_request(request)?;
         let limits = self
             .limits(request)?
             .ok_or_else(|| unsupported("limits of this device".into()))?;
@@ -115,7 +115,8 @@ impl SviGpu {
         })
     }
 
-    fn machine(
+    /// What a run drives.
+    pub(crate) fn machine(
         &self,
         panel: &Panel,
         request: &Request,
@@ -138,11 +139,7 @@ impl SviGpu {
             native_exp2: self.variant.native_exp2.unwrap_or_else(|| has_good_exp2(found)),
             cubes: self.variant.cubes,
         };
-        let limits = DeviceLimits {
-            device: found.device.id.to_string(),
-            memory_bytes: found.device.memory_bytes,
-            largest_buffer: found.largest_buffer,
-        };
+        let limits = device_limits(found);
         match &found.way {
             #[cfg(feature = "cuda")]
             Way::Cuda(index) => {
@@ -171,14 +168,22 @@ fn unsupported(what: String) -> BackendError {
     }
 }
 
+fn device_limits(found: &devices::Found) -> DeviceLimits {
+    DeviceLimits {
+        device: found.device.id.to_string(),
+        memory_bytes: found.device.memory_bytes,
+        largest_buffer: found.largest_buffer,
+    }
+}
+
 /// Whether the device's own exponential is as good as the polynomial: CUDA's is, to 2 units in the last place, and has a
 /// unit of its own beside the arithmetic; Vulkan allows an error that grows with the exponent.
 fn has_good_exp2(found: &devices::Found) -> bool {
     found.device.id.kind == DeviceKind::Cuda
 }
 
-/// Checks what this backend needs of a request and returns its settings.
-fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, BackendError> {
+/// Checks what this backend needs of a request, whatever the panel, and returns its settings and device.
+fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::Found), BackendError> {
     request.validate()?;
     let [device] = request.devices[..] else {
         return Err(unsupported(format!(
@@ -189,7 +194,7 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, Bac
     if device == DeviceId::CPU {
         return Err(unsupported("the device cpu; svi-cpu does".into()));
     }
-    devices::named(device, crate::NAME)?;
+    let found = devices::named(device, crate::NAME)?;
     let Method::Svi(settings) = &request.method else {
         return Err(unsupported("method nuts".into()));
     };
@@ -202,14 +207,7 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<&'r SviSettings, Bac
             settings.particles
         )));
     }
-    if u32::try_from(6 * panel.layout().latents()).is_err() {
-        return Err(unsupported(format!(
-            "{} latents; the limit is {}",
-            panel.layout().latents(),
-            u32::MAX / 6
-        )));
-    }
-    Ok(settings)
+    Ok((settings, found))
 }
 
 impl Backend for SviGpu {
@@ -245,38 +243,28 @@ impl Backend for SviGpu {
     }
 
     fn limits(&self, request: &Request) -> Result<Option<Limits>, BackendError> {
-        let [id] = request.devices[..] else {
-            return Err(unsupported("several devices at once; give one".into()));
-        };
-        let Method::Svi(settings) = &request.method else {
-            return Err(unsupported("method nuts".into()));
-        };
-        let found = devices::named(id, crate::NAME)?;
-        let (particles, buffer, memory) = (
-            settings.particles,
-            found.largest_buffer,
-            found.device.memory_bytes,
-        );
-        let measured = match &found.way {
+        let (settings, found) = check_request(request)?;
+        let (particles, limits) = (settings.particles, device_limits(found));
+        let measured: Result<Limits, String> = match &found.way {
             #[cfg(feature = "cuda")]
             Way::Cuda(index) => {
                 use cubecl::Runtime;
                 let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
-                limits::measure(&client, particles, buffer, memory)
+                limits::measure(&client, particles, &limits)
             }
             #[cfg(feature = "wgpu")]
             Way::Wgpu(adapter, instance) => {
                 use cubecl::Runtime;
-                let device = devices::open_wgpu(id, adapter, instance)?;
+                let device = devices::open_wgpu(found.device.id, adapter, instance)?;
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
-                limits::measure(&client, particles, buffer, memory)
+                limits::measure(&client, particles, &limits)
             }
             // Another crate of the same build may know a way that this one was built without.
             #[allow(unreachable_patterns)]
-            _ => return Err(unsupported(format!("{id}: built without it"))),
+            _ => return Err(unsupported(format!("{}: built without it", found.device.id))),
         };
         measured.map(Some).map_err(|reason| BackendError::Device {
-            device: id.to_string(),
+            device: found.device.id.to_string(),
             reason,
         })
     }

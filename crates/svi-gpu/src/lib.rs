@@ -3,6 +3,12 @@
 //! One kernel source serves CUDA, Vulkan and Metal (CubeCL). Guide, objective, optimizer, schedule and noise are those of
 //! the model crate: a run draws the same noise from a seed as the CPU's does. `docs/gpu.md` tells how it is laid out.
 
+// Built for no runtime there are no devices, and what serves them is not reached.
+#![cfg_attr(
+    not(any(feature = "cuda", feature = "wgpu")),
+    allow(dead_code, unreachable_code, unused_imports, unused_variables)
+)]
+
 mod backend;
 mod fused;
 mod profile;

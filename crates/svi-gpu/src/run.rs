@@ -59,7 +59,10 @@ impl Run for GpuRun {
         let mut verdict = Verdict::Continue;
         while verdict == Verdict::Continue {
             let from = begin.elapsed().as_secs_f64();
-            let count = self.batch.min(target - self.ledger.completed());
+            let count = self
+                .batch
+                .min(self.ledger.decides_in())
+                .min(target - self.ledger.completed());
             let outcomes = self.machine.iterate(count as u32)?;
             let batch_seconds = begin.elapsed().as_secs_f64() - from;
             let interrupted = interrupt.is_set();

@@ -70,7 +70,7 @@ impl SviTensor {
             },
             found,
         )?;
-        Ok(descent.evaluate())
+        descent.evaluate()
     }
 }
 
@@ -94,7 +94,7 @@ fn start(
         found,
     )?;
     // The first pass compiles the library's kernels: that is set-up, not iteration.
-    descent.evaluate();
+    descent.evaluate()?;
     Ok(Box::new(TensorRun::new(
         descent,
         panel,
@@ -158,7 +158,8 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
     Ok((settings, found))
 }
 
-/// Refuses tensors of particles and rows that do not fit the device.
+/// Refuses tensors of particles and rows that do not fit the device, of whose memory a twentieth is left to the driver and
+/// the screen.
 fn check_memory(
     device: DeviceId,
     tensor_bytes: u64,
@@ -178,11 +179,11 @@ fn check_memory(
             largest_buffer,
         ));
     }
-    match memory_bytes {
-        Some(memory) if LIVE_TENSORS * tensor_bytes > memory => Err(refuse(
-            "the tensors of an iteration",
+    match memory_bytes.map(|memory| memory / 20 * 19) {
+        Some(available) if LIVE_TENSORS * tensor_bytes > available => Err(refuse(
+            "the tensors of an iteration, a twentieth of the memory left to the driver",
             LIVE_TENSORS * tensor_bytes,
-            memory,
+            available,
         )),
         _ => Ok(()),
     }
@@ -241,11 +242,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_with_the_numbers() {
         let check = |tensor, largest, memory| check_memory(DeviceId::CPU, tensor, largest, memory);
-        assert_eq!(check(100, 100, Some(1200)), Ok(()));
+        // 95% of 1200 are 1140, twelve tensors of 95.
+        assert_eq!(check(95, 100, Some(1200)), Ok(()));
         assert_eq!(check(100, 100, None), Ok(()));
         let one = check(101, 100, None).unwrap_err().to_string();
         assert!(one.contains("101") && one.contains("svi-gpu"), "{one}");
-        let all = check(101, 200, Some(1200)).unwrap_err().to_string();
-        assert!(all.contains("1212") && all.contains("1200"), "{all}");
+        let all = check(96, 200, Some(1200)).unwrap_err().to_string();
+        assert!(all.contains("1152") && all.contains("1140"), "{all}");
     }
 }

@@ -4,7 +4,7 @@ use crate::log_weights::LogWeights;
 use burn_tensor::activation::sigmoid;
 use burn_tensor::backend::{AutodiffBackend, Backend};
 use burn_tensor::{Distribution, Tensor, TensorData};
-use infermark_backend::{Request, SviSettings};
+use infermark_backend::{BackendError, Request, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::objective::{Objective, Weighted};
 use infermark_model::optimizer::StepScalars;
@@ -33,16 +33,31 @@ pub(crate) struct Start<'a> {
     pub(crate) iteration: u32,
 }
 
-/// A descent, whatever its device.
+/// A descent, whatever its device. What the device fails at shows when something is read from it.
 pub(crate) trait Descend: Send {
     /// Loss and gradient of the present iteration, without a step.
-    fn evaluate(&mut self) -> LossAndGradient;
+    ///
+    /// # Errors
+    /// [`BackendError::Device`] when the device fails, as the others.
+    fn evaluate(&mut self) -> Result<LossAndGradient, BackendError>;
 
     /// The loss of the present iteration, and a step down its gradient where it is finite.
-    fn iterate(&mut self) -> Weighted;
+    ///
+    /// # Errors
+    /// No step is made then.
+    fn iterate(&mut self) -> Result<Weighted, BackendError>;
+
+    /// Waits until the device is idle.
+    ///
+    /// # Errors
+    /// When the device failed meanwhile.
+    fn wait(&self) -> Result<(), BackendError>;
 
     /// The guide's parameters now.
-    fn guide(&self) -> Guide;
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn guide(&self) -> Result<Guide, BackendError>;
 }
 
 /// A parameter with AdamW's moments; each of shape `[1, length]`.
@@ -87,6 +102,8 @@ pub(crate) struct Descent<B: AutodiffBackend> {
     unconstrained_scale: Parameter<B::InnerBackend>,
     unconstrained_centredness: Parameter<B::InnerBackend>,
     device: B::Device,
+    /// How the device is asked for: its errors name it.
+    device_name: String,
 }
 
 /// The gradients by the three parameters.
@@ -110,6 +127,7 @@ impl<B: AutodiffBackend> Descent<B> {
                 &device,
             ),
             device,
+            device_name: start.request.devices[0].to_string(),
         }
     }
 
@@ -128,7 +146,7 @@ impl<B: AutodiffBackend> Descent<B> {
     }
 
     /// Log-weights and gradients of the present iteration.
-    fn differentiate(&self) -> (Vec<f64>, Gradients<B>) {
+    fn differentiate(&self) -> Result<(Vec<f64>, Gradients<B>), BackendError> {
         let leaf =
             |p: &Parameter<B::InnerBackend>| Tensor::<B, 2>::from_inner(p.value.clone()).require_grad();
         let leaves = [
@@ -149,23 +167,23 @@ impl<B: AutodiffBackend> Descent<B> {
             let zeros = || leaf.clone().inner().zeros_like();
             leaf.grad_remove(&mut gradients).unwrap_or_else(zeros)
         });
-        (numbers(told), gradients)
+        Ok((numbers(told, &self.device_name)?, gradients))
     }
 }
 
 impl<B: AutodiffBackend> Descend for Descent<B> {
-    fn evaluate(&mut self) -> LossAndGradient {
-        let (log_weights, [loc, scale, centredness]) = self.differentiate();
+    fn evaluate(&mut self) -> Result<LossAndGradient, BackendError> {
+        let (log_weights, [loc, scale, centredness]) = self.differentiate()?;
         let learned = self.parameterization == Parameterization::Learned;
-        LossAndGradient {
+        Ok(LossAndGradient {
             weighted: self.settings.objective.weigh(&log_weights),
             log_weights,
-            gradient: guide_of(loc, scale, centredness, learned),
-        }
+            gradient: guide_of(loc, scale, centredness, learned, &self.device_name)?,
+        })
     }
 
-    fn iterate(&mut self) -> Weighted {
-        let (log_weights, [loc, scale, centredness]) = self.differentiate();
+    fn iterate(&mut self) -> Result<Weighted, BackendError> {
+        let (log_weights, [loc, scale, centredness]) = self.differentiate()?;
         let weighted = self.settings.objective.weigh(&log_weights);
         if weighted.loss.is_finite() {
             let mut scalars = self.settings.optimizer.scalars(u64::from(self.iteration));
@@ -182,15 +200,23 @@ impl<B: AutodiffBackend> Descend for Descent<B> {
             }
             self.iteration += 1;
         }
-        weighted
+        Ok(weighted)
     }
 
-    fn guide(&self) -> Guide {
+    fn wait(&self) -> Result<(), BackendError> {
+        B::sync(&self.device).map_err(|e| BackendError::Device {
+            device: self.device_name.clone(),
+            reason: e.to_string(),
+        })
+    }
+
+    fn guide(&self) -> Result<Guide, BackendError> {
         guide_of(
             self.loc.value.clone(),
             self.unconstrained_scale.value.clone(),
             self.unconstrained_centredness.value.clone(),
             self.parameterization == Parameterization::Learned,
+            &self.device_name,
         )
     }
 }
@@ -215,8 +241,20 @@ fn vector<B: Backend>(values: &[f64], device: &B::Device) -> Tensor<B, 2> {
     Tensor::from_data(TensorData::new(values, [1, len]), device)
 }
 
-fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f64> {
-    tensor.into_data().iter::<f64>().collect()
+/// Reads a tensor; `device` names where it is when that fails.
+fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>, device: &str) -> Result<Vec<f64>, BackendError> {
+    let failed = |reason| BackendError::Device {
+        device: device.to_owned(),
+        reason,
+    };
+    let data = tensor
+        .try_into_data()
+        .map_err(|error| failed(error.to_string()))?;
+    // What the driver has told apart from any call: it makes what was read worthless.
+    match infermark_gpu_devices::take_error(device) {
+        Some(reason) => Err(failed(reason)),
+        None => Ok(data.iter::<f64>().collect()),
+    }
 }
 
 fn guide_of<B: Backend>(
@@ -224,10 +262,15 @@ fn guide_of<B: Backend>(
     scale: Tensor<B, 2>,
     centredness: Tensor<B, 2>,
     learned: bool,
-) -> Guide {
-    Guide {
-        loc: numbers(loc),
-        unconstrained_scale: numbers(scale),
-        unconstrained_centredness: learned.then(|| numbers(centredness).try_into().expect("five sites")),
-    }
+    device: &str,
+) -> Result<Guide, BackendError> {
+    Ok(Guide {
+        loc: numbers(loc, device)?,
+        unconstrained_scale: numbers(scale, device)?,
+        unconstrained_centredness: if learned {
+            Some(numbers(centredness, device)?.try_into().expect("five sites"))
+        } else {
+            None
+        },
+    })
 }

@@ -9,6 +9,12 @@
 //! Its noise is the device's own generator, as in a user's program, so a seed does not give the run of the other
 //! backends; fed with recorded noise it follows them step by step.
 
+// Built for no runtime there are no devices, and what serves them is not reached.
+#![cfg_attr(
+    not(any(feature = "cuda", feature = "wgpu")),
+    allow(dead_code, unreachable_code, unused_imports, unused_variables)
+)]
+
 mod backend;
 mod descent;
 mod log_weights;

@@ -18,12 +18,15 @@ pub struct LogWeights<B: Backend> {
     log_price: Tensor<B, 3>,
     /// Counts, `[1, N, T]`.
     units: Tensor<B, 3>,
+    /// `ln y`, `[1, N, T]`; zero where y is.
+    ln_units: Tensor<B, 3>,
     /// One where a row is present, `[1, N, T]`; `None` where all are.
     present: Option<Tensor<B, 3>>,
     /// The category of each product, `[N]`.
     category_of: Tensor<B, 1, Int>,
-    /// `sum ln y!`.
-    ln_factorials: f64,
+    /// The log likelihood where every rate is its count, `sum (y ln y - y - ln y!)`: what a row's term is taken relative to,
+    /// so that single precision adds small numbers.
+    saturated: f64,
 }
 
 impl<B: Backend> LogWeights<B> {
@@ -33,12 +36,19 @@ impl<B: Backend> LogWeights<B> {
         let (n, t) = (layout.products, layout.periods);
         let mut log_price = vec![0.0f32; n * t];
         let mut units = vec![0.0f32; n * t];
+        let mut ln_units = vec![0.0f32; n * t];
         let mut present = vec![0.0f32; n * t];
+        let mut saturated = -panel.sums().ln_factorials;
         for i in 0..n {
             for row in panel.product_rows(i) {
                 let at = i * t + row.period;
                 log_price[at] = row.log_price as f32;
                 units[at] = row.units as f32;
+                if row.units > 0 {
+                    let y = f64::from(row.units);
+                    ln_units[at] = y.ln() as f32;
+                    saturated += y * y.ln() - y;
+                }
                 present[at] = 1.0;
             }
         }
@@ -49,9 +59,10 @@ impl<B: Backend> LogWeights<B> {
             priors: *priors,
             log_price: rows(log_price),
             units: rows(units),
+            ln_units: rows(ln_units),
             present: (!panel.is_dense()).then(|| rows(present)),
             category_of: Tensor::from_data(TensorData::new(categories, [n]), device),
-            ln_factorials: panel.sums().ln_factorials,
+            saturated,
         }
     }
 
@@ -94,7 +105,8 @@ impl<B: Backend> LogWeights<B> {
                 .reshape([particles, c, t])
                 .select(1, self.category_of.clone());
         let eta = eta.clamp(priors.clip_low, priors.clip_high);
-        let mut ln_likelihood = self.units.clone() * eta.clone() - eta.exp();
+        let mut ln_likelihood =
+            self.units.clone() * (eta.clone() - self.ln_units.clone()) - (eta.exp() - self.units.clone());
         if let Some(present) = &self.present {
             ln_likelihood = ln_likelihood * present.clone();
         }
@@ -102,7 +114,7 @@ impl<B: Backend> LogWeights<B> {
 
         let ln_prior = ln_global + ln_category + ln_product + ln_effect + ln_period;
         (ln_likelihood + ln_prior + minus_ln_q)
-            .sub_scalar(self.ln_factorials)
+            .add_scalar(self.saturated)
             .reshape([particles])
     }
 }

@@ -38,7 +38,7 @@ impl TensorRun {
 
 impl GuidedRun for TensorRun {
     fn guide(&self) -> Result<Guide, BackendError> {
-        Ok(self.descent.guide())
+        self.descent.guide()
     }
 }
 
@@ -50,7 +50,7 @@ impl Run for TensorRun {
         let before = self.ledger.run_seconds();
         let begin = Instant::now();
         loop {
-            let weighted = self.descent.iterate();
+            let weighted = self.descent.iterate()?;
             let verdict = self.ledger.enter(
                 weighted.loss,
                 weighted.effective_particles,
@@ -62,6 +62,7 @@ impl Run for TensorRun {
                 break;
             }
         }
+        self.descent.wait()?;
         self.ledger.close(before + begin.elapsed().as_secs_f64())
     }
 
@@ -71,7 +72,7 @@ impl Run for TensorRun {
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
         posterior_of(
-            &self.descent.guide(),
+            &self.descent.guide()?,
             &self.panel,
             &self.request.priors,
             self.request.parameterization,
@@ -79,8 +80,15 @@ impl Run for TensorRun {
     }
 
     fn report(&self) -> Report {
-        let centredness = self.descent.guide().centredness(self.request.parameterization);
+        let mut warnings = Vec::new();
+        let centredness = match self.descent.guide() {
+            Ok(guide) => guide.centredness(self.request.parameterization),
+            Err(error) => {
+                warnings.push(format!("The device no longer answers: {error}."));
+                self.request.parameterization.start()
+            }
+        };
         self.ledger
-            .report(crate::NAME, self.device.clone(), 1, centredness.0, Vec::new())
+            .report(crate::NAME, self.device.clone(), 1, centredness.0, warnings)
     }
 }

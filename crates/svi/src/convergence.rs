@@ -44,6 +44,11 @@ impl ConvergenceWatch {
         }
     }
 
+    /// Losses until the present window is full, at least 1.
+    pub fn decides_in(&self) -> u64 {
+        self.criterion.window - self.current.count
+    }
+
     /// Takes the next loss; true once the criterion is met.
     pub fn push(&mut self, loss: f64) -> bool {
         self.current.push(loss);

@@ -55,6 +55,14 @@ impl Ledger {
         self.completed
     }
 
+    /// Iterations until the criterion of an early stop may decide next; without one there is no end to them. Whoever
+    /// iterates in batches ends one there, so that a run stops at the same iteration however long its batches are.
+    pub fn decides_in(&self) -> u64 {
+        self.convergence
+            .as_ref()
+            .map_or(u64::MAX, ConvergenceWatch::decides_in)
+    }
+
     /// Seconds spent advancing, before the present piece.
     pub fn run_seconds(&self) -> f64 {
         self.run_seconds

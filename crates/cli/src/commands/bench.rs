@@ -7,6 +7,7 @@ use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use infermark_backend::device::DeviceId;
 use infermark_backend::{Backend, Method, NutsSettings, Request, SviSettings};
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark};
@@ -39,6 +40,9 @@ pub struct BenchArguments {
     /// Backends: all, or names as `infermark devices` lists them.
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = ["all".to_owned()])]
     pub backends: Vec<String>,
+    /// GPUs to measure, as `infermark devices` lists them; by default all, software only for backends that are named.
+    #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = backends::device)]
+    pub devices: Vec<DeviceId>,
     /// Thread counts to measure; by default one and all that the machine has.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     pub threads: Vec<usize>,
@@ -229,10 +233,17 @@ impl BenchArguments {
         Ok(cases)
     }
 
-    /// A case for each GPU. Software on the processor is measured only when the backend was `named`: its speed is no
-    /// card's.
+    /// A case for each GPU that was asked for, or for all. Software on the processor is measured only when it, or the
+    /// backend, was `named`: its speed is no card's.
     fn gpu_cases(&self, backend: &Arc<dyn Backend>, named: bool) -> anyhow::Result<Vec<Case>> {
         let devices = backend.devices();
+        for wanted in &self.devices {
+            ensure!(
+                devices.iter().any(|device| device.id == *wanted),
+                "{} cannot run on {wanted}; see `infermark devices`",
+                backend.name()
+            );
+        }
         ensure!(
             !named || !devices.is_empty(),
             "{} has no device here; see `infermark devices`",
@@ -240,7 +251,10 @@ impl BenchArguments {
         );
         devices
             .into_iter()
-            .filter(|device| named || !device.software)
+            .filter(|device| match self.devices.as_slice() {
+                [] => named || !device.software,
+                wanted => wanted.contains(&device.id),
+            })
             .map(|device| {
                 let request = Request {
                     devices: vec![device.id],

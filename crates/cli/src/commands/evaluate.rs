@@ -22,7 +22,7 @@ pub struct EvaluateArguments {
     /// category by category.
     #[arg(long, value_name = "FILE")]
     point: PathBuf,
-    /// Device: cpu, gpu (the first one), or as `infermark devices` lists them.
+    /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
     device: DeviceId,
     /// Processor threads; all by default.

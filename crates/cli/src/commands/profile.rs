@@ -23,7 +23,7 @@ pub struct ProfileArguments {
     /// Products of the panel that is made; it has 156 periods.
     #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with = "data")]
     products: usize,
-    /// Device: gpu (the first one), or as `infermark devices` lists them.
+    /// Device: gpu (the first card), or as `infermark devices` lists them.
     #[arg(long, value_name = "DEVICE", default_value = "gpu", value_parser = backends::device)]
     device: DeviceId,
     /// Particles of SVI.
@@ -51,13 +51,15 @@ impl ProfileArguments {
             ..Request::new(Method::Svi(settings))
         };
         request.validate()?;
+        let backend = SviGpu::new();
+        backends::check_devices(&backend, &request)?;
         let panel = match &self.data {
             Some(path) => load_panel(path, &self.columns.clone().into())?,
             None => published_panel(self.products, 0)?.panel,
         };
         let profile = {
             let _spinner = Bar::spinner(&format!("measuring {}", self.device));
-            SviGpu::new().profile(&panel, &request)?
+            backend.profile(&panel, &request)?
         };
         let text = if self.json {
             serde_json::to_string_pretty(&profile)? + "\n"

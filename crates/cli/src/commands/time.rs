@@ -2,14 +2,15 @@
 
 use super::load_panel;
 use crate::answer::answer;
+use crate::backends;
 use crate::exit::Exit;
 use crate::settings::ColumnArguments;
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
+use infermark_backend::device::DeviceId;
+use infermark_backend::{Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::{FusedLogJoint, device_name};
 use infermark_model::{Panel, Parameterization, Priors, Site};
-use infermark_svi_cpu::SviCpu;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +47,9 @@ pub struct TimeArguments {
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Device of SVI: cpu, gpu (the first card), or as `infermark devices` lists them. Gradients run on the processors.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
+    device: DeviceId,
     /// Print JSON instead of a sentence.
     #[arg(long)]
     json: bool,
@@ -59,6 +63,11 @@ impl TimeArguments {
             self.iterations > 0 && self.repeats > 0,
             "--iterations and --repeats must be at least 1"
         );
+        ensure!(
+            self.method == Timed::Svi || self.device == DeviceId::CPU,
+            "gradients run on the processors; --device {} goes with --method svi",
+            self.device
+        );
         let total = self.warmup + self.iterations * self.repeats as u64;
         let settings = SviSettings {
             iterations: total,
@@ -67,46 +76,60 @@ impl TimeArguments {
         };
         let request = Request {
             threads: self.threads,
+            devices: vec![self.device],
             ..Request::new(Method::Svi(settings))
         };
         request.validate()?;
+        let backend = backends::for_request(&request);
+        backends::check_devices(&*backend, &request)?;
         let panel = load_panel(&self.data, &self.columns.clone().into())?;
         let clock = Instant::now();
-        let mut advance: Box<dyn FnMut(u64) -> anyhow::Result<()>> = match self.method {
+        let mut side = match self.method {
             Timed::Svi => {
-                let mut run = SviCpu::new().start(panel.clone(), &request)?;
-                Box::new(move |steps| {
-                    run.advance(steps, &Interrupt::new())?;
-                    Ok(())
-                })
+                let mut run = backend.start(panel.clone(), &request)?;
+                let report = run.report();
+                Side {
+                    backend: report.backend,
+                    device: report.device,
+                    threads: report.threads,
+                    precision: Precision::F32,
+                    particles: self.particles,
+                    advance: Box::new(move |steps| {
+                        run.advance(steps, &Interrupt::new())?;
+                        Ok(())
+                    }),
+                }
             }
-            Timed::Gradient => gradients(&panel, request.resolved_threads()),
+            Timed::Gradient => Side {
+                backend: "nuts-cpu".into(),
+                device: device_name(),
+                threads: request.resolved_threads(),
+                precision: Precision::F64,
+                particles: 1,
+                advance: gradients(&panel, request.resolved_threads()),
+            },
         };
         let setup_seconds = clock.elapsed().as_secs_f64();
         if self.warmup > 0 {
-            advance(self.warmup)?;
+            (side.advance)(self.warmup)?;
         }
         let mut seconds = Vec::with_capacity(self.repeats);
         for _ in 0..self.repeats {
             let clock = Instant::now();
-            advance(self.iterations)?;
+            (side.advance)(self.iterations)?;
             seconds.push(clock.elapsed().as_secs_f64());
         }
         let mut sorted = seconds.clone();
         sorted.sort_by(f64::total_cmp);
         let median = (sorted[(sorted.len() - 1) / 2] + sorted[sorted.len() / 2]) / 2.0;
         let rate = self.iterations as f64 / median;
-        let (backend, precision, particles) = match self.method {
-            Timed::Svi => (infermark_svi_cpu::NAME, Precision::F32, self.particles),
-            Timed::Gradient => ("nuts-cpu", Precision::F64, 1),
-        };
         let text = if self.json {
             let told = serde_json::json!({
-                "backend": backend,
-                "device": device_name(),
-                "threads": request.resolved_threads(),
-                "precision": precision.name(),
-                "particles": particles,
+                "backend": side.backend,
+                "device": side.device,
+                "threads": side.threads,
+                "precision": side.precision.name(),
+                "particles": side.particles,
                 "rows": panel.rows(),
                 "products": panel.layout().products,
                 "iterations": self.iterations,
@@ -118,10 +141,12 @@ impl TimeArguments {
             told.to_string()
         } else {
             format!(
-                "{backend}, {} threads, {}, {} rows: {rate:.2} iterations a second ({:.3} ms each; best repeat \
+                "{}, {}, {} threads, {}, {} rows: {rate:.2} iterations a second ({:.3} ms each; best repeat \
                  {:.3} ms, worst {:.3} ms)",
-                request.resolved_threads(),
-                precision.name(),
+                side.backend,
+                side.device,
+                side.threads,
+                side.precision.name(),
                 panel.rows(),
                 1e3 / rate,
                 1e3 * sorted[0] / self.iterations as f64,
@@ -131,6 +156,17 @@ impl TimeArguments {
         answer(|out| writeln!(out, "{text}"))?;
         Ok(Exit::Done)
     }
+}
+
+/// What is under the clock, and how it is told.
+struct Side {
+    backend: String,
+    device: String,
+    threads: usize,
+    precision: Precision,
+    particles: usize,
+    /// Goes on by that many iterations, and returns when the device is done with them.
+    advance: Box<dyn FnMut(u64) -> anyhow::Result<()>>,
 }
 
 /// Gradients one after another, each at a point that the last one moved a little.

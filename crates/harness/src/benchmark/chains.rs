@@ -1,7 +1,7 @@
 //! What is measured of samplers besides the gradient: effective samples, and the published reference.
 
 use super::Case;
-use super::size::fail;
+use super::size::{device_in_words, fail};
 use crate::case_record::CaseRecord;
 use crate::observer::Observer;
 use crate::published::{NUTS_DRAWS, NUTS_WARMUP};
@@ -107,7 +107,7 @@ pub(super) fn published_reference(
         }
     }
     let report = run.report();
-    record.device.clone_from(&report.device);
+    record.device = device_in_words(&report.device, &record.request);
     record.threads = report.threads;
     record.report = Some(report);
     if per_draw.is_empty() || per_draw.iter().sum::<u64>() == 0 {

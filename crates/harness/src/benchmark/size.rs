@@ -1,6 +1,6 @@
 //! All cases on one panel.
 
-use super::{BenchPanel, Case, Plan, chains, settle};
+use super::{BenchPanel, Case, DeviceLimits, Plan, chains, settle};
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use crate::fit_record::SCHEMA_VERSION;
 use crate::limits::MemoryLimit;
@@ -13,8 +13,7 @@ use crate::results_folder::now_utc;
 use crate::system::{System, peak_memory_bytes};
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, DeviceId, Interrupt, Limits, Method, Request};
-use std::collections::HashMap;
+use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Request};
 use std::time::Duration;
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
@@ -27,7 +26,7 @@ pub(super) struct Size<'a, 'p> {
     pub(super) system: &'a System,
     pub(super) memory_limit: MemoryLimit,
     /// Limits of the devices other than the processors.
-    pub(super) device_limits: &'a HashMap<DeviceId, Limits>,
+    pub(super) device_limits: &'a DeviceLimits,
     pub(super) first_sequence: usize,
 }
 
@@ -63,7 +62,7 @@ impl Size<'_, '_> {
                     &case.request,
                     self.plan.parity_rows,
                 ) {
-                    Err(e @ BackendError::Memory { .. }) => leave_out(&mut record, &e),
+                    Err(e) if is_no_fault(&e) => leave_out(&mut record, &e),
                     Err(e) => fail(&mut record, format!("parity could not be checked: {e}")),
                     Ok(parity) if !parity.passed() => {
                         fail(&mut record, format!("parity: {}", parity.failures()));
@@ -122,7 +121,11 @@ impl Size<'_, '_> {
             records.push(record);
         }
         for record in &mut records {
-            remark(record, self.plan.repeats, interrupt.is_set());
+            let limits = self.device_limits.get(&record.request.devices[0]);
+            let limits_failed = limits
+                .and_then(|limits| limits.as_ref().err())
+                .map(String::as_str);
+            remark(record, self.plan.repeats, interrupt.is_set(), limits_failed);
         }
         records
     }
@@ -144,7 +147,7 @@ impl Size<'_, '_> {
             status: Status::Ok,
             reason: "none".into(),
             backend: case.backend.name().into(),
-            device,
+            device: device_in_words(&device, &case.request),
             threads: case.request.resolved_threads(),
             request: self.timing_request(&case.request),
             panel: description.clone(),
@@ -160,7 +163,10 @@ impl Size<'_, '_> {
             busy_share: None,
             peak_memory_bytes: None,
             memory_limit: Some(self.memory_limit),
-            device_limits: self.device_limits.get(&case.request.devices[0]).copied(),
+            device_limits: self
+                .device_limits
+                .get(&case.request.devices[0])
+                .and_then(|limits| limits.as_ref().ok().copied()),
             truth_quality: None,
             chain_quality: None,
             published_nuts: None,
@@ -182,7 +188,7 @@ impl Size<'_, '_> {
         let started = TimedRun::start(&*case.backend, self.panel.panel.clone(), &record.request);
         let mut run = match started {
             Ok(run) => run,
-            Err(e @ BackendError::Memory { .. }) => {
+            Err(e) if is_no_fault(&e) => {
                 leave_out(record, &e);
                 return None;
             }
@@ -234,7 +240,7 @@ impl Size<'_, '_> {
             }
         }
         let report = run.report();
-        record.device.clone_from(&report.device);
+        record.device = device_in_words(&report.device, &record.request);
         record.threads = report.threads;
         if let (Detail::Svi(svi), Some(truth)) = (&report.detail, &self.panel.product_a_truth)
             && seconds > 0.0
@@ -268,14 +274,32 @@ pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
     record.reason = reason.into();
 }
 
-/// Marks a record as left out: what does not fit a device says nothing against the backend.
+/// A device's name, with its id where it is not the processors: equal cards have one name, and so has one card that is
+/// reached in two ways.
+pub(super) fn device_in_words(name: &str, request: &Request) -> String {
+    match request.devices[0] {
+        DeviceId::CPU => name.to_owned(),
+        id => format!("{name} ({id})"),
+    }
+}
+
+/// Whether a backend only said that it does not serve this: what does not fit a device, or is not offered, says nothing
+/// against the backend.
+fn is_no_fault(error: &BackendError) -> bool {
+    matches!(
+        error,
+        BackendError::Memory { .. } | BackendError::Unsupported { .. }
+    )
+}
+
+/// Marks a record as left out.
 fn leave_out(record: &mut CaseRecord, why: &BackendError) {
     record.status = Status::NotMeasured;
     record.reason = why.to_string();
 }
 
-/// Marks what a reader must know.
-fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool) {
+/// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
+fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool, limits_failed: Option<&str>) {
     if record.status != Status::Ok {
         return;
     }
@@ -306,6 +330,9 @@ fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool) {
             "the machine was busy: other programs used {:.0}% of it before the timing",
             100.0 * busy
         ));
+    }
+    if let Some(reason) = limits_failed {
+        remarks.push(format!("limits of the device: {reason}"));
     }
     if record.system.program.profile.starts_with("debug") {
         remarks.push(format!("built as {}", record.system.program.profile));

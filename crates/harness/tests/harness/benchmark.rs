@@ -1,6 +1,6 @@
 //! A whole benchmark on small panels, with backends that are right, wrong, and broken.
 
-use crate::fake::{Fake, Fault, panel};
+use crate::fake::{Fake, Fault, card, panel};
 use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Precision, Request, SviSettings};
 use infermark_harness::benchmark::{BenchPanel, Case, Plan, run_benchmark};
 use infermark_harness::case_record::{CaseKind, Status};
@@ -233,6 +233,61 @@ fn a_benchmark_that_measured_nothing_is_no_success() {
     assert!(outcome.records.is_empty() && !outcome.is_success());
     let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
     assert!(csv.starts_with("backend,device,") && csv.lines().count() == 1);
+}
+
+#[test]
+fn what_is_not_served_is_left_out_and_no_failure() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let mut plan = plan(vec![
+        svi(Fake::backend("svi-fake", Fault::None)),
+        svi(Fake::backend("svi-large", Fault::Memory)),
+        svi(Fake::backend("svi-other", Fault::Unsupported)),
+    ]);
+    plan.products = vec![12];
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap();
+    assert!(outcome.is_success());
+    assert!(outcome.records[0].has_speed());
+    for (record, reason) in outcome.records[1..].iter().zip([
+        "the panel needs 2 bytes, and test processor has 1",
+        "backend svi-other cannot serve tests",
+    ]) {
+        assert_eq!(record.status, Status::NotMeasured);
+        assert_eq!(record.reason, reason);
+        assert!(!record.has_speed());
+        assert!(outcome.table.contains(reason), "{}", outcome.table);
+    }
+}
+
+#[test]
+fn equal_cards_are_told_apart_and_limits_that_fail_are_remarked() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let on = |index, fault| {
+        let mut case = svi(Fake::backend("svi-fake", fault));
+        case.request.devices = vec![card(index)];
+        case
+    };
+    let mut plan = plan(vec![on(0, Fault::None), on(1, Fault::Limits)]);
+    plan.products = vec![12];
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap();
+    assert!(outcome.is_success());
+    let devices: Vec<&str> = outcome.records.iter().map(|r| r.device.as_str()).collect();
+    assert_eq!(devices, ["test card (cuda)", "test card (cuda:1)"]);
+    assert!(outcome.table.contains("svi-fake on cuda:1"), "{}", outcome.table);
+    let remark = "limits of the device: cuda:1 failed: it tells nothing";
+    let [known, unknown] = &outcome.records[..] else {
+        panic!("two cases");
+    };
+    assert!(!known.reason.contains("limits"), "{}", known.reason);
+    assert_eq!(unknown.status, Status::Warn);
+    assert!(unknown.reason.contains(remark), "{}", unknown.reason);
+    assert!(unknown.has_speed() && unknown.device_limits.is_none());
+    let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
+    assert!(
+        csv.contains("test card (cuda:1)") && csv.contains(remark),
+        "{csv}"
+    );
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{ChainReport, Detail, NutsReport, SviReport, TracePoint};
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, Interrupt, Method, Posterior, Report, Request, Run, SviSettings,
+    Backend, BackendError, Device, DeviceId, DeviceKind, Interrupt, Limits, Method, Posterior, Report,
+    Request, Run, SviSettings,
 };
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
@@ -31,6 +32,12 @@ pub(crate) enum Fault {
     NotANumber,
     /// It does not start.
     Start,
+    /// It refuses to start for lack of memory.
+    Memory,
+    /// It does not serve the request.
+    Unsupported,
+    /// The limits of its device cannot be measured.
+    Limits,
     /// It fails while it runs.
     Run,
 }
@@ -65,6 +72,21 @@ pub(crate) fn panel(products: usize) -> Arc<Panel> {
     Arc::new(panel.unwrap())
 }
 
+/// One of the equal cards.
+pub(crate) fn card(index: usize) -> DeviceId {
+    DeviceId {
+        kind: DeviceKind::Cuda,
+        index,
+    }
+}
+
+fn name_of(device: DeviceId) -> &'static str {
+    match device {
+        DeviceId::CPU => "test processor",
+        _ => "test card",
+    }
+}
+
 pub(crate) struct Fake {
     name: &'static str,
     fault: Fault,
@@ -81,14 +103,17 @@ impl Backend for Fake {
         self.name
     }
 
+    /// A processor, and two equal cards.
     fn devices(&self) -> Vec<Device> {
-        vec![Device {
-            id: DeviceId::CPU,
-            name: "test processor".into(),
-            memory_bytes: None,
-            driver: None,
-            software: false,
-        }]
+        [DeviceId::CPU, card(0), card(1)]
+            .map(|id| Device {
+                id,
+                name: name_of(id).into(),
+                memory_bytes: None,
+                driver: None,
+                software: false,
+            })
+            .to_vec()
     }
 
     fn log_joint(
@@ -97,6 +122,12 @@ impl Backend for Fake {
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
+        if self.fault == Fault::Unsupported {
+            return Err(BackendError::Unsupported {
+                backend: self.name,
+                what: "tests".into(),
+            });
+        }
         let (mut value, mut gradient) = LogJoint::new(panel, request.priors).natural(point);
         match self.fault {
             Fault::Gradient => gradient.iter_mut().for_each(|g| *g *= 1.01),
@@ -142,8 +173,26 @@ impl Backend for Fake {
         Ok(Some(got))
     }
 
+    fn limits(&self, request: &Request) -> Result<Option<Limits>, BackendError> {
+        if self.fault != Fault::Limits {
+            return Ok(None);
+        }
+        Err(BackendError::Device {
+            device: request.devices[0].to_string(),
+            reason: "it tells nothing".into(),
+        })
+    }
+
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         request.validate()?;
+        if self.fault == Fault::Memory {
+            return Err(BackendError::Memory {
+                what: "the panel".into(),
+                device: name_of(request.devices[0]).into(),
+                needed_bytes: 2,
+                available_bytes: 1,
+            });
+        }
         if self.fault == Fault::Start {
             return Err(BackendError::Device {
                 device: "test processor".into(),
@@ -323,7 +372,7 @@ impl Run for FakeRun {
         };
         Report {
             backend: self.name.into(),
-            device: "test processor".into(),
+            device: name_of(self.request.devices[0]).into(),
             threads: 1,
             setup_seconds: 0.0,
             run_seconds: self.seconds,

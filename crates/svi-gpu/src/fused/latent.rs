@@ -1,12 +1,12 @@
 //! One latent of the guide: its noise, its place, its gradient and its step.
 
-use super::math::{normals, softplus};
+use super::math::{ln, normals, softplus};
 use cubecl::prelude::*;
 
 /// Columns of the state, each of length L: the parameters and AdamW's moments.
-pub(super) const LOC: usize = 0;
+const LOC: usize = 0;
 /// Unconstrained scale, `sigma = softplus(u)`.
-pub(super) const SCALE: usize = 1;
+const SCALE: usize = 1;
 const LOC_FIRST: usize = 2;
 const LOC_SECOND: usize = 3;
 const SCALE_FIRST: usize = 4;
@@ -26,8 +26,16 @@ pub(super) struct Transform {
 /// Numbers of a [`Transform`] in the frame.
 pub(super) const TRANSFORM_LEN: usize = 4;
 
-/// The optimizer step of one iteration.
+/// A latent's guide, and the transform of its site.
 #[derive(CubeType, Clone, Copy)]
+pub(super) struct Latent {
+    loc: f32,
+    sigma: f32,
+    pub(super) transform: Transform,
+}
+
+/// The optimizer step of one iteration.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Step {
     pub(super) learning_rate: f32,
     pub(super) first_correction: f32,
@@ -43,7 +51,7 @@ pub(super) struct Step {
 }
 
 /// Where the noise of an iteration comes from: Philox, or a record in the model's order of latents.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Draw {
     pub(super) iteration: u32,
     pub(super) seed_low: u32,
@@ -63,9 +71,27 @@ pub(super) fn transform_at(frame: &Array<f32>, start: usize) -> Transform {
     }
 }
 
-/// One AdamW step of the number at `at` with moments `l` numbers apart.
+/// Reads the guide of latent `j`.
 #[cube]
-fn descend(state: &mut Array<f32>, at: usize, first_at: usize, second_at: usize, gradient: f32, step: Step) {
+pub(super) fn latent_at(state: &Array<f32>, j: usize, l: usize, transform: Transform) -> Latent {
+    let (sigma, _) = softplus(state[SCALE * l + j]);
+    Latent {
+        loc: state[LOC * l + j],
+        sigma,
+        transform,
+    }
+}
+
+/// One AdamW step of the number at `at`.
+#[cube]
+pub(super) fn descend(
+    state: &mut Array<f32>,
+    at: usize,
+    first_at: usize,
+    second_at: usize,
+    gradient: f32,
+    step: Step,
+) {
     let first = fma(gradient, step.b1_rest, step.b1 * state[first_at]);
     let second = fma(gradient * gradient, step.b2_rest, step.b2 * state[second_at]);
     state[first_at] = first;
@@ -157,10 +183,10 @@ pub(super) fn draw_latent(
     }
 }
 
-/// A particle's `z - c m` for a guide's location and scale.
+/// A particle's `z - c m`.
 #[cube]
-pub(super) fn residual(loc: f32, sigma: f32, eps: f32, mean: f32, transform: Transform) -> f32 {
-    fma(sigma, eps, loc) - transform.centredness * mean
+pub(super) fn residual(latent: Latent, eps: f32, mean: f32) -> f32 {
+    fma(latent.sigma, eps, latent.loc) - latent.transform.centredness * mean
 }
 
 /// The value of a residual: `m + s^(1-c) r`.
@@ -169,7 +195,13 @@ pub(super) fn value_of(residual: f32, mean: f32, transform: Transform) -> f32 {
     fma(transform.stretch, residual, mean)
 }
 
-/// The log-weight's part that belongs to a latent and a particle: prior and guide, but for `ln sigma - c ln s`.
+/// The log-weight's part that belongs to a latent, whatever the particle: `ln sigma - c ln s`.
+#[cube]
+pub(super) fn scale_terms(latent: Latent) -> f32 {
+    ln(latent.sigma) - latent.transform.centredness * latent.transform.ln_sd
+}
+
+/// The log-weight's part that belongs to a latent and a particle: prior and guide, but for [`scale_terms`].
 #[cube]
 pub(super) fn prior_and_guide(residual: f32, eps: f32, transform: Transform) -> f32 {
     0.5 * eps * eps - 0.5 * transform.precision * residual * residual

@@ -9,7 +9,7 @@ use infermark_model::panel::Panel;
 use infermark_model::site::{Layout, Site};
 
 /// Entries of the log of losses: how many iterations can pass between two readings.
-pub(crate) const LOG_ENTRIES: u32 = 4096;
+pub(crate) const LOG_ENTRIES: u32 = 1024;
 
 /// Products that a cube takes at a time, at most: what belongs to a product is one thread's work.
 const MOST_CHUNK: usize = 64;
@@ -39,6 +39,8 @@ pub(super) struct Hardware {
     pub(super) threads: usize,
     /// Bytes of shared memory of a cube.
     pub(super) shared_bytes: usize,
+    /// Cubes of a launch.
+    pub(super) cubes: usize,
     /// Multiprocessors, where they can be told.
     pub(super) multiprocessors: Option<usize>,
 }
@@ -63,10 +65,7 @@ pub(super) fn shape(mut shape: Shape, periods: usize, hardware: Hardware) -> Res
     shape.tiles = if shape.particles <= 4 && stride > 16 { 2 } else { 1 };
     shape.tiles = shape.tiles.max(stride.div_ceil(most));
     if shape.tiles > 4 {
-        return Err(format!(
-            "{periods} periods; the limit on this device is {}",
-            16 * most
-        ));
+        return Err(format!("{periods} periods; the limit is {}", 16 * most));
     }
     shape.lanes = stride.div_ceil(shape.tiles);
     shape.groups = most / shape.lanes;
@@ -106,6 +105,7 @@ impl Cubes {
                 .multiprocessors
                 .map_or(CUBES, |m| CUBES_PER_MULTIPROCESSOR * m)
         });
+        let wanted = wanted.max(1);
         let least = if wanted >= order.len() { 1 } else { FEWEST_PRODUCTS };
         let per_cube = order.len().div_ceil(wanted).max(least);
         let mut cubes = Cubes {
@@ -185,46 +185,42 @@ impl Sizes {
             needed_bytes: needed,
             available_bytes: available,
         };
-        let largest = [self.rows, self.particles, self.state]
-            .into_iter()
-            .max()
-            .unwrap_or(0) as u64
-            * 4;
-        if self.rows as u64 > u64::from(u32::MAX) {
-            return Err(refuse(
-                "one column of the panel",
-                largest,
-                u64::from(u32::MAX) * 4,
-            ));
-        }
-        if largest > limits.largest_buffer {
-            return Err(refuse("one column of the panel", largest, limits.largest_buffer));
+        let largest = self.all().into_iter().max().unwrap_or(0) as u64 * 4;
+        // Kernels count in 32 bits.
+        let most = limits.largest_buffer.min(u64::from(u32::MAX) * 4);
+        if largest > most {
+            return Err(refuse("the largest buffer", largest, most));
         }
         let needed = self.bytes();
-        match limits.memory_bytes {
-            // A twentieth is left to the driver and the screen.
-            Some(memory) if needed > memory / 20 * 19 => {
-                Err(refuse("the panel with its guide", needed, memory))
-            }
+        // A twentieth is left to the driver and the screen.
+        match limits.memory_bytes.map(|memory| memory / 20 * 19) {
+            Some(memory) if needed > memory => Err(refuse("the panel with its guide", needed, memory)),
             _ => Ok(()),
         }
     }
 
     /// Bytes of all buffers.
     pub(super) fn bytes(&self) -> u64 {
-        let numbers = 2 * self.rows
-            + self.constants
-            + self.state
-            + self.particles
-            + self.frame
-            + self.table
-            + self.cube_sums
-            + self.period_sums
-            + self.prior_sums
-            + self.centredness
-            + self.log
-            + self.record;
-        4 * numbers as u64
+        4 * self.all().into_iter().sum::<usize>() as u64
+    }
+
+    /// Deviations, counts, and every other buffer.
+    fn all(&self) -> [usize; 13] {
+        [
+            self.rows,
+            self.rows,
+            self.constants,
+            self.state,
+            self.particles,
+            self.frame,
+            self.table,
+            self.cube_sums,
+            self.period_sums,
+            self.prior_sums,
+            self.centredness,
+            self.log,
+            self.record,
+        ]
     }
 }
 
@@ -336,12 +332,12 @@ mod tests {
             .to_string();
         assert!(whole.contains(&sizes.bytes().to_string()), "{whole}");
         assert!(
-            whole.contains(&(1u64 << 30).to_string()) && whole.contains("shard"),
+            whole.contains(&((1u64 << 30) / 20 * 19).to_string()) && whole.contains("shard"),
             "{whole}"
         );
         let column = sizes.check(&limits(None, 128 << 20)).unwrap_err().to_string();
         assert!(
-            column.contains("624000000") && column.contains("one column"),
+            column.contains("624000000") && column.contains("the largest buffer"),
             "{column}"
         );
     }

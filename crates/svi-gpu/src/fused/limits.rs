@@ -1,5 +1,6 @@
 //! What a device can do at most, measured: reading memory, the arithmetic of the rows in registers, and launches.
 
+use super::layout::DeviceLimits;
 use super::math::exp2_fast;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
@@ -38,8 +39,8 @@ fn read(values: &Array<Vector<f32, Const<4>>>, out: &mut Array<f32>, vectors: u3
     out[ABSOLUTE_POS] = sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-/// What the pass over the rows does for each row and particle inside the clip bounds, with everything in registers: a rate,
-/// its sum, its sum with the deviation, and its sum by period.
+/// What the rows need for each particle inside the clip bounds, with everything in registers: a rate, its sum, its sum with
+/// the deviation, and its sum by period. The pass recovers what the first sum rounds away besides, so that it cannot reach this.
 #[cube(launch_unchecked)]
 fn rows_in_registers(
     numbers: &Array<f32>,
@@ -94,6 +95,7 @@ fn touch(out: &mut Array<f32>, value: f32) {
 struct Bench<'c, R: Runtime> {
     client: &'c ComputeClient<R>,
     out: Handle,
+    device: &'c str,
 }
 
 impl<R: Runtime> Bench<'_, R> {
@@ -105,7 +107,8 @@ impl<R: Runtime> Bench<'_, R> {
     /// Waits for everything that was launched.
     fn wait(&self) -> Result<(), String> {
         self.client.flush().map_err(|e| format!("{e:?}"))?;
-        cubecl::future::block_on(self.client.sync()).map_err(|e| format!("{e:?}"))
+        cubecl::future::block_on(self.client.sync()).map_err(|e| format!("{e:?}"))?;
+        infermark_gpu_devices::take_error(self.device).map_or(Ok(()), Err)
     }
 
     /// The best time of what `launch` launches, in seconds, and how much it did: the amount is doubled until a pass lasts
@@ -225,20 +228,24 @@ impl<R: Runtime> Bench<'_, R> {
 pub(crate) fn measure<R: Runtime>(
     client: &ComputeClient<R>,
     particles: usize,
-    largest_buffer: u64,
-    memory_bytes: Option<u64>,
+    of: &DeviceLimits,
 ) -> Result<Limits, String> {
+    client.memory_cleanup();
     let bench = Bench {
         client,
         out: client.empty((4 * CUBES * THREADS) as usize),
+        device: &of.device,
     };
     let polynomial = bench.row_particles_per_second(particles, false)?;
     let native = bench.row_particles_per_second(particles, true)?;
-    Ok(Limits {
-        read_bytes_per_second: bench.read_bytes_per_second(largest_buffer, memory_bytes)?,
+    let measured = Limits {
+        read_bytes_per_second: bench.read_bytes_per_second(of.largest_buffer, of.memory_bytes)?,
         row_particles_per_second: polynomial.max(native),
         native_exp2_ratio: native / polynomial,
         launch_seconds: bench.launch_seconds()?,
         round_trip_seconds: bench.round_trip_seconds()?,
-    })
+    };
+    drop(bench);
+    client.memory_cleanup();
+    Ok(measured)
 }

@@ -40,7 +40,7 @@ pub(super) fn exp2_fast(t: f32, #[comptime] native: bool) -> f32 {
 
 #[cube(fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
 fn native_exp2(t: f32) -> f32 {
-    // `__powf(2, t)` is the bare instruction.
+    // CUDA's `__powf(2, t)` is the exponential's instruction, with a scaling of results below the normal numbers.
     f32::powf(2.0f32, t)
 }
 
@@ -117,7 +117,7 @@ fn box_muller(w0: u32, w1: u32) -> (f32, f32) {
     (radius * cos, radius * sin)
 }
 
-/// Two rounds' worth of Philox4x32: one round.
+/// One round of Philox4x32.
 #[cube]
 fn philox_round(c0: u32, c1: u32, c2: u32, c3: u32, k0: u32, k1: u32) -> (u32, u32, u32, u32) {
     let m0 = 0xD251_1F53u32;

@@ -1,5 +1,6 @@
 //! The fused kernels and what drives them.
 
+mod axes;
 pub(crate) mod engine;
 mod frame;
 mod hierarchy;

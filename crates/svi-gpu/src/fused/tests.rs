@@ -2,19 +2,26 @@
 
 use super::math::{exp2, ln, normals, softplus};
 use super::two_float::{Barrier, Two, add, exp2_two, multiply, two_product, two_sum};
+use crate::SviGpu;
 use cubecl::prelude::*;
 use infermark_gpu_devices::{self as devices, Way};
+use infermark_model::Parameterization;
+use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
+use infermark_model::objective::Objective;
+use infermark_svi::NoiseSource;
+use infermark_test_support::iterations::svi_request;
+use infermark_test_support::random_panel;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Results of a probe for each pair of numbers.
 const WIDTH: usize = 18;
 
 #[cube(launch_unchecked)]
-fn probe(x: &Array<f32>, y: &Array<f32>, out: &mut Array<f32>, zero: u32) {
+fn probe(x: &Array<f32>, y: &Array<f32>, out: &mut Array<f32>, zero: u32, #[comptime] needed: bool) {
     let i = ABSOLUTE_POS;
     if i < x.len() {
-        let barrier = Barrier { zero, needed: true };
+        let barrier = Barrier { zero, needed };
         let (a, b) = (x[i], y[i]);
         let to = i * WIDTH;
         let sum = two_sum(a, b, barrier);
@@ -51,7 +58,7 @@ fn probe(x: &Array<f32>, y: &Array<f32>, out: &mut Array<f32>, zero: u32) {
     }
 }
 
-fn run<R: Runtime>(client: &ComputeClient<R>, x: &[f32], y: &[f32]) -> Vec<f32> {
+fn run<R: Runtime>(client: &ComputeClient<R>, needed: bool, x: &[f32], y: &[f32]) -> Vec<f32> {
     let upload = |values: &[f32]| client.create_from_slice(f32::as_bytes(values));
     let (a, b, out) = (upload(x), upload(y), upload(&vec![0.0; x.len() * WIDTH]));
     // SAFETY: lengths are those of the buffers.
@@ -64,6 +71,7 @@ fn run<R: Runtime>(client: &ComputeClient<R>, x: &[f32], y: &[f32]) -> Vec<f32> 
             ArrayArg::from_raw_parts(b, y.len()),
             ArrayArg::from_raw_parts(out.clone(), x.len() * WIDTH),
             0,
+            needed,
         );
     }
     client.flush().unwrap();
@@ -88,13 +96,15 @@ fn arithmetic_survives_the_compiler() {
         #[cfg(feature = "cuda")]
         Way::Cuda(index) => run(
             &cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index)),
+            // As a run has it there.
+            false,
             &x,
             &y,
         ),
         #[cfg(feature = "wgpu")]
         Way::Wgpu(adapter, instance) => {
             let device = devices::open_wgpu(found.device.id, adapter, instance).unwrap();
-            run(&cubecl::wgpu::WgpuRuntime::client(&device), &x, &y)
+            run(&cubecl::wgpu::WgpuRuntime::client(&device), true, &x, &y)
         }
     };
     let near = |found: f64, expected: f64, relative: f64, what: &str| {
@@ -139,4 +149,24 @@ fn arithmetic_survives_the_compiler() {
             );
         }
     }
+}
+
+/// After its first iterations, what is timed makes steps of rate zero.
+#[test]
+fn a_profile_moves_nothing_while_it_times() {
+    let here: Vec<_> = devices::found().iter().map(|f| f.device.clone()).collect();
+    let Some(id) = infermark_test_support::gpu(&here) else {
+        return;
+    };
+    let panel = random_panel(&mut StdRng::seed_from_u64(2), 20, 2, 12, 0.0, 30);
+    let request = svi_request(id, Parameterization::Centered, 1, Objective::Elbo);
+    let guide = Guide::start(&panel.layout(), Parameterization::Centered, 3);
+    let noise = NoiseSource::Philox { seed: 3 };
+    let mut machine = SviGpu::new().machine(&panel, &request, &guide, noise, 0).unwrap();
+    machine.prepare(&guide).unwrap();
+    machine.profile().unwrap();
+    let first = machine.guide().unwrap();
+    assert_ne!(first, guide);
+    machine.profile().unwrap();
+    assert_eq!(machine.guide().unwrap(), first);
 }

@@ -11,7 +11,7 @@
 use cubecl::prelude::*;
 
 /// `hi + lo`, with `|lo|` at most half a unit in the last place of `hi`.
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Two {
     pub(super) hi: f32,
     pub(super) lo: f32,
@@ -19,7 +19,7 @@ pub(super) struct Two {
 
 /// How a kernel keeps its compiler from regrouping: the run-time zero, and whether it is needed (it is not on CUDA,
 /// whose compiler does not regroup).
-#[derive(CubeType, Clone, Copy)]
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Barrier {
     pub(super) zero: u32,
     #[cube(comptime)]
@@ -34,6 +34,13 @@ pub(super) fn opaque(x: f32, barrier: Barrier) -> f32 {
     } else {
         x
     }
+}
+
+/// A product that is rounded before it is used, on every device: compilers that do not regroup still contract a product
+/// and a sum into one operation, and then the sum is not of the product whose error is recovered.
+#[cube]
+fn rounded(product: f32, barrier: Barrier) -> f32 {
+    f32::reinterpret(u32::reinterpret(product) ^ barrier.zero)
 }
 
 /// `a + b` exactly.
@@ -69,7 +76,7 @@ fn upper(x: f32) -> f32 {
 /// `a * b` exactly, short of underflow.
 #[cube]
 pub(super) fn two_product(a: f32, b: f32, barrier: Barrier) -> Two {
-    let p = opaque(a * b, barrier);
+    let p = rounded(a * b, barrier);
     let a_upper = upper(a);
     let b_upper = upper(b);
     let a_lower = opaque(a - a_upper, barrier);
@@ -141,4 +148,41 @@ pub(super) fn exp2_two(x: Two, barrier: Barrier) -> Two {
         hi: power.hi * scale,
         lo: power.lo * scale,
     }
+}
+
+/// A number in two floats for each particle.
+#[derive(CubeType)]
+pub(super) struct Twos {
+    hi: Array<f32>,
+    lo: Array<f32>,
+}
+
+#[cube]
+pub(super) fn zeros(#[comptime] count: usize) -> Twos {
+    let mut zeros = Twos {
+        hi: Array::<f32>::new(count),
+        lo: Array::<f32>::new(count),
+    };
+    #[unroll]
+    for k in 0..count {
+        zeros.hi[k] = 0.0f32;
+        zeros.lo[k] = 0.0f32;
+    }
+    zeros
+}
+
+/// The number of particle k.
+#[cube]
+pub(super) fn two_at(numbers: &Twos, #[comptime] k: usize) -> Two {
+    Two {
+        hi: numbers.hi[k],
+        lo: numbers.lo[k],
+    }
+}
+
+/// Sets the number of particle k.
+#[cube]
+pub(super) fn set_two(numbers: &mut Twos, #[comptime] k: usize, x: Two) {
+    numbers.hi[k] = x.hi;
+    numbers.lo[k] = x.lo;
 }

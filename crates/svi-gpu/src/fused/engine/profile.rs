@@ -8,8 +8,11 @@ use std::time::Instant;
 
 /// How long repeated launches last at least, in seconds: far longer than the wait for their end.
 const PASS_SECONDS: f64 = 0.1;
-/// Most repeats of a launch: each makes a step, and the parameters must stay near where they began.
+/// Most repeats of a launch.
 const MOST_REPEATS: u32 = 256;
+/// Iterations before anything is timed, at most, and seconds after which there are enough of them: at the start values
+/// many rows clip, which takes a path of its own.
+const WARMUP: (u32, f64) = (1024, 1.0);
 /// Timed passes; the best counts.
 const PASSES: usize = 3;
 /// Iterations between two readings.
@@ -20,6 +23,16 @@ const MOST_SECONDS: f64 = 2.0;
 impl<R: Runtime> Engine<R> {
     /// The launches alone, then complete iterations in batches.
     pub(super) fn measure(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError> {
+        let begin = Instant::now();
+        let mut done = 0;
+        while done < WARMUP.0 && begin.elapsed().as_secs_f64() < WARMUP.1 {
+            self.iterate(8)?;
+            done += 8;
+        }
+        self.settle()?;
+        // Launches that are repeated alone step down one and the same gradient: at rate zero they stay where they are.
+        let adam = &mut self.plan.settings.optimizer;
+        (adam.learning_rate, adam.learning_rate_floor) = (0.0, 0.0);
         self.step_pending = true;
         let products = self.time_launch(|engine| {
             engine.launch_products(false);

@@ -1,0 +1,153 @@
+//! The buffers on the device: what a run only reads, and what it changes.
+
+use super::super::frame::frame_transforms;
+use super::super::hierarchy::CENTREDNESS_LEN;
+use super::super::latent::TRANSFORM_LEN;
+use super::super::layout::{Cubes, constants_of, natural, period_units_of, rows_of};
+use super::super::math::NEGLIGIBLE_EXPONENT;
+use super::plan::Plan;
+use cubecl::bytes::Bytes;
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use infermark_model::guide::Guide;
+use infermark_model::panel::Panel;
+
+/// Numbers of four bytes on the device.
+pub(super) struct Buffer {
+    pub(super) handle: Handle,
+    len: usize,
+}
+
+impl Buffer {
+    /// The buffer as a kernel's argument.
+    pub(super) fn arg<R: Runtime>(&self) -> ArrayArg<R> {
+        // SAFETY: `len` is the number of elements that the buffer was made of.
+        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
+    }
+}
+
+/// A buffer of exactly these numbers.
+pub(super) fn upload<R: Runtime, T: CubeElement + Send + Sync>(
+    client: &ComputeClient<R>,
+    values: Vec<T>,
+) -> Result<Buffer, String> {
+    let len = values.len();
+    // Pooled pages would reserve many times what a column of the panel takes.
+    let handle = client
+        .memory_persistent_allocation(values, |values| client.create(Bytes::from_elems(values)))
+        .map_err(|e| format!("{e:?}"))?;
+    Ok(Buffer { handle, len })
+}
+
+/// The part of the buffers that a run only reads.
+pub(super) struct Given {
+    pub(super) rows: Buffer,
+    pub(super) units: Buffer,
+    pub(super) constants: Buffer,
+    /// The order of the walk.
+    pub(super) order: Buffer,
+    pub(super) cubes: Buffer,
+    pub(super) category_cubes: Buffer,
+    pub(super) period_units: Buffer,
+    /// An iteration's recorded noise; uploaded anew for each.
+    pub(super) record: Buffer,
+}
+
+impl Given {
+    /// Uploads the panel.
+    pub(super) fn new<R: Runtime>(
+        client: &ComputeClient<R>,
+        plan: &Plan,
+        panel: &Panel,
+        cubes: Cubes,
+    ) -> Result<Self, String> {
+        let (rows, units) = rows_of(panel, &plan.order);
+        Ok(Given {
+            rows: upload(client, rows)?,
+            units: upload(client, units)?,
+            constants: upload(client, constants_of(panel, &plan.order))?,
+            order: upload(client, plan.order.clone())?,
+            cubes: upload(client, cubes.words)?,
+            category_cubes: upload(client, cubes.of_category)?,
+            period_units: upload(client, period_units_of(panel))?,
+            record: upload(client, vec![0.0f32; plan.sizes.record])?,
+        })
+    }
+}
+
+/// The part of the buffers that a run changes.
+pub(super) struct Changing {
+    pub(super) state: Buffer,
+    pub(super) particles: Buffer,
+    pub(super) frame: Buffer,
+    pub(super) table: Buffer,
+    pub(super) cube_sums: Buffer,
+    pub(super) period_sums: Buffer,
+    pub(super) prior_sums: Buffer,
+    pub(super) centredness: Buffer,
+    pub(super) log: Buffer,
+}
+
+impl Changing {
+    /// Buffers that hold nothing.
+    pub(super) fn none<R: Runtime>(client: &ComputeClient<R>) -> Result<Self, String> {
+        let nothing = || upload(client, vec![0.0f32]);
+        Ok(Changing {
+            state: nothing()?,
+            particles: nothing()?,
+            frame: nothing()?,
+            table: nothing()?,
+            cube_sums: nothing()?,
+            period_sums: nothing()?,
+            prior_sums: nothing()?,
+            centredness: nothing()?,
+            log: nothing()?,
+        })
+    }
+
+    /// The buffers as a run at `guide` starts with them.
+    pub(super) fn new<R: Runtime>(
+        client: &ComputeClient<R>,
+        plan: &Plan,
+        guide: &Guide,
+    ) -> Result<Self, String> {
+        let (sizes, particles) = (&plan.sizes, plan.particles());
+        let latents = plan.layout.latents();
+        let mut state = vec![0.0f32; sizes.state];
+        for j in 0..latents {
+            let from = natural(&plan.layout, &plan.order, j);
+            state[j] = guide.loc[from] as f32;
+            state[latents + j] = guide.unconstrained_scale[from] as f32;
+        }
+        let mut frame = vec![0.0f32; sizes.frame];
+        // Healthy until a loss says otherwise.
+        frame[particles] = 1.0;
+        let transforms = guide.centredness(plan.parameterization).transforms(&plan.priors);
+        for (site, transform) in transforms.iter().enumerate() {
+            let at = frame_transforms(particles) + TRANSFORM_LEN * site;
+            frame[at..at + TRANSFORM_LEN].copy_from_slice(&[
+                transform.centredness as f32,
+                transform.ln_sd as f32,
+                transform.stretch as f32,
+                transform.precision as f32,
+            ]);
+        }
+        let mut centredness = vec![0.0f32; sizes.centredness];
+        for (site, u) in guide.unconstrained_centredness.iter().flatten().enumerate() {
+            centredness[site * CENTREDNESS_LEN] = *u as f32;
+        }
+        let zeros = |n: usize| upload(client, vec![0.0f32; n]);
+        Ok(Changing {
+            state: upload(client, state)?,
+            particles: zeros(sizes.particles)?,
+            frame: upload(client, frame)?,
+            table: upload(client, vec![NEGLIGIBLE_EXPONENT; sizes.table])?,
+            cube_sums: zeros(sizes.cube_sums)?,
+            period_sums: zeros(sizes.period_sums)?,
+            prior_sums: zeros(sizes.prior_sums)?,
+            centredness: upload(client, centredness)?,
+            // What a launch has not written is no loss.
+            log: upload(client, vec![f32::NAN; sizes.log])?,
+        })
+    }
+}

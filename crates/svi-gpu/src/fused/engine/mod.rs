@@ -1,0 +1,173 @@
+//! The device's side of a run: its plan, its buffers, its launches, and reading back.
+
+mod buffers;
+mod launches;
+mod plan;
+mod profile;
+mod reading;
+
+use super::layout::{DeviceLimits, Hardware};
+use crate::profile::{BatchTime, LaunchTime};
+use buffers::{Changing, Given};
+use cubecl::prelude::*;
+use infermark_backend::{BackendError, SviSettings};
+use infermark_model::guide::Guide;
+use infermark_model::panel::Panel;
+use infermark_model::parameterization::Parameterization;
+use infermark_model::priors::Priors;
+use infermark_model::svi::LossAndGradient;
+use infermark_svi::NoiseSource;
+use plan::Plan;
+
+pub(crate) use super::layout::LOG_ENTRIES;
+
+/// The loss of an iteration that was done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) loss: f64,
+    pub(crate) effective_particles: f64,
+    pub(crate) log_weights: Vec<f64>,
+}
+
+/// An engine, whatever its runtime.
+pub(crate) trait Machine: Send {
+    /// Compiles every kernel by an iteration that is then undone, and places the first iteration.
+    fn prepare(&mut self, guide: &Guide) -> Result<(), BackendError>;
+
+    /// Does up to [`LOG_ENTRIES`] iterations and reads their losses; the products' last step stays pending.
+    fn iterate(&mut self, count: u32) -> Result<Vec<Outcome>, BackendError>;
+
+    /// Makes the pending step, so that every parameter has made as many.
+    fn settle(&mut self) -> Result<(), BackendError>;
+
+    /// Places the present iteration and takes its loss and gradient, without a step.
+    fn evaluate(&mut self) -> Result<LossAndGradient, BackendError>;
+
+    /// The guide's parameters now.
+    fn guide(&self) -> Result<Guide, BackendError>;
+
+    /// Where an iteration's time goes; the machine is used up.
+    fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError>;
+}
+
+/// What an engine starts from.
+pub(crate) struct Start<'a> {
+    pub(crate) panel: &'a Panel,
+    pub(crate) priors: Priors,
+    pub(crate) parameterization: Parameterization,
+    pub(crate) settings: &'a SviSettings,
+    pub(crate) guide: &'a Guide,
+    pub(crate) noise: NoiseSource,
+    /// The iteration to begin with.
+    pub(crate) iteration: u32,
+    pub(crate) native_exp2: bool,
+    pub(crate) cubes: Option<usize>,
+}
+
+/// See the module.
+pub(crate) struct Engine<R: Runtime> {
+    client: ComputeClient<R>,
+    device: String,
+    plan: Plan,
+    given: Given,
+    changing: Changing,
+    first_iteration: u32,
+    iteration: u32,
+    /// Which half of the prior sums belongs to the iteration that is placed.
+    half: u32,
+    step_pending: bool,
+}
+
+impl<R: Runtime> Engine<R> {
+    /// Uploads the panel and the guide. `barrier` says whether the device's compiler may regroup sums.
+    pub(crate) fn new(
+        client: ComputeClient<R>,
+        limits: DeviceLimits,
+        barrier: bool,
+        start: Start<'_>,
+    ) -> Result<Self, BackendError> {
+        let known = &client.properties().hardware;
+        let hardware = Hardware {
+            threads: (known.max_units_per_cube.min(known.max_cube_dim.0)) as usize,
+            shared_bytes: known.max_shared_memory_size,
+            cubes: known.max_cube_count.0 as usize,
+            multiprocessors: known.num_streaming_multiprocessors.map(|n| n as usize),
+        };
+        let (panel, guide, iteration) = (start.panel, start.guide, start.iteration);
+        let (plan, cubes) = Plan::new(hardware, &limits, barrier, start)?;
+        let device = limits.device;
+        // What earlier runs held is given back only when it is asked for.
+        client.memory_cleanup();
+        let failed = |reason| device_error(&device, reason);
+        let given = Given::new(&client, &plan, panel, cubes).map_err(failed)?;
+        let changing = Changing::new(&client, &plan, guide).map_err(failed)?;
+        Ok(Engine {
+            plan,
+            given,
+            changing,
+            first_iteration: iteration,
+            iteration,
+            half: 0,
+            step_pending: false,
+            client,
+            device,
+        })
+    }
+
+    fn failed(&self, reason: impl std::fmt::Debug) -> BackendError {
+        device_error(&self.device, format!("{reason:?}"))
+    }
+}
+
+fn device_error(device: &str, reason: String) -> BackendError {
+    BackendError::Device {
+        device: device.to_owned(),
+        reason,
+    }
+}
+
+impl<R: Runtime> Machine for Engine<R> {
+    fn prepare(&mut self, guide: &Guide) -> Result<(), BackendError> {
+        self.place()?;
+        self.iterate_once()?;
+        self.settle()?;
+        // The old buffers go first: there may be room for one set of them.
+        self.changing = Changing::none(&self.client).map_err(|e| self.failed(e))?;
+        self.changing = Changing::new(&self.client, &self.plan, guide).map_err(|e| self.failed(e))?;
+        self.iteration = self.first_iteration;
+        self.half = 0;
+        self.step_pending = false;
+        self.place()?;
+        // Waits until everything is compiled and done.
+        self.read(&self.changing.log).map(drop)
+    }
+
+    fn iterate(&mut self, count: u32) -> Result<Vec<Outcome>, BackendError> {
+        let first = self.iteration;
+        for _ in 0..count {
+            self.iterate_once()?;
+        }
+        self.outcomes(first, count)
+    }
+
+    fn settle(&mut self) -> Result<(), BackendError> {
+        if self.step_pending {
+            self.launch_products(true);
+            self.step_pending = false;
+        }
+        self.wait()
+    }
+
+    fn evaluate(&mut self) -> Result<LossAndGradient, BackendError> {
+        self.derive()?;
+        self.read_loss_and_gradient()
+    }
+
+    fn guide(&self) -> Result<Guide, BackendError> {
+        self.read_guide()
+    }
+
+    fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError> {
+        self.measure()
+    }
+}

@@ -1,0 +1,251 @@
+//! The period effects of a category.
+
+use super::super::axes::{Axes, period_latent};
+use super::super::frame::{frame_range, frame_transform};
+use super::super::latent::{
+    Draw, Step, Transform, by_centredness, by_z, draw_latent, latent_at, prior_and_guide, residual,
+    scale_terms, step_latent, transform_at, value_of,
+};
+use super::super::math::LOG2_E;
+use super::super::two_float::{Barrier, Two, add, multiply, set_two, two_at, two_sum};
+use super::sums::{BlockSums, add_threads, add_weight, centredness_entry, empty_sums, write_weights};
+use super::{Sites, THREADS, Task};
+use cubecl::prelude::*;
+
+/// Turns the derivatives back, steps, draws and places, as far as the task says, as many periods at a time as threads share
+/// a particle. All threads of the cube must come here.
+#[cube]
+pub(super) fn take_periods(
+    period_sums: &Array<f32>,
+    category_cubes: &Array<u32>,
+    period_units: &Array<f32>,
+    record: &Array<f32>,
+    state: &mut Array<f32>,
+    particles: &mut Array<f32>,
+    frame: &mut Array<f32>,
+    table: &mut Array<f32>,
+    prior_sums: &mut Array<f32>,
+    weights: &Array<f32>,
+    scratch: &mut SharedMemory<f32>,
+    half: u32,
+    may_step: bool,
+    axes: Axes,
+    sites: Sites,
+    step: Step,
+    draw: Draw,
+    barrier: Barrier,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let slices = comptime!(task.slices());
+    let thread = UNIT_POS as usize;
+    let slice = thread % slices;
+    let c = CUBE_POS_X;
+    let transform = transform_at(frame, frame_transform(4usize, count));
+    let start = period_latent(axes, c) as usize;
+    // By particle and slice.
+    let mut derivative = SharedMemory::<f32>::new(THREADS);
+    let mut sums = empty_sums(count);
+    let mut first = 0u32;
+    while first < axes.periods {
+        let t = first as usize + slice;
+        let there = t < axes.periods as usize;
+        if comptime!(task.back) {
+            let k = thread / slices;
+            if k < count && there {
+                derivative[thread] = by_effect(
+                    period_sums,
+                    category_cubes,
+                    period_units,
+                    c,
+                    t,
+                    k,
+                    axes,
+                    barrier,
+                    count,
+                );
+            }
+            sync_cube();
+        }
+        if thread < slices && there {
+            if comptime!(task.back) {
+                turn_back_period(
+                    state,
+                    particles,
+                    &derivative,
+                    weights,
+                    &mut sums,
+                    start + t,
+                    slice,
+                    transform,
+                    may_step,
+                    axes,
+                    sites,
+                    step,
+                    task,
+                );
+            }
+            if comptime!(task.place) {
+                place_period(
+                    period_units,
+                    record,
+                    state,
+                    particles,
+                    table,
+                    &mut sums,
+                    c,
+                    t,
+                    start + t,
+                    transform,
+                    axes,
+                    sites,
+                    draw,
+                    barrier,
+                    count,
+                );
+            }
+        }
+        sync_cube();
+        first += comptime!(slices as u32);
+    }
+    add_threads(&mut sums, scratch, barrier, count);
+    if thread == 0 {
+        if comptime!(task.place) {
+            write_weights(&sums, prior_sums, half, c, axes, count);
+            #[unroll]
+            for k in 0..count {
+                let at = frame_range(axes.categories, c, k, count);
+                frame[at] = sums.low[k];
+                frame[at + 1] = sums.high[k];
+            }
+        }
+        if comptime!(task.back && task.learned) {
+            #[unroll]
+            for k in 0..count {
+                prior_sums[centredness_entry(c, axes, count) + k] = sums.centredness[k];
+            }
+        }
+    }
+}
+
+/// The units sold of a category in period t.
+#[cube]
+fn sold_at(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -> Two {
+    let at = (c * axes.periods) as usize + t;
+    Two {
+        hi: period_units[at],
+        lo: period_units[(axes.categories * axes.periods) as usize + at],
+    }
+}
+
+/// Index of period t in an entry of the table or the period sums, whose periods are padded to vectors.
+#[cube]
+fn padded_at(entry: usize, t: usize, axes: Axes) -> usize {
+    entry * (4 * axes.stride as usize) + t
+}
+
+/// The derivative of particle k's log-weight by the effect of period t: counts less rates.
+#[cube]
+fn by_effect(
+    period_sums: &Array<f32>,
+    category_cubes: &Array<u32>,
+    period_units: &Array<f32>,
+    c: u32,
+    t: usize,
+    k: usize,
+    axes: Axes,
+    barrier: Barrier,
+    #[comptime] count: usize,
+) -> f32 {
+    let mut hi = 0.0f32;
+    let mut lo = 0.0f32;
+    for cube in category_cubes[2 * c as usize]..category_cubes[2 * c as usize + 1] {
+        let rate = period_sums[padded_at(cube as usize * count + k, t, axes)];
+        let grown = two_sum(hi, rate, barrier);
+        hi = grown.hi;
+        lo += grown.lo;
+    }
+    let sold = sold_at(period_units, c, t, axes);
+    (sold.hi - hi) + (sold.lo - lo)
+}
+
+/// Turns the derivatives by the effect of latent `j` back and, where it may, makes its step.
+#[cube]
+fn turn_back_period(
+    state: &mut Array<f32>,
+    particles: &mut Array<f32>,
+    derivative: &SharedMemory<f32>,
+    weights: &Array<f32>,
+    sums: &mut BlockSums,
+    j: usize,
+    slice: usize,
+    transform: Transform,
+    may_step: bool,
+    axes: Axes,
+    sites: Sites,
+    step: Step,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let l = axes.latents as usize;
+    let latent = latent_at(state, j, l, transform);
+    #[unroll]
+    for k in 0..count {
+        let by_value = derivative[comptime!(k * task.slices()) + slice];
+        let r = residual(latent, particles[k * l + j], sites.time_mean);
+        particles[(count + k) * l + j] = by_z(by_value, r, transform);
+        if comptime!(task.learned) {
+            sums.centredness[k] += by_centredness(by_value, r, sites.time_mean, transform);
+        }
+    }
+    if may_step {
+        step_latent(state, particles, weights, j, l, step, count);
+    }
+}
+
+/// Draws and places the effect of period t, which is latent `j`.
+#[cube]
+fn place_period(
+    period_units: &Array<f32>,
+    record: &Array<f32>,
+    state: &Array<f32>,
+    particles: &mut Array<f32>,
+    table: &mut Array<f32>,
+    sums: &mut BlockSums,
+    c: u32,
+    t: usize,
+    j: usize,
+    transform: Transform,
+    axes: Axes,
+    sites: Sites,
+    draw: Draw,
+    barrier: Barrier,
+    #[comptime] count: usize,
+) {
+    let l = axes.latents as usize;
+    draw_latent(particles, record, j, j as u32, l, draw, count);
+    let latent = latent_at(state, j, l, transform);
+    let constant = scale_terms(latent);
+    let sold = sold_at(period_units, c, t, axes);
+    #[unroll]
+    for k in 0..count {
+        let eps = particles[k * l + j];
+        let r = residual(latent, eps, sites.time_mean);
+        let value = value_of(r, sites.time_mean, transform);
+        let value2 = value * LOG2_E;
+        table[padded_at(c as usize * count + k, t, axes)] = value2;
+        sums.low[k] = min(sums.low[k], value2);
+        sums.high[k] = max(sums.high[k], value2);
+        let linear = multiply(
+            sold,
+            Two {
+                hi: value,
+                lo: 0.0f32,
+            },
+            barrier,
+        );
+        let weight = add(two_at(&sums.weight, k), linear, barrier);
+        set_two(&mut sums.weight, k, weight);
+        add_weight(sums, k, prior_and_guide(r, eps, transform) + constant, barrier);
+    }
+}

@@ -1,0 +1,176 @@
+//! After the rows: a product's sums become derivatives and log-weights, and a cube's sums are left to the hierarchy.
+
+use super::super::axes::Axes;
+use super::super::frame::frame_category;
+use super::super::latent::{by_centredness, by_mean, by_z};
+use super::super::two_float::{Barrier, Two, Twos, add, add_f32, multiply, set_two, two_at, zeros};
+use super::latents::{particle_of, product_latents};
+use super::prepare::Placed;
+use super::rows::RowSums;
+use super::{CUBE_SUMS, DEVIATION_HI, DEVIATION_LO, MEAN_HI, Model, Shape, UNITS_HI, UNITS_LO};
+use cubecl::prelude::*;
+
+/// Sums over the products that a thread takes, by particle: a cube's [`CUBE_SUMS`] before they are added over threads.
+#[derive(CubeType)]
+pub(super) struct OwnSums {
+    pub(super) weight: Twos,
+    mean: Array<f32>,
+    a_centredness: Array<f32>,
+    e_centredness: Array<f32>,
+}
+
+#[cube]
+pub(super) fn no_sums(#[comptime] count: usize) -> OwnSums {
+    let mut own = OwnSums {
+        weight: zeros(count),
+        mean: Array::<f32>::new(count),
+        a_centredness: Array::<f32>::new(count),
+        e_centredness: Array::<f32>::new(count),
+    };
+    #[unroll]
+    for k in 0..count {
+        own.mean[k] = 0.0f32;
+        own.a_centredness[k] = 0.0f32;
+        own.e_centredness[k] = 0.0f32;
+    }
+    own
+}
+
+/// Turns a product's sums into derivatives by z, and adds its rates to the log-weights.
+#[cube]
+pub(super) fn finish_product(
+    constants: &Array<f32>,
+    state: &Array<f32>,
+    particles: &mut Array<f32>,
+    frame: &Array<f32>,
+    p: u32,
+    category: u32,
+    axes: Axes,
+    model: Model,
+    barrier: Barrier,
+    placed: &Placed,
+    sums: &RowSums,
+    own: &mut OwnSums,
+    #[comptime] shape: Shape,
+) {
+    let count = comptime!(shape.particles);
+    let slot = UNIT_POS as usize;
+    let n = axes.products as usize;
+    let i = p as usize;
+    let l = axes.latents as usize;
+    let latents = product_latents(state, frame, p, axes, count);
+    let (a_transform, e_transform) = (latents.a.transform, latents.e.transform);
+    let is_inside = placed.inside[slot] == 1u32;
+    #[unroll]
+    for k in 0..count {
+        let at = slot * count + k;
+        let sum = add_f32(
+            Two {
+                hi: sums.rate[at],
+                lo: 0.0f32,
+            },
+            sums.rate_lo[at],
+            barrier,
+        );
+        let scaled = multiply(
+            sum,
+            Two {
+                hi: placed.scale[at],
+                lo: placed.scale_lo[at],
+            },
+            barrier,
+        );
+        let total = Two {
+            hi: select(is_inside, scaled.hi, sum.hi),
+            lo: select(is_inside, scaled.lo, sum.lo),
+        };
+        let less = Two {
+            hi: -total.hi,
+            lo: -total.lo,
+        };
+        let weight = add(two_at(&own.weight, k), less, barrier);
+        set_two(&mut own.weight, k, weight);
+
+        // Counts less rates: both are large and nearly equal.
+        let pulled = select(is_inside, scaled.hi, sums.pull[at]);
+        let pulled_lo = select(is_inside, scaled.lo, 0.0f32);
+        let by_effect = (constants[UNITS_HI * n + i] - pulled) + (constants[UNITS_LO * n + i] - pulled_lo);
+        let moved = sums.moment[at] * select(is_inside, placed.scale[at], 1.0f32);
+        let by_slope = (constants[DEVIATION_HI * n + i] - moved) + constants[DEVIATION_LO * n + i];
+        let by_elasticity = fma(constants[MEAN_HI * n + i], by_effect, by_slope);
+
+        let a_mean = frame[frame_category(category, k, count)];
+        let here = particle_of(latents, particles, a_mean, axes, model, k);
+        particles[(count + k) * l + latents.a_index] = by_z(by_elasticity, here.a_residual, a_transform);
+        particles[(count + k) * l + latents.e_index] = by_z(by_effect, here.e_residual, e_transform);
+        own.mean[k] += by_mean(by_elasticity, here.a_residual, a_transform);
+        if comptime!(shape.learned) {
+            own.a_centredness[k] += by_centredness(by_elasticity, here.a_residual, a_mean, a_transform);
+            own.e_centredness[k] +=
+                by_centredness(by_effect, here.e_residual, model.effect_mean, e_transform);
+        }
+    }
+}
+
+/// Adds the threads' sums up and writes the cube's. All threads of the cube must come here.
+#[cube]
+pub(super) fn write_sums(
+    own: &OwnSums,
+    cube_sums: &mut Array<f32>,
+    scratch: &mut SharedMemory<f32>,
+    barrier: Barrier,
+    #[comptime] shape: Shape,
+) {
+    let count = comptime!(shape.particles);
+    let threads = comptime!(shape.threads());
+    let chunk = comptime!(shape.chunk);
+    let thread = UNIT_POS as usize;
+    let cube = CUBE_POS;
+    if thread < chunk {
+        #[unroll]
+        for k in 0..count {
+            let weight = two_at(&own.weight, k);
+            let to = comptime!(CUBE_SUMS * k * chunk) + thread;
+            scratch[to] = weight.hi;
+            scratch[to + chunk] = weight.lo;
+            scratch[to + 2 * chunk] = own.mean[k];
+            scratch[to + 3 * chunk] = own.a_centredness[k];
+            scratch[to + 4 * chunk] = own.e_centredness[k];
+        }
+    }
+    sync_cube();
+    // One thread a particle and sum; the log-weight's two floats are one sum.
+    let mut out = thread;
+    while out < comptime!(4 * count) {
+        let k = out / 4;
+        let what = out % 4;
+        let from = CUBE_SUMS * k * chunk;
+        let to = (cube * count + k) * CUBE_SUMS;
+        if what == 0 {
+            let mut hi = 0.0f32;
+            let mut lo = 0.0f32;
+            for i in 0..chunk {
+                let sum = add(
+                    Two { hi, lo },
+                    Two {
+                        hi: scratch[from + i],
+                        lo: scratch[from + chunk + i],
+                    },
+                    barrier,
+                );
+                hi = sum.hi;
+                lo = sum.lo;
+            }
+            cube_sums[to] = hi;
+            cube_sums[to + 1] = lo;
+        } else {
+            let mut sum = 0.0f32;
+            for i in 0..chunk {
+                sum += scratch[from + (what + 1) * chunk + i];
+            }
+            cube_sums[to + what + 1] = sum;
+        }
+        out += threads;
+    }
+    sync_cube();
+}

@@ -1,0 +1,235 @@
+//! The pass over the products: step, draw, place, rows, and derivatives back, in one launch.
+//!
+//! A cube owns consecutive products of one category. It takes them `chunk` at a time: one thread a product for what
+//! belongs to the product, then all threads over the rows. There a thread owns `4 * tiles` periods and keeps their
+//! effects and their sums of rates, of every particle, in registers for as long as the cube lives; only sums by
+//! product cross threads.
+
+mod finish;
+mod latents;
+mod periods;
+mod prepare;
+mod rows;
+
+use super::axes::Axes;
+use super::frame::frame_health;
+use super::latent::{Draw, Step};
+use super::two_float::Barrier;
+use cubecl::prelude::*;
+use finish::{finish_product, no_sums, write_sums};
+use latents::{draw_product, step_product};
+use periods::{load_periods, write_periods};
+use prepare::{nothing_placed, prepare_product};
+use rows::{add_lanes, no_row_sums, row_sums};
+
+/// The deviation that marks an absent row; anything beyond [`PRESENT`] does.
+pub(super) const ABSENT: f32 = 3.0e38;
+const PRESENT: f32 = 1.0e38;
+
+/// Columns of the products' constants, each of length N.
+pub(super) const CONSTANT_COLUMNS: usize = 8;
+const MEAN_HI: usize = 0;
+const MEAN_LO: usize = 1;
+const UNITS_HI: usize = 2;
+const UNITS_LO: usize = 3;
+const DEVIATION_HI: usize = 4;
+const DEVIATION_LO: usize = 5;
+const LOWEST: usize = 6;
+const HIGHEST: usize = 7;
+
+/// Sums that a cube leaves for each particle: log-weight (high, low), derivative by the category's elasticity,
+/// derivatives by the two sites' centredness.
+pub(super) const CUBE_SUMS: usize = 5;
+
+/// What of a launch is fixed when the kernel is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    /// K.
+    pub(super) particles: usize,
+    /// Vectors of four periods that a thread owns.
+    pub(super) tiles: usize,
+    /// Threads along the periods.
+    pub(super) lanes: usize,
+    /// Threads along the products.
+    pub(super) groups: usize,
+    /// Products that are prepared at a time; at most `lanes * groups`.
+    pub(super) chunk: usize,
+    /// Whether rows can be absent.
+    pub(super) gaps: bool,
+    /// Whether the centredness is learned.
+    pub(super) learned: bool,
+    /// Whether the device's own exponential serves the rows.
+    pub(super) native_exp2: bool,
+}
+
+impl Shape {
+    /// Threads of a cube.
+    pub(super) fn threads(&self) -> usize {
+        self.lanes * self.groups
+    }
+
+    /// Rounds that it takes to sum every particle over threads, four at a time.
+    fn rounds(&self) -> usize {
+        self.particles.div_ceil(4)
+    }
+
+    /// Particles of a round.
+    fn round_count(&self, round: usize) -> usize {
+        (self.particles - 4 * round).min(4)
+    }
+
+    fn scratch(&self) -> usize {
+        let rows = 4 * self.round_count(0) * self.threads();
+        rows.max(CUBE_SUMS * self.particles * self.chunk)
+    }
+
+    /// Bytes of shared memory that the kernel takes.
+    pub(super) fn shared_bytes(&self) -> usize {
+        4 * (self.scratch() + 9 * self.chunk * self.particles + self.chunk)
+    }
+}
+
+/// What the priors and the number of periods give the products.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+pub(super) struct Model {
+    /// The clip bounds times `log2 e`.
+    pub(super) clip_low2: f32,
+    pub(super) clip_high2: f32,
+    /// Binary order of an anchor relative to the largest rate added to it.
+    pub(super) anchor_headroom: f32,
+    /// The products' effects' prior mean.
+    pub(super) effect_mean: f32,
+}
+
+/// See the module. `step_only` makes the pending step and nothing else.
+#[cube(launch_unchecked)]
+pub(super) fn products(
+    rows: &Array<Vector<f32, Const<4>>>,
+    units: &Array<u32>,
+    constants: &Array<f32>,
+    order: &Array<u32>,
+    cubes: &Array<u32>,
+    state: &mut Array<f32>,
+    particles: &mut Array<f32>,
+    frame: &Array<f32>,
+    table: &Array<Vector<f32, Const<4>>>,
+    cube_sums: &mut Array<f32>,
+    period_sums: &mut Array<Vector<f32, Const<4>>>,
+    record: &Array<f32>,
+    axes: Axes,
+    model: Model,
+    step: Step,
+    draw: Draw,
+    barrier: Barrier,
+    step_pending: u32,
+    #[comptime] shape: Shape,
+    #[comptime] step_only: bool,
+) {
+    let count = comptime!(shape.particles);
+    let threads = comptime!(shape.threads());
+    let chunk = comptime!(shape.chunk);
+    let groups = comptime!(shape.groups as u32);
+    let thread = UNIT_POS as usize;
+    let group = UNIT_POS_Y as usize;
+    let cube = CUBE_POS;
+    let start = cubes[3 * cube];
+    let end = cubes[3 * cube + 1];
+    let category = cubes[3 * cube + 2];
+
+    if comptime!(step_only) {
+        if frame[frame_health(count)] == 1.0f32 {
+            let mut p = start + UNIT_POS;
+            while p < end {
+                step_product(state, particles, frame, p, axes, step, count);
+                p += comptime!(threads as u32);
+            }
+        }
+    } else {
+        let mut placed = nothing_placed(shape);
+        let mut sums = no_row_sums(shape);
+        let mut scratch = SharedMemory::<f32>::new(comptime!(shape.scratch()));
+        let mut own = no_sums(count);
+        let mut periods = load_periods(table, category, axes, shape);
+
+        let mut first = start;
+        while first < end {
+            let here = min(end - first, comptime!(chunk as u32));
+            let p = first + UNIT_POS;
+            if UNIT_POS < here {
+                if step_pending != 0u32 && frame[frame_health(count)] == 1.0f32 {
+                    step_product(state, particles, frame, p, axes, step, count);
+                }
+                draw_product(particles, record, order, p, axes, draw, count);
+                prepare_product(
+                    constants,
+                    state,
+                    particles,
+                    frame,
+                    p,
+                    category,
+                    axes,
+                    model,
+                    barrier,
+                    &mut placed,
+                    &mut own,
+                    count,
+                );
+            }
+            sync_cube();
+
+            let batches = (here + comptime!(groups - 1)) / groups;
+            for batch in 0..batches {
+                let first_q = (batch * groups) as usize;
+                let q = first_q + group;
+                let active = q < here as usize;
+                let product = first as usize + q;
+                #[unroll]
+                for round in 0..comptime!(shape.rounds()) {
+                    let round_count = comptime!(shape.round_count(round));
+                    if active {
+                        row_sums(
+                            rows,
+                            units,
+                            product,
+                            q,
+                            axes,
+                            model,
+                            &placed,
+                            &mut periods,
+                            &mut scratch,
+                            barrier,
+                            shape,
+                            round,
+                        );
+                    }
+                    sync_cube();
+                    // One thread a product, particle: adds what the lanes found.
+                    let mut out = thread;
+                    while out < comptime!(shape.groups * round_count) {
+                        let g = out / round_count;
+                        let kk = out % round_count;
+                        if first_q + g < here as usize {
+                            let to = (first_q + g) * count + comptime!(4 * round) + kk;
+                            add_lanes(&scratch, &mut sums, to, g, kk, barrier, shape);
+                        }
+                        out += threads;
+                    }
+                    sync_cube();
+                }
+            }
+
+            if UNIT_POS < here {
+                finish_product(
+                    constants, state, particles, frame, p, category, axes, model, barrier, &placed, &sums,
+                    &mut own, shape,
+                );
+            }
+            sync_cube();
+            first += comptime!(chunk as u32);
+        }
+
+        // What the cube found, for the categories' launch.
+        write_sums(&own, cube_sums, &mut scratch, barrier, shape);
+        write_periods(&periods, period_sums, &mut scratch, axes, shape);
+    }
+}

@@ -1,0 +1,102 @@
+//! A thread's periods: their effects and their sums of rates, kept in registers as long as the cube lives.
+
+use super::super::axes::Axes;
+use super::super::math::NEGLIGIBLE_EXPONENT;
+use super::Shape;
+use cubecl::prelude::*;
+
+/// By period that the thread owns, then by particle.
+#[derive(CubeType)]
+pub(super) struct Periods {
+    /// Effects times `log2 e`.
+    pub(super) effect2: Array<f32>,
+    /// Rates of all products so far.
+    pub(super) by_period: Array<f32>,
+}
+
+/// Reads the effects; the sums begin at zero.
+#[cube]
+pub(super) fn load_periods(
+    table: &Array<Vector<f32, Const<4>>>,
+    category: u32,
+    axes: Axes,
+    #[comptime] shape: Shape,
+) -> Periods {
+    let count = comptime!(shape.particles);
+    let lane = UNIT_POS_X as usize;
+    let stride = axes.stride as usize;
+    let tiles = comptime!(shape.tiles);
+    let mut periods = Periods {
+        effect2: Array::<f32>::new(comptime!(tiles * 4 * count)),
+        by_period: Array::<f32>::new(comptime!(tiles * 4 * count)),
+    };
+    #[unroll]
+    for j in 0..tiles {
+        let vector = lane + comptime!(j * shape.lanes);
+        #[unroll]
+        for k in 0..count {
+            let at = (category as usize * count + k) * stride + vector;
+            let mut values = Vector::<f32, Const<4>>::new(NEGLIGIBLE_EXPONENT);
+            if vector < stride {
+                values = table[at];
+            }
+            #[unroll]
+            for v in 0..4usize {
+                periods.effect2[comptime!((j * 4 + v) * count + k)] = values[v];
+                periods.by_period[comptime!((j * 4 + v) * count + k)] = 0.0f32;
+            }
+        }
+    }
+    periods
+}
+
+/// Adds the groups' sums up and writes the cube's. All threads of the cube must come here.
+#[cube]
+pub(super) fn write_periods(
+    periods: &Periods,
+    period_sums: &mut Array<Vector<f32, Const<4>>>,
+    scratch: &mut SharedMemory<f32>,
+    axes: Axes,
+    #[comptime] shape: Shape,
+) {
+    let count = comptime!(shape.particles);
+    let threads = comptime!(shape.threads());
+    let thread = UNIT_POS as usize;
+    let lane = UNIT_POS_X as usize;
+    let group = UNIT_POS_Y as usize;
+    let cube = CUBE_POS;
+    let stride = axes.stride as usize;
+    #[unroll]
+    for j in 0..comptime!(shape.tiles) {
+        let vector = lane + comptime!(j * shape.lanes);
+        #[unroll]
+        for round in 0..comptime!(shape.rounds()) {
+            let first_k = comptime!(4 * round);
+            let round_count = comptime!(shape.round_count(round));
+            #[unroll]
+            for kk in 0..round_count {
+                #[unroll]
+                for v in 0..4usize {
+                    scratch[(kk * 4 + v) * threads + thread] =
+                        periods.by_period[comptime!((j * 4 + v) * count + first_k + kk)];
+                }
+            }
+            sync_cube();
+            let mut kk = group;
+            while kk < round_count {
+                if vector < stride {
+                    let mut sums = Vector::<f32, Const<4>>::new(0.0f32);
+                    for g in 0..comptime!(shape.groups) {
+                        #[unroll]
+                        for v in 0..4usize {
+                            sums[v] += scratch[(kk * 4 + v) * threads + g * comptime!(shape.lanes) + lane];
+                        }
+                    }
+                    period_sums[(cube * count + first_k + kk) * stride + vector] = sums;
+                }
+                kk += comptime!(shape.groups);
+            }
+            sync_cube();
+        }
+    }
+}
