@@ -50,7 +50,11 @@ pub(crate) fn at_point(
             let products = cut[0]..cut[1];
             running.push(scope.spawn(move || share(panel, priors, point, half_variances, products, own)));
         }
-        shares.extend(running.into_iter().map(|r| r.join().expect("a share has no panic")));
+        shares.extend(
+            running
+                .into_iter()
+                .map(|r| r.join().expect("a share has no panic")),
+        );
     });
     let mut gradient = vec![0.0; layout.latents()];
     let mut value = -panel.sums().ln_factorials;
@@ -58,7 +62,8 @@ pub(crate) fn at_point(
     for (share, cut) in shares.iter().zip(cuts.windows(2)) {
         value += share.likelihood;
         gradient[layout.start(Site::ProductA) + cut[0]..][..cut[1] - cut[0]].copy_from_slice(&share.by_a);
-        gradient[layout.start(Site::ProductEffect) + cut[0]..][..cut[1] - cut[0]].copy_from_slice(&share.by_e);
+        gradient[layout.start(Site::ProductEffect) + cut[0]..][..cut[1] - cut[0]]
+            .copy_from_slice(&share.by_e);
         for (sum, own) in gradient[periods.clone()].iter_mut().zip(&share.by_period) {
             *sum += own;
         }
@@ -160,9 +165,8 @@ pub(crate) fn start(panel: &Panel, priors: &Priors) -> Vec<f64> {
         let rows = panel.row_range(i).len() as f64;
         // A product without sales starts at half a unit in all its periods.
         let mean_units = (panel.sums().product[i] as f64).max(0.5) / rows;
-        point[layout.start(Site::ProductEffect) + i] = mean_units.ln()
-            - priors.global_a_mean * panel.mean_log_price()[i]
-            - priors.time_cat_effects_mean;
+        point[layout.start(Site::ProductEffect) + i] =
+            mean_units.ln() - priors.global_a_mean * panel.mean_log_price()[i] - priors.time_cat_effects_mean;
     }
     point
 }
