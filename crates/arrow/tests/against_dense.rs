@@ -1,0 +1,214 @@
+//! The arrow factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
+
+use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_model::priors::Priors;
+use infermark_model::{Panel, Site};
+use infermark_test_support::{norm, random_panel};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+/// The precision by the model's definition, row by row: dense, symmetric.
+fn precision(panel: &Panel, priors: &Priors, weights: &[f64]) -> Vec<Vec<f64>> {
+    let layout = panel.layout();
+    let n = layout.latents();
+    let mut q = vec![vec![0.0; n]; n];
+    let mut add = |i: usize, j: usize, x: f64| {
+        q[i][j] += x;
+        if i != j {
+            q[j][i] += x;
+        }
+    };
+    let (category_a, a, e) = (
+        layout.start(Site::CategoryA),
+        layout.start(Site::ProductA),
+        layout.start(Site::ProductEffect),
+    );
+    let mut prior = |child: usize, parent: Option<usize>, sd: f64| {
+        let p = sd.powi(-2);
+        add(child, child, p);
+        if let Some(parent) = parent {
+            add(parent, parent, p);
+            add(child, parent, -p);
+        }
+    };
+    prior(0, None, priors.global_a_sd);
+    for c in 0..layout.categories {
+        prior(category_a + c, Some(0), priors.category_a_sd);
+        for t in 0..layout.periods {
+            prior(layout.time_index(c, t), None, priors.time_cat_effects_sd);
+        }
+    }
+    for i in 0..layout.products {
+        let c = panel.category_of()[i] as usize;
+        prior(a + i, Some(category_a + c), priors.product_a_sd);
+        prior(e + i, None, priors.product_effect_sd);
+    }
+    for i in 0..layout.products {
+        let c = panel.category_of()[i] as usize;
+        for (row, w) in panel.product_rows(i).zip(&weights[panel.row_range(i)]) {
+            let design = [
+                (a + i, row.log_price),
+                (e + i, 1.0),
+                (layout.time_index(c, row.period), 1.0),
+            ];
+            for (j, x) in design {
+                for (k, y) in design {
+                    q[j][k] += w * x * y;
+                }
+            }
+        }
+    }
+    q
+}
+
+/// Lower triangle of the dense factor.
+fn cholesky(q: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let n = q.len();
+    let mut l = vec![vec![0.0; n]; n];
+    for j in 0..n {
+        for i in j..n {
+            let sum: f64 = (0..j).map(|k| l[i][k] * l[j][k]).sum();
+            l[i][j] = if i == j {
+                (q[i][i] - sum).sqrt()
+            } else {
+                (q[i][j] - sum) / l[j][j]
+            };
+        }
+    }
+    l
+}
+
+/// `Q^-1 b` by the dense factor.
+fn dense_solve(l: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
+    let n = l.len();
+    let mut x = b.to_vec();
+    for i in 0..n {
+        x[i] = (x[i] - (0..i).map(|k| l[i][k] * x[k]).sum::<f64>()) / l[i][i];
+    }
+    for i in (0..n).rev() {
+        x[i] = (x[i] - (i + 1..n).map(|k| l[k][i] * x[k]).sum::<f64>()) / l[i][i];
+    }
+    x
+}
+
+fn off(found: &[f64], expected: &[f64]) -> f64 {
+    let difference: Vec<f64> = found.iter().zip(expected).map(|(f, e)| f - e).collect();
+    norm(&difference) / norm(expected)
+}
+
+#[test]
+fn everything_equals_the_dense_factor() {
+    for (seed, (n, c, t, gaps)) in [
+        (1, 1, 1, 0.0),
+        (2, 2, 3, 0.0),
+        (30, 3, 7, 0.4),
+        (70, 1, 12, 0.1),
+        (90, 4, 5, 0.9),
+        (9, 9, 20, 0.3),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut rng = StdRng::seed_from_u64(seed as u64);
+        let panel = random_panel(&mut rng, n, c, t, gaps, 30);
+        // From rows that say nothing to rows that say nearly all.
+        let weights: Vec<f64> = (0..panel.rows())
+            .map(|_| 10f64.powf(rng.random_range(-4.0..3.0)))
+            .collect();
+        let priors = Priors::default();
+        let q = precision(&panel, &priors, &weights);
+        let l = cholesky(&q);
+        let latents = q.len();
+        for threads in [1, 3] {
+            let case = format!("{n} x {t} in {c}, gaps {gaps}, {threads} threads");
+            let factor = ArrowFactor::new(&panel, priors, weights.clone(), threads).unwrap();
+            let ln_det: f64 = 2.0 * (0..latents).map(|i| l[i][i].ln()).sum::<f64>();
+            assert!(
+                (factor.ln_det() - ln_det).abs() < 1e-8 * ln_det.abs().max(1.0),
+                "{case}"
+            );
+
+            let b: Vec<f64> = (0..latents).map(|_| rng.random_range(-1.0..1.0)).collect();
+            let mut x = b.clone();
+            factor.solve(&mut x);
+            let expected = dense_solve(&l, &b);
+            assert!(
+                off(&x, &expected) < 1e-8,
+                "{case}: solve off by {}",
+                off(&x, &expected)
+            );
+
+            // L L' = Q: b = L (L' x), told through L^-1 b = L' x.
+            let mut forward = b.clone();
+            factor.solve_lower(&mut forward);
+            let mut up = x.clone();
+            factor.times_upper(&mut up);
+            assert!(off(&up, &forward) < 1e-8, "{case}: {}", off(&up, &forward));
+            // Whitening and back.
+            let mut back = b.clone();
+            factor.solve_upper(&mut back);
+            // The length of a whitened vector is its Mahalanobis length.
+            let quadratic: f64 = (0..latents)
+                .map(|i| back[i] * (0..latents).map(|j| q[i][j] * back[j]).sum::<f64>())
+                .sum();
+            let length: f64 = b.iter().map(|b| b * b).sum();
+            assert!(
+                (quadratic / length - 1.0).abs() < 1e-8,
+                "{case}: {quadratic} {length}"
+            );
+            factor.times_upper(&mut back);
+            assert!(off(&back, &b) < 1e-8, "{case}");
+
+            let marginals = factor.marginals();
+            let layout = panel.layout();
+            let unit = |j: usize| {
+                let mut unit = vec![0.0; latents];
+                unit[j] = 1.0;
+                dense_solve(&l, &unit)
+            };
+            let columns: Vec<Vec<f64>> = (0..latents).map(unit).collect();
+            let diagonal: Vec<f64> = (0..latents).map(|j| columns[j][j]).collect();
+            for (j, (found, expected)) in marginals.variance.iter().zip(&diagonal).enumerate() {
+                assert!(
+                    (found / expected - 1.0).abs() < 1e-8,
+                    "{case}: variance {j} {found} {expected}"
+                );
+            }
+            let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+            for i in 0..layout.products {
+                let scale = (diagonal[a + i] * diagonal[e + i]).sqrt();
+                let expected = columns[a + i][e + i];
+                assert!(
+                    (marginals.product_covariance[i] - expected).abs() < 1e-8 * scale,
+                    "{case}: {i}"
+                );
+            }
+            factor.for_each_product(|i, moments| {
+                for period in 0..layout.periods {
+                    let j = layout.time_index(panel.category_of()[i] as usize, period);
+                    for (found, with) in [
+                        (moments.elasticity_with_periods[period], a + i),
+                        (moments.effect_with_periods[period], e + i),
+                    ] {
+                        let scale = (diagonal[with] * diagonal[j]).sqrt();
+                        assert!(
+                            (found - columns[with][j]).abs() < 1e-8 * scale,
+                            "{case}: {i} {period}"
+                        );
+                    }
+                    assert!((moments.periods[period] / diagonal[j] - 1.0).abs() < 1e-8);
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_none_are_refused() {
+    let panel = random_panel(&mut StdRng::seed_from_u64(1), 5, 2, 4, 0.0, 9);
+    for bad in [f64::NAN, f64::INFINITY, -1e3] {
+        let mut weights = vec![1.0; panel.rows()];
+        weights[panel.row_range(3).start] = bad;
+        let refused = ArrowFactor::new(&panel, Priors::default(), weights, 2).unwrap_err();
+        assert_eq!(refused, FactorError::Product(3), "{bad}");
+    }
+}
