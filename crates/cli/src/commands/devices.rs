@@ -1,9 +1,10 @@
 //! `infermark devices`.
 
-use crate::answer::answer;
+use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use clap::Args;
+use infermark_backend::DeviceId;
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -46,6 +47,12 @@ impl DevicesArguments {
             }
         }
         answer(|out| out.write_all(text.as_bytes()))?;
+        let mut all = backends::all().into_iter().flat_map(|backend| backend.devices());
+        if all.all(|device| device.id == DeviceId::CPU) {
+            say(
+                "no GPU: neither CUDA's driver with its toolkit's headers nor a Vulkan or Metal device was found",
+            );
+        }
         Ok(Exit::Done)
     }
 }
