@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Tensors of K x N x T numbers that are alive at once, at most, in the backward pass: nine that the forward pass left and
-/// three that are being made.
+/// three that are being made: counted, not measured.
 const LIVE_TENSORS: u64 = 12;
 
 #[cfg(feature = "cuda")]

@@ -178,7 +178,7 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
 }
 
 #[test]
-fn the_devices_own_noise_is_standard_normal_and_a_run_descends() {
+fn a_run_on_the_devices_own_noise_descends() {
     let Some(device) = device() else { return };
     let panel = random_panel(&mut StdRng::seed_from_u64(4), 30, 2, 20, 0.1, 40);
     let request = svi_request(
