@@ -7,6 +7,7 @@ use crate::triangular::Lower;
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
+use std::sync::Arc;
 
 /// Why there is no factor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +26,8 @@ pub enum FactorError {
 
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of [`Layout`].
 #[derive(Debug)]
-pub struct ArrowFactor<'a> {
-    pub(crate) panel: &'a Panel,
+pub struct ArrowFactor {
+    pub(crate) panel: Arc<Panel>,
     pub(crate) priors: Priors,
     pub(crate) weights: Vec<f64>,
     pub(crate) layout: Layout,
@@ -42,7 +43,7 @@ pub struct ArrowFactor<'a> {
     pub(crate) top: f64,
 }
 
-impl<'a> ArrowFactor<'a> {
+impl ArrowFactor {
     /// Factors the precision for `weights`, one a row in the panel's order, which it keeps (8 bytes a row).
     ///
     /// # Errors
@@ -51,7 +52,7 @@ impl<'a> ArrowFactor<'a> {
     /// # Panics
     /// When there are not as many weights as rows.
     pub fn new(
-        panel: &'a Panel,
+        panel: &Arc<Panel>,
         priors: Priors,
         weights: Vec<f64>,
         threads: usize,
@@ -92,7 +93,7 @@ impl<'a> ArrowFactor<'a> {
             top -= (precision / lower.last()).powi(2);
         }
         Ok(ArrowFactor {
-            panel,
+            panel: panel.clone(),
             priors,
             weights,
             layout,
@@ -187,7 +188,7 @@ impl<'a> ArrowFactor<'a> {
 
     pub(crate) fn rows(&self) -> Rows<'_> {
         Rows {
-            panel: self.panel,
+            panel: &self.panel,
             weights: &self.weights,
             priors: &self.priors,
         }

@@ -34,7 +34,7 @@ pub struct Marginals {
     pub product_covariance: Vec<f64>,
 }
 
-impl ArrowFactor<'_> {
+impl ArrowFactor {
     /// The marginals, in one pass over the panel and a matrix product a category.
     pub fn marginals(&self) -> Marginals {
         let covariances = self.border_covariances();

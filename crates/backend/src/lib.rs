@@ -30,7 +30,9 @@ pub use pieces::Pieces;
 pub use posterior::Posterior;
 pub use progress::{Progress, RunState, StepUnit};
 pub use report::Report;
-pub use request::{Method, NutsSettings, Precision, Request, SviSettings};
+pub use request::{
+    LaplaceSettings, Method, NutsSettings, Precision, Request, SviSettings, VariationalSettings,
+};
 
 /// One way of inferring the posterior on one kind of hardware.
 pub trait Backend: Send + Sync {

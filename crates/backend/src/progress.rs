@@ -10,6 +10,8 @@ pub enum StepUnit {
     Iterations,
     /// A draw of one chain, warm-up included.
     Draws,
+    /// A Newton step, or one of a fixed-point iteration.
+    Steps,
 }
 
 /// How a run stands.

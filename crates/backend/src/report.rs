@@ -32,6 +32,42 @@ pub enum Detail {
     Svi(SviReport),
     /// Of NUTS.
     Nuts(NutsReport),
+    /// Of a Gaussian posterior: Laplace, structured or mean-field.
+    Gaussian(GaussianReport),
+}
+
+/// Figures of a Gaussian posterior.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GaussianReport {
+    /// Newton steps to the mode.
+    pub newton_steps: u64,
+    /// Steps of the variational iteration; 0 for Laplace.
+    pub variational_steps: u64,
+    /// Whether the last step was within the tolerance.
+    pub converged: bool,
+    /// Norm of the gradient: of the log joint at the mode, or of the bound by the means.
+    pub gradient_norm: f64,
+    /// Half the squared Newton decrement there: what is still to be gained, in nats.
+    pub decrement: f64,
+    /// Log joint at the mode.
+    pub log_joint: f64,
+    /// Evidence lower bound, without Monte Carlo error, the clip of the log rate ignored; of Laplace, none.
+    pub elbo: Option<f64>,
+    /// One entry a step.
+    pub trace: Vec<StepPoint>,
+}
+
+/// An entry of the trace of a Gaussian posterior.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepPoint {
+    /// Steps done.
+    pub step: u64,
+    /// Seconds of advancing until then.
+    pub seconds: f64,
+    /// Log joint of the point that the step started from, or the bound.
+    pub value: f64,
+    /// What the tolerance is held against.
+    pub remaining: f64,
 }
 
 /// Figures of an SVI run.

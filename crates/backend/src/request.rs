@@ -67,6 +67,8 @@ impl Request {
         match &self.method {
             Method::Svi(svi) => svi.validate(),
             Method::Nuts(nuts) => nuts.validate(),
+            Method::Laplace(laplace) => laplace.validate(),
+            Method::StructuredVi(variational) | Method::Meanfield(variational) => variational.validate(),
         }
     }
 }
@@ -79,6 +81,92 @@ pub enum Method {
     Svi(SviSettings),
     /// The No-U-Turn sampler.
     Nuts(NutsSettings),
+    /// The Gaussian at the posterior mode.
+    Laplace(LaplaceSettings),
+    /// The Gaussian with the model's own block-arrow precision that maximizes the evidence lower bound.
+    #[serde(rename = "structured-vi")]
+    StructuredVi(VariationalSettings),
+    /// The mean-field Gaussian that maximizes the evidence lower bound, in closed form.
+    Meanfield(VariationalSettings),
+}
+
+impl Method {
+    /// The name in the command and in files.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Method::Svi(_) => "svi",
+            Method::Nuts(_) => "nuts",
+            Method::Laplace(_) => "laplace",
+            Method::StructuredVi(_) => "structured-vi",
+            Method::Meanfield(_) => "meanfield",
+        }
+    }
+}
+
+/// Settings of the Laplace approximation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaplaceSettings {
+    /// Newton steps at most.
+    pub steps: u64,
+    /// The mode is found when half the squared Newton decrement, the log density still to be gained, is below this.
+    pub tolerance: f64,
+    /// Whether the marginals of the products are corrected for their skewness, by quadrature.
+    pub skewness_correction: bool,
+}
+
+impl Default for LaplaceSettings {
+    fn default() -> Self {
+        LaplaceSettings {
+            steps: 50,
+            tolerance: 1e-9,
+            skewness_correction: true,
+        }
+    }
+}
+
+impl LaplaceSettings {
+    fn validate(&self) -> Result<(), BackendError> {
+        check_steps(self.steps, self.tolerance)
+    }
+}
+
+/// Settings of the variational Gaussians whose bound has a closed form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariationalSettings {
+    /// Steps at most, those to the mode that the iteration starts from not counted.
+    pub steps: u64,
+    /// The optimum is found when no mean moves by more than this many of its standard deviations in a step, nor any log
+    /// standard deviation by more than this.
+    pub tolerance: f64,
+}
+
+impl Default for VariationalSettings {
+    fn default() -> Self {
+        VariationalSettings {
+            steps: 500,
+            tolerance: 1e-5,
+        }
+    }
+}
+
+impl VariationalSettings {
+    fn validate(&self) -> Result<(), BackendError> {
+        check_steps(self.steps, self.tolerance)
+    }
+}
+
+fn check_steps(steps: u64, tolerance: f64) -> Result<(), BackendError> {
+    if !(1..=1_000_000).contains(&steps) {
+        return Err(BackendError::Request(format!(
+            "steps is {steps}; give 1 to 1000000"
+        )));
+    }
+    if !(1e-12..1.0).contains(&tolerance) {
+        return Err(BackendError::Request(format!(
+            "tolerance is {tolerance}; give a number from 1e-12 to below 1"
+        )));
+    }
+    Ok(())
 }
 
 /// Floating-point type of the passes over the panel.
@@ -219,6 +307,8 @@ pub enum Metric {
     /// One variance a latent, tuned during warm-up.
     #[default]
     Diagonal,
+    /// Whitened by the block-arrow factor of the precision at the posterior mode.
+    Structured,
 }
 
 /// Settings of NUTS.

@@ -5,6 +5,7 @@ use infermark_backend::device::DeviceId;
 use infermark_backend::{Backend, Method, Precision, Request};
 use infermark_cpu_kernels::InstructionSet;
 use infermark_cpu_kernels::bare::bare_row_particles_per_second;
+use infermark_gaussian::GaussianCpu;
 use infermark_model::Panel;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
@@ -34,6 +35,9 @@ pub fn for_request(request: &Request) -> Arc<dyn Backend> {
         Method::Svi(_) if request.devices.contains(&DeviceId::CPU) => Arc::new(SviCpu::new()),
         Method::Svi(_) => Arc::new(SviGpu::new()),
         Method::Nuts(_) => Arc::new(NutsCpu),
+        Method::Laplace(_) => Arc::new(GaussianCpu::laplace()),
+        Method::StructuredVi(_) => Arc::new(GaussianCpu::structured_vi()),
+        Method::Meanfield(_) => Arc::new(GaussianCpu::meanfield()),
     }
 }
 
@@ -86,7 +90,7 @@ pub fn kernel_limit(panel: &Arc<Panel>, request: &Request) -> Option<f64> {
     }
     let (particles, single) = match &request.method {
         Method::Svi(svi) => (svi.particles, svi.precision == Precision::F32),
-        Method::Nuts(_) => (1, false),
+        _ => (1, false),
     };
     Some(bare_row_particles_per_second(
         InstructionSet::best(),

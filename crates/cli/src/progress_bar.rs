@@ -35,6 +35,7 @@ impl Bar {
             match progress.unit {
                 StepUnit::Iterations => "iterations",
                 StepUnit::Draws => "draws",
+                StepUnit::Steps => "steps",
             },
         )
     }

@@ -4,6 +4,7 @@ use crate::rates::{AtPoint, at_point, start};
 use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
+use std::sync::Arc;
 
 /// When a search for the mode ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +40,7 @@ pub enum ModeError {
 
 /// The mode, and the factor of the precision there.
 #[derive(Debug)]
-pub struct Mode<'p> {
+pub struct Mode {
     /// Natural parameters, in the order of [`infermark_model::Layout`].
     pub point: Vec<f64>,
     /// The log joint.
@@ -53,18 +54,14 @@ pub struct Mode<'p> {
     /// Whether the decrement is within the tolerance.
     pub converged: bool,
     /// The precision at the point.
-    pub factor: ArrowFactor<'p>,
+    pub factor: ArrowFactor,
 }
 
 /// Finds the mode.
 ///
 /// # Errors
 /// When a precision is not positive definite or the log joint is not finite.
-pub fn find_mode<'p>(
-    panel: &'p Panel,
-    priors: &Priors,
-    settings: &ModeSettings,
-) -> Result<Mode<'p>, ModeError> {
+pub fn find_mode(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -> Result<Mode, ModeError> {
     let evaluate = |point: &[f64]| at_point(panel, priors, point, None, settings.threads);
     let mut point = start(panel, priors);
     let mut here = evaluate(&point);

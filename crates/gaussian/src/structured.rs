@@ -11,6 +11,7 @@ use crate::rates::at_point;
 use infermark_arrow::{ArrowFactor, Marginals, ProductMoments};
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
+use std::sync::Arc;
 
 /// When the iteration ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,7 +37,7 @@ impl Default for StructuredSettings {
 
 /// The fit.
 #[derive(Debug)]
-pub struct StructuredFit<'p> {
+pub struct StructuredFit {
     /// Means of the natural parameters, in the order of [`infermark_model::Layout`].
     pub mean: Vec<f64>,
     /// Their marginal second moments.
@@ -48,11 +49,11 @@ pub struct StructuredFit<'p> {
     /// Whether the last step was within the tolerance.
     pub converged: bool,
     /// The precision.
-    pub factor: ArrowFactor<'p>,
+    pub factor: ArrowFactor,
 }
 
 /// Half the variance of every row's log rate under the factor's Gaussian, in the panel's order.
-fn half_variances(panel: &Panel, factor: &ArrowFactor<'_>) -> Vec<f64> {
+fn half_variances(panel: &Panel, factor: &ArrowFactor) -> Vec<f64> {
     let of_product = |i: usize, moments: ProductMoments<'_>| -> Vec<f64> {
         panel
             .product_rows(i)
@@ -71,11 +72,11 @@ fn half_variances(panel: &Panel, factor: &ArrowFactor<'_>) -> Vec<f64> {
 ///
 /// # Errors
 /// When a precision is not positive definite or the bound is not finite.
-pub fn fit_structured<'p>(
-    panel: &'p Panel,
+pub fn fit_structured(
+    panel: &Arc<Panel>,
     priors: &Priors,
     settings: &StructuredSettings,
-) -> Result<StructuredFit<'p>, ModeError> {
+) -> Result<StructuredFit, ModeError> {
     let threads = settings.mode.threads;
     let mode = find_mode(panel, priors, &settings.mode)?;
     let (mut mean, mut factor) = (mode.point, mode.factor);

@@ -66,6 +66,8 @@ pub enum IterationUnit {
     Iterations,
     /// A gradient of the log joint, with its share of the sampler.
     Gradients,
+    /// A whole fit, from the loaded panel to all marginals.
+    Fits,
 }
 
 /// What a case is for.
@@ -167,7 +169,7 @@ impl CaseRecord {
     pub fn particles(&self) -> usize {
         match &self.request.method {
             Method::Svi(svi) => svi.particles,
-            Method::Nuts(_) => 1,
+            _ => 1,
         }
     }
 
@@ -205,7 +207,7 @@ impl CaseRecord {
     pub fn estimated_seconds_1m(&self) -> Option<f64> {
         match self.unit {
             IterationUnit::Iterations => Some(1e6 / self.iterations_per_second()?.median),
-            IterationUnit::Gradients => None,
+            IterationUnit::Gradients | IterationUnit::Fits => None,
         }
     }
 
@@ -227,6 +229,7 @@ impl CaseRecord {
             Method::Nuts(nuts) => {
                 format!("f64, {parameterization}, {} chains{threads}", nuts.chains)
             }
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => format!("f64{threads}"),
         }
     }
 
@@ -252,6 +255,7 @@ impl CaseRecord {
             (CaseKind::PublishedNuts, _) => "published-nuts".to_owned(),
             (CaseKind::Speed, Method::Svi(svi)) => format!("k{}-{}", svi.particles, svi.precision.name()),
             (CaseKind::Speed, Method::Nuts(_)) => "gradients".to_owned(),
+            (CaseKind::Speed, _) => "fits".to_owned(),
         };
         format!(
             "{:03}-{}-{}-{kind}",

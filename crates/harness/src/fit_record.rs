@@ -117,6 +117,15 @@ pub(crate) fn finite_report(mut report: Report) -> Report {
                 or_zero(&mut chain.step_size);
             }
         }
+        Detail::Gaussian(gaussian) => {
+            gaussian
+                .trace
+                .retain(|p| [p.seconds, p.value, p.remaining].iter().all(|v| v.is_finite()));
+            or_zero(&mut gaussian.gradient_norm);
+            or_zero(&mut gaussian.decrement);
+            or_zero(&mut gaussian.log_joint);
+            gaussian.elbo = gaussian.elbo.filter(|e| e.is_finite());
+        }
     }
     report
 }

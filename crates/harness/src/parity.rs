@@ -142,7 +142,7 @@ impl ParityRecord {
 pub fn precision_of(request: &Request) -> Precision {
     match &request.method {
         Method::Svi(svi) => svi.precision,
-        Method::Nuts(_) => Precision::F64,
+        _ => Precision::F64,
     }
 }
 

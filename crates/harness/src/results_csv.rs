@@ -108,7 +108,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
     let svi_only = |text: Option<String>| text.unwrap_or_else(|| NOT_APPLICABLE.to_owned());
     let svi = match &record.request.method {
         Method::Svi(svi) => Some(svi),
-        Method::Nuts(_) => None,
+        _ => None,
     };
     let particles_effective = match record.report.as_ref().map(|r| &r.detail) {
         Some(Detail::Svi(svi)) => Some(svi.mean_effective_particles),
@@ -136,6 +136,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
             match record.unit {
                 IterationUnit::Iterations => "iteration",
                 IterationUnit::Gradients => "gradient",
+                IterationUnit::Fits => "fit",
             }
             .to_owned(),
         ),
@@ -188,7 +189,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
             "estimated_seconds_1m",
             match record.unit {
                 IterationUnit::Iterations => number(record.estimated_seconds_1m()),
-                IterationUnit::Gradients => NOT_APPLICABLE.to_owned(),
+                IterationUnit::Gradients | IterationUnit::Fits => NOT_APPLICABLE.to_owned(),
             },
         ),
         (

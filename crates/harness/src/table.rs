@@ -124,6 +124,7 @@ fn backend_name(record: &CaseRecord) -> String {
     match record.unit {
         IterationUnit::Iterations => record.backend.clone(),
         IterationUnit::Gradients => format!("{} (gradients)", record.backend),
+        IterationUnit::Fits => format!("{} (whole fits)", record.backend),
     }
 }
 
@@ -139,7 +140,7 @@ fn measured_row(record: &CaseRecord) -> Vec<String> {
     let not_measured = || NOT_MEASURED.to_owned();
     let rate = record.iterations_per_second();
     let estimate = match (record.unit, record.estimated_seconds_1m()) {
-        (IterationUnit::Gradients, _) => NOT_APPLICABLE.to_owned(),
+        (IterationUnit::Gradients | IterationUnit::Fits, _) => NOT_APPLICABLE.to_owned(),
         (_, None) => not_measured(),
         (_, Some(seconds)) => {
             format!("{} ({})", duration(seconds), count(record.timed_iterations()))
@@ -345,6 +346,7 @@ fn truth_section(records: &[CaseRecord]) -> Option<String> {
             let steps = match record.unit {
                 IterationUnit::Iterations => "iterations",
                 IterationUnit::Gradients => "draws a chain",
+                IterationUnit::Fits => "steps",
             };
             grid.push(vec![
                 backend_and_device(record),

@@ -40,6 +40,7 @@ impl TimedRun {
             unit: match request.method {
                 Method::Svi(_) => IterationUnit::Iterations,
                 Method::Nuts(_) => IterationUnit::Gradients,
+                Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
             },
             setup_seconds: clock.elapsed().as_secs_f64(),
             warmup: Sample {
@@ -88,7 +89,7 @@ impl TimedRun {
             let progress = self.run.progress();
             let left = progress.total.saturating_sub(progress.completed);
             if self.warmup.seconds >= seconds || interrupt.is_set() || left <= self.run.width() {
-                if self.unit == IterationUnit::Iterations {
+                if self.unit != IterationUnit::Gradients {
                     // The last stretch is the longest, and nearest to the steady state.
                     let wanted = (sample.rate() * repeat_seconds).ceil();
                     let most = (left / repeats.max(1) as u64).max(1);
@@ -97,7 +98,7 @@ impl TimedRun {
                 return Ok(());
             }
             steps = match self.unit {
-                IterationUnit::Iterations => (2 * steps).min(left / 2).max(1),
+                IterationUnit::Iterations | IterationUnit::Fits => (2 * steps).min(left / 2).max(1),
                 IterationUnit::Gradients => {
                     self.pieces.took(Duration::from_secs_f64(sample.seconds));
                     self.pieces.steps_of_at_most(left / 2)
@@ -112,7 +113,9 @@ impl TimedRun {
     /// When the run fails.
     pub fn repeat(&mut self, seconds: f64, interrupt: &Interrupt) -> Result<(), BackendError> {
         let sample = match self.unit {
-            IterationUnit::Iterations => self.stretch(self.iterations_per_repeat, interrupt)?,
+            IterationUnit::Iterations | IterationUnit::Fits => {
+                self.stretch(self.iterations_per_repeat, interrupt)?
+            }
             // Draws differ in their number of gradients: draw piece by piece until the time is up.
             IterationUnit::Gradients => self.draws_for(seconds, interrupt)?,
         };
@@ -181,7 +184,7 @@ impl TimedRun {
     /// Iterations or gradients done.
     fn done(&self) -> u64 {
         match self.unit {
-            IterationUnit::Iterations => self.run.progress().completed,
+            IterationUnit::Iterations | IterationUnit::Fits => self.run.progress().completed,
             IterationUnit::Gradients => self.run.gradients().unwrap_or(0),
         }
     }

@@ -48,9 +48,9 @@ impl NutsCpu {
         device::check(NAME, &request.devices, None)?;
         match &request.method {
             Method::Nuts(settings) => Ok(settings),
-            Method::Svi(_) => Err(BackendError::Unsupported {
+            other => Err(BackendError::Unsupported {
                 backend: NAME,
-                what: "the method svi".into(),
+                what: format!("the method {}", other.name()),
             }),
         }
     }

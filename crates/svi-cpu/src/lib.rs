@@ -123,7 +123,7 @@ impl SviCpu {
             )));
         }
         let Method::Svi(settings) = &request.method else {
-            return Err(unsupported("the method nuts".into()));
+            return Err(unsupported(format!("the method {}", request.method.name())));
         };
         let high = request.priors.clip_high;
         if settings.precision == Precision::F32 && high > CLIP_HIGH_LIMIT_F32 {

@@ -196,7 +196,7 @@ fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::F
     }
     let found = devices::named(device, crate::NAME)?;
     let Method::Svi(settings) = &request.method else {
-        return Err(unsupported("method nuts".into()));
+        return Err(unsupported(format!("the method {}", request.method.name())));
     };
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));

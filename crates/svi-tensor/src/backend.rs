@@ -147,7 +147,7 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
     }
     let found = devices::named(device, crate::NAME)?;
     let Method::Svi(settings) = &request.method else {
-        return Err(unsupported("method nuts".into()));
+        return Err(unsupported(format!("the method {}", request.method.name())));
     };
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));

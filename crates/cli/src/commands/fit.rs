@@ -10,9 +10,12 @@ use crate::settings::{
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory};
+use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
 use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Report, Request, Run, RunState};
+use infermark_backend::{
+    BackendError, Interrupt, LaplaceSettings, Method, Pieces, Posterior, Report, Request, Run, RunState,
+    VariationalSettings,
+};
 use infermark_data::read_truth;
 use infermark_harness::fit_output::{
     ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
@@ -65,6 +68,9 @@ impl FitArguments {
         let method = match self.run.method {
             MethodName::Svi => Method::Svi(self.svi.settings()),
             MethodName::Nuts => Method::Nuts(self.nuts.settings()),
+            MethodName::Laplace => Method::Laplace(LaplaceSettings::default()),
+            MethodName::StructuredVi => Method::StructuredVi(VariationalSettings::default()),
+            MethodName::Meanfield => Method::Meanfield(VariationalSettings::default()),
         };
         let request = self.run.request(method, self.priors.load()?);
         request.validate()?;
@@ -156,17 +162,20 @@ impl FitArguments {
     /// Refuses options that were given and have no meaning beside the others.
     fn refuse_what_would_be_ignored(&self, given: &ArgMatches) -> anyhow::Result<()> {
         let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
-        let (other, its_method, method) = match self.run.method {
-            MethodName::Svi => ("NutsArguments", "nuts", "svi"),
-            MethodName::Nuts => ("SviArguments", "svi", "nuts"),
-        };
+        let method = self.run.method.to_possible_value().expect("no method is hidden");
+        let method = method.get_name();
         let mut command = crate::Arguments::command();
         let fit = command.find_subcommand_mut("fit").expect("the verb is there");
-        let group = fit.get_groups().find(|group| group.get_id() == other);
-        for id in group.expect("arguments are grouped by method").get_args() {
-            if was_given(id.as_str()) {
-                let option = id.as_str().replace('_', "-");
-                bail!("--{option} goes with --method {its_method}; this is --method {method}");
+        for (arguments, its_method) in [("SviArguments", "svi"), ("NutsArguments", "nuts")] {
+            if its_method == method {
+                continue;
+            }
+            let group = fit.get_groups().find(|group| group.get_id() == arguments);
+            for id in group.expect("arguments are grouped by method").get_args() {
+                if was_given(id.as_str()) {
+                    let option = id.as_str().replace('_', "-");
+                    bail!("--{option} goes with --method {its_method}; this is --method {method}");
+                }
             }
         }
         if self.run.method == MethodName::Svi {
@@ -215,6 +224,9 @@ fn subtitle(panel: &Panel, source: &str, request: &Request, run: &dyn Run) -> St
             "NUTS, {} chains, {} draws each after warm-up",
             nuts.chains, nuts.draws
         ),
+        Method::Laplace(_) => format!("Laplace, {done} Newton steps"),
+        Method::StructuredVi(_) => format!("Structured Gaussian VI, {done} steps"),
+        Method::Meanfield(_) => format!("Mean-field optimum, {done} steps"),
     };
     format!(
         "{source}: {} products, {} rows. {method}.",
@@ -236,7 +248,7 @@ fn quality(posterior: &Posterior, truth: &[f64]) -> String {
 /// Whether the result may be trusted: an optimizer met its criterion, a finished sampler's diagnostics allow it.
 fn converged(report: &Report) -> bool {
     match &report.detail {
-        Detail::Svi(_) => report.state == RunState::Converged,
+        Detail::Svi(_) | Detail::Gaussian(_) => report.state == RunState::Converged,
         Detail::Nuts(nuts) => {
             report.state.is_complete()
                 && nuts.divergences == 0

@@ -154,6 +154,7 @@ impl Size<'_, '_> {
             unit: match case.request.method {
                 Method::Svi(_) => IterationUnit::Iterations,
                 Method::Nuts(_) => IterationUnit::Gradients,
+                Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
             },
             parity: None,
             setup_seconds: None,

@@ -25,6 +25,7 @@ pub fn draw_record(
     let steps = match record.unit {
         IterationUnit::Iterations => "iterations",
         IterationUnit::Gradients => "draws a chain",
+        IterationUnit::Fits => "steps",
     };
     let subtitle = format!(
         "{} after {} {steps} ({}).",

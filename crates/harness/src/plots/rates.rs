@@ -115,6 +115,7 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
         let unit = match series.unit {
             IterationUnit::Iterations => "iterations",
             IterationUnit::Gradients => "gradients",
+            IterationUnit::Fits => "fits",
         };
         entries.push((Mark::LineAndDot(color), format!("{} ({unit})", series.name)));
     }

@@ -233,6 +233,7 @@ impl FakeRun {
         match &self.request.method {
             Method::Svi(svi) => svi.iterations,
             Method::Nuts(nuts) => nuts.chains as u64 * (nuts.warmup + nuts.draws),
+            other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
         }
     }
 
@@ -295,6 +296,7 @@ impl Run for FakeRun {
             match self.request.method.clone() {
                 Method::Svi(svi) => self.iterate(&svi),
                 Method::Nuts(_) => self.draw(),
+                other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
             }
             self.completed += 1;
             self.seconds = before + clock.elapsed().as_secs_f64();
@@ -306,9 +308,10 @@ impl Run for FakeRun {
         Progress {
             completed: self.completed,
             total: self.total(),
-            unit: match self.request.method {
+            unit: match &self.request.method {
                 Method::Svi(_) => StepUnit::Iterations,
                 Method::Nuts(_) => StepUnit::Draws,
+                other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
             },
             state: if self.completed >= self.total() {
                 RunState::Finished
@@ -323,6 +326,7 @@ impl Run for FakeRun {
         match &self.request.method {
             Method::Svi(_) => 1,
             Method::Nuts(nuts) => nuts.chains as u64,
+            other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
         }
     }
 
@@ -369,6 +373,7 @@ impl Run for FakeRun {
                     nuts.chains
                 ],
             }),
+            other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
         };
         Report {
             backend: self.name.into(),

@@ -94,13 +94,14 @@ fn parity(precision: Precision, passed: bool, svi: bool) -> ParityRecord {
 }
 
 fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f64) -> CaseRecord {
-    let unit = match method {
+    let unit = match &method {
         Method::Svi(_) => IterationUnit::Iterations,
         Method::Nuts(_) => IterationUnit::Gradients,
+        _ => IterationUnit::Fits,
     };
     let precision = match &method {
         Method::Svi(svi) => svi.precision,
-        Method::Nuts(_) => Precision::F64,
+        _ => Precision::F64,
     };
     let iterations = (2.0 * rate).round().max(1.0) as u64;
     CaseRecord {
