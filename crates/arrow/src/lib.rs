@@ -24,12 +24,19 @@
 //! models", 2009, section 3, and of Ormerod and Wand, "Gaussian variational approximate inference for generalized linear
 //! mixed models", 2012, section 3.
 
-mod category;
+mod assemble;
+mod border;
+mod coupling;
 mod factor;
+mod grid;
 mod marginals;
 mod product;
 mod tasks;
+mod tiles;
 mod triangular;
+mod walk;
 
+pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use factor::{ArrowFactor, FactorError};
 pub use marginals::{Marginals, ProductMoments};
+pub use walk::Walk;

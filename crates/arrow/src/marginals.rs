@@ -1,11 +1,14 @@
 //! Marginal covariances.
 
-use crate::category::{GATHERED, Part};
 use crate::factor::ArrowFactor;
-use crate::product::Rows;
+use crate::grid::Grid;
+use crate::product::{inner, pair_covariance, write_coupling};
 use crate::tasks;
+use crate::tiles::{Packed, TimesSymmetric};
+use crate::walk::{GATHERED, Part};
 use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, Par};
+use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use infermark_model::site::Site;
 
 /// Second moments of one product under `Normal(., Q^-1)`.
@@ -34,144 +37,231 @@ pub struct Marginals {
     pub product_covariance: Vec<f64>,
 }
 
+/// What is done with the moments of every product: `(product, moments)`.
+trait Visitor: Sync {
+    type Answer: Send;
+    /// Whether covariances with the periods are asked for.
+    const PERIODS: bool;
+    fn visit(&self, product: usize, moments: ProductMoments<'_>) -> Self::Answer;
+}
+
+struct Pair;
+
+impl Visitor for Pair {
+    type Answer = [f64; 3];
+    const PERIODS: bool = false;
+    fn visit(&self, _: usize, m: ProductMoments<'_>) -> [f64; 3] {
+        [m.elasticity, m.covariance, m.effect]
+    }
+}
+
+struct Everything<F>(F);
+
+impl<R: Send, F: Fn(usize, ProductMoments<'_>) -> R + Sync> Visitor for Everything<F> {
+    type Answer = R;
+    const PERIODS: bool = true;
+    fn visit(&self, product: usize, moments: ProductMoments<'_>) -> R {
+        (self.0)(product, moments)
+    }
+}
+
 impl ArrowFactor {
     /// The marginals, in one pass over the panel and a matrix product a category.
     pub fn marginals(&self) -> Marginals {
         let covariances = self.border_covariances();
         let mut marginals = self.above_products(&covariances);
-        let (a, e) = (
-            self.layout.start(Site::ProductA),
-            self.layout.start(Site::ProductEffect),
-        );
-        for (product, [va, ve, cov]) in self
-            .visit(&covariances, |_, m| [m.elasticity, m.effect, m.covariance])
-            .into_iter()
-            .flatten()
-        {
-            marginals.variance[a + product] = va;
-            marginals.variance[e + product] = ve;
-            marginals.product_covariance[product] = cov;
+        let layout = &self.walk.layout;
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        let pairs = self.visit(&covariances, &Pair).into_iter().flatten();
+        for (product, [elasticity, covariance, effect]) in self.walk.order.iter().zip(pairs) {
+            let product = *product as usize;
+            marginals.variance[a + product] = elasticity;
+            marginals.variance[e + product] = effect;
+            marginals.product_covariance[product] = covariance;
         }
         marginals
+    }
+
+    /// Marginal variances of the parameters above the products; those of the products are zero.
+    pub fn variances_above_products(&self) -> Vec<f64> {
+        self.above_products(&self.border_covariances()).variance
     }
 
     /// Calls `f(product, moments)` for every product, on several threads, in no order, and returns its answers by product.
     pub fn for_each_product<R: Send>(&self, f: impl Fn(usize, ProductMoments<'_>) -> R + Sync) -> Vec<R> {
         let covariances = self.border_covariances();
-        let mut answers: Vec<(usize, R)> = self.visit(&covariances, f).into_iter().flatten().collect();
+        let answers = self.visit(&covariances, &Everything(f)).into_iter().flatten();
+        let mut answers: Vec<(u32, R)> = self.walk.order.iter().copied().zip(answers).collect();
         answers.sort_by_key(|(product, _)| *product);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     /// Covariance of every category's border, column-major: `S_c^-1` and what `global_a` adds.
-    fn border_covariances(&self) -> Vec<Vec<f64>> {
-        let border = self.border();
-        let categories: Vec<usize> = (0..self.layout.categories).collect();
-        tasks::run(self.threads, &categories, |category| {
-            let inverse = self.categories[*category].inverse();
-            // What moves with global_a: R^-T u, one column.
-            let mut moved = vec![0.0; border];
-            moved[border - 1] = self.top_coupling(*category) / self.top;
-            self.categories[*category].backward(&mut moved);
-            let mut covariance: Vec<f64> = (0..border * border)
-                .map(|at| moved[at / border] * moved[at % border])
-                .collect();
-            let inverse = inverse.as_mat();
-            matmul(
-                MatMut::from_column_major_slice_mut(&mut covariance, border, border),
-                Accum::Add,
-                inverse.transpose(),
-                inverse,
-                1.0,
-                Par::Seq,
-            );
-            covariance
-        })
+    pub(crate) fn border_covariances(&self) -> Vec<Vec<f64>> {
+        let border = self.walk.border();
+        let categories: Vec<usize> = (0..self.categories.len()).collect();
+        tasks::run(
+            self.threads,
+            categories,
+            || (),
+            |(), category| {
+                let inverse = self.categories[category].inverse();
+                // What moves with global_a: R^-T u, one column.
+                let mut moved = vec![0.0; border];
+                moved[border - 1] = self.top_coupling(category) / self.top;
+                self.categories[category].backward(&mut moved);
+                let mut covariance: Vec<f64> = (0..border * border)
+                    .map(|at| moved[at / border] * moved[at % border])
+                    .collect();
+                let inverse = inverse.as_mat();
+                matmul(
+                    MatMut::from_column_major_slice_mut(&mut covariance, border, border),
+                    Accum::Add,
+                    inverse.transpose(),
+                    inverse,
+                    1.0,
+                    Par::Seq,
+                );
+                covariance
+            },
+        )
     }
 
     fn above_products(&self, covariances: &[Vec<f64>]) -> Marginals {
-        let mut variance = vec![0.0; self.layout.latents()];
+        let layout = &self.walk.layout;
+        let mut variance = vec![0.0; layout.latents()];
         variance[0] = self.top.powi(-2);
-        let border = self.border();
+        let border = self.walk.border();
         for (category, covariance) in covariances.iter().enumerate() {
-            for t in 0..self.layout.periods {
-                variance[self.layout.time_index(category, t)] = covariance[t * border + t];
+            for t in 0..layout.periods {
+                variance[layout.time_index(category, t)] = covariance[t * border + t];
             }
-            variance[self.layout.start(Site::CategoryA) + category] = covariance[border * border - 1];
+            variance[layout.start(Site::CategoryA) + category] = covariance[border * border - 1];
         }
         Marginals {
             variance,
-            product_covariance: vec![0.0; self.layout.products],
+            product_covariance: vec![0.0; layout.products],
         }
     }
 
-    fn visit<R: Send>(
-        &self,
-        covariances: &[Vec<f64>],
-        f: impl Fn(usize, ProductMoments<'_>) -> R + Sync,
-    ) -> Vec<Vec<(usize, R)>> {
-        tasks::run(self.threads, &self.parts, |part| {
-            self.visit_part(part, &covariances[part.category], &f)
+    fn visit<V: Visitor>(&self, covariances: &[Vec<f64>], visitor: &V) -> Vec<Vec<V::Answer>> {
+        InstructionSet::best().run_f64(Visit {
+            factor: self,
+            covariances,
+            visitor,
         })
     }
+}
 
-    fn visit_part<R>(
-        &self,
-        part: &Part,
-        covariance: &[f64],
-        f: &impl Fn(usize, ProductMoments<'_>) -> R,
-    ) -> Vec<(usize, R)> {
-        let (border, periods) = (self.border(), self.layout.periods);
-        let variances: Vec<f64> = (0..periods).map(|t| covariance[t * border + t]).collect();
-        let mut gathered = vec![0.0; 2 * GATHERED * border];
-        let mut moved = vec![0.0; 2 * GATHERED * border];
-        let mut cross = vec![[0.0; 2]; periods];
-        let (mut with_a, mut with_e) = (vec![0.0; periods], vec![0.0; periods]);
-        let mut answers = Vec::with_capacity(part.places.len());
-        let places: Vec<usize> = part.places.clone().collect();
-        for chunk in places.chunks(GATHERED) {
-            for (place, v) in chunk.iter().zip(gathered.chunks_exact_mut(2 * border)) {
-                self.rows().coupling(self.order[*place] as usize, v);
-                Rows::solve_coupling(&self.products[*place], v);
+struct Visit<'a, V> {
+    factor: &'a ArrowFactor,
+    covariances: &'a [Vec<f64>],
+    visitor: &'a V,
+}
+
+struct Scratch {
+    grid: Grid,
+    v: Packed,
+    moved: Packed,
+    with_a: Vec<f64>,
+    with_e: Vec<f64>,
+}
+
+impl<V: Visitor> ForSimd for Visit<'_, V> {
+    type Output = Vec<Vec<V::Answer>>;
+
+    fn run<I: Simd>(self, isa: I) -> Self::Output {
+        let (factor, isa) = (self.factor, isa.wide());
+        let (border, periods) = (factor.walk.border(), factor.walk.layout.periods);
+        let packed: Vec<Packed> = self
+            .covariances
+            .iter()
+            .map(|covariance| Packed::with_margin::<I::Wide>(covariance, border))
+            .collect();
+        let variances: Vec<Vec<f64>> = self
+            .covariances
+            .iter()
+            .map(|covariance| (0..periods).map(|t| covariance[t * border + t]).collect())
+            .collect();
+        let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
+        let scratch = || Scratch {
+            grid: Grid::new::<I::Wide>(&factor.walk.panel),
+            v: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
+            moved: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
+            with_a: vec![0.0; periods],
+            with_e: vec![0.0; periods],
+        };
+        tasks::run(factor.threads, tasks, scratch, |scratch, part| {
+            isa.vectorize(VisitPart {
+                factor,
+                visitor: self.visitor,
+                part,
+                covariance: &packed[part.category],
+                variances: &variances[part.category],
+                scratch,
+            })
+        })
+    }
+}
+
+struct VisitPart<'a, 's, V> {
+    factor: &'a ArrowFactor,
+    visitor: &'a V,
+    part: &'a Part,
+    covariance: &'a Packed,
+    variances: &'a [f64],
+    scratch: &'s mut Scratch,
+}
+
+impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
+    type Output = Vec<V::Answer>;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> Vec<V::Answer> {
+        let factor = self.factor;
+        let walk = &*factor.walk;
+        let periods = walk.layout.periods;
+        let Scratch {
+            grid,
+            v,
+            moved,
+            with_a,
+            with_e,
+        } = self.scratch;
+        let mut answers = Vec::with_capacity(self.part.places.len());
+        for start in self.part.places.clone().step_by(GATHERED) {
+            let end = (start + GATHERED).min(self.part.places.end);
+            for place in start..end {
+                grid.load(&walk.panel, walk.order[place] as usize);
+                grid.load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
+                let into = (&mut *v, place - start, periods);
+                write_coupling(isa, grid, &factor.products[place], &factor.priors, [0.0; 2], into);
             }
-            let columns = 2 * chunk.len();
-            matmul(
-                MatMut::from_column_major_slice_mut(&mut moved[..columns * border], border, columns),
-                Accum::Replace,
-                MatRef::from_column_major_slice(covariance, border, border),
-                MatRef::from_column_major_slice(&gathered[..columns * border], border, columns),
-                1.0,
-                Par::Seq,
-            );
-            let vectors = gathered
-                .chunks_exact(2 * border)
-                .zip(moved.chunks_exact(2 * border));
-            for (place, (v, y)) in chunk.iter().zip(vectors) {
-                let lower = &self.products[*place];
-                let ((va, ve), (ya, ye)) = (v.split_at(border), y.split_at(border));
-                let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
-                // L^-T (I + V Sigma V') L^-1.
-                let inner = dot(va, ye);
-                let first = lower.backward([1.0 + dot(va, ya), inner]);
-                let second = lower.backward([inner, 1.0 + dot(ve, ye)]);
-                let [elasticity, covariance] = lower.backward([first[0], second[0]]);
-                let [_, effect] = lower.backward([first[1], second[1]]);
-                for (t, cross) in cross.iter_mut().enumerate() {
-                    *cross = lower.backward([-ya[t], -ye[t]]);
+            isa.vectorize(TimesSymmetric {
+                a: self.covariance,
+                v,
+                columns: 2 * (end - start),
+                out: moved,
+            });
+            for place in start..end {
+                let lower = &factor.products[place];
+                let k = place - start;
+                let [elasticity, covariance, effect] = pair_covariance(lower, inner(isa, v, moved, k));
+                if V::PERIODS {
+                    for t in 0..periods {
+                        let pair = [-*moved.at(t, 2 * k), -*moved.at(t, 2 * k + 1)];
+                        [with_a[t], with_e[t]] = lower.backward(pair);
+                    }
                 }
-                for (t, [a, e]) in cross.iter().enumerate() {
-                    (with_a[t], with_e[t]) = (*a, *e);
-                }
-                let product = self.order[*place] as usize;
                 let moments = ProductMoments {
                     elasticity,
                     effect,
                     covariance,
-                    elasticity_with_periods: &with_a,
-                    effect_with_periods: &with_e,
-                    periods: &variances,
+                    elasticity_with_periods: with_a,
+                    effect_with_periods: with_e,
+                    periods: self.variances,
                 };
-                answers.push((product, f(product, moments)));
+                answers.push(self.visitor.visit(walk.order[place] as usize, moments));
             }
         }
         answers

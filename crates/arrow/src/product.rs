@@ -1,10 +1,12 @@
 //! A product's block: its 2 x 2 precision and its coupling to the border.
 
-use infermark_model::Panel;
+use crate::grid::Grid;
+use crate::tiles::Packed;
+use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
 
 /// Cholesky factor of a product's block `H = [[h_aa, h_ae], [h_ae, h_ee]]` over (elasticity, effect): lower triangle.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Lower2 {
     pub(crate) aa: f64,
     pub(crate) ea: f64,
@@ -13,7 +15,8 @@ pub(crate) struct Lower2 {
 
 impl Lower2 {
     /// `None` where the block is not positive definite, or not finite.
-    fn of(h_aa: f64, h_ae: f64, h_ee: f64) -> Option<Self> {
+    #[inline(always)]
+    pub(crate) fn of(h_aa: f64, h_ae: f64, h_ee: f64) -> Option<Self> {
         let aa = h_aa.sqrt();
         let ea = h_ae / aa;
         let ee = (h_ee - ea * ea).sqrt();
@@ -21,12 +24,14 @@ impl Lower2 {
     }
 
     /// `L^-1 b`.
+    #[inline(always)]
     pub(crate) fn forward(&self, [a, e]: [f64; 2]) -> [f64; 2] {
         let a = a / self.aa;
         [a, (e - self.ea * a) / self.ee]
     }
 
     /// `L^-T y`.
+    #[inline(always)]
     pub(crate) fn backward(&self, [a, e]: [f64; 2]) -> [f64; 2] {
         let e = e / self.ee;
         [(a - self.ea * e) / self.aa, e]
@@ -41,55 +46,88 @@ impl Lower2 {
     pub(crate) fn ln_det(&self) -> f64 {
         self.aa.ln() + self.ee.ln()
     }
+
+    /// The diagonal of the block.
+    pub(crate) fn diagonal(&self) -> [f64; 2] {
+        [self.aa * self.aa, self.ea * self.ea + self.ee * self.ee]
+    }
 }
 
-/// Weights of the panel's rows, read product by product.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) panel: &'a Panel,
-    /// One a row, in the panel's order.
-    pub(crate) weights: &'a [f64],
-    pub(crate) priors: &'a Priors,
+/// The factor of the block of the product whose rows and weights the grid has.
+#[inline(always)]
+pub(crate) fn block<I: Simd<Scalar = f64>>(isa: I, grid: &Grid, priors: &Priors) -> Option<Lower2> {
+    let mut sums = [isa.zero(); 3];
+    let rows = grid
+        .weights
+        .chunks_exact(I::LANES)
+        .zip(grid.log_price.chunks_exact(I::LANES));
+    for (w, x) in rows {
+        let (w, x) = (isa.load(w), isa.load(x));
+        let wx = isa.mul(w, x);
+        sums[0] = isa.add(sums[0], w);
+        sums[1] = isa.add(sums[1], wx);
+        sums[2] = isa.mul_add(wx, x, sums[2]);
+    }
+    Lower2::of(
+        isa.sum(sums[2]) + priors.product_a_sd.powi(-2),
+        isa.sum(sums[1]),
+        isa.sum(sums[0]) + priors.product_effect_sd.powi(-2),
+    )
 }
 
-impl Rows<'_> {
-    /// Writes a product's `B`, two columns of length T + 1 (periods, then the category's elasticity), and returns the factor
-    /// of its block. Columns are zero where a period is absent.
-    pub(crate) fn coupling(&self, product: usize, b: &mut [f64]) -> Option<Lower2> {
-        let border = b.len() / 2;
-        let (by_a, by_e) = b.split_at_mut(border);
-        let weights = &self.weights[self.panel.row_range(product)];
-        let (mut h_aa, mut h_ae, mut h_ee) = (0.0, 0.0, 0.0);
-        if !self.panel.is_dense() {
-            by_a.fill(0.0);
-            by_e.fill(0.0);
-        }
-        for (row, w) in self.panel.product_rows(product).zip(weights) {
-            let wx = w * row.log_price;
-            by_a[row.period] = wx;
-            by_e[row.period] = *w;
-            h_ee += w;
-            h_ae += wx;
-            h_aa += wx * row.log_price;
-        }
-        let precision = self.priors.product_a_sd.powi(-2);
-        by_a[border - 1] = -precision;
-        by_e[border - 1] = 0.0;
-        Lower2::of(
-            h_aa + precision,
-            h_ae,
-            h_ee + self.priors.product_effect_sd.powi(-2),
-        )
+/// Writes `V = L^-1 B` of the product that the grid has into columns 2k and 2k + 1: its periods, then the elasticity of its
+/// category, then `rhs`.
+#[inline(always)]
+pub(crate) fn write_coupling<I: Simd<Scalar = f64>>(
+    isa: I,
+    grid: &Grid,
+    lower: &Lower2,
+    priors: &Priors,
+    rhs: [f64; 2],
+    (v, k, periods): (&mut Packed, usize, usize),
+) {
+    let over_aa = isa.splat(1.0 / lower.aa);
+    let over_ee = isa.splat(1.0 / lower.ee);
+    let slope = isa.splat(-lower.ea);
+    for t in (0..grid.weights.len()).step_by(I::LANES) {
+        let (w, x) = (isa.load(&grid.weights[t..]), isa.load(&grid.log_price[t..]));
+        let by_a = isa.mul(isa.mul(w, x), over_aa);
+        let by_e = isa.mul(isa.mul_add(slope, by_a, w), over_ee);
+        let (at_a, at_e) = (v.place(t, 2 * k), v.place(t, 2 * k + 1));
+        isa.store(by_a, &mut v.values[at_a..]);
+        isa.store(by_e, &mut v.values[at_e..]);
     }
+    let [a, e] = lower.forward([-priors.product_a_sd.powi(-2), 0.0]);
+    *v.at(periods, 2 * k) = a;
+    *v.at(periods, 2 * k + 1) = e;
+    *v.at(periods + 1, 2 * k) = rhs[0];
+    *v.at(periods + 1, 2 * k + 1) = rhs[1];
+}
 
-    /// Turns `B` into `V = L^-1 B` where it lies.
-    pub(crate) fn solve_coupling(lower: &Lower2, b: &mut [f64]) {
-        let border = b.len() / 2;
-        let (by_a, by_e) = b.split_at_mut(border);
-        let (over_aa, over_ee) = (1.0 / lower.aa, 1.0 / lower.ee);
-        for (a, e) in by_a.iter_mut().zip(by_e) {
-            *a *= over_aa;
-            *e = (*e - lower.ea * *a) * over_ee;
+/// `V C V'` of the product in columns 2k and 2k + 1, `y` being `C V'`: entries aa, ae, ee.
+#[inline(always)]
+pub(crate) fn inner<I: Simd<Scalar = f64>>(isa: I, v: &Packed, y: &Packed, k: usize) -> [f64; 3] {
+    let tile = crate::tiles::tile_rows::<I>();
+    let mut sums = [isa.zero(); 3];
+    for start in (0..v.rows).step_by(tile) {
+        let (a, e) = (v.place(start, 2 * k), v.place(start, 2 * k + 1));
+        for at in (0..tile).step_by(I::LANES) {
+            let (va, ve) = (isa.load(&v.values[a + at..]), isa.load(&v.values[e + at..]));
+            let (ya, ye) = (isa.load(&y.values[a + at..]), isa.load(&y.values[e + at..]));
+            sums[0] = isa.mul_add(va, ya, sums[0]);
+            sums[1] = isa.mul_add(va, ye, sums[1]);
+            sums[2] = isa.mul_add(ve, ye, sums[2]);
         }
     }
+    sums.map(|s| isa.sum(s))
+}
+
+/// Covariance of a product's pair, `L^-T (I + V C V') L^-1`: of the elasticity, of both, of the effect.
+#[inline(always)]
+pub(crate) fn pair_covariance(lower: &Lower2, [aa, ae, ee]: [f64; 3]) -> [f64; 3] {
+    let first = lower.backward([1.0 + aa, ae]);
+    let second = lower.backward([ae, 1.0 + ee]);
+    let [elasticity, covariance] = lower.backward([first[0], second[0]]);
+    let [_, effect] = lower.backward([first[1], second[1]]);
+    [elasticity, covariance, effect]
 }

@@ -3,29 +3,45 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Runs `work` on every task, on so many threads, and returns the results in the order of the tasks.
-pub(crate) fn run<T: Sync, R: Send>(threads: usize, tasks: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Runs `work` on every task, on so many threads, and returns the results in the order of the tasks. `scratch` is made
+/// once a thread.
+pub(crate) fn run<T: Send, S, R: Send>(
+    threads: usize,
+    tasks: Vec<T>,
+    scratch: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) -> R + Sync,
+) -> Vec<R> {
     let threads = threads.clamp(1, tasks.len().max(1));
     if threads == 1 {
-        return tasks.iter().map(work).collect();
+        let mut scratch = scratch();
+        return tasks.into_iter().map(|task| work(&mut scratch, task)).collect();
     }
+    let slots: Vec<Mutex<(Option<T>, Option<R>)>> = tasks
+        .into_iter()
+        .map(|task| Mutex::new((Some(task), None)))
+        .collect();
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(tasks.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(task) = tasks.get(i) else { break };
-                    let result = work(task);
-                    done.lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((i, result));
-                }
-            });
+    let take = || {
+        let mut scratch = scratch();
+        // A task is one thread's, so nobody waits for a slot.
+        while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(task) = slot.0.take() {
+                slot.1 = Some(work(&mut scratch, task));
+            }
         }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(take);
+        }
+        take();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(i, _)| *i);
-    done.into_iter().map(|(_, result)| result).collect()
+    slots
+        .into_iter()
+        .map(|slot| {
+            let (_, result) = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+            result.expect("every task was taken")
+        })
+        .collect()
 }

@@ -120,7 +120,7 @@ fn everything_equals_the_dense_factor() {
         let latents = q.len();
         for threads in [1, 3] {
             let case = format!("{n} x {t} in {c}, gaps {gaps}, {threads} threads");
-            let factor = ArrowFactor::new(&panel, priors, weights.clone(), threads).unwrap();
+            let factor = ArrowFactor::new(&panel, priors, &weights, threads).unwrap();
             let ln_det: f64 = 2.0 * (0..latents).map(|i| l[i][i].ln()).sum::<f64>();
             assert!(
                 (factor.ln_det() - ln_det).abs() < 1e-8 * ln_det.abs().max(1.0),
@@ -208,7 +208,7 @@ fn weights_that_are_none_are_refused() {
     for bad in [f64::NAN, f64::INFINITY, -1e3] {
         let mut weights = vec![1.0; panel.rows()];
         weights[panel.row_range(3).start] = bad;
-        let refused = ArrowFactor::new(&panel, Priors::default(), weights, 2).unwrap_err();
+        let refused = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap_err();
         assert_eq!(refused, FactorError::Product(3), "{bad}");
     }
 }

@@ -75,7 +75,7 @@ pub fn find_mode(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -
             value,
             gradient,
         } = here;
-        let factor = ArrowFactor::new(panel, *priors, weights, settings.threads)?;
+        let factor = ArrowFactor::new(panel, *priors, &weights, settings.threads)?;
         let mut step = gradient.clone();
         factor.solve(&mut step);
         let slope: f64 = step.iter().zip(&gradient).map(|(s, g)| s * g).sum();

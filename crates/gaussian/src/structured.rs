@@ -91,7 +91,7 @@ pub fn fit_structured(
         // tr(Q Sigma) = L, of which the rows have sum w v; the rest is the priors' part of the mean log prior.
         let latents = mean.len() as f64;
         let of_rows: f64 = here.weights.iter().zip(&half).map(|(w, h)| 2.0 * w * h).sum();
-        let next = ArrowFactor::new(panel, *priors, here.weights, threads)?;
+        let next = ArrowFactor::new(panel, *priors, &here.weights, threads)?;
         let mut step = here.gradient;
         next.solve(&mut step);
         let next_marginals = next.marginals();

@@ -1,0 +1,446 @@
+//! The fused pass: weights of all rows at a point, the gradient, the factors of the products and what they leave of the
+//! borders, in one walk over the panel.
+
+use crate::border::Borders;
+use crate::factor::{ArrowFactor, FactorError};
+use crate::grid::Grid;
+use crate::product::{Lower2, block, inner, pair_covariance, write_coupling};
+use crate::tasks;
+use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
+use crate::walk::{GATHERED, Part, Walk};
+use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::priors::Priors;
+use infermark_model::site::Site;
+use std::sync::Arc;
+
+/// The rows of one product, on the grid of periods: every slice has one entry a period, in whole vectors.
+#[derive(Debug, Clone, Copy)]
+pub struct ProductRows<'a> {
+    /// The product's index in the panel.
+    pub product: usize,
+    /// Its category.
+    pub category: usize,
+    /// `ln price`; where there is no row, that of the first row.
+    pub log_price: &'a [f64],
+    /// 1 where there is a row, 0 elsewhere.
+    pub present: &'a [f64],
+    /// Half of the variances of the log rates under the Gaussian that is left; zero where there was none.
+    pub half_variance: &'a [f64],
+}
+
+/// What a product's rows add.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weighed {
+    /// To the value.
+    pub value: f64,
+    /// Derivatives by its elasticity and its effect, priors included.
+    pub gradient: [f64; 2],
+}
+
+/// What gives the rows their weights.
+pub trait Rates: Sync {
+    /// Replaces `weights` (those of the Gaussian that is left, if any) by the rows' weights, zero where there is no row,
+    /// and adds the rows' part of the gradient by the period effects of the category to `by_period`.
+    ///
+    /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
+    fn weigh<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: ProductRows<'_>,
+        weights: &mut [f64],
+        by_period: &mut [f64],
+    ) -> Weighed;
+}
+
+/// A factor at a point, with what the same pass gives.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The factor.
+    pub factor: ArrowFactor,
+    /// Sum of the rows' values.
+    pub value: f64,
+    /// The gradient in the order of [`infermark_model::Layout`]: of the products complete, of the periods the rows' part, else
+    /// zero.
+    pub gradient: Vec<f64>,
+    /// `L_i^-1` times the gradient of the product, at every place of the walk.
+    forwarded: Vec<[f64; 2]>,
+    /// `sum_i V_i' L_i^-1 g_i` of every category.
+    coupled: Vec<Vec<f64>>,
+}
+
+/// Second moments of the products under the Gaussian that is left, in the order of the panel.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PairMoments {
+    /// Variance of the elasticity, covariance, variance of the effect; one a product.
+    pub covariance: Vec<[f64; 3]>,
+}
+
+impl Assembled {
+    /// Assembles the factor of the weights that `rates` gives.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    pub fn new(
+        walk: &Arc<Walk>,
+        priors: &Priors,
+        rates: &impl Rates,
+        threads: usize,
+    ) -> Result<Self, FactorError> {
+        let weights = vec![0.0; walk.panel.rows()];
+        let lower = vec![Lower2::default(); walk.layout.products];
+        pass(walk, priors, rates, (weights, lower), None, threads).map(|(assembled, _)| assembled)
+    }
+
+    /// As [`Assembled::new`], in the place of a factor that is no longer needed.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    pub fn again(before: ArrowFactor, rates: &impl Rates) -> Result<Self, FactorError> {
+        let ArrowFactor {
+            walk,
+            priors,
+            weights,
+            products,
+            threads,
+            ..
+        } = before;
+        pass(&walk, &priors, rates, (weights, products), None, threads).map(|(assembled, _)| assembled)
+    }
+
+    /// As [`Assembled::again`]; the rates are told the variances of the log rates under the Gaussian of the factor that they
+    /// take the place of. Also returns the products' second moments under that.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    pub fn with_variances(
+        before: ArrowFactor,
+        rates: &impl Rates,
+    ) -> Result<(Self, PairMoments), FactorError> {
+        let covariances = before.border_covariances();
+        let ArrowFactor {
+            walk,
+            priors,
+            weights,
+            products,
+            threads,
+            ..
+        } = before;
+        let before = Some(covariances.as_slice());
+        let (assembled, moments) = pass(&walk, &priors, rates, (weights, products), before, threads)?;
+        Ok((assembled, moments))
+    }
+
+    /// `Q^-1` times a gradient whose products' entries are those of [`Assembled::gradient`].
+    pub fn step(&self, gradient: &[f64]) -> Vec<f64> {
+        let factor = &self.factor;
+        let layout = &factor.walk.layout;
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        let mut step = gradient.to_vec();
+        for (product, pair) in factor.walk.order.iter().zip(&self.forwarded) {
+            [step[a + *product as usize], step[e + *product as usize]] = *pair;
+        }
+        factor.forward_borders(&mut step, &self.coupled);
+        factor.solve_upper(&mut step);
+        step
+    }
+}
+
+/// One part of the walk, with its share of what is written by place.
+struct PartTask<'a> {
+    part: &'a Part,
+    weights: &'a mut [f64],
+    lower: &'a mut [Lower2],
+    forwarded: &'a mut [[f64; 2]],
+    gradient: &'a mut [[f64; 2]],
+    covariance: &'a mut [[f64; 3]],
+}
+
+/// What a part leaves.
+pub(crate) struct PartSums {
+    value: f64,
+    by_period: Vec<f64>,
+    /// `sum_i w_it` of every period.
+    pub(crate) weights: Vec<f64>,
+    /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
+    pub(crate) schur: Vec<f64>,
+    /// The first product whose block is not positive definite.
+    failed: Option<usize>,
+}
+
+/// What a thread keeps from part to part.
+struct Scratch {
+    grid: Grid,
+    v: Packed,
+    moved: Packed,
+}
+
+/// A category's border under the Gaussian that is left.
+struct BorderBefore {
+    covariance: Packed,
+    half_variances: Vec<f64>,
+}
+
+struct Pass<'a, R> {
+    walk: &'a Walk,
+    priors: &'a Priors,
+    rates: &'a R,
+    tasks: Vec<PartTask<'a>>,
+    before: Option<&'a [Vec<f64>]>,
+    threads: usize,
+}
+
+impl<R: Rates> ForSimd for Pass<'_, R> {
+    type Output = Vec<PartSums>;
+
+    fn run<I: Simd>(self, isa: I) -> Vec<PartSums> {
+        let (walk, isa) = (self.walk, isa.wide());
+        let border = walk.border();
+        let before: Option<Vec<BorderBefore>> = self.before.map(|all| {
+            all.iter()
+                .map(|covariance| BorderBefore {
+                    // As many rows as the coupling and its right-hand side.
+                    covariance: Packed::with_margin::<I::Wide>(covariance, border),
+                    half_variances: {
+                        let mut half: Vec<f64> = (0..walk.layout.periods)
+                            .map(|t| 0.5 * covariance[t * border + t])
+                            .collect();
+                        half.resize(
+                            walk.layout.periods.next_multiple_of(<I::Wide as Simd>::LANES),
+                            0.0,
+                        );
+                        half
+                    },
+                })
+                .collect()
+        });
+        let scratch = || Scratch {
+            grid: Grid::new::<I::Wide>(&walk.panel),
+            v: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
+            moved: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
+        };
+        tasks::run(self.threads, self.tasks, scratch, |scratch, task| {
+            let before = before.as_ref().map(|all| &all[task.part.category]);
+            isa.vectorize(OnePart {
+                walk,
+                priors: self.priors,
+                rates: self.rates,
+                task,
+                before,
+                scratch,
+            })
+        })
+    }
+}
+
+struct OnePart<'a, 's, R> {
+    walk: &'a Walk,
+    priors: &'a Priors,
+    rates: &'a R,
+    task: PartTask<'a>,
+    before: Option<&'a BorderBefore>,
+    scratch: &'s mut Scratch,
+}
+
+impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
+    type Output = PartSums;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> PartSums {
+        let (walk, task) = (self.walk, self.task);
+        let panel = &*walk.panel;
+        let periods = walk.layout.periods;
+        let Scratch { grid, v, moved } = self.scratch;
+        let padded = grid.weights.len();
+        let mut sums = PartSums {
+            value: 0.0,
+            by_period: vec![0.0; padded],
+            weights: vec![0.0; padded],
+            schur: vec![0.0; v.rows * v.rows],
+            failed: None,
+        };
+        let first_place = task.part.places.start;
+        let first_row = walk.row_start[first_place];
+        for start in task.part.places.clone().step_by(GATHERED) {
+            let end = (start + GATHERED).min(task.part.places.end);
+            let rows =
+                |place: usize| walk.row_start[place] - first_row..walk.row_start[place + 1] - first_row;
+            if let Some(before) = self.before {
+                for place in start..end {
+                    grid.load(panel, walk.order[place] as usize);
+                    grid.load_weights(&task.weights[rows(place)]);
+                    let lower = &task.lower[place - first_place];
+                    let into = (&mut *v, place - start, periods);
+                    write_coupling(isa, grid, lower, self.priors, [0.0; 2], into);
+                }
+                isa.vectorize(TimesSymmetric {
+                    a: &before.covariance,
+                    v,
+                    columns: 2 * (end - start),
+                    out: moved,
+                });
+            }
+            for place in start..end {
+                let product = walk.order[place] as usize;
+                let own = place - first_place;
+                grid.load(panel, product);
+                if let Some(before) = self.before {
+                    grid.load_weights(&task.weights[rows(place)]);
+                    let pair = inner(isa, v, moved, place - start);
+                    task.covariance[own] = pair_covariance(&task.lower[own], pair);
+                    let of = (place - start, &*moved);
+                    half_variances(isa, grid, &task.lower[own], pair, of, &before.half_variances);
+                }
+                let weighed = self.rates.weigh(
+                    isa,
+                    ProductRows {
+                        product,
+                        category: task.part.category,
+                        log_price: &grid.log_price,
+                        present: &grid.present,
+                        half_variance: &grid.half_variance,
+                    },
+                    &mut grid.weights,
+                    &mut sums.by_period,
+                );
+                grid.store_weights(&mut task.weights[rows(place)]);
+                sums.value += weighed.value;
+                for (sum, w) in sums.weights.iter_mut().zip(&grid.weights) {
+                    *sum += w;
+                }
+                let Some(lower) = block(isa, grid, self.priors) else {
+                    sums.failed = Some(product);
+                    return sums;
+                };
+                task.lower[own] = lower;
+                task.gradient[own] = weighed.gradient;
+                task.forwarded[own] = lower.forward(weighed.gradient);
+                let into = (&mut *v, place - start, periods);
+                write_coupling(isa, grid, &lower, self.priors, task.forwarded[own], into);
+            }
+            isa.vectorize(SubtractOuter {
+                v,
+                columns: 2 * (end - start),
+                into: &mut sums.schur,
+            });
+        }
+        sums
+    }
+}
+
+/// Half of the variance of every row's log rate: with `[u, s] = L^-1 [x, 1]`, `C` the covariance of the border and `M = V C V'`,
+/// `var = [u, s] (I + M) [u, s]' - 2 [u, s] V C e_t + C_tt`.
+#[inline(always)]
+fn half_variances<I: Simd<Scalar = f64>>(
+    isa: I,
+    grid: &mut Grid,
+    lower: &Lower2,
+    [aa, ae, ee]: [f64; 3],
+    (k, moved): (usize, &Packed),
+    of_periods: &[f64],
+) {
+    let over_aa = isa.splat(1.0 / lower.aa);
+    let over_ee = isa.splat(1.0 / lower.ee);
+    let slope = isa.splat(-lower.ea);
+    let (aa, ae, ee) = (
+        isa.splat(0.5 * (1.0 + aa)),
+        isa.splat(ae),
+        isa.splat(0.5 * (1.0 + ee)),
+    );
+    let (one, zero) = (isa.splat(1.0), isa.zero());
+    for t in (0..of_periods.len()).step_by(I::LANES) {
+        let u = isa.mul(isa.load(&grid.log_price[t..]), over_aa);
+        let s = isa.mul(isa.mul_add(slope, u, one), over_ee);
+        let ya = isa.load(&moved.values[moved.place(t, 2 * k)..]);
+        let ye = isa.load(&moved.values[moved.place(t, 2 * k + 1)..]);
+        let by_u = isa.sub(isa.mul_add(ae, s, isa.mul(aa, u)), ya);
+        let by_s = isa.sub(isa.mul(ee, s), ye);
+        let half = isa.mul_add(u, by_u, isa.mul_add(s, by_s, isa.load(&of_periods[t..])));
+        // Rounding can leave a little less than nothing.
+        isa.store(isa.max(half, zero), &mut grid.half_variance[t..]);
+    }
+}
+
+/// The pass. `weights` and `lower` are overwritten.
+fn pass(
+    walk: &Arc<Walk>,
+    priors: &Priors,
+    rates: &impl Rates,
+    (mut weights, mut lower): (Vec<f64>, Vec<Lower2>),
+    before: Option<&[Vec<f64>]>,
+    threads: usize,
+) -> Result<(Assembled, PairMoments), FactorError> {
+    let layout = walk.layout;
+    let mut forwarded = vec![[0.0; 2]; layout.products];
+    let mut pairs = vec![[0.0; 2]; layout.products];
+    let mut covariance = vec![[0.0; 3]; if before.is_some() { layout.products } else { 0 }];
+    let mut tasks = Vec::with_capacity(walk.parts.len());
+    {
+        let mut weights = weights.as_mut_slice();
+        let mut lower = lower.as_mut_slice();
+        let mut forwarded = forwarded.as_mut_slice();
+        let mut pairs = pairs.as_mut_slice();
+        let mut covariance = covariance.as_mut_slice();
+        for part in &walk.parts {
+            let products = part.places.len();
+            tasks.push(PartTask {
+                part,
+                weights: take(&mut weights, walk.rows_of(part).len()),
+                lower: take(&mut lower, products),
+                forwarded: take(&mut forwarded, products),
+                gradient: take(&mut pairs, products),
+                covariance: take(&mut covariance, if before.is_some() { products } else { 0 }),
+            });
+        }
+    }
+    let sums = InstructionSet::best().run_f64(Pass {
+        walk,
+        priors,
+        rates,
+        tasks,
+        before,
+        threads,
+    });
+    if let Some(product) = sums.iter().find_map(|part| part.failed) {
+        return Err(FactorError::Product(product));
+    }
+    let mut gradient = vec![0.0; layout.latents()];
+    let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+    for (product, pair) in walk.order.iter().zip(&pairs) {
+        [gradient[a + *product as usize], gradient[e + *product as usize]] = *pair;
+    }
+    let mut value = 0.0;
+    for (part, sums) in walk.parts.iter().zip(&sums) {
+        value += sums.value;
+        let of_category = &mut gradient[layout.time_index(part.category, 0)..][..layout.periods];
+        for (sum, own) in of_category.iter_mut().zip(&sums.by_period) {
+            *sum += own;
+        }
+    }
+    let mut moments = PairMoments::default();
+    if before.is_some() {
+        moments.covariance = vec![[0.0; 3]; layout.products];
+        for (product, pair) in walk.order.iter().zip(&covariance) {
+            moments.covariance[*product as usize] = *pair;
+        }
+    }
+    let Borders {
+        factors,
+        diagonals,
+        coupled,
+    } = Borders::new(walk, &sums, priors, threads)?;
+    let assembled = Assembled {
+        factor: ArrowFactor::of_parts(walk.clone(), *priors, weights, lower, factors, diagonals, threads),
+        value,
+        gradient,
+        forwarded,
+        coupled,
+    };
+    Ok((assembled, moments))
+}
+
+/// The first `count` entries, which `rest` loses.
+fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    let (own, others) = std::mem::take(rest).split_at_mut(count);
+    *rest = others;
+    own
+}

@@ -1,0 +1,97 @@
+//! The order in which passes walk the panel: products by category, cut into parts.
+
+use infermark_model::Panel;
+use infermark_model::site::Layout;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Products whose couplings are gathered before they are multiplied: 2 x 64 columns of 168 periods stay in the second
+/// cache.
+pub(crate) const GATHERED: usize = 64;
+
+/// Products of a part, at least: its own sums are reduced with those of the other parts.
+const LEAST_PRODUCTS: usize = 8 * GATHERED;
+
+/// Parts that a panel is cut into, at most, beside one a category: enough for the threads of a large machine.
+const MOST_PARTS: usize = 256;
+
+/// A part of a category's products, by their place in the walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) category: usize,
+    pub(crate) places: Range<usize>,
+}
+
+/// A panel with its products by category. The parts do not depend on the number of threads, so neither do sums over them.
+#[derive(Debug)]
+pub struct Walk {
+    pub(crate) panel: Arc<Panel>,
+    pub(crate) layout: Layout,
+    /// The product at every place.
+    pub(crate) order: Vec<u32>,
+    /// Rows before every place, and all rows: where a place's weights lie.
+    pub(crate) row_start: Vec<usize>,
+    pub(crate) parts: Vec<Part>,
+    /// Products of each category.
+    pub(crate) sizes: Vec<usize>,
+}
+
+impl Walk {
+    /// The walk through a panel.
+    pub fn new(panel: &Arc<Panel>) -> Self {
+        let layout = panel.layout();
+        let order = panel.products_by_category();
+        let mut sizes = vec![0; layout.categories];
+        for category in panel.category_of() {
+            sizes[*category as usize] += 1;
+        }
+        let mut row_start = Vec::with_capacity(order.len() + 1);
+        row_start.push(0);
+        let mut rows = 0;
+        for product in &order {
+            rows += panel.row_range(*product as usize).len();
+            row_start.push(rows);
+        }
+        let most = order
+            .len()
+            .div_ceil(MOST_PARTS)
+            .next_multiple_of(GATHERED)
+            .max(LEAST_PRODUCTS);
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for (category, size) in sizes.iter().enumerate() {
+            let end = start + size;
+            while start < end {
+                let next = (start + most).min(end);
+                parts.push(Part {
+                    category,
+                    places: start..next,
+                });
+                start = next;
+            }
+        }
+        Walk {
+            panel: panel.clone(),
+            layout,
+            order,
+            row_start,
+            parts,
+            sizes,
+        }
+    }
+
+    /// The panel.
+    pub fn panel(&self) -> &Arc<Panel> {
+        &self.panel
+    }
+
+    /// Length of a category's border: its periods, and `category_a`.
+    pub(crate) fn border(&self) -> usize {
+        self.layout.periods + 1
+    }
+
+    /// Rows of a part.
+    pub(crate) fn rows_of(&self, part: &Part) -> Range<usize> {
+        self.row_start[part.places.start]..self.row_start[part.places.end]
+    }
+}
