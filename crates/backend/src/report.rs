@@ -43,6 +43,9 @@ pub struct GaussianReport {
     pub newton_steps: u64,
     /// Steps of the variational iteration; 0 for Laplace.
     pub variational_steps: u64,
+    /// Products whose marginals are not normal but corrected for their skewness.
+    #[serde(default)]
+    pub skewed_products: u64,
     /// Whether the last step was within the tolerance.
     pub converged: bool,
     /// Norm of the gradient: of the log joint at the mode, or of the bound by the means.

@@ -1,11 +1,9 @@
 //! Gaussian posteriors behind the backend trait.
 
-use crate::newton::{ModeSettings, find_mode};
-use crate::structured::{StructuredSettings, fit_structured};
-use infermark_backend::progress::{Progress, RunState, StepUnit};
-use infermark_backend::report::{Detail, GaussianReport, Report};
-use infermark_backend::{Backend, BackendError, Device, Interrupt, Method, Posterior, Request, Run};
-use infermark_cpu_kernels::{FusedLogJoint, InstructionSet, cpu_device, device, device_name};
+use crate::run::GaussianRun;
+use infermark_arrow::ArrowFactor;
+use infermark_backend::{Backend, BackendError, Device, Method, Request, Run};
+use infermark_cpu_kernels::{FusedLogJoint, InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
@@ -46,7 +44,9 @@ impl GaussianCpu {
         request.validate()?;
         device::check(self.name, &request.devices, None)?;
         match (&request.method, self.name) {
-            (Method::Laplace(_), LAPLACE) | (Method::StructuredVi(_), STRUCTURED_VI) => Ok(()),
+            (Method::Laplace(_), LAPLACE)
+            | (Method::StructuredVi(_), STRUCTURED_VI)
+            | (Method::Meanfield(_), MEANFIELD) => Ok(()),
             (other, _) => Err(BackendError::Unsupported {
                 backend: self.name,
                 what: format!("the method {}", other.name()),
@@ -71,6 +71,13 @@ impl Backend for GaussianCpu {
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
         self.check(request)?;
+        let latents = panel.layout().latents();
+        if point.len() != latents {
+            return Err(BackendError::Request(format!(
+                "the point has {} entries; the panel has {latents} latents",
+                point.len()
+            )));
+        }
         let threads = request.resolved_threads();
         let mut log_joint = FusedLogJoint::new(panel.clone(), request.priors, Centredness([1.0; 5]), threads);
         let mut gradient = vec![0.0; point.len()];
@@ -91,107 +98,19 @@ impl Backend for GaussianCpu {
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         self.check(request)?;
-        Ok(Box::new(GaussianRun {
-            name: self.name,
-            panel,
-            request: request.clone(),
-            found: None,
-            run_seconds: 0.0,
-        }))
-    }
-}
-
-struct GaussianRun {
-    name: &'static str,
-    panel: Arc<Panel>,
-    request: Request,
-    found: Option<(Posterior, GaussianReport)>,
-    run_seconds: f64,
-}
-
-impl Run for GaussianRun {
-    fn advance(&mut self, _steps: u64, _interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        let clock = Instant::now();
-        let threads = self.request.resolved_threads();
-        let failed = |error: crate::ModeError| BackendError::Diverged {
-            step: 0,
-            reason: error.to_string(),
-        };
-        let mut report = GaussianReport {
-            newton_steps: 0,
-            variational_steps: 0,
-            converged: false,
-            gradient_norm: 0.0,
-            decrement: 0.0,
-            log_joint: 0.0,
-            elbo: None,
-            trace: Vec::new(),
-        };
-        let layout = self.panel.layout();
-        let mode = ModeSettings {
-            threads,
-            ..ModeSettings::default()
-        };
-        let (mean, variance) = match &self.request.method {
-            Method::Laplace(_) => {
-                let mode = find_mode(&self.panel, &self.request.priors, &mode).map_err(failed)?;
-                report.newton_steps = mode.steps as u64;
-                report.converged = mode.converged;
-                (mode.point, mode.factor.marginals().variance)
-            }
-            _ => {
-                let settings = StructuredSettings {
-                    mode,
-                    ..StructuredSettings::default()
-                };
-                let fit = fit_structured(&self.panel, &self.request.priors, &settings).map_err(failed)?;
-                report.variational_steps = fit.steps as u64;
-                report.converged = fit.converged;
-                report.elbo = Some(fit.elbo);
-                (fit.mean, fit.marginals.variance)
-            }
-        };
-        let sd = variance.iter().map(|v| v.sqrt()).collect();
-        self.found = Some((Posterior::normal(layout, mean, sd), report));
-        self.run_seconds += clock.elapsed().as_secs_f64();
-        Ok(self.progress())
-    }
-
-    fn progress(&self) -> Progress {
-        Progress {
-            completed: self
-                .found
-                .as_ref()
-                .map_or(0, |(_, r)| r.newton_steps + r.variational_steps),
-            total: 100,
-            unit: StepUnit::Steps,
-            state: match &self.found {
-                Some((_, report)) if report.converged => RunState::Converged,
-                Some(_) => RunState::Finished,
-                None => RunState::Running,
-            },
-            note: String::new(),
+        let started = Instant::now();
+        // The factor, and vectors of latents: point, gradient, step, their successors, variances.
+        let needed = ArrowFactor::bytes(&panel) + 12 * 8 * panel.layout().latents() as u64;
+        if let Some(available) = device::available_bytes()
+            && needed > available
+        {
+            return Err(BackendError::Memory {
+                what: format!("{} with its factor", request.method.name()),
+                device: "the machine".into(),
+                needed_bytes: needed,
+                available_bytes: available,
+            });
         }
-    }
-
-    fn posterior(&self) -> Result<Posterior, BackendError> {
-        match &self.found {
-            Some((posterior, _)) => Ok(posterior.clone()),
-            None => Err(BackendError::NoPosterior("the mode was not found yet".into())),
-        }
-    }
-
-    fn report(&self) -> Report {
-        let (_, detail) = self.found.clone().expect("advanced");
-        Report {
-            backend: self.name.into(),
-            device: device_name(),
-            threads: self.request.resolved_threads(),
-            setup_seconds: 0.0,
-            run_seconds: self.run_seconds,
-            state: self.progress().state,
-            warnings: Vec::new(),
-            detail: Detail::Gaussian(detail),
-        }
+        Ok(Box::new(GaussianRun::start(self.name, panel, request, started)?))
     }
 }

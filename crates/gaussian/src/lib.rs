@@ -1,14 +1,19 @@
 //! Gaussian posteriors whose precision is the model's own block-arrow matrix.
 //!
-//! [`newton`] finds the posterior mode; at it the precision of the Laplace approximation is exact. With the rate at
-//! the mode replaced by its mean under the Gaussian, `exp(m + v / 2)`, the same steps find the Gaussian that maximizes the
-//! evidence lower bound ([`structured`]), without Monte Carlo and without a learning rate.
+//! | module | holds |
+//! |---|---|
+//! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
+//! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
+//! | `poisson` | weights and residuals of the rows, in vectors |
+//! | `skewness` | marginals of products with small counts |
+//! | `backend`, `run` | the three methods behind the backend trait |
 
 mod backend;
 pub mod newton;
-mod rates;
-pub mod structured;
+mod poisson;
+mod run;
+mod skewness;
+pub mod variational;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
-pub use newton::{Mode, ModeError, ModeSettings, find_mode};
-pub use structured::{StructuredFit, StructuredSettings, fit_structured};
+pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};

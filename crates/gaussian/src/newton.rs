@@ -1,7 +1,7 @@
 //! The posterior mode by damped Newton steps.
 
-use crate::rates::{AtPoint, at_point, start};
-use infermark_arrow::{ArrowFactor, FactorError};
+use crate::poisson::{PoissonRates, Spread, complete, start};
+use infermark_arrow::{ArrowFactor, Assembled, FactorError, Walk};
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
 use std::sync::Arc;
@@ -62,49 +62,143 @@ pub struct Mode {
 /// # Errors
 /// When a precision is not positive definite or the log joint is not finite.
 pub fn find_mode(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -> Result<Mode, ModeError> {
-    let evaluate = |point: &[f64]| at_point(panel, priors, point, None, settings.threads);
-    let mut point = start(panel, priors);
-    let mut here = evaluate(&point);
-    let mut steps = 0;
-    loop {
-        if !here.value.is_finite() {
-            return Err(ModeError::NotFinite(here.value, steps));
-        }
-        let AtPoint {
-            weights,
-            value,
-            gradient,
-        } = here;
-        let factor = ArrowFactor::new(panel, *priors, &weights, settings.threads)?;
-        let mut step = gradient.clone();
-        factor.solve(&mut step);
-        let slope: f64 = step.iter().zip(&gradient).map(|(s, g)| s * g).sum();
-        let decrement = 0.5 * slope;
-        let converged = decrement < settings.tolerance;
-        if converged || steps == settings.steps {
-            return Ok(Mode {
-                point,
-                log_joint: value,
-                gradient_norm: gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
-                decrement,
-                steps,
-                converged,
-                factor,
-            });
-        }
-        drop(factor);
-        // Halve until the log joint rises by a part of what the slope promises.
-        let mut length = 1.0;
-        here = loop {
-            let there: Vec<f64> = point.iter().zip(&step).map(|(p, s)| p + length * s).collect();
-            let found = evaluate(&there);
-            // Below this the sums' own rounding decides.
-            if found.value >= value + 1e-4 * length * slope - 1e-12 * value.abs() || length < 1e-6 {
-                point = there;
-                break found;
-            }
-            length *= 0.5;
+    let mut search = ModeSearch::new(panel, priors, settings)?;
+    while !search.converged() && search.steps < settings.steps {
+        search.advance()?;
+    }
+    Ok(search.into_mode())
+}
+
+/// Shortest part of a Newton step that is tried.
+const SHORTEST: f64 = 1e-6;
+
+/// A search for the mode, a step at a time.
+#[derive(Debug)]
+pub struct ModeSearch {
+    walk: Arc<Walk>,
+    priors: Priors,
+    settings: ModeSettings,
+    point: Vec<f64>,
+    /// The precision at the point; none only while it is replaced.
+    factor: Option<ArrowFactor>,
+    value: f64,
+    gradient: Vec<f64>,
+    /// The next Newton step.
+    step: Vec<f64>,
+    /// Newton steps made.
+    pub steps: usize,
+}
+
+impl ModeSearch {
+    /// At the start that the data suggest.
+    ///
+    /// # Errors
+    /// When the log joint there has no finite value or curvature.
+    pub fn new(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -> Result<Self, ModeError> {
+        let walk = Arc::new(Walk::new(panel));
+        let point = start(panel, priors);
+        let mut search = ModeSearch {
+            walk,
+            priors: *priors,
+            settings: *settings,
+            point: Vec::new(),
+            factor: None,
+            value: f64::NEG_INFINITY,
+            gradient: Vec::new(),
+            step: Vec::new(),
+            steps: 0,
         };
-        steps += 1;
+        let (found, value) = search.evaluate(&point)?;
+        if !value.is_finite() {
+            return Err(ModeError::NotFinite(value, 0));
+        }
+        search.take(point, found, value);
+        Ok(search)
+    }
+
+    /// Half the squared Newton decrement at the point: what a quadratic log joint would still gain.
+    pub fn decrement(&self) -> f64 {
+        0.5 * self.slope()
+    }
+
+    /// The log joint at the point.
+    pub fn log_joint(&self) -> f64 {
+        self.value
+    }
+
+    /// Whether the decrement is within the tolerance.
+    pub fn converged(&self) -> bool {
+        self.decrement() < self.settings.tolerance
+    }
+
+    /// One Newton step, halved until the log joint rises by a part of what the slope promises.
+    ///
+    /// # Errors
+    /// When no part of the step has a finite log joint and a positive definite precision.
+    pub fn advance(&mut self) -> Result<(), ModeError> {
+        let (value, slope) = (self.value, self.slope());
+        let mut length = 1.0;
+        loop {
+            let there: Vec<f64> = self
+                .point
+                .iter()
+                .zip(&self.step)
+                .map(|(p, s)| p + length * s)
+                .collect();
+            let last = length < SHORTEST;
+            match self.evaluate(&there) {
+                // Below the last term the sums' own rounding decides.
+                Ok((found, reached))
+                    if reached >= value + 1e-4 * length * slope - 1e-12 * value.abs()
+                        || (last && reached.is_finite()) =>
+                {
+                    self.take(there, found, reached);
+                    self.steps += 1;
+                    return Ok(());
+                }
+                Err(error) if last => return Err(error.into()),
+                Ok((_, reached)) if last => return Err(ModeError::NotFinite(reached, self.steps)),
+                _ => length *= 0.5,
+            }
+        }
+    }
+
+    /// The point and what was found there.
+    ///
+    /// # Panics
+    /// After an error of [`ModeSearch::advance`].
+    pub fn into_mode(self) -> Mode {
+        Mode {
+            decrement: self.decrement(),
+            converged: self.converged(),
+            gradient_norm: self.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
+            point: self.point,
+            log_joint: self.value,
+            steps: self.steps,
+            factor: self.factor.expect("there is a factor at every point"),
+        }
+    }
+
+    fn slope(&self) -> f64 {
+        self.step.iter().zip(&self.gradient).map(|(s, g)| s * g).sum()
+    }
+
+    fn evaluate(&mut self, point: &[f64]) -> Result<(Assembled, f64), FactorError> {
+        let panel = self.walk.panel().clone();
+        let rates = PoissonRates::new(&panel, &self.priors, point, Spread::Point);
+        let mut found = match self.factor.take() {
+            Some(before) => Assembled::again(before, &rates)?,
+            None => Assembled::new(&self.walk, &self.priors, &rates, self.settings.threads)?,
+        };
+        let value = complete(&self.walk, &self.priors, point, &mut found);
+        Ok((found, value))
+    }
+
+    fn take(&mut self, point: Vec<f64>, mut found: Assembled, value: f64) {
+        self.gradient = std::mem::take(&mut found.gradient);
+        self.step = found.step(&self.gradient);
+        self.factor = Some(found.factor);
+        self.point = point;
+        self.value = value;
     }
 }

@@ -1,0 +1,296 @@
+//! A run of a Gaussian method, advanced a step at a time.
+
+use crate::newton::{ModeError, ModeSearch, ModeSettings};
+use crate::skewness::corrected;
+use crate::variational::{Family, Search};
+use infermark_backend::progress::{Progress, RunState, StepUnit};
+use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
+use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
+use infermark_cpu_kernels::device_name;
+use infermark_model::Panel;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Decrement to which the mode is sought where an iteration only starts from it.
+const MODE_TO_START_FROM: f64 = 1e-2;
+
+/// Where a run is.
+enum Stage {
+    Mode(Box<ModeSearch>),
+    Variational(Box<Search>),
+    /// The posterior is there, or was lost to an error.
+    Over,
+}
+
+pub(crate) struct GaussianRun {
+    name: &'static str,
+    panel: Arc<Panel>,
+    request: Request,
+    stage: Stage,
+    state: RunState,
+    posterior: Option<Posterior>,
+    report: GaussianReport,
+    setup_seconds: f64,
+    run_seconds: f64,
+}
+
+impl GaussianRun {
+    pub(crate) fn start(
+        name: &'static str,
+        panel: Arc<Panel>,
+        request: &Request,
+        started: Instant,
+    ) -> Result<Self, BackendError> {
+        let settings = ModeSettings {
+            steps: usize::MAX,
+            tolerance: match &request.method {
+                Method::Laplace(laplace) => laplace.tolerance,
+                _ => MODE_TO_START_FROM,
+            },
+            threads: request.resolved_threads(),
+        };
+        let search =
+            ModeSearch::new(&panel, &request.priors, &settings).map_err(|error| failed(0, &error))?;
+        Ok(GaussianRun {
+            name,
+            panel,
+            request: request.clone(),
+            report: GaussianReport {
+                newton_steps: 0,
+                variational_steps: 0,
+                skewed_products: 0,
+                converged: false,
+                gradient_norm: f64::NAN,
+                decrement: search.decrement(),
+                log_joint: search.log_joint(),
+                elbo: None,
+                trace: Vec::new(),
+            },
+            stage: Stage::Mode(Box::new(search)),
+            state: RunState::Running,
+            posterior: None,
+            setup_seconds: started.elapsed().as_secs_f64(),
+            run_seconds: 0.0,
+        })
+    }
+
+    fn most_steps(&self) -> u64 {
+        match &self.request.method {
+            Method::Laplace(laplace) => laplace.steps,
+            Method::StructuredVi(variational) | Method::Meanfield(variational) => variational.steps,
+            other => unreachable!("{} was refused", other.name()),
+        }
+    }
+
+    /// The family, unless the mode is what is sought.
+    fn family(&self) -> Option<(Family, f64)> {
+        match &self.request.method {
+            Method::StructuredVi(settings) => Some((Family::Structured, settings.tolerance)),
+            Method::Meanfield(settings) => Some((Family::MeanField, settings.tolerance)),
+            _ => None,
+        }
+    }
+
+    /// One step, or the end of a stage.
+    fn step(&mut self) -> Result<(), ModeError> {
+        let most = self.most_steps();
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Mode(mut search) => {
+                let enough = search.converged() || search.steps as u64 >= most;
+                match self.family() {
+                    Some((family, _)) if enough => {
+                        let search = Search::new(&self.request.priors, family, search.into_mode());
+                        self.stage = Stage::Variational(Box::new(search));
+                    }
+                    None if enough => self.end_at_mode(*search)?,
+                    _ => {
+                        search.advance()?;
+                        self.report.newton_steps = search.steps as u64;
+                        self.report.log_joint = search.log_joint();
+                        self.report.decrement = search.decrement();
+                        self.stage = Stage::Mode(search);
+                    }
+                }
+            }
+            Stage::Variational(mut search) => {
+                let (_, tolerance) = self.family().expect("a variational method");
+                if search.steps as u64 >= most || search.moved < tolerance {
+                    self.end_at_optimum(*search, tolerance);
+                } else {
+                    search.advance()?;
+                    self.report.variational_steps = search.steps as u64;
+                    self.report.elbo = search.elbo();
+                    self.report.decrement = search.moved;
+                    self.stage = Stage::Variational(search);
+                }
+            }
+            Stage::Over => {}
+        }
+        Ok(())
+    }
+
+    fn end_at_mode(&mut self, search: ModeSearch) -> Result<(), ModeError> {
+        let mode = search.into_mode();
+        self.report.converged = mode.converged;
+        self.report.gradient_norm = mode.gradient_norm;
+        self.report.decrement = mode.decrement;
+        let corrects =
+            matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
+        self.posterior = Some(if corrects {
+            let (posterior, skewed) = corrected(&self.panel, &self.request.priors, mode)?;
+            self.report.skewed_products = skewed as u64;
+            posterior
+        } else {
+            let sd = mode
+                .factor
+                .marginals()
+                .variance
+                .iter()
+                .map(|v| v.sqrt())
+                .collect();
+            Posterior::normal(self.panel.layout(), mode.point, sd)
+        });
+        Ok(())
+    }
+
+    fn end_at_optimum(&mut self, search: Search, tolerance: f64) {
+        let fit = search.into_fit(tolerance);
+        self.report.converged = fit.converged;
+        self.report.gradient_norm = fit.gradient_norm;
+        self.report.decrement = fit.decrement;
+        self.report.elbo = Some(fit.elbo);
+        let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
+        self.posterior = Some(Posterior::normal(self.panel.layout(), fit.mean, sd));
+    }
+
+    fn completed(&self) -> u64 {
+        self.report.newton_steps + self.report.variational_steps
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.report.converged {
+            let what = match self.state {
+                RunState::Finished => "the limit of steps was met",
+                RunState::Failed => "the search failed",
+                _ => "the run was stopped",
+            };
+            warnings.push(format!(
+                "Not converged: {what} after {} Newton and {} variational steps; means and intervals are not to be trusted.",
+                self.report.newton_steps, self.report.variational_steps
+            ));
+        }
+        if let Method::Meanfield(_) = self.request.method {
+            warnings.push(
+                "The Gaussian is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
+                 narrow where elasticities and effects are correlated."
+                    .into(),
+            );
+        }
+        warnings
+    }
+}
+
+fn failed(step: u64, error: &ModeError) -> BackendError {
+    BackendError::Diverged {
+        step,
+        reason: format!("{error}; check prices and units for extreme values"),
+    }
+}
+
+impl Run for GaussianRun {
+    fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if self.state == RunState::Failed || self.state.is_complete() {
+            return Ok(self.progress());
+        }
+        let before = self.run_seconds;
+        let clock = Instant::now();
+        let target = self.completed().saturating_add(steps);
+        self.state = RunState::Running;
+        loop {
+            let done = self.completed();
+            if let Err(error) = self.step() {
+                self.state = RunState::Failed;
+                self.run_seconds = before + clock.elapsed().as_secs_f64();
+                return Err(failed(done, &error));
+            }
+            self.run_seconds = before + clock.elapsed().as_secs_f64();
+            if self.completed() > done {
+                self.report.trace.push(StepPoint {
+                    step: self.completed(),
+                    seconds: self.run_seconds,
+                    value: self.report.elbo.unwrap_or(self.report.log_joint),
+                    remaining: self.report.decrement,
+                });
+            }
+            if matches!(self.stage, Stage::Over) {
+                self.state = if self.report.converged {
+                    RunState::Converged
+                } else {
+                    RunState::Finished
+                };
+                break;
+            }
+            if interrupt.is_set() {
+                self.state = RunState::Interrupted;
+                break;
+            }
+            if self.completed() >= target {
+                break;
+            }
+        }
+        Ok(self.progress())
+    }
+
+    fn progress(&self) -> Progress {
+        let note = match (self.report.elbo, self.report.variational_steps) {
+            (Some(elbo), steps) if steps > 0 => {
+                format!(
+                    "evidence lower bound {elbo:.9e}, last step {:.1e}",
+                    self.report.decrement
+                )
+            }
+            _ => format!(
+                "log joint {:.9e}, to be gained {:.1e}",
+                self.report.log_joint, self.report.decrement
+            ),
+        };
+        Progress {
+            completed: self.completed(),
+            // The steps to the mode that a variational run starts from come before its own.
+            total: match self.state {
+                RunState::Converged | RunState::Finished => self.completed(),
+                _ => {
+                    self.most_steps()
+                        + if self.family().is_some() {
+                            self.report.newton_steps
+                        } else {
+                            0
+                        }
+                }
+            },
+            unit: StepUnit::Steps,
+            state: self.state,
+            note,
+        }
+    }
+
+    fn posterior(&self) -> Result<Posterior, BackendError> {
+        self.posterior
+            .clone()
+            .ok_or_else(|| BackendError::NoPosterior("the mode was not found yet".into()))
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            backend: self.name.into(),
+            device: device_name(),
+            threads: self.request.resolved_threads(),
+            setup_seconds: self.setup_seconds,
+            run_seconds: self.run_seconds,
+            state: self.state,
+            warnings: self.warnings(),
+            detail: Detail::Gaussian(self.report.clone()),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Gaussians that maximize the evidence lower bound, without Monte Carlo.
+//!
+//! For a Gaussian the mean of a row's log likelihood is `y eta - exp(eta + v / 2) - ln y!`, `eta` and `v` mean and
+//! variance of the log rate; the clip is ignored. Where the bound is stationary, the gradient by the means vanishes and
+//! the precision is that of the weights `exp(eta + v / 2)`: the whole arrow matrix for the structured Gaussian, its
+//! diagonal for the mean-field one. Means and precision are iterated together; the means by Newton steps with the arrow matrix
+//! in both cases.
+//!
+//! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
+
+use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
+use crate::poisson::{PoissonRates, Spread, complete};
+use infermark_arrow::{ArrowFactor, Assembled, PairMoments};
+use infermark_model::priors::Priors;
+use infermark_model::site::Site;
+use infermark_model::{Layout, Panel};
+use std::sync::Arc;
+
+/// Which Gaussians.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// With the arrow's precision.
+    Structured,
+    /// With independent latents.
+    MeanField,
+}
+
+/// When the iteration ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Steps at most.
+    pub steps: usize,
+    /// The fit is found when no mean moves by more than this many of its standard deviations, nor any log standard
+    /// deviation by more than this.
+    pub tolerance: f64,
+    /// The search for the mode that it starts from.
+    pub mode: ModeSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            steps: 500,
+            tolerance: 1e-5,
+            mode: ModeSettings::default(),
+        }
+    }
+}
+
+/// The fit.
+#[derive(Debug, Clone)]
+pub struct Fit {
+    /// Means of the natural parameters, in the order of [`Layout`].
+    pub mean: Vec<f64>,
+    /// Their variances.
+    pub variance: Vec<f64>,
+    /// The evidence lower bound of this very Gaussian, the clip ignored.
+    pub elbo: f64,
+    /// Norm of the bound's gradient by the means.
+    pub gradient_norm: f64,
+    /// Half the squared Newton decrement of the means.
+    pub decrement: f64,
+    /// Steps made.
+    pub steps: usize,
+    /// Whether the last step was within the tolerance.
+    pub converged: bool,
+    /// The arrow factor for the weights of the fit: its precision if structured.
+    pub factor: ArrowFactor,
+}
+
+/// Fits a Gaussian, starting from the mode.
+///
+/// # Errors
+/// When a precision is not positive definite or the bound is not finite.
+pub fn fit(
+    panel: &Arc<Panel>,
+    priors: &Priors,
+    family: Family,
+    settings: &Settings,
+) -> Result<Fit, ModeError> {
+    let mode = find_mode(panel, priors, &settings.mode)?;
+    let mut search = Search::new(priors, family, mode);
+    while search.moved >= settings.tolerance && search.steps < settings.steps {
+        search.advance()?;
+    }
+    Ok(search.into_fit(settings.tolerance))
+}
+
+/// The least part of a step that is made.
+const LEAST_PART: f64 = 1.0 / 64.0;
+
+/// The iteration, a step at a time.
+#[derive(Debug)]
+pub struct Search {
+    family: Family,
+    priors: Priors,
+    layout: Layout,
+    /// Means that the next step starts from.
+    mean: Vec<f64>,
+    /// Its variances, where latents are independent; of a structured one those of the step before.
+    variance: Vec<f64>,
+    factor: Option<ArrowFactor>,
+    /// The last Gaussian whose bound is known.
+    known: Option<Known>,
+    /// The part of a step that is made: less than 1 where steps overshoot.
+    part: f64,
+    /// What the tolerance is held against.
+    pub moved: f64,
+    /// Steps made.
+    pub steps: usize,
+}
+
+/// A Gaussian and its bound.
+#[derive(Debug, Clone)]
+struct Known {
+    mean: Vec<f64>,
+    variance: Vec<f64>,
+    elbo: f64,
+    gradient_norm: f64,
+    decrement: f64,
+}
+
+impl Search {
+    /// From the mode, with the precision there.
+    pub fn new(priors: &Priors, family: Family, mode: Mode) -> Self {
+        let Mode { point, factor, .. } = mode;
+        let layout = factor.walk().panel().layout();
+        let variance = match family {
+            Family::MeanField => factor.diagonal().iter().map(|q| 1.0 / q).collect(),
+            Family::Structured => Vec::new(),
+        };
+        Search {
+            family,
+            priors: *priors,
+            layout,
+            mean: point,
+            variance,
+            factor: Some(factor),
+            known: None,
+            part: 1.0,
+            moved: f64::INFINITY,
+            steps: 0,
+        }
+    }
+
+    /// The bound before the last step.
+    pub fn elbo(&self) -> Option<f64> {
+        self.known.as_ref().map(|known| known.elbo)
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite or the bound is not finite.
+    pub fn advance(&mut self) -> Result<(), ModeError> {
+        let before = self.factor.take().expect("there is a factor between steps");
+        let (found, value, variance, elbo) = match self.family {
+            Family::Structured => self.structured(before)?,
+            Family::MeanField => self.mean_field(before)?,
+        };
+        if !elbo.is_finite() || !value.is_finite() {
+            return Err(ModeError::NotFinite(elbo, self.steps));
+        }
+        let step = found.step(&found.gradient);
+        let by_means = step
+            .iter()
+            .zip(&variance)
+            .map(|(s, v)| s.abs() / v.sqrt())
+            .fold(0.0, f64::max);
+        let next = match self.family {
+            // The variances that follow are known in the next step.
+            Family::Structured => None,
+            Family::MeanField => Some(
+                found
+                    .factor
+                    .diagonal()
+                    .iter()
+                    .map(|q| 1.0 / q)
+                    .collect::<Vec<f64>>(),
+            ),
+        };
+        let (old, new) = match &next {
+            Some(next) => (&variance, next),
+            None => (&self.variance, &variance),
+        };
+        let by_variances = if old.is_empty() {
+            f64::INFINITY
+        } else {
+            old.iter()
+                .zip(new)
+                .map(|(old, new)| 0.5 * (new / old).ln().abs())
+                .fold(0.0, f64::max)
+        };
+        // Where the bound falls, steps overshoot: only a part of each is made from then on. Below the last term the sums'
+        // own rounding decides.
+        if let Some(known) = &self.known
+            && elbo < known.elbo - 1e-9 * known.elbo.abs()
+        {
+            self.part = (0.5 * self.part).max(LEAST_PART);
+        }
+        // A step of which a part is made has as much farther to go.
+        self.moved = by_means.max(by_variances / self.part);
+        self.known = Some(Known {
+            mean: self.mean.clone(),
+            variance: variance.clone(),
+            elbo,
+            gradient_norm: found.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
+            decrement: 0.5 * step.iter().zip(&found.gradient).map(|(s, g)| s * g).sum::<f64>(),
+        });
+        let part = self.part;
+        self.mean.iter_mut().zip(&step).for_each(|(m, s)| *m += part * s);
+        self.variance = next.unwrap_or(variance);
+        self.factor = Some(found.factor);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The last Gaussian whose bound is known: the step that would follow is as large as [`Search::moved`] says.
+    ///
+    /// # Panics
+    /// Before the first step and after an error.
+    pub fn into_fit(self, tolerance: f64) -> Fit {
+        let known = self.known.expect("a step was made");
+        Fit {
+            mean: known.mean,
+            variance: known.variance,
+            elbo: known.elbo,
+            gradient_norm: known.gradient_norm,
+            decrement: known.decrement,
+            steps: self.steps,
+            converged: self.moved < tolerance,
+            factor: self.factor.expect("there is a factor between steps"),
+        }
+    }
+
+    /// The pass under `Normal(mean, Q^-1)`, `Q` being that of `before`: what it found, its value, the variances and the bound.
+    fn structured(&self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+        let walk = before.walk().clone();
+        let ln_det = before.ln_det();
+        let mut variance = before.variances_above_products();
+        let spread = Spread::Structured { part: self.part };
+        let rates = PoissonRates::new(walk.panel(), &self.priors, &self.mean, spread);
+        let (mut found, PairMoments { covariance }) = Assembled::with_variances(before, &rates)?;
+        let value = complete(&walk, &self.priors, &self.mean, &mut found);
+        let (a, e) = (
+            self.layout.start(Site::ProductA),
+            self.layout.start(Site::ProductEffect),
+        );
+        for (i, [elasticity, _, effect]) in covariance.into_iter().enumerate() {
+            variance[a + i] = elasticity;
+            variance[e + i] = effect;
+        }
+        // The value has the rows' part of tr(Q Sigma) / 2 = L / 2; what is left of it are the priors' mean densities.
+        let latents = self.layout.latents() as f64;
+        let entropy = 0.5 * latents * (2.0 * std::f64::consts::PI).ln() - 0.5 * ln_det;
+        Ok((found, value, variance, value + entropy))
+    }
+
+    /// The pass under independent latents of the variances.
+    fn mean_field(&self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+        let walk = before.walk().clone();
+        let spread = Spread::Independent(&self.variance);
+        let rates = PoissonRates::new(walk.panel(), &self.priors, &self.mean, spread);
+        let mut found = Assembled::again(before, &rates)?;
+        let value = complete(&walk, &self.priors, &self.mean, &mut found);
+        let prior = prior_precisions(walk.panel(), &self.priors);
+        let spread: f64 = self
+            .variance
+            .iter()
+            .zip(&prior)
+            .map(|(v, p)| v * p - v.ln())
+            .sum();
+        let latents = self.layout.latents() as f64;
+        let entropy = 0.5 * latents * (1.0 + (2.0 * std::f64::consts::PI).ln());
+        Ok((
+            found,
+            value,
+            self.variance.clone(),
+            value - 0.5 * spread + entropy,
+        ))
+    }
+}
+
+/// The diagonal of the priors' precision.
+fn prior_precisions(panel: &Panel, priors: &Priors) -> Vec<f64> {
+    let layout = panel.layout();
+    let mut precision = vec![0.0; layout.latents()];
+    let of = |sd: f64| sd.powi(-2);
+    precision[0] = of(priors.global_a_sd) + layout.categories as f64 * of(priors.category_a_sd);
+    precision[layout.range(Site::CategoryA)].fill(of(priors.category_a_sd));
+    for c in panel.category_of() {
+        precision[layout.start(Site::CategoryA) + *c as usize] += of(priors.product_a_sd);
+    }
+    precision[layout.range(Site::ProductA)].fill(of(priors.product_a_sd));
+    precision[layout.range(Site::ProductEffect)].fill(of(priors.product_effect_sd));
+    precision[layout.range(Site::TimeCatEffects)].fill(of(priors.time_cat_effects_sd));
+    precision
+}
