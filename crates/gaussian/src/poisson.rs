@@ -30,9 +30,9 @@ pub(crate) enum Spread<'a> {
     Independent(&'a [f64]),
 }
 
-/// The factor by which a weight may change in a step: where a rate's variance is large, its mean is far from the
+/// The factor by which a weight, or a variance, may change in a step: where a rate's variance is large, its mean is far from the
 /// rate at the mean, and the first steps would overshoot.
-const MOST_CHANGE: f64 = 8.0;
+pub(crate) const MOST_CHANGE: f64 = 8.0;
 
 /// Poisson rows at a point.
 #[derive(Debug)]

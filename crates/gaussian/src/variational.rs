@@ -9,7 +9,7 @@
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
 
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
-use crate::poisson::{PoissonRates, Spread, complete};
+use crate::poisson::{MOST_CHANGE, PoissonRates, Spread, complete};
 use infermark_arrow::{ArrowFactor, Assembled, PairMoments};
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
@@ -175,7 +175,13 @@ impl Search {
                     .factor
                     .diagonal()
                     .iter()
-                    .map(|q| 1.0 / q)
+                    .zip(&variance)
+                    .map(|(q, v)| {
+                        v * (q * v)
+                            .recip()
+                            .clamp(MOST_CHANGE.recip(), MOST_CHANGE)
+                            .powf(self.part)
+                    })
                     .collect::<Vec<f64>>(),
             ),
         };
