@@ -104,11 +104,7 @@ mod tests {
 
     #[test]
     fn coverage_and_error_by_hand() {
-        let layout = Layout {
-            products: 2,
-            categories: 1,
-            periods: 1,
-        };
+        let layout = Layout::new(2, 1, 1);
         let posterior = Posterior::normal(layout, vec![0.0; 7], vec![1.0; 7]);
         assert_eq!(posterior.coverage_95(Site::ProductA, &[1.9, 2.0]), 0.5);
         assert_eq!(posterior.coverage_90(Site::ProductA, &[1.64, -1.65]), 0.5);

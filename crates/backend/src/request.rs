@@ -4,7 +4,7 @@ use crate::device::DeviceId;
 use crate::error::BackendError;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
-use infermark_model::{Parameterization, Priors, Site};
+use infermark_model::{Likelihood, Parameterization, Priors, Site};
 use serde::{Deserialize, Serialize};
 
 /// Largest number of processor threads that may be asked for.
@@ -15,6 +15,9 @@ pub const MOST_THREADS: usize = 1024;
 pub struct Request {
     /// Prior settings.
     pub priors: Priors,
+    /// Law of the counts; a request that does not name it is from before there was a choice.
+    #[serde(default)]
+    pub likelihood: Likelihood,
     /// Form in which the sites are inferred.
     pub parameterization: Parameterization,
     /// Method and its settings.
@@ -32,11 +35,29 @@ impl Request {
     pub fn new(method: Method) -> Self {
         Request {
             priors: Priors::default(),
+            likelihood: Likelihood::default(),
             parameterization: Parameterization::default(),
             method,
             devices: vec![DeviceId::CPU],
             threads: None,
             seed: 0,
+        }
+    }
+
+    /// Refuses another likelihood than the Poisson one, for the backend `backend` that has no other.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] says what has it.
+    pub fn refuse_other_than_poisson(&self, backend: &'static str) -> Result<(), BackendError> {
+        match self.likelihood {
+            Likelihood::Poisson => Ok(()),
+            other => Err(BackendError::Unsupported {
+                backend,
+                what: format!(
+                    "the {} likelihood; --method svi and --method nuts with --device cpu have it",
+                    other.name()
+                ),
+            }),
         }
     }
 

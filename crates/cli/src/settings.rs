@@ -7,7 +7,7 @@ use infermark_backend::{DeviceId, Method, NutsSettings, Precision, Request, SviS
 use infermark_data::Columns;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
-use infermark_model::{Parameterization, Priors};
+use infermark_model::{Likelihood, Parameterization, Priors};
 use std::path::PathBuf;
 
 /// Names of the columns in a sales file.
@@ -48,8 +48,8 @@ impl From<ColumnArguments> for Columns {
 #[command(next_help_heading = "Model")]
 pub struct PriorArguments {
     /// JSON file with prior settings (global_a_mean, global_a_sd, category_a_sd, product_a_sd, product_effect_mean,
-    /// product_effect_sd, time_cat_effects_mean, time_cat_effects_sd, clip_low, clip_high); what it leaves out keeps
-    /// its published default.
+    /// product_effect_sd, time_cat_effects_mean, time_cat_effects_sd, log_shape_mean, log_shape_sd, clip_low, clip_high);
+    /// what it leaves out keeps its default, the published one.
     #[arg(long, value_name = "FILE")]
     pub priors: Option<PathBuf>,
 }
@@ -69,6 +69,33 @@ impl PriorArguments {
             .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
         Ok(priors)
     }
+}
+
+/// Laws of the counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LikelihoodName {
+    /// Counts vary as much as their mean rate: the published model.
+    Poisson,
+    /// Counts vary more: variance mean + mean^2 / shape, with a shape of each category, log_shape ~ Normal(3, 3).
+    NegativeBinomial,
+}
+
+impl From<LikelihoodName> for Likelihood {
+    fn from(name: LikelihoodName) -> Self {
+        match name {
+            LikelihoodName::Poisson => Likelihood::Poisson,
+            LikelihoodName::NegativeBinomial => Likelihood::NegativeBinomial,
+        }
+    }
+}
+
+/// The choice of the counts' law.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct LikelihoodArguments {
+    /// Law of the counts given their mean rate.
+    #[arg(long, value_enum, default_value = "poisson")]
+    pub likelihood: LikelihoodName,
 }
 
 /// Inference methods.
@@ -258,6 +285,7 @@ impl RunArguments {
     pub fn request(&self, method: Method, priors: Priors) -> Request {
         Request {
             priors,
+            likelihood: Likelihood::default(),
             parameterization: self.parameterization.into(),
             method,
             devices: vec![self.device],

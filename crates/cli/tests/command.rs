@@ -173,6 +173,119 @@ fn fit_writes_what_the_contract_says() {
     assert_eq!(code(&run(&all)), 1);
 }
 
+/// Counts whose variance is far above their mean: 3 or 300 at the same price.
+fn over_dispersed_sales(folder: &Path) -> std::path::PathBuf {
+    let file = folder.join("sales.csv");
+    let mut text = String::from("product,category,week,price,units\n");
+    for product in 0..6 {
+        for week in 1..=20 {
+            let units = if (product * 7 + week * 5) % 3 == 0 { 300 } else { 3 };
+            let price = 1.0 + f64::from(week % 4) / 4.0;
+            text += &format!("p{product},c{},{week},{price},{units}\n", product % 2);
+        }
+    }
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[test]
+fn over_dispersed_counts_are_told_and_fitted() {
+    let folder = tempfile::tempdir().unwrap();
+    let sales = over_dispersed_sales(folder.path());
+    let fit = |likelihood: &str, out: &Path| {
+        let output = run(&[
+            "fit",
+            sales.to_str().unwrap(),
+            "--likelihood",
+            likelihood,
+            "--iterations",
+            "3000",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        (text(&output.stderr), json(&out.join("run.json")))
+    };
+    let dispersion = |record: &Value| record["dispersion"]["overall"]["dispersion"].as_f64().unwrap();
+
+    let (told, poisson) = fit("poisson", &folder.path().join("poisson"));
+    assert!(told.contains("Poisson is refuted"), "{told}");
+    assert!(told.contains("--likelihood negative-binomial"), "{told}");
+    assert_eq!(poisson["request"]["likelihood"], "poisson");
+    assert!(dispersion(&poisson) > 50.0, "{}", poisson["dispersion"]);
+
+    let out = folder.path().join("negative-binomial");
+    let (told, record) = fit("negative-binomial", &out);
+    assert!(!told.contains("refuted"), "{told}");
+    assert_eq!(record["request"]["likelihood"], "negative-binomial");
+    assert!(dispersion(&record) < 5.0, "{}", record["dispersion"]);
+    assert!(
+        record["dispersion"]["by_category"]["c1"]["limit"]
+            .as_f64()
+            .unwrap()
+            > 1.0
+    );
+    let (_, rows) = posterior(&out);
+    let shapes: Vec<&Vec<String>> = rows.iter().filter(|row| row[0] == "log_shape").collect();
+    let keys: Vec<&str> = shapes.iter().map(|row| row[1].as_str()).collect();
+    assert_eq!(keys, ["c0", "c1"]);
+    // Most of the variance is the counts' own: shapes below e^1.5.
+    assert!(
+        shapes.iter().all(|row| row[2].parse::<f64>().unwrap() < 1.5),
+        "{shapes:?}"
+    );
+
+    // Where there is no such likelihood that is said before anything is read.
+    let refused = run(&[
+        "fit",
+        sales.to_str().unwrap(),
+        "--likelihood",
+        "negative",
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    assert_eq!(code(&refused), 2);
+}
+
+#[test]
+fn evaluate_takes_the_shapes_of_negative_binomial_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let sales = over_dispersed_sales(folder.path());
+    let file = folder.path().join("point.json");
+    let mut point = serde_json::json!({
+        "global_a": -1.0,
+        "category_a": [-1.0, -1.0],
+        "product_a": [-1.0, -1.0, -1.0, -1.0, -1.0, -1.0],
+        "product_effect": [1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        "time_cat_effects": vec![1.0; 40],
+        "log_shape": [0.5, 1.0],
+    });
+    let evaluate = |point: &Value, likelihood: &str| {
+        std::fs::write(&file, point.to_string()).unwrap();
+        run(&[
+            "evaluate",
+            sales.to_str().unwrap(),
+            "--point",
+            file.to_str().unwrap(),
+            "--likelihood",
+            likelihood,
+        ])
+    };
+    let output = evaluate(&point, "negative-binomial");
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(numbers(&answer["grad"]["log_shape"]).len(), 2);
+    let refused = evaluate(&point, "poisson");
+    assert_eq!(code(&refused), 2);
+    assert!(text(&refused.stderr).contains("log_shape"));
+    point.as_object_mut().unwrap().remove("log_shape");
+    let poisson = evaluate(&point, "poisson");
+    assert_eq!(code(&poisson), 0, "{}", text(&poisson.stderr));
+    let refused = evaluate(&point, "negative-binomial");
+    assert_eq!(code(&refused), 2);
+    assert!(text(&refused.stderr).contains("\"log_shape\" is missing"));
+}
+
 #[test]
 fn same_seed_same_posterior_whatever_the_threads() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,9 @@
 //! | [`instruction_set`] | detection at run time |
 //! | [`packed_rows`] | the rows in the order and precision of the pass |
 //! | [`rows`] | the fused pass over the rows of products |
-//! | [`likelihood`] | the likelihood of a chunk of products and its gradient |
+//! | [`likelihood`] | the Poisson likelihood of a chunk of products and its gradient |
+//! | [`negative_binomial`] | the same for negative-binomial counts |
+//! | [`distinct_counts`] | the part of it that only counts and shape enter |
 //! | [`bare`] | the pass over the rows alone, timed: the limit of an iteration |
 //! | [`chunk`] | the panel cut into units of work |
 //! | [`device`] | the machine's processors as a device, and its memory |
@@ -18,9 +20,11 @@
 pub mod bare;
 pub mod chunk;
 pub mod device;
+pub mod distinct_counts;
 pub mod instruction_set;
 pub mod likelihood;
 pub mod log_joint;
+pub mod negative_binomial;
 pub mod noise;
 pub mod packed_rows;
 pub mod processor_name;

@@ -203,16 +203,16 @@ impl<I: Simd> Scratch<I> {
 
 /// What a pass reads and does not change.
 #[derive(Debug, Clone, Copy)]
-pub struct Likelihood<'p> {
+pub struct PoissonLikelihood<'p> {
     panel: &'p Panel,
     low: f64,
     high: f64,
 }
 
-impl<'p> Likelihood<'p> {
+impl<'p> PoissonLikelihood<'p> {
     /// The likelihood of `panel` with the clip bounds of `priors`.
     pub fn new(panel: &'p Panel, priors: &Priors) -> Self {
-        Likelihood {
+        PoissonLikelihood {
             panel,
             low: priors.clip_low,
             high: priors.clip_high,

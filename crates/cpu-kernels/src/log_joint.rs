@@ -1,12 +1,16 @@
 //! The log joint and its gradient in double precision, fused and threaded: what NUTS moves on.
 
 use crate::chunk::{Chunk, chunks, most_chunks, products_per_chunk};
+use crate::distinct_counts::distinct_counts;
 use crate::instruction_set::{ForSimd, InstructionSet};
-use crate::likelihood::{Likelihood, PeriodSums, PeriodTable, Scratch};
+use crate::likelihood::{PeriodSums, PeriodTable, PoissonLikelihood, Scratch};
+use crate::negative_binomial::{CountPass, CountRows, padded_periods};
 use crate::packed_rows::{Block, PackedRows};
 use crate::simd::portable::PortableF64;
 use crate::simd::{Kernel, Scalar, Simd};
+use infermark_model::Likelihood;
 use infermark_model::log_joint::LN_SQRT_2PI;
+use infermark_model::negative_binomial::Shape;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
 use infermark_model::priors::Priors;
@@ -27,23 +31,37 @@ impl fmt::Debug for FusedLogJoint {
 }
 
 impl FusedLogJoint {
-    /// Prepares the log joint for `threads` threads with the processor's best instruction set.
+    /// Prepares the log joint of Poisson counts for `threads` threads with the processor's best instruction set.
     pub fn new(panel: Arc<Panel>, priors: Priors, centredness: Centredness, threads: usize) -> Self {
-        Self::with_instruction_set(InstructionSet::best(), panel, priors, centredness, threads)
+        Self::of_counts(Likelihood::Poisson, panel, priors, centredness, threads)
     }
 
-    /// As [`FusedLogJoint::new`], with a stated instruction set.
+    /// As [`FusedLogJoint::new`], of counts of another law.
+    pub fn of_counts(
+        likelihood: Likelihood,
+        panel: Arc<Panel>,
+        priors: Priors,
+        centredness: Centredness,
+        threads: usize,
+    ) -> Self {
+        let set = InstructionSet::best();
+        Self::with_instruction_set(set, likelihood, panel, priors, centredness, threads)
+    }
+
+    /// As [`FusedLogJoint::of_counts`], with a stated instruction set.
     ///
     /// # Panics
     /// When the processor lacks the instruction set.
     pub fn with_instruction_set(
         set: InstructionSet,
+        likelihood: Likelihood,
         panel: Arc<Panel>,
         priors: Priors,
         centredness: Centredness,
         threads: usize,
     ) -> Self {
         set.run_f64(Build {
+            likelihood,
             panel,
             priors,
             centredness,
@@ -99,6 +117,7 @@ impl Clone for Box<dyn Evaluate> {
 }
 
 struct Build {
+    likelihood: Likelihood,
     panel: Arc<Panel>,
     priors: Priors,
     centredness: Centredness,
@@ -109,24 +128,56 @@ impl ForSimd for Build {
     type Output = FusedLogJoint;
 
     fn run<I: Simd>(self, isa: I) -> FusedLogJoint {
-        let layout = self.panel.layout();
-        let work = chunks(&self.panel)
+        let layout = self.panel.layout_for(self.likelihood);
+        let cut = chunks(&self.panel);
+        let rows: Vec<ChunkRows<I>> = match self.likelihood {
+            Likelihood::Poisson => cut
+                .iter()
+                .map(|chunk| ChunkRows::Poisson {
+                    rows: Arc::new(PackedRows::new(isa, &self.panel, chunk)),
+                    by_period: PeriodSums::new(isa, layout.periods, 1),
+                })
+                .collect(),
+            Likelihood::NegativeBinomial => distinct_counts(&self.panel, &cut)
+                .into_iter()
+                .zip(&cut)
+                .map(|(counts, chunk)| ChunkRows::NegativeBinomial {
+                    rows: CountRows::new(isa.wide(), &self.panel, chunk, counts),
+                    by_period: vec![0.0; padded_periods(layout.periods)],
+                    by_log_shape: 0.0,
+                })
+                .collect(),
+        };
+        let work = cut
             .into_iter()
-            .map(|chunk| ChunkWork {
+            .zip(rows)
+            .map(|(chunk, rows)| ChunkWork {
                 elasticity: [vec![I::Scalar::default(); chunk.padded()]],
                 effect: [vec![I::Scalar::default(); chunk.padded()]],
-                by_period: PeriodSums::new(isa, layout.periods, 1),
                 log_joint: 0.0,
                 by_category: 0.0,
-                rows: Arc::new(PackedRows::new(isa, &self.panel, &chunk)),
+                rows,
                 chunk: Arc::new(chunk),
             })
             .collect();
+        let periods = match self.likelihood {
+            Likelihood::Poisson => {
+                PeriodEffects::Poisson(vec![PeriodTable::new(isa, layout.periods, 1); layout.categories])
+            }
+            Likelihood::NegativeBinomial => {
+                PeriodEffects::NegativeBinomial(vec![
+                    vec![0.0; padded_periods(layout.periods)];
+                    layout.categories
+                ])
+            }
+        };
         FusedLogJoint(Box::new(Evaluator {
             isa,
             transforms: self.centredness.transforms(&self.priors),
             priors: self.priors,
-            tables: vec![PeriodTable::new(isa, layout.periods, 1); layout.categories],
+            layout,
+            periods,
+            shapes: Vec::with_capacity(layout.len(Site::LogShape)),
             category_value: vec![0.0; layout.categories],
             by_category: vec![0.0; layout.categories],
             time_value: Vec::with_capacity(layout.periods),
@@ -140,12 +191,32 @@ impl ForSimd for Build {
 #[derive(Clone)]
 struct ChunkWork<I: Simd> {
     chunk: Arc<Chunk>,
-    rows: Arc<PackedRows<I>>,
+    rows: ChunkRows<I>,
     elasticity: [Vec<I::Scalar>; 1],
     effect: [Vec<I::Scalar>; 1],
-    by_period: PeriodSums<I>,
     log_joint: f64,
     by_category: f64,
+}
+
+/// A chunk's rows, packed for its likelihood, and what the pass over them sums up.
+#[derive(Clone)]
+enum ChunkRows<I: Simd> {
+    Poisson {
+        rows: Arc<PackedRows<I>>,
+        by_period: PeriodSums<I>,
+    },
+    NegativeBinomial {
+        rows: CountRows<I::Wide>,
+        by_period: Vec<f64>,
+        by_log_shape: f64,
+    },
+}
+
+/// Period effects as the pass reads them, one entry a category.
+#[derive(Clone)]
+enum PeriodEffects<I: Simd> {
+    Poisson(Vec<PeriodTable<I>>),
+    NegativeBinomial(Vec<Vec<f64>>),
 }
 
 /// The threads that take the chunks, with the scratch of each.
@@ -196,7 +267,10 @@ struct Evaluator<I: Simd> {
     panel: Arc<Panel>,
     priors: Priors,
     transforms: [LocScale; 5],
-    tables: Vec<PeriodTable<I>>,
+    layout: Layout,
+    periods: PeriodEffects<I>,
+    /// One a category; none under the Poisson likelihood.
+    shapes: Vec<Shape>,
     category_value: Vec<f64>,
     by_category: Vec<f64>,
     time_value: Vec<I::Scalar>,
@@ -233,7 +307,7 @@ impl<I: Simd> Evaluate for Evaluator<I> {
     }
 
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
-        let layout = self.panel.layout();
+        let layout = self.layout;
         assert_eq!(z.len(), layout.latents(), "length of the point");
         assert_eq!(gradient.len(), layout.latents(), "length of the gradient");
         let (isa, panel) = (self.isa, &*self.panel);
@@ -253,15 +327,28 @@ impl<I: Simd> Evaluate for Evaluator<I> {
                 gradient[start + t] = units;
                 self.time_value.push(Scalar::from_f64(value));
             }
-            self.tables[c].set(isa, 0, &self.time_value);
+            match &mut self.periods {
+                PeriodEffects::Poisson(tables) => tables[c].set(isa, 0, &self.time_value),
+                PeriodEffects::NegativeBinomial(effects) => effects[c]
+                    .iter_mut()
+                    .zip(&self.time_value)
+                    .for_each(|(effect, value)| *effect = value.to_f64()),
+            }
         }
+        self.shapes.clear();
+        self.shapes
+            .extend(z[layout.range(Site::LogShape)].iter().map(|s| Shape::new(*s)));
+        gradient[layout.range(Site::LogShape)].fill(0.0);
 
         let pass = ChunkPass {
-            likelihood: Likelihood::new(panel, &self.priors),
+            panel,
+            likelihood: PoissonLikelihood::new(panel, &self.priors),
             layout,
             z,
             category_value: &self.category_value,
-            tables: &self.tables,
+            priors: &self.priors,
+            periods: &self.periods,
+            shapes: &self.shapes,
             elasticity: self.transforms[Site::ProductA.index()],
             effect: self.transforms[Site::ProductEffect.index()],
             effect_mean: self.priors.product_effect_mean,
@@ -286,7 +373,20 @@ impl<I: Simd> Evaluate for Evaluator<I> {
             let c = work.chunk.category;
             log_joint += work.log_joint;
             self.by_category[c] += work.by_category;
-            work.by_period.add_to(isa, 0, &mut rates);
+            match &work.rows {
+                ChunkRows::Poisson { by_period, .. } => by_period.add_to(isa, 0, &mut rates),
+                ChunkRows::NegativeBinomial {
+                    by_period,
+                    by_log_shape,
+                    ..
+                } => {
+                    rates
+                        .iter_mut()
+                        .zip(by_period)
+                        .for_each(|(rate, part)| *rate += part);
+                    gradient[layout.start(Site::LogShape) + c] += by_log_shape;
+                }
+            }
             if self
                 .work
                 .get(index + 1)
@@ -316,6 +416,12 @@ impl<I: Simd> Evaluate for Evaluator<I> {
             log_joint += term.log_density;
             gradient[1 + c] = term.by_z;
         }
+        let own = LocScale::new(self.priors.log_shape_sd, 1.0);
+        for j in layout.range(Site::LogShape) {
+            let term = prior(&own, z[j], self.priors.log_shape_mean, gradient[j]);
+            log_joint += term.log_density - own.ln_sd - LN_SQRT_2PI;
+            gradient[j] = term.by_z;
+        }
         let term = prior(global, z[0], self.priors.global_a_mean, by_global);
         gradient[0] = term.by_z;
         let constants: f64 = Site::ALL
@@ -330,11 +436,14 @@ impl<I: Simd> Evaluate for Evaluator<I> {
 }
 
 struct ChunkPass<'a, I: Simd> {
-    likelihood: Likelihood<'a>,
+    panel: &'a Panel,
+    likelihood: PoissonLikelihood<'a>,
     layout: Layout,
     z: &'a [f64],
     category_value: &'a [f64],
-    tables: &'a [PeriodTable<I>],
+    priors: &'a Priors,
+    periods: &'a PeriodEffects<I>,
+    shapes: &'a [Shape],
     elasticity: LocScale,
     effect: LocScale,
     effect_mean: f64,
@@ -360,17 +469,49 @@ impl<I: Simd> Kernel<I> for OneChunk<'_, I> {
             work.elasticity[0][i] = Scalar::from_f64(pass.elasticity.value(z_elasticity[product], mean));
             work.effect[0][i] = Scalar::from_f64(pass.effect.value(z_effect[product], pass.effect_mean));
         }
-        work.by_period.clear(isa);
-        let [mut log_joint] = pass.likelihood.chunk::<I, 1>(
-            isa,
-            &work.chunk,
-            &work.rows,
-            &pass.tables[work.chunk.category],
-            &mut work.elasticity,
-            &mut work.effect,
-            &mut work.by_period,
-            self.scratch,
-        );
+        let category = work.chunk.category;
+        let mut log_joint = match (&mut work.rows, pass.periods) {
+            (ChunkRows::Poisson { rows, by_period }, PeriodEffects::Poisson(tables)) => {
+                by_period.clear(isa);
+                let [log_likelihood] = pass.likelihood.chunk::<I, 1>(
+                    isa,
+                    &work.chunk,
+                    rows,
+                    &tables[category],
+                    &mut work.elasticity,
+                    &mut work.effect,
+                    by_period,
+                    self.scratch,
+                );
+                log_likelihood
+            }
+            (
+                ChunkRows::NegativeBinomial {
+                    rows,
+                    by_period,
+                    by_log_shape,
+                },
+                PeriodEffects::NegativeBinomial(effects),
+            ) => {
+                by_period.fill(0.0);
+                let terms = rows.pass(
+                    isa.wide(),
+                    CountPass {
+                        panel: pass.panel,
+                        priors: pass.priors,
+                        chunk: &work.chunk,
+                        shape: pass.shapes[category],
+                        effects: &effects[category],
+                        elasticity: &mut work.elasticity[0],
+                        effect: &mut work.effect[0],
+                        by_period,
+                    },
+                );
+                *by_log_shape = terms.by_log_shape;
+                terms.log_likelihood
+            }
+            _ => unreachable!("rows and periods are built for one likelihood"),
+        };
         let mut by_category = 0.0;
         for (i, product) in work.chunk.products.iter().enumerate() {
             let product = *product as usize;

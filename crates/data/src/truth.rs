@@ -211,7 +211,7 @@ impl LatentPlaces {
         let site = Site::ALL.into_iter().find(|s| s.name() == site)?;
         let k = match site {
             Site::GlobalA => key.is_empty().then_some(0),
-            Site::CategoryA => self.categories.get(key).copied(),
+            Site::CategoryA | Site::LogShape => self.categories.get(key).copied(),
             Site::ProductA | Site::ProductEffect => self.products.get(key).copied(),
             Site::TimeCatEffects => self.category_periods.get(key).copied(),
         };

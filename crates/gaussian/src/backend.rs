@@ -43,6 +43,7 @@ impl GaussianCpu {
     fn check(&self, request: &Request) -> Result<(), BackendError> {
         request.validate()?;
         device::check(self.name, &request.devices, None)?;
+        request.refuse_other_than_poisson(self.name)?;
         match (&request.method, self.name) {
             (Method::Laplace(_), LAPLACE)
             | (Method::StructuredVi(_), STRUCTURED_VI)

@@ -4,6 +4,8 @@ use crate::panel_description::PanelDescription;
 use crate::system::System;
 use infermark_backend::report::Detail;
 use infermark_backend::{Report, Request};
+use infermark_model::Panel;
+use infermark_model::dispersion::{Dispersion, Pearson};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -31,6 +33,26 @@ pub struct FileDigest {
     pub sha256: String,
 }
 
+/// How much more the counts vary about a fit's posterior means than its likelihood says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DispersionRecord {
+    /// Over all rows.
+    pub overall: Pearson,
+    /// By the category's name.
+    pub by_category: BTreeMap<String, Pearson>,
+}
+
+impl DispersionRecord {
+    /// The dispersion of `panel`, with the names of its categories.
+    pub fn new(panel: &Panel, dispersion: &Dispersion) -> Self {
+        let names = panel.categories().iter().map(|name| name.to_string());
+        DispersionRecord {
+            overall: dispersion.overall,
+            by_category: names.zip(dispersion.by_category.iter().copied()).collect(),
+        }
+    }
+}
+
 /// The contents of `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FitRecord {
@@ -44,6 +66,9 @@ pub struct FitRecord {
     pub request: Request,
     /// What was done, in figures; entries of the loss trace that are not finite numbers are left out.
     pub report: Report,
+    /// How much the counts vary about the posterior means; missing where there is no posterior.
+    #[serde(default)]
+    pub dispersion: Option<DispersionRecord>,
     /// The data.
     pub panel: PanelDescription,
     /// The system.
@@ -68,10 +93,16 @@ impl FitRecord {
             reason: reason.unwrap_or_else(|| "none".into()),
             request,
             report: finite_report(report),
+            dispersion: None,
             panel,
             system,
             files: BTreeMap::new(),
         }
+    }
+
+    /// The record with the dispersion of the fit.
+    pub fn with_dispersion(self, dispersion: Option<DispersionRecord>) -> Self {
+        FitRecord { dispersion, ..self }
     }
 
     /// Writes the record as indented JSON.

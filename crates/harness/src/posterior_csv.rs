@@ -1,11 +1,11 @@
 //! `posterior.csv`: one row a latent, in natural parameters.
 //!
 //! Columns `site,key,mean,sd,q05,q95`, and for Markov chains `mcse_mean,ess_bulk,ess_tail,rhat`. The key is the
-//! category, the product, or `category@period`; it is empty for `global_a`. Numbers are the shortest that read back
+//! category (of `category_a` and `log_shape`), the product, or `category@period`; it is empty for `global_a`. Numbers are the shortest that read back
 //! to the same `f64`; `NaN` stands where chains are too short to tell.
 
 use infermark_backend::Posterior;
-use infermark_model::{Panel, Site};
+use infermark_model::Panel;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -22,7 +22,7 @@ pub const CHAIN_COLUMNS: [&str; 4] = ["mcse_mean", "ess_bulk", "ess_tail", "rhat
 /// # Panics
 /// When the posterior's layout is not the panel's.
 pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior) -> io::Result<()> {
-    let layout = panel.layout();
+    let layout = panel.layout_for(posterior.layout.likelihood);
     assert_eq!(posterior.layout, layout, "the posterior is of another panel");
     let mut columns: Vec<&[f64]> = vec![&posterior.mean, &posterior.sd, &posterior.q05, &posterior.q95];
     let mut header: Vec<&str> = COLUMNS.to_vec();
@@ -39,10 +39,10 @@ pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(&header)?;
     let mut text = String::new();
-    for site in Site::ALL {
-        for (k, latent) in layout.range(site).enumerate() {
+    for site in layout.sites() {
+        for (k, latent) in layout.range(*site).enumerate() {
             text.clear();
-            write!(text, "{}", axes.key(site, k)).expect("a string takes all");
+            write!(text, "{}", axes.key(*site, k)).expect("a string takes all");
             csv.write_field(site.name())?;
             csv.write_field(&text)?;
             for column in &columns {

@@ -16,13 +16,9 @@ pub struct Axes<'l> {
 }
 
 impl<'l> Axes<'l> {
-    /// N, C and T.
+    /// N, C and T under the Poisson likelihood.
     pub fn layout(&self) -> Layout {
-        Layout {
-            products: self.products.len(),
-            categories: self.categories.len(),
-            periods: self.periods.len(),
-        }
+        Layout::new(self.products.len(), self.categories.len(), self.periods.len())
     }
 
     /// The key of the `index`-th latent of a site in files: the category, the product, or `category@period`; empty
@@ -52,7 +48,7 @@ impl fmt::Display for LatentKey<'_> {
         let LatentKey { axes, site, index } = *self;
         match site {
             Site::GlobalA => Ok(()),
-            Site::CategoryA => write!(f, "{}", axes.categories.get(index)),
+            Site::CategoryA | Site::LogShape => write!(f, "{}", axes.categories.get(index)),
             Site::ProductA | Site::ProductEffect => write!(f, "{}", axes.products.get(index)),
             Site::TimeCatEffects => {
                 let periods = axes.periods.len();
@@ -70,6 +66,7 @@ impl fmt::Display for LatentKey<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::likelihood::Likelihood;
 
     #[test]
     fn keys_name_every_latent() {
@@ -78,13 +75,15 @@ mod tests {
             categories: &Labels::Integer(vec![7, 12]),
             periods: &Labels::Date(vec![0, 7, 14]),
         };
+        let layout = axes.layout().with_likelihood(Likelihood::NegativeBinomial);
         let keys = |site: Site| -> Vec<String> {
-            (0..axes.layout().len(site))
+            (0..layout.len(site))
                 .map(|k| axes.key(site, k).to_string())
                 .collect()
         };
         assert_eq!(keys(Site::GlobalA), [""]);
         assert_eq!(keys(Site::CategoryA), ["7", "12"]);
+        assert_eq!(keys(Site::LogShape), ["7", "12"]);
         assert_eq!(keys(Site::ProductA), ["tea", "ink"]);
         assert_eq!(keys(Site::ProductEffect), ["tea", "ink"]);
         assert_eq!(

@@ -1,5 +1,6 @@
 //! The mean-field guide: an independent `Normal(loc, softplus(u))` for every `z`, and its posterior in closed form.
 
+use crate::likelihood::Likelihood;
 use crate::noise::{START_ITERATION, Stream};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, Parameterization};
@@ -69,10 +70,11 @@ impl Guide {
     pub fn natural_moments(
         &self,
         panel: &Panel,
+        likelihood: Likelihood,
         priors: &Priors,
         parameterization: Parameterization,
     ) -> (Vec<f64>, Vec<f64>) {
-        let layout = panel.layout();
+        let layout = panel.layout_for(likelihood);
         let centredness = self.centredness(parameterization);
         let transforms = centredness.transforms(priors);
         let mean = centredness.to_natural(&self.loc, panel.category_of(), &layout, priors);
@@ -82,7 +84,7 @@ impl Guide {
             let inherited = transform.mean_coefficient().powi(2);
             for (k, j) in layout.range(site).enumerate() {
                 let parent = match site {
-                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects => 0.0,
+                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects | Site::LogShape => 0.0,
                     Site::CategoryA => variance[layout.start(Site::GlobalA)],
                     Site::ProductA => {
                         variance[layout.start(Site::CategoryA) + panel.category_of()[k] as usize]
@@ -91,6 +93,9 @@ impl Guide {
                 let own = transform.stretch * softplus(self.unconstrained_scale[j]);
                 variance[j] = own * own + inherited * parent;
             }
+        }
+        for j in layout.range(Site::LogShape) {
+            variance[j] = softplus(self.unconstrained_scale[j]).powi(2);
         }
         (mean, variance.into_iter().map(f64::sqrt).collect())
     }
@@ -112,11 +117,7 @@ mod tests {
 
     #[test]
     fn start_values_are_uniform_and_depend_on_the_seed_alone() {
-        let layout = Layout {
-            products: 2000,
-            categories: 3,
-            periods: 5,
-        };
+        let layout = Layout::new(2000, 3, 5);
         let guide = Guide::start(&layout, Parameterization::Learned, 3);
         assert!(guide.loc.iter().all(|l| l.abs() <= 2.0));
         let n = guide.loc.len() as f64;

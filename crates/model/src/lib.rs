@@ -1,4 +1,4 @@
-//! The hierarchical Poisson price-elasticity model, without input/output and without hardware.
+//! The hierarchical price-elasticity model of counts, without input/output and without hardware.
 //!
 //! Everything here is plain, readable, `f64` Rust. It is the reference that every fast backend is held
 //! against, and the vocabulary that all of them share:
@@ -11,7 +11,10 @@
 //! | [`site`] | the model's sites and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
 //! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
+//! | [`likelihood`] | Poisson or negative-binomial counts |
 //! | [`log_joint`] | the log joint density and its gradient |
+//! | [`negative_binomial`] | the log likelihood of a negative-binomial count |
+//! | [`dispersion`] | how much more counts vary than a fit says |
 //! | [`mod@ln_factorial`] | `ln n!`, for the constants of the Poisson counts |
 //! | [`guide`] | the mean-field normal guide |
 //! | [`objective`] | Renyi bound and ELBO over particles |
@@ -20,10 +23,13 @@
 //! | [`noise`] | counter-based normals (Philox4x32-10) |
 
 pub mod axes;
+pub mod dispersion;
 pub mod guide;
 pub mod labels;
+pub mod likelihood;
 pub mod ln_factorial;
 pub mod log_joint;
+pub mod negative_binomial;
 pub mod noise;
 pub mod objective;
 pub mod optimizer;
@@ -35,6 +41,7 @@ pub mod svi;
 
 pub use axes::Axes;
 pub use labels::Labels;
+pub use likelihood::Likelihood;
 pub use panel::{Panel, PanelPart};
 pub use parameterization::{Centredness, Parameterization};
 pub use priors::Priors;

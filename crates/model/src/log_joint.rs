@@ -1,8 +1,12 @@
 //! The log joint density and its gradient: the reference in plain `f64`.
 //!
-//! Per row, `eta = product_a * ln price + time_cat_effects + product_effect` and `y ~ Poisson(exp(clip(eta)))`.
-//! All constants are included: normal constants and `ln y!`. Outside the clip bounds the gradient is zero.
+//! Per row, `eta = product_a * ln price + time_cat_effects + product_effect` and `y ~ Poisson(exp(clip(eta)))`, or
+//! `y ~ NegativeBinomial(exp(clip(eta)), exp(log_shape))` with the shape of the product's category
+//! ([`negative_binomial`](crate::negative_binomial)). All constants are included: normal constants and `ln y!`. Outside the clip
+//! bounds the gradient by `eta` is zero; that by `log_shape` stays.
 
+use crate::likelihood::Likelihood;
+use crate::negative_binomial::{CountTerm, Shape};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, LocScale};
 use crate::priors::Priors;
@@ -16,6 +20,7 @@ pub const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 pub struct LogJoint<'p> {
     panel: &'p Panel,
     priors: Priors,
+    likelihood: Likelihood,
 }
 
 /// Gradient of the log joint.
@@ -28,9 +33,18 @@ pub struct Gradient {
 }
 
 impl<'p> LogJoint<'p> {
-    /// The log joint of `panel` under `priors`.
+    /// The log joint of `panel` under `priors`, of Poisson counts.
     pub fn new(panel: &'p Panel, priors: Priors) -> Self {
-        LogJoint { panel, priors }
+        LogJoint {
+            panel,
+            priors,
+            likelihood: Likelihood::Poisson,
+        }
+    }
+
+    /// The same with counts of another law.
+    pub fn with_likelihood(self, likelihood: Likelihood) -> Self {
+        LogJoint { likelihood, ..self }
     }
 
     /// Log joint and gradient at natural parameters, length [`Layout::latents`].
@@ -44,17 +58,20 @@ impl<'p> LogJoint<'p> {
     /// # Panics
     /// When `z` is not of length [`Layout::latents`].
     pub fn at(&self, z: &[f64], centredness: &Centredness) -> (f64, Gradient) {
-        let layout = self.panel.layout();
+        let layout = self.panel.layout_for(self.likelihood);
         assert_eq!(z.len(), layout.latents(), "length of the point");
         let value = centredness.to_natural(z, self.panel.category_of(), &layout, &self.priors);
         let mut by_value = vec![0.0; z.len()];
-        let log_likelihood = self.log_likelihood(&value, &mut by_value);
+        let log_likelihood = match self.likelihood {
+            Likelihood::Poisson => self.poisson(&value, &mut by_value),
+            Likelihood::NegativeBinomial => self.negative_binomial(&value, &mut by_value, &layout),
+        };
         let (log_prior, gradient) = self.back_through_priors(z, &value, by_value, centredness, &layout);
         (log_likelihood + log_prior, gradient)
     }
 
-    /// Log likelihood at natural parameters; its gradient is added to `gradient`.
-    fn log_likelihood(&self, value: &[f64], gradient: &mut [f64]) -> f64 {
+    /// Log likelihood of Poisson counts at natural parameters; its gradient is added to `gradient`.
+    fn poisson(&self, value: &[f64], gradient: &mut [f64]) -> f64 {
         let layout = self.panel.layout();
         let mut total = 0.0;
         for (i, c) in self.panel.category_of().iter().enumerate() {
@@ -72,6 +89,33 @@ impl<'p> LogJoint<'p> {
                     gradient[a] += residual * row.log_price;
                     gradient[e] += residual;
                     gradient[t] += residual;
+                }
+            }
+        }
+        total - self.panel.sums().ln_factorials
+    }
+
+    /// Log likelihood of negative-binomial counts at natural parameters; its gradient is added to `gradient`.
+    fn negative_binomial(&self, value: &[f64], gradient: &mut [f64], layout: &Layout) -> f64 {
+        let mut total = 0.0;
+        for (i, c) in self.panel.category_of().iter().enumerate() {
+            let a = layout.start(Site::ProductA) + i;
+            let e = layout.start(Site::ProductEffect) + i;
+            let s = layout.start(Site::LogShape) + *c as usize;
+            let shape = Shape::new(value[s]);
+            for row in self.panel.product_rows(i) {
+                let t = layout.time_index(*c as usize, row.period);
+                let eta = value[a] * row.log_price + value[t] + value[e];
+                let clipped = eta.clamp(self.priors.clip_low, self.priors.clip_high);
+                let term = CountTerm::new(row.units, clipped, &shape);
+                total += term.log_likelihood;
+                if eta == clipped {
+                    gradient[a] += term.by_eta * row.log_price;
+                    gradient[e] += term.by_eta;
+                    gradient[t] += term.by_eta;
+                }
+                if shape.is_free {
+                    gradient[s] += term.by_log_shape;
                 }
             }
         }
@@ -96,15 +140,13 @@ impl<'p> LogJoint<'p> {
             let transform = &transforms[site.index()];
             for (k, j) in layout.range(site).enumerate() {
                 let parent = match site {
-                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects => None,
                     Site::CategoryA => Some(layout.start(Site::GlobalA)),
                     Site::ProductA => Some(layout.start(Site::CategoryA) + category_of[k] as usize),
+                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects | Site::LogShape => None,
                 };
-                let mean = match site {
-                    Site::GlobalA => self.priors.global_a_mean,
-                    Site::ProductEffect => self.priors.product_effect_mean,
-                    Site::TimeCatEffects => self.priors.time_cat_effects_mean,
-                    Site::CategoryA | Site::ProductA => value[parent.expect("has a parent")],
+                let mean = match parent {
+                    Some(parent) => value[parent],
+                    None => self.priors.constant_mean(site),
                 };
                 let term = prior_term(transform, z[j], mean, by_value[j]);
                 log_prior += term.log_density;
@@ -114,6 +156,12 @@ impl<'p> LogJoint<'p> {
                     by_value[parent] += term.by_mean;
                 }
             }
+        }
+        let own = LocScale::new(self.priors.log_shape_sd, 1.0);
+        for j in layout.range(Site::LogShape) {
+            let term = prior_term(&own, z[j], self.priors.log_shape_mean, by_value[j]);
+            log_prior += term.log_density;
+            by_z[j] = term.by_z;
         }
         (
             log_prior,
@@ -185,6 +233,12 @@ mod tests {
 
     #[test]
     fn gradient_equals_finite_differences() {
+        for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+            check_gradient(likelihood);
+        }
+    }
+
+    fn check_gradient(likelihood: Likelihood) {
         let mut rng = StdRng::seed_from_u64(11);
         for (n, c, t, zeros, scale) in [
             (1, 1, 1, false, 1.0),
@@ -194,8 +248,8 @@ mod tests {
             (12, 2, 8, false, 6.0),
         ] {
             let panel = random_panel(&mut rng, n, c, t, zeros);
-            let log_joint = LogJoint::new(&panel, Priors::default());
-            let z: Vec<f64> = (0..panel.layout().latents())
+            let log_joint = LogJoint::new(&panel, Priors::default()).with_likelihood(likelihood);
+            let z: Vec<f64> = (0..panel.layout_for(likelihood).latents())
                 .map(|_| scale * rng.random_range(-1.0..1.0))
                 .collect();
             for c in [[1.0; 5], [0.0; 5], [0.5, 0.3, 0.8, 0.1, 0.9]] {
@@ -261,5 +315,41 @@ mod tests {
         assert!((gradient[4] - 5.0 / 9.0).abs() < 1e-12);
         assert!((gradient[5] - (4.0 - 1f64.exp() - 1.0 / 9.0)).abs() < 1e-12);
         assert!((gradient[6] + 21.0 / 9.0).abs() < 1e-12);
+
+        // The shape's derivative stays, of the rows at the bounds as of the one between them.
+        let negative_binomial =
+            LogJoint::new(&panel, Priors::default()).with_likelihood(Likelihood::NegativeBinomial);
+        point.push(1.5);
+        let (_, gradient) = negative_binomial.natural(&point);
+        assert!((gradient[4] - 5.0 / 9.0).abs() < 1e-12);
+        assert!((gradient[6] + 21.0 / 9.0).abs() < 1e-12);
+        let shape = Shape::new(1.5);
+        let by_shape: f64 = [(3, -4.0), (4, 1.0), (5, 20.0)]
+            .map(|(y, eta)| CountTerm::new(y, eta, &shape).by_log_shape)
+            .iter()
+            .sum();
+        assert!((gradient[7] - (by_shape - (1.5 - 3.0) / 9.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_large_shape_has_the_poisson_log_joint() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let panel = random_panel(&mut rng, 9, 3, 7, false);
+        let poisson = LogJoint::new(&panel, Priors::default());
+        let mut point: Vec<f64> = (0..panel.layout().latents())
+            .map(|_| rng.random_range(-1.0..1.0))
+            .collect();
+        let (expected, gradient) = poisson.natural(&point);
+        point.extend([20.0; 3]);
+        let (value, by_natural) = poisson
+            .with_likelihood(Likelihood::NegativeBinomial)
+            .natural(&point);
+        let prior = 3.0 * (-0.5 * (17.0f64 / 3.0).powi(2) - 3f64.ln() - LN_SQRT_2PI);
+        // Rates and counts below 100 and about 44 rows: squares over 2 r, 5e8, leave 1e-4 at most.
+        assert!((value - prior - expected).abs() < 1e-4, "{value} {expected}");
+        for (found, poisson) in by_natural.iter().zip(&gradient) {
+            assert!((found - poisson).abs() < 1e-4 * poisson.abs().max(1.0));
+        }
+        assert_ne!(value - prior, expected);
     }
 }

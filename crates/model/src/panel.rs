@@ -10,6 +10,7 @@ mod part;
 
 use crate::axes::Axes;
 use crate::labels::Labels;
+use crate::likelihood::Likelihood;
 use crate::site::Layout;
 
 pub use error::PanelError;
@@ -169,9 +170,14 @@ impl Panel {
         }
     }
 
-    /// N, C and T.
+    /// N, C and T, and the places of the published model's latents: those under the Poisson likelihood.
     pub fn layout(&self) -> Layout {
         self.axes().layout()
+    }
+
+    /// The layout of the latents under `likelihood`.
+    pub fn layout_for(&self, likelihood: Likelihood) -> Layout {
+        self.layout().with_likelihood(likelihood)
     }
 
     /// Number of rows.

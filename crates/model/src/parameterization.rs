@@ -158,6 +158,9 @@ impl Centredness {
                 out[j] = f(&transforms[site.index()], from[j], mean).0;
             }
         }
+        // No parent, no choice of form: `z` is the value.
+        let log_shape = layout.range(Site::LogShape);
+        out[log_shape.clone()].copy_from_slice(&from[log_shape]);
         out
     }
 }
@@ -165,14 +168,11 @@ impl Centredness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::likelihood::Likelihood;
 
     #[test]
     fn to_natural_and_back() {
-        let layout = Layout {
-            products: 4,
-            categories: 2,
-            periods: 3,
-        };
+        let layout = Layout::new(4, 2, 3).with_likelihood(Likelihood::NegativeBinomial);
         let priors = Priors {
             product_effect_mean: 0.7,
             ..Priors::default()

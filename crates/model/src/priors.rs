@@ -23,6 +23,10 @@ pub struct Priors {
     pub time_cat_effects_mean: f64,
     /// Standard deviation of `time_cat_effects`.
     pub time_cat_effects_sd: f64,
+    /// Mean of `log_shape`, of the negative-binomial likelihood.
+    pub log_shape_mean: f64,
+    /// Standard deviation of `log_shape`.
+    pub log_shape_sd: f64,
     /// Lower bound of the log rate.
     pub clip_low: f64,
     /// Upper bound of the log rate.
@@ -40,6 +44,8 @@ impl Default for Priors {
             product_effect_sd: 3.0,
             time_cat_effects_mean: 0.0,
             time_cat_effects_sd: 3.0,
+            log_shape_mean: 3.0,
+            log_shape_sd: 3.0,
             clip_low: -4.0,
             clip_high: 20.0,
         }
@@ -83,7 +89,7 @@ impl Priors {
     /// # Errors
     /// [`PriorsError`] names the first setting that is out of its range.
     pub fn validate(&self) -> Result<(), PriorsError> {
-        for site in Site::ALL {
+        for site in Site::ALL.into_iter().chain([Site::LogShape]) {
             let value = self.sd(site);
             if !(value > 0.0 && value.is_finite()) {
                 return Err(PriorsError::StandardDeviation {
@@ -96,6 +102,7 @@ impl Priors {
             (Site::GlobalA, self.global_a_mean),
             (Site::ProductEffect, self.product_effect_mean),
             (Site::TimeCatEffects, self.time_cat_effects_mean),
+            (Site::LogShape, self.log_shape_mean),
         ] {
             if !value.is_finite() {
                 return Err(PriorsError::Mean {
@@ -111,6 +118,17 @@ impl Priors {
         Ok(())
     }
 
+    /// Prior mean of a site that has no parent; 0 of one that has.
+    pub const fn constant_mean(&self, site: Site) -> f64 {
+        match site {
+            Site::GlobalA => self.global_a_mean,
+            Site::CategoryA | Site::ProductA => 0.0,
+            Site::ProductEffect => self.product_effect_mean,
+            Site::TimeCatEffects => self.time_cat_effects_mean,
+            Site::LogShape => self.log_shape_mean,
+        }
+    }
+
     /// Prior standard deviation of a site about its mean.
     pub const fn sd(&self, site: Site) -> f64 {
         match site {
@@ -119,6 +137,7 @@ impl Priors {
             Site::ProductA => self.product_a_sd,
             Site::ProductEffect => self.product_effect_sd,
             Site::TimeCatEffects => self.time_cat_effects_sd,
+            Site::LogShape => self.log_shape_sd,
         }
     }
 }
@@ -146,5 +165,17 @@ mod tests {
             ..Priors::default()
         };
         assert!(matches!(bad.validate(), Err(PriorsError::Mean { .. })));
+        for bad in [
+            Priors {
+                log_shape_sd: -1.0,
+                ..Priors::default()
+            },
+            Priors {
+                log_shape_mean: f64::INFINITY,
+                ..Priors::default()
+            },
+        ] {
+            assert!(bad.validate().unwrap_err().to_string().contains("log_shape"));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The model's sites and how they lie in one flat vector.
 
+use crate::likelihood::Likelihood;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -17,10 +18,13 @@ pub enum Site {
     ProductEffect,
     /// Log level of a category in a period; length C * T, category-major.
     TimeCatEffects,
+    /// Log of the negative-binomial shape of a category's counts; length C, or 0 under the Poisson likelihood.
+    LogShape,
 }
 
 impl Site {
-    /// All sites, in the order of the flat vector.
+    /// The sites of the published model, in the order of the flat vector: those whose form a
+    /// [`Parameterization`](crate::Parameterization) chooses. [`Layout::sites`] gives all that a likelihood has.
     pub const ALL: [Site; 5] = [
         Site::GlobalA,
         Site::CategoryA,
@@ -37,16 +41,17 @@ impl Site {
             Site::ProductA => "product_a",
             Site::ProductEffect => "product_effect",
             Site::TimeCatEffects => "time_cat_effects",
+            Site::LogShape => "log_shape",
         }
     }
 
-    /// Position in [`Site::ALL`].
+    /// Position in [`Site::ALL`]; [`Site::LogShape`] comes behind it.
     pub const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// The sizes of a panel's axes, and from them where each site lies in the flat vector of latents.
+/// The sizes of a panel's axes and the likelihood, and from them where each site lies in the flat vector of latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layout {
     /// N, products.
@@ -55,12 +60,46 @@ pub struct Layout {
     pub categories: usize,
     /// T, periods.
     pub periods: usize,
+    /// The likelihood of the counts.
+    #[serde(default)]
+    pub likelihood: Likelihood,
 }
 
 impl Layout {
-    /// Number of latents, `1 + C + 2N + C*T`.
+    /// The layout of N products, C categories and T periods under the Poisson likelihood.
+    pub const fn new(products: usize, categories: usize, periods: usize) -> Self {
+        Layout {
+            products,
+            categories,
+            periods,
+            likelihood: Likelihood::Poisson,
+        }
+    }
+
+    /// The same sizes under `likelihood`; the latents of the Poisson layout keep their places.
+    pub const fn with_likelihood(self, likelihood: Likelihood) -> Self {
+        Layout { likelihood, ..self }
+    }
+
+    /// Number of latents, `1 + C + 2N + C*T`, and C more under the negative-binomial likelihood.
     pub const fn latents(&self) -> usize {
-        1 + self.categories + 2 * self.products + self.categories * self.periods
+        self.start(Site::LogShape) + self.len(Site::LogShape)
+    }
+
+    /// The sites that there are, in the order of the flat vector.
+    pub const fn sites(&self) -> &'static [Site] {
+        const EVERY: [Site; 6] = [
+            Site::GlobalA,
+            Site::CategoryA,
+            Site::ProductA,
+            Site::ProductEffect,
+            Site::TimeCatEffects,
+            Site::LogShape,
+        ];
+        match self.likelihood {
+            Likelihood::Poisson => &Site::ALL,
+            Likelihood::NegativeBinomial => &EVERY,
+        }
     }
 
     /// How many latents a site has.
@@ -70,6 +109,10 @@ impl Layout {
             Site::CategoryA => self.categories,
             Site::ProductA | Site::ProductEffect => self.products,
             Site::TimeCatEffects => self.categories * self.periods,
+            Site::LogShape => match self.likelihood {
+                Likelihood::Poisson => 0,
+                Likelihood::NegativeBinomial => self.categories,
+            },
         }
     }
 
@@ -81,6 +124,7 @@ impl Layout {
             Site::ProductA => 1 + self.categories,
             Site::ProductEffect => 1 + self.categories + self.products,
             Site::TimeCatEffects => 1 + self.categories + 2 * self.products,
+            Site::LogShape => 1 + self.categories + 2 * self.products + self.categories * self.periods,
         }
     }
 
@@ -101,7 +145,8 @@ impl Layout {
     /// When `latent` is not below [`Layout::latents`].
     pub fn site_of(&self, latent: usize) -> Site {
         assert!(latent < self.latents(), "latent {latent} of {}", self.latents());
-        *Site::ALL
+        *self
+            .sites()
             .iter()
             .rev()
             .find(|s| latent >= self.start(**s) && self.len(**s) > 0)
@@ -115,28 +160,21 @@ mod tests {
 
     #[test]
     fn sites_tile_the_vector() {
-        let layout = Layout {
-            products: 7,
-            categories: 3,
-            periods: 5,
-        };
-        let mut next = 0;
-        for site in Site::ALL {
-            assert_eq!(layout.start(site), next);
-            for latent in layout.range(site) {
-                assert_eq!(layout.site_of(latent), site);
+        let poisson = Layout::new(7, 3, 5);
+        let negative_binomial = poisson.with_likelihood(Likelihood::NegativeBinomial);
+        for layout in [poisson, negative_binomial] {
+            let mut next = 0;
+            for site in layout.sites() {
+                assert_eq!(layout.start(*site), next);
+                for latent in layout.range(*site) {
+                    assert_eq!(layout.site_of(latent), *site);
+                }
+                next += layout.len(*site);
             }
-            next += layout.len(site);
+            assert_eq!(next, layout.latents());
         }
-        assert_eq!(next, layout.latents());
-        assert_eq!(
-            Layout {
-                products: 10_000,
-                categories: 10,
-                periods: 156
-            }
-            .latents(),
-            21_571
-        );
+        assert_eq!(Layout::new(10_000, 10, 156).latents(), 21_571);
+        assert_eq!(negative_binomial.latents(), poisson.latents() + 3);
+        assert!(poisson.range(Site::LogShape).is_empty());
     }
 }

@@ -36,7 +36,7 @@ pub struct LossAndGradient {
     pub gradient: Guide,
 }
 
-/// Loss and gradient of `guide` under `noise`: the total pathwise gradient with the particles' weights held fixed.
+/// [`loss_and_gradient_of`] of the Poisson model.
 ///
 /// # Panics
 /// When a particle's noise is not of length [`Layout::latents`].
@@ -49,6 +49,20 @@ pub fn loss_and_gradient(
     noise: &Noise,
 ) -> LossAndGradient {
     let log_joint = LogJoint::new(panel, *priors);
+    loss_and_gradient_of(&log_joint, parameterization, objective, guide, noise)
+}
+
+/// Loss and gradient of `guide` under `noise`: the total pathwise gradient with the particles' weights held fixed.
+///
+/// # Panics
+/// When a particle's noise is not of length [`Layout::latents`].
+pub fn loss_and_gradient_of(
+    log_joint: &LogJoint<'_>,
+    parameterization: Parameterization,
+    objective: Objective,
+    guide: &Guide,
+    noise: &Noise,
+) -> LossAndGradient {
     let centredness = guide.centredness(parameterization);
     let sigma: Vec<f64> = guide.unconstrained_scale.iter().map(|u| softplus(*u)).collect();
     let ln_sigma: f64 = sigma.iter().map(|s| s.ln()).sum();

@@ -72,7 +72,7 @@ impl Backend for NutsCpu {
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
         Self::settings(request)?;
-        let latents = panel.layout().latents();
+        let latents = panel.layout_for(request.likelihood).latents();
         if point.len() != latents {
             return Err(BackendError::Request(format!(
                 "the point has {} entries; the panel has {latents} latents",
@@ -82,6 +82,7 @@ impl Backend for NutsCpu {
         // Centred, z is the natural parameter.
         let mut density = PanelDensity::new(
             panel,
+            request.likelihood,
             request.priors,
             Centredness([1.0; 5]),
             request.resolved_threads(),
@@ -105,7 +106,7 @@ impl Backend for NutsCpu {
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let started = Instant::now();
         let settings = Self::settings(request)?;
-        let layout = panel.layout();
+        let layout = panel.layout_for(request.likelihood);
         let retention = Retention::of(settings, &layout);
         let density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
         memory::check(

@@ -1,7 +1,7 @@
 //! The log density that is sampled: a value and its gradient.
 
 use infermark_cpu_kernels::FusedLogJoint;
-use infermark_model::{Centredness, Panel, Priors};
+use infermark_model::{Centredness, Likelihood, Panel, Priors};
 use std::sync::Arc;
 
 /// A log density over real vectors.
@@ -21,10 +21,16 @@ pub(crate) struct PanelDensity {
 
 impl PanelDensity {
     /// The log joint of `panel`, whose gradient uses `threads` threads.
-    pub(crate) fn new(panel: &Arc<Panel>, priors: Priors, centredness: Centredness, threads: usize) -> Self {
+    pub(crate) fn new(
+        panel: &Arc<Panel>,
+        likelihood: Likelihood,
+        priors: Priors,
+        centredness: Centredness,
+        threads: usize,
+    ) -> Self {
         PanelDensity {
-            latents: panel.layout().latents(),
-            log_joint: FusedLogJoint::new(panel.clone(), priors, centredness, threads),
+            latents: panel.layout_for(likelihood).latents(),
+            log_joint: FusedLogJoint::of_counts(likelihood, panel.clone(), priors, centredness, threads),
         }
     }
 

@@ -10,11 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Five latents: the sizes of the smallest panel.
-const LAYOUT: Layout = Layout {
-    products: 1,
-    categories: 1,
-    periods: 1,
-};
+const LAYOUT: Layout = Layout::new(1, 1, 1);
 
 fn start<D: Density + Send + 'static>(settings: &NutsSettings, density: impl Fn() -> D) -> NutsRun {
     let mut request = Request::new(Method::Nuts(settings.clone()));

@@ -42,11 +42,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_figures() {
-        let layout = Layout {
-            products: 1_000_000,
-            categories: 10,
-            periods: 156,
-        };
+        let layout = Layout::new(1_000_000, 10, 156);
         let settings = NutsSettings::default();
         let error = check(&settings, &layout, 0, Some(1 << 30)).unwrap_err();
         assert!(error.to_string().contains("1073741824"), "{error}");

@@ -25,6 +25,7 @@ impl Retention {
         let mut sites = settings.sites_beyond_limit.clone();
         sites.sort_unstable();
         sites.dedup();
+        sites.retain(|site| layout.sites().contains(site));
         Retention::Moments(sites)
     }
 
@@ -41,9 +42,9 @@ impl Retention {
     }
 
     /// The sites whose draws are kept.
-    pub(crate) fn sites(&self) -> &[Site] {
+    pub(crate) fn sites(&self, layout: &Layout) -> &[Site] {
         match self {
-            Retention::Every => &Site::ALL,
+            Retention::Every => layout.sites(),
             Retention::Moments(sites) => sites,
         }
     }
@@ -100,7 +101,7 @@ impl ChainRecord {
     pub(crate) fn new(layout: Layout, retention: &Retention, settings: &NutsSettings) -> Self {
         let mut kept_sites = Vec::new();
         let mut kept_latents = 0;
-        for site in retention.sites() {
+        for site in retention.sites(&layout) {
             kept_sites.push((*site, kept_latents));
             kept_latents += layout.len(*site);
         }

@@ -43,14 +43,14 @@ impl NutsRun {
         retention: Retention,
         started: Instant,
     ) -> Result<Self, BackendError> {
-        let (layout, priors) = (panel.layout(), request.priors);
+        let (layout, priors) = (panel.layout_for(request.likelihood), request.priors);
         let centredness = request.parameterization.start();
         let to_natural: ToNatural = {
             let panel = panel.clone();
             Arc::new(move |z| centredness.to_natural(z, panel.category_of(), &layout, &priors))
         };
         // Packed once: the chains' densities share the rows.
-        let density = PanelDensity::new(&panel, priors, centredness, 1);
+        let density = PanelDensity::new(&panel, request.likelihood, priors, centredness, 1);
         Self::with_densities(
             layout,
             request,
@@ -241,7 +241,7 @@ impl Run for NutsRun {
         let draws = Self::common_draws(&records);
         let sites = self
             .retention
-            .sites()
+            .sites(&self.layout)
             .iter()
             .map(|site| {
                 let mut values = Vec::with_capacity(records.len() * draws * self.layout.len(*site));

@@ -32,11 +32,7 @@ mod tests {
 
     #[test]
     fn the_first_chain_starts_where_the_guide_does() {
-        let layout = Layout {
-            products: 70,
-            categories: 3,
-            periods: 11,
-        };
+        let layout = Layout::new(70, 3, 11);
         for seed in [0, 9, u64::MAX] {
             let guide = Guide::start(&layout, Parameterization::Centered, seed);
             assert_eq!(start_point(layout.latents(), seed, 0, 0), guide.loc);

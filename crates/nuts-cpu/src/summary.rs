@@ -33,7 +33,7 @@ pub(crate) fn summarize(records: &[&ChainRecord], layout: &Layout, threads: usiz
         return None;
     }
     let mut marginals = Vec::with_capacity(layout.latents());
-    for site in Site::ALL {
+    for site in layout.sites().iter().copied() {
         let count = layout.len(site);
         let first = marginals.len();
         marginals.resize(first + count, None);

@@ -5,7 +5,7 @@ use infermark_backend::{
     Backend, BackendError, DeviceId, Draws, Interrupt, Method, NutsSettings, Pieces, Request, Run, RunState,
     SviSettings,
 };
-use infermark_model::{Labels, Panel, PanelPart, Site};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
 use infermark_nuts_cpu::NutsCpu;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -349,4 +349,36 @@ fn the_log_joint_is_the_references() {
         assert!((a - b).abs() < 1e-10 * b.abs().max(1.0), "{a} {b}");
     }
     assert_eq!(NutsCpu.devices().len(), 1);
+}
+
+#[test]
+fn negative_binomial_chains_keep_the_shapes() {
+    let panel = small_panel();
+    let request = Request {
+        likelihood: Likelihood::NegativeBinomial,
+        ..request(2, 3, 60, 20)
+    };
+    let layout = panel.layout_for(request.likelihood);
+    let point: Vec<f64> = (0..layout.latents()).map(|j| (j as f64 * 0.9).sin()).collect();
+    let (value, gradient) = NutsCpu.log_joint(&panel, &request, &point).unwrap();
+    let reference = infermark_model::log_joint::LogJoint::new(&panel, request.priors);
+    let (expected, by) = reference.with_likelihood(request.likelihood).natural(&point);
+    // As of Poisson counts, but the parts of a row's term are summed apart.
+    assert!((value / expected - 1.0).abs() < 1e-11);
+    for (a, b) in gradient.iter().zip(&by) {
+        assert!((a - b).abs() < 1e-9 * b.abs().max(1.0), "{a} {b}");
+    }
+    let mut run = NutsCpu.start(panel.clone(), &request).unwrap();
+    while !run.advance(100, &Interrupt::new()).unwrap().state.is_complete() {}
+    let posterior = run.posterior().unwrap();
+    assert_eq!(posterior.layout, layout);
+    let shapes = layout.range(Site::LogShape);
+    assert_eq!(shapes.len(), 4);
+    assert!(posterior.sd[shapes].iter().all(|sd| *sd > 0.0));
+    let draws = run.draws().unwrap();
+    assert_eq!(draws.sites.last().unwrap().site, Site::LogShape);
+    assert_eq!(
+        draws.sites.last().unwrap().values.len(),
+        4 * draws.chains * draws.draws
+    );
 }

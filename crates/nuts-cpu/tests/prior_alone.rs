@@ -34,6 +34,7 @@ fn without_information_the_posterior_is_the_prior() {
         Site::ProductA => (-2.0, 6.0f64.sqrt()),
         Site::ProductEffect => (1.5, 3.0),
         Site::TimeCatEffects => (0.0, 3.0),
+        Site::LogShape => unreachable!("not of the Poisson likelihood"),
     };
     for parameterization in [
         Parameterization::Centered,

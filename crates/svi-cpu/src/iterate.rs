@@ -200,6 +200,9 @@ impl<I: Simd> State<I> {
         let top = self.top.read().unwrap_or_else(PoisonError::into_inner);
         top.category.write_gradient(isa, weights, &mut gradient);
         top.global.write_gradient(isa, weights, &mut gradient);
+        if let Some(log_shape) = &top.log_shape {
+            log_shape.write_gradient(isa, weights, &mut gradient);
+        }
         if let Some(by_u) = &mut gradient.unconstrained_centredness {
             *by_u = top.by_centredness;
         }

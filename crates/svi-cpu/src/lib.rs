@@ -115,10 +115,10 @@ impl SviCpu {
         request.validate()?;
         let unsupported = |what: String| BackendError::Unsupported { backend: NAME, what };
         let set = device::check(NAME, &request.devices, self.instruction_set)?;
-        if u32::try_from(panel.layout().latents()).is_err() {
+        let latents = panel.layout_for(request.likelihood).latents();
+        if u32::try_from(latents).is_err() {
             return Err(unsupported(format!(
-                "{} latents; the limit is {}",
-                panel.layout().latents(),
+                "{latents} latents; the limit is {}",
                 u32::MAX
             )));
         }
@@ -155,12 +155,14 @@ impl Placed<'_> {
     fn state<I: Simd>(self, isa: I) -> State<I> {
         let Request {
             priors,
+            likelihood,
             parameterization,
             ..
         } = *self.request;
         State::new(
             isa,
             self.panel,
+            likelihood,
             priors,
             parameterization,
             self.settings,
@@ -245,7 +247,8 @@ impl Backend for SviCpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        let guide = Guide::start(&panel.layout(), request.parameterization, request.seed);
+        let layout = panel.layout_for(request.likelihood);
+        let guide = Guide::start(&layout, request.parameterization, request.seed);
         let noise = NoiseSource::Philox { seed: request.seed };
         let run: Box<dyn Run> = self.start_from(panel, request, &guide, noise)?;
         Ok(run)

@@ -3,15 +3,17 @@
 //! 1. [`ChunkPhase`]: products make the step that the last iteration left them, draw noise, place particles, pass
 //!    over their rows and turn derivatives back.
 //! 2. [`CategoryBack`]: a category adds its chunks' sums by period, turns them back and makes its step.
-//! 3. [`Top`]: one thread does the same for `category_a`, `global_a` and the centredness, then draws and places the
+//! 3. [`Top`]: one thread does the same for `category_a`, `global_a`, the shapes and the centredness, then draws and places the
 //!    next iteration's.
 //! 4. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
 
 use crate::block::{ParentSums, Step};
-use crate::state::{CategoryState, ChunkState, Frame, State, TopState, groups};
-use infermark_cpu_kernels::likelihood::{GROUP, Likelihood, Scratch};
+use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, State, TopState, groups};
+use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
+use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::simd::{Kernel, Scalar, Simd};
 use infermark_model::guide::sigmoid;
+use infermark_model::negative_binomial::Shape;
 use infermark_model::parameterization::Centredness;
 use infermark_model::site::Site;
 
@@ -65,7 +67,7 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
             .place(isa, elasticity, means, &mut item.log_weights);
         item.effect
             .place(isa, effect, effect_means, &mut item.log_weights);
-        self::rows(isa, state, item, scratch);
+        self::rows(isa, state, frame, item, scratch);
         item.elasticity_sums.fill(ParentSums::default());
         item.elasticity
             .back(isa, elasticity, means, Some(&mut item.elasticity_sums));
@@ -75,19 +77,54 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
     }
 }
 
-/// The likelihood of a chunk, a group of particles at a time.
+/// The likelihood of a chunk: under the Poisson one a group of particles at a time.
 #[inline(always)]
-fn rows<I: Simd>(isa: I, state: &State<I>, item: &mut ChunkState<I>, scratch: &mut Scratch<I>) {
-    let likelihood = Likelihood::new(&state.panel, &state.priors);
+fn rows<I: Simd>(
+    isa: I,
+    state: &State<I>,
+    frame: &Frame,
+    item: &mut ChunkState<I>,
+    scratch: &mut Scratch<I>,
+) {
     let category = state.categories.read(item.chunk.category);
+    let (packed, sums, tables) = match (&mut item.rows, &category.effects) {
+        (ChunkRows::Poisson { rows, by_period }, PeriodEffects::Poisson(tables)) => (rows, by_period, tables),
+        (
+            ChunkRows::NegativeBinomial {
+                rows,
+                by_period,
+                by_log_shape,
+            },
+            PeriodEffects::NegativeBinomial(effects),
+        ) => {
+            for (k, by_period) in by_period.iter_mut().enumerate() {
+                by_period.fill(0.0);
+                let pass = CountPass {
+                    panel: &state.panel,
+                    priors: &state.priors,
+                    chunk: &item.chunk,
+                    shape: Shape::new(frame.log_shape[item.chunk.category][k]),
+                    effects: &effects[k],
+                    elasticity: &mut item.elasticity.particle[k],
+                    effect: &mut item.effect.particle[k],
+                    by_period,
+                };
+                let terms = rows.pass(isa.wide(), pass);
+                item.log_weights[k] += terms.log_likelihood;
+                by_log_shape[k] = terms.by_log_shape;
+            }
+            return;
+        }
+        _ => unreachable!("rows and periods are built for one likelihood"),
+    };
+    let likelihood = PoissonLikelihood::new(&state.panel, &state.priors);
     let mut first = 0;
-    for (group, by_period) in item.by_period.iter_mut().enumerate() {
+    for (group, by_period) in sums.iter_mut().enumerate() {
         by_period.clear(isa);
         let count = GROUP.min(item.log_weights.len() - first);
         let elasticity = &mut item.elasticity.particle[first..first + count];
         let effect = &mut item.effect.particle[first..first + count];
-        let table = &category.tables[group];
-        let (chunk, packed) = (&item.chunk, &item.rows);
+        let (chunk, table, packed) = (&item.chunk, &tables[group], &*packed);
         let log_weights = &mut item.log_weights[first..first + count];
         macro_rules! pass {
             ($k:literal) => {{
@@ -133,7 +170,16 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
             for particle in 0..count {
                 item.totals.fill(0.0);
                 for index in item.chunks.clone() {
-                    state.chunks.read(index).by_period[group].add_to(isa, particle, &mut item.totals);
+                    match &state.chunks.read(index).rows {
+                        ChunkRows::Poisson { by_period, .. } => {
+                            by_period[group].add_to(isa, particle, &mut item.totals);
+                        }
+                        ChunkRows::NegativeBinomial { by_period, .. } => item
+                            .totals
+                            .iter_mut()
+                            .zip(&by_period[k])
+                            .for_each(|(total, part)| *total += part),
+                    }
                 }
                 for (t, total) in item.totals.iter().enumerate() {
                     item.time.particle[k][t] = I::Scalar::from_f64(item.units[t] - total);
@@ -173,7 +219,13 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
             let values = &item.time.particle[k][..item.units.len()];
             let linear: f64 = values.iter().zip(&item.units).map(|(v, y)| v.to_f64() * y).sum();
             item.log_weights[k] += linear;
-            item.tables[k / GROUP].set(isa, k % GROUP, values);
+            match &mut item.effects {
+                PeriodEffects::Poisson(tables) => tables[k / GROUP].set(isa, k % GROUP, values),
+                PeriodEffects::NegativeBinomial(effects) => effects[k]
+                    .iter_mut()
+                    .zip(values)
+                    .for_each(|(effect, value)| *effect = value.to_f64()),
+            }
         }
     }
 }
@@ -215,6 +267,9 @@ impl<I: Simd> Kernel<I> for Top<'_, I> {
             let step = step_of(state, frame);
             top.category.step(isa, &step);
             top.global.step(isa, &step);
+            if let Some(log_shape) = &mut top.log_shape {
+                log_shape.step(isa, &step);
+            }
             if state.learns_centredness() {
                 for s in 0..5 {
                     top.unconstrained_centredness[s] = state.settings.optimizer.step(
@@ -256,6 +311,16 @@ fn place<I: Simd>(isa: I, state: &State<I>, frame: &mut Frame, top: &mut TopStat
         }
     }
     top.global_value = global_values;
+    if let Some(log_shape) = &mut top.log_shape {
+        log_shape.draw(isa, &state.noise, frame.iteration);
+        let means = &frame.constant_means.log_shape;
+        log_shape.place(isa, &frame.log_shape_transform, means, &mut top.log_weights);
+        for (c, values) in frame.log_shape.iter_mut().enumerate() {
+            for (k, value) in values.iter_mut().enumerate() {
+                *value = log_shape.particle[k][c].to_f64();
+            }
+        }
+    }
 }
 
 fn global_values<S: Scalar>(top: &TopState<S>) -> Vec<f64> {
@@ -275,9 +340,11 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
     }
     // Chunks are added in their order, whatever thread made them.
     let mut by_category = vec![0.0; particles];
+    let mut by_log_shape = vec![0.0; particles];
     for index in 0..state.categories.len() {
         let category = state.categories.read(index);
         by_category.fill(0.0);
+        by_log_shape.fill(0.0);
         for chunk in category.chunks.clone() {
             let chunk = state.chunks.read(chunk);
             for k in 0..particles {
@@ -285,11 +352,24 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
                 by_centredness[k][Site::ProductA.index()] += chunk.elasticity_sums[k].by_centredness;
                 by_centredness[k][Site::ProductEffect.index()] += chunk.effect_sums[k].by_centredness;
             }
+            if let ChunkRows::NegativeBinomial { by_log_shape: of, .. } = &chunk.rows {
+                by_log_shape
+                    .iter_mut()
+                    .zip(of)
+                    .for_each(|(total, part)| *total += part);
+            }
         }
         for k in 0..particles {
             by_centredness[k][Site::TimeCatEffects.index()] += category.sums[k].by_centredness;
             top.category.particle[k][index] = I::Scalar::from_f64(by_category[k]);
+            if let Some(log_shape) = &mut top.log_shape {
+                log_shape.particle[k][index] = I::Scalar::from_f64(by_log_shape[k]);
+            }
         }
+    }
+    if let Some(log_shape) = &mut top.log_shape {
+        let means = &frame.constant_means.log_shape;
+        log_shape.back(isa, &frame.log_shape_transform, means, None);
     }
     let mut sums = vec![ParentSums::default(); particles];
     let global_value = std::mem::take(&mut top.global_value);

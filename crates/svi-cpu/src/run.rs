@@ -61,6 +61,7 @@ impl<I: Simd> Run for SviRun<I> {
         posterior_of(
             &state.guide(),
             &state.panel,
+            state.layout.likelihood,
             &state.priors,
             state.parameterization,
         )

@@ -3,10 +3,13 @@
 use crate::block::{Block, ParentSums};
 use infermark_backend::SviSettings;
 use infermark_cpu_kernels::chunk::{Chunk, chunks};
+use infermark_cpu_kernels::distinct_counts::distinct_counts;
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
+use infermark_cpu_kernels::negative_binomial::{CountRows, padded_periods};
 use infermark_cpu_kernels::packed_rows::PackedRows;
 use infermark_cpu_kernels::simd::Simd;
 use infermark_cpu_kernels::team::Shared;
+use infermark_model::Likelihood;
 use infermark_model::guide::{Guide, sigmoid};
 use infermark_model::optimizer::{Moments, StepScalars};
 use infermark_model::panel::Panel;
@@ -26,15 +29,37 @@ pub(crate) fn groups(particles: usize) -> impl Iterator<Item = usize> {
 /// A chunk of products with its part of the guide.
 pub(crate) struct ChunkState<I: Simd> {
     pub(crate) chunk: Chunk,
-    pub(crate) rows: PackedRows<I>,
+    pub(crate) rows: ChunkRows<I>,
     pub(crate) elasticity: Block<I::Scalar>,
     pub(crate) effect: Block<I::Scalar>,
-    /// One entry a group of particles.
-    pub(crate) by_period: Vec<PeriodSums<I>>,
     /// Log-weights' part, one a particle.
     pub(crate) log_weights: Vec<f64>,
     pub(crate) elasticity_sums: Vec<ParentSums>,
     pub(crate) effect_sums: Vec<ParentSums>,
+}
+
+/// A chunk's rows, packed for its likelihood, and what the pass over them sums up beside the products' derivatives.
+pub(crate) enum ChunkRows<I: Simd> {
+    Poisson {
+        rows: PackedRows<I>,
+        /// One entry a group of particles.
+        by_period: Vec<PeriodSums<I>>,
+    },
+    NegativeBinomial {
+        rows: CountRows<I::Wide>,
+        /// One entry a particle, each of [`padded_periods`].
+        by_period: Vec<Vec<f64>>,
+        /// Derivative by the category's `log_shape`, one entry a particle.
+        by_log_shape: Vec<f64>,
+    },
+}
+
+/// A category's period effects as the pass over the rows reads them.
+pub(crate) enum PeriodEffects<I: Simd> {
+    /// One entry a group of particles.
+    Poisson(Vec<PeriodTable<I>>),
+    /// One entry a particle, each of [`padded_periods`].
+    NegativeBinomial(Vec<Vec<f64>>),
 }
 
 /// A category's period effects.
@@ -42,8 +67,7 @@ pub(crate) struct CategoryState<I: Simd> {
     /// Its chunks, consecutive.
     pub(crate) chunks: std::ops::Range<usize>,
     pub(crate) time: Block<I::Scalar>,
-    /// One entry a group of particles.
-    pub(crate) tables: Vec<PeriodTable<I>>,
+    pub(crate) effects: PeriodEffects<I>,
     /// Sums of counts by period.
     pub(crate) units: Vec<f64>,
     pub(crate) log_weights: Vec<f64>,
@@ -52,10 +76,12 @@ pub(crate) struct CategoryState<I: Simd> {
     pub(crate) totals: Vec<f64>,
 }
 
-/// The top of the hierarchy: `category_a`, `global_a` and the centredness; advanced by one thread.
+/// The top of the hierarchy: `category_a`, `global_a`, the shapes and the centredness; advanced by one thread.
 pub(crate) struct TopState<S> {
     pub(crate) global: Block<S>,
     pub(crate) category: Block<S>,
+    /// `log_shape`, under the negative-binomial likelihood.
+    pub(crate) log_shape: Option<Block<S>>,
     /// Values of `global_a`, one a particle.
     pub(crate) global_value: Vec<f64>,
     pub(crate) unconstrained_centredness: [f64; 5],
@@ -72,6 +98,10 @@ pub(crate) struct Frame {
     pub(crate) transforms: [LocScale; 5],
     /// `[category][particle]`.
     pub(crate) category_value: Vec<Vec<f64>>,
+    /// `[category][particle]`; empty under the Poisson likelihood.
+    pub(crate) log_shape: Vec<Vec<f64>>,
+    /// Of `log_shape`, whose form is never another.
+    pub(crate) log_shape_transform: LocScale,
     /// Weights of the iteration just evaluated.
     pub(crate) weights: Vec<f64>,
     pub(crate) scalars: StepScalars,
@@ -85,12 +115,14 @@ pub(crate) struct ConstantMeans {
     pub(crate) global: Vec<f64>,
     pub(crate) effect: Vec<f64>,
     pub(crate) time: Vec<f64>,
+    pub(crate) log_shape: Vec<f64>,
 }
 
 /// The whole state.
 pub(crate) struct State<I: Simd> {
     pub(crate) isa: I,
     pub(crate) panel: Arc<Panel>,
+    pub(crate) layout: Layout,
     pub(crate) priors: Priors,
     pub(crate) parameterization: Parameterization,
     pub(crate) settings: SviSettings,
@@ -103,20 +135,43 @@ pub(crate) struct State<I: Simd> {
 
 impl<I: Simd> State<I> {
     /// A state with the parameters of `guide`, before its first iteration.
+    #[allow(clippy::too_many_arguments)] // A request, its panel and where the run starts.
     pub(crate) fn new(
         isa: I,
         panel: Arc<Panel>,
+        likelihood: Likelihood,
         priors: Priors,
         parameterization: Parameterization,
         settings: SviSettings,
         guide: &Guide,
         noise: NoiseSource,
     ) -> Self {
-        let layout = panel.layout();
+        let layout = panel.layout_for(likelihood);
         let particles = settings.particles;
         let zeros = || vec![0.0; particles];
         let sums = || vec![ParentSums::default(); particles];
+        let by_period = || vec![vec![0.0; padded_periods(layout.periods)]; particles];
         let cut = chunks(&panel);
+        let rows: Vec<ChunkRows<I>> = match likelihood {
+            Likelihood::Poisson => cut
+                .iter()
+                .map(|chunk| ChunkRows::Poisson {
+                    rows: PackedRows::new(isa, &panel, chunk),
+                    by_period: groups(particles)
+                        .map(|k| PeriodSums::new(isa, layout.periods, k))
+                        .collect(),
+                })
+                .collect(),
+            Likelihood::NegativeBinomial => distinct_counts(&panel, &cut)
+                .into_iter()
+                .zip(&cut)
+                .map(|(counts, chunk)| ChunkRows::NegativeBinomial {
+                    rows: CountRows::new(isa.wide(), &panel, chunk, counts),
+                    by_period: by_period(),
+                    by_log_shape: zeros(),
+                })
+                .collect(),
+        };
         let categories = (0..layout.categories)
             .map(|category| {
                 let first = cut.partition_point(|c| c.category < category);
@@ -126,9 +181,14 @@ impl<I: Simd> State<I> {
                 CategoryState {
                     chunks: first..end,
                     time: Block::new((start..start + layout.periods as u32).collect(), guide, particles),
-                    tables: groups(particles)
-                        .map(|k| PeriodTable::new(isa, layout.periods, k))
-                        .collect(),
+                    effects: match likelihood {
+                        Likelihood::Poisson => PeriodEffects::Poisson(
+                            groups(particles)
+                                .map(|k| PeriodTable::new(isa, layout.periods, k))
+                                .collect(),
+                        ),
+                        Likelihood::NegativeBinomial => PeriodEffects::NegativeBinomial(by_period()),
+                    },
                     units: units.iter().map(|y| *y as f64).collect(),
                     log_weights: zeros(),
                     sums: sums(),
@@ -138,7 +198,8 @@ impl<I: Simd> State<I> {
             .collect();
         let chunks = cut
             .into_iter()
-            .map(|chunk| {
+            .zip(rows)
+            .map(|(chunk, rows)| {
                 let latents = |site| {
                     let start = layout.start(site) as u32;
                     chunk.products.iter().map(|p| start + p).collect()
@@ -146,13 +207,10 @@ impl<I: Simd> State<I> {
                 ChunkState {
                     elasticity: Block::new(latents(Site::ProductA), guide, particles),
                     effect: Block::new(latents(Site::ProductEffect), guide, particles),
-                    by_period: groups(particles)
-                        .map(|k| PeriodSums::new(isa, layout.periods, k))
-                        .collect(),
                     log_weights: zeros(),
                     elasticity_sums: sums(),
                     effect_sums: sums(),
-                    rows: PackedRows::new(isa, &panel, &chunk),
+                    rows,
                     chunk,
                 }
             })
@@ -161,6 +219,10 @@ impl<I: Simd> State<I> {
         let top = TopState {
             global: Block::new(vec![0], guide, particles),
             category: Block::new(categories_range.map(|j| j as u32).collect(), guide, particles),
+            log_shape: (likelihood == Likelihood::NegativeBinomial).then(|| {
+                let range = layout.range(Site::LogShape);
+                Block::new(range.map(|j| j as u32).collect(), guide, particles)
+            }),
             global_value: zeros(),
             unconstrained_centredness: guide.unconstrained_centredness.unwrap_or_default(),
             centredness_moments: Default::default(),
@@ -171,6 +233,8 @@ impl<I: Simd> State<I> {
             iteration: 0,
             transforms: guide.centredness(parameterization).transforms(&priors),
             category_value: vec![zeros(); layout.categories],
+            log_shape: vec![zeros(); layout.len(Site::LogShape)],
+            log_shape_transform: LocScale::new(priors.log_shape_sd, 1.0),
             weights: zeros(),
             scalars: settings.optimizer.scalars(0),
             step_pending: false,
@@ -178,11 +242,13 @@ impl<I: Simd> State<I> {
                 global: vec![priors.global_a_mean; particles],
                 effect: vec![priors.product_effect_mean; particles],
                 time: vec![priors.time_cat_effects_mean; particles],
+                log_shape: vec![priors.log_shape_mean; particles],
             },
         };
         State {
             isa,
             panel,
+            layout,
             priors,
             parameterization,
             settings,
@@ -192,11 +258,6 @@ impl<I: Simd> State<I> {
             top: RwLock::new(top),
             frame: RwLock::new(frame),
         }
-    }
-
-    /// The panel's sizes.
-    pub(crate) fn layout(&self) -> Layout {
-        self.panel.layout()
     }
 
     /// Whether the centredness is optimized.
@@ -212,7 +273,7 @@ impl<I: Simd> State<I> {
 
     /// An all-zero guide of this state's shape.
     pub(crate) fn empty_guide(&self) -> Guide {
-        let latents = self.layout().latents();
+        let latents = self.layout.latents();
         Guide {
             loc: vec![0.0; latents],
             unconstrained_scale: vec![0.0; latents],
@@ -232,6 +293,9 @@ impl<I: Simd> State<I> {
         let top = self.top.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         top.category.write_to(&mut guide);
         top.global.write_to(&mut guide);
+        if let Some(log_shape) = &top.log_shape {
+            log_shape.write_to(&mut guide);
+        }
         if let Some(u) = &mut guide.unconstrained_centredness {
             *u = top.unconstrained_centredness;
         }

@@ -3,10 +3,11 @@
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::InstructionSet;
 use infermark_model::guide::Guide;
+use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_model::svi::{GuideMoments, draw_noise, loss_and_gradient};
-use infermark_model::{Panel, Parameterization, Priors};
+use infermark_model::svi::{GuideMoments, draw_noise, loss_and_gradient_of};
+use infermark_model::{Likelihood, Panel, Parameterization, Priors};
 use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::flat;
@@ -34,12 +35,14 @@ const PANELS: [(usize, usize, usize, f64, u32); 7] = [
 /// Loss, log-weights and gradient of every instruction set and precision against the plain iteration.
 fn compare(
     panel: &Arc<Panel>,
+    likelihood: Likelihood,
     priors: Priors,
     parameterization: Parameterization,
     particles: usize,
     objective: Objective,
 ) {
-    let mut guide = Guide::start(&panel.layout(), parameterization, 5);
+    let layout = panel.layout_for(likelihood);
+    let mut guide = Guide::start(&layout, parameterization, 5);
     for (i, u) in guide.unconstrained_scale.iter_mut().enumerate() {
         *u += (i as f64 * 0.61).sin();
     }
@@ -50,8 +53,9 @@ fn compare(
         seed: 99,
         iteration: 3,
     };
-    let noise = draw_noise(&panel.layout(), particles, stream);
-    let expected = loss_and_gradient(panel, &priors, parameterization, objective, &guide, &noise);
+    let noise = draw_noise(&layout, particles, stream);
+    let log_joint = LogJoint::new(panel, priors).with_likelihood(likelihood);
+    let expected = loss_and_gradient_of(&log_joint, parameterization, objective, &guide, &noise);
     for set in InstructionSet::available() {
         for precision in [Precision::F64, Precision::F32] {
             let settings = SviSettings {
@@ -62,6 +66,7 @@ fn compare(
             };
             let request = Request {
                 priors,
+                likelihood,
                 parameterization,
                 threads: Some(3),
                 ..Request::new(Method::Svi(settings))
@@ -79,9 +84,8 @@ fn compare(
                     .unwrap()
                     .unwrap(),
             };
-            let layout = panel.layout();
             let case = format!(
-                "{set} {precision:?} {parameterization:?} K={particles} {objective:?} {}x{} clip [{}, {}]",
+                "{set} {precision:?} {likelihood:?} {parameterization:?} K={particles} {objective:?} {}x{} clip [{}, {}]",
                 layout.products, layout.periods, priors.clip_low, priors.clip_high
             );
             // f64: sums in another order. f32: a latent is rounded at 1e-7 and the vector noise is good to 1e-5, which
@@ -130,7 +134,33 @@ fn loss_log_weights_and_gradient() {
         let panel = random_panel(&mut StdRng::seed_from_u64(seed as u64), n, c, t, gaps, largest);
         for parameterization in PARAMETERIZATIONS {
             for (particles, objective) in PARTICLES {
-                compare(&panel, Priors::default(), parameterization, particles, objective);
+                compare(
+                    &panel,
+                    Likelihood::Poisson,
+                    Priors::default(),
+                    parameterization,
+                    particles,
+                    objective,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn negative_binomial_loss_log_weights_and_gradient() {
+    for (seed, (n, c, t, gaps, largest)) in PANELS.into_iter().enumerate() {
+        let panel = random_panel(&mut StdRng::seed_from_u64(seed as u64), n, c, t, gaps, largest);
+        for parameterization in PARAMETERIZATIONS {
+            for (particles, objective) in [(1, Objective::default()), (5, Objective::Renyi { alpha: 0.5 })] {
+                for clip_high in [2.0, 20.0] {
+                    let priors = Priors {
+                        clip_high,
+                        ..Priors::default()
+                    };
+                    let likelihood = Likelihood::NegativeBinomial;
+                    compare(&panel, likelihood, priors, parameterization, particles, objective);
+                }
             }
         }
     }
@@ -146,14 +176,23 @@ fn both_clip_bounds_bite_at_every_number_of_particles() {
     for (n, c, t, gaps, largest) in [(3, 1, 17, 0.0, 9), (40, 4, 13, 0.2, 50), (70, 3, 90, 0.5, 9)] {
         let panel = random_panel(&mut StdRng::seed_from_u64(17), n, c, t, gaps, largest);
         for (particles, objective) in PARTICLES {
-            compare(&panel, priors, Parameterization::Centered, particles, objective);
+            let (likelihood, centered) = (Likelihood::Poisson, Parameterization::Centered);
+            compare(&panel, likelihood, priors, centered, particles, objective);
         }
     }
 }
 
 #[test]
 fn fifty_iterations_follow_the_reference() {
+    for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+        follow(likelihood);
+    }
+}
+
+fn follow(likelihood: Likelihood) {
     let panel = random_panel(&mut StdRng::seed_from_u64(3), 37, 3, 21, 0.3, 40);
+    let layout = panel.layout_for(likelihood);
+    let log_joint = LogJoint::new(&panel, Priors::default()).with_likelihood(likelihood);
     for parameterization in PARAMETERIZATIONS {
         let settings = SviSettings {
             iterations: 50,
@@ -161,15 +200,16 @@ fn fifty_iterations_follow_the_reference() {
             ..Default::default()
         };
         let request = Request {
+            likelihood,
             parameterization,
             seed: 8,
             threads: Some(2),
             ..Request::new(Method::Svi(settings.clone()))
         };
-        let mut guide = Guide::start(&panel.layout(), parameterization, 8);
-        let mut moments = GuideMoments::new(panel.layout().latents());
+        let mut guide = Guide::start(&layout, parameterization, 8);
+        let mut moments = GuideMoments::new(layout.latents());
         let noise: Vec<_> = (0..50)
-            .map(|iteration| draw_noise(&panel.layout(), 4, Stream { seed: 8, iteration }))
+            .map(|iteration| draw_noise(&layout, 4, Stream { seed: 8, iteration }))
             .collect();
         let source = NoiseSource::recorded(noise.clone());
         let mut run = SviCpu::new()
@@ -177,14 +217,7 @@ fn fifty_iterations_follow_the_reference() {
             .unwrap();
         run.advance(50, &Interrupt::new()).unwrap();
         for (t, noise) in noise.iter().enumerate() {
-            let at = loss_and_gradient(
-                &panel,
-                &Priors::default(),
-                parameterization,
-                settings.objective,
-                &guide,
-                noise,
-            );
+            let at = loss_and_gradient_of(&log_joint, parameterization, settings.objective, &guide, noise);
             moments.step(&settings.optimizer, t as u64, &mut guide, &at.gradient);
         }
         for (a, b) in flat(&run.guide().unwrap()).iter().zip(flat(&guide)) {
@@ -197,13 +230,14 @@ fn fifty_iterations_follow_the_reference() {
 #[test]
 fn pieces_threads_and_repeats_do_not_change_a_bit() {
     let panel = random_panel(&mut StdRng::seed_from_u64(4), 300, 4, 30, 0.2, 60);
-    let run = |threads: usize, pieces: &[u64]| {
+    let run = |likelihood, threads: usize, pieces: &[u64]| {
         let settings = SviSettings {
             iterations: 60,
             particles: 5,
             ..Default::default()
         };
         let request = Request {
+            likelihood,
             parameterization: Parameterization::Learned,
             threads: Some(threads),
             seed: 2,
@@ -215,9 +249,11 @@ fn pieces_threads_and_repeats_do_not_change_a_bit() {
         }
         run.posterior().unwrap()
     };
-    let once = run(1, &[60]);
-    assert_eq!(once, run(1, &[1, 30, 7, 100]));
-    for threads in [2, 3, 5] {
-        assert_eq!(once, run(threads, &[13, 47]));
+    for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+        let once = run(likelihood, 1, &[60]);
+        assert_eq!(once, run(likelihood, 1, &[1, 30, 7, 100]));
+        for threads in [2, 3, 5] {
+            assert_eq!(once, run(likelihood, threads, &[13, 47]));
+        }
     }
 }

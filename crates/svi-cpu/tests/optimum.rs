@@ -10,7 +10,7 @@ use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Parameterization, Priors, Site};
+use infermark_model::{Likelihood, Parameterization, Priors, Site};
 use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::small_panel;
@@ -109,7 +109,7 @@ fn root_mean_square(v: &[f64]) -> f64 {
 
 /// Mean and sd of every natural parameter.
 fn natural(panel: &Panel, parameterization: Parameterization, guide: &Guide) -> Vec<(f64, f64)> {
-    let (mean, sd) = guide.natural_moments(panel, &Priors::default(), parameterization);
+    let (mean, sd) = guide.natural_moments(panel, Likelihood::Poisson, &Priors::default(), parameterization);
     mean.into_iter().zip(sd).collect()
 }
 
@@ -203,6 +203,7 @@ fn closed_form_optimum(panel: &Panel) -> (Vec<f64>, Vec<f64>) {
             }
             Site::ProductEffect => (None, priors.product_effect_mean, priors.product_effect_sd),
             Site::TimeCatEffects => (None, priors.time_cat_effects_mean, priors.time_cat_effects_sd),
+            Site::LogShape => unreachable!("not of the Poisson likelihood"),
         })
         .collect();
     let (mut mean, mut variance) = (vec![0.0; n], vec![0.01; n]);

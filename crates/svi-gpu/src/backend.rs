@@ -125,6 +125,7 @@ impl SviGpu {
         iteration: u32,
     ) -> Result<Box<dyn Machine>, BackendError> {
         let found = devices::named(request.devices[0], crate::NAME)?;
+        request.refuse_other_than_poisson(crate::NAME)?;
         let Method::Svi(settings) = &request.method else {
             unreachable!("checked")
         };

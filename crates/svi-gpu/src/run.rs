@@ -100,6 +100,7 @@ impl Run for GpuRun {
         posterior_of(
             &guide,
             &self.panel,
+            self.request.likelihood,
             &self.request.priors,
             self.request.parameterization,
         )

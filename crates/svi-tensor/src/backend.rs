@@ -146,6 +146,7 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
         return Err(unsupported("the device cpu; svi-cpu does".into()));
     }
     let found = devices::named(device, crate::NAME)?;
+    request.refuse_other_than_poisson(crate::NAME)?;
     let Method::Svi(settings) = &request.method else {
         return Err(unsupported(format!("the method {}", request.method.name())));
     };

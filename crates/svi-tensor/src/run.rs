@@ -74,6 +74,7 @@ impl Run for TensorRun {
         posterior_of(
             &self.descent.guide()?,
             &self.panel,
+            self.request.likelihood,
             &self.request.priors,
             self.request.parameterization,
         )

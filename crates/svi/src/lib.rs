@@ -6,6 +6,7 @@ mod log_joint;
 mod noise_source;
 
 use infermark_backend::{BackendError, Posterior, Run};
+use infermark_model::Likelihood;
 use infermark_model::guide::Guide;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::Parameterization;
@@ -32,14 +33,15 @@ pub trait GuidedRun: Run {
 pub fn posterior_of(
     guide: &Guide,
     panel: &Panel,
+    likelihood: Likelihood,
     priors: &Priors,
     parameterization: Parameterization,
 ) -> Result<Posterior, BackendError> {
-    let (mean, sd) = guide.natural_moments(panel, priors, parameterization);
+    let (mean, sd) = guide.natural_moments(panel, likelihood, priors, parameterization);
     if !mean.iter().chain(&sd).all(|m| m.is_finite()) {
         return Err(BackendError::NoPosterior(
             "parameters of the guide are not finite; try a lower learning rate, or --precision f64".into(),
         ));
     }
-    Ok(Posterior::normal(panel.layout(), mean, sd))
+    Ok(Posterior::normal(panel.layout_for(likelihood), mean, sd))
 }

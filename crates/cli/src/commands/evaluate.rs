@@ -4,7 +4,7 @@ use super::{load_panel, read_json};
 use crate::answer::answer;
 use crate::backends;
 use crate::exit::Exit;
-use crate::settings::{ColumnArguments, PriorArguments};
+use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use anyhow::{Context, bail};
 use clap::Args;
 use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
@@ -19,7 +19,7 @@ pub struct EvaluateArguments {
     data: PathBuf,
     /// JSON file with natural parameters: {"global_a": .., "category_a": [..], "product_a": [..], "product_effect":
     /// [..], "time_cat_effects": [..]}; categories, products and periods in sorted order, time_cat_effects
-    /// category by category.
+    /// category by category. With --likelihood negative-binomial also "log_shape": [..], one a category.
     #[arg(long, value_name = "FILE")]
     point: PathBuf,
     /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
@@ -32,12 +32,15 @@ pub struct EvaluateArguments {
     columns: ColumnArguments,
     #[command(flatten)]
     priors: PriorArguments,
+    #[command(flatten)]
+    likelihood: LikelihoodArguments,
 }
 
 impl EvaluateArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let panel = load_panel(&self.data, &self.columns.into())?;
-        let layout = panel.layout();
+        let likelihood = self.likelihood.likelihood.into();
+        let layout = panel.layout_for(likelihood);
         let point = read_point(&self.point, &layout)?;
         // On the processors in double precision; a GPU has its fit's single precision.
         let method = if self.device == DeviceId::CPU {
@@ -47,6 +50,7 @@ impl EvaluateArguments {
         };
         let request = Request {
             priors: self.priors.load()?,
+            likelihood,
             devices: vec![self.device],
             threads: self.threads,
             ..Request::new(method)
@@ -54,9 +58,9 @@ impl EvaluateArguments {
         let backend = backends::for_request(&request);
         let (log_joint, gradient) = backend.log_joint(&panel, &request, &point)?;
         let mut by_site = Map::new();
-        for site in Site::ALL {
-            let numbers = &gradient[layout.range(site)];
-            let value = if site == Site::GlobalA {
+        for site in layout.sites() {
+            let numbers = &gradient[layout.range(*site)];
+            let value = if *site == Site::GlobalA {
                 Value::from(numbers[0])
             } else {
                 Value::from(numbers)
@@ -75,27 +79,33 @@ fn read_point(path: &Path, layout: &Layout) -> anyhow::Result<Vec<f64>> {
     let name = path.display();
     if let Some(unknown) = sites
         .keys()
-        .find(|key| Site::ALL.iter().all(|site| site.name() != *key))
+        .find(|key| layout.sites().iter().all(|site| site.name() != *key))
     {
         bail!(
-            "{name}: there is no site \"{unknown}\"; the sites are {}",
-            Site::ALL.map(Site::name).join(", ")
+            "{name}: there is no site \"{unknown}\"; the sites under the {} likelihood are {}",
+            layout.likelihood.name(),
+            layout
+                .sites()
+                .iter()
+                .map(|site| site.name())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
     }
     let mut point = Vec::with_capacity(layout.latents());
-    for site in Site::ALL {
+    for site in layout.sites() {
         let value = sites.get(site.name());
         let value = value.with_context(|| format!("{name}: site \"{}\" is missing", site.name()))?;
         let numbers = match value {
             Value::Array(numbers) => numbers.as_slice(),
             number => std::slice::from_ref(number),
         };
-        if numbers.len() != layout.len(site) {
+        if numbers.len() != layout.len(*site) {
             bail!(
                 "{name}: \"{}\" has {} numbers; this panel needs {}",
                 site.name(),
                 numbers.len(),
-                layout.len(site)
+                layout.len(*site)
             );
         }
         for (i, number) in numbers.iter().enumerate() {

@@ -6,7 +6,8 @@ use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, MethodName, NutsArguments, ObjectiveName, PriorArguments, RunArguments, SviArguments,
+    ColumnArguments, LikelihoodArguments, MethodName, NutsArguments, ObjectiveName, PriorArguments,
+    RunArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
@@ -20,12 +21,13 @@ use infermark_data::read_truth;
 use infermark_harness::fit_output::{
     ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
 };
-use infermark_harness::fit_record::{FitRecord, FitStatus};
+use infermark_harness::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_harness::panel_description::PanelDescription;
 use infermark_harness::plots::categories;
 use infermark_harness::quality::elasticities_by_category;
 use infermark_harness::system::System;
-use infermark_model::{Panel, Site};
+use infermark_model::dispersion::{Dispersion, LEVEL};
+use infermark_model::{Likelihood, Panel, Site};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,6 +59,8 @@ pub struct FitArguments {
     #[command(flatten)]
     priors: PriorArguments,
     #[command(flatten)]
+    likelihood: LikelihoodArguments,
+    #[command(flatten)]
     svi: SviArguments,
     #[command(flatten)]
     nuts: NutsArguments,
@@ -72,7 +76,10 @@ impl FitArguments {
             MethodName::StructuredVi => Method::StructuredVi(VariationalSettings::default()),
             MethodName::Meanfield => Method::Meanfield(VariationalSettings::default()),
         };
-        let request = self.run.request(method, self.priors.load()?);
+        let request = Request {
+            likelihood: self.likelihood.likelihood.into(),
+            ..self.run.request(method, self.priors.load()?)
+        };
         request.validate()?;
         let backend = backends::for_request(&request);
         backends::check_devices(&*backend, &request)?;
@@ -92,6 +99,11 @@ impl FitArguments {
         let progress = run.progress();
         let posterior = run.posterior().ok();
         let report = run.report();
+        let dispersion = posterior.as_ref().map(|posterior| {
+            let threads = request.resolved_threads();
+            let point = &posterior.mean;
+            Dispersion::of(&panel, &request.priors, request.likelihood, point, threads)
+        });
         let (status, reason) = match (&failure, progress.state.is_complete()) {
             (None, true) => (FitStatus::Finished, None),
             (Some(error), _) => (FitStatus::Unfinished, Some(error.to_string())),
@@ -110,7 +122,8 @@ impl FitArguments {
             report.clone(),
             description,
             System::describe(),
-        );
+        )
+        .with_dispersion(dispersion.as_ref().map(|of| DispersionRecord::new(&panel, of)));
         let pictures = match &posterior {
             Some(posterior) => categories::render(
                 Path::new(ELASTICITIES_PICTURES[0]).with_extension("").as_path(),
@@ -144,6 +157,11 @@ impl FitArguments {
         }
         for warning in &report.warnings {
             say(format_args!("note: {warning}"));
+        }
+        if let (Some(dispersion), FitStatus::Finished) = (&dispersion, status)
+            && let Some(advice) = advice(dispersion, request.likelihood, converged)
+        {
+            say(format_args!("note: {advice}"));
         }
         for missing in &written.missing {
             say(format_args!("warning: {missing}"));
@@ -228,11 +246,35 @@ fn subtitle(panel: &Panel, source: &str, request: &Request, run: &dyn Run) -> St
         Method::StructuredVi(_) => format!("Structured Gaussian VI, {done} steps"),
         Method::Meanfield(_) => format!("Mean-field optimum, {done} steps"),
     };
+    let counts = match request.likelihood {
+        Likelihood::Poisson => "",
+        Likelihood::NegativeBinomial => " Negative-binomial counts.",
+    };
     format!(
-        "{source}: {} products, {} rows. {method}.",
+        "{source}: {} products, {} rows. {method}.{counts}",
         layout.products,
         panel.rows()
     )
+}
+
+/// What to do where the counts vary more than the Poisson likelihood allows; `None` where they do not.
+fn advice(dispersion: &Dispersion, likelihood: Likelihood, converged: bool) -> Option<String> {
+    let found = dispersion.overall;
+    if likelihood != Likelihood::Poisson || !found.refutes() {
+        return None;
+    }
+    let doubt = if converged {
+        ""
+    } else {
+        ", unless this fit has not converged"
+    };
+    Some(format!(
+        "Poisson is refuted by these data{doubt}: dispersion {:.3} (1 is expected, above {:.3} has probability {LEVEL:e}); its \
+         intervals are too narrow by a factor of about {:.1}; fit again with --likelihood negative-binomial",
+        found.dispersion,
+        found.limit,
+        found.dispersion.sqrt()
+    ))
 }
 
 /// Error and coverage of the elasticities against the truth, in words.

@@ -14,7 +14,7 @@ const PERIODS: usize = 19;
 
 /// Gradient by the product's effect, and the sums of rates by period.
 struct Pass<'a, I: Simd> {
-    likelihood: Likelihood<'a>,
+    likelihood: PoissonLikelihood<'a>,
     chunk: &'a Chunk,
     rows: &'a PackedRows<I>,
     table: &'a PeriodTable<I>,
@@ -63,7 +63,7 @@ impl ForSimd for &FarBase {
         let (mut elasticity, mut effect) = (column(0.0), column(self.effect));
         let mut by_period = PeriodSums::new(isa, PERIODS, 1);
         let log_likelihood = isa.vectorize(Pass {
-            likelihood: Likelihood::new(&panel, &priors),
+            likelihood: PoissonLikelihood::new(&panel, &priors),
             chunk,
             rows: &PackedRows::new(isa, &panel, chunk),
             table: &table,

@@ -26,6 +26,7 @@ fn equals_the_reference_on_awkward_panels() {
                     for threads in [1, 3] {
                         let mut fused = FusedLogJoint::with_instruction_set(
                             set,
+                            Likelihood::Poisson,
                             panel.clone(),
                             Priors::default(),
                             centredness,
@@ -51,10 +52,81 @@ fn equals_the_reference_on_awkward_panels() {
 }
 
 #[test]
+fn negative_binomial_equals_the_reference_on_awkward_panels() {
+    let mut rng = StdRng::seed_from_u64(43);
+    for (n, c, t, gaps, largest) in [
+        (1, 1, 1, 0.0, 9),
+        (1, 1, 17, 0.0, 0),
+        (7, 3, 5, 0.4, 100),
+        (130, 2, 156, 0.0, 1_000),
+        (90, 5, 70, 0.9, 50),
+        (20, 2, 300, 0.1, 2_000_000_000),
+    ] {
+        let panel = random_panel(&mut rng, n, c, t, gaps, largest);
+        let layout = panel.layout_for(Likelihood::NegativeBinomial);
+        for centredness in [[1.0; 5], [0.5, 0.2, 0.9, 0.4, 0.6]].map(Centredness) {
+            // At 12 rows fall outside both clip bounds. Shapes from nearly none to nearly Poisson's, and beyond the bound.
+            for (scale, log_shapes) in [
+                (0.3, -4.0..1.0),
+                (2.0, 0.0..14.0),
+                (12.0, -6.0..20.0),
+                (1.0, 39.9..40.2),
+            ] {
+                let mut z: Vec<f64> = (0..layout.latents())
+                    .map(|_| scale * rng.random_range(-1.0..1.0))
+                    .collect();
+                for j in layout.range(Site::LogShape) {
+                    z[j] = rng.random_range(log_shapes.clone());
+                }
+                let (expected, gradient) = LogJoint::new(&panel, Priors::default())
+                    .with_likelihood(Likelihood::NegativeBinomial)
+                    .at(&z, &centredness);
+                for set in InstructionSet::available() {
+                    for threads in [1, 3] {
+                        let mut fused = FusedLogJoint::with_instruction_set(
+                            set,
+                            Likelihood::NegativeBinomial,
+                            panel.clone(),
+                            Priors::default(),
+                            centredness,
+                            threads,
+                        );
+                        let mut by_z = vec![f64::NAN; z.len()];
+                        let value = fused.value_and_gradient(&z, &mut by_z);
+                        let case = format!("{set} {n}x{t} {centredness:?} {scale} {log_shapes:?}");
+                        // As of Poisson counts, but y eta and (y + r) ln(1 + mu / r) are summed apart and cancel to some
+                        // digit or two.
+                        assert!(
+                            (value - expected).abs() <= 1e-11 * expected.abs().max(1.0),
+                            "{case}: {value} {expected}"
+                        );
+                        let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+                        let difference: Vec<f64> = by_z.iter().zip(&gradient.z).map(|(a, b)| a - b).collect();
+                        let off = norm(&difference) / norm(&gradient.z).max(1.0);
+                        assert!(off <= 1e-11, "{case}: {off}");
+                        // By the shapes for themselves: terms of the size of a rate or a count a row cancel there.
+                        let shapes = layout.range(Site::LogShape);
+                        let row_size: f64 = panel.units().iter().map(|y| f64::from(*y) + 1.0).sum();
+                        let tolerance = 1e-12 * (norm(&gradient.z) + row_size);
+                        assert!(norm(&difference[shapes]) <= tolerance, "{case}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn threads_do_not_change_a_bit() {
+    for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+        check_threads(likelihood);
+    }
+}
+
+fn check_threads(likelihood: Likelihood) {
     let mut rng = StdRng::seed_from_u64(7);
     let panel = random_panel(&mut rng, 400, 3, 40, 0.1, 300);
-    let z: Vec<f64> = (0..panel.layout().latents())
+    let z: Vec<f64> = (0..panel.layout_for(likelihood).latents())
         .map(|_| rng.random_range(-1.0..1.0))
         .collect();
     let run = |mut fused: FusedLogJoint| {
@@ -62,7 +134,7 @@ fn threads_do_not_change_a_bit() {
         let value = fused.value_and_gradient(&z, &mut gradient);
         (value, gradient)
     };
-    let fused = FusedLogJoint::new(panel, Priors::default(), Centredness([1.0; 5]), 1);
+    let fused = FusedLogJoint::of_counts(likelihood, panel, Priors::default(), Centredness([1.0; 5]), 1);
     let one = run(fused.clone());
     for threads in [2, 3, 5] {
         let many = fused.with_threads(threads);
@@ -101,5 +173,25 @@ fn bytes_count_the_rows_once_and_cover_them() {
         let more = FusedLogJoint::bytes(&panel, 5, 5) - one;
         assert_eq!(more, 4 * (FusedLogJoint::bytes(&panel, 2, 2) - one));
         assert!(periods < 100 || more / 4 < one / 2, "{more} {one}");
+    }
+}
+
+#[test]
+fn what_is_not_a_number_reaches_the_value() {
+    let panel = random_panel(&mut StdRng::seed_from_u64(8), 20, 2, 9, 0.2, 3);
+    let layout = panel.layout_for(Likelihood::NegativeBinomial);
+    for site in layout.sites() {
+        let mut z = vec![0.5; layout.latents()];
+        z[layout.start(*site)] = f64::NAN;
+        let priors = Priors::default();
+        let mut fused = FusedLogJoint::of_counts(
+            Likelihood::NegativeBinomial,
+            panel.clone(),
+            priors,
+            Centredness([1.0; 5]),
+            2,
+        );
+        let mut gradient = vec![0.0; z.len()];
+        assert!(fused.value_and_gradient(&z, &mut gradient).is_nan(), "{site:?}");
     }
 }

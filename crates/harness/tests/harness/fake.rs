@@ -10,7 +10,7 @@ use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::svi::{GuideMoments, LossAndGradient, draw_noise, loss_and_gradient};
-use infermark_model::{Labels, Panel, PanelPart};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -335,9 +335,12 @@ impl Run for FakeRun {
     }
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
-        let (mean, sd) =
-            self.guide
-                .natural_moments(&self.panel, &self.request.priors, self.request.parameterization);
+        let (mean, sd) = self.guide.natural_moments(
+            &self.panel,
+            Likelihood::Poisson,
+            &self.request.priors,
+            self.request.parameterization,
+        );
         Ok(Posterior::normal(self.panel.layout(), mean, sd))
     }
 

@@ -179,11 +179,7 @@ fn draws_read_back_from_parquet() {
 
 #[test]
 fn many_draws_are_written_in_batches() {
-    let layout = Layout {
-        products: 1,
-        categories: 1,
-        periods: 1,
-    };
+    let layout = Layout::new(1, 1, 1);
     let mut draws = draws(layout);
     draws.chains = 2;
     draws.draws = 70_000;

@@ -302,11 +302,7 @@ pub(super) fn natural(layout: &Layout, order: &[u32], j: usize) -> usize {
 mod tests {
     use super::*;
 
-    const MILLION: Layout = Layout {
-        products: 1_000_000,
-        categories: 10,
-        periods: 156,
-    };
+    const MILLION: Layout = Layout::new(1_000_000, 10, 156);
 
     fn limits(memory_bytes: Option<u64>, largest_buffer: u64) -> DeviceLimits {
         DeviceLimits {

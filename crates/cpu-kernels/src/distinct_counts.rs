@@ -1,0 +1,133 @@
+//! The part of the negative-binomial likelihood that depends on a row's count and its category's shape alone, over the
+//! distinct counts of a category.
+//!
+//! `rise(y, r) = ln Gamma(y + r) - ln Gamma(r) - y ln r` (see [`infermark_model::negative_binomial`]) is evaluated once for each
+//! distinct count, not for each row, and its first terms once for all counts: `ln(1 + j / r)` is in the rise of every
+//! count above `j`. The distinct counts of a category are dealt out to its chunks, whose threads evaluate them beside
+//! their rows.
+
+use crate::chunk::Chunk;
+use infermark_model::negative_binomial::{RiseBySeries, TERMS};
+use infermark_model::panel::Panel;
+
+/// Some of the distinct counts of a category, with the number of rows of each.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DistinctCounts {
+    /// Entry `j`: rows with one of these counts whose count is above `j`.
+    above: [f64; TERMS as usize],
+    /// Counts above [`TERMS`], by how much, and their rows.
+    beyond: Vec<(f64, f64)>,
+    /// Sum over rows of what their counts are above [`TERMS`].
+    sum_beyond: f64,
+}
+
+impl DistinctCounts {
+    /// From distinct counts and their numbers of rows.
+    fn new(counts: &[(u32, usize)]) -> Self {
+        let mut all = DistinctCounts::default();
+        for (count, rows) in counts {
+            let rows = *rows as f64;
+            for above in &mut all.above[..TERMS.min(*count) as usize] {
+                *above += rows;
+            }
+            if *count > TERMS {
+                let beyond = f64::from(*count - TERMS);
+                all.beyond.push((beyond, rows));
+                all.sum_beyond += beyond * rows;
+            }
+        }
+        all
+    }
+
+    /// The sum of the rows' `rise` at shape `r`, and its derivative by `ln r`.
+    pub fn rise(&self, r: f64) -> (f64, f64) {
+        let terms = f64::from(TERMS);
+        let mut value = self.sum_beyond * (terms / r).ln_1p();
+        let mut slope = -self.sum_beyond * terms / (r + terms);
+        for (j, rows) in self.above.iter().enumerate().skip(1) {
+            let j = j as f64;
+            value += rows * (j / r).ln_1p();
+            slope -= rows * j / (r + j);
+        }
+        let series = RiseBySeries::new(r + terms);
+        for (count, rows) in &self.beyond {
+            let (of_value, of_slope) = series.at(*count);
+            value += rows * of_value;
+            slope += rows * r * of_slope;
+        }
+        (value, slope)
+    }
+}
+
+/// The distinct counts of every category, dealt out to its chunks: one entry a chunk, some of them empty.
+pub fn distinct_counts(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
+    let mut dealt = Vec::with_capacity(chunks.len());
+    for of_category in chunks.chunk_by(|a, b| a.category == b.category) {
+        let mut units: Vec<u32> = of_category
+            .iter()
+            .flat_map(|chunk| &chunk.products)
+            .flat_map(|product| &panel.units()[panel.row_range(*product as usize)])
+            .copied()
+            .collect();
+        units.sort_unstable();
+        let counts: Vec<(u32, usize)> = units
+            .chunk_by(|a, b| a == b)
+            .map(|rows| (rows[0], rows.len()))
+            .collect();
+        let share = counts.len().div_ceil(of_category.len());
+        let end = dealt.len() + of_category.len();
+        dealt.extend(counts.chunks(share).map(DistinctCounts::new));
+        dealt.resize(end, DistinctCounts::default());
+    }
+    dealt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::chunks;
+    use infermark_model::negative_binomial::{rise, rise_slope};
+    use infermark_test_support::random_panel;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    #[test]
+    fn the_rise_over_distinct_counts_is_that_of_the_rows() {
+        let mut rng = StdRng::seed_from_u64(2);
+        for (n, c, t, gaps, largest) in [
+            (1, 1, 1, 0.0, 9),
+            (3, 1, 17, 0.0, 0),
+            (300, 2, 30, 0.1, 17),
+            (300, 2, 30, 0.1, 1_000),
+            (70, 3, 9, 0.4, 2_000_000_000),
+        ] {
+            let panel = random_panel(&mut rng, n, c, t, gaps, largest);
+            let chunks = chunks(&panel);
+            let dealt = distinct_counts(&panel, &chunks);
+            assert_eq!(dealt.len(), chunks.len());
+            for r in [1e-6, 0.7, 20.0, 1e6] {
+                for category in 0..c {
+                    let (mut value, mut slope) = (0.0, 0.0);
+                    for (chunk, counts) in chunks.iter().zip(&dealt) {
+                        if chunk.category == category {
+                            let of_chunk = counts.rise(r);
+                            value += of_chunk.0;
+                            slope += of_chunk.1;
+                        }
+                    }
+                    let rows = (0..n)
+                        .filter(|i| panel.category_of()[*i] as usize == category)
+                        .flat_map(|i| panel.product_rows(i))
+                        .map(|row| f64::from(row.units));
+                    let (expected, expected_slope) =
+                        rows.fold((0.0, 0.0), |(v, s), y| (v + rise(y, r), s + rise_slope(y, r)));
+                    // The same terms, all of one sign, in another order.
+                    assert!((value - expected).abs() <= 1e-12 * expected, "{value} {expected}");
+                    assert!(
+                        (slope - expected_slope).abs() <= -1e-12 * expected_slope,
+                        "{slope}"
+                    );
+                }
+            }
+        }
+    }
+}
