@@ -4,7 +4,7 @@
 use crate::border::Borders;
 use crate::factor::{ArrowFactor, FactorError};
 use crate::grid::Grid;
-use crate::product::{Lower2, block, inner, pair_covariance, write_coupling};
+use crate::product::{Lower2, block, inner, pair_covariance, shape_coupling, write_coupling};
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
 use crate::walk::{GATHERED, Part, Walk};
@@ -35,12 +35,15 @@ pub struct Weighed {
     pub value: f64,
     /// Derivatives by its elasticity and its effect, priors included.
     pub gradient: [f64; 2],
+    /// Derivative of the rows by the log shape of the category, and minus the second one; zero where there is none.
+    pub shape: [f64; 2],
 }
 
 /// What gives the rows their weights.
 pub trait Rates: Sync {
     /// Replaces `weights` (those of the Gaussian that is left, if any) by the rows' weights, zero where there is no row,
-    /// and adds the rows' part of the gradient by the period effects of the category to `by_period`.
+    /// and adds the rows' part of the gradient by the period effects of the category to `by_period`. Where the likelihood has
+    /// a shape, `cross` takes minus the rows' second derivatives by log rate and log shape.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn weigh<I: Simd<Scalar = f64>>(
@@ -48,8 +51,14 @@ pub trait Rates: Sync {
         isa: I,
         rows: ProductRows<'_>,
         weights: &mut [f64],
+        cross: &mut [f64],
         by_period: &mut [f64],
     ) -> Weighed;
+
+    /// Minus the second derivative by the log shape of a category that its products' rows leave out.
+    fn shape_curvature(&self, _category: usize) -> f64 {
+        0.0
+    }
 }
 
 /// A factor at a point, with what the same pass gives.
@@ -59,8 +68,8 @@ pub struct Assembled {
     pub factor: ArrowFactor,
     /// Sum of the rows' values.
     pub value: f64,
-    /// The gradient in the order of [`infermark_model::Layout`]: of the products complete, of the periods the rows' part, else
-    /// zero.
+    /// The gradient in the order of [`infermark_model::Layout`]: of the products complete, of periods and log shapes the rows'
+    /// part, else zero.
     pub gradient: Vec<f64>,
     /// `L_i^-1` times the gradient of the product, at every place of the walk.
     forwarded: Vec<[f64; 2]>,
@@ -88,7 +97,8 @@ impl Assembled {
     ) -> Result<Self, FactorError> {
         let weights = vec![0.0; walk.panel.rows()];
         let lower = vec![Lower2::default(); walk.layout.products];
-        pass(walk, priors, rates, (weights, lower), None, threads).map(|(assembled, _)| assembled)
+        let shapes = vec![[0.0; 2]; if walk.has_shape() { walk.layout.products } else { 0 }];
+        pass(walk, priors, rates, (weights, lower, shapes), None, threads).map(|(assembled, _)| assembled)
     }
 
     /// As [`Assembled::new`], in the place of a factor that is no longer needed.
@@ -101,10 +111,12 @@ impl Assembled {
             priors,
             weights,
             products,
+            shapes,
             threads,
             ..
         } = before;
-        pass(&walk, &priors, rates, (weights, products), None, threads).map(|(assembled, _)| assembled)
+        pass(&walk, &priors, rates, (weights, products, shapes), None, threads)
+            .map(|(assembled, _)| assembled)
     }
 
     /// As [`Assembled::again`]; the rates are told the variances of the log rates under the Gaussian of the factor that they
@@ -122,11 +134,19 @@ impl Assembled {
             priors,
             weights,
             products,
+            shapes,
             threads,
             ..
         } = before;
         let before = Some(covariances.as_slice());
-        let (assembled, moments) = pass(&walk, &priors, rates, (weights, products), before, threads)?;
+        let (assembled, moments) = pass(
+            &walk,
+            &priors,
+            rates,
+            (weights, products, shapes),
+            before,
+            threads,
+        )?;
         Ok((assembled, moments))
     }
 
@@ -153,6 +173,8 @@ struct PartTask<'a> {
     forwarded: &'a mut [[f64; 2]],
     gradient: &'a mut [[f64; 2]],
     covariance: &'a mut [[f64; 3]],
+    /// Couplings to the log shape; empty where there is none.
+    shapes: &'a mut [[f64; 2]],
 }
 
 /// What a part leaves.
@@ -161,6 +183,10 @@ pub(crate) struct PartSums {
     by_period: Vec<f64>,
     /// `sum_i w_it` of every period.
     pub(crate) weights: Vec<f64>,
+    /// Minus the rows' second derivatives by log rate and log shape, summed by period.
+    pub(crate) cross: Vec<f64>,
+    /// Derivative by the log shape, and minus the second one.
+    pub(crate) shape: [f64; 2],
     /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
     pub(crate) schur: Vec<f64>,
     /// The first product whose block is not positive definite.
@@ -255,6 +281,8 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
             value: 0.0,
             by_period: vec![0.0; padded],
             weights: vec![0.0; padded],
+            cross: vec![0.0; if walk.has_shape() { padded } else { 0 }],
+            shape: [0.0; 2],
             schur: vec![0.0; v.rows * v.rows],
             failed: None,
         };
@@ -270,7 +298,8 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                     grid.load_weights(&task.weights[rows(place)]);
                     let lower = &task.lower[place - first_place];
                     let into = (&mut *v, place - start, periods);
-                    write_coupling(isa, grid, lower, self.priors, [0.0; 2], into);
+                    let shape = task.shapes.get(place - first_place).copied();
+                    write_coupling(isa, grid, lower, self.priors, shape, [0.0; 2], into);
                 }
                 isa.vectorize(TimesSymmetric {
                     a: &before.covariance,
@@ -300,12 +329,23 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                         half_variance: &grid.half_variance,
                     },
                     &mut grid.weights,
+                    &mut grid.cross,
                     &mut sums.by_period,
                 );
                 grid.store_weights(&mut task.weights[rows(place)]);
                 sums.value += weighed.value;
                 for (sum, w) in sums.weights.iter_mut().zip(&grid.weights) {
                     *sum += w;
+                }
+                let shape = walk.has_shape().then(|| shape_coupling(grid));
+                if let Some(coupling) = shape {
+                    task.shapes[own] = coupling;
+                    for (sum, c) in sums.cross.iter_mut().zip(&grid.cross) {
+                        *sum += c;
+                    }
+                    for (sum, own) in sums.shape.iter_mut().zip(weighed.shape) {
+                        *sum += own;
+                    }
                 }
                 let Some(lower) = block(isa, grid, self.priors) else {
                     sums.failed = Some(product);
@@ -315,7 +355,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                 task.gradient[own] = weighed.gradient;
                 task.forwarded[own] = lower.forward(weighed.gradient);
                 let into = (&mut *v, place - start, periods);
-                write_coupling(isa, grid, &lower, self.priors, task.forwarded[own], into);
+                write_coupling(isa, grid, &lower, self.priors, shape, task.forwarded[own], into);
             }
             isa.vectorize(SubtractOuter {
                 v,
@@ -360,12 +400,12 @@ fn half_variances<I: Simd<Scalar = f64>>(
     }
 }
 
-/// The pass. `weights` and `lower` are overwritten.
+/// The pass. Weights, factors of the products and their couplings to the shapes are overwritten.
 fn pass(
     walk: &Arc<Walk>,
     priors: &Priors,
     rates: &impl Rates,
-    (mut weights, mut lower): (Vec<f64>, Vec<Lower2>),
+    (mut weights, mut lower, mut shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
     before: Option<&[Vec<f64>]>,
     threads: usize,
 ) -> Result<(Assembled, PairMoments), FactorError> {
@@ -380,6 +420,7 @@ fn pass(
         let mut forwarded = forwarded.as_mut_slice();
         let mut pairs = pairs.as_mut_slice();
         let mut covariance = covariance.as_mut_slice();
+        let mut shapes = shapes.as_mut_slice();
         for part in &walk.parts {
             let products = part.places.len();
             tasks.push(PartTask {
@@ -389,6 +430,7 @@ fn pass(
                 forwarded: take(&mut forwarded, products),
                 gradient: take(&mut pairs, products),
                 covariance: take(&mut covariance, if before.is_some() { products } else { 0 }),
+                shapes: take(&mut shapes, if walk.has_shape() { products } else { 0 }),
             });
         }
     }
@@ -415,6 +457,9 @@ fn pass(
         for (sum, own) in of_category.iter_mut().zip(&sums.by_period) {
             *sum += own;
         }
+        if walk.has_shape() {
+            gradient[layout.start(Site::LogShape) + part.category] += sums.shape[0];
+        }
     }
     let mut moments = PairMoments::default();
     if before.is_some() {
@@ -427,9 +472,16 @@ fn pass(
         factors,
         diagonals,
         coupled,
-    } = Borders::new(walk, &sums, priors, threads)?;
+    } = Borders::new(walk, &sums, priors, rates, threads)?;
     let assembled = Assembled {
-        factor: ArrowFactor::of_parts(walk.clone(), *priors, weights, lower, factors, diagonals, threads),
+        factor: ArrowFactor::of_parts(
+            walk.clone(),
+            *priors,
+            (weights, lower, shapes),
+            factors,
+            diagonals,
+            threads,
+        ),
         value,
         gradient,
         forwarded,

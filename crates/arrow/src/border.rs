@@ -1,6 +1,6 @@
 //! The categories' borders: the Schur complements that their products leave.
 
-use crate::assemble::PartSums;
+use crate::assemble::{PartSums, Rates};
 use crate::factor::FactorError;
 use crate::tasks;
 use crate::triangular::Lower;
@@ -23,9 +23,10 @@ impl Borders {
         walk: &Walk,
         sums: &[PartSums],
         priors: &Priors,
+        rates: &impl Rates,
         threads: usize,
     ) -> Result<Self, FactorError> {
-        let border = walk.border();
+        let (border, periods) = (walk.border(), walk.layout.periods);
         let categories: Vec<usize> = (0..walk.layout.categories).collect();
         let all = tasks::run(
             threads,
@@ -50,12 +51,21 @@ impl Borders {
                         // The last row of the coupling is the right-hand side.
                         coupled[j] -= from[border];
                     }
-                    for (d, w) in diagonal[..border - 1].iter_mut().zip(&sums.weights) {
+                    for (d, w) in diagonal[..periods].iter_mut().zip(&sums.weights) {
                         *d += w;
                     }
+                    if walk.has_shape() {
+                        diagonal[periods] += sums.shape[1];
+                        for (t, c) in sums.cross[..periods].iter().enumerate() {
+                            schur[t * border + periods] += c;
+                        }
+                    }
                 }
-                for d in &mut diagonal[..border - 1] {
+                for d in &mut diagonal[..periods] {
                     *d += priors.time_cat_effects_sd.powi(-2);
+                }
+                if walk.has_shape() {
+                    diagonal[periods] += rates.shape_curvature(category) + priors.log_shape_sd.powi(-2);
                 }
                 diagonal[border - 1] = priors.category_a_sd.powi(-2)
                     + walk.sizes[category] as f64 * priors.product_a_sd.powi(-2);

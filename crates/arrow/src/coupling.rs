@@ -68,9 +68,13 @@ impl ForSimd for Times<'_> {
                     part,
                     grid,
                     border,
-                    by_category: -factor.priors.product_a_sd.powi(-2) * of[periods],
-                    pairs,
+                    by_category: -factor.priors.product_a_sd.powi(-2) * of[of.len() - 1],
+                    pairs: &mut *pairs,
                 });
+                for (pair, [by_a, by_e]) in pairs.iter_mut().zip(factor.shapes_of(part)) {
+                    pair[0] += by_a * of[periods];
+                    pair[1] += by_e * of[periods];
+                }
             },
         );
     }
@@ -126,14 +130,21 @@ impl ForSimd for TransposeTimes<'_> {
         let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
         let scratch = || Grid::new::<I::Wide>(&factor.walk.panel);
         tasks::run(factor.threads, tasks, scratch, |grid, part| {
-            isa.vectorize(TransposePart {
+            let pairs = &self.pairs[part.places.clone()];
+            let mut sums = isa.vectorize(TransposePart {
                 walk: &factor.walk,
                 weights: &factor.weights,
                 part,
                 grid,
-                pairs: &self.pairs[part.places.clone()],
-                category_precision: factor.priors.product_a_sd.powi(-2),
-            })
+                pairs,
+            });
+            if factor.walk.has_shape() {
+                let shapes = pairs.iter().zip(factor.shapes_of(part));
+                sums.push(shapes.map(|([a, e], [by_a, by_e])| a * by_a + e * by_e).sum());
+            }
+            let elasticities: f64 = pairs.iter().map(|[a, _]| a).sum();
+            sums.push(-factor.priors.product_a_sd.powi(-2) * elasticities);
+            sums
         })
     }
 }
@@ -144,7 +155,6 @@ struct TransposePart<'a> {
     part: &'a Part,
     grid: &'a mut Grid,
     pairs: &'a [[f64; 2]],
-    category_precision: f64,
 }
 
 impl<I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_> {
@@ -153,12 +163,10 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_> {
     #[inline(always)]
     fn run(self, isa: I) -> Vec<f64> {
         let mut sums = vec![0.0; self.grid.weights.len()];
-        let mut by_category = 0.0;
         for (place, [a, e]) in self.part.places.clone().zip(self.pairs) {
             let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
             self.grid.load(&self.walk.panel, self.walk.order[place] as usize);
             self.grid.load_weights(&self.weights[rows]);
-            by_category -= self.category_precision * a;
             let (a, e) = (isa.splat(*a), isa.splat(*e));
             let lanes = I::LANES;
             let columns = self
@@ -173,7 +181,6 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_> {
             }
         }
         sums.truncate(self.walk.layout.periods);
-        sums.push(by_category);
         sums
     }
 }

@@ -4,11 +4,11 @@ use crate::assemble::{Assembled, ProductRows, Rates, Weighed};
 use crate::coupling;
 use crate::product::Lower2;
 use crate::triangular::Lower;
-use crate::walk::Walk;
+use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::Simd;
-use infermark_model::Panel;
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
+use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 
 /// Why there is no factor.
@@ -36,6 +36,8 @@ pub struct ArrowFactor {
     pub(crate) weights: Vec<f64>,
     /// `L_i`, in the order of the walk.
     pub(crate) products: Vec<Lower2>,
+    /// Couplings of the products to the log shapes, in the order of the walk; empty where there are none.
+    pub(crate) shapes: Vec<[f64; 2]>,
     /// `R_c`.
     pub(crate) categories: Vec<Lower>,
     /// The diagonals of `D_c`.
@@ -58,6 +60,7 @@ impl Rates for Given<'_> {
         _isa: I,
         rows: ProductRows<'_>,
         weights: &mut [f64],
+        _cross: &mut [f64],
         _by_period: &mut [f64],
     ) -> Weighed {
         weights.fill(0.0);
@@ -68,6 +71,7 @@ impl Rates for Given<'_> {
         Weighed {
             value: 0.0,
             gradient: [0.0; 2],
+            shape: [0.0; 2],
         }
     }
 }
@@ -87,7 +91,7 @@ impl ArrowFactor {
         threads: usize,
     ) -> Result<Self, FactorError> {
         assert_eq!(weights.len(), panel.rows(), "one weight a row");
-        let walk = Arc::new(Walk::new(panel));
+        let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
         let given = Given { panel, weights };
         Ok(Assembled::new(&walk, &priors, &given, threads)?.factor)
     }
@@ -95,8 +99,7 @@ impl ArrowFactor {
     pub(crate) fn of_parts(
         walk: Arc<Walk>,
         priors: Priors,
-        weights: Vec<f64>,
-        products: Vec<Lower2>,
+        (weights, products, shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
         categories: Vec<Lower>,
         diagonals: Vec<Vec<f64>>,
         threads: usize,
@@ -111,6 +114,7 @@ impl ArrowFactor {
             priors,
             weights,
             products,
+            shapes,
             categories,
             diagonals,
             top: top.sqrt(),
@@ -228,7 +232,7 @@ impl ArrowFactor {
         self.write_pairs(x, &pairs);
         for (c, mut border) in borders.into_iter().enumerate() {
             self.categories[c].transpose_times(&mut border);
-            border[self.walk.layout.periods] += self.top_coupling(c) * x[0];
+            border[self.walk.border() - 1] += self.top_coupling(c) * x[0];
             self.write_border(x, c, &border);
         }
         x[0] *= self.top;
@@ -239,11 +243,22 @@ impl ArrowFactor {
         -self.priors.category_a_sd.powi(-2) / self.categories[category].last()
     }
 
+    /// Couplings of a part's products to the log shape; empty where there is none.
+    pub(crate) fn shapes_of(&self, part: &Part) -> &[[f64; 2]] {
+        if self.shapes.is_empty() {
+            return &[];
+        }
+        &self.shapes[part.places.clone()]
+    }
+
     fn read_border(&self, of: &[f64], category: usize) -> Vec<f64> {
         let layout = &self.walk.layout;
         let start = layout.time_index(category, 0);
-        let mut border = Vec::with_capacity(layout.periods + 1);
+        let mut border = Vec::with_capacity(self.walk.border());
         border.extend_from_slice(&of[start..start + layout.periods]);
+        if self.walk.has_shape() {
+            border.push(of[layout.start(Site::LogShape) + category]);
+        }
         border.push(of[layout.start(Site::CategoryA) + category]);
         border
     }
@@ -252,7 +267,10 @@ impl ArrowFactor {
         let layout = &self.walk.layout;
         let start = layout.time_index(category, 0);
         to[start..start + layout.periods].copy_from_slice(&border[..layout.periods]);
-        to[layout.start(Site::CategoryA) + category] = border[layout.periods];
+        if self.walk.has_shape() {
+            to[layout.start(Site::LogShape) + category] = border[layout.periods];
+        }
+        to[layout.start(Site::CategoryA) + category] = border[self.walk.border() - 1];
     }
 
     /// (elasticity, effect) at every place.

@@ -10,6 +10,8 @@ pub(crate) struct Grid {
     pub(crate) log_price: Vec<f64>,
     pub(crate) present: Vec<f64>,
     pub(crate) weights: Vec<f64>,
+    /// Minus the second derivatives of the rows by log rate and log shape, where there is one.
+    pub(crate) cross: Vec<f64>,
     /// Half of the variances of the log rates, where those are asked for.
     pub(crate) half_variance: Vec<f64>,
     /// The periods of the rows, where some are missing.
@@ -26,6 +28,7 @@ impl Grid {
             log_price: vec![0.0; padded],
             present,
             weights: vec![0.0; padded],
+            cross: vec![0.0; padded],
             half_variance: vec![0.0; padded],
             periods: Vec::with_capacity(periods),
         }

@@ -136,6 +136,10 @@ impl ArrowFactor {
             for t in 0..layout.periods {
                 variance[layout.time_index(category, t)] = covariance[t * border + t];
             }
+            if self.walk.has_shape() {
+                variance[layout.start(Site::LogShape) + category] =
+                    covariance[layout.periods * border + layout.periods];
+            }
             variance[layout.start(Site::CategoryA) + category] = covariance[border * border - 1];
         }
         Marginals {
@@ -235,7 +239,9 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
                 grid.load(&walk.panel, walk.order[place] as usize);
                 grid.load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
                 let into = (&mut *v, place - start, periods);
-                write_coupling(isa, grid, &factor.products[place], &factor.priors, [0.0; 2], into);
+                let lower = &factor.products[place];
+                let shape = factor.shapes.get(place).copied();
+                write_coupling(isa, grid, lower, &factor.priors, shape, [0.0; 2], into);
             }
             isa.vectorize(TimesSymmetric {
                 a: self.covariance,

@@ -75,14 +75,22 @@ pub(crate) fn block<I: Simd<Scalar = f64>>(isa: I, grid: &Grid, priors: &Priors)
     )
 }
 
-/// Writes `V = L^-1 B` of the product that the grid has into columns 2k and 2k + 1: its periods, then the elasticity of its
-/// category, then `rhs`.
+/// The product's coupling to the log shape of its category: of its elasticity, of its effect.
+#[inline(always)]
+pub(crate) fn shape_coupling(grid: &Grid) -> [f64; 2] {
+    let by_a = grid.cross.iter().zip(&grid.log_price).map(|(c, x)| c * x).sum();
+    [by_a, grid.cross.iter().sum()]
+}
+
+/// Writes `V = L^-1 B` of the product that the grid has into columns 2k and 2k + 1: its periods, its category's log shape
+/// where there is one, the category's elasticity, then `rhs`.
 #[inline(always)]
 pub(crate) fn write_coupling<I: Simd<Scalar = f64>>(
     isa: I,
     grid: &Grid,
     lower: &Lower2,
     priors: &Priors,
+    shape: Option<[f64; 2]>,
     rhs: [f64; 2],
     (v, k, periods): (&mut Packed, usize, usize),
 ) {
@@ -97,11 +105,15 @@ pub(crate) fn write_coupling<I: Simd<Scalar = f64>>(
         isa.store(by_a, &mut v.values[at_a..]);
         isa.store(by_e, &mut v.values[at_e..]);
     }
-    let [a, e] = lower.forward([-priors.product_a_sd.powi(-2), 0.0]);
-    *v.at(periods, 2 * k) = a;
-    *v.at(periods, 2 * k + 1) = e;
-    *v.at(periods + 1, 2 * k) = rhs[0];
-    *v.at(periods + 1, 2 * k + 1) = rhs[1];
+    let category_a = [-priors.product_a_sd.powi(-2), 0.0];
+    let behind = [shape, Some(category_a)]
+        .into_iter()
+        .flatten()
+        .map(|b| lower.forward(b));
+    for (t, [a, e]) in behind.chain([rhs]).enumerate() {
+        *v.at(periods + t, 2 * k) = a;
+        *v.at(periods + t, 2 * k + 1) = e;
+    }
 }
 
 /// `V C V'` of the product in columns 2k and 2k + 1, `y` being `C V'`: entries aa, ae, ee.

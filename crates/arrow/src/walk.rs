@@ -1,7 +1,7 @@
 //! The order in which passes walk the panel: products by category, cut into parts.
 
-use infermark_model::Panel;
-use infermark_model::site::Layout;
+use infermark_model::site::{Layout, Site};
+use infermark_model::{Likelihood, Panel};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -37,9 +37,9 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// The walk through a panel.
-    pub fn new(panel: &Arc<Panel>) -> Self {
-        let layout = panel.layout();
+    /// The walk through a panel whose counts follow `likelihood`.
+    pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
+        let layout = panel.layout_for(likelihood);
         let order = panel.products_by_category();
         let mut sizes = vec![0; layout.categories];
         for category in panel.category_of() {
@@ -85,9 +85,19 @@ impl Walk {
         &self.panel
     }
 
-    /// Length of a category's border: its periods, and `category_a`.
+    /// The places of the latents.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Length of a category's border: its periods, `log_shape` where the likelihood has it, and `category_a`.
     pub(crate) fn border(&self) -> usize {
-        self.layout.periods + 1
+        self.layout.periods + usize::from(self.has_shape()) + 1
+    }
+
+    /// Whether the border has a `log_shape`.
+    pub(crate) fn has_shape(&self) -> bool {
+        self.layout.len(Site::LogShape) > 0
     }
 
     /// Rows of a part.

@@ -2,8 +2,8 @@
 
 use crate::poisson::{PoissonRates, Spread, complete, start};
 use infermark_arrow::{ArrowFactor, Assembled, FactorError, Walk};
-use infermark_model::Panel;
 use infermark_model::priors::Priors;
+use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 
 /// When a search for the mode ends.
@@ -95,7 +95,7 @@ impl ModeSearch {
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub fn new(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -> Result<Self, ModeError> {
-        let walk = Arc::new(Walk::new(panel));
+        let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
         let point = start(panel, priors);
         let mut search = ModeSearch {
             walk,

@@ -88,6 +88,7 @@ impl Rates for PoissonRates<'_> {
         isa: I,
         rows: ProductRows<'_>,
         weights: &mut [f64],
+        _cross: &mut [f64],
         by_period: &mut [f64],
     ) -> Weighed {
         let i = rows.product;
@@ -157,6 +158,7 @@ impl Rates for PoissonRates<'_> {
                 units + found[2]
                     - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
             ],
+            shape: [0.0; 2],
         }
     }
 }
