@@ -128,6 +128,11 @@ impl ArrowFactor {
         self
     }
 
+    /// Threads that it works on.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// The walk that its panel is passed in.
     pub fn walk(&self) -> &Arc<Walk> {
         &self.walk

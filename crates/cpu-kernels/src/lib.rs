@@ -33,6 +33,7 @@ pub mod simd;
 pub mod team;
 
 pub use device::{cpu_device, device_name};
+pub use distinct_counts::DistinctCounts;
 pub use instruction_set::{ForSimd, InstructionSet, InstructionSetMissing};
 pub use log_joint::FusedLogJoint;
 pub use simd::{Kernel, NoiseSimd, Scalar, Simd};

@@ -43,7 +43,6 @@ impl GaussianCpu {
     fn check(&self, request: &Request) -> Result<(), BackendError> {
         request.validate()?;
         device::check(self.name, &request.devices, None)?;
-        request.refuse_other_than_poisson(self.name)?;
         match (&request.method, self.name) {
             (Method::Laplace(_), LAPLACE)
             | (Method::StructuredVi(_), STRUCTURED_VI)
@@ -72,7 +71,7 @@ impl Backend for GaussianCpu {
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
         self.check(request)?;
-        let latents = panel.layout().latents();
+        let latents = panel.layout_for(request.likelihood).latents();
         if point.len() != latents {
             return Err(BackendError::Request(format!(
                 "the point has {} entries; the panel has {latents} latents",
@@ -80,7 +79,13 @@ impl Backend for GaussianCpu {
             )));
         }
         let threads = request.resolved_threads();
-        let mut log_joint = FusedLogJoint::new(panel.clone(), request.priors, Centredness([1.0; 5]), threads);
+        let mut log_joint = FusedLogJoint::of_counts(
+            request.likelihood,
+            panel.clone(),
+            request.priors,
+            Centredness([1.0; 5]),
+            threads,
+        );
         let mut gradient = vec![0.0; point.len()];
         let value = log_joint.value_and_gradient(point, &mut gradient);
         Ok((value, gradient))
@@ -101,7 +106,8 @@ impl Backend for GaussianCpu {
         self.check(request)?;
         let started = Instant::now();
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
-        let needed = ArrowFactor::bytes(&panel) + 12 * 8 * panel.layout().latents() as u64;
+        let needed =
+            ArrowFactor::bytes(&panel) + 12 * 8 * panel.layout_for(request.likelihood).latents() as u64;
         if let Some(available) = device::available_bytes()
             && needed > available
         {

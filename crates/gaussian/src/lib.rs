@@ -4,11 +4,14 @@
 //! |---|---|
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
-//! | `poisson` | weights and residuals of the rows, in vectors |
+//! | `counts` | what is fitted: panel, priors and likelihood |
+//! | `poisson`, `negative_binomial` | weights and residuals of the rows |
 //! | `skewness` | marginals of products with small counts |
 //! | `backend`, `run` | the three methods behind the backend trait |
 
 mod backend;
+mod counts;
+mod negative_binomial;
 pub mod newton;
 mod poisson;
 mod run;
@@ -16,4 +19,5 @@ mod skewness;
 pub mod variational;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
+pub use counts::Counts;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};

@@ -1,10 +1,8 @@
 //! The posterior mode by damped Newton steps.
 
-use crate::poisson::{PoissonRates, Spread, complete, start};
-use infermark_arrow::{ArrowFactor, Assembled, FactorError, Walk};
-use infermark_model::priors::Priors;
-use infermark_model::{Likelihood, Panel};
-use std::sync::Arc;
+use crate::counts::{Counts, Evaluated};
+use crate::poisson::Spread;
+use infermark_arrow::{ArrowFactor, FactorError};
 
 /// When a search for the mode ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,8 +59,8 @@ pub struct Mode {
 ///
 /// # Errors
 /// When a precision is not positive definite or the log joint is not finite.
-pub fn find_mode(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -> Result<Mode, ModeError> {
-    let mut search = ModeSearch::new(panel, priors, settings)?;
+pub fn find_mode(counts: &Counts, settings: &ModeSettings) -> Result<Mode, ModeError> {
+    let mut search = ModeSearch::new(counts, settings)?;
     while !search.converged() && search.steps < settings.steps {
         search.advance()?;
     }
@@ -75,8 +73,7 @@ const SHORTEST: f64 = 1e-6;
 /// A search for the mode, a step at a time.
 #[derive(Debug)]
 pub struct ModeSearch {
-    walk: Arc<Walk>,
-    priors: Priors,
+    counts: Counts,
     settings: ModeSettings,
     point: Vec<f64>,
     /// The precision at the point; none only while it is replaced.
@@ -94,12 +91,10 @@ impl ModeSearch {
     ///
     /// # Errors
     /// When the log joint there has no finite value or curvature.
-    pub fn new(panel: &Arc<Panel>, priors: &Priors, settings: &ModeSettings) -> Result<Self, ModeError> {
-        let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
-        let point = start(panel, priors);
+    pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
+        let point = counts.start();
         let mut search = ModeSearch {
-            walk,
-            priors: *priors,
+            counts: counts.clone(),
             settings: *settings,
             point: Vec::new(),
             factor: None,
@@ -108,11 +103,11 @@ impl ModeSearch {
             step: Vec::new(),
             steps: 0,
         };
-        let (found, value) = search.evaluate(&point)?;
-        if !value.is_finite() {
-            return Err(ModeError::NotFinite(value, 0));
+        let there = search.evaluate(&point)?;
+        if !there.value.is_finite() {
+            return Err(ModeError::NotFinite(there.value, 0));
         }
-        search.take(point, found, value);
+        search.take(point, there);
         Ok(search)
     }
 
@@ -148,16 +143,16 @@ impl ModeSearch {
             let last = length < SHORTEST;
             match self.evaluate(&there) {
                 // Below the last term the sums' own rounding decides.
-                Ok((found, reached))
-                    if reached >= value + 1e-4 * length * slope - 1e-12 * value.abs()
-                        || (last && reached.is_finite()) =>
+                Ok(found)
+                    if found.value >= value + 1e-4 * length * slope - 1e-12 * value.abs()
+                        || (last && found.value.is_finite()) =>
                 {
-                    self.take(there, found, reached);
+                    self.take(there, found);
                     self.steps += 1;
                     return Ok(());
                 }
                 Err(error) if last => return Err(error.into()),
-                Ok((_, reached)) if last => return Err(ModeError::NotFinite(reached, self.steps)),
+                Ok(found) if last => return Err(ModeError::NotFinite(found.value, self.steps)),
                 _ => length *= 0.5,
             }
         }
@@ -183,22 +178,18 @@ impl ModeSearch {
         self.step.iter().zip(&self.gradient).map(|(s, g)| s * g).sum()
     }
 
-    fn evaluate(&mut self, point: &[f64]) -> Result<(Assembled, f64), FactorError> {
-        let panel = self.walk.panel().clone();
-        let rates = PoissonRates::new(&panel, &self.priors, point, Spread::Point);
-        let mut found = match self.factor.take() {
-            Some(before) => Assembled::again(before, &rates)?,
-            None => Assembled::new(&self.walk, &self.priors, &rates, self.settings.threads)?,
-        };
-        let value = complete(&self.walk, &self.priors, point, &mut found);
-        Ok((found, value))
+    fn evaluate(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
+        let before = self.factor.take();
+        self.counts
+            .evaluate(point, Spread::Point, before, self.settings.threads)
     }
 
-    fn take(&mut self, point: Vec<f64>, mut found: Assembled, value: f64) {
+    fn take(&mut self, point: Vec<f64>, there: Evaluated) {
+        let mut found = there.found;
         self.gradient = std::mem::take(&mut found.gradient);
         self.step = found.step(&self.gradient);
         self.factor = Some(found.factor);
         self.point = point;
-        self.value = value;
+        self.value = there.value;
     }
 }

@@ -4,10 +4,9 @@
 //! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
 //! by 0.018 nats at most for it.
 
-use infermark_arrow::{Assembled, ProductRows, Rates, Walk, Weighed};
+use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
-use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::f64::consts::LOG2_E;
@@ -161,66 +160,4 @@ impl Rates for PoissonRates<'_> {
             shape: [0.0; 2],
         }
     }
-}
-
-/// Completes what the pass found at `point`: adds what belongs to the borders to the gradient, and returns the value with the
-/// priors' densities and all constants.
-pub(crate) fn complete(walk: &Walk, priors: &Priors, point: &[f64], found: &mut Assembled) -> f64 {
-    let panel = walk.panel();
-    let layout = panel.layout();
-    let gradient = &mut found.gradient;
-    let mut value = found.value - panel.sums().ln_factorials;
-    for (j, units) in layout
-        .range(Site::TimeCatEffects)
-        .zip(&panel.sums().category_period)
-    {
-        gradient[j] += *units as f64;
-        value += point[j] * *units as f64;
-    }
-    let mut squares = 0.0;
-    let mut logs = 0.0;
-    let mut normal = |j: usize, mean: f64, sd: f64| {
-        let z = (point[j] - mean) / sd;
-        squares += z * z;
-        logs += sd.ln();
-        z / sd
-    };
-    gradient[0] -= normal(0, priors.global_a_mean, priors.global_a_sd);
-    for j in layout.range(Site::CategoryA) {
-        let pull = normal(j, point[0], priors.category_a_sd);
-        gradient[j] -= pull;
-        gradient[0] += pull;
-    }
-    let category_a = layout.start(Site::CategoryA);
-    for (j, c) in layout.range(Site::ProductA).zip(panel.category_of()) {
-        let category = category_a + *c as usize;
-        // The product's own entry is complete.
-        gradient[category] += normal(j, point[category], priors.product_a_sd);
-    }
-    for j in layout.range(Site::ProductEffect) {
-        normal(j, priors.product_effect_mean, priors.product_effect_sd);
-    }
-    for j in layout.range(Site::TimeCatEffects) {
-        gradient[j] -= normal(j, priors.time_cat_effects_mean, priors.time_cat_effects_sd);
-    }
-    value - 0.5 * squares - logs - layout.latents() as f64 * LN_SQRT_2PI
-}
-
-/// A start from the data: each product's elasticity at the prior mean and its effect at its mean count, all periods at
-/// their prior mean.
-pub(crate) fn start(panel: &Panel, priors: &Priors) -> Vec<f64> {
-    let layout = panel.layout();
-    let mut point = vec![0.0; layout.latents()];
-    point[0] = priors.global_a_mean;
-    point[layout.range(Site::CategoryA)].fill(priors.global_a_mean);
-    point[layout.range(Site::ProductA)].fill(priors.global_a_mean);
-    point[layout.range(Site::TimeCatEffects)].fill(priors.time_cat_effects_mean);
-    for i in 0..layout.products {
-        let rows = panel.row_range(i).len() as f64;
-        // A product without sales starts at half a unit in all its periods.
-        let mean_units = (panel.sums().product[i] as f64).max(0.5) / rows;
-        point[layout.start(Site::ProductEffect) + i] =
-            mean_units.ln() - priors.global_a_mean * panel.mean_log_price()[i] - priors.time_cat_effects_mean;
-    }
-    point
 }

@@ -1,5 +1,6 @@
 //! A run of a Gaussian method, advanced a step at a time.
 
+use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::skewness::corrected;
 use crate::variational::{Family, Search};
@@ -7,7 +8,7 @@ use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::device_name;
-use infermark_model::Panel;
+use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,7 +25,7 @@ enum Stage {
 
 pub(crate) struct GaussianRun {
     name: &'static str,
-    panel: Arc<Panel>,
+    counts: Counts,
     request: Request,
     stage: Stage,
     state: RunState,
@@ -49,11 +50,11 @@ impl GaussianRun {
             },
             threads: request.resolved_threads(),
         };
-        let search =
-            ModeSearch::new(&panel, &request.priors, &settings).map_err(|error| failed(0, &error))?;
+        let counts = Counts::new(&panel, &request.priors, request.likelihood);
+        let search = ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error))?;
         Ok(GaussianRun {
             name,
-            panel,
+            counts,
             request: request.clone(),
             report: GaussianReport {
                 newton_steps: 0,
@@ -99,7 +100,7 @@ impl GaussianRun {
                 let enough = search.converged() || search.steps as u64 >= most;
                 match self.family() {
                     Some((family, _)) if enough => {
-                        let search = Search::new(&self.request.priors, family, search.into_mode());
+                        let search = Search::new(&self.counts, family, search.into_mode());
                         self.stage = Stage::Variational(Box::new(search));
                     }
                     None if enough => self.end_at_mode(*search)?,
@@ -134,10 +135,11 @@ impl GaussianRun {
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
-        let corrects =
-            matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
+        // The expansion is that of Poisson rows.
+        let corrects = self.request.likelihood == Likelihood::Poisson
+            && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
         self.posterior = Some(if corrects {
-            let (posterior, skewed) = corrected(&self.panel, &self.request.priors, mode)?;
+            let (posterior, skewed) = corrected(&self.counts, mode)?;
             self.report.skewed_products = skewed as u64;
             posterior
         } else {
@@ -148,7 +150,7 @@ impl GaussianRun {
                 .iter()
                 .map(|v| v.sqrt())
                 .collect();
-            Posterior::normal(self.panel.layout(), mode.point, sd)
+            Posterior::normal(self.counts.layout(), mode.point, sd)
         });
         Ok(())
     }
@@ -160,7 +162,7 @@ impl GaussianRun {
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
         let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
-        self.posterior = Some(Posterior::normal(self.panel.layout(), fit.mean, sd));
+        self.posterior = Some(Posterior::normal(self.counts.layout(), fit.mean, sd));
     }
 
     fn completed(&self) -> u64 {

@@ -16,13 +16,13 @@
 //! Sources: Rue, Martino and Chopin, 2009, section 3.2 (the simplified Laplace approximation is the same expansion to
 //! third order); Cornish and Fisher, "Moments and cumulants in the specification of distributions", 1938.
 
+use crate::counts::Counts;
 use crate::newton::{Mode, ModeError};
-use crate::poisson::{PoissonRates, Spread, complete};
-use infermark_arrow::{ArrowFactor, Assembled, ProductMoments};
+use crate::poisson::Spread;
+use infermark_arrow::{ArrowFactor, ProductMoments};
 use infermark_backend::Posterior;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use infermark_model::Panel;
-use infermark_model::priors::Priors;
 use infermark_model::site::Site;
 use std::f64::consts::LOG2_E;
 
@@ -66,16 +66,15 @@ impl Shape {
 ///
 /// # Errors
 /// When the precision at the mode cannot be factored again.
-pub(crate) fn corrected(panel: &Panel, priors: &Priors, mode: Mode) -> Result<(Posterior, usize), ModeError> {
+pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
+    let panel = &**counts.panel();
     let Mode { point, factor, .. } = mode;
-    let walk = factor.walk().clone();
-    let layout = panel.layout();
-    let spread = PoissonRates::new(panel, priors, &point, Spread::Structured { part: 1.0 });
-    let (mut raised, _) = Assembled::with_variances(factor, &spread)?;
-    complete(&walk, priors, &point, &mut raised);
-    let mut shift = raised.gradient;
-    let at_mode = PoissonRates::new(panel, priors, &point, Spread::Point);
-    let factor = Assembled::again(raised.factor, &at_mode)?.factor;
+    let layout = counts.layout();
+    let threads = factor.threads();
+    let raised = counts.evaluate(&point, Spread::Structured { part: 1.0 }, Some(factor), threads)?;
+    let mut shift = raised.found.gradient;
+    let at_mode = counts.evaluate(&point, Spread::Point, Some(raised.found.factor), threads)?;
+    let factor = at_mode.found.factor;
     factor.solve(&mut shift);
 
     let products = of_products(panel, &point, &shift, &factor);

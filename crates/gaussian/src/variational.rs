@@ -8,13 +8,11 @@
 //!
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
 
+use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
-use crate::poisson::{MOST_CHANGE, PoissonRates, Spread, complete};
-use infermark_arrow::{ArrowFactor, Assembled, PairMoments};
-use infermark_model::priors::Priors;
+use crate::poisson::{MOST_CHANGE, Spread};
+use infermark_arrow::{ArrowFactor, Assembled};
 use infermark_model::site::Site;
-use infermark_model::{Layout, Panel};
-use std::sync::Arc;
 
 /// Which Gaussians.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +48,7 @@ impl Default for Settings {
 /// The fit.
 #[derive(Debug, Clone)]
 pub struct Fit {
-    /// Means of the natural parameters, in the order of [`Layout`].
+    /// Means of the natural parameters, in the order of [`infermark_model::Layout`].
     pub mean: Vec<f64>,
     /// Their variances.
     pub variance: Vec<f64>,
@@ -72,14 +70,9 @@ pub struct Fit {
 ///
 /// # Errors
 /// When a precision is not positive definite or the bound is not finite.
-pub fn fit(
-    panel: &Arc<Panel>,
-    priors: &Priors,
-    family: Family,
-    settings: &Settings,
-) -> Result<Fit, ModeError> {
-    let mode = find_mode(panel, priors, &settings.mode)?;
-    let mut search = Search::new(priors, family, mode);
+pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, ModeError> {
+    let mode = find_mode(counts, &settings.mode)?;
+    let mut search = Search::new(counts, family, mode);
     while search.moved >= settings.tolerance && search.steps < settings.steps {
         search.advance()?;
     }
@@ -93,8 +86,7 @@ const LEAST_PART: f64 = 1.0 / 64.0;
 #[derive(Debug)]
 pub struct Search {
     family: Family,
-    priors: Priors,
-    layout: Layout,
+    counts: Counts,
     /// Means that the next step starts from.
     mean: Vec<f64>,
     /// Its variances, where latents are independent; of a structured one those of the step before.
@@ -122,17 +114,15 @@ struct Known {
 
 impl Search {
     /// From the mode, with the precision there.
-    pub fn new(priors: &Priors, family: Family, mode: Mode) -> Self {
+    pub fn new(counts: &Counts, family: Family, mode: Mode) -> Self {
         let Mode { point, factor, .. } = mode;
-        let layout = factor.walk().panel().layout();
         let variance = match family {
             Family::MeanField => factor.diagonal().iter().map(|q| 1.0 / q).collect(),
             Family::Structured => Vec::new(),
         };
         Search {
             family,
-            priors: *priors,
-            layout,
+            counts: counts.clone(),
             mean: point,
             variance,
             factor: Some(factor),
@@ -241,42 +231,47 @@ impl Search {
 
     /// The pass under `Normal(mean, Q^-1)`, `Q` being that of `before`: what it found, its value, the variances and the bound.
     fn structured(&self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
-        let walk = before.walk().clone();
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
         let spread = Spread::Structured { part: self.part };
-        let rates = PoissonRates::new(walk.panel(), &self.priors, &self.mean, spread);
-        let (mut found, PairMoments { covariance }) = Assembled::with_variances(before, &rates)?;
-        let value = complete(&walk, &self.priors, &self.mean, &mut found);
-        let (a, e) = (
-            self.layout.start(Site::ProductA),
-            self.layout.start(Site::ProductEffect),
-        );
-        for (i, [elasticity, _, effect]) in covariance.into_iter().enumerate() {
+        let threads = before.threads();
+        let Evaluated {
+            found,
+            value,
+            moments,
+        } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        let layout = self.counts.layout();
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {
             variance[a + i] = elasticity;
             variance[e + i] = effect;
         }
         // The value has the rows' part of tr(Q Sigma) / 2 = L / 2; what is left of it are the priors' mean densities.
-        let latents = self.layout.latents() as f64;
+        let latents = layout.latents() as f64;
         let entropy = 0.5 * latents * (2.0 * std::f64::consts::PI).ln() - 0.5 * ln_det;
         Ok((found, value, variance, value + entropy))
     }
 
     /// The pass under independent latents of the variances.
     fn mean_field(&self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
-        let walk = before.walk().clone();
         let spread = Spread::Independent(&self.variance);
-        let rates = PoissonRates::new(walk.panel(), &self.priors, &self.mean, spread);
-        let mut found = Assembled::again(before, &rates)?;
-        let value = complete(&walk, &self.priors, &self.mean, &mut found);
-        let prior = prior_precisions(walk.panel(), &self.priors);
+        let threads = before.threads();
+        let Evaluated { found, value, .. } =
+            self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        let mut precision = self.counts.prior_precisions();
+        let layout = self.counts.layout();
+        if !layout.range(Site::LogShape).is_empty() {
+            // The rows' mean is taken at the mean of the log shape: to second order it is less by half of this.
+            let diagonal = found.factor.diagonal();
+            precision[layout.range(Site::LogShape)].copy_from_slice(&diagonal[layout.range(Site::LogShape)]);
+        }
         let spread: f64 = self
             .variance
             .iter()
-            .zip(&prior)
+            .zip(&precision)
             .map(|(v, p)| v * p - v.ln())
             .sum();
-        let latents = self.layout.latents() as f64;
+        let latents = layout.latents() as f64;
         let entropy = 0.5 * latents * (1.0 + (2.0 * std::f64::consts::PI).ln());
         Ok((
             found,
@@ -285,20 +280,4 @@ impl Search {
             value - 0.5 * spread + entropy,
         ))
     }
-}
-
-/// The diagonal of the priors' precision.
-fn prior_precisions(panel: &Panel, priors: &Priors) -> Vec<f64> {
-    let layout = panel.layout();
-    let mut precision = vec![0.0; layout.latents()];
-    let of = |sd: f64| sd.powi(-2);
-    precision[0] = of(priors.global_a_sd) + layout.categories as f64 * of(priors.category_a_sd);
-    precision[layout.range(Site::CategoryA)].fill(of(priors.category_a_sd));
-    for c in panel.category_of() {
-        precision[layout.start(Site::CategoryA) + *c as usize] += of(priors.product_a_sd);
-    }
-    precision[layout.range(Site::ProductA)].fill(of(priors.product_a_sd));
-    precision[layout.range(Site::ProductEffect)].fill(of(priors.product_effect_sd));
-    precision[layout.range(Site::TimeCatEffects)].fill(of(priors.time_cat_effects_sd));
-    precision
 }

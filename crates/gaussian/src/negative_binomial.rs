@@ -1,0 +1,274 @@
+//! Negative-binomial rows as the arrow's pass wants them.
+//!
+//! With `w = mu / r` a row has the derivatives `(y - mu) / (1 + w)` by its log rate, `-(mu + y w) / (1 + w)^2` by it twice, and
+//! `(y - mu) w / (1 + w)^2` by it and the log shape, whose mean is zero. Under a Gaussian the means of all of them are taken by a
+//! Gauss-Hermite rule over the log rate; the log shape stands at its mean, about which the bound is exact to second order.
+//! What depends on a count and the shape alone is summed over the distinct counts of a category.
+//!
+//! The second derivative by the log shape may have either sign away from the mode. Where the exact matrix is not
+//! positive definite its twin stands in: no coupling of rates and shapes, and absolute values of the shapes' own.
+
+use crate::poisson::{MOST_CHANGE, Spread};
+use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
+use infermark_cpu_kernels::{DistinctCounts, Simd};
+use infermark_model::Panel;
+use infermark_model::negative_binomial::{Shape, ln_1p_excess};
+use infermark_model::priors::Priors;
+use infermark_model::site::{Layout, Site};
+
+/// Variance of a log rate below which it is taken to stand at its mean.
+const STANDS: f64 = 1e-10;
+/// Variance below which three nodes are enough: the rule's next term is `v^3 / 48` of a sixth derivative.
+const NARROW: f64 = 0.02;
+
+/// Nodes and weights of the Gauss-Hermite rules for the standard normal density.
+const ONE: [(f64, f64); 1] = [(0.0, 1.0)];
+const THREE: [(f64, f64); 3] = [
+    (-1.732_050_807_568_877_2, 1.0 / 6.0),
+    (0.0, 2.0 / 3.0),
+    (1.732_050_807_568_877_2, 1.0 / 6.0),
+];
+const NINE: [(f64, f64); 9] = [
+    (-4.512745863399783, 2.2345844007746607e-05),
+    (-3.20542900285647, 0.0027891413212317692),
+    (-2.07684797867783, 0.04991640676521782),
+    (-1.0232556637891326, 0.24409750289493953),
+    (0.0, 0.40634920634920635),
+    (1.0232556637891326, 0.24409750289493953),
+    (2.07684797867783, 0.04991640676521782),
+    (3.20542900285647, 0.0027891413212317692),
+    (4.512745863399783, 2.2345844007746607e-05),
+];
+
+/// Half the step in the log shape by which the slope of the counts' own part is differenced: its error is of the order of
+/// its square.
+const SLOPE_STEP: f64 = 1e-4;
+
+/// Negative-binomial rows at a point.
+#[derive(Debug)]
+pub(crate) struct NegativeBinomialRates<'a> {
+    panel: &'a Panel,
+    priors: &'a Priors,
+    layout: Layout,
+    point: &'a [f64],
+    spread: Spread<'a>,
+    shapes: Vec<Shape>,
+    counts: &'a [Vec<DistinctCounts>],
+    /// Whether the matrix is the exact one.
+    exact: bool,
+}
+
+impl<'a> NegativeBinomialRates<'a> {
+    pub(crate) fn new(
+        walk: &'a Walk,
+        priors: &'a Priors,
+        counts: &'a [Vec<DistinctCounts>],
+        point: &'a [f64],
+        spread: Spread<'a>,
+        exact: bool,
+    ) -> Self {
+        let layout = walk.layout();
+        NegativeBinomialRates {
+            panel: walk.panel(),
+            priors,
+            layout,
+            point,
+            spread,
+            shapes: point[layout.range(Site::LogShape)]
+                .iter()
+                .map(|s| Shape::new(*s))
+                .collect(),
+            counts,
+            exact,
+        }
+    }
+
+    /// What the counts of a category add to the value, and to its derivative by the log shape.
+    pub(crate) fn of_counts(&self, category: usize) -> (f64, f64) {
+        self.rise(category, self.shapes[category].value)
+    }
+
+    fn rise(&self, category: usize, r: f64) -> (f64, f64) {
+        let counts = self.counts[category].iter().map(|counts| counts.rise(r));
+        counts.fold((0.0, 0.0), |sum, own| (sum.0 + own.0, sum.1 + own.1))
+    }
+}
+
+/// A row without what depends on its count and the shape alone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    value: f64,
+    by_eta: f64,
+    /// Minus the second derivatives: by the log rate, by it and the log shape.
+    weight: f64,
+    cross: f64,
+    by_shape: f64,
+    /// Minus the second derivative by the log shape.
+    curvature: f64,
+}
+
+impl Row {
+    #[inline]
+    fn new(y: f64, eta: f64, shape: &Shape) -> Self {
+        let r = shape.value;
+        let w = (eta - shape.ln).exp();
+        let mu = w * r;
+        let ln_1p = w.ln_1p();
+        let over = 1.0 / (1.0 + w);
+        // As in the model's own term, beside whose cancellation for large shapes this is to be read.
+        let (value, shape_part, curvature) = if w < 0.5 {
+            let excess = ln_1p_excess(w);
+            (
+                y * (eta - ln_1p) - mu - r * excess,
+                r * (excess + w * w * over),
+                r * (excess + w * w * w * over * over),
+            )
+        } else {
+            (
+                y * eta - (y + r) * ln_1p,
+                r * (ln_1p - w * over),
+                r * (ln_1p - w * over - w * w * over * over),
+            )
+        };
+        Row {
+            value,
+            by_eta: (y - mu) * over,
+            weight: (mu + y * w) * over * over,
+            cross: -(y - mu) * w * over * over,
+            by_shape: y * w * over - shape_part,
+            curvature: y * w * over * over + curvature,
+        }
+    }
+
+    /// The mean over a normal log rate.
+    fn mean(y: f64, eta: f64, variance: f64, shape: &Shape) -> Self {
+        let rule: &[(f64, f64)] = match variance {
+            v if v < STANDS => &ONE,
+            v if v < NARROW => &THREE,
+            _ => &NINE,
+        };
+        let sd = variance.max(0.0).sqrt();
+        let mut mean = Row::default();
+        for (node, weight) in rule {
+            let row = Row::new(y, eta + node * sd, shape);
+            mean.value += weight * row.value;
+            mean.by_eta += weight * row.by_eta;
+            mean.weight += weight * row.weight;
+            mean.cross += weight * row.cross;
+            mean.by_shape += weight * row.by_shape;
+            mean.curvature += weight * row.curvature;
+        }
+        mean
+    }
+}
+
+impl Rates for NegativeBinomialRates<'_> {
+    #[inline(always)]
+    fn weigh<I: Simd<Scalar = f64>>(
+        &self,
+        _isa: I,
+        rows: ProductRows<'_>,
+        weights: &mut [f64],
+        cross: &mut [f64],
+        by_period: &mut [f64],
+    ) -> Weighed {
+        let i = rows.product;
+        let a = self.layout.start(Site::ProductA) + i;
+        let e = self.layout.start(Site::ProductEffect) + i;
+        let time = self.layout.time_index(rows.category, 0);
+        let (elasticity, effect) = (self.point[a], self.point[e]);
+        let shape = &self.shapes[rows.category];
+        let (mut value, mut by_a, mut by_e, mut by_shape, mut curvature) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        cross.fill(0.0);
+        if !matches!(self.spread, Spread::Structured { .. }) {
+            weights.fill(0.0);
+        }
+        for row in self.panel.product_rows(i) {
+            let (t, x) = (row.period, row.log_price);
+            let eta = elasticity * x + effect + self.point[time + t];
+            let variance = match self.spread {
+                Spread::Point => 0.0,
+                Spread::Structured { .. } => 2.0 * rows.half_variance[t],
+                Spread::Independent(v) => x * x * v[a] + v[e] + v[time + t],
+            };
+            let found = Row::mean(f64::from(row.units), eta, variance, shape);
+            value += found.value;
+            by_a += found.by_eta * x;
+            by_e += found.by_eta;
+            by_period[t] += found.by_eta;
+            by_shape += found.by_shape;
+            curvature += found.curvature;
+            if self.exact {
+                cross[t] = found.cross;
+            }
+            weights[t] = match self.spread {
+                Spread::Structured { part } => {
+                    let before = weights[t];
+                    // tr(Q Sigma) less its priors' part.
+                    value += before * rows.half_variance[t];
+                    let bounded = found.weight.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
+                    before + part * (bounded - before)
+                }
+                _ => found.weight,
+            };
+        }
+        let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
+        let precision = |sd: f64| sd.powi(-2);
+        Weighed {
+            value,
+            gradient: [
+                by_a - (elasticity - category_a) * precision(self.priors.product_a_sd),
+                by_e - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
+            ],
+            shape: [by_shape, if self.exact { curvature } else { curvature.abs() }],
+        }
+    }
+
+    fn shape_curvature(&self, category: usize) -> f64 {
+        let r = self.shapes[category].value;
+        let slope = |step: f64| self.rise(category, r * step.exp()).1;
+        let curvature = -(slope(SLOPE_STEP) - slope(-SLOPE_STEP)) / (2.0 * SLOPE_STEP);
+        if self.exact { curvature } else { curvature.abs() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infermark_model::negative_binomial::CountTerm;
+
+    #[test]
+    fn a_row_is_the_models_and_its_second_derivatives_are_differences_of_its_first() {
+        for (y, eta, log_shape) in [
+            (0u32, -3.0, 1.0),
+            (1, 0.2, -2.0),
+            (7, 2.5, 0.5),
+            (40, 3.0, 6.0),
+            (15, 9.0, 2.0),
+            (9, 1.0, 12.0),
+        ] {
+            let at = |eta: f64, log_shape: f64| Row::new(f64::from(y), eta, &Shape::new(log_shape));
+            let row = at(eta, log_shape);
+            let term = CountTerm::new(y, eta, &Shape::new(log_shape));
+            let rise = infermark_model::negative_binomial::rise(f64::from(y), log_shape.exp());
+            let close = |found: f64, expected: f64, what: &str| {
+                assert!(
+                    (found - expected).abs() < 1e-7 * expected.abs() + 1e-8,
+                    "{what} of {y} at {eta}, {log_shape}: {found} {expected}"
+                );
+            };
+            close(row.value + rise, term.log_likelihood, "value");
+            close(row.by_eta, term.by_eta, "slope");
+            // Central differences, off by the square of the step and by the values' rounding over it.
+            let h = 1e-5;
+            let by_eta =
+                |f: fn(&Row) -> f64| (f(&at(eta + h, log_shape)) - f(&at(eta - h, log_shape))) / (2.0 * h);
+            let by_shape =
+                |f: fn(&Row) -> f64| (f(&at(eta, log_shape + h)) - f(&at(eta, log_shape - h))) / (2.0 * h);
+            close(row.weight, -by_eta(|r| r.by_eta), "weight");
+            close(row.cross, -by_shape(|r| r.by_eta), "cross");
+            close(row.by_shape, by_shape(|r| r.value), "by the log shape");
+            close(row.curvature, -by_shape(|r| r.by_shape), "curvature");
+        }
+    }
+}
