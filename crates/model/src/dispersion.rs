@@ -243,7 +243,7 @@ mod tests {
         let mut part = PanelPart::new(CATEGORIES, periods);
         for i in 0..products {
             let rows: Vec<u32> = (0..periods as u32)
-                .filter(|t| (t + i as u32) % 5 != 0 || periods == 1)
+                .filter(|t| !(t + i as u32).is_multiple_of(5) || periods == 1)
                 .collect();
             let prices: Vec<f64> = rows.iter().map(|_| rng.random_range(0.8..1.25)).collect();
             let units: Vec<u32> = prices
