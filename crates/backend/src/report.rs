@@ -1,6 +1,7 @@
 //! What a run did, in figures.
 
 use crate::progress::RunState;
+use crate::request::Metric;
 use serde::{Deserialize, Serialize};
 
 /// The figures of a run; result files record it whole.
@@ -106,6 +107,12 @@ pub struct TracePoint {
 /// Figures of a NUTS run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NutsReport {
+    /// Mass matrix; reports without it are of the diagonal one.
+    #[serde(default = "diagonal")]
+    pub metric: Metric,
+    /// The search for the mode at which the structured metric is taken, part of the set-up; `None` for the diagonal one.
+    #[serde(default)]
+    pub mode_search: Option<ModeSearch>,
     /// Gradients computed, all chains, warm-up included.
     pub gradients: u64,
     /// Gradients a second while advancing.
@@ -128,6 +135,23 @@ pub struct NutsReport {
     pub every_draw_kept: bool,
     /// One entry a chain.
     pub chains: Vec<ChainReport>,
+}
+
+const fn diagonal() -> Metric {
+    Metric::Diagonal
+}
+
+/// How the posterior mode was found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ModeSearch {
+    /// Newton steps.
+    pub newton_steps: u64,
+    /// Whether the last one was within the tolerance.
+    pub converged: bool,
+    /// Half the squared Newton decrement at the end: what is still to be gained, in nats.
+    pub decrement: f64,
+    /// Seconds of the search and of the metric's factor.
+    pub seconds: f64,
 }
 
 /// Figures of one chain.

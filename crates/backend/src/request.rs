@@ -87,7 +87,16 @@ impl Request {
         }
         match &self.method {
             Method::Svi(svi) => svi.validate(),
-            Method::Nuts(nuts) => nuts.validate(),
+            Method::Nuts(nuts) => {
+                if nuts.metric == Metric::Structured && self.parameterization != Parameterization::Centered {
+                    return Err(BackendError::Request(format!(
+                        "the structured metric goes with the centered parameterization, this is {}; ask for the \
+                         diagonal metric (--metric diagonal)",
+                        self.parameterization.name()
+                    )));
+                }
+                nuts.validate()
+            }
             Method::Laplace(laplace) => laplace.validate(),
             Method::StructuredVi(variational) | Method::Meanfield(variational) => variational.validate(),
         }
@@ -326,10 +335,28 @@ impl SviSettings {
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// One variance a latent, tuned during warm-up.
-    #[default]
     Diagonal,
-    /// Whitened by the block-arrow factor of the precision at the posterior mode.
+    /// The precision at the posterior mode, whose block-arrow factor whitens the latents; centred parameterization only.
+    #[default]
     Structured,
+}
+
+impl Metric {
+    /// The name in files and in the command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Metric::Diagonal => "diagonal",
+            Metric::Structured => "structured",
+        }
+    }
+
+    /// Draws of warm-up that it needs: the structured one is there before the first draw, and only a step size is tuned.
+    pub const fn default_warmup(self) -> u64 {
+        match self {
+            Metric::Diagonal => 1000,
+            Metric::Structured => 300,
+        }
+    }
 }
 
 /// Settings of NUTS.
@@ -358,11 +385,11 @@ impl Default for NutsSettings {
     fn default() -> Self {
         NutsSettings {
             chains: 4,
-            warmup: 1000,
+            warmup: Metric::default().default_warmup(),
             draws: 1000,
             target_accept: 0.8,
             max_depth: 10,
-            metric: Metric::Diagonal,
+            metric: Metric::default(),
             draw_bytes_limit: 2 << 30,
             sites_beyond_limit: vec![Site::GlobalA, Site::CategoryA],
         }
@@ -370,6 +397,15 @@ impl Default for NutsSettings {
 }
 
 impl NutsSettings {
+    /// The defaults under the diagonal metric.
+    pub fn diagonal() -> Self {
+        NutsSettings {
+            metric: Metric::Diagonal,
+            warmup: Metric::Diagonal.default_warmup(),
+            ..NutsSettings::default()
+        }
+    }
+
     fn validate(&self) -> Result<(), BackendError> {
         let refuse = |text: String| Err(BackendError::Request(text));
         if self.chains == 0 || self.chains > 1024 {
@@ -448,6 +484,15 @@ mod tests {
             ..Default::default()
         }));
         assert!(request.validate().unwrap_err().to_string().contains("chains"));
+        request = Request::new(Method::Nuts(NutsSettings::default()));
+        request.parameterization = Parameterization::Learned;
+        let error = request.validate().unwrap_err().to_string();
+        assert!(
+            error.contains("--metric diagonal") && error.contains("learned"),
+            "{error}"
+        );
+        request.method = Method::Nuts(NutsSettings::diagonal());
+        assert!(request.validate().is_ok());
         request = Request::new(Method::Nuts(NutsSettings::default()));
         for (threads, valid) in [
             (0, false),

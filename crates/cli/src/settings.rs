@@ -2,7 +2,7 @@
 
 use crate::backends;
 use clap::{Args, ValueEnum};
-use infermark_backend::request::EarlyStop;
+use infermark_backend::request::{EarlyStop, Metric};
 use infermark_backend::{DeviceId, Method, NutsSettings, Precision, Request, SviSettings};
 use infermark_data::Columns;
 use infermark_model::objective::Objective;
@@ -225,6 +225,24 @@ impl SviArguments {
     }
 }
 
+/// Mass matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MetricName {
+    /// The model's own block-arrow precision at the posterior mode; needs --parameterization centered.
+    Structured,
+    /// One variance a latent, tuned during warm-up.
+    Diagonal,
+}
+
+impl From<MetricName> for Metric {
+    fn from(name: MetricName) -> Self {
+        match name {
+            MetricName::Structured => Metric::Structured,
+            MetricName::Diagonal => Metric::Diagonal,
+        }
+    }
+}
+
 /// Settings of NUTS.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "NUTS")]
@@ -232,9 +250,13 @@ pub struct NutsArguments {
     /// Chains.
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub chains: usize,
-    /// Warm-up draws of each chain: they tune step size and metric, and are not kept.
-    #[arg(long, alias = "warm-up", value_name = "N", default_value_t = 1000)]
-    pub warmup: u64,
+    /// Mass matrix.
+    #[arg(long, value_enum, default_value = "structured")]
+    pub metric: MetricName,
+    /// Warm-up draws of each chain: they tune step size and diagonal metric, and are not kept; by default 300 with the
+    /// structured metric, 1000 with the diagonal one.
+    #[arg(long, alias = "warm-up", value_name = "N")]
+    pub warmup: Option<u64>,
     /// Draws of each chain after warm-up.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub draws: u64,
@@ -249,9 +271,11 @@ pub struct NutsArguments {
 impl NutsArguments {
     /// The settings.
     pub fn settings(&self) -> NutsSettings {
+        let metric = Metric::from(self.metric);
         NutsSettings {
+            metric,
             chains: self.chains,
-            warmup: self.warmup,
+            warmup: self.warmup.unwrap_or_else(|| metric.default_warmup()),
             draws: self.draws,
             target_accept: self.target_accept,
             max_depth: self.max_depth,

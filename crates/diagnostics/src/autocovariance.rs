@@ -1,6 +1,7 @@
 //! Autocovariances averaged over chains, lag by lag, as far as they are asked for.
 
 use crate::fourier::Fourier;
+use crate::sums::{dot, sum};
 
 /// Lags are summed directly up to this many times the logarithm of the transform's length; beyond, one transform
 /// gives all of them at about the cost of the lags before.
@@ -27,7 +28,7 @@ impl MeanAutocovariance {
         self.centred.clear();
         rows.chunks_exact(length)
             .map(|row| {
-                let mean = row.iter().sum::<f64>() / length as f64;
+                let mean = sum(row) / length as f64;
                 self.centred.extend(row.iter().map(|x| x - mean));
                 mean
             })
@@ -86,24 +87,6 @@ impl MeanAutocovariance {
         // The spectrum is real and even, so that the forward transform is also the inverse one.
         fourier.forward(&mut self.buffer);
     }
-}
-
-/// Scalar product with eight partial sums, which the compiler keeps in vector registers.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = a8
-        .remainder()
-        .iter()
-        .zip(b8.remainder())
-        .map(|(x, y)| x * y)
-        .sum();
-    for (x, y) in a8.zip(b8) {
-        for k in 0..8 {
-            sums[k] += x[k] * y[k];
-        }
-    }
-    sums.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::autocovariance::MeanAutocovariance;
 use crate::ess::effective_sample_size;
 use crate::quantile::quantile;
-use crate::ranks::{NormalScores, fold_about_median, sort_indices};
+use crate::ranks::{NormalScores, Sorter, fold_about_median};
 use crate::rhat::{mean_and_variance, rhat};
 
 /// What chains tell of one quantity.
@@ -40,8 +40,10 @@ pub fn diagnose(chains: &[&[f64]]) -> Diagnosis {
 pub struct Workspace {
     pooled: Vec<f64>,
     sorted: Vec<f64>,
-    keys: Vec<u64>,
-    order: Vec<u32>,
+    sorter: Sorter,
+    /// Where each draw of the pooled chains lies among the half chains, of the shape `(chains, draws)`.
+    places: Vec<Option<u32>>,
+    shape: (usize, usize),
     ascending: Vec<(f64, u32)>,
     folded: Vec<(f64, u32)>,
     rows: Vec<f64>,
@@ -90,20 +92,29 @@ impl Workspace {
         if self.pooled.iter().any(|x| x.is_nan()) {
             return diagnosis;
         }
-        sort_indices(&self.pooled, &mut self.keys, &mut self.order);
-        self.sorted
-            .extend(self.order.iter().map(|i| self.pooled[*i as usize]));
+        let order = self.sorter.sort(&self.pooled);
+        self.sorted.extend(order.iter().map(|i| self.pooled[*i as usize]));
         if draws < 4 {
             return diagnosis;
         }
 
         // Half chains as rows; the middle draw of an odd number belongs to neither half.
         let half = draws / 2;
+        if self.shape != (chains.len(), draws) {
+            self.shape = (chains.len(), draws);
+            self.places.clear();
+            self.places.extend(
+                (0..self.pooled.len()).map(|i| split_place(i, draws, half).map(|place| place as u32)),
+            );
+        }
+        let places = &self.places;
         self.ascending.clear();
-        self.ascending
-            .extend(self.order.iter().zip(&self.sorted).filter_map(|(i, value)| {
-                split_place(*i as usize, draws, half).map(|place| (*value, place as u32))
-            }));
+        self.ascending.extend(
+            order
+                .iter()
+                .zip(&self.sorted)
+                .filter_map(|(i, value)| Some((*value, places[*i as usize]?))),
+        );
         self.scores.prepare(self.ascending.len());
         self.rows.clear();
         self.rows.resize(self.ascending.len(), 0.0);
@@ -122,8 +133,11 @@ impl Workspace {
         let high = self.quantile_ess(0.95, half);
         diagnosis.ess_tail = if high < low { high } else { low };
 
-        for (value, place) in &self.ascending {
-            self.rows[*place as usize] = *value;
+        // Half chains lie in the chains as they are.
+        self.rows.clear();
+        for chain in chains {
+            self.rows.extend_from_slice(&chain[..half]);
+            self.rows.extend_from_slice(&chain[draws - half..]);
         }
         diagnosis.mcse_mean = diagnosis.sd / self.ess(half).sqrt();
         diagnosis
@@ -132,8 +146,16 @@ impl Workspace {
     /// Effective sample size of the indicator of being at most the `p` quantile.
     fn quantile_ess(&mut self, p: f64, half: usize) -> f64 {
         let limit = quantile(&self.sorted, p);
-        for (value, place) in &self.ascending {
-            self.rows[*place as usize] = f64::from(*value <= limit);
+        let below = self.ascending.partition_point(|(value, _)| *value <= limit);
+        // The side with fewer draws is marked on the other's ground: marks go to scattered places.
+        let (few, mark) = if 2 * below < self.ascending.len() {
+            (&self.ascending[..below], 1.0)
+        } else {
+            (&self.ascending[below..], 0.0)
+        };
+        self.rows.fill(1.0 - mark);
+        for (_, place) in few {
+            self.rows[*place as usize] = mark;
         }
         self.ess(half)
     }

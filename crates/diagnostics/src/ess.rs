@@ -2,6 +2,7 @@
 
 use crate::autocovariance::MeanAutocovariance;
 use crate::rhat::mean_and_variance;
+use crate::sums::range;
 
 /// Effective sample size of rows of `length` draws each; `rows.len()` when all draws are equal.
 ///
@@ -14,11 +15,7 @@ pub(crate) fn effective_sample_size(
     rho: &mut Vec<f64>,
 ) -> f64 {
     let count = rows.len() as f64;
-    let (low, high) = rows
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| {
-            (low.min(*x), high.max(*x))
-        });
+    let (low, high) = range(rows);
     if high - low < 1e-15 {
         return count;
     }

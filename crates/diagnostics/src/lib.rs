@@ -22,6 +22,7 @@ pub mod quantile;
 mod ranks;
 mod rhat;
 pub mod streaming;
+mod sums;
 
 pub use diagnosis::{Diagnosis, Workspace, diagnose};
 pub use normal_quantile::normal_quantile;

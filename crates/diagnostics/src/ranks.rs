@@ -1,43 +1,77 @@
 //! Sorting of draws, and their rank-normalised values.
 
 use crate::normal_quantile::normal_quantile;
+use crate::sums::range;
 
-/// Fills `order` with the indices of `values` in ascending order of value; no value may be `NaN`.
-///
-/// The sort runs on 64-bit keys that hold the leading bits of the value and the index, which is twice as fast as
-/// sorting pairs; values that agree in the leading bits are put in order afterwards.
-pub(crate) fn sort_indices(values: &[f64], keys: &mut Vec<u64>, order: &mut Vec<u32>) {
-    let index_bits = usize::BITS - values.len().leading_zeros();
-    let index_mask = (1u64 << index_bits) - 1;
-    keys.clear();
-    keys.extend(
-        values
-            .iter()
-            .enumerate()
-            .map(|(i, v)| (ordered_bits(*v) & !index_mask) | i as u64),
-    );
-    keys.sort_unstable();
-    order.clear();
-    order.extend(keys.iter().map(|k| (k & index_mask) as u32));
-    let value = |i: &u32| values[*i as usize];
-    let mut start = 0;
-    while start < order.len() {
-        let lead = keys[start] & !index_mask;
-        let mut end = start + 1;
-        while end < order.len() && keys[end] & !index_mask == lead {
-            end += 1;
-        }
-        if end - start > 1 {
-            order[start..end].sort_unstable_by(|a, b| value(a).total_cmp(&value(b)));
-        }
-        start = end;
-    }
+/// Bits of a place between the smallest and the largest value by which draws are sorted first: two passes.
+const PLACE_BITS: u32 = 2 * DIGIT_BITS;
+const DIGIT_BITS: u32 = 11;
+const DIGITS: usize = 1 << DIGIT_BITS;
+
+/// Sorts indices by value; keeps its buffers.
+#[derive(Debug, Default)]
+pub(crate) struct Sorter {
+    /// Place of a value above its index.
+    keys: Vec<u64>,
+    other: Vec<u64>,
+    order: Vec<u32>,
 }
 
-/// Bits that sort as unsigned numbers the way that the values sort; -0 is taken as 0.
-fn ordered_bits(value: f64) -> u64 {
-    let bits = (value + 0.0).to_bits();
-    bits ^ (((bits as i64) >> 63) as u64 | 1 << 63)
+impl Sorter {
+    /// The indices of `values` in ascending order of value; no value may be `NaN`, and there are less than 2^32.
+    ///
+    /// A radix sort by the place on a line from the smallest to the largest value, in linear time and without branches;
+    /// values that share a place are put in order afterwards.
+    pub(crate) fn sort(&mut self, values: &[f64]) -> &[u32] {
+        let (low, high) = range(values);
+        let scale = f64::from((1u32 << PLACE_BITS) - 1) / (high - low);
+        self.keys.clear();
+        // Equal values, infinite ones and such as are infinitely far apart share one place.
+        let scale = if scale.is_finite() && low.is_finite() {
+            scale
+        } else {
+            0.0
+        };
+        self.keys.extend(values.iter().enumerate().map(|(i, v)| {
+            // Rounding is monotone, so that no order is turned round; an infinite value times zero is NaN, taken as 0.
+            let place = ((v - low) * scale) as u64;
+            place << 32 | i as u64
+        }));
+        self.other.resize(values.len(), 0);
+        for shift in [32, 32 + DIGIT_BITS] {
+            let digit = |key: u64| (key >> shift) as usize & (DIGITS - 1);
+            let mut starts = [0u32; DIGITS];
+            for key in &self.keys {
+                starts[digit(*key)] += 1;
+            }
+            let mut start = 0;
+            for slot in &mut starts {
+                start += std::mem::replace(slot, start);
+            }
+            for key in &self.keys {
+                let slot = &mut starts[digit(*key)];
+                self.other[*slot as usize] = *key;
+                *slot += 1;
+            }
+            std::mem::swap(&mut self.keys, &mut self.other);
+        }
+        self.order.clear();
+        self.order.extend(self.keys.iter().map(|key| *key as u32));
+        let value = |i: &u32| values[*i as usize] + 0.0;
+        let mut start = 0;
+        while start < self.keys.len() {
+            let place = self.keys[start] >> 32;
+            let mut end = start + 1;
+            while end < self.keys.len() && self.keys[end] >> 32 == place {
+                end += 1;
+            }
+            if end - start > 1 {
+                self.order[start..end].sort_unstable_by(|a, b| value(a).total_cmp(&value(b)));
+            }
+            start = end;
+        }
+        &self.order
+    }
 }
 
 /// Normal scores by rank, `Phi^-1((rank - 3/8) / (n + 1/4))`, for whole and half ranks of `n` values.
@@ -85,21 +119,24 @@ impl NormalScores {
 pub(crate) fn fold_about_median(ascending: &[(f64, u32)], folded: &mut Vec<(f64, u32)>) {
     let middle = ascending.len() / 2;
     let median = (ascending[middle - 1].0 + ascending[middle].0) / 2.0;
-    let distance = |(value, place): (f64, u32)| ((value - median).abs(), place);
+    let distance = |value: f64| (value - median).abs();
     folded.clear();
-    let mut low = ascending[..middle].iter().rev().copied().map(distance).peekable();
-    let mut high = ascending[middle..].iter().copied().map(distance).peekable();
-    loop {
-        let next = match (low.peek(), high.peek()) {
-            (Some(l), Some(h)) if l.0 <= h.0 => low.next(),
-            (_, Some(_)) => high.next(),
-            (_, None) => low.next(),
-        };
-        match next {
-            Some(entry) => folded.push(entry),
-            None => return,
-        }
+    let (mut low, mut high) = (middle, middle);
+    // Which half the next entry is of is a coin's toss: chosen without a branch.
+    while low > 0 && high < ascending.len() {
+        let (below, above) = (ascending[low - 1], ascending[high]);
+        let (near, far) = (distance(below.0), distance(above.0));
+        let take_low = near <= far;
+        folded.push((
+            if take_low { near } else { far },
+            if take_low { below.1 } else { above.1 },
+        ));
+        low -= usize::from(take_low);
+        high += usize::from(!take_low);
     }
+    let rest = |entry: &(f64, u32)| (distance(entry.0), entry.1);
+    folded.extend(ascending[..low].iter().rev().map(rest));
+    folded.extend(ascending[high..].iter().map(rest));
 }
 
 #[cfg(test)]
@@ -120,13 +157,32 @@ mod tests {
             1e-300,
             -1e-300,
         ];
-        let (mut keys, mut order) = (Vec::new(), Vec::new());
-        sort_indices(&values, &mut keys, &mut order);
-        let sorted: Vec<f64> = order.iter().map(|i| values[*i as usize]).collect();
+        let mut sorter = Sorter::default();
+        let sorted: Vec<f64> = sorter.sort(&values).iter().map(|i| values[*i as usize]).collect();
         assert!(sorted.is_sorted(), "{sorted:?}");
-        let mut seen = order.clone();
+        let mut seen = sorter.sort(&values).to_vec();
         seen.sort_unstable();
         assert!(seen.iter().copied().eq(0..10));
+    }
+
+    #[test]
+    fn sorting_holds_on_lines_and_outliers() {
+        let mut sorter = Sorter::default();
+        let wave: Vec<f64> = (0..5000).map(|i| (i as f64 * 0.7).sin() * 1e-3 + 7.0).collect();
+        let mut outlier = wave.clone();
+        outlier[17] = 1e300;
+        for values in [
+            wave,
+            outlier,
+            vec![2.5; 9],
+            vec![-f64::MAX, 0.0, f64::MAX, 1.0],
+            vec![],
+        ] {
+            let sorted: Vec<f64> = sorter.sort(&values).iter().map(|i| values[*i as usize]).collect();
+            let mut expected = values.clone();
+            expected.sort_unstable_by(f64::total_cmp);
+            assert_eq!(sorted, expected);
+        }
     }
 
     #[test]

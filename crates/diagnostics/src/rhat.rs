@@ -1,10 +1,12 @@
 //! The potential scale reduction of split chains.
 
+use crate::sums::{sum, sum_of_squares_about};
+
 /// Mean and variance (divisor `n - 1`) of a row.
 pub(crate) fn mean_and_variance(row: &[f64]) -> (f64, f64) {
     let n = row.len() as f64;
-    let mean = row.iter().sum::<f64>() / n;
-    let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
+    let mean = sum(row) / n;
+    let variance = sum_of_squares_about(row, mean) / (n - 1.0);
     (mean, variance)
 }
 

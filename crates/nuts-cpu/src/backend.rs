@@ -4,6 +4,8 @@ use crate::density::{Density, PanelDensity};
 use crate::memory;
 use crate::record::Retention;
 use crate::run::NutsRun;
+use crate::whitening::Whitening;
+use infermark_backend::request::Metric;
 use infermark_backend::{Backend, BackendError, Device, Method, NutsSettings, Request, Run};
 use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
@@ -19,7 +21,7 @@ pub(crate) const NAME: &str = "nuts-cpu";
 /// NUTS on the host's processors, in `f64`.
 ///
 /// A step of its runs is a draw of one chain, warm-up included. Draws and summaries are in natural parameters. Under
-/// `Parameterization::Learned` the centredness stays at its start value.
+/// `Parameterization::Learned`, which takes the diagonal metric, the centredness stays at its start value.
 ///
 /// # Example
 /// ```
@@ -108,7 +110,10 @@ impl Backend for NutsCpu {
         let settings = Self::settings(request)?;
         let layout = panel.layout_for(request.likelihood);
         let retention = Retention::of(settings, &layout);
-        let density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
+        let mut density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
+        if settings.metric == Metric::Structured {
+            density = density.saturating_add(Whitening::bytes(&panel));
+        }
         memory::check(
             settings,
             &layout,

@@ -1,5 +1,6 @@
 //! The log density that is sampled: a value and its gradient.
 
+use crate::whitening::Whitening;
 use infermark_cpu_kernels::FusedLogJoint;
 use infermark_model::{Centredness, Likelihood, Panel, Priors};
 use std::sync::Arc;
@@ -11,12 +12,18 @@ pub(crate) trait Density {
 
     /// The log density at `z`; its gradient is written to `gradient`. Both have [`Density::dimension`] entries.
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64;
+
+    /// Coordinates in which it is close to a standard normal, where they are known: the sampler moves in these.
+    fn whitening(&self) -> Option<Arc<Whitening>> {
+        None
+    }
 }
 
 /// The log joint of a panel, in `z` of fixed centredness.
 pub(crate) struct PanelDensity {
     latents: usize,
     log_joint: FusedLogJoint,
+    whitening: Option<Arc<Whitening>>,
 }
 
 impl PanelDensity {
@@ -31,14 +38,16 @@ impl PanelDensity {
         PanelDensity {
             latents: panel.layout_for(likelihood).latents(),
             log_joint: FusedLogJoint::of_counts(likelihood, panel.clone(), priors, centredness, threads),
+            whitening: None,
         }
     }
 
-    /// A clone whose gradient uses `threads` threads.
-    pub(crate) fn with_threads(&self, threads: usize) -> Self {
+    /// A clone whose gradient uses `threads` threads, to be sampled in these coordinates.
+    pub(crate) fn with_threads(&self, threads: usize, whitening: Option<Arc<Whitening>>) -> Self {
         PanelDensity {
             latents: self.latents,
             log_joint: self.log_joint.with_threads(threads),
+            whitening,
         }
     }
 
@@ -55,5 +64,9 @@ impl Density for PanelDensity {
 
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
         self.log_joint.value_and_gradient(z, gradient)
+    }
+
+    fn whitening(&self) -> Option<Arc<Whitening>> {
+        self.whitening.clone()
     }
 }

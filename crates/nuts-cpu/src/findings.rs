@@ -4,6 +4,7 @@ use crate::record::Retention;
 use crate::run::NutsRun;
 use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{Detail, NutsReport};
+use infermark_backend::request::Metric;
 use infermark_backend::{Report, RunState};
 use infermark_cpu_kernels::device_name;
 use infermark_model::{Layout, Parameterization, Site};
@@ -31,6 +32,8 @@ pub(crate) fn findings(run: &NutsRun, backend: &str) -> Report {
             .and_then(|d| column(d).iter().copied().filter(|v| !v.is_nan()).reduce(better))
     };
     let detail = NutsReport {
+        metric: run.settings.metric,
+        mode_search: run.mode_search,
         gradients,
         gradients_per_second: if run.run_seconds > 0.0 {
             gradients as f64 / run.run_seconds
@@ -77,10 +80,21 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
             "Chains are of unequal length; summaries use the first {fewest} draws of each."
         ));
     }
-    if settings.warmup < 100 {
+    let (least, tuned) = match settings.metric {
+        Metric::Diagonal => (100, "the step size and the metric"),
+        Metric::Structured => (50, "the step size"),
+    };
+    if settings.warmup < least {
         warnings.push(format!(
-            "The warm-up of {} draws is too short to tune the step size and the metric.",
+            "The warm-up of {} draws is too short to tune {tuned}.",
             settings.warmup
+        ));
+    }
+    if let Some(search) = run.mode_search.filter(|search| !search.converged) {
+        warnings.push(format!(
+            "The search for the mode ended after {} steps with {:.1e} nats still to be gained: draws are correct, but \
+             the metric may fit the posterior less well.",
+            search.newton_steps, search.decrement
         ));
     }
     if run.request.parameterization == Parameterization::Learned {
@@ -92,9 +106,13 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
     if detail.divergences > 0 {
         warnings.push(format!(
             "{} of {} transitions diverged: the posterior has regions that the step size cannot follow; raise \
-             target_accept, or try another parameterization.",
+             target_accept{}.",
             detail.divergences,
-            draws.iter().sum::<u64>()
+            draws.iter().sum::<u64>(),
+            match settings.metric {
+                Metric::Diagonal => ", or try another parameterization",
+                Metric::Structured => "",
+            }
         ));
     }
     if detail.saturated_trees > 0 {

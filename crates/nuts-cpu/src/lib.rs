@@ -4,7 +4,13 @@
 //! the requested parameterization). Chains run in parallel, one thread each; when there are fewer chains than
 //! threads, the threads left over are shared among the chains and work inside their gradients.
 //!
-//! How it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
+//! Under the structured metric, the default, chains move in coordinates that the block-arrow precision at the posterior
+//! mode makes nearly standard normal (`whitening`): the metric is the identity, only the step size is tuned, and a step
+//! between two gradients is the exact motion in a standard normal, a rotation by at most a quarter turn, so that the
+//! error of a trajectory comes only from where the posterior is not that normal. It starts from over-dispersed
+//! draws of the normal. A leapfrog step costs the gradient and two passes of the factor.
+//!
+//! Under the diagonal metric, this is how it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
 //! criterion), warm-up is not. The diagonal metric is estimated from draws and gradients together,
 //! `sqrt(var(z) / var(gradient))` per latent, instead of from the draws' variance; it starts from the gradient at the
 //! first point instead of from one, and is updated at every draw of the first 85% of the warm-up from windows that
@@ -21,6 +27,7 @@
 //! | `gate` | which chains may work now: threads, pieces, interrupts |
 //! | `chain` | the thread of one chain |
 //! | `density` | the log density that is sampled |
+//! | `whitening` | the coordinates of the structured metric |
 //! | `start` | where chains start |
 //! | `record` | what is kept of a chain |
 //! | `summary` | the posterior of what was kept |
@@ -38,5 +45,6 @@ mod record;
 mod run;
 mod start;
 mod summary;
+mod whitening;
 
 pub use backend::NutsCpu;

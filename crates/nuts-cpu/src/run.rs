@@ -7,7 +7,10 @@ use crate::findings::findings;
 use crate::gate::Gate;
 use crate::record::{ChainRecord, Retention};
 use crate::summary::summarize;
+use crate::whitening::Whitening;
 use infermark_backend::draws::SiteDraws;
+use infermark_backend::report::ModeSearch;
+use infermark_backend::request::Metric;
 use infermark_backend::{
     BackendError, Draws, Interrupt, NutsSettings, Posterior, Progress, Report, Request, Run, RunState,
     StepUnit,
@@ -27,6 +30,8 @@ pub(crate) struct NutsRun {
     pub(crate) setup_seconds: f64,
     pub(crate) run_seconds: f64,
     pub(crate) state: RunState,
+    /// Of the structured metric.
+    pub(crate) mode_search: Option<ModeSearch>,
     gate: Arc<Gate>,
     records: Vec<Arc<Mutex<ChainRecord>>>,
     workers: Vec<JoinHandle<()>>,
@@ -49,17 +54,27 @@ impl NutsRun {
             let panel = panel.clone();
             Arc::new(move |z| centredness.to_natural(z, panel.category_of(), &layout, &priors))
         };
+        let (whitening, mode_search) = match settings.metric {
+            Metric::Diagonal => (None, None),
+            Metric::Structured => {
+                let (whitening, search) =
+                    Whitening::at_mode(&panel, request.likelihood, &priors, request.resolved_threads())?;
+                (Some(whitening), Some(search))
+            }
+        };
         // Packed once: the chains' densities share the rows.
         let density = PanelDensity::new(&panel, request.likelihood, priors, centredness, 1);
-        Self::with_densities(
+        let mut run = Self::with_densities(
             layout,
             request,
             settings,
             retention,
             to_natural,
             started,
-            |threads| density.with_threads(threads),
-        )
+            |threads| density.with_threads(threads, whitening.clone()),
+        )?;
+        run.mode_search = mode_search;
+        Ok(run)
     }
 
     /// Starts chains on any density; `density` makes one chain's, given its number of threads.
@@ -82,6 +97,7 @@ impl NutsRun {
             setup_seconds: 0.0,
             run_seconds: 0.0,
             state: RunState::Running,
+            mode_search: None,
             gate: Arc::new(Gate::new(chains, threads.min(chains))),
             records: (0..chains)
                 .map(|_| Arc::new(Mutex::new(ChainRecord::new(layout, &retention, settings))))

@@ -1,11 +1,12 @@
 //! Runs in pieces, interrupted, with odd numbers of chains and threads, and with bounded memory.
 
 use infermark_backend::report::Detail;
+use infermark_backend::request::Metric;
 use infermark_backend::{
     Backend, BackendError, DeviceId, Draws, Interrupt, Method, NutsSettings, Pieces, Request, Run, RunState,
     SviSettings,
 };
-use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Parameterization, Site};
 use infermark_nuts_cpu::NutsCpu;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,11 +43,23 @@ fn request(chains: usize, threads: usize, warmup: u64, draws: u64) -> Request {
         chains,
         warmup,
         draws,
-        ..NutsSettings::default()
+        ..NutsSettings::diagonal()
     }));
     request.threads = Some(threads);
     request.seed = 11;
     request
+}
+
+/// The request under either metric.
+fn either_metric(request: &Request) -> [Request; 2] {
+    [Metric::Diagonal, Metric::Structured].map(|metric| {
+        let mut request = request.clone();
+        let Method::Nuts(settings) = &mut request.method else {
+            panic!("not NUTS")
+        };
+        settings.metric = metric;
+        request
+    })
 }
 
 fn start(panel: &Arc<Panel>, request: &Request) -> Box<dyn Run> {
@@ -65,38 +78,53 @@ fn all_draws(panel: &Arc<Panel>, request: &Request) -> Draws {
 #[test]
 fn the_same_seed_gives_the_same_draws_and_another_does_not() {
     let panel = small_panel();
-    let mut request = request(3, 2, 60, 40);
-    let first = all_draws(&panel, &request);
-    assert_eq!(first, all_draws(&panel, &request));
-    request.seed = 12;
-    assert_ne!(first.sites, all_draws(&panel, &request).sites);
-    // Chains differ from each other.
-    let values = &first.sites[0].values;
-    assert!(values[..40].iter().zip(&values[40..80]).all(|(a, b)| a != b));
+    for mut request in either_metric(&request(3, 2, 60, 40)) {
+        let first = all_draws(&panel, &request);
+        assert_eq!(first, all_draws(&panel, &request));
+        request.seed = 12;
+        assert_ne!(first.sites, all_draws(&panel, &request).sites);
+        // Chains differ from each other.
+        let values = &first.sites[0].values;
+        assert!(values[..40].iter().zip(&values[40..80]).all(|(a, b)| a != b));
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_draw() {
+    let panel = panel(90, 3, 12, |i, t| ((i * 5 + t * 3) % 9) as u32);
+    for request in either_metric(&request(3, 1, 30, 20)) {
+        let alone = all_draws(&panel, &request);
+        for threads in [2, 7] {
+            let mut request = request.clone();
+            request.threads = Some(threads);
+            assert_eq!(alone, all_draws(&panel, &request), "{threads} threads");
+        }
+    }
 }
 
 #[test]
 fn odd_pieces_give_the_draws_of_one_go() {
     let panel = small_panel();
-    let request = request(3, 2, 30, 25);
-    let whole = all_draws(&panel, &request);
-    let mut run = start(&panel, &request);
-    let interrupt = Interrupt::new();
-    let mut completed = 0;
-    for steps in [1, 7, 0, 2, 41, 13, 5, 64, 17, 1000] {
-        let progress = run.advance(steps, &interrupt).unwrap();
-        completed = (completed + steps).min(165);
-        assert_eq!((progress.completed, progress.total), (completed, 165));
-        if completed < 31 * 3 {
-            assert!(matches!(run.posterior(), Err(BackendError::NoPosterior(_))));
-        } else {
-            let posterior = run.posterior().unwrap();
-            assert!(posterior.mean.iter().all(|m| m.is_finite()));
+    for request in either_metric(&request(3, 2, 30, 25)) {
+        let whole = all_draws(&panel, &request);
+        let mut run = start(&panel, &request);
+        let interrupt = Interrupt::new();
+        let mut completed = 0;
+        for steps in [1, 7, 0, 2, 41, 13, 5, 64, 17, 1000] {
+            let progress = run.advance(steps, &interrupt).unwrap();
+            completed = (completed + steps).min(165);
+            assert_eq!((progress.completed, progress.total), (completed, 165));
+            if completed < 31 * 3 {
+                assert!(matches!(run.posterior(), Err(BackendError::NoPosterior(_))));
+            } else {
+                let posterior = run.posterior().unwrap();
+                assert!(posterior.mean.iter().all(|m| m.is_finite()));
+            }
+            let unfinished = run.report().warnings.iter().any(|w| w.contains("unfinished"));
+            assert_eq!(unfinished, completed < 165);
         }
-        let unfinished = run.report().warnings.iter().any(|w| w.contains("unfinished"));
-        assert_eq!(unfinished, completed < 165);
+        assert_eq!(run.draws().unwrap(), whole);
     }
-    assert_eq!(run.draws().unwrap(), whole);
 }
 
 #[test]
@@ -142,42 +170,46 @@ fn busy_over_wall(panel: &Arc<Panel>, request: &Request) -> f64 {
 fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
     // Large enough that interrupts fall into the middle of draws.
     let panel = panel(400, 3, 20, |i, t| ((i * 5 + t * 3) % 30) as u32);
-    let request = request(2, 2, 40, 10);
-    let whole = all_draws(&panel, &request);
-    let mut run = start(&panel, &request);
-    let mut interrupted = 0;
-    loop {
-        let interrupt = Interrupt::new();
-        let state = std::thread::scope(|scope| {
-            let flag = interrupt.clone();
-            scope.spawn(move || {
-                std::thread::sleep(Duration::from_millis(15));
-                flag.set();
+    let [diagonal, _] = either_metric(&request(2, 2, 40, 10));
+    // Short trees: as much work takes more draws.
+    let [_, structured] = either_metric(&request(2, 2, 60, 400));
+    for request in [diagonal, structured] {
+        let whole = all_draws(&panel, &request);
+        let mut run = start(&panel, &request);
+        let mut interrupted = 0;
+        loop {
+            let interrupt = Interrupt::new();
+            let state = std::thread::scope(|scope| {
+                let flag = interrupt.clone();
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(15));
+                    flag.set();
+                });
+                run.advance(u64::MAX, &interrupt).unwrap().state
             });
-            run.advance(u64::MAX, &interrupt).unwrap().state
-        });
-        let progress = run.progress();
-        assert_eq!(progress.state, state);
-        let Detail::Nuts(nuts) = run.report().detail else {
-            panic!("not NUTS")
-        };
-        let counted: u64 = nuts.chains.iter().map(|c| c.warmup_draws + c.draws).sum();
-        assert_eq!(counted, progress.completed);
-        match state {
-            RunState::Interrupted => interrupted += 1,
-            RunState::Finished => break,
-            other => panic!("{other:?}"),
+            let progress = run.progress();
+            assert_eq!(progress.state, state);
+            let Detail::Nuts(nuts) = run.report().detail else {
+                panic!("not NUTS")
+            };
+            let counted: u64 = nuts.chains.iter().map(|c| c.warmup_draws + c.draws).sum();
+            assert_eq!(counted, progress.completed);
+            match state {
+                RunState::Interrupted => interrupted += 1,
+                RunState::Finished => break,
+                other => panic!("{other:?}"),
+            }
         }
-    }
-    assert!(interrupted >= 3, "interrupted {interrupted} times");
-    assert_eq!(run.draws().unwrap(), whole);
+        assert!(interrupted >= 3, "interrupted {interrupted} times");
+        assert_eq!(run.draws().unwrap(), whole);
 
-    // A flag that is set before: nothing happens, and the run can be dropped in the middle of a draw.
-    let mut run = start(&panel, &request);
-    let set = Interrupt::new();
-    set.set();
-    let progress = run.advance(10, &set).unwrap();
-    assert_eq!((progress.completed, progress.state), (0, RunState::Interrupted));
+        // A flag that is set before: nothing happens, and the run can be dropped in the middle of a draw.
+        let mut run = start(&panel, &request);
+        let set = Interrupt::new();
+        set.set();
+        let progress = run.advance(10, &set).unwrap();
+        assert_eq!((progress.completed, progress.state), (0, RunState::Interrupted));
+    }
 }
 
 #[test]
@@ -189,37 +221,48 @@ fn odd_panels_chains_and_threads_run_through() {
         (panel(4, 2, 6, |_, _| 0), "all zeros"),
     ] {
         for (chains, threads) in [(1, 1), (1, 3), (3, 2), (2, 5), (5, 1)] {
-            let request = request(chains, threads, 60, 20);
-            let mut run = start(&panel, &request);
-            let progress = run.advance(u64::MAX, &Interrupt::new()).unwrap();
-            assert_eq!(progress.state, RunState::Finished, "{name} {chains} {threads}");
-            let posterior = run.posterior().unwrap();
-            assert!(posterior.sd.iter().all(|s| *s > 0.0 && s.is_finite()), "{name}");
-            let report = run.report();
-            assert_eq!(
-                report.warnings.iter().any(|w| w.contains("one chain")),
-                chains == 1
-            );
-            let Detail::Nuts(nuts) = &report.detail else {
-                panic!("not NUTS")
-            };
-            assert_eq!(nuts.chains.len(), chains);
-            assert_eq!(nuts.tree_depths.iter().sum::<u64>(), 20 * chains as u64);
-            for chain in &nuts.chains {
-                assert_eq!((chain.warmup_draws, chain.draws), (60, 20));
-                assert!(chain.gradients >= 20 && chain.warmup_gradients >= 60);
-                assert!(chain.step_size > 0.0 && chain.seconds > 0.0 && chain.warmup_seconds > 0.0);
+            for request in either_metric(&request(chains, threads, 60, 20)) {
+                let mut run = start(&panel, &request);
+                let progress = run.advance(u64::MAX, &Interrupt::new()).unwrap();
+                assert_eq!(progress.state, RunState::Finished, "{name} {chains} {threads}");
+                let posterior = run.posterior().unwrap();
+                assert!(posterior.sd.iter().all(|s| *s > 0.0 && s.is_finite()), "{name}");
+                let report = run.report();
+                assert_eq!(
+                    report.warnings.iter().any(|w| w.contains("one chain")),
+                    chains == 1
+                );
+                let Detail::Nuts(nuts) = &report.detail else {
+                    panic!("not NUTS")
+                };
+                assert_eq!(nuts.chains.len(), chains);
+                let Method::Nuts(settings) = &request.method else {
+                    panic!("not NUTS")
+                };
+                assert_eq!(nuts.metric, settings.metric);
+                match nuts.mode_search {
+                    Some(search) => {
+                        assert!(search.newton_steps > 0 && search.seconds <= report.setup_seconds)
+                    }
+                    None => assert_eq!(nuts.metric, Metric::Diagonal),
+                }
+                assert_eq!(nuts.tree_depths.iter().sum::<u64>(), 20 * chains as u64);
+                for chain in &nuts.chains {
+                    assert_eq!((chain.warmup_draws, chain.draws), (60, 20));
+                    assert!(chain.gradients >= 20 && chain.warmup_gradients >= 60);
+                    assert!(chain.step_size > 0.0 && chain.seconds > 0.0 && chain.warmup_seconds > 0.0);
+                }
+                let sum: u64 = nuts.chains.iter().map(|c| c.gradients + c.warmup_gradients).sum();
+                assert_eq!(nuts.gradients, sum);
+                let steps: u64 = run
+                    .draws()
+                    .unwrap()
+                    .statistics
+                    .iter()
+                    .map(|s| u64::from(s.leapfrog_steps))
+                    .sum();
+                assert_eq!(steps, nuts.chains.iter().map(|c| c.gradients).sum::<u64>());
             }
-            let sum: u64 = nuts.chains.iter().map(|c| c.gradients + c.warmup_gradients).sum();
-            assert_eq!(nuts.gradients, sum);
-            let steps: u64 = run
-                .draws()
-                .unwrap()
-                .statistics
-                .iter()
-                .map(|s| u64::from(s.leapfrog_steps))
-                .sum();
-            assert_eq!(steps, nuts.chains.iter().map(|c| c.gradients).sum::<u64>());
         }
     }
 }
@@ -327,6 +370,11 @@ fn requests_that_are_not_for_this_backend_are_refused() {
     on_gpu.devices = vec!["cuda".parse::<DeviceId>().unwrap()];
     assert!(refusal(&on_gpu).contains("cuda"));
     assert!(refusal(&request(0, 1, 1, 1)).contains("chains"));
+    let [_, mut structured] = either_metric(&request(1, 1, 1, 1));
+    for parameterization in [Parameterization::Learned, Parameterization::Noncentered] {
+        structured.parameterization = parameterization;
+        assert!(refusal(&structured).contains("--metric diagonal"));
+    }
     let short = NutsCpu
         .log_joint(&panel, &request(1, 1, 1, 1), &[0.0; 3])
         .unwrap_err();

@@ -206,7 +206,8 @@ impl BenchArguments {
             let most = *threads.last().expect("there is a thread count");
             for count in threads.iter().copied().filter(|count| !sampler || *count == most) {
                 let method = if sampler {
-                    Method::Nuts(NutsSettings::default())
+                    // As published: what is compared is the sampler that others have.
+                    Method::Nuts(NutsSettings::diagonal())
                 } else {
                     Method::Svi(SviSettings {
                         particles: self.particles,

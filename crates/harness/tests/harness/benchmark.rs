@@ -28,7 +28,7 @@ fn nuts() -> Case {
             chains: 2,
             warmup: 5,
             draws: 10,
-            ..NutsSettings::default()
+            ..NutsSettings::diagonal()
         })),
         most_products: 20,
     }

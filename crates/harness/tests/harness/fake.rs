@@ -354,6 +354,8 @@ impl Run for FakeRun {
                 trace: self.trace.clone(),
             }),
             Method::Nuts(nuts) => Detail::Nuts(NutsReport {
+                metric: nuts.metric,
+                mode_search: None,
                 gradients: self.gradients,
                 gradients_per_second: self.gradients as f64 / self.seconds.max(1e-9),
                 divergences: 2,

@@ -217,7 +217,7 @@ pub(crate) fn categories() -> Vec<CategoryElasticity> {
 
 /// Two SVI precisions and NUTS at three sizes, one failed, one marked.
 pub(crate) fn records() -> Vec<CaseRecord> {
-    let nuts = || Method::Nuts(NutsSettings::default());
+    let nuts = || Method::Nuts(NutsSettings::diagonal());
     let mut records = vec![
         case(0, "svi-cpu", svi(Precision::F32), 10_000, 1_080.0),
         case(1, "svi-cpu", svi(Precision::F64), 10_000, 512.0),
