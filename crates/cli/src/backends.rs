@@ -21,6 +21,9 @@ pub fn all() -> Vec<Arc<dyn Backend>> {
         Arc::new(SviGpu::new()),
         Arc::new(SviTensor),
         Arc::new(NutsCpu),
+        Arc::new(GaussianCpu::laplace()),
+        Arc::new(GaussianCpu::structured_vi()),
+        Arc::new(GaussianCpu::meanfield()),
     ]
 }
 

@@ -12,4 +12,4 @@ pub mod truth;
 
 pub use generate::{GenerateError, GenerateProgress, Generator, Process, generate_panel, generate_to_file};
 pub use read::{Columns, Defect, ReadError, read_panel};
-pub use truth::{Truth, read_truth};
+pub use truth::{Truth, read_true_elasticities, read_truth};

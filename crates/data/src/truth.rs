@@ -75,25 +75,8 @@ pub fn read_truth(path: &Path, panel: &Panel) -> Result<Truth, ReadError> {
 }
 
 fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<Option<Truth>, ReadError> {
-    if !table.check_header(findings) {
+    let Some(whole_point) = whole_point(table, findings) else {
         return Ok(None);
-    }
-    let header: Vec<&str> = table.header().iter().map(String::as_str).collect();
-    let whole_point = match header[..] {
-        ["product", "category", "elasticity"] => false,
-        ["site", "key", "value"] => true,
-        _ => {
-            let listed = header.join(",");
-            findings.push(Place::File, "", None, || {
-                (
-                    format!(
-                        "the header is {listed:?}, neither product,category,elasticity nor site,key,value"
-                    ),
-                    "name the file that was written as the panel's truth".into(),
-                )
-            });
-            return Ok(None);
-        }
     };
     let layout = panel.layout();
     let mut point = vec![f64::NAN; layout.latents()];
@@ -130,22 +113,15 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
                 return;
             }
         }
-        let value_column = if whole_point { "value" } else { "elasticity" };
-        match cell(2).trim().parse::<f64>().ok().filter(|v| v.is_finite()) {
-            None => findings.push(Place::Row(row), value_column, Some(&|| cell(2)), || {
-                ("the value is not a finite number".into(), "correct it".into())
-            }),
-            Some(_) if !point[latent].is_nan() => {
-                let column = if whole_point { "key" } else { "product" };
-                findings.push(Place::Row(row), column, Some(&|| key.clone()), || {
-                    (
-                        format!("{site} of this key came before"),
-                        "keep one of the two rows".into(),
-                    )
-                });
-            }
-            Some(value) => point[latent] = value,
-        }
+        let columns = key_and_value_columns(whole_point);
+        take_value(
+            &mut point[latent],
+            row,
+            columns,
+            (&site, &key),
+            &cell(2),
+            findings,
+        );
     })?;
     let sites: &[Site] = if whole_point {
         &Site::ALL
@@ -173,6 +149,120 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
         product_elasticity: point[layout.range(Site::ProductA)].to_vec(),
         point: whole_point.then_some(point),
     }))
+}
+
+/// Whether the file has all latents, by its header; `None`, with a finding, where it is not a truth's.
+fn whole_point(table: &CsvTable, findings: &mut Findings) -> Option<bool> {
+    if !table.check_header(findings) {
+        return None;
+    }
+    let header: Vec<&str> = table.header().iter().map(String::as_str).collect();
+    match header[..] {
+        ["product", "category", "elasticity"] => Some(false),
+        ["site", "key", "value"] => Some(true),
+        _ => {
+            let listed = header.join(",");
+            findings.push(Place::File, "", None, || {
+                (
+                    format!(
+                        "the header is {listed:?}, neither product,category,elasticity nor site,key,value"
+                    ),
+                    "name the file that was written as the panel's truth".into(),
+                )
+            });
+            None
+        }
+    }
+}
+
+/// Names of the columns that hold the key and the value.
+const fn key_and_value_columns(whole_point: bool) -> (&'static str, &'static str) {
+    if whole_point {
+        ("key", "value")
+    } else {
+        ("product", "elasticity")
+    }
+}
+
+/// Puts a row's value in its slot, which is not a number until then.
+fn take_value(
+    slot: &mut f64,
+    row: u64,
+    (key_column, value_column): (&str, &str),
+    (site, key): (&str, &str),
+    value: &str,
+    findings: &mut Findings,
+) {
+    match value.trim().parse::<f64>().ok().filter(|v| v.is_finite()) {
+        None => findings.push(Place::Row(row), value_column, Some(&|| value.to_owned()), || {
+            ("the value is not a finite number".into(), "correct it".into())
+        }),
+        Some(_) if !slot.is_nan() => {
+            findings.push(Place::Row(row), key_column, Some(&|| key.to_owned()), || {
+                (
+                    format!("{site} of this key came before"),
+                    "keep one of the two rows".into(),
+                )
+            });
+        }
+        Some(value) => *slot = value,
+    }
+}
+
+/// Reads the true elasticities of `products`, their labels as files write them, from a truth file of either form, where there
+/// is no panel; in the order of `products`. Rows about others are skipped.
+///
+/// # Errors
+/// [`ReadError`] when the file is not of either form, an elasticity is not a finite number, a product comes twice or is
+/// missing.
+pub fn read_true_elasticities(path: &Path, products: &[String]) -> Result<Vec<f64>, ReadError> {
+    let mut table = CsvTable::open(path)?;
+    let mut findings = Findings::default();
+    let found = match whole_point(&table, &mut findings) {
+        Some(whole_point) => Some(elasticities(&mut table, whole_point, products, &mut findings)?),
+        None => None,
+    };
+    let found = found.filter(|_| findings.is_empty());
+    conclude(found, findings, path, "line", |places| table.lines(places))
+}
+
+/// The elasticities of `products`; where they are not all there, `findings` say why.
+fn elasticities(
+    table: &mut CsvTable,
+    whole_point: bool,
+    products: &[String],
+    findings: &mut Findings,
+) -> Result<Vec<f64>, ReadError> {
+    let places: HashMap<&str, usize> = products
+        .iter()
+        .enumerate()
+        .map(|(i, p)| (p.as_str(), i))
+        .collect();
+    let mut found = vec![f64::NAN; products.len()];
+    let columns = key_and_value_columns(whole_point);
+    let (key_place, site) = (usize::from(whole_point), Site::ProductA.name());
+    table.for_each(findings, |row, record, findings| {
+        let Some(record) = record else { return };
+        let cell = |i: usize| String::from_utf8_lossy(&record[i]).into_owned();
+        let key = cell(key_place);
+        if whole_point && cell(0) != site {
+            return;
+        }
+        if let Some(place) = places.get(key.as_str()) {
+            take_value(&mut found[*place], row, columns, (site, &key), &cell(2), findings);
+        }
+    })?;
+    if findings.is_empty() {
+        for (product, _) in products.iter().zip(&found).filter(|(_, value)| value.is_nan()) {
+            findings.push(Place::File, "", Some(&|| product.clone()), || {
+                (
+                    "the fit has this product, the truth has not".into(),
+                    "name the truth that belongs to the fit's data".into(),
+                )
+            });
+        }
+    }
+    Ok(found)
 }
 
 /// Finds the latent that a site and a key name.

@@ -1,7 +1,7 @@
 //! Synthetic panels: the same on any number of threads, in memory and from a file, with their truth.
 
 use infermark_data::{Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file};
-use infermark_data::{read_panel, read_truth};
+use infermark_data::{read_panel, read_true_elasticities, read_truth};
 use infermark_model::{Panel, Priors, Site};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -102,6 +102,12 @@ fn a_panel_comes_back_from_its_file() {
                 assert_eq!(read_truth(&truth_path, &read).unwrap(), truth);
                 truth.write(&truth_path, &panel).unwrap();
                 assert_eq!(read_truth(&truth_path, &panel).unwrap(), truth);
+                // By the products' labels alone, whatever their order.
+                let mut labels: Vec<String> = panel.products().iter().map(|l| l.to_string()).collect();
+                labels.reverse();
+                let mut elasticities = read_true_elasticities(&truth_path, &labels).unwrap();
+                elasticities.reverse();
+                assert_eq!(elasticities, truth.product_elasticity);
             }
         }
     }
@@ -261,6 +267,42 @@ fn a_generation_that_is_stopped_leaves_what_was_there() {
 fn truth_message(text: &str, panel: &Panel, path: &Path) -> String {
     std::fs::write(path, text).unwrap();
     read_truth(path, panel).unwrap_err().to_string()
+}
+
+#[test]
+fn elasticities_that_are_missing_twice_or_no_numbers_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.csv");
+    let read = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        read_true_elasticities(&path, &["a".into(), "b".into()])
+    };
+    let header = "product,category,elasticity\n";
+    let good = format!("{header}b,x,-2\nc,x,nonsense\na,x,-1\n");
+    // A product that nobody asks for is skipped, whatever stands there.
+    assert_eq!(read(&good).unwrap(), [-1.0, -2.0]);
+    // As many effects as elasticities: only the site tells them apart.
+    let point = "site,key,value\nproduct_effect,a,5\nproduct_a,a,-1\nproduct_a,b,-2\nproduct_effect,b,6\n";
+    assert_eq!(read(point).unwrap(), [-1.0, -2.0]);
+    for (text, word) in [
+        (
+            format!("{header}a,x,-1\n"),
+            "value \"b\": the fit has this product, the truth has not",
+        ),
+        (format!("{good}a,x,-3\n"), "line 5, column \"product\""),
+        (
+            format!("{header}a,x,-1\nb,x,inf\n"),
+            "line 3, column \"elasticity\", value \"inf\"",
+        ),
+        (
+            "product,elasticity\na,1\n".into(),
+            "neither product,category,elasticity",
+        ),
+        (String::new(), "the file is empty"),
+    ] {
+        let message = read(&text).unwrap_err().to_string();
+        assert!(message.contains(word), "{text}: {message}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod chains;
 mod size;
+mod timed;
 
 use crate::case_record::{CaseRecord, Status};
 use crate::limits::{KernelLimit, array_bytes, measure_memory_limit};
@@ -51,12 +52,12 @@ pub struct Plan<'a> {
     pub cases: Vec<Case>,
     /// Timed repeats of every case.
     pub repeats: usize,
-    /// Seconds of the warm-up.
+    /// Seconds of the warm-up; of whole fits it is one fit.
     pub warmup_seconds: f64,
-    /// Seconds of a repeat.
+    /// Seconds of a repeat; of whole fits as many as fill it, at least one.
     pub repeat_seconds: f64,
     /// Seconds that each case of the smallest size may take for its quality: SVI runs on, samplers make the draws that
-    /// were asked for. 0 leaves quality out.
+    /// were asked for, whole fits are what was timed. 0 leaves quality out.
     pub quality_seconds: f64,
     /// Seconds for the published NUTS reference on the smallest size. 0 leaves it out.
     pub published_nuts_seconds: f64,

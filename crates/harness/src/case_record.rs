@@ -1,6 +1,7 @@
 //! One JSON a measured case: raw samples and all that is needed to understand them. Every derived figure is computed from
 //! it, so that tables and plots drawn later are the same.
 
+use crate::agreement::Agreement;
 use crate::limits::MemoryLimit;
 use crate::panel_description::PanelDescription;
 use crate::parity::ParityRecord;
@@ -45,7 +46,7 @@ impl Status {
 /// One timed stretch.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Iterations of SVI, or gradients of NUTS.
+    /// Iterations of SVI, gradients of NUTS, or whole fits.
     pub iterations: u64,
     /// Seconds by the clock, the device idle at both ends.
     pub seconds: f64,
@@ -68,6 +69,35 @@ pub enum IterationUnit {
     Gradients,
     /// A whole fit, from the loaded panel to all marginals.
     Fits,
+}
+
+impl IterationUnit {
+    /// What is counted of a method.
+    pub const fn of(method: &Method) -> Self {
+        match method {
+            Method::Svi(_) => IterationUnit::Iterations,
+            Method::Nuts(_) => IterationUnit::Gradients,
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
+        }
+    }
+
+    /// What is counted, in the plural.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            IterationUnit::Iterations => "iterations",
+            IterationUnit::Gradients => "gradients",
+            IterationUnit::Fits => "fits",
+        }
+    }
+
+    /// What [`TruthQuality::after`](crate::quality::TruthQuality::after) counts, in the plural.
+    pub const fn quality_steps(self) -> &'static str {
+        match self {
+            IterationUnit::Iterations => "iterations",
+            IterationUnit::Gradients => "draws a chain",
+            IterationUnit::Fits => "steps",
+        }
+    }
 }
 
 /// What a case is for.
@@ -133,6 +163,9 @@ pub struct CaseRecord {
     pub device_limits: Option<Limits>,
     /// Distance from the truth, where the data came with it.
     pub truth_quality: Option<TruthQuality>,
+    /// Distance from the posterior of NUTS on the same panel, where there is one.
+    #[serde(default)]
+    pub agreement: Option<Agreement>,
     /// Quality of a short run of chains.
     pub chain_quality: Option<ChainQuality>,
     /// The published NUTS reference, partly measured.
@@ -173,17 +206,29 @@ impl CaseRecord {
         }
     }
 
-    /// Rows times particles a second.
+    /// Seconds of one iteration: median and spread over the repeats.
+    pub fn seconds_per_iteration(&self) -> Option<Spread> {
+        let seconds: Vec<f64> = self.repeats.iter().map(|s| 1.0 / s.rate()).collect();
+        self.has_speed().then(|| Spread::of(&seconds)).flatten()
+    }
+
+    /// Rows times particles a second; a whole fit passes over the rows in more ways than one, and has none.
     pub fn row_particles_per_second(&self) -> Option<f64> {
+        if self.unit == IterationUnit::Fits {
+            return None;
+        }
         let per_iteration = (self.panel.rows * self.particles()) as f64;
         Some(self.iterations_per_second()?.median * per_iteration)
     }
 
     /// Part of the limit that a complete iteration reaches, and which limit: of a GPU the one that takes longer, reading
     /// 4 bytes of every row or the arithmetic of the rows; of the processors the bare kernel where it was measured,
-    /// otherwise reading.
+    /// otherwise reading. Of whole fits there is none.
     pub fn fraction_of_limit(&self) -> Option<(f64, &'static str)> {
         const READING: &str = "memory read, 4 bytes a row";
+        if self.unit == IterationUnit::Fits {
+            return None;
+        }
         let rate = self.iterations_per_second()?.median;
         if let Some(limits) = &self.device_limits {
             let (reading, arithmetic) = limits.iteration_seconds(self.panel.rows, self.particles());
@@ -218,18 +263,21 @@ impl CaseRecord {
             1 => ", 1 thread".to_owned(),
             n => format!(", {n} threads"),
         };
+        self.settings_without_threads() + &threads
+    }
+
+    /// [`CaseRecord::settings`] but for the threads, which change the speed alone: `f32, centered, Renyi alpha 0, K = 4`.
+    pub fn settings_without_threads(&self) -> String {
         let parameterization = self.request.parameterization.name();
         match &self.request.method {
             Method::Svi(svi) => format!(
-                "{}, {parameterization}, {}, K = {}{threads}",
+                "{}, {parameterization}, {}, K = {}",
                 svi.precision.name(),
                 objective_in_words(&svi.objective),
                 svi.particles
             ),
-            Method::Nuts(nuts) => {
-                format!("f64, {parameterization}, {} chains{threads}", nuts.chains)
-            }
-            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => format!("f64{threads}"),
+            Method::Nuts(nuts) => format!("f64, {parameterization}, {} chains", nuts.chains),
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => "f64".to_owned(),
         }
     }
 
@@ -262,6 +310,27 @@ impl CaseRecord {
             self.sequence, self.backend, self.panel.products
         )
     }
+}
+
+/// Of cases that differ in their threads alone, and so have one posterior, the one with the most, in order of first
+/// appearance.
+pub(crate) fn of_most_threads<'r>(records: impl IntoIterator<Item = &'r CaseRecord>) -> Vec<&'r CaseRecord> {
+    let same = |a: &CaseRecord, b: &CaseRecord| {
+        a.kind == b.kind
+            && a.backend == b.backend
+            && a.device == b.device
+            && a.panel.sha256 == b.panel.sha256
+            && a.settings_without_threads() == b.settings_without_threads()
+    };
+    let mut chosen: Vec<&CaseRecord> = Vec::new();
+    for record in records {
+        match chosen.iter_mut().find(|c| same(c, record)) {
+            Some(other) if record.threads > other.threads => *other = record,
+            Some(_) => {}
+            None => chosen.push(record),
+        }
+    }
+    chosen
 }
 
 /// `Renyi alpha 0` or `ELBO`.

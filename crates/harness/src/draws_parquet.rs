@@ -4,14 +4,16 @@
 //! fixed-size lists of double in the order of the panel's sorted labels (`time_cat_effects` category-major); then
 //! `diverging` (bool), `tree_depth`, `n_steps` (int32), `step_size`, `energy`, `lp` (double).
 
-use arrow_array::{ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use infermark_backend::Draws;
 use infermark_backend::draws::{DrawStatistics, SiteDraws};
 use infermark_model::{Labels, Panel, Site};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -76,6 +78,40 @@ pub fn write_draws_parquet(out: impl Write + Send, draws: &Draws) -> io::Result<
     }
     writer.close().map_err(io::Error::other)?;
     Ok(())
+}
+
+/// Reads the draws of `product_a` back, for a panel of `products`; `None` where the file has not that site, since it was too
+/// large to be kept.
+///
+/// # Errors
+/// When it is not such a file, or is of another number of products.
+pub fn read_elasticity_draws(
+    file: impl ChunkReader + 'static,
+    products: usize,
+) -> io::Result<Option<SiteDraws>> {
+    let site = Site::ProductA;
+    let wrong = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("its {} are not of {products} products", site.name()),
+        )
+    };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(io::Error::other)?;
+    let Ok(place) = builder.schema().index_of(site.name()) else {
+        return Ok(None);
+    };
+    let alone = ProjectionMask::roots(builder.parquet_schema(), [place]);
+    let mut values = Vec::new();
+    for batch in builder.with_projection(alone).build().map_err(io::Error::other)? {
+        let batch = batch.map_err(io::Error::other)?;
+        let column = batch.column(0).as_any().downcast_ref::<FixedSizeListArray>();
+        let column = column
+            .filter(|c| c.value_length() as usize == products)
+            .ok_or_else(wrong)?;
+        let numbers = column.values().as_any().downcast_ref::<Float64Array>();
+        values.extend_from_slice(numbers.ok_or_else(wrong)?.values());
+    }
+    Ok(Some(SiteDraws { site, values }))
 }
 
 fn item() -> Arc<Field> {

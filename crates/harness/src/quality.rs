@@ -1,6 +1,8 @@
 //! Quality beside speed: distance from the truth, and what chains know of their own error.
 
+use crate::coverage::{CoveragePoint, coverage};
 use infermark_backend::Posterior;
+use infermark_backend::draws::SiteDraws;
 use infermark_backend::report::NutsReport;
 use infermark_model::noise::Stream;
 use infermark_model::{Panel, Site};
@@ -35,6 +37,9 @@ pub struct TruthQuality {
     pub product_a_coverage_90: f64,
     /// Share of true `product_a` in the 95% intervals.
     pub product_a_coverage_95: f64,
+    /// What the intervals of each nominal level cover; empty in records of before it was taken.
+    #[serde(default)]
+    pub coverage: Vec<CoveragePoint>,
     /// How many products these are over.
     pub products: usize,
     /// A random sample of the intervals, at most [`SAMPLE`].
@@ -43,8 +48,14 @@ pub struct TruthQuality {
 
 impl TruthQuality {
     /// Compares `posterior` with the true elasticities, one a product; `None` when they are not of the same number or
-    /// the posterior is not finite.
-    pub fn new(posterior: &Posterior, truth: &[f64], after: u64, seconds: f64) -> Option<Self> {
+    /// the posterior is not finite. `draws` are those of `product_a`, where a sampler kept them.
+    pub fn new(
+        posterior: &Posterior,
+        draws: Option<&SiteDraws>,
+        truth: &[f64],
+        after: u64,
+        seconds: f64,
+    ) -> Option<Self> {
         let range = posterior.layout.range(Site::ProductA);
         let mae = posterior.mean_absolute_error(Site::ProductA, truth);
         if truth.len() != range.len() || !mae.is_finite() {
@@ -65,6 +76,7 @@ impl TruthQuality {
             product_a_mae: mae,
             product_a_coverage_90: posterior.coverage_90(Site::ProductA, truth),
             product_a_coverage_95: posterior.coverage_95(Site::ProductA, truth),
+            coverage: coverage(posterior, draws, truth),
             products: truth.len(),
             sample,
         })

@@ -2,8 +2,10 @@
 
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, objective_in_words};
 use crate::speedup::against_published;
+use crate::time_to_posterior::time_of;
 use infermark_backend::Method;
 use infermark_backend::report::Detail;
+use infermark_model::Site;
 use std::io::{self, Write};
 
 /// The words for a figure that there is none of.
@@ -12,7 +14,7 @@ pub const NOT_MEASURED: &str = "not measured";
 pub const NOT_APPLICABLE: &str = "not applicable";
 
 /// The columns, in order.
-pub const COLUMNS: [&str; 62] = [
+pub const COLUMNS: [&str; 74] = [
     "backend",
     "device",
     "products",
@@ -59,10 +61,22 @@ pub const COLUMNS: [&str; 62] = [
     "chains",
     "draws",
     "effective_particles",
+    "steps",
+    "converged",
+    "seconds_to_posterior",
+    "seconds_to_posterior_is",
+    "times_published_svi",
+    "times_published_nuts",
     "product_a_mae",
+    "product_a_coverage_50",
     "product_a_coverage_90",
     "product_a_coverage_95",
+    "product_a_coverage_99",
     "quality_after",
+    "reference",
+    "product_a_mean_difference_median",
+    "product_a_mean_difference_largest",
+    "product_a_sd_ratio_median",
     "log_joint_relative_error",
     "gradient_relative_error",
     "loss_relative_error",
@@ -105,6 +119,23 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
     let parity = record.parity.as_ref();
     let chains = record.chain_quality.as_ref();
     let truth = record.truth_quality.as_ref();
+    let coverage = |level: f64| {
+        let points = truth.map_or(&[][..], |t| &t.coverage);
+        points.iter().find(|p| p.nominal == level).map(|p| p.actual)
+    };
+    let agreement = record.agreement.as_ref();
+    let elasticities = agreement.and_then(|a| a.site(Site::ProductA));
+    let posterior_time = time_of(record);
+    let gaussian = match record.report.as_ref().map(|r| &r.detail) {
+        Some(Detail::Gaussian(gaussian)) => Some(gaussian),
+        _ => None,
+    };
+    let is_fits = record.unit == IterationUnit::Fits;
+    // What whole fits have alone, and what they alone have not.
+    let of_fits = |text: Option<String>| {
+        text.unwrap_or_else(|| if is_fits { NOT_MEASURED } else { NOT_APPLICABLE }.to_owned())
+    };
+    let not_of_fits = |text: String| if is_fits { NOT_APPLICABLE.to_owned() } else { text };
     let svi_only = |text: Option<String>| text.unwrap_or_else(|| NOT_APPLICABLE.to_owned());
     let svi = match &record.request.method {
         Method::Svi(svi) => Some(svi),
@@ -160,13 +191,16 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         ("iterations_per_second_mad", number(rate.map(|r| r.mad))),
         (
             "row_particles_per_second",
-            number(record.row_particles_per_second()),
+            not_of_fits(number(record.row_particles_per_second())),
         ),
-        ("fraction_of_limit", number(fraction.map(|f| f.0))),
-        ("limit", fraction.map_or(NOT_MEASURED, |f| f.1).to_owned()),
+        ("fraction_of_limit", not_of_fits(number(fraction.map(|f| f.0)))),
+        (
+            "limit",
+            not_of_fits(fraction.map_or(NOT_MEASURED, |f| f.1).to_owned()),
+        ),
         (
             "kernel_row_particles_per_second",
-            number(record.kernel_row_particles_per_second),
+            not_of_fits(number(record.kernel_row_particles_per_second)),
         ),
         (
             "memory_read_bytes_per_second",
@@ -194,7 +228,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         ),
         (
             "estimated_from_iterations",
-            whole(measured.then(|| record.timed_iterations())),
+            not_of_fits(whole(measured.then(|| record.timed_iterations()))),
         ),
         ("speedup", number(speedup.as_ref().map(|s| s.factor))),
         (
@@ -221,7 +255,32 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         ("chains", whole(chains.map(|c| c.chains as u64))),
         ("draws", whole(chains.map(|c| c.draws))),
         ("effective_particles", number(particles_effective)),
+        (
+            "steps",
+            of_fits(gaussian.map(|g| (g.newton_steps + g.variational_steps).to_string())),
+        ),
+        ("converged", of_fits(gaussian.map(|g| g.converged.to_string()))),
+        (
+            "seconds_to_posterior",
+            number(posterior_time.as_ref().map(|t| t.seconds)),
+        ),
+        (
+            "seconds_to_posterior_is",
+            posterior_time
+                .as_ref()
+                .map_or(NOT_MEASURED, |t| t.basis.name())
+                .to_owned(),
+        ),
+        (
+            "times_published_svi",
+            number(posterior_time.as_ref().and_then(|t| t.times.as_published_svi)),
+        ),
+        (
+            "times_published_nuts",
+            number(posterior_time.as_ref().and_then(|t| t.times.as_published_nuts)),
+        ),
         ("product_a_mae", number(truth.map(|t| t.product_a_mae))),
+        ("product_a_coverage_50", number(coverage(0.5))),
         (
             "product_a_coverage_90",
             number(truth.map(|t| t.product_a_coverage_90)),
@@ -230,7 +289,24 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
             "product_a_coverage_95",
             number(truth.map(|t| t.product_a_coverage_95)),
         ),
+        ("product_a_coverage_99", number(coverage(0.99))),
         ("quality_after", whole(truth.map(|t| t.after))),
+        (
+            "reference",
+            agreement.map_or_else(|| NOT_MEASURED.to_owned(), |a| a.reference.name.clone()),
+        ),
+        (
+            "product_a_mean_difference_median",
+            number(elasticities.map(|s| s.mean_difference_median)),
+        ),
+        (
+            "product_a_mean_difference_largest",
+            number(elasticities.map(|s| s.mean_difference_largest)),
+        ),
+        (
+            "product_a_sd_ratio_median",
+            number(elasticities.map(|s| s.sd_ratio_median)),
+        ),
         (
             "log_joint_relative_error",
             number(parity.and_then(|p| p.log_joint_relative_error)),

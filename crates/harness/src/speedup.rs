@@ -29,7 +29,8 @@ pub struct Speedup {
 /// All speedups that `records` and the published figures allow, by size.
 ///
 /// Times for 1M iterations are compared with published ones only when the workload is the published one and the panel has
-/// the same size, in products and rows. Measured cases of one panel and one unit are compared with the first of them.
+/// the same size, in products and rows. Measured cases of one panel and one unit are compared with the first of them, whole
+/// fits with the first of their method: another method's fit is another posterior ([`crate::time_to_posterior`]).
 pub fn speedups(records: &[CaseRecord]) -> Vec<Speedup> {
     let mut found = Vec::new();
     for record in records {
@@ -38,6 +39,7 @@ pub fn speedups(records: &[CaseRecord]) -> Vec<Speedup> {
             r.kind == CaseKind::Speed
                 && r.has_speed()
                 && r.unit == record.unit
+                && (r.unit != IterationUnit::Fits || r.backend == record.backend)
                 && r.panel.sha256 == record.panel.sha256
         });
         if let Some(first) = first

@@ -1,6 +1,8 @@
 //! The table to read: on the terminal, and as `table.md`.
 
-mod grid;
+pub(crate) mod agreement;
+pub(crate) mod grid;
+mod posterior_times;
 
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use crate::number_format::{count, duration, three_digits, with_prefix};
@@ -20,9 +22,12 @@ pub fn table(records: &[CaseRecord]) -> String {
     sections.push(measured(records));
     sections.push(published_figures());
     sections.extend(device_section(records));
+    sections.extend(posterior_times::section(records));
     sections.extend(speedup_section(records));
     sections.extend(sampler_section(records));
     sections.extend(truth_section(records));
+    sections.extend(agreement::coverage_section(records));
+    sections.extend(agreement::section(records));
     sections.extend(parity_section(records));
     sections.extend(remarks(records));
     sections.join("\n")
@@ -114,7 +119,7 @@ fn measured(records: &[CaseRecord]) -> String {
     }
     format!(
         "## Measured on this machine\n\nMedian of the repeats; an `it` of SVI is a complete iteration (noise, likelihood and \
-         gradient of all particles, priors, optimizer), of NUTS a gradient. Times for 1M iterations are estimated from the \
+         gradient of all particles, priors, optimizer), of NUTS a gradient; `(whole fits)`: from the loaded panel to all marginals, set-up within. Times for 1M iterations are estimated from the \
          timed iterations in brackets.\n\n{}",
         grid.render()
     )
@@ -129,7 +134,7 @@ fn backend_name(record: &CaseRecord) -> String {
 }
 
 /// The backend, with its device's id where it is not the processors: for sections without a column for the device.
-fn backend_and_device(record: &CaseRecord) -> String {
+pub(super) fn backend_and_device(record: &CaseRecord) -> String {
     match record.request.devices.first() {
         Some(id) if *id != DeviceId::CPU => format!("{} on {id}", record.backend),
         _ => record.backend.clone(),
@@ -138,6 +143,11 @@ fn backend_and_device(record: &CaseRecord) -> String {
 
 fn measured_row(record: &CaseRecord) -> Vec<String> {
     let not_measured = || NOT_MEASURED.to_owned();
+    // A figure that whole fits do not have.
+    let none = || match record.unit {
+        IterationUnit::Fits => NOT_APPLICABLE.to_owned(),
+        _ => NOT_MEASURED.to_owned(),
+    };
     let rate = record.iterations_per_second();
     let estimate = match (record.unit, record.estimated_seconds_1m()) {
         (IterationUnit::Gradients | IterationUnit::Fits, _) => NOT_APPLICABLE.to_owned(),
@@ -161,14 +171,10 @@ fn measured_row(record: &CaseRecord) -> Vec<String> {
             )
         }),
         rate.map_or_else(not_measured, |r| duration(1.0 / r.median)),
-        record
-            .row_particles_per_second()
-            .map_or_else(not_measured, with_prefix),
+        record.row_particles_per_second().map_or_else(none, with_prefix),
         record
             .fraction_of_limit()
-            .map_or_else(not_measured, |(share, limit)| {
-                format!("{:.0}% of {limit}", 100.0 * share)
-            }),
+            .map_or_else(none, |(share, limit)| format!("{:.0}% of {limit}", 100.0 * share)),
         record
             .setup_seconds
             .filter(|_| record.has_speed())
@@ -343,11 +349,7 @@ fn truth_section(records: &[CaseRecord]) -> Option<String> {
     let percent = |share: f64| format!("{:.1}%", 100.0 * share);
     for record in records {
         if let Some(t) = &record.truth_quality {
-            let steps = match record.unit {
-                IterationUnit::Iterations => "iterations",
-                IterationUnit::Gradients => "draws a chain",
-                IterationUnit::Fits => "steps",
-            };
+            let steps = record.unit.quality_steps();
             grid.push(vec![
                 backend_and_device(record),
                 record.settings(),
@@ -360,7 +362,7 @@ fn truth_section(records: &[CaseRecord]) -> Option<String> {
         }
     }
     grid.section(&format!(
-        "## Product elasticities against the truth\n\nAfter the iterations that were made here, not after a whole fit. Published, \
+        "## Product elasticities against the truth\n\nOf SVI and NUTS after the iterations and draws that were made here, not after a whole fit. Published, \
          mean-field SVI: mean absolute error {}, 95% intervals cover {}.\n",
         published::PRODUCT_A_MAE,
         percent(published::PRODUCT_A_COVERAGE_95)

@@ -1,6 +1,7 @@
-//! A run under the clock: set-up apart, warm-up apart, then stretches in steady state.
+//! A run under the clock: set-up apart, warm-up apart, then stretches in steady state. Iterations are counted, of samplers
+//! gradients; whole fits are timed by [`crate::timed_fits`].
 
-use crate::case_record::{IterationUnit, Sample};
+use crate::case_record::Sample;
 use infermark_backend::{Backend, BackendError, Interrupt, Method, Pieces, Report, Request, Run};
 use infermark_model::Panel;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ const PIECE: Duration = Duration::from_millis(200);
 /// A started run with what was timed of it.
 pub struct TimedRun {
     run: Box<dyn Run>,
-    unit: IterationUnit,
+    counts_gradients: bool,
     /// Seconds that starting took.
     pub setup_seconds: f64,
     /// The warm-up.
@@ -37,11 +38,7 @@ impl TimedRun {
         Ok(TimedRun {
             pieces: Pieces::of(&*run, PIECE),
             run,
-            unit: match request.method {
-                Method::Svi(_) => IterationUnit::Iterations,
-                Method::Nuts(_) => IterationUnit::Gradients,
-                Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
-            },
+            counts_gradients: matches!(request.method, Method::Nuts(_)),
             setup_seconds: clock.elapsed().as_secs_f64(),
             warmup: Sample {
                 iterations: 0,
@@ -50,11 +47,6 @@ impl TimedRun {
             repeats: Vec::new(),
             iterations_per_repeat: 1,
         })
-    }
-
-    /// What an iteration is.
-    pub fn unit(&self) -> IterationUnit {
-        self.unit
     }
 
     /// The run's own report.
@@ -89,7 +81,7 @@ impl TimedRun {
             let progress = self.run.progress();
             let left = progress.total.saturating_sub(progress.completed);
             if self.warmup.seconds >= seconds || interrupt.is_set() || left <= self.run.width() {
-                if self.unit != IterationUnit::Gradients {
+                if !self.counts_gradients {
                     // The last stretch is the longest, and nearest to the steady state.
                     let wanted = (sample.rate() * repeat_seconds).ceil();
                     let most = (left / repeats.max(1) as u64).max(1);
@@ -97,12 +89,11 @@ impl TimedRun {
                 }
                 return Ok(());
             }
-            steps = match self.unit {
-                IterationUnit::Iterations | IterationUnit::Fits => (2 * steps).min(left / 2).max(1),
-                IterationUnit::Gradients => {
-                    self.pieces.took(Duration::from_secs_f64(sample.seconds));
-                    self.pieces.steps_of_at_most(left / 2)
-                }
+            steps = if self.counts_gradients {
+                self.pieces.took(Duration::from_secs_f64(sample.seconds));
+                self.pieces.steps_of_at_most(left / 2)
+            } else {
+                (2 * steps).min(left / 2).max(1)
             };
         }
     }
@@ -112,12 +103,11 @@ impl TimedRun {
     /// # Errors
     /// When the run fails.
     pub fn repeat(&mut self, seconds: f64, interrupt: &Interrupt) -> Result<(), BackendError> {
-        let sample = match self.unit {
-            IterationUnit::Iterations | IterationUnit::Fits => {
-                self.stretch(self.iterations_per_repeat, interrupt)?
-            }
+        let sample = if self.counts_gradients {
             // Draws differ in their number of gradients: draw piece by piece until the time is up.
-            IterationUnit::Gradients => self.draws_for(seconds, interrupt)?,
+            self.draws_for(seconds, interrupt)?
+        } else {
+            self.stretch(self.iterations_per_repeat, interrupt)?
         };
         if !interrupt.is_set() && sample.iterations > 0 {
             self.repeats.push(sample);
@@ -183,9 +173,10 @@ impl TimedRun {
 
     /// Iterations or gradients done.
     fn done(&self) -> u64 {
-        match self.unit {
-            IterationUnit::Iterations | IterationUnit::Fits => self.run.progress().completed,
-            IterationUnit::Gradients => self.run.gradients().unwrap_or(0),
+        if self.counts_gradients {
+            self.run.gradients().unwrap_or(0)
+        } else {
+            self.run.progress().completed
         }
     }
 }

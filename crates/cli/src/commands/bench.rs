@@ -8,7 +8,9 @@ use crate::progress_bar::BenchBar;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use infermark_backend::device::DeviceId;
-use infermark_backend::{Backend, Method, NutsSettings, Request, SviSettings};
+use infermark_backend::{
+    Backend, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
+};
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark};
 use infermark_harness::fit_output::prove_writable;
@@ -49,10 +51,10 @@ pub struct BenchArguments {
     /// Timed repeats of each case, interleaved across backends.
     #[arg(long, value_name = "R", default_value_t = 5)]
     pub repeats: usize,
-    /// Seconds of a repeat.
+    /// Seconds of a repeat; of a method that is fitted whole, as many fits as fill them, at least one.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub repeat_seconds: f64,
-    /// Seconds of warm-up before the first repeat of a case.
+    /// Seconds of warm-up before the first repeat of a case; of a method that is fitted whole, one fit.
     #[arg(
         long,
         alias = "warm-up-seconds",
@@ -202,22 +204,14 @@ impl BenchArguments {
                 cases.extend(self.gpu_cases(&backend, named)?);
                 continue;
             }
-            let sampler = backend.name().starts_with("nuts");
+            let method = self.method_of(backend.name());
+            let sampler = matches!(method, Method::Nuts(_));
             let most = *threads.last().expect("there is a thread count");
             for count in threads.iter().copied().filter(|count| !sampler || *count == most) {
-                let method = if sampler {
-                    // As published: what is compared is the sampler that others have.
-                    Method::Nuts(NutsSettings::diagonal())
-                } else {
-                    Method::Svi(SviSettings {
-                        particles: self.particles,
-                        ..SviSettings::default()
-                    })
-                };
                 let request = Request {
                     threads: Some(count),
                     seed: self.seed,
-                    ..Request::new(method)
+                    ..Request::new(method.clone())
                 };
                 request.validate()?;
                 cases.push(Case {
@@ -232,6 +226,20 @@ impl BenchArguments {
             }
         }
         Ok(cases)
+    }
+
+    /// The method that a backend is measured with.
+    fn method_of(&self, backend: &str) -> Method {
+        match backend {
+            infermark_gaussian::LAPLACE => Method::Laplace(LaplaceSettings::default()),
+            infermark_gaussian::STRUCTURED_VI => Method::StructuredVi(VariationalSettings::default()),
+            infermark_gaussian::MEANFIELD => Method::Meanfield(VariationalSettings::default()),
+            name if name.starts_with("nuts") => Method::Nuts(NutsSettings::diagonal()),
+            _ => Method::Svi(SviSettings {
+                particles: self.particles,
+                ..SviSettings::default()
+            }),
+        }
     }
 
     /// A case for each GPU that was asked for, or for all. Software on the processor is measured only when it, or the

@@ -39,7 +39,7 @@ impl DevicesArguments {
                     None => String::new(),
                 };
                 text += &format!(
-                    "{:<10} --device {:<8} {}{memory}\n",
+                    "{:<17} --device {:<8} {}{memory}\n",
                     backend.name(),
                     device.id,
                     device.name

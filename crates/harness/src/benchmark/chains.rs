@@ -10,12 +10,13 @@ use crate::quality::{ChainQuality, TruthQuality};
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
 use infermark_backend::request::Metric;
-use infermark_backend::{Interrupt, Method, NutsSettings, Request};
-use infermark_model::Panel;
+use infermark_backend::{Interrupt, Method, NutsSettings, Posterior, Request};
+use infermark_model::{Panel, Site};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Makes the draws that were asked for, for about `seconds` at most (the piece under way is done), and records what chains know of their own error.
+/// Makes the draws that were asked for, for about `seconds` at most (the piece under way is done), and records what chains
+/// know of their own error; returns their posterior, where they came past warm-up.
 pub(super) fn quality(
     case: &Case,
     panel: &Arc<Panel>,
@@ -24,29 +25,41 @@ pub(super) fn quality(
     record: &mut CaseRecord,
     observer: &mut dyn Observer,
     interrupt: &Interrupt,
-) {
+) -> Option<Posterior> {
     let Method::Nuts(settings) = &case.request.method else {
-        return;
+        return None;
     };
     let clock = Instant::now();
     let mut run = match TimedRun::start(&*case.backend, panel.clone(), &case.request) {
         Ok(run) => run,
-        Err(e) => return fail(record, format!("did not start for its quality: {e}")),
+        Err(e) => {
+            fail(record, format!("did not start for its quality: {e}"));
+            return None;
+        }
     };
     let advanced = run.go_on(seconds, interrupt, |done, total| observer.advanced(done, total));
     if let Err(e) = advanced {
-        return fail(record, format!("while drawing for its quality: {e}"));
+        fail(record, format!("while drawing for its quality: {e}"));
+        return None;
     }
     let elapsed = clock.elapsed().as_secs_f64();
     let finished = run.run().progress().state.is_complete();
     let report = run.report();
-    if let Detail::Nuts(nuts) = &report.detail {
-        let chains = ChainQuality::new(nuts, settings.warmup, elapsed, finished);
-        if let (Ok(posterior), Some(truth)) = (run.run().posterior(), truth) {
-            record.truth_quality = TruthQuality::new(&posterior, truth, chains.draws, elapsed);
-        }
-        record.chain_quality = Some(chains);
+    let Detail::Nuts(nuts) = &report.detail else {
+        return None;
+    };
+    let chains = ChainQuality::new(nuts, settings.warmup, elapsed, finished);
+    let posterior = run.run().posterior().ok();
+    if let (Some(posterior), Some(truth)) = (&posterior, truth) {
+        let draws = run.run().draws();
+        let elasticities = draws
+            .iter()
+            .flat_map(|d| &d.sites)
+            .find(|s| s.site == Site::ProductA);
+        record.truth_quality = TruthQuality::new(posterior, elasticities, truth, chains.draws, elapsed);
     }
+    record.chain_quality = Some(chains);
+    posterior
 }
 
 /// The published setting with the priors, devices, threads and seed of `request`.

@@ -1,6 +1,8 @@
 //! All cases on one panel.
 
+use super::timed::Timed;
 use super::{BenchPanel, Case, DeviceLimits, Plan, chains, settle};
+use crate::agreement::{Agreement, Reference};
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use crate::fit_record::SCHEMA_VERSION;
 use crate::limits::MemoryLimit;
@@ -11,9 +13,10 @@ use crate::quality::TruthQuality;
 use crate::quiet::QUIET;
 use crate::results_folder::now_utc;
 use crate::system::{System, peak_memory_bytes};
+use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Request};
+use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Posterior, Request};
 use std::time::Duration;
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
@@ -44,7 +47,7 @@ impl Size<'_, '_> {
         let description = PanelDescription::new(&self.panel.panel, self.panel.source.clone());
         let cases = &self.plan.cases;
         let mut records = Vec::new();
-        let mut runs: Vec<Option<TimedRun>> = Vec::new();
+        let mut runs: Vec<Option<Timed>> = Vec::new();
         for case in cases {
             let mut record = self.blank(case, &description, self.first_sequence + records.len());
             let name = case.backend.name();
@@ -96,12 +99,17 @@ impl Size<'_, '_> {
             }
         }
 
+        let mut posteriors: Vec<Option<Posterior>> = Vec::new();
         for ((case, slot), record) in cases.iter().zip(runs).zip(&mut records) {
-            if let Some(run) = slot {
+            posteriors.push(slot.and_then(|run| {
                 record.busy_share = busy_share;
-                self.finish(case, run, record, observer, interrupt);
-            }
+                match run {
+                    Timed::Run(run) => self.finish_run(case, run, record, observer, interrupt),
+                    Timed::Fits(fits) => self.finish_fits(*fits, record, interrupt),
+                }
+            }));
         }
+        compare_with_chains(&mut records, &posteriors, &self.panel.panel.sums().product);
         if self.smallest
             && self.plan.published_nuts_seconds > 0.0
             && !interrupt.is_set()
@@ -151,11 +159,7 @@ impl Size<'_, '_> {
             threads: case.request.resolved_threads(),
             request: self.timing_request(&case.request),
             panel: description.clone(),
-            unit: match case.request.method {
-                Method::Svi(_) => IterationUnit::Iterations,
-                Method::Nuts(_) => IterationUnit::Gradients,
-                Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
-            },
+            unit: IterationUnit::of(&case.request.method),
             parity: None,
             setup_seconds: None,
             warmup: None,
@@ -169,6 +173,7 @@ impl Size<'_, '_> {
                 .get(&case.request.devices[0])
                 .and_then(|limits| limits.as_ref().ok().copied()),
             truth_quality: None,
+            agreement: None,
             chain_quality: None,
             published_nuts: None,
             report: None,
@@ -185,8 +190,8 @@ impl Size<'_, '_> {
         request
     }
 
-    fn start(&self, case: &Case, record: &mut CaseRecord, interrupt: &Interrupt) -> Option<TimedRun> {
-        let started = TimedRun::start(&*case.backend, self.panel.panel.clone(), &record.request);
+    fn start(&self, case: &Case, record: &mut CaseRecord, interrupt: &Interrupt) -> Option<Timed> {
+        let started = Timed::start(case, &self.panel.panel, &record.request);
         let mut run = match started {
             Ok(run) => run,
             Err(e) if is_no_fault(&e) => {
@@ -198,9 +203,13 @@ impl Size<'_, '_> {
                 return None;
             }
         };
-        let plan = self.plan;
-        match run.warmup(plan.warmup_seconds, plan.repeat_seconds, plan.repeats, interrupt) {
+        match run.warmup(self.plan, interrupt) {
             Ok(()) => Some(run),
+            // A fit starts as it warms up.
+            Err(e) if is_no_fault(&e) => {
+                leave_out(record, &e);
+                None
+            }
             Err(e) => {
                 fail(record, format!("while warming up: {e}"));
                 None
@@ -208,15 +217,24 @@ impl Size<'_, '_> {
         }
     }
 
-    /// Takes over what was timed, and takes the quality.
-    fn finish(
+    /// Seconds that a case may take for its quality; 0 where none is taken.
+    fn quality_seconds(&self, interrupt: &Interrupt) -> f64 {
+        if self.smallest && !interrupt.is_set() {
+            self.plan.quality_seconds
+        } else {
+            0.0
+        }
+    }
+
+    /// Takes over what was timed of a run, and takes the quality; returns the posterior that it is of.
+    fn finish_run(
         &self,
         case: &Case,
         mut run: TimedRun,
         record: &mut CaseRecord,
         observer: &mut dyn Observer,
         interrupt: &Interrupt,
-    ) {
+    ) -> Option<Posterior> {
         record.setup_seconds = Some(run.setup_seconds);
         record.warmup = Some(run.warmup);
         record.repeats = std::mem::take(&mut run.repeats);
@@ -229,11 +247,7 @@ impl Size<'_, '_> {
             record.kernel_row_particles_per_second =
                 kernel.row_particles_per_second(&self.panel.panel, &record.request);
         }
-        let seconds = if self.smallest && !interrupt.is_set() {
-            self.plan.quality_seconds
-        } else {
-            0.0
-        };
+        let seconds = self.quality_seconds(interrupt);
         if seconds > 0.0 && matches!(case.request.method, Method::Svi(_)) {
             observer.phase(&format!("{products} products: {name} runs on for its quality"));
             if let Err(e) = run.go_on(seconds, interrupt, |done, total| observer.advanced(done, total)) {
@@ -243,11 +257,15 @@ impl Size<'_, '_> {
         let report = run.report();
         record.device = device_in_words(&report.device, &record.request);
         record.threads = report.threads;
-        if let (Detail::Svi(svi), Some(truth)) = (&report.detail, &self.panel.product_a_truth)
+        let mut posterior = None;
+        if let Detail::Svi(svi) = &report.detail
             && seconds > 0.0
-            && let Ok(posterior) = run.run().posterior()
         {
-            record.truth_quality = TruthQuality::new(&posterior, truth, svi.iterations, report.run_seconds);
+            posterior = run.run().posterior().ok();
+            if let (Some(posterior), Some(truth)) = (&posterior, &self.panel.product_a_truth) {
+                let (after, seconds) = (svi.iterations, report.run_seconds);
+                record.truth_quality = TruthQuality::new(posterior, None, truth, after, seconds);
+            }
         }
         record.report = Some(report);
         record.peak_memory_bytes = peak_memory_bytes();
@@ -255,7 +273,7 @@ impl Size<'_, '_> {
         if seconds > 0.0 && matches!(case.request.method, Method::Nuts(_)) {
             observer.phase(&format!("{products} products: {name} draws for its quality"));
             let truth = self.panel.product_a_truth.as_deref();
-            chains::quality(
+            posterior = chains::quality(
                 case,
                 &self.panel.panel,
                 truth,
@@ -265,6 +283,56 @@ impl Size<'_, '_> {
                 interrupt,
             );
             record.peak_memory_bytes = peak_memory_bytes();
+        }
+        posterior
+    }
+
+    /// Takes over what was timed of fits, and the quality of the last one, whose posterior it returns.
+    fn finish_fits(
+        &self,
+        mut fits: TimedFits,
+        record: &mut CaseRecord,
+        interrupt: &Interrupt,
+    ) -> Option<Posterior> {
+        record.warmup = Some(fits.warmup);
+        record.repeats = std::mem::take(&mut fits.repeats);
+        record.peak_memory_bytes = peak_memory_bytes();
+        let fit = fits.last?;
+        record.setup_seconds = Some(fit.setup_seconds);
+        record.device = device_in_words(&fit.report.device, &record.request);
+        record.threads = fit.report.threads;
+        record.report = Some(fit.report);
+        if self.quality_seconds(interrupt) <= 0.0 {
+            return None;
+        }
+        if let Some(truth) = &self.panel.product_a_truth {
+            record.truth_quality = TruthQuality::new(&fit.posterior, None, truth, fit.steps, fit.seconds);
+        }
+        Some(fit.posterior)
+    }
+}
+
+/// Holds each posterior against that of the sampler with the most effective draws, where one has made draws; `units` are
+/// those of each product.
+fn compare_with_chains(records: &mut [CaseRecord], posteriors: &[Option<Posterior>], units: &[u64]) {
+    let effective = |record: &CaseRecord| record.chain_quality.as_ref().and_then(|c| c.min_ess_bulk);
+    let Some(place) = (0..posteriors.len())
+        .filter(|k| posteriors[*k].is_some() && records[*k].chain_quality.is_some())
+        .max_by(|a, b| {
+            let ess = |k: &usize| effective(&records[*k]).unwrap_or(0.0);
+            ess(a).total_cmp(&ess(b))
+        })
+    else {
+        return;
+    };
+    let reference = Reference {
+        name: records[place].backend.clone(),
+        max_rhat: records[place].chain_quality.as_ref().and_then(|c| c.max_rhat),
+        min_ess_bulk: effective(&records[place]),
+    };
+    for (k, record) in records.iter_mut().enumerate().filter(|(k, _)| *k != place) {
+        if let (Some(posterior), Some(chains)) = (&posteriors[k], &posteriors[place]) {
+            record.agreement = Some(Agreement::new(posterior, chains, reference.clone(), Some(units)));
         }
     }
 }
@@ -334,6 +402,14 @@ fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool, limits_fai
     }
     if let Some(reason) = limits_failed {
         remarks.push(format!("limits of the device: {reason}"));
+    }
+    if let Some(Detail::Gaussian(gaussian)) = record.report.as_ref().map(|r| &r.detail)
+        && !gaussian.converged
+    {
+        remarks.push(format!(
+            "not converged after {} steps",
+            gaussian.newton_steps + gaussian.variational_steps
+        ));
     }
     if record.system.program.profile.starts_with("debug") {
         remarks.push(format!("built as {}", record.system.program.profile));

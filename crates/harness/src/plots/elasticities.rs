@@ -4,7 +4,7 @@ use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::{BLUE, INK, VERMILLION};
 use super::pen::{Pen, PlotError, dashes, save};
 use super::scale::Scale;
-use crate::case_record::{CaseRecord, IterationUnit};
+use crate::case_record::CaseRecord;
 use crate::number_format::{count, duration, three_digits};
 use crate::quality::TruthQuality;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,7 @@ pub fn draw_record(
     record: &CaseRecord,
     quality: &TruthQuality,
 ) -> Result<Vec<PathBuf>, PlotError> {
-    let steps = match record.unit {
-        IterationUnit::Iterations => "iterations",
-        IterationUnit::Gradients => "draws a chain",
-        IterationUnit::Fits => "steps",
-    };
+    let steps = record.unit.quality_steps();
     let subtitle = format!(
         "{} after {} {steps} ({}).",
         record.side(),

@@ -44,14 +44,19 @@ impl Frame {
 
     /// Grid, ticks and name of the horizontal axis.
     pub(super) fn horizontal_axis(&self, pen: &mut dyn Pen, scale: &Scale, name: &str) {
+        self.horizontal_ticks(pen, scale);
+        let x = 0.5 * (self.left + self.right);
+        pen.text(x, self.bottom + 38.0, name, LABEL, INK, Align::Centre);
+    }
+
+    /// Grid and ticks of the horizontal axis, which is named elsewhere.
+    pub(super) fn horizontal_ticks(&self, pen: &mut dyn Pen, scale: &Scale) {
         for (value, label) in scale.ticks() {
             let x = self.x(scale, value);
             pen.line(&[(x, self.top), (x, self.bottom)], GRID, 1.0);
             pen.text(x, self.bottom + 14.0, &label, SMALL, INK, Align::Centre);
         }
         pen.line(&[(self.left, self.bottom), (self.right, self.bottom)], INK, 1.0);
-        let x = 0.5 * (self.left + self.right);
-        pen.text(x, self.bottom + 38.0, name, LABEL, INK, Align::Centre);
     }
 }
 

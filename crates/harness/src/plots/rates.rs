@@ -22,7 +22,9 @@ const CAPTION: &str = "Medians of the repeats with their lowest and highest as b
 /// # Errors
 /// When a file cannot be written.
 pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotError> {
-    let series = series(records, None);
+    let mut series = series(records, None);
+    // A whole fit is no iteration: `time_to_posterior` has them.
+    series.retain(|s| s.unit != IterationUnit::Fits);
     if series.is_empty() {
         return Ok(Vec::new());
     }
@@ -112,12 +114,10 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
         for place in &line {
             pen.dot(place.0, place.1, 5.0, color);
         }
-        let unit = match series.unit {
-            IterationUnit::Iterations => "iterations",
-            IterationUnit::Gradients => "gradients",
-            IterationUnit::Fits => "fits",
-        };
-        entries.push((Mark::LineAndDot(color), format!("{} ({unit})", series.name)));
+        entries.push((
+            Mark::LineAndDot(color),
+            format!("{} ({})", series.name, series.unit.plural()),
+        ));
     }
     legend(pen, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
     caption(pen, WIDTH, HEIGHT, CAPTION);

@@ -1,13 +1,17 @@
 //! A whole benchmark on small panels, with backends that are right, wrong, and broken.
 
-use crate::fake::{Fake, Fault, card, panel};
-use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Precision, Request, SviSettings};
+use crate::fake::{FIT_STEPS, Fake, Fault, card, panel};
+use infermark_backend::{
+    Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Precision, Request, SviSettings,
+};
 use infermark_harness::benchmark::{BenchPanel, Case, Plan, run_benchmark};
-use infermark_harness::case_record::{CaseKind, Status};
+use infermark_harness::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
+use infermark_harness::coverage::LEVELS;
 use infermark_harness::observer::{Observer, Silent};
 use infermark_harness::report::redraw;
 use infermark_harness::results_folder::ResultsFolder;
-use infermark_model::Panel;
+use infermark_harness::timed_fits::TimedFits;
+use infermark_model::{Panel, Site};
 use std::sync::Arc;
 
 fn svi(backend: Arc<dyn Backend>) -> Case {
@@ -332,4 +336,137 @@ fn plans_that_make_no_sense_are_refused() {
     let mut refuse = |_| Err("no memory".to_owned());
     let error = run_benchmark(&good(), &mut refuse, &folder, &mut Silent, &Interrupt::new()).unwrap_err();
     assert!(error.to_string().contains("12 products: no memory"), "{error}");
+}
+
+fn fit(backend: Arc<dyn Backend>) -> Case {
+    Case {
+        backend,
+        request: Request::new(Method::Laplace(LaplaceSettings::default())),
+        most_products: usize::MAX,
+    }
+}
+
+#[test]
+fn whole_fits_are_timed_one_at_a_time_and_held_against_the_chains() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let kernel = |_: &Arc<Panel>, _: &Request| Some(1e9);
+    let mut plan = plan(vec![
+        svi(Fake::backend("svi-fake", Fault::None)),
+        nuts(),
+        fit(Fake::backend("laplace-fake", Fault::None)),
+        fit(Fake::backend("laplace-stops", Fault::Unconverged)),
+        fit(Fake::backend("laplace-breaks", Fault::Step)),
+        fit(Fake::backend("laplace-absent", Fault::Unsupported)),
+        fit(Fake::backend("laplace-large", Fault::Memory)),
+    ]);
+    plan.kernel_limit = Some(&kernel);
+    // Shorter than a fit: a repeat holds one all the same.
+    plan.repeat_seconds = 1e-9;
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap();
+    let of = |name: &str, products: usize| {
+        let here = |r: &&CaseRecord| r.backend == name && r.panel.products == products;
+        outcome.records.iter().find(here).unwrap()
+    };
+    for products in [12, 30] {
+        let fits = of("laplace-fake", products);
+        assert_ne!(fits.status, Status::Failed, "{}", fits.reason);
+        assert_eq!(fits.unit, IterationUnit::Fits);
+        assert_eq!(fits.warmup.unwrap().iterations, 1);
+        let counts: Vec<u64> = fits.repeats.iter().map(|s| s.iterations).collect();
+        assert_eq!(counts, [1, 1, 1]);
+        assert!(fits.repeats.iter().all(|s| s.seconds > 0.0));
+        assert!(fits.setup_seconds.is_some());
+        assert_eq!(fits.kernel_row_particles_per_second, None);
+        assert_eq!(
+            (fits.row_particles_per_second(), fits.fraction_of_limit()),
+            (None, None)
+        );
+        assert_eq!(fits.estimated_seconds_1m(), None);
+    }
+    let stops = of("laplace-stops", 12);
+    assert_eq!(stops.status, Status::Warn);
+    assert!(
+        stops.reason.contains("not converged after 3 steps"),
+        "{}",
+        stops.reason
+    );
+    let breaks = of("laplace-breaks", 12);
+    assert_eq!(breaks.status, Status::Failed);
+    assert!(breaks.reason.contains("while warming up"), "{}", breaks.reason);
+    for (name, reason) in [
+        ("laplace-absent", "cannot serve"),
+        ("laplace-large", "needs 2 bytes"),
+    ] {
+        let left_out = of(name, 12);
+        assert_eq!(left_out.status, Status::NotMeasured);
+        assert!(left_out.reason.contains(reason), "{}", left_out.reason);
+    }
+
+    // Quality, on the smallest size alone.
+    let smallest = of("laplace-fake", 12);
+    let truth = smallest.truth_quality.as_ref().unwrap();
+    assert_eq!((truth.after, truth.coverage.len()), (FIT_STEPS, LEVELS.len()));
+    assert!(
+        truth.coverage.is_sorted_by(|a, b| a.actual <= b.actual),
+        "{:?}",
+        truth.coverage
+    );
+    assert_eq!(truth.coverage[9].actual, truth.product_a_coverage_95);
+    assert!(of("laplace-fake", 30).truth_quality.is_none());
+    // The fake's chains stay where its fits do, with twice their standard deviations.
+    let beside = smallest.agreement.as_ref().unwrap();
+    assert_eq!(beside.reference.name, "nuts-fake");
+    let elasticities = beside.site(Site::ProductA).unwrap();
+    assert_eq!(
+        (elasticities.latents, elasticities.mean_difference_largest),
+        (12, 0.0)
+    );
+    assert!((elasticities.sd_ratio_median - 0.5).abs() < 1e-12);
+    assert_eq!(beside.sample[3].units, Some(panel(12).sums().product[3]));
+    assert!(of("svi-fake", 12).agreement.is_some() && of("svi-fake", 30).agreement.is_none());
+    assert!(of("nuts-fake", 12).agreement.is_none(), "the reference itself");
+
+    let row = |words: &[&str]| {
+        let has = |line: &&str| words.iter().all(|w| line.contains(w));
+        outcome
+            .table
+            .lines()
+            .find(has)
+            .unwrap_or_else(|| panic!("{words:?}: {}", outcome.table))
+    };
+    assert!(
+        row(&["laplace-fake (whole fits)", "| 12 |".trim_matches('|')])
+            .matches("not applicable")
+            .count()
+            == 3
+    );
+    row(&["Laplace", "laplace-fake on", "measured", "the whole fit"]);
+    row(&["laplace-fake", "product_a", "0.500"]);
+    for name in ["time_to_posterior.svg", "coverage_12.png", "beside_nuts_12.svg"] {
+        assert!(folder.plots().join(name).exists(), "{name}");
+    }
+    let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
+    assert!(csv.contains(",fit,"), "{csv}");
+    let again = redraw(folder.path()).unwrap();
+    assert!(again.records == outcome.records && again.table == outcome.table);
+}
+
+#[test]
+fn as_many_fits_as_fill_a_repeat_and_none_that_was_cut_short() {
+    let (backend, panel) = (Fake::backend("laplace-fake", Fault::None), panel(30));
+    let request = Request::new(Method::Laplace(LaplaceSettings::default()));
+    let mut fits = TimedFits::new(backend, panel, request);
+    let interrupt = Interrupt::new();
+    fits.repeat(0.05, &interrupt).unwrap();
+    let [sample] = fits.repeats[..] else {
+        panic!("one repeat");
+    };
+    assert!(sample.seconds >= 0.05 && sample.iterations > 1, "{sample:?}");
+    // What came before stays.
+    interrupt.set();
+    fits.repeat(0.05, &interrupt).unwrap();
+    fits.warmup(&interrupt).unwrap();
+    assert_eq!((fits.repeats.len(), fits.warmup.iterations), (1, 0));
+    assert_eq!(fits.last.unwrap().steps, FIT_STEPS);
 }

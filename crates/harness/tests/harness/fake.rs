@@ -1,7 +1,7 @@
 //! Backends made of the plain reference code, some of them with a fault.
 
 use infermark_backend::progress::{Progress, RunState, StepUnit};
-use infermark_backend::report::{ChainReport, Detail, NutsReport, SviReport, TracePoint};
+use infermark_backend::report::{ChainReport, Detail, GaussianReport, NutsReport, SviReport, TracePoint};
 use infermark_backend::{
     Backend, BackendError, Device, DeviceId, DeviceKind, Interrupt, Limits, Method, Posterior, Report,
     Request, Run, SviSettings,
@@ -40,7 +40,14 @@ pub(crate) enum Fault {
     Limits,
     /// It fails while it runs.
     Run,
+    /// It fails at its first step.
+    Step,
+    /// Its fits end before they have converged.
+    Unconverged,
 }
+
+/// Steps of a fit that the fake plays.
+pub(crate) const FIT_STEPS: u64 = 3;
 
 /// A small panel with gaps, `products` products in 3 categories over 20 periods.
 pub(crate) fn panel(products: usize) -> Arc<Panel> {
@@ -233,7 +240,7 @@ impl FakeRun {
         match &self.request.method {
             Method::Svi(svi) => svi.iterations,
             Method::Nuts(nuts) => nuts.chains as u64 * (nuts.warmup + nuts.draws),
-            other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => FIT_STEPS,
         }
     }
 
@@ -275,7 +282,11 @@ impl FakeRun {
 
 impl Run for FakeRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        if self.fault == Fault::Run && self.completed > 2 {
+        let is_broken = match self.fault {
+            Fault::Run => self.completed > 2,
+            fault => fault == Fault::Step,
+        };
+        if is_broken {
             return Err(BackendError::Diverged {
                 step: self.completed,
                 reason: "on purpose".into(),
@@ -296,7 +307,10 @@ impl Run for FakeRun {
             match self.request.method.clone() {
                 Method::Svi(svi) => self.iterate(&svi),
                 Method::Nuts(_) => self.draw(),
-                other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
+                // A step of a fit costs a gradient.
+                Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => {
+                    LogJoint::new(&self.panel, self.request.priors).natural(&self.guide.loc);
+                }
             }
             self.completed += 1;
             self.seconds = before + clock.elapsed().as_secs_f64();
@@ -311,7 +325,7 @@ impl Run for FakeRun {
             unit: match &self.request.method {
                 Method::Svi(_) => StepUnit::Iterations,
                 Method::Nuts(_) => StepUnit::Draws,
-                other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
+                Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => StepUnit::Steps,
             },
             state: if self.completed >= self.total() {
                 RunState::Finished
@@ -324,9 +338,8 @@ impl Run for FakeRun {
 
     fn width(&self) -> u64 {
         match &self.request.method {
-            Method::Svi(_) => 1,
             Method::Nuts(nuts) => nuts.chains as u64,
-            other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
+            _ => 1,
         }
     }
 
@@ -334,13 +347,20 @@ impl Run for FakeRun {
         matches!(self.request.method, Method::Nuts(_)).then_some(self.gradients)
     }
 
+    /// The guide's; of a fit, once it is whole, with half its standard deviations.
     fn posterior(&self) -> Result<Posterior, BackendError> {
+        let is_fit = self.progress().unit == StepUnit::Steps;
+        if is_fit && self.completed < self.total() {
+            return Err(BackendError::NoPosterior("the fit is not whole".into()));
+        }
         let (mean, sd) = self.guide.natural_moments(
             &self.panel,
             Likelihood::Poisson,
             &self.request.priors,
             self.request.parameterization,
         );
+        let share = if is_fit { 0.5 } else { 1.0 };
+        let sd = sd.into_iter().map(|sd| share * sd).collect();
         Ok(Posterior::normal(self.panel.layout(), mean, sd))
     }
 
@@ -378,7 +398,18 @@ impl Run for FakeRun {
                     nuts.chains
                 ],
             }),
-            other => unreachable!("the fake plays svi and nuts, not {}", other.name()),
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => {
+                Detail::Gaussian(GaussianReport {
+                    newton_steps: self.completed,
+                    variational_steps: 0,
+                    converged: self.fault != Fault::Unconverged,
+                    gradient_norm: 1e-9,
+                    decrement: 1e-12,
+                    log_joint: -1.0,
+                    elbo: None,
+                    trace: Vec::new(),
+                })
+            }
         };
         Report {
             backend: self.name.into(),

@@ -84,6 +84,10 @@ fn the_pictures_of_a_benchmark() {
         "hours_for_1m_iterations",
         "iterations_per_second",
         "speedups",
+        "time_to_posterior",
+        "coverage_10000",
+        "beside_nuts_10000",
+        "elasticities_laplace-cpu_10000_008",
         "loss_against_time_10000",
         "elasticities_svi-cpu_10000_000",
     ] {

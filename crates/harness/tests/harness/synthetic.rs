@@ -1,15 +1,21 @@
 //! Made-up cases with fixed figures, for the table's snapshot and for looking at the pictures.
 
 use infermark_backend::progress::RunState;
-use infermark_backend::report::{Detail, SviReport, TracePoint};
-use infermark_backend::{Method, NutsSettings, Precision, Report, Request, SviSettings};
+use infermark_backend::report::{Detail, GaussianReport, SviReport, TracePoint};
+use infermark_backend::{
+    LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report, Request, SviSettings,
+    VariationalSettings,
+};
+use infermark_harness::agreement::{Agreement, Reference};
 use infermark_harness::case_record::{CaseKind, CaseRecord, IterationUnit, Sample, Status};
+use infermark_harness::coverage::{CoveragePoint, LEVELS};
 use infermark_harness::limits::MemoryLimit;
 use infermark_harness::panel_description::PanelDescription;
 use infermark_harness::parity::{ParityCheck, ParityRecord};
 use infermark_harness::published_nuts::PublishedNutsEstimate;
 use infermark_harness::quality::{CategoryElasticity, ChainQuality, ElasticityInterval, TruthQuality};
 use infermark_harness::system::{Program, System};
+use infermark_model::Layout;
 use infermark_model::noise::Stream;
 
 pub(crate) fn system() -> System {
@@ -94,11 +100,7 @@ fn parity(precision: Precision, passed: bool, svi: bool) -> ParityRecord {
 }
 
 fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f64) -> CaseRecord {
-    let unit = match &method {
-        Method::Svi(_) => IterationUnit::Iterations,
-        Method::Nuts(_) => IterationUnit::Gradients,
-        _ => IterationUnit::Fits,
-    };
+    let unit = IterationUnit::of(&method);
     let precision = match &method {
         Method::Svi(svi) => svi.precision,
         _ => Precision::F64,
@@ -148,6 +150,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
         }),
         device_limits: None,
         truth_quality: None,
+        agreement: None,
         chain_quality: None,
         published_nuts: None,
         report: None,
@@ -187,9 +190,57 @@ pub(crate) fn truth_quality(products: usize) -> TruthQuality {
         product_a_mae: 0.0731,
         product_a_coverage_90: 0.81,
         product_a_coverage_95: 0.861,
+        coverage: coverage(0.861 / 0.95),
         products,
         sample,
     }
+}
+
+/// What intervals cover that cover `share` of what they should.
+fn coverage(share: f64) -> Vec<CoveragePoint> {
+    LEVELS
+        .iter()
+        .map(|nominal| CoveragePoint {
+            nominal: *nominal,
+            actual: share * nominal,
+        })
+        .collect()
+}
+
+/// A posterior of 10,000 products whose means are off by `distance` and whose standard deviations are `ratio` of the reference's.
+fn agreement(distance: f64, ratio: f64) -> Agreement {
+    let products = 10_000;
+    let layout = Layout {
+        products,
+        categories: 10,
+        periods: 156,
+    };
+    let noise = |latent: usize| {
+        let stream = Stream {
+            seed: 5,
+            iteration: latent as u32,
+        };
+        stream.normals(0, 0).map(f64::from)
+    };
+    let units: Vec<u64> = (0..products)
+        .map(|i| (1e4 * noise(i)[2].exp().powi(2)) as u64)
+        .collect();
+    let n = layout.latents();
+    let sd: Vec<f64> = (0..n).map(|k| 0.1 * (0.5 * noise(k)[3]).exp()).collect();
+    let off = |k: usize| distance * sd[k] * noise(k)[0];
+    let exact = Posterior::normal(layout, vec![0.0; n], sd.clone());
+    let mean = (0..n).map(off).collect();
+    let own = sd
+        .iter()
+        .enumerate()
+        .map(|(k, s)| s * ratio * (0.03 * noise(k)[1]).exp())
+        .collect();
+    let told = Reference {
+        name: "nuts-cpu".into(),
+        max_rhat: Some(1.021),
+        min_ess_bulk: Some(41.5),
+    };
+    Agreement::new(&Posterior::normal(layout, mean, own), &exact, told, Some(&units))
 }
 
 pub(crate) fn categories() -> Vec<CategoryElasticity> {
@@ -215,7 +266,26 @@ pub(crate) fn categories() -> Vec<CategoryElasticity> {
     .to_vec()
 }
 
-/// Two SVI precisions and NUTS at three sizes, one failed, one marked.
+fn gaussian_report(converged: bool) -> Report {
+    Report {
+        backend: "laplace-cpu".into(),
+        run_seconds: 0.7,
+        state: RunState::Converged,
+        detail: Detail::Gaussian(GaussianReport {
+            newton_steps: 9,
+            variational_steps: 0,
+            converged,
+            gradient_norm: 1e-8,
+            decrement: 1e-11,
+            log_joint: -5.1e6,
+            elbo: None,
+            trace: Vec::new(),
+        }),
+        ..svi_report(0)
+    }
+}
+
+/// Two SVI precisions, NUTS and Gaussians at three sizes, one failed, one marked, one left out.
 pub(crate) fn records() -> Vec<CaseRecord> {
     let nuts = || Method::Nuts(NutsSettings::diagonal());
     let mut records = vec![
@@ -261,5 +331,46 @@ pub(crate) fn records() -> Vec<CaseRecord> {
     records[5].parity = Some(parity(Precision::F64, false, true));
     records[5].repeats.clear();
     records[5].setup_seconds = None;
+    let laplace = || Method::Laplace(LaplaceSettings::default());
+    records.extend([
+        case(7, "laplace-cpu", laplace(), 10_000, 0.8),
+        case(8, "laplace-cpu", laplace(), 10_000, 1.5),
+        case(
+            9,
+            "structured-vi-cpu",
+            Method::StructuredVi(VariationalSettings::default()),
+            10_000,
+            0.21,
+        ),
+        case(
+            10,
+            "meanfield-cpu",
+            Method::Meanfield(VariationalSettings::default()),
+            10_000,
+            4.0,
+        ),
+        case(11, "laplace-cpu", laplace(), 1_000_000, 0.013),
+    ]);
+    records[7].threads = 1;
+    for (k, share) in [(7, 0.956), (8, 0.956), (9, 0.958)] {
+        records[k].report = Some(gaussian_report(true));
+        let quality = truth_quality(10_000);
+        records[k].truth_quality = Some(TruthQuality {
+            after: 9,
+            seconds: 0.7,
+            product_a_coverage_90: 0.9 * share,
+            product_a_coverage_95: 0.95 * share,
+            coverage: coverage(share),
+            ..quality
+        });
+        records[k].agreement = Some(agreement(0.05, 0.97));
+    }
+    records[0].agreement = Some(agreement(0.8, 0.06));
+    records[10].status = Status::NotMeasured;
+    records[10].reason = "backend meanfield-cpu cannot serve the method meanfield".into();
+    records[10].parity = None;
+    records[10].repeats.clear();
+    records[10].warmup = None;
+    records[10].setup_seconds = None;
     records
 }

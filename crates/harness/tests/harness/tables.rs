@@ -6,6 +6,7 @@ use infermark_harness::case_record::{CaseRecord, Status};
 use infermark_harness::results_csv::{COLUMNS, row, write_results_csv};
 use infermark_harness::speedup::speedups;
 use infermark_harness::table::table;
+use infermark_harness::time_to_posterior::{Basis, TimesAsFast, time_of, times_to_posterior};
 use std::collections::HashMap;
 
 fn csv_rows(records: &[CaseRecord]) -> Vec<HashMap<String, String>> {
@@ -115,9 +116,10 @@ fn speedups_name_both_sides_and_compare_like_with_like() {
     let measured: Vec<_> = found.iter().filter(|s| !s.against_published).collect();
     assert_eq!(
         measured.len(),
-        1,
-        "f64 against f32 at 10,000 products, and no failed case"
+        2,
+        "f64 against f32 at 10,000 products, two threads of Laplace against one, and no failed case"
     );
+    assert!((measured[1].factor - 1.5 / 0.8).abs() < 1e-9 && measured[1].this.contains("laplace-cpu"));
     assert!((measured[0].factor - 512.0 / 1080.0).abs() < 1e-9 && !measured[0].estimated);
     assert_eq!(measured[0].status, Status::Ok);
     let nuts: Vec<_> = found.iter().filter(|s| s.against.contains("NUTS")).collect();
@@ -148,6 +150,112 @@ fn speedups_name_both_sides_and_compare_like_with_like() {
         svi.particles = 8;
     }
     assert_eq!(speedups(&records).len(), before - 3);
+}
+
+#[test]
+fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
+    let all = times_to_posterior(&records());
+    let of = |products: usize| -> Vec<(&str, Basis)> {
+        let here = all.iter().filter(|t| t.products == products);
+        here.map(|t| (t.way.as_str(), t.basis)).collect()
+    };
+    let (svi, reference) = (
+        "SVI, 1M iterations",
+        "NUTS, one chain, 3,000 draws of which 1,000 warm-up",
+    );
+    assert_eq!(
+        of(10_000),
+        [
+            (svi, Basis::Published),
+            (svi, Basis::Published),
+            (svi, Basis::Published),
+            (reference, Basis::Published),
+            (svi, Basis::Estimated),
+            (svi, Basis::Estimated),
+            (
+                "NUTS, 4 chains, 50 draws each after 50 of warm-up, not converged",
+                Basis::Measured
+            ),
+            (reference, Basis::Estimated),
+            ("Laplace", Basis::Measured),
+            ("Laplace", Basis::Measured),
+            ("structured Gaussian VI", Basis::Measured),
+        ],
+        "and no mean-field, which was not measured"
+    );
+    // Published NUTS is of the smallest set alone, and a failed case has no time.
+    assert_eq!(
+        of(100_000),
+        [(svi, Basis::Published); 3]
+            .into_iter()
+            .chain([(svi, Basis::Estimated)])
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(of(1_000_000).len(), 3 + 2);
+
+    let laplace = all
+        .iter()
+        .find(|t| t.on.contains("laplace-cpu") && t.on.contains("2 threads"))
+        .unwrap();
+    assert!((laplace.seconds - 1.0 / 1.5).abs() < 1e-9);
+    let (low, high) = laplace.range.unwrap();
+    assert!((low - 1.0 / 1.5 / 1.01).abs() < 1e-9 && (high - 1.0 / 1.5 / 0.98).abs() < 1e-9);
+    let times = laplace.times;
+    assert!((times.as_published_svi.unwrap() - 79_500.0 * 1.5).abs() < 1e-6);
+    assert!((times.as_published_nuts.unwrap() - 72_000.0 * 1.5).abs() < 1e-6);
+    // The fastest SVI case here: 1M iterations at 1,080 a second.
+    assert!((times.as_svi_here.unwrap() - 1e6 / 1080.0 * 1.5).abs() < 1e-6);
+    let nuts_here = 30.0 + 2940.0 * 1023.0 * 30.0 / 40_000.0;
+    assert!((times.as_nuts_here.unwrap() - nuts_here * 1.5).abs() < 1e-6);
+    assert_eq!(laplace.truth.as_ref().unwrap().after, "the whole fit");
+    let svi = all.iter().find(|t| t.basis == Basis::Estimated).unwrap();
+    assert_eq!(svi.truth.as_ref().unwrap().after, "40,000 iterations");
+    // A posterior that is none is held against nothing.
+    let short = all.iter().find(|t| t.way.ends_with("not converged")).unwrap();
+    assert_eq!(short.times, TimesAsFast::default());
+    // A panel of another size has nothing published to be held against.
+    let mut other = records();
+    other[8].panel.rows -= 1;
+    let time = time_of(&other[8]).unwrap();
+    assert_eq!(time.times, TimesAsFast::default());
+}
+
+#[test]
+fn a_whole_fit_has_no_rows_a_second_in_the_flat_table() {
+    let rows = csv_rows(&records());
+    let fit = &rows[8];
+    for column in [
+        "row_particles_per_second",
+        "fraction_of_limit",
+        "limit",
+        "estimated_seconds_1m",
+        "estimated_from_iterations",
+        "particles",
+    ] {
+        assert_eq!(fit[column], "not applicable", "{column}");
+    }
+    assert_eq!(
+        (fit["iteration_is"].as_str(), fit["iterations"].as_str()),
+        ("fit", "15")
+    );
+    let get = |column: &str| fit[column].parse::<f64>().unwrap();
+    assert!((get("iterations_per_second") - 1.5).abs() < 1e-9);
+    assert!((get("seconds_to_posterior") - 1.0 / 1.5).abs() < 1e-9);
+    assert_eq!(
+        (fit["seconds_to_posterior_is"].as_str(), fit["steps"].as_str()),
+        ("measured", "9")
+    );
+    assert!((get("product_a_coverage_50") - 0.478).abs() < 1e-9);
+    assert_eq!(fit["reference"], "nuts-cpu");
+    assert!((get("product_a_sd_ratio_median") - 0.97).abs() < 2e-3);
+    assert_eq!(
+        (
+            rows[0]["steps"].as_str(),
+            rows[0]["seconds_to_posterior_is"].as_str()
+        ),
+        ("not applicable", "estimated")
+    );
+    assert_eq!(rows[10]["seconds_to_posterior"], "not measured");
 }
 
 #[test]
