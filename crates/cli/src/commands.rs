@@ -1,6 +1,7 @@
 //! The verbs.
 
 pub mod bench;
+mod calibrate;
 mod completions;
 mod devices;
 mod evaluate;
@@ -28,6 +29,8 @@ pub enum Command {
     Fit(fit::FitArguments),
     /// Measure this machine: parity first, then speed, then quality; table, CSV and plots.
     Bench(bench::BenchArguments),
+    /// Check that methods' posteriors are what they say: simulation-based calibration.
+    Calibrate(calibrate::CalibrateArguments),
     /// Draw a benchmark's table, CSV and plots again from its results.
     Report(report::ReportArguments),
     /// Make a synthetic panel, and the parameters it was drawn from.
@@ -58,6 +61,7 @@ impl Command {
                 arguments.run(given)
             }
             Command::Bench(arguments) => arguments.run(),
+            Command::Calibrate(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
             Command::Evaluate(arguments) => arguments.run(),

@@ -11,6 +11,7 @@
 //! [`panel_description`]).
 
 pub mod benchmark;
+pub mod calibration_output;
 pub mod case_record;
 mod digest_writer;
 pub mod draws_parquet;

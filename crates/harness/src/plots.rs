@@ -3,6 +3,7 @@
 //! Colours are those of Okabe and Ito, told apart with every common kind of colour vision; what is published is grey, what
 //! is measured here is coloured; legends stand outside the data.
 
+pub mod calibration;
 pub mod categories;
 pub mod elasticities;
 mod frame;

@@ -1,6 +1,6 @@
 //! The table to read: on the terminal, and as `table.md`.
 
-mod grid;
+pub(crate) mod grid;
 
 use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use crate::number_format::{count, duration, three_digits, with_prefix};

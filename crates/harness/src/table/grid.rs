@@ -1,7 +1,7 @@
 //! A Markdown table whose columns line up as plain text too.
 
 /// Rows of text under a header.
-pub(super) struct Grid {
+pub(crate) struct Grid {
     header: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
@@ -9,7 +9,7 @@ pub(super) struct Grid {
 
 impl Grid {
     /// Column names, and whether the column is aligned right.
-    pub(super) fn new(columns: &[(&str, bool)]) -> Self {
+    pub(crate) fn new(columns: &[(&str, bool)]) -> Self {
         Grid {
             header: columns.iter().map(|c| c.0.to_owned()).collect(),
             right: columns.iter().map(|c| c.1).collect(),
@@ -17,7 +17,7 @@ impl Grid {
         }
     }
 
-    pub(super) fn push(&mut self, row: Vec<String>) {
+    pub(crate) fn push(&mut self, row: Vec<String>) {
         debug_assert_eq!(row.len(), self.header.len());
         // A bar would end the cell.
         self.rows
@@ -25,11 +25,11 @@ impl Grid {
     }
 
     /// The table under `heading`, unless it has no rows.
-    pub(super) fn section(&self, heading: &str) -> Option<String> {
+    pub(crate) fn section(&self, heading: &str) -> Option<String> {
         (!self.rows.is_empty()).then(|| format!("{heading}\n{}", self.render()))
     }
 
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let length = |cell: &String| cell.chars().count();
         let widths: Vec<usize> = (0..self.header.len())
             .map(|c| {
