@@ -4,11 +4,12 @@ use infermark_model::Priors;
 use infermark_model::priors::PriorsError;
 use serde::{Deserialize, Serialize};
 
-/// Priors under which counts are moderate, 3 to 800 in the middle 95% of rows, and no log rate comes near the clip.
+/// Priors under which counts are moderate, 1.5 to 1,700 expected units in the middle 95% of rows, and no log rate is clipped.
 ///
 /// Prices are drawn about ln price = 6.2, which multiplies the spread of every elasticity: the published priors put most log
 /// rates beyond the clip. The likelihood is the clipped one, so a sampler is exact there too, but approximations by a Gaussian
-/// would be judged on rows that say nothing. Here the log rate has mean 3.9 (50 units) and standard deviation 1.4.
+/// would be judged on rows that say nothing. Here the log rate has mean 3.9 (50 units) and standard deviation 1.8, of which the prices make
+/// the larger part.
 pub const MODERATE_PRIORS: Priors = Priors {
     global_a_mean: -2.0,
     global_a_sd: 0.1,

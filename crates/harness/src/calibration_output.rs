@@ -297,6 +297,9 @@ pub fn calibration_table(verdicts: &[MethodVerdict]) -> String {
 
 /// A p-value as people read it.
 fn probability(p: f64) -> String {
+    if p < 1e-300 {
+        return "< 1e-300".into();
+    }
     if p < 1e-4 {
         return format!("{p:.0e}");
     }

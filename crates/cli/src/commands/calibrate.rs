@@ -58,7 +58,7 @@ pub struct CalibrateArguments {
     #[arg(long, value_name = "P", default_value_t = 0.01)]
     level: f64,
     /// JSON file with the priors that parameters are drawn from; what it leaves out keeps the verb's own default, under which
-    /// counts are 3 to 800 (docs/calibration.md).
+    /// counts are moderate (docs/calibration.md).
     #[arg(long, value_name = "FILE")]
     priors: Option<PathBuf>,
     /// JSON file with the priors that are fitted with; what it leaves out is as drawn from. Other priors than those drawn from

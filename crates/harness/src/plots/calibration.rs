@@ -7,7 +7,6 @@ use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, heading, 
 use super::palette::{BLUE, FAINT, GRID, INK, PUBLISHED, VERMILLION, ours};
 use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
-use crate::number_format::three_digits;
 use infermark_calibration::uniformity::{CELLS, binomial_interval, ecdf};
 use infermark_calibration::{Band, Calibration, EcdfTest, MethodVerdict, Quantity, QuantityVerdict};
 use plotters::style::RGBColor;
@@ -89,15 +88,14 @@ impl Pictured<'_> {
 
     fn subtitle(&self, what: &str) -> String {
         format!(
-            "{} Vermillion fails at a level of {}% over all quantities of a method; p is Holm's. {what}",
-            self.subtitle,
-            three_digits(100.0 * self.level)
+            "{} Vermillion fails at a level of {} over all quantities of a method; p is Holm's. {what}",
+            self.subtitle, self.level
         )
     }
 }
 
 fn note(p: f64) -> String {
-    if p < 1e-4 {
+    if p < 0.01 {
         format!("p = {p:.0e}")
     } else {
         format!("p = {p:.2}")
@@ -109,7 +107,7 @@ fn note(p: f64) -> String {
 /// # Errors
 /// When a file cannot be written.
 pub fn draw_histograms(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf>, PlotError> {
-    let what = "Grey: where all bars of a method stay, with that probability of leaving it at most.";
+    let what = "Dashed: what each bar is expected to be. Grey: all bars of a calibrated method leave it with that probability at most.";
     draw_grid(
         stem,
         pictured,
@@ -153,7 +151,8 @@ pub fn draw_ecdf(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf>, P
                 })
                 .fold(0.05, f64::max);
             let tick = (largest * 10.0).floor().max(0.5) / 10.0;
-            (-1.08 * largest, 1.08 * largest, vec![-tick, 0.0, tick])
+            // Room above for the p-value.
+            (-1.08 * largest, 1.45 * largest, vec![-tick, 0.0, tick])
         },
     )
 }
@@ -260,7 +259,7 @@ impl CellFrame {
         for value in vertical {
             let (_, y) = self.at(0.0, *value);
             pen.line(&[(left - 4.0, y), (left, y)], INK, 1.0);
-            pen.text(left - 8.0, y, &three_digits(*value), SMALL, INK, Align::Right);
+            pen.text(left - 8.0, y, &format!("{value}"), SMALL, INK, Align::Right);
         }
         for (value, label) in [(0.0, "0"), (0.5, "0.5"), (1.0, "1")] {
             let x = left + value * (right - left);
@@ -347,7 +346,7 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
     let abreast = methods.clamp(2, ABREAST);
     let lines = methods.div_ceil(ABREAST);
     let width = abreast as f64 * (SIDE + BESIDE) + 230.0;
-    let head = 150.0;
+    let head = 110.0;
     let height = head + lines as f64 * (SIDE + BELOW) + caption_height(width, COVERAGE_CAPTION);
     let rows: Vec<Vec<Option<Cell>>> = (0..methods).map(|m| pictured.cells(m)).collect();
     save(stem, (width, height), &|pen| {
