@@ -1,6 +1,7 @@
 //! The verbs.
 
 pub mod bench;
+mod calibrate;
 mod compare;
 mod completions;
 mod devices;
@@ -31,6 +32,8 @@ pub enum Command {
     Bench(bench::BenchArguments),
     /// Compare fits of the same data: time, error and coverage against the truth, distance from a reference fit.
     Compare(compare::CompareArguments),
+    /// Check that methods' posteriors are what they say: simulation-based calibration.
+    Calibrate(calibrate::CalibrateArguments),
     /// Draw a benchmark's table, CSV and plots again from its results.
     Report(report::ReportArguments),
     /// Make a synthetic panel, and the parameters it was drawn from.
@@ -62,6 +65,7 @@ impl Command {
             }
             Command::Bench(arguments) => arguments.run(),
             Command::Compare(arguments) => arguments.run(matches.subcommand().expect("a verb was parsed").1),
+            Command::Calibrate(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
             Command::Evaluate(arguments) => arguments.run(),

@@ -146,11 +146,7 @@ mod tests {
 
     #[test]
     fn distances_are_in_the_references_standard_deviations() {
-        let layout = Layout {
-            products: 3,
-            categories: 1,
-            periods: 2,
-        };
+        let layout = Layout::new(3, 1, 2);
         let n = layout.latents();
         let exact = Posterior::normal(layout, vec![1.0; n], vec![0.5; n]);
         let mut mean = vec![1.0; n];
@@ -174,11 +170,7 @@ mod tests {
 
     #[test]
     fn latents_without_a_spread_in_the_reference_are_left_out() {
-        let layout = Layout {
-            products: 2,
-            categories: 1,
-            periods: 1,
-        };
+        let layout = Layout::new(2, 1, 1);
         let n = layout.latents();
         let mut sd = vec![1.0; n];
         sd[0] = f64::NAN;

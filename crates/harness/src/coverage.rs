@@ -73,11 +73,7 @@ mod tests {
 
     /// A posterior of standard normals, and for each product a truth at another quantile of it.
     fn standard(products: usize) -> (Posterior, Vec<f64>) {
-        let layout = Layout {
-            products,
-            categories: 1,
-            periods: 1,
-        };
+        let layout = Layout::new(products, 1, 1);
         let (mean, sd) = (vec![0.0; layout.latents()], vec![1.0; layout.latents()]);
         let truth = (0..products)
             .map(|i| normal_quantile((i as f64 + 0.5) / products as f64))

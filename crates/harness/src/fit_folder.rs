@@ -95,11 +95,12 @@ impl FitFolder {
         if sink.finish() != *digest {
             return Err(FitFolderError::Replaced(file));
         }
-        let layout = Layout {
-            products: record.panel.products,
-            categories: record.panel.categories,
-            periods: record.panel.periods,
-        };
+        let layout = Layout::new(
+            record.panel.products,
+            record.panel.categories,
+            record.panel.periods,
+        )
+        .with_likelihood(record.request.likelihood);
         let (posterior, keys) =
             parse_posterior(&bytes, layout).map_err(|(line, what)| FitFolderError::Posterior {
                 path: file,
@@ -211,11 +212,7 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
 mod tests {
     use super::*;
 
-    const LAYOUT: Layout = Layout {
-        products: 1,
-        categories: 1,
-        periods: 1,
-    };
+    const LAYOUT: Layout = Layout::new(1, 1, 1);
     const FILE: &str = "site,key,mean,sd,q05,q95\nglobal_a,,-2,1,-3.5,-0.5\ncategory_a,c,-1,1,-2.5,0.5\n\
         product_a,\"a, b\",-1,0.5,-2,0\nproduct_effect,\"a, b\",3,1,1,5\ntime_cat_effects,c@1,0,3,-5,5\n";
 

@@ -13,6 +13,7 @@
 
 pub mod agreement;
 pub mod benchmark;
+pub mod calibration_output;
 pub mod case_record;
 pub mod comparison;
 pub mod coverage;

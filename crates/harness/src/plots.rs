@@ -4,6 +4,7 @@
 //! is measured here is coloured; legends stand outside the data.
 
 pub mod agreement;
+pub mod calibration;
 pub mod categories;
 pub mod coverage;
 pub mod elasticities;

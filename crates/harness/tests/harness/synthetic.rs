@@ -210,11 +210,7 @@ fn coverage(share: f64) -> Vec<CoveragePoint> {
 /// A posterior of 10,000 products whose means are off by `distance` and whose standard deviations are `ratio` of the reference's.
 fn agreement(distance: f64, ratio: f64) -> Agreement {
     let products = 10_000;
-    let layout = Layout {
-        products,
-        categories: 10,
-        periods: 156,
-    };
+    let layout = Layout::new(products, 10, 156);
     let noise = |latent: usize| {
         let stream = Stream {
             seed: 5,
@@ -272,6 +268,7 @@ fn gaussian_report(converged: bool) -> Report {
         run_seconds: 0.7,
         state: RunState::Converged,
         detail: Detail::Gaussian(GaussianReport {
+            skewed_products: 0,
             newton_steps: 9,
             variational_steps: 0,
             converged,

@@ -1,0 +1,40 @@
+//! Simulation-based calibration: whether the posteriors of a method are what they say.
+//!
+//! Parameters are drawn from the prior, counts from the model, and a method is fitted to the counts. If prior, likelihood and
+//! method fit together, the place of the true parameter in its posterior - its rank among draws, or the posterior's
+//! distribution function at it - is uniform over such replications; intervals too narrow pile it up at both ends, too wide ones
+//! in the middle, a shift at one end.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`design`] | what is drawn: sizes, priors, replications |
+//! | [`replication`] | one draw: true parameters, panel, and the quantities that are looked at |
+//! | [`quantity`] | the quantities |
+//! | [`placement`] | where a truth lies in its posterior |
+//! | [`contender`] | a method under test, and its fit to a replication |
+//! | [`run`] | all methods on all replications, over threads |
+//! | [`uniformity`] | the exact test of uniformity, and its band |
+//! | [`verdict`] | tests and coverage of every method |
+//!
+//! Sources: Talts, Betancourt, Simpson, Vehtari and Gelman, "Validating Bayesian inference algorithms with simulation-based
+//! calibration", 2018; Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman and Vehtari, "Simulation-based calibration
+//! checking for Bayesian computation: the choice of test quantities shapes sensitivity", Bayesian Analysis, 2023.
+
+pub mod contender;
+pub mod design;
+mod normal_cdf;
+pub mod placement;
+pub mod quantity;
+pub mod replication;
+pub mod run;
+pub mod uniformity;
+pub mod verdict;
+
+pub use contender::Contender;
+pub use design::{Design, DesignError, MODERATE_PRIORS};
+pub use placement::{Placement, Rank};
+pub use quantity::Quantity;
+pub use replication::Replication;
+pub use run::{Calibration, CalibrationError, Failure, calibrate};
+pub use uniformity::{Band, EcdfTest, Uniformity};
+pub use verdict::{Coverage, MethodVerdict, QuantityVerdict, verdicts};

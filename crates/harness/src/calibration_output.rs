@@ -1,0 +1,307 @@
+//! The folder of a calibration: `calibration.csv`, `summary.csv`, `run.json`, and the pictures.
+
+use crate::digest_writer::DigestWriter;
+use crate::fit_record::{FileDigest, FitStatus, SCHEMA_VERSION, write_json};
+use crate::number_format::three_digits;
+use crate::plots::{PlotError, calibration as pictures};
+use crate::system::System;
+use crate::table::grid::Grid;
+use infermark_atomic_file::{FileError, StagedFile, stage};
+use infermark_backend::Request;
+use infermark_calibration::{Calibration, Design, MethodVerdict};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// One row a replication, method and quantity.
+pub const CALIBRATION_CSV: &str = "calibration.csv";
+/// One row a method and quantity.
+pub const SUMMARY_CSV: &str = "summary.csv";
+/// The record of the run.
+pub const RUN_JSON: &str = "run.json";
+/// Stem of the histograms' picture.
+const HISTOGRAMS: &str = "pit_histograms";
+/// Stem of the picture of distribution functions.
+const ECDF: &str = "ecdf_difference";
+/// Stem of the picture of the coverage.
+const COVERAGE: &str = "coverage";
+
+/// Columns of [`CALIBRATION_CSV`]: `pit` is the posterior's distribution function at the truth; `rank` counts the draws below
+/// the truth among `draws`, thinned from `effective_draws`; these three are empty where a posterior is known by its moments.
+pub const CALIBRATION_COLUMNS: [&str; 11] = [
+    "replication",
+    "method",
+    "quantity",
+    "key",
+    "truth",
+    "mean",
+    "sd",
+    "pit",
+    "rank",
+    "draws",
+    "effective_draws",
+];
+
+/// What was asked of a method.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibratedMethod {
+    /// Its name.
+    pub name: String,
+    /// The backend that fitted.
+    pub backend: String,
+    /// The request; seeds are the replications' own.
+    pub request: Request,
+    /// Fits that gave no posterior.
+    pub failed_fits: usize,
+    /// Whether the method passed.
+    pub passes: bool,
+}
+
+/// The contents of `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationRecord {
+    /// [`SCHEMA_VERSION`] when it was written.
+    pub schema_version: u32,
+    /// Unfinished when it was interrupted: fewer replications than were asked for.
+    pub status: FitStatus,
+    /// What was drawn.
+    pub design: Design,
+    /// Replications done.
+    pub replications_done: usize,
+    /// Probability that a calibrated method fails.
+    pub level: f64,
+    /// Seconds that all took.
+    pub seconds: f64,
+    /// The methods.
+    pub methods: Vec<CalibratedMethod>,
+    /// Fits that gave no posterior: replication, method and reason.
+    pub failures: Vec<String>,
+    /// The system.
+    pub system: System,
+    /// The tables written with it.
+    pub files: BTreeMap<String, FileDigest>,
+}
+
+impl CalibrationRecord {
+    /// A record without files.
+    pub fn new(
+        design: Design,
+        calibration: &Calibration,
+        level: f64,
+        seconds: f64,
+        methods: Vec<CalibratedMethod>,
+    ) -> Self {
+        CalibrationRecord {
+            schema_version: SCHEMA_VERSION,
+            status: if calibration.is_complete() {
+                FitStatus::Finished
+            } else {
+                FitStatus::Unfinished
+            },
+            design,
+            replications_done: calibration.done,
+            level,
+            seconds,
+            methods,
+            failures: calibration
+                .failures
+                .iter()
+                .map(|f| {
+                    let method = &calibration.methods[f.method];
+                    format!("replication {}, {method}: {}", f.replication, f.reason)
+                })
+                .collect(),
+            system: System::describe(),
+            files: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why a calibration's folder could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CalibrationOutputError {
+    /// A table or the record.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A picture.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+}
+
+/// Writes tables and pictures into `folder`, `run.json` last; returns the files.
+///
+/// # Errors
+/// When a file cannot be written, or a picture not be drawn.
+pub fn write_calibration(
+    folder: &Path,
+    calibration: &Calibration,
+    verdicts: &[MethodVerdict],
+    mut record: CalibrationRecord,
+) -> Result<Vec<PathBuf>, CalibrationOutputError> {
+    let mut staged: Vec<StagedFile> = Vec::new();
+    let mut add = |name: &str, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
+        staged.push(stage(&folder.join(name), |file| {
+            let mut writer = DigestWriter::new(file);
+            fill(&mut writer)?;
+            record.files.insert(name.to_owned(), writer.finish());
+            Ok(())
+        })?);
+        Ok::<(), FileError>(())
+    };
+    add(CALIBRATION_CSV, &|out| write_placements(out, calibration))?;
+    add(SUMMARY_CSV, &|out| write_summary(out, verdicts))?;
+    let pictured = pictures::Pictured {
+        calibration,
+        verdicts,
+        level: record.level,
+        subtitle: &subtitle(&record),
+    };
+    let mut files = Vec::new();
+    files.extend(pictures::draw_histograms(&folder.join(HISTOGRAMS), &pictured)?);
+    files.extend(pictures::draw_ecdf(&folder.join(ECDF), &pictured)?);
+    files.extend(pictures::draw_coverage(&folder.join(COVERAGE), &pictured)?);
+    staged.push(stage(&folder.join(RUN_JSON), |f| write_json(f, &record))?);
+    for file in staged {
+        files.push(file.path().to_owned());
+        file.commit()?;
+    }
+    Ok(files)
+}
+
+fn subtitle(record: &CalibrationRecord) -> String {
+    let design = &record.design;
+    let unfinished = match record.status {
+        FitStatus::Finished => String::new(),
+        FitStatus::Unfinished => format!(", interrupted: {} were asked for", design.replications),
+    };
+    let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    format!(
+        "{}{unfinished}, of {}, {} and {}.",
+        count(record.replications_done, "replication", "replications"),
+        count(design.products, "product", "products"),
+        count(design.periods, "period", "periods"),
+        count(design.categories, "category", "categories"),
+    )
+}
+
+fn write_placements(out: &mut dyn Write, calibration: &Calibration) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record(CALIBRATION_COLUMNS)?;
+    for placed in &calibration.placed {
+        let p = &placed.placement;
+        let [rank, draws, effective] = match p.rank {
+            Some(rank) => [
+                rank.below.to_string(),
+                rank.draws.to_string(),
+                format!("{:.1}", rank.effective_draws),
+            ],
+            None => Default::default(),
+        };
+        csv.write_record([
+            placed.replication.to_string(),
+            calibration.methods[placed.method].clone(),
+            placed.quantity.name().to_owned(),
+            placed.key.clone(),
+            format!("{:?}", p.truth),
+            format!("{:?}", p.mean),
+            format!("{:?}", p.sd),
+            format!("{:?}", p.pit),
+            rank,
+            draws,
+            effective,
+        ])?;
+    }
+    csv.flush()
+}
+
+fn write_summary(out: &mut dyn Write, verdicts: &[MethodVerdict]) -> io::Result<()> {
+    let mut csv = csv::Writer::from_writer(out);
+    let mut header: Vec<String> = [
+        "method",
+        "quantity",
+        "replications",
+        "failed_fits",
+        "mean_rank_draws",
+        "statistic",
+        "p_value",
+        "p_adjusted",
+        "passes",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for nominal in infermark_calibration::verdict::NOMINAL {
+        let percent = (100.0 * nominal).round();
+        header.push(format!("coverage_{percent}"));
+        header.push(format!("coverage_{percent}_se"));
+    }
+    csv.write_record(&header)?;
+    for verdict in verdicts {
+        for quantity in &verdict.quantities {
+            let mut row = vec![
+                verdict.method.clone(),
+                quantity.quantity.name().to_owned(),
+                quantity.replications.to_string(),
+                verdict.failed_fits.to_string(),
+                quantity
+                    .mean_rank_draws
+                    .map_or(String::new(), |d| format!("{d:.1}")),
+                format!("{:?}", quantity.statistic),
+                format!("{:?}", quantity.p_value),
+                format!("{:?}", quantity.p_adjusted),
+                quantity.passes.to_string(),
+            ];
+            for coverage in quantity.coverage {
+                row.push(format!("{:?}", coverage.actual));
+                row.push(format!("{:?}", coverage.standard_error));
+            }
+            csv.write_record(&row)?;
+        }
+    }
+    csv.flush()
+}
+
+/// Markdown of the verdicts.
+pub fn calibration_table(verdicts: &[MethodVerdict]) -> String {
+    let mut grid = Grid::new(&[
+        ("method", false),
+        ("quantity", false),
+        ("replications", true),
+        ("50% cover", true),
+        ("90% cover", true),
+        ("95% cover", true),
+        ("p", true),
+        ("p, Holm", true),
+        ("uniform", false),
+    ]);
+    for verdict in verdicts {
+        for quantity in &verdict.quantities {
+            let mut row = vec![
+                verdict.method.clone(),
+                quantity.quantity.name().to_owned(),
+                quantity.replications.to_string(),
+            ];
+            row.extend(
+                quantity
+                    .coverage
+                    .map(|c| format!("{:.1} ± {:.1}%", 100.0 * c.actual, 100.0 * c.standard_error)),
+            );
+            row.push(probability(quantity.p_value));
+            row.push(probability(quantity.p_adjusted));
+            row.push(if quantity.passes { "yes" } else { "NO" }.to_owned());
+            grid.push(row);
+        }
+    }
+    grid.render()
+}
+
+/// A p-value as people read it.
+fn probability(p: f64) -> String {
+    if p < 1e-300 {
+        return "< 1e-300".into();
+    }
+    if p < 1e-4 {
+        return format!("{p:.0e}");
+    }
+    three_digits(p)
+}
