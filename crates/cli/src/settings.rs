@@ -3,7 +3,9 @@
 use crate::backends;
 use clap::{Args, ValueEnum};
 use infermark_backend::request::{EarlyStop, Metric};
-use infermark_backend::{DeviceId, Method, NutsSettings, Precision, Request, SviSettings};
+use infermark_backend::{
+    DeviceId, LaplaceSettings, Method, NutsSettings, Precision, Request, SviSettings, VariationalSettings,
+};
 use infermark_data::Columns;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
@@ -280,6 +282,43 @@ impl NutsArguments {
             target_accept: self.target_accept,
             max_depth: self.max_depth,
             ..NutsSettings::default()
+        }
+    }
+}
+
+/// Settings of the Gaussian methods.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Laplace, structured-vi, meanfield")]
+pub struct GaussianArguments {
+    /// Steps at most; by default 50 with laplace, 500 with the others, those to the mode that they start from not counted.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// When it has converged: nats still to be gained with laplace, by default 1e-9; with the others standard deviations that a
+    /// mean may still move in a step, by default 1e-5.
+    #[arg(long, value_name = "X")]
+    pub tolerance: Option<f64>,
+    /// Leave the marginals of --method laplace normal: the mode and the exact precision there, not corrected for skewness.
+    #[arg(long)]
+    pub plain: bool,
+}
+
+impl GaussianArguments {
+    /// The settings of Laplace.
+    pub fn laplace(&self) -> LaplaceSettings {
+        let default = LaplaceSettings::default();
+        LaplaceSettings {
+            steps: self.steps.unwrap_or(default.steps),
+            tolerance: self.tolerance.unwrap_or(default.tolerance),
+            skewness_correction: !self.plain,
+        }
+    }
+
+    /// The settings of the variational Gaussians.
+    pub fn variational(&self) -> VariationalSettings {
+        let default = VariationalSettings::default();
+        VariationalSettings {
+            steps: self.steps.unwrap_or(default.steps),
+            tolerance: self.tolerance.unwrap_or(default.tolerance),
         }
     }
 }

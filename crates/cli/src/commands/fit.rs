@@ -6,17 +6,14 @@ use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, LikelihoodArguments, MethodName, NutsArguments, ObjectiveName, PriorArguments,
-    RunArguments, SviArguments,
+    ColumnArguments, GaussianArguments, LikelihoodArguments, MethodName, NutsArguments, ObjectiveName,
+    PriorArguments, RunArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
 use infermark_backend::report::Detail;
-use infermark_backend::{
-    BackendError, Interrupt, LaplaceSettings, Method, Pieces, Posterior, Report, Request, Run, RunState,
-    VariationalSettings,
-};
+use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Report, Request, Run, RunState};
 use infermark_data::read_truth;
 use infermark_harness::fit_output::{
     ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
@@ -49,7 +46,8 @@ pub struct FitArguments {
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
     /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
-    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences.
+    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
+    /// --tolerance not met.
     #[arg(long)]
     require_convergence: bool,
     #[command(flatten)]
@@ -64,6 +62,8 @@ pub struct FitArguments {
     svi: SviArguments,
     #[command(flatten)]
     nuts: NutsArguments,
+    #[command(flatten)]
+    gaussian: GaussianArguments,
 }
 
 impl FitArguments {
@@ -72,9 +72,9 @@ impl FitArguments {
         let method = match self.run.method {
             MethodName::Svi => Method::Svi(self.svi.settings()),
             MethodName::Nuts => Method::Nuts(self.nuts.settings()),
-            MethodName::Laplace => Method::Laplace(LaplaceSettings::default()),
-            MethodName::StructuredVi => Method::StructuredVi(VariationalSettings::default()),
-            MethodName::Meanfield => Method::Meanfield(VariationalSettings::default()),
+            MethodName::Laplace => Method::Laplace(self.gaussian.laplace()),
+            MethodName::StructuredVi => Method::StructuredVi(self.gaussian.variational()),
+            MethodName::Meanfield => Method::Meanfield(self.gaussian.variational()),
         };
         let request = Request {
             likelihood: self.likelihood.likelihood.into(),
@@ -184,10 +184,15 @@ impl FitArguments {
         let method = method.get_name();
         let mut command = crate::Arguments::command();
         let fit = command.find_subcommand_mut("fit").expect("the verb is there");
-        for (arguments, its_method) in [("SviArguments", "svi"), ("NutsArguments", "nuts")] {
-            if its_method == method {
+        for (arguments, its_methods) in [
+            ("SviArguments", &["svi"] as &[&str]),
+            ("NutsArguments", &["nuts"]),
+            ("GaussianArguments", &["laplace", "structured-vi", "meanfield"]),
+        ] {
+            if its_methods.contains(&method) {
                 continue;
             }
+            let its_method = its_methods.join(" or ");
             let group = fit.get_groups().find(|group| group.get_id() == arguments);
             for id in group.expect("arguments are grouped by method").get_args() {
                 if was_given(id.as_str()) {
@@ -196,6 +201,10 @@ impl FitArguments {
                 }
             }
         }
+        ensure!(
+            !self.gaussian.plain || self.run.method == MethodName::Laplace,
+            "--plain goes with --method laplace; marginals of --method {method} are normal"
+        );
         if self.run.method == MethodName::Svi {
             ensure!(
                 !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),
