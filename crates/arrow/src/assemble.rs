@@ -128,7 +128,7 @@ impl Assembled {
         before: ArrowFactor,
         rates: &impl Rates,
     ) -> Result<(Self, PairMoments), FactorError> {
-        let covariances = before.border_covariances();
+        let covariances = before.border_covariances().to_vec();
         let ArrowFactor {
             walk,
             priors,

@@ -9,7 +9,7 @@ use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
 use infermark_model::{Likelihood, Panel};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Why there is no factor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +44,8 @@ pub struct ArrowFactor {
     pub(crate) diagonals: Vec<Vec<f64>>,
     /// The last entry of `L`.
     pub(crate) top: f64,
+    /// Covariances of the borders, once they were asked for.
+    pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
 }
 
@@ -118,6 +120,7 @@ impl ArrowFactor {
             categories,
             diagonals,
             top: top.sqrt(),
+            covariances: OnceLock::new(),
             threads,
         }
     }

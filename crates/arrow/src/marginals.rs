@@ -4,10 +4,9 @@ use crate::factor::ArrowFactor;
 use crate::grid::Grid;
 use crate::product::{inner, pair_covariance, write_coupling};
 use crate::tasks;
-use crate::tiles::{Packed, TimesSymmetric};
+use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
+use crate::triangular::Lower;
 use crate::walk::{GATHERED, Part};
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, Par};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use infermark_model::site::Site;
 
@@ -69,10 +68,10 @@ impl ArrowFactor {
     /// The marginals, in one pass over the panel and a matrix product a category.
     pub fn marginals(&self) -> Marginals {
         let covariances = self.border_covariances();
-        let mut marginals = self.above_products(&covariances);
+        let mut marginals = self.above_products(covariances);
         let layout = &self.walk.layout;
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        let pairs = self.visit(&covariances, &Pair).into_iter().flatten();
+        let pairs = self.visit(covariances, &Pair).into_iter().flatten();
         for (product, [elasticity, covariance, effect]) in self.walk.order.iter().zip(pairs) {
             let product = *product as usize;
             marginals.variance[a + product] = elasticity;
@@ -84,47 +83,38 @@ impl ArrowFactor {
 
     /// Marginal variances of the parameters above the products; those of the products are zero.
     pub fn variances_above_products(&self) -> Vec<f64> {
-        self.above_products(&self.border_covariances()).variance
+        self.above_products(self.border_covariances()).variance
     }
 
     /// Calls `f(product, moments)` for every product, on several threads, in no order, and returns its answers by product.
     pub fn for_each_product<R: Send>(&self, f: impl Fn(usize, ProductMoments<'_>) -> R + Sync) -> Vec<R> {
         let covariances = self.border_covariances();
-        let answers = self.visit(&covariances, &Everything(f)).into_iter().flatten();
+        let answers = self.visit(covariances, &Everything(f)).into_iter().flatten();
         let mut answers: Vec<(u32, R)> = self.walk.order.iter().copied().zip(answers).collect();
         answers.sort_by_key(|(product, _)| *product);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
     /// Covariance of every category's border, column-major: `S_c^-1` and what `global_a` adds.
-    pub(crate) fn border_covariances(&self) -> Vec<Vec<f64>> {
-        let border = self.walk.border();
-        let categories: Vec<usize> = (0..self.categories.len()).collect();
-        tasks::run(
-            self.threads,
-            categories,
-            || (),
-            |(), category| {
-                let inverse = self.categories[category].inverse();
-                // What moves with global_a: R^-T u, one column.
-                let mut moved = vec![0.0; border];
-                moved[border - 1] = self.top_coupling(category) / self.top;
-                self.categories[category].backward(&mut moved);
-                let mut covariance: Vec<f64> = (0..border * border)
-                    .map(|at| moved[at / border] * moved[at % border])
-                    .collect();
-                let inverse = inverse.as_mat();
-                matmul(
-                    MatMut::from_column_major_slice_mut(&mut covariance, border, border),
-                    Accum::Add,
-                    inverse.transpose(),
-                    inverse,
-                    1.0,
-                    Par::Seq,
-                );
-                covariance
-            },
-        )
+    pub(crate) fn border_covariances(&self) -> &[Vec<f64>] {
+        self.covariances.get_or_init(|| {
+            let categories: Vec<usize> = (0..self.categories.len()).collect();
+            tasks::run(
+                self.threads,
+                categories,
+                || (),
+                |(), category| {
+                    // What moves with global_a: R^-T u, one column.
+                    let mut moved = vec![0.0; self.walk.border()];
+                    moved[self.walk.border() - 1] = self.top_coupling(category) / self.top;
+                    self.categories[category].backward(&mut moved);
+                    InstructionSet::best().run_f64(Gram {
+                        inverse: self.categories[category].inverse(),
+                        moved,
+                    })
+                },
+            )
+        })
     }
 
     fn above_products(&self, covariances: &[Vec<f64>]) -> Marginals {
@@ -154,6 +144,39 @@ impl ArrowFactor {
             covariances,
             visitor,
         })
+    }
+}
+
+/// `R^-T R^-1 + m m'`, column-major.
+struct Gram {
+    inverse: Lower,
+    moved: Vec<f64>,
+}
+
+impl ForSimd for Gram {
+    type Output = Vec<f64>;
+
+    fn run<I: Simd>(self, isa: I) -> Vec<f64> {
+        let order = self.moved.len();
+        // A column for each row of the inverse, and one for what moves with global_a.
+        let mut packed = Packed::new::<I::Wide>(order, order + 1);
+        for column in 0..order {
+            for (below, value) in self.inverse.column(column).iter().enumerate() {
+                *packed.at(column, column + below) = *value;
+            }
+            *packed.at(column, order) = self.moved[column];
+        }
+        let rows = packed.rows;
+        let mut gram = vec![0.0; rows * rows];
+        isa.wide().vectorize(SubtractOuter {
+            v: &packed,
+            columns: order + 1,
+            into: &mut gram,
+        });
+        let entry = |i: usize, j: usize| -gram[j.min(i) * rows + j.max(i)];
+        (0..order * order)
+            .map(|at| entry(at % order, at / order))
+            .collect()
     }
 }
 

@@ -54,13 +54,8 @@ impl Lower {
     }
 
     /// The entries below and on the diagonal of a column.
-    fn column(&self, j: usize) -> &[f64] {
+    pub(crate) fn column(&self, j: usize) -> &[f64] {
         &self.values[j * self.order + j..(j + 1) * self.order]
-    }
-
-    /// The whole array, column-major.
-    pub(crate) fn as_mat(&self) -> MatRef<'_, f64> {
-        MatRef::from_column_major_slice(&self.values, self.order, self.order)
     }
 
     /// The last entry of the diagonal.

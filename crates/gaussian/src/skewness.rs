@@ -27,16 +27,15 @@ use infermark_model::site::Site;
 use std::f64::consts::LOG2_E;
 
 /// Third-order part of the log density, at one standard deviation, below which a product's marginals are taken as normal.
-const NEGLIGIBLE: f64 = 0.02;
+const NEGLIGIBLE: f64 = 0.05;
 
 /// Nodes of the Gauss-Hermite rule for the standard normal density, the positive half, and their weights.
-const NODES: [(f64, f64); 6] = [
-    (0.0, 0.369_408_369_408_369_4),
-    (0.928_868_997_381_063_9, 0.242_240_299_873_970_14),
-    (1.876_035_020_154_846_2, 0.066_138_746_071_698_07),
-    (2.865_123_160_643_643_5, 0.006_720_285_235_537_273),
-    (3.936_166_607_129_977, 0.000_195_671_930_271_223_9),
-    (5.188_001_224_374_871, 8.121_849_790_214_922e-7),
+const NODES: [(f64, f64); 5] = [
+    (0.0, 0.40634920634920635),
+    (1.0232556637891326, 0.24409750289493953),
+    (2.07684797867783, 0.04991640676521782),
+    (3.20542900285647, 0.0027891413212317692),
+    (4.512745863399783, 2.2345844007746607e-05),
 ];
 
 /// The largest skewness that the expansion of quantiles is used with: beyond it quantiles would cross.

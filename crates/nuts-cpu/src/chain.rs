@@ -285,6 +285,7 @@ fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
             )
         }
         Some(whitening) => {
+            let most_depth = u64::from(task.settings.max_depth);
             let sampler =
                 structured_settings(&task.settings).new_chain(chain as u64, CpuMath::new(target), rng);
             sampling.go(
@@ -299,7 +300,8 @@ fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
                     step_size: s.hamiltonian.step_size,
                     tuned_step_size: s.adapt.step_size.step_size_bar,
                     depth: s.depth,
-                    saturated: s.maxdepth_reached,
+                    // A trajectory that is long enough ends at a depth of its own.
+                    saturated: s.maxdepth_reached && s.depth >= most_depth,
                     diverging: s.divergence.diverging,
                     kinetic_energy: s.point.kinetic_energy,
                     log_joint: s.point.logp,
@@ -420,6 +422,11 @@ fn diagonal_settings(settings: &NutsSettings) -> DiagNutsSettings {
 
 /// NUTS in whitened coordinates: unit metric, trajectories that are exact for a standard normal, steps of a quarter turn
 /// at most.
+/// Time, in radians, after which a trajectory is long enough: about a quarter of the rotation that positions and momenta of a
+/// standard normal make, whatever its dimension. From there on positions come back, and their squares, which the quantiles depend
+/// on, have at half a rotation already: where the step is short of an eighth of it a U-turn is only seen after twice the gradients.
+const TRAJECTORY: f64 = 2.0;
+
 fn structured_settings(settings: &NutsSettings) -> FlowNutsSettings {
     let mut nuts = FlowNutsSettings {
         num_tune: settings.warmup,
@@ -428,6 +435,7 @@ fn structured_settings(settings: &NutsSettings) -> FlowNutsSettings {
         num_chains: settings.chains,
         // Soft clipping bends extreme gradients; whitened ones are of the order of the coordinates.
         gradient_clipping: None,
+        target_integration_time: Some(TRAJECTORY),
         ..FlowNutsSettings::default()
     };
     nuts.adapt_options.step_size_settings.target_accept = settings.target_accept;
