@@ -6,6 +6,7 @@ use infermark_arrow::{ArrowFactor, Assembled, FactorError, PairMoments, Walk};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
+use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
@@ -18,8 +19,72 @@ pub struct Counts {
     walk: Arc<Walk>,
     priors: Priors,
     likelihood: Likelihood,
+    /// Counts from here on are taken to be at the upper clip bound, and left out.
+    bound: Bound,
     /// Distinct counts of every category, where the likelihood needs them.
     distinct: Arc<Vec<Vec<DistinctCounts>>>,
+}
+
+/// Standard deviations below the rate at the upper clip bound from which a count is taken to be at the bound.
+const AT_BOUND: f64 = 8.0;
+
+/// What is known of rows at the upper clip bound: of their log rate no more than that it is above. Left in, they would pin it
+/// there.
+#[derive(Debug, Clone)]
+pub(crate) struct Bound {
+    /// The least count that is taken to be at the bound.
+    pub(crate) least: f64,
+    /// Whether each product has such rows; empty where none has.
+    pub(crate) products: Arc<Vec<bool>>,
+    /// Sums of the other counts by category and period.
+    category_period: Arc<Vec<u64>>,
+    /// Their sum of `ln y!`.
+    ln_factorials: f64,
+}
+
+impl Bound {
+    /// Of Poisson counts; those of a negative binomial vary too much for it to be told.
+    fn of(panel: &Panel, priors: &Priors, likelihood: Likelihood) -> Self {
+        let rate = priors.clip_high.exp();
+        let least = match likelihood {
+            Likelihood::Poisson => rate - AT_BOUND * rate.sqrt(),
+            Likelihood::NegativeBinomial => f64::INFINITY,
+        };
+        let is_at = |units: &u32| f64::from(*units) >= least;
+        let products = if panel.units().iter().any(is_at) {
+            (0..panel.layout().products)
+                .map(|i| panel.units()[panel.row_range(i)].iter().any(is_at))
+                .collect()
+        } else {
+            Vec::new()
+        };
+        let layout = panel.layout();
+        let mut category_period = panel.sums().category_period.clone();
+        let ln_factorials = if products.is_empty() {
+            panel.sums().ln_factorials
+        } else {
+            let inside = panel.units().iter().filter(|units| !is_at(units));
+            inside.map(|units| ln_factorial(*units)).sum()
+        };
+        for (i, _) in products.iter().enumerate().filter(|(_, meets)| **meets) {
+            let first = panel.category_of()[i] as usize * layout.periods;
+            for row in panel.product_rows(i).filter(|row| is_at(&row.units)) {
+                category_period[first + row.period] -= u64::from(row.units);
+            }
+        }
+        Bound {
+            least,
+            products: Arc::new(products),
+            category_period: Arc::new(category_period),
+            ln_factorials,
+        }
+    }
+
+    /// Whether a product has rows at the bound.
+    #[inline]
+    pub(crate) fn meets(&self, product: usize) -> bool {
+        self.products.get(product).copied().unwrap_or(false)
+    }
 }
 
 /// The pass over the rows at a point, completed.
@@ -51,6 +116,7 @@ impl Counts {
             walk: Arc::new(Walk::new(panel, likelihood)),
             priors: *priors,
             likelihood,
+            bound: Bound::of(panel, priors, likelihood),
             distinct: Arc::new(distinct),
         }
     }
@@ -68,6 +134,11 @@ impl Counts {
     /// The likelihood.
     pub fn likelihood(&self) -> Likelihood {
         self.likelihood
+    }
+
+    /// Products with rows at the upper clip bound, which are left out.
+    pub fn products_at_bound(&self) -> usize {
+        self.bound.products.iter().filter(|at| **at).count()
     }
 
     /// The places of the latents.
@@ -88,7 +159,7 @@ impl Counts {
     ) -> Result<Evaluated, FactorError> {
         match self.likelihood {
             Likelihood::Poisson => {
-                let rates = PoissonRates::new(self.panel(), &self.priors, point, spread);
+                let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, spread);
                 let (found, moments) = self.pass(&rates, spread, before, threads)?;
                 Ok(self.complete(point, found, moments))
             }
@@ -138,9 +209,9 @@ impl Counts {
     fn complete(&self, point: &[f64], mut found: Assembled, moments: PairMoments) -> Evaluated {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let gradient = &mut found.gradient;
-        let mut value = found.value - panel.sums().ln_factorials;
+        let mut value = found.value - self.bound.ln_factorials;
         if self.likelihood == Likelihood::Poisson {
-            let units = &panel.sums().category_period;
+            let units = self.bound.category_period.iter();
             for (j, units) in layout.range(Site::TimeCatEffects).zip(units) {
                 gradient[j] += *units as f64;
                 value += point[j] * *units as f64;
@@ -195,10 +266,20 @@ impl Counts {
             point[layout.range(site)].fill(priors.constant_mean(site));
         }
         for i in 0..layout.products {
-            let rows = panel.row_range(i).len() as f64;
+            let (mut rows, mut units) = (panel.row_range(i).len() as f64, panel.sums().product[i] as f64);
+            if self.bound.meets(i) {
+                let inside = panel.product_rows(i).map(|row| f64::from(row.units));
+                let inside: Vec<f64> = inside.filter(|y| *y < self.bound.least).collect();
+                (rows, units) = (inside.len() as f64, inside.iter().sum());
+            }
+            let effect = &mut point[layout.start(Site::ProductEffect) + i];
+            if rows == 0.0 {
+                *effect = priors.product_effect_mean;
+                continue;
+            }
             // A product without sales starts at half a unit in all its periods.
-            let mean_units = (panel.sums().product[i] as f64).max(0.5) / rows;
-            point[layout.start(Site::ProductEffect) + i] = mean_units.ln()
+            let mean_units = units.max(0.5) / rows;
+            *effect = mean_units.ln()
                 - priors.global_a_mean * panel.mean_log_price()[i]
                 - priors.time_cat_effects_mean;
         }

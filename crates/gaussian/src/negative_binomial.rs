@@ -40,6 +40,9 @@ const NINE: [(f64, f64); 9] = [
     (4.512745863399783, 2.2345844007746607e-05),
 ];
 
+/// The largest log rate, up and down, that rows are evaluated at.
+const MOST_LOG_RATE: f64 = 200.0;
+
 /// Half the step in the log shape by which the slope of the counts' own part is differenced: its error is of the order of
 /// its square.
 const SLOPE_STEP: f64 = 1e-4;
@@ -111,6 +114,8 @@ impl Row {
     #[inline]
     fn new(y: f64, eta: f64, shape: &Shape) -> Self {
         let r = shape.value;
+        // Beyond, products of powers would leave the finite numbers; a search that comes here turns round.
+        let eta = eta.clamp(-MOST_LOG_RATE, MOST_LOG_RATE);
         let w = (eta - shape.ln).exp();
         let mu = w * r;
         let ln_1p = w.ln_1p();

@@ -2,8 +2,9 @@
 //!
 //! The clip of the log rate is ignored here. It has a kink, in which the mode may lie, where no curvature is right; and a
 //! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
-//! by 0.018 nats at most for it.
+//! by 0.018 nats at most for it. Rows whose counts are at the upper bound are left out.
 
+use crate::counts::Bound;
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
@@ -38,6 +39,7 @@ pub(crate) const MOST_CHANGE: f64 = 8.0;
 pub(crate) struct PoissonRates<'a> {
     panel: &'a Panel,
     priors: &'a Priors,
+    bound: &'a Bound,
     layout: Layout,
     point: &'a [f64],
     spread: Spread<'a>,
@@ -49,7 +51,13 @@ pub(crate) struct PoissonRates<'a> {
 }
 
 impl<'a> PoissonRates<'a> {
-    pub(crate) fn new(panel: &'a Panel, priors: &'a Priors, point: &'a [f64], spread: Spread<'a>) -> Self {
+    pub(crate) fn new(
+        panel: &'a Panel,
+        priors: &'a Priors,
+        bound: &'a Bound,
+        point: &'a [f64],
+        spread: Spread<'a>,
+    ) -> Self {
         let layout = panel.layout();
         let stride = layout.periods.next_multiple_of(PAD);
         let table = |of: &[f64], factor: f64| {
@@ -67,6 +75,7 @@ impl<'a> PoissonRates<'a> {
         PoissonRates {
             panel,
             priors,
+            bound,
             layout,
             point,
             spread,
@@ -77,6 +86,34 @@ impl<'a> PoissonRates<'a> {
             },
             stride,
         }
+    }
+}
+
+impl PoissonRates<'_> {
+    /// Takes a product's rows at the upper clip bound out of what was found, their weights and what they gave, and returns the
+    /// sums of the other counts, and of those times the log price.
+    fn leave_out(
+        &self,
+        product: usize,
+        weights: &mut [f64],
+        by_period: &mut [f64],
+        found: &mut [f64; 3],
+    ) -> (f64, f64) {
+        let (mut units, mut units_log_price) = (0.0, 0.0);
+        for row in self.panel.product_rows(product) {
+            let y = f64::from(row.units);
+            if y < self.bound.least {
+                units += y;
+                units_log_price += y * row.log_price;
+                continue;
+            }
+            let w = std::mem::take(&mut weights[row.period]);
+            found[0] += w;
+            found[1] += w * row.log_price;
+            found[2] += w;
+            by_period[row.period] += w;
+        }
+        (units, units_log_price)
     }
 }
 
@@ -128,6 +165,8 @@ impl Rates for PoissonRates<'_> {
             let mut rate = isa.mul(isa.exp2(exponent), present);
             if let Spread::Structured { .. } = self.spread {
                 let before = isa.load(&weights[t..]);
+                // Rows that are left out have no weight.
+                rate = isa.select(isa.equal(before, isa.zero()), isa.zero(), rate);
                 // tr(Q Sigma) less its priors' part.
                 sums[2] = isa.mul_add(before, isa.load(&rows.half_variance[t..]), sums[2]);
                 sums[2] = isa.sub(sums[2], rate);
@@ -146,8 +185,15 @@ impl Rates for PoissonRates<'_> {
             found[0] = isa.sum(sums[2]);
         }
         let sums = self.panel.sums();
-        let units = sums.product[i] as f64;
-        let units_log_price = sums.product_deviation[i] + self.panel.mean_log_price()[i] * units;
+        let (units, units_log_price) = if self.bound.meets(i) {
+            self.leave_out(i, weights, by_period, &mut found)
+        } else {
+            let units = sums.product[i] as f64;
+            (
+                units,
+                sums.product_deviation[i] + self.panel.mean_log_price()[i] * units,
+            )
+        };
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
         Weighed {

@@ -182,6 +182,13 @@ impl GaussianRun {
                 self.report.newton_steps, self.report.variational_steps
             ));
         }
+        let at_bound = self.counts.products_at_bound();
+        if at_bound > 0 {
+            warnings.push(format!(
+                "{at_bound} products have rows at the upper bound of the log rate, which say only that it is above: the Gaussian \
+                 methods leave those rows out, --method nuts does not."
+            ));
+        }
         if let Method::Meanfield(_) = self.request.method {
             warnings.push(
                 "The Gaussian is mean-field: it ignores the correlations of the posterior, so its intervals are far too \

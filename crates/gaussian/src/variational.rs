@@ -12,6 +12,7 @@ use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::poisson::{MOST_CHANGE, Spread};
 use infermark_arrow::{ArrowFactor, Assembled};
+use infermark_model::Likelihood;
 use infermark_model::site::Site;
 
 /// Which Gaussians.
@@ -98,6 +99,8 @@ pub struct Search {
     part: f64,
     /// What the tolerance is held against.
     pub moved: f64,
+    /// The same of the step before.
+    before_last: f64,
     /// Steps made.
     pub steps: usize,
 }
@@ -129,6 +132,7 @@ impl Search {
             known: None,
             part: 1.0,
             moved: f64::INFINITY,
+            before_last: f64::INFINITY,
             steps: 0,
         }
     }
@@ -188,12 +192,20 @@ impl Search {
                 .fold(0.0, f64::max)
         };
         // Where the bound falls, steps overshoot: only a part of each is made from then on. Below the last term the sums'
-        // own rounding decides.
-        if let Some(known) = &self.known
-            && elbo < known.elbo - 1e-9 * known.elbo.abs()
-        {
+        // own rounding decides. The negative binomial's bound is exact to second order in the shapes only, and may fall a
+        // little: there steps overshoot that are no shorter than the one before the last.
+        let falls = self
+            .known
+            .as_ref()
+            .is_some_and(|known| elbo < known.elbo - 1e-9 * known.elbo.abs());
+        let overshoots = match self.counts.likelihood() {
+            Likelihood::Poisson => falls,
+            Likelihood::NegativeBinomial => falls && by_means.max(by_variances) >= self.before_last,
+        };
+        if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
         }
+        self.before_last = self.moved;
         // A step of which a part is made has as much farther to go.
         self.moved = by_means.max(by_variances / self.part);
         self.known = Some(Known {
