@@ -219,6 +219,7 @@ fn over_dispersed_counts_are_told_and_fitted() {
 
     let (told, poisson) = fit("poisson", &folder.path().join("poisson"));
     assert!(told.contains("Poisson is refuted"), "{told}");
+    assert!(told.contains("dispersion by category: "), "{told}");
     assert!(told.contains("--likelihood negative-binomial"), "{told}");
     assert_eq!(poisson["request"]["likelihood"], "poisson");
     assert!(dispersion(&poisson) > 50.0, "{}", poisson["dispersion"]);

@@ -162,6 +162,7 @@ impl FitArguments {
             && let Some(advice) = advice(dispersion, request.likelihood, converged)
         {
             say(format_args!("note: {advice}"));
+            say(format_args!("note: {}", by_category(dispersion, &panel)));
         }
         for missing in &written.missing {
             say(format_args!("warning: {missing}"));
@@ -284,6 +285,28 @@ fn advice(dispersion: &Dispersion, likelihood: Likelihood, converged: bool) -> O
         found.limit,
         found.dispersion.sqrt()
     ))
+}
+
+/// Categories that are named with their dispersion, at most; `run.json` has all.
+const NAMED: usize = 12;
+
+/// The dispersion of the categories, the largest first.
+fn by_category(dispersion: &Dispersion, panel: &Panel) -> String {
+    let names = panel.categories().iter().map(|name| name.to_string());
+    let mut all: Vec<(String, f64)> = names
+        .zip(dispersion.by_category.iter().map(|of| of.dispersion))
+        .collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let named: Vec<String> = all
+        .iter()
+        .take(NAMED)
+        .map(|(name, of)| format!("{name} {of:.1}"))
+        .collect();
+    let more = match all.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        rest => format!(", and {rest} more in run.json"),
+    };
+    format!("dispersion by category: {}{more}", named.join(", "))
 }
 
 /// Error and coverage of the elasticities against the truth, in words.
