@@ -90,43 +90,64 @@ impl<'a> PoissonRates<'a> {
 }
 
 impl PoissonRates<'_> {
-    /// Takes a product's rows at the upper clip bound out of what was found, their weights and what they gave, and returns the
-    /// sums of the other counts, and of those times the log price.
-    fn leave_out(
+    /// A product some of whose rows are at the upper clip bound, row by row, without those: their rates may be beyond all
+    /// others by so much that they cannot be taken out of a sum again. Returns what the pass over whole vectors does, and the sums
+    /// of the counts, and of those times the log price.
+    fn row_by_row(
         &self,
-        product: usize,
+        rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-        found: &mut [f64; 3],
-    ) -> (f64, f64) {
+    ) -> ([f64; 3], (f64, f64)) {
+        let a = self.layout.start(Site::ProductA) + rows.product;
+        let e = self.layout.start(Site::ProductEffect) + rows.product;
+        let time = self.layout.time_index(rows.category, 0);
+        let mut found = [0.0; 3];
         let (mut units, mut units_log_price) = (0.0, 0.0);
-        for row in self.panel.product_rows(product) {
-            let y = f64::from(row.units);
-            if y < self.bound.least {
-                units += y;
-                units_log_price += y * row.log_price;
+        if !matches!(self.spread, Spread::Structured { .. }) {
+            weights.fill(0.0);
+        }
+        for row in self.panel.product_rows(rows.product) {
+            let (t, x, y) = (row.period, row.log_price, f64::from(row.units));
+            if y >= self.bound.least {
+                weights[t] = 0.0;
                 continue;
             }
-            let w = std::mem::take(&mut weights[row.period]);
-            found[0] += w;
-            found[1] += w * row.log_price;
-            found[2] += w;
-            by_period[row.period] += w;
+            units += y;
+            units_log_price += y * x;
+            let eta = self.point[a] * x + self.point[e] + self.point[time + t];
+            let rate = match self.spread {
+                Spread::Point => eta.exp(),
+                Spread::Independent(v) => (eta + 0.5 * (x * x * v[a] + v[e] + v[time + t])).exp(),
+                Spread::Structured { part } => {
+                    let (before, half) = (weights[t], rows.half_variance[t]);
+                    let rate = (eta + half).exp();
+                    let bounded = rate.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
+                    let next = before + part * (bounded - before);
+                    // As in the pass: the value has the rate itself, and tr(Q Sigma) less its priors' part.
+                    found[0] += before * half - rate + next;
+                    next
+                }
+            };
+            weights[t] = rate;
+            found[0] -= rate;
+            found[1] -= rate * x;
+            found[2] -= rate;
+            by_period[t] -= rate;
         }
-        (units, units_log_price)
+        (found, (units, units_log_price))
     }
-}
 
-impl Rates for PoissonRates<'_> {
+    /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
+    /// effect, and the sums of its counts, and of those times the log price.
     #[inline(always)]
-    fn weigh<I: Simd<Scalar = f64>>(
+    fn in_vectors<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
-        rows: ProductRows<'_>,
+        rows: &ProductRows<'_>,
         weights: &mut [f64],
-        _cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> ([f64; 3], (f64, f64)) {
         let i = rows.product;
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
@@ -165,8 +186,6 @@ impl Rates for PoissonRates<'_> {
             let mut rate = isa.mul(isa.exp2(exponent), present);
             if let Spread::Structured { .. } = self.spread {
                 let before = isa.load(&weights[t..]);
-                // Rows that are left out have no weight.
-                rate = isa.select(isa.equal(before, isa.zero()), isa.zero(), rate);
                 // tr(Q Sigma) less its priors' part.
                 sums[2] = isa.mul_add(before, isa.load(&rows.half_variance[t..]), sums[2]);
                 sums[2] = isa.sub(sums[2], rate);
@@ -185,14 +204,30 @@ impl Rates for PoissonRates<'_> {
             found[0] = isa.sum(sums[2]);
         }
         let sums = self.panel.sums();
-        let (units, units_log_price) = if self.bound.meets(i) {
-            self.leave_out(i, weights, by_period, &mut found)
+        let units = sums.product[i] as f64;
+        let units_log_price = sums.product_deviation[i] + self.panel.mean_log_price()[i] * units;
+        (found, (units, units_log_price))
+    }
+}
+
+impl Rates for PoissonRates<'_> {
+    #[inline(always)]
+    fn weigh<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: ProductRows<'_>,
+        weights: &mut [f64],
+        _cross: &mut [f64],
+        by_period: &mut [f64],
+    ) -> Weighed {
+        let i = rows.product;
+        let a = self.layout.start(Site::ProductA) + i;
+        let e = self.layout.start(Site::ProductEffect) + i;
+        let (elasticity, effect) = (self.point[a], self.point[e]);
+        let (found, (units, units_log_price)) = if self.bound.meets(i) {
+            self.row_by_row(&rows, weights, by_period)
         } else {
-            let units = sums.product[i] as f64;
-            (
-                units,
-                sums.product_deviation[i] + self.panel.mean_log_price()[i] * units,
-            )
+            self.in_vectors(isa, &rows, weights, by_period)
         };
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
