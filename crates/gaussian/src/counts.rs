@@ -141,6 +141,21 @@ impl Counts {
         self.bound.products.iter().filter(|at| **at).count()
     }
 
+    /// Part of the rows whose rates at `point` are below twice that of the lower clip bound.
+    pub(crate) fn near_lower_bound(&self, point: &[f64]) -> f64 {
+        let (panel, layout) = (self.panel(), self.layout());
+        let low = self.priors.clip_low + std::f64::consts::LN_2;
+        let of_product = |i: usize| {
+            let a = point[layout.start(Site::ProductA) + i];
+            let e = point[layout.start(Site::ProductEffect) + i];
+            let effects = &point[layout.time_index(panel.category_of()[i] as usize, 0)..];
+            let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
+            panel.product_rows(i).filter(below).count()
+        };
+        let near: usize = (0..layout.products).map(of_product).sum();
+        near as f64 / panel.rows() as f64
+    }
+
     /// The places of the latents.
     pub fn layout(&self) -> Layout {
         self.walk.layout()

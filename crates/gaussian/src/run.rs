@@ -15,6 +15,9 @@ use std::time::Instant;
 /// Decrement to which the mode is sought where an iteration only starts from it.
 const MODE_TO_START_FROM: f64 = 1e-2;
 
+/// Part of the rows near the lower clip bound beyond which a reader is told.
+const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
+
 /// Where a run is.
 enum Stage {
     Mode(Box<ModeSearch>),
@@ -31,6 +34,8 @@ pub(crate) struct GaussianRun {
     state: RunState,
     posterior: Option<Posterior>,
     report: GaussianReport,
+    /// Part of the rows whose rates are near the lower clip bound.
+    near_lower_bound: f64,
     setup_seconds: f64,
     run_seconds: f64,
 }
@@ -70,6 +75,7 @@ impl GaussianRun {
             stage: Stage::Mode(Box::new(search)),
             state: RunState::Running,
             posterior: None,
+            near_lower_bound: 0.0,
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
         })
@@ -138,6 +144,7 @@ impl GaussianRun {
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
             && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
+        self.near_lower_bound = self.counts.near_lower_bound(&mode.point);
         self.posterior = Some(if corrects {
             let (posterior, skewed) = corrected(&self.counts, mode)?;
             self.report.skewed_products = skewed as u64;
@@ -161,6 +168,7 @@ impl GaussianRun {
         self.report.gradient_norm = fit.gradient_norm;
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
+        self.near_lower_bound = self.counts.near_lower_bound(&fit.mean);
         let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
         self.posterior = Some(Posterior::normal(self.counts.layout(), fit.mean, sd));
     }
@@ -180,6 +188,13 @@ impl GaussianRun {
             warnings.push(format!(
                 "Not converged: {what} after {} Newton and {} variational steps; means and intervals are not to be trusted.",
                 self.report.newton_steps, self.report.variational_steps
+            ));
+        }
+        if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
+            warnings.push(format!(
+                "{:.0}% of the rows have rates near the lower bound of the log rate or below it. The Gaussian methods do not know \
+                 that bound: where most rows of a product are near it, its intervals are not to be trusted; --method nuts has it.",
+                100.0 * self.near_lower_bound
             ));
         }
         let at_bound = self.counts.products_at_bound();

@@ -397,3 +397,23 @@ fn rows_at_the_upper_bound_count_as_if_they_were_not_there() {
         }
     }
 }
+
+#[test]
+fn rates_near_the_lower_bound_are_told() {
+    let warnings = |largest| {
+        let panel = random_panel(&mut StdRng::seed_from_u64(2), 15, 1, 12, 0.0, largest);
+        let method = Method::Laplace(LaplaceSettings::default());
+        let mut run = GaussianCpu::laplace()
+            .start(panel, &Request::new(method))
+            .unwrap();
+        while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+        run.report().warnings
+    };
+    // Without a sale rates are as low as the priors let them.
+    assert!(
+        warnings(0)
+            .iter()
+            .any(|w| w.contains("lower bound") && w.contains("nuts"))
+    );
+    assert!(warnings(50).is_empty());
+}
