@@ -45,7 +45,7 @@ pub struct BenchArguments {
     /// GPUs to measure, as `infermark devices` lists them; by default all, software only for backends that are named.
     #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = backends::device)]
     pub devices: Vec<DeviceId>,
-    /// Thread counts to measure; by default one and all that the machine has.
+    /// Thread counts to measure SVI with; by default one and all that the machine has. Other methods take the largest.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     pub threads: Vec<usize>,
     /// Timed repeats of each case, interleaved across backends.
@@ -207,7 +207,9 @@ impl BenchArguments {
             let method = self.method_of(backend.name());
             let sampler = matches!(method, Method::Nuts(_));
             let most = *threads.last().expect("there is a thread count");
-            for count in threads.iter().copied().filter(|count| !sampler || *count == most) {
+            // What one thread does is asked of the published algorithm, whose iterations are compared across machines.
+            let scales = matches!(method, Method::Svi(_));
+            for count in threads.iter().copied().filter(|count| scales || *count == most) {
                 let request = Request {
                     threads: Some(count),
                     seed: self.seed,
