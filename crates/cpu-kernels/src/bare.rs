@@ -4,7 +4,7 @@ use crate::chunk::{Chunk, chunks};
 use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::GROUP;
 use crate::packed_rows::{PackedRows, vectors_of};
-use crate::rows::{Inside, ProductColumns, anchor_headroom, tails_len};
+use crate::rows::{Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
 use infermark_model::panel::Panel;
@@ -76,17 +76,20 @@ impl Measure<'_> {
             )
         });
         let work = Shared::new(work.collect());
-        let best = Mutex::new(f64::INFINITY);
         let done = AtomicBool::new(false);
         let start = Instant::now();
+        // A pass runs from barrier to barrier: a thread's own clock would miss what others did before it went on.
+        let times = Mutex::new((start, f64::INFINITY));
+        let with_times = |f: &mut dyn FnMut(&mut (Instant, f64))| {
+            f(&mut times.lock().unwrap_or_else(PoisonError::into_inner));
+        };
         run_team(self.threads, |barrier| {
             let effect2 = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
             let mut by_period = effect2.clone();
-            let mut tails = vec![isa.zero(); tails_len::<I>(K)];
+            let mut scratch = InsideScratch::new(isa, K);
             let mut passes = 0;
             while !done.load(Ordering::Relaxed) {
-                barrier.wait(|| {});
-                let clock = Instant::now();
+                barrier.wait(|| with_times(&mut |(clock, _)| *clock = Instant::now()));
                 work.take_all(|_, (rows, columns, products)| {
                     isa.vectorize(Inside::<I, K> {
                         rows,
@@ -94,20 +97,19 @@ impl Measure<'_> {
                         columns,
                         effect2: &effect2,
                         by_period: &mut by_period,
-                        tails: &mut tails,
+                        scratch: &mut scratch,
                     });
                 });
                 passes += 1;
                 barrier.wait(|| {
                     work.rewind();
-                    let mut best = best.lock().unwrap_or_else(PoisonError::into_inner);
-                    *best = best.min(clock.elapsed().as_secs_f64());
+                    with_times(&mut |(clock, best)| *best = best.min(clock.elapsed().as_secs_f64()));
                     let enough = passes >= LEAST_PASSES && start.elapsed() >= self.time;
                     done.store(enough, Ordering::Relaxed);
                 });
             }
         });
-        let best = best.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (_, best) = times.into_inner().unwrap_or_else(PoisonError::into_inner);
         (self.panel.rows() * K) as f64 / best
     }
 }

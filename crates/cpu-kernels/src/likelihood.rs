@@ -2,7 +2,7 @@
 
 use crate::chunk::Chunk;
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
-use crate::rows::{ClipBounds2, Clipped, Inside, ProductColumns, anchor_headroom, tails_len};
+use crate::rows::{ClipBounds2, Clipped, Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Kernel, Scalar, Simd, lanes_below};
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
@@ -24,11 +24,10 @@ const PRODUCTS_AHEAD: usize = 2;
 /// A category's period effects for a group of particles, laid out for the pass.
 #[derive(Debug, Clone)]
 pub struct PeriodTable<I: Simd> {
-    /// For each vector of periods one vector a particle: effects times `log2 e`; a negligible exponent beyond T.
+    /// For each particle the vectors of its effects times `log2 e`; a negligible exponent beyond T.
     effect2: Vec<I::V>,
     /// Smallest and largest entry of each particle.
     range2: [[f64; 2]; GROUP],
-    particles: usize,
 }
 
 impl<I: Simd> PeriodTable<I> {
@@ -37,7 +36,6 @@ impl<I: Simd> PeriodTable<I> {
         PeriodTable {
             effect2: vec![isa.zero(); vectors_of::<I>(periods) * particles],
             range2: [[0.0; 2]; GROUP],
-            particles,
         }
     }
 
@@ -73,13 +71,14 @@ impl<I: Simd> Kernel<I> for SetTable<'_, I> {
         let (mut low, mut high) = (first, first);
         // A value that is not a number must reach the loss: min and max would skip it, `equal` does not.
         let mut numbers = true;
+        let vectors = vectors_of::<I>(effects.len());
         for (j, block) in effects.chunks(I::LANES).enumerate() {
             let lanes = dense_lanes::<I>(effects.len(), j);
             let effect2 = isa.mul(isa.load_up_to(block), log2_e);
             numbers &= isa.equal(effect2, effect2) & lanes == lanes;
             low = isa.min(low, isa.select(lanes, effect2, first));
             high = isa.max(high, isa.select(lanes, effect2, first));
-            table.effect2[j * table.particles + particle] = isa.select(lanes, effect2, negligible);
+            table.effect2[particle * vectors + j] = isa.select(lanes, effect2, negligible);
         }
         let (mut lows, mut highs) = ([I::Scalar::default(); 16], [I::Scalar::default(); 16]);
         isa.store(low, &mut lows);
@@ -98,8 +97,8 @@ impl<I: Simd> Kernel<I> for SetTable<'_, I> {
 /// Sums of rates (counts, where the clip bites) by period, for a group of particles.
 #[derive(Debug, Clone)]
 pub struct PeriodSums<I: Simd> {
+    /// For each particle the vectors of its sums.
     vectors: Vec<I::V>,
-    particles: usize,
 }
 
 impl<I: Simd> PeriodSums<I> {
@@ -107,7 +106,6 @@ impl<I: Simd> PeriodSums<I> {
     pub fn new(isa: I, periods: usize, particles: usize) -> Self {
         PeriodSums {
             vectors: vec![isa.zero(); vectors_of::<I>(periods) * particles],
-            particles,
         }
     }
 
@@ -145,8 +143,9 @@ impl<I: Simd> Kernel<I> for AddPeriods<'_, I> {
         let wide = isa.wide();
         let width = <I::Wide as Simd>::LANES;
         let mut lanes = [0.0; 16];
+        let vectors = vectors_of::<I>(totals.len());
         for (j, block) in totals.chunks_mut(I::LANES).enumerate() {
-            let sums = isa.widen(from.vectors[j * from.particles + particle]);
+            let sums = isa.widen(from.vectors[particle * vectors + j]);
             if block.len() == I::LANES {
                 for (block, sums) in block.chunks_exact_mut(width).zip(sums) {
                     wide.store(wide.add(wide.load(block), sums), block);
@@ -167,7 +166,7 @@ impl<I: Simd> Kernel<I> for AddPeriods<'_, I> {
 #[derive(Debug, Clone)]
 pub struct Scratch<I: Simd> {
     columns: [ProductColumns<I::Scalar>; GROUP],
-    tails: Vec<I::V>,
+    pass: InsideScratch<I>,
     /// `exp(base)`; 1 where the clip bites, whose rates are absolute.
     exp_base: [Vec<f64>; GROUP],
     /// For each vector of products the lanes whose rows all lie inside the bounds.
@@ -179,7 +178,7 @@ impl<I: Simd> Scratch<I> {
     pub fn new(isa: I, particles: usize) -> Self {
         Scratch {
             columns: Default::default(),
-            tails: vec![isa.zero(); tails_len::<I>(particles.min(GROUP))],
+            pass: InsideScratch::new(isa, particles.min(GROUP)),
             exp_base: Default::default(),
             inside: Vec::new(),
         }
@@ -188,7 +187,7 @@ impl<I: Simd> Scratch<I> {
     /// Bytes of scratch for `particles` at once and chunks of `padded` products.
     pub fn bytes(padded: usize, particles: usize) -> u64 {
         let columns = particles * padded * (7 * size_of::<I::Scalar>() + size_of::<f64>());
-        (columns + tails_len::<I>(particles) * size_of::<I::V>()) as u64
+        (columns + InsideScratch::<I>::bytes(particles)) as u64
     }
 
     fn resize<const K: usize>(&mut self, padded: usize, lanes: usize) {
@@ -349,7 +348,7 @@ impl<'p> PoissonLikelihood<'p> {
         };
         let Scratch {
             columns,
-            tails,
+            pass,
             exp_base,
             inside,
         } = scratch;
@@ -372,7 +371,7 @@ impl<'p> PoissonLikelihood<'p> {
                     columns,
                     effect2,
                     by_period,
-                    tails,
+                    scratch: pass,
                 });
                 i = end;
                 continue;

@@ -24,9 +24,34 @@ pub fn anchor_headroom<I: Simd>(periods: usize) -> f64 {
     ((I::LANES * vectors_of::<I>(periods)) as f64).log2().ceil()
 }
 
-/// Vectors of scratch that [`Inside`] needs for so many particles.
-pub const fn tails_len<I: Simd>(particles: usize) -> usize {
-    3 * particles * I::LANES
+/// Vectors of rows whose rates are taken before they are added up.
+///
+/// A rate and its sums together are some twenty steps with more constants and sums than sixteen registers hold; two short
+/// loops keep theirs in registers, and what one vector waits for does not hold up the next.
+const SPAN: usize = 32;
+
+/// Scratch of a pass over products inside the bounds, one a thread.
+#[derive(Debug, Clone)]
+pub struct InsideScratch<I: Simd> {
+    /// What remains of a vector of products, to be added up together: for each particle `LANES` vectors of the sum's
+    /// high part, then as many of the moment, then of what the high part leaves.
+    tails: Vec<I::V>,
+    rates: [I::V; SPAN],
+}
+
+impl<I: Simd> InsideScratch<I> {
+    /// Scratch for so many particles.
+    pub fn new(isa: I, particles: usize) -> Self {
+        InsideScratch {
+            tails: vec![isa.zero(); 3 * particles * I::LANES],
+            rates: [isa.zero(); SPAN],
+        }
+    }
+
+    /// Bytes of scratch for so many particles.
+    pub const fn bytes(particles: usize) -> usize {
+        (3 * particles * I::LANES + SPAN) * size_of::<I::V>()
+    }
 }
 
 /// What the pass reads and writes of each product of a chunk, for one particle; padded columns.
@@ -76,12 +101,12 @@ pub struct Inside<'a, I: Simd, const K: usize> {
     pub products: Range<usize>,
     /// One entry a particle.
     pub columns: &'a mut [ProductColumns<I::Scalar>; K],
-    /// For each vector of periods K vectors: effects times `log2 e`, and [`Simd::NEGLIGIBLE_EXPONENT`] beyond T.
+    /// For each particle the vectors of its period effects times `log2 e`, [`Simd::NEGLIGIBLE_EXPONENT`] beyond T.
     pub effect2: &'a [I::V],
     /// Laid out as `effect2`: sums of rates by period, which are added to.
     pub by_period: &'a mut [I::V],
-    /// Scratch of [`tails_len`] vectors: what remains of a vector of products, to be added up together.
-    pub tails: &'a mut [I::V],
+    /// Scratch for K particles.
+    pub scratch: &'a mut InsideScratch<I>,
 }
 
 impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
@@ -95,12 +120,13 @@ impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
             let mut lanes = 0;
             for i in products {
                 lanes |= 1 << (i - block);
-                let tail = self.product(isa, i);
                 for k in 0..K {
-                    self.tails[k * I::LANES + i - block] = tail.high[k];
-                    self.tails[(K + k) * I::LANES + i - block] = tail.moment[k];
+                    let sums = self.product(isa, i, k);
+                    let tails = &mut self.scratch.tails;
+                    tails[k * I::LANES + i - block] = sums.high;
+                    tails[(K + k) * I::LANES + i - block] = sums.moment;
                     if I::ANCHORED {
-                        self.tails[(2 * K + k) * I::LANES + i - block] = tail.low[k];
+                        tails[(2 * K + k) * I::LANES + i - block] = sums.low;
                     }
                 }
             }
@@ -109,7 +135,7 @@ impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
                 let mut quantities = [&mut columns.rate, &mut columns.moment, &mut columns.rate_residual];
                 let count = if I::ANCHORED { 3 } else { 2 };
                 for (q, column) in quantities[..count].iter_mut().enumerate() {
-                    let sums = isa.sums(&self.tails[(q * K + k) * I::LANES..][..I::LANES]);
+                    let sums = isa.sums(&self.scratch.tails[(q * K + k) * I::LANES..][..I::LANES]);
                     // Other lanes belong to clipped products.
                     let others = isa.load(&column[block..]);
                     isa.store(isa.select(lanes, sums, others), &mut column[block..]);
@@ -121,76 +147,79 @@ impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
 }
 
 impl<I: Simd, const K: usize> Inside<'_, I, K> {
-    /// The rows of one product.
+    /// The rows of one product for one particle.
     #[inline(always)]
-    fn product(&mut self, isa: I, i: usize) -> InsideProduct<I, K> {
-        let zero = [isa.zero(); K];
-        let mut pass = InsideProduct::<I, K> {
-            slope2: zero,
-            scale: zero,
-            high: zero,
-            low: zero,
-            moment: zero,
+    fn product(&mut self, isa: I, i: usize, k: usize) -> Sums<I> {
+        let columns = &self.columns[k];
+        let (slope2, scale) = (isa.splat(columns.slope2[i]), isa.splat(columns.scale[i]));
+        let start = if I::ANCHORED {
+            isa.splat(columns.anchor[i])
+        } else {
+            isa.zero()
         };
-        for k in 0..K {
-            pass.slope2[k] = isa.splat(self.columns[k].slope2[i]);
-            pass.scale[k] = isa.splat(self.columns[k].scale[i]);
-            if I::ANCHORED {
-                pass.high[k] = isa.splat(self.columns[k].anchor[i]);
-            }
-        }
-        let start = pass.high;
+        let mut sums = Sums {
+            high: start,
+            low: isa.zero(),
+            moment: isa.zero(),
+        };
+        let all = vectors_of::<I>(self.rows.periods());
+        let effect2 = &self.effect2[k * all..][..all];
+        let by_period = &mut self.by_period[k * all..][..all];
         let (vectors, blocks) = self.rows.product(i);
         match blocks {
             None => {
-                let effect2 = self.effect2[..vectors.len() * K].chunks_exact(K);
-                let by_period = self.by_period[..vectors.len() * K].chunks_exact_mut(K);
-                for ((x, effect2), by_period) in vectors.iter().zip(effect2).zip(by_period) {
-                    pass.visit(isa, *x, None, effect2, by_period);
+                let spans = vectors
+                    .chunks(SPAN)
+                    .zip(effect2.chunks(SPAN))
+                    .zip(by_period.chunks_mut(SPAN));
+                for ((x, effect2), by_period) in spans {
+                    let rates = &mut self.scratch.rates[..x.len()];
+                    for ((rate, x), effect2) in rates.iter_mut().zip(x).zip(effect2) {
+                        *rate = isa.exp2(isa.mul_add(slope2, *x, *effect2));
+                    }
+                    for ((rate, x), by_period) in rates.iter().zip(x).zip(by_period) {
+                        sums.add(isa, *x, *rate);
+                        *by_period = isa.mul_add(*rate, scale, *by_period);
+                    }
                 }
             }
             Some(blocks) => {
-                for (x, block) in vectors.iter().zip(blocks) {
-                    let at = block.vector as usize * K;
-                    let effect2 = &self.effect2[at..at + K];
-                    let by_period = &mut self.by_period[at..at + K];
-                    pass.visit(isa, *x, Some(block.lanes), effect2, by_period);
+                for (x, blocks) in vectors.chunks(SPAN).zip(blocks.chunks(SPAN)) {
+                    let rates = &mut self.scratch.rates[..x.len()];
+                    for ((rate, x), block) in rates.iter_mut().zip(x).zip(blocks) {
+                        let exponent = isa.mul_add(slope2, *x, effect2[block.vector as usize]);
+                        *rate = isa.keep(isa.exp2(exponent), block.lanes);
+                    }
+                    for ((rate, x), block) in rates.iter().zip(x).zip(blocks) {
+                        sums.add(isa, *x, *rate);
+                        let by_period = &mut by_period[block.vector as usize];
+                        *by_period = isa.mul_add(*rate, scale, *by_period);
+                    }
                 }
             }
         }
-        for k in 0..K {
-            pass.high[k] = isa.sub(pass.high[k], start[k]);
-        }
-        pass
+        sums.high = isa.sub(sums.high, start);
+        sums
     }
 }
 
-struct InsideProduct<I: Simd, const K: usize> {
-    slope2: [I::V; K],
-    scale: [I::V; K],
-    high: [I::V; K],
-    low: [I::V; K],
-    moment: [I::V; K],
+/// Sums over a product's rows, lane by lane.
+struct Sums<I: Simd> {
+    high: I::V,
+    low: I::V,
+    moment: I::V,
 }
 
-impl<I: Simd, const K: usize> InsideProduct<I, K> {
-    /// Adds a vector of rows; without `lanes` all lanes count, those beyond T nothing by their effect.
+impl<I: Simd> Sums<I> {
+    /// Adds a vector of rows and their rates.
     #[inline(always)]
-    fn visit(&mut self, isa: I, x: I::V, lanes: Option<u32>, effect2: &[I::V], by_period: &mut [I::V]) {
-        for k in 0..K {
-            let rate = isa.exp2(isa.mul_add(self.slope2[k], x, effect2[k]));
-            let rate = match lanes {
-                None => rate,
-                Some(lanes) => isa.keep(rate, lanes),
-            };
-            let sum = isa.add(self.high[k], rate);
-            if I::ANCHORED {
-                self.low[k] = isa.add(self.low[k], isa.sub(rate, isa.sub(sum, self.high[k])));
-            }
-            self.high[k] = sum;
-            self.moment[k] = isa.mul_add(rate, x, self.moment[k]);
-            by_period[k] = isa.mul_add(rate, self.scale[k], by_period[k]);
+    fn add(&mut self, isa: I, x: I::V, rate: I::V) {
+        let sum = isa.add(self.high, rate);
+        if I::ANCHORED {
+            self.low = isa.add(self.low, isa.sub(rate, isa.sub(sum, self.high)));
         }
+        self.high = sum;
+        self.moment = isa.mul_add(rate, x, self.moment);
     }
 }
 
@@ -241,16 +270,16 @@ impl<I: Simd, const K: usize> Kernel<I> for Clipped<'_, I, K> {
         let mut moment = [isa.zero(); K];
         let mut correction = [[wide.zero(); 2]; K];
         let (vectors, blocks) = self.rows.product(i);
+        let all = vectors_of::<I>(self.rows.periods());
         let mut row = 0;
         for (v, x) in vectors.iter().enumerate() {
             let (vector, lanes) = match blocks {
                 None => (v, dense_lanes::<I>(self.rows.periods(), v)),
                 Some(blocks) => (blocks[v].vector as usize, blocks[v].lanes),
             };
-            let effect2 = &self.effect2[vector * K..][..K];
-            let by_period = &mut self.by_period[vector * K..][..K];
             for k in 0..K {
-                let eta2 = isa.add(isa.mul_add(slope2[k], *x, effect2[k]), base2[k]);
+                let at = k * all + vector;
+                let eta2 = isa.add(isa.mul_add(slope2[k], *x, self.effect2[at]), base2[k]);
                 let held = isa.min(isa.max(eta2, low), high);
                 let outside = !isa.equal(eta2, held) & lanes;
                 let row_rate = isa.keep(isa.exp2(held), lanes);
@@ -274,7 +303,7 @@ impl<I: Simd, const K: usize> Kernel<I> for Clipped<'_, I, K> {
                     rate[k][part] = wide.add(rate[k][part], wide_weight[part]);
                 }
                 moment[k] = isa.mul_add(weight, *x, moment[k]);
-                by_period[k] = isa.add(by_period[k], weight);
+                self.by_period[at] = isa.add(self.by_period[at], weight);
             }
             row += lanes.count_ones() as usize;
         }

@@ -48,7 +48,7 @@ impl ForSimd for &AnchoredSums<'_> {
                 for (lane, effect) in lanes.iter_mut().zip(block) {
                     *lane = I::Scalar::from_f64(*effect);
                 }
-                effect2[v * K + k] = isa.load(&lanes);
+                effect2[k * vectors_of::<I>(periods) + v] = isa.load(&lanes);
             }
         }
         // The bound on `log2` of a product's rates, as the likelihood has it.
@@ -74,7 +74,7 @@ impl ForSimd for &AnchoredSums<'_> {
             columns: &mut columns,
             effect2: &effect2,
             by_period: &mut by_period,
-            tails: &mut vec![isa.zero(); tails_len::<I>(K)],
+            scratch: &mut InsideScratch::new(isa, K),
         });
         let mut worst = Errors::default();
         for (k, columns) in columns.iter().enumerate() {
@@ -87,7 +87,8 @@ impl ForSimd for &AnchoredSums<'_> {
                         Some(blocks) => (blocks[v].vector as usize, blocks[v].lanes),
                     };
                     let slope2 = isa.splat(columns.slope2[i]);
-                    let rate = isa.exp2(isa.mul_add(slope2, *x, effect2[vector * K + k]));
+                    let rate =
+                        isa.exp2(isa.mul_add(slope2, *x, effect2[k * vectors_of::<I>(periods) + vector]));
                     expected += lanes(isa, isa.keep(rate, present)).iter().sum::<f64>();
                 }
                 let bound = t_high(k, i).exp2();
