@@ -1,0 +1,98 @@
+//! `time`, `bench` and `report`.
+
+use crate::{BACKENDS, code, command, run, text};
+use infermark_test_support::data;
+use serde_json::Value;
+
+#[test]
+fn time_prints_the_agreed_json() {
+    let panel = data("panel.csv");
+    for method in ["svi", "gradient"] {
+        let output = run(&[
+            "time",
+            panel.to_str().unwrap(),
+            "--method",
+            method,
+            "--iterations",
+            "20",
+            "--repeats",
+            "3",
+            "--warmup",
+            "5",
+            "--threads",
+            "2",
+            "--json",
+        ]);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["seconds"].as_array().unwrap().len(), 3);
+        assert_eq!(
+            (answer["threads"].as_u64(), answer["rows"].as_u64()),
+            (Some(2), Some(465))
+        );
+        assert!(answer["iterations_per_second"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn bench_and_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let output = command(&[
+        "bench",
+        "--products",
+        "40",
+        "--backends",
+        "all",
+        "--repeats",
+        "2",
+        "--threads",
+        "1,2",
+    ])
+    .args([
+        "--repeat-seconds",
+        "0.02",
+        "--warm-up-seconds",
+        "0.02",
+        "--settle-seconds",
+        "0",
+    ])
+    .args([
+        "--quality-seconds",
+        "0.2",
+        "--published-nuts-seconds",
+        "0.2",
+        "--out",
+    ])
+    .arg(&out)
+    .output()
+    .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let csv = std::fs::read_to_string(out.join("results.csv")).unwrap();
+    let header = "backend,device,products,rows,iterations,seconds,iterations_per_second,status";
+    assert!(csv.starts_with(header), "{csv}");
+    for backend in BACKENDS {
+        assert!(csv.lines().any(|line| line.starts_with(backend)), "{csv}");
+    }
+    let is_fit = |line: &str| line.starts_with("laplace-cpu") && line.contains(",fit,");
+    assert!(csv.lines().any(is_fit), "{csv}");
+    for plot in ["coverage_40.png", "time_to_posterior.svg"] {
+        assert!(out.join("plots").join(plot).exists(), "{plot}");
+    }
+    let table = text(&output.stdout);
+    std::fs::remove_file(out.join("results.csv")).unwrap();
+    let output = run(&["report", out.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let drawn = text(&output.stdout);
+    for heading in [
+        "## System",
+        "## Measured on this machine",
+        "## Speedups",
+        "## Time to a posterior",
+        "## Coverage of the true elasticities",
+    ] {
+        assert!(drawn.contains(heading), "{heading}: {drawn}");
+    }
+    assert!(table.starts_with(&drawn));
+    assert_eq!(std::fs::read_to_string(out.join("results.csv")).unwrap(), csv);
+}

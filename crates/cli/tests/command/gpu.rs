@@ -1,0 +1,120 @@
+//! The GPU backends through the command.
+
+use crate::{code, posterior, run, text};
+use infermark_test_support::data;
+use serde_json::Value;
+use std::process::Output;
+
+/// What `devices` lists for `svi-gpu`.
+fn gpus() -> Vec<Value> {
+    let listed = run(&["devices", "--json"]);
+    assert_eq!(code(&listed), 0, "{}", text(&listed.stderr));
+    let devices: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+    devices
+        .into_iter()
+        .filter(|entry| entry["backend"] == "svi-gpu")
+        .map(|mut entry| entry["device"].take())
+        .collect()
+}
+
+/// How a listed device is asked for: `gpu` would not take software.
+fn name_of(device: &Value) -> String {
+    let kind = device["id"]["kind"].as_str().unwrap();
+    match device["id"]["index"].as_u64().unwrap() {
+        0 => kind.to_owned(),
+        index => format!("{kind}:{index}"),
+    }
+}
+
+/// What is said to a command that wants a GPU where there is none, which no machine that checks changes is.
+fn refused_without_a_gpu(output: &Output) {
+    assert!(std::env::var_os("CI").is_none(), "no GPU and no software Vulkan");
+    assert_eq!(code(output), 2);
+    let message = text(&output.stderr);
+    assert!(message.contains("there is no GPU here"), "{message}");
+}
+
+/// `infermark time` on a device.
+fn time_on(device: &str) -> Output {
+    let panel = data("panel.csv");
+    let mut arguments = vec!["time", panel.to_str().unwrap(), "--device", device];
+    arguments.extend(["--iterations", "20", "--repeats", "2", "--warmup", "5", "--json"]);
+    run(&arguments)
+}
+
+#[test]
+fn gpu_is_a_card_and_never_software() {
+    let (output, gpus) = (time_on("gpu"), gpus());
+    let Some(first) = gpus.first() else {
+        return refused_without_a_gpu(&output);
+    };
+    match gpus.iter().find(|gpu| gpu["software"] == false) {
+        Some(card) => {
+            assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(answer["device"], card["name"]);
+        }
+        None => {
+            assert_eq!(code(&output), 2);
+            let message = text(&output.stderr);
+            let remedy = format!("--device {}", name_of(first));
+            assert!(
+                message.contains("only software") && message.contains(&remedy),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_gpu_is_timed_under_its_own_name() {
+    let gpus = gpus();
+    let Some(gpu) = gpus.first() else {
+        return refused_without_a_gpu(&time_on("gpu"));
+    };
+    let output = time_on(&name_of(gpu));
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["backend"], "svi-gpu");
+    assert_eq!(answer["device"], gpu["name"]);
+    assert_eq!(answer["seconds"].as_array().unwrap().len(), 2);
+    assert!(answer["iterations_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_gpu_fits_as_the_processors_do() {
+    let (folder, panel) = (tempfile::tempdir().unwrap(), data("panel.csv"));
+    let fit = |device: &str| {
+        let out = folder.path().join(device);
+        let output = run(&[
+            "fit",
+            panel.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--device",
+            device,
+            "--iterations",
+            "50",
+            "--objective",
+            "elbo",
+        ]);
+        (output, out)
+    };
+    let gpus = gpus();
+    let Some(gpu) = gpus.first() else {
+        return refused_without_a_gpu(&fit("gpu").0);
+    };
+    let (output, on_gpu) = fit(&name_of(gpu));
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let (output, on_cpu) = fit("cpu");
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let (_, gpu_rows) = posterior(&on_gpu);
+    let (_, cpu_rows) = posterior(&on_cpu);
+    assert_eq!(gpu_rows.len(), cpu_rows.len());
+    for (g, c) in gpu_rows.iter().zip(&cpu_rows) {
+        assert_eq!(g[..2], c[..2]);
+        let mean = |row: &[String]| row[2].parse::<f64>().unwrap();
+        // Fifty steps of 0.01 in single precision on both sides.
+        assert!((mean(g) - mean(c)).abs() < 2e-3, "{g:?} {c:?}");
+    }
+}

@@ -1,0 +1,87 @@
+//! The command as a user meets it: verbs, files, messages, exit codes, interruption.
+
+mod bench;
+mod compare;
+mod evaluate;
+mod fit;
+mod generate;
+mod gpu;
+mod interruption;
+mod usage;
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infermark"));
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The backends that need no GPU.
+const BACKENDS: [&str; 5] = [
+    "svi-cpu",
+    "nuts-cpu",
+    "laplace-cpu",
+    "structured-vi-cpu",
+    "meanfield-cpu",
+];
+
+const SITES: [&str; 5] = [
+    "global_a",
+    "category_a",
+    "product_a",
+    "product_effect",
+    "time_cat_effects",
+];
+
+/// The header and the cells of `posterior.csv`.
+fn posterior(folder: &Path) -> (Vec<String>, Vec<Vec<String>>) {
+    let text = std::fs::read_to_string(folder.join("posterior.csv")).unwrap();
+    let mut lines = text
+        .lines()
+        .map(|l| l.split(',').map(str::to_owned).collect::<Vec<_>>());
+    (lines.next().unwrap(), lines.collect())
+}
+
+/// Counts whose variance is far above their mean: 3 or 300 at the same price.
+fn over_dispersed_sales(folder: &Path) -> std::path::PathBuf {
+    let file = folder.join("sales.csv");
+    let mut text = String::from("product,category,week,price,units\n");
+    for product in 0..6 {
+        for week in 1..=20 {
+            let units = if (product * 7 + week * 5) % 3 == 0 { 300 } else { 3 };
+            let price = 1.0 + f64::from(week % 4) / 4.0;
+            text += &format!("p{product},c{},{week},{price},{units}\n", product % 2);
+        }
+    }
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+/// Every file of a fit, in one string.
+#[cfg(unix)]
+fn whole_fit(folder: &Path) -> Option<(Value, String)> {
+    let record = std::fs::read_to_string(folder.join("run.json")).ok()?;
+    let record: Value = serde_json::from_str(&record).expect("run.json is whole");
+    let posterior = std::fs::read_to_string(folder.join("posterior.csv")).expect("posterior.csv is there");
+    assert_eq!(posterior.lines().count(), 1 + 137, "posterior.csv is whole");
+    Some((record, posterior))
+}

@@ -1,0 +1,202 @@
+//! What every verb has in common: usage, help, messages, exit codes; `devices` and `model`.
+
+use crate::{BACKENDS, code, command, run, text};
+use serde_json::Value;
+use std::process::Command;
+
+#[test]
+fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = folder.path().join("bad.csv");
+    std::fs::write(&bad, "product,category,week,price,units\na,x,1,-3,5\n").unwrap();
+    let out = folder.path().join("out");
+    for (arguments, word) in [
+        (
+            vec!["fit", "nowhere.csv", "--out", out.to_str().unwrap()],
+            "nowhere.csv",
+        ),
+        (
+            vec!["fit", bad.to_str().unwrap(), "--out", out.to_str().unwrap()],
+            "line 2",
+        ),
+        (vec!["fit", bad.to_str().unwrap()], "--out"),
+        (
+            vec!["fit", bad.to_str().unwrap(), "--out", "x", "--particles", "0"],
+            "particles",
+        ),
+        (
+            // Refused before the file is looked at.
+            vec!["fit", "nowhere.csv", "--out", "x", "--device", "cuda"],
+            "cannot run on cuda",
+        ),
+        (
+            vec!["time", "nowhere.csv", "--device", "cuda:99"],
+            "cannot run on cuda:99",
+        ),
+        (
+            vec!["profile", "nowhere.csv", "--device", "cuda:99"],
+            "cannot run on cuda:99",
+        ),
+        (
+            vec!["time", "nowhere.csv", "--device", "cuda", "--method", "gradient"],
+            "gradients run on the processors",
+        ),
+        (
+            vec!["bench", "--backends", "svi-gpu", "--devices", "cuda:99"],
+            "svi-gpu cannot run on cuda:99",
+        ),
+        (vec!["frobnicate"], "frobnicate"),
+        (vec!["report", "no-such-folder"], "no-such-folder"),
+        (vec!["bench", "--backends", "gpu9"], "gpu9"),
+        (
+            vec!["bench", "--repeats", "0", "--out", out.to_str().unwrap()],
+            "repeats",
+        ),
+        (
+            vec!["fit", "x.csv", "--out", "x", "--draws", "5"],
+            "--draws goes with --method nuts",
+        ),
+        (
+            vec![
+                "fit",
+                "x.csv",
+                "--out",
+                "x",
+                "--method",
+                "nuts",
+                "--trace-every",
+                "5",
+            ],
+            "--trace-every goes with --method svi",
+        ),
+        (
+            vec![
+                "fit",
+                "x.csv",
+                "--out",
+                "x",
+                "--method",
+                "nuts",
+                "--parameterization",
+                "learned",
+            ],
+            "--metric diagonal",
+        ),
+        (
+            vec![
+                "fit",
+                "x.csv",
+                "--out",
+                "x",
+                "--objective",
+                "elbo",
+                "--alpha",
+                "0.5",
+            ],
+            "--alpha goes with",
+        ),
+        (
+            vec!["fit", "x.csv", "--out", "x", "--window", "500"],
+            "--early-stop",
+        ),
+        (
+            vec!["fit", "x.csv", "--out", "x", "--require-convergence"],
+            "--early-stop",
+        ),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(
+            text(&output.stderr).contains(word),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(output.stdout.is_empty());
+    }
+    assert!(!out.exists(), "a refused fit leaves nothing");
+    for arguments in [
+        vec!["--help"],
+        vec!["fit", "--help"],
+        vec!["--version"],
+        vec!["completions", "bash"],
+    ] {
+        let output = run(&arguments);
+        assert_eq!(code(&output), 0);
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn devices_and_model() {
+    let output = run(&["devices"]);
+    assert_eq!(code(&output), 0);
+    let listed = text(&output.stdout);
+    for backend in BACKENDS {
+        let line = listed
+            .lines()
+            .find(|line| line.starts_with(&format!("{backend} ")));
+        assert!(
+            line.is_some_and(|line| line.contains("-core")),
+            "{backend}: {listed}"
+        );
+    }
+    let json: Value = serde_json::from_slice(&run(&["devices", "--json"]).stdout).unwrap();
+    assert_eq!(json[0]["backend"], "svi-cpu");
+    assert!(text(&run(&["model"]).stdout).starts_with("digraph"));
+    assert!(text(&run(&["model", "--format", "svg"]).stdout).starts_with("<svg"));
+}
+
+/// A pipe whose reader is gone before the command writes.
+#[cfg(unix)]
+fn with_closed_stdout(mut command: Command) -> i32 {
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    child.wait().unwrap().code().expect("it ends by itself")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_leaves_changes_no_exit_code() {
+    for arguments in [
+        vec!["model", "--format", "svg"],
+        vec!["completions", "bash"],
+        vec!["devices", "--json"],
+    ] {
+        assert_eq!(with_closed_stdout(command(&arguments)), 0, "{arguments:?}");
+    }
+    // A gate that failed has failed, whoever reads the table.
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = command(&[
+        "bench",
+        "--products",
+        "20",
+        "--backends",
+        "nuts-cpu",
+        "--nuts-most-products",
+        "10",
+    ]);
+    bench
+        .args(["--settle-seconds", "0", "--out"])
+        .arg(folder.path().join("r"));
+    assert_eq!(with_closed_stdout(bench), 1);
+}
+
+#[test]
+fn an_instruction_set_that_is_not_here_is_refused_by_every_verb() {
+    for verb in [vec!["devices"], vec!["time", "absent.csv"]] {
+        let output = command(&verb)
+            .env("INFERMARK_INSTRUCTION_SET", "avx-512")
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 2, "{verb:?}");
+        let message = text(&output.stderr);
+        assert!(
+            message.contains("avx-512") && message.contains("portable"),
+            "{message}"
+        );
+    }
+}
