@@ -24,10 +24,11 @@ pub fn anchor_headroom<I: Simd>(periods: usize) -> f64 {
     ((I::LANES * vectors_of::<I>(periods)) as f64).log2().ceil()
 }
 
-/// Vectors of rows whose rates are taken before they are added up.
+/// Vectors of rows whose rates are taken before they are added up, where registers are few ([`Simd::FEW_REGISTERS`]).
 ///
 /// A rate and its sums together are some twenty steps with more constants and sums than sixteen registers hold; two short
-/// loops keep theirs in registers, and what one vector waits for does not hold up the next.
+/// loops keep theirs in registers, and what one vector waits for does not hold up the next. Thirty-two registers hold all of
+/// four particles, which then share a loop.
 const SPAN: usize = 32;
 
 /// Scratch of a pass over products inside the bounds, one a thread.
@@ -113,20 +114,29 @@ impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self, isa: I) {
+    fn run(self, isa: I) {
+        self.pass(isa, I::FEW_REGISTERS);
+    }
+}
+
+impl<I: Simd, const K: usize> Inside<'_, I, K> {
+    /// The pass: with `few_registers` a particle at a time, else all in one loop. The sums are the same to the bit.
+    #[inline(always)]
+    fn pass(mut self, isa: I, few_registers: bool) {
         let mut block = self.products.start / I::LANES * I::LANES;
         while block < self.products.end {
             let products = self.products.start.max(block)..self.products.end.min(block + I::LANES);
             let mut lanes = 0;
             for i in products {
                 lanes |= 1 << (i - block);
-                for k in 0..K {
-                    let sums = self.product(isa, i, k);
-                    let tails = &mut self.scratch.tails;
-                    tails[k * I::LANES + i - block] = sums.high;
-                    tails[(K + k) * I::LANES + i - block] = sums.moment;
-                    if I::ANCHORED {
-                        tails[(2 * K + k) * I::LANES + i - block] = sums.low;
+                if few_registers {
+                    for k in 0..K {
+                        let sums = self.particle(isa, i, k);
+                        self.set_tails(i - block, k, sums);
+                    }
+                } else {
+                    for (k, sums) in self.particles(isa, i).into_iter().enumerate() {
+                        self.set_tails(i - block, k, sums);
                     }
                 }
             }
@@ -144,24 +154,76 @@ impl<I: Simd, const K: usize> Kernel<I> for Inside<'_, I, K> {
             block += I::LANES;
         }
     }
-}
 
-impl<I: Simd, const K: usize> Inside<'_, I, K> {
-    /// The rows of one product for one particle.
+    /// Leaves the sums of the product in `lane` to be added up with those of its neighbours.
     #[inline(always)]
-    fn product(&mut self, isa: I, i: usize, k: usize) -> Sums<I> {
+    fn set_tails(&mut self, lane: usize, k: usize, sums: Sums<I>) {
+        let tails = &mut self.scratch.tails;
+        tails[k * I::LANES + lane] = sums.high;
+        tails[(K + k) * I::LANES + lane] = sums.moment;
+        if I::ANCHORED {
+            tails[(2 * K + k) * I::LANES + lane] = sums.low;
+        }
+    }
+
+    /// Slope, scale and anchor of product `i` for particle `k`.
+    #[inline(always)]
+    fn constants(&self, isa: I, i: usize, k: usize) -> [I::V; 3] {
         let columns = &self.columns[k];
-        let (slope2, scale) = (isa.splat(columns.slope2[i]), isa.splat(columns.scale[i]));
-        let start = if I::ANCHORED {
+        let anchor = if I::ANCHORED {
             isa.splat(columns.anchor[i])
         } else {
             isa.zero()
         };
-        let mut sums = Sums {
-            high: start,
-            low: isa.zero(),
-            moment: isa.zero(),
-        };
+        [isa.splat(columns.slope2[i]), isa.splat(columns.scale[i]), anchor]
+    }
+
+    /// The rows of product `i`, all particles in one loop.
+    #[inline(always)]
+    fn particles(&mut self, isa: I, i: usize) -> [Sums<I>; K] {
+        let constants: [[I::V; 3]; K] = std::array::from_fn(|k| self.constants(isa, i, k));
+        let mut sums = constants.map(|[_, _, anchor]| Sums::new(isa, anchor));
+        let all = vectors_of::<I>(self.rows.periods());
+        let mut effect2 = self.effect2.chunks_exact(all);
+        let effect2: [_; K] = std::array::from_fn(|_| effect2.next().expect("effects of every particle"));
+        let mut by_period = self.by_period.chunks_exact_mut(all);
+        let by_period: [_; K] = std::array::from_fn(|_| by_period.next().expect("sums of every particle"));
+        let (vectors, blocks) = self.rows.product(i);
+        match blocks {
+            None => {
+                for (at, x) in vectors[..all].iter().enumerate() {
+                    for k in 0..K {
+                        let [slope2, scale, _] = constants[k];
+                        let rate = isa.exp2(isa.mul_add(slope2, *x, effect2[k][at]));
+                        sums[k].add(isa, *x, rate);
+                        by_period[k][at] = isa.mul_add(rate, scale, by_period[k][at]);
+                    }
+                }
+            }
+            Some(blocks) => {
+                for (x, block) in vectors.iter().zip(blocks) {
+                    let at = block.vector as usize;
+                    for k in 0..K {
+                        let [slope2, scale, _] = constants[k];
+                        let rate = isa.exp2(isa.mul_add(slope2, *x, effect2[k][at]));
+                        let rate = isa.keep(rate, block.lanes);
+                        sums[k].add(isa, *x, rate);
+                        by_period[k][at] = isa.mul_add(rate, scale, by_period[k][at]);
+                    }
+                }
+            }
+        }
+        for (sums, [_, _, anchor]) in sums.iter_mut().zip(constants) {
+            sums.high = isa.sub(sums.high, anchor);
+        }
+        sums
+    }
+
+    /// The rows of product `i` for particle `k`: a span's rates in one loop, their sums in a second.
+    #[inline(always)]
+    fn particle(&mut self, isa: I, i: usize, k: usize) -> Sums<I> {
+        let [slope2, scale, anchor] = self.constants(isa, i, k);
+        let mut sums = Sums::new(isa, anchor);
         let all = vectors_of::<I>(self.rows.periods());
         let effect2 = &self.effect2[k * all..][..all];
         let by_period = &mut self.by_period[k * all..][..all];
@@ -198,12 +260,13 @@ impl<I: Simd, const K: usize> Inside<'_, I, K> {
                 }
             }
         }
-        sums.high = isa.sub(sums.high, start);
+        sums.high = isa.sub(sums.high, anchor);
         sums
     }
 }
 
 /// Sums over a product's rows, lane by lane.
+#[derive(Clone, Copy)]
 struct Sums<I: Simd> {
     high: I::V,
     low: I::V,
@@ -211,6 +274,16 @@ struct Sums<I: Simd> {
 }
 
 impl<I: Simd> Sums<I> {
+    /// No rows yet, at the anchor.
+    #[inline(always)]
+    fn new(isa: I, anchor: I::V) -> Self {
+        Sums {
+            high: anchor,
+            low: isa.zero(),
+            moment: isa.zero(),
+        }
+    }
+
     /// Adds a vector of rows and their rates.
     #[inline(always)]
     fn add(&mut self, isa: I, x: I::V, rate: I::V) {

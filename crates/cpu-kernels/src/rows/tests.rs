@@ -26,6 +26,21 @@ struct Errors {
     high: f64,
 }
 
+/// The pass in a stated order, whatever the instruction set's own is.
+struct InOrder<'a, I: Simd> {
+    pass: Inside<'a, I, K>,
+    few_registers: bool,
+}
+
+impl<I: Simd> Kernel<I> for InOrder<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        self.pass.pass(isa, self.few_registers);
+    }
+}
+
 fn lanes<I: Simd>(isa: I, v: I::V) -> [f64; 16] {
     let mut lanes = [I::Scalar::default(); 16];
     isa.store(v, &mut lanes);
@@ -67,15 +82,34 @@ impl ForSimd for &AnchoredSums<'_> {
                 columns.anchor[i] = I::Scalar::from_f64(exponent.exp2());
             }
         }
-        let mut by_period = vec![isa.zero(); effect2.len()];
-        isa.vectorize(Inside::<I, K> {
-            rows: &rows,
-            products: 0..products,
-            columns: &mut columns,
-            effect2: &effect2,
-            by_period: &mut by_period,
-            scratch: &mut InsideScratch::new(isa, K),
-        });
+        let in_order = |few_registers: bool, mut columns: [ProductColumns<I::Scalar>; K]| {
+            let mut by_period = vec![isa.zero(); effect2.len()];
+            isa.vectorize(InOrder {
+                pass: Inside {
+                    rows: &rows,
+                    products: 0..products,
+                    columns: &mut columns,
+                    effect2: &effect2,
+                    by_period: &mut by_period,
+                    scratch: &mut InsideScratch::new(isa, K),
+                },
+                few_registers,
+            });
+            (columns, by_period)
+        };
+        let (one_loop, by_period) = in_order(false, columns.clone());
+        let (columns, of_spans) = in_order(true, columns);
+        for (one_loop, of_spans) in one_loop.iter().zip(&columns) {
+            assert_eq!(
+                one_loop.rate, of_spans.rate,
+                "the order of the loops changes no bit"
+            );
+            assert_eq!(one_loop.rate_residual, of_spans.rate_residual);
+            assert_eq!(one_loop.moment, of_spans.moment);
+        }
+        for (one_loop, of_spans) in by_period.iter().zip(&of_spans) {
+            assert_eq!(lanes(isa, *one_loop), lanes(isa, *of_spans));
+        }
         let mut worst = Errors::default();
         for (k, columns) in columns.iter().enumerate() {
             for i in 0..products {

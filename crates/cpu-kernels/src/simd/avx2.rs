@@ -93,6 +93,7 @@ impl Simd for Avx2F32 {
     type Noise = Self;
     const LANES: usize = 8;
     const ANCHORED: bool = true;
+    const FEW_REGISTERS: bool = true;
     const NEGLIGIBLE_EXPONENT: f64 = -80.0;
 
     #[inline(always)]
@@ -334,6 +335,7 @@ impl Simd for Avx2F64 {
     type Noise = Avx2F32;
     const LANES: usize = 4;
     const ANCHORED: bool = false;
+    const FEW_REGISTERS: bool = true;
     const NEGLIGIBLE_EXPONENT: f64 = -200.0;
 
     #[inline(always)]

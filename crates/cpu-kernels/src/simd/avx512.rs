@@ -91,6 +91,7 @@ impl Simd for Avx512F32 {
     type Noise = Self;
     const LANES: usize = 16;
     const ANCHORED: bool = true;
+    const FEW_REGISTERS: bool = false;
     const NEGLIGIBLE_EXPONENT: f64 = -80.0;
 
     #[inline(always)]
@@ -353,6 +354,7 @@ impl Simd for Avx512F64 {
     type Noise = Avx512F32;
     const LANES: usize = 8;
     const ANCHORED: bool = false;
+    const FEW_REGISTERS: bool = false;
     const NEGLIGIBLE_EXPONENT: f64 = -200.0;
 
     #[inline(always)]

@@ -77,6 +77,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     const LANES: usize;
     /// Whether sums of rates need an anchor to keep what rounding would lose (see `rows`).
     const ANCHORED: bool;
+    /// Whether vector registers are too few for the pass over the rows to hold several particles' sums (see `rows`).
+    const FEW_REGISTERS: bool;
     /// An exponent whose power counts for nothing beside `2^-40`, the least relative rate of the fast pass, and is far
     /// from the denormal numbers, which are slow.
     const NEGLIGIBLE_EXPONENT: f64;

@@ -137,6 +137,7 @@ macro_rules! lanewise {
 impl Simd for PortableF32 {
     lanewise!(f32);
     const ANCHORED: bool = true;
+    const FEW_REGISTERS: bool = true;
     const NEGLIGIBLE_EXPONENT: f64 = -80.0;
 
     #[inline(always)]
@@ -224,6 +225,7 @@ impl NoiseSimd for PortableF32 {
 impl Simd for PortableF64 {
     lanewise!(f64);
     const ANCHORED: bool = false;
+    const FEW_REGISTERS: bool = true;
     const NEGLIGIBLE_EXPONENT: f64 = -200.0;
 
     #[inline(always)]
