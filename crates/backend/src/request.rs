@@ -4,7 +4,7 @@ use crate::device::DeviceId;
 use crate::error::BackendError;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
-use infermark_model::{Likelihood, Parameterization, Priors, Site};
+use infermark_model::{Likelihood, Panel, Parameterization, Priors, Site};
 use serde::{Deserialize, Serialize};
 
 /// Largest number of processor threads that may be asked for.
@@ -100,6 +100,21 @@ impl Request {
             Method::Laplace(laplace) => laplace.validate(),
             Method::StructuredVi(variational) | Method::Meanfield(variational) => variational.validate(),
         }
+    }
+
+    /// Checks that `point` has an entry for every latent of `panel` under the request's likelihood.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] with both numbers.
+    pub fn check_point(&self, panel: &Panel, point: &[f64]) -> Result<(), BackendError> {
+        let latents = panel.layout_for(self.likelihood).latents();
+        if point.len() != latents {
+            return Err(BackendError::Request(format!(
+                "the point has {} entries; the panel has {latents} latents",
+                point.len()
+            )));
+        }
+        Ok(())
     }
 }
 

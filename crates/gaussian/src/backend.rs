@@ -7,7 +7,7 @@ use infermark_cpu_kernels::{FusedLogJoint, InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Centredness, Panel};
+use infermark_model::{Centredness, Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,6 +64,9 @@ impl Backend for GaussianCpu {
         vec![cpu_device(InstructionSet::best())]
     }
 
+    /// The log joint with its clip, by the pass that NUTS has. A run's own pass has the weights of a factor beside the gradient
+    /// and knows of the clip no more than the counts at its upper bound; the log joint that it reports at a mode is held
+    /// against the model's in the tests.
     fn log_joint(
         &self,
         panel: &Arc<Panel>,
@@ -71,13 +74,7 @@ impl Backend for GaussianCpu {
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
         self.check(request)?;
-        let latents = panel.layout_for(request.likelihood).latents();
-        if point.len() != latents {
-            return Err(BackendError::Request(format!(
-                "the point has {} entries; the panel has {latents} latents",
-                point.len()
-            )));
-        }
+        request.check_point(panel, point)?;
         let threads = request.resolved_threads();
         let mut log_joint = FusedLogJoint::of_counts(
             request.likelihood,
@@ -105,9 +102,14 @@ impl Backend for GaussianCpu {
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         self.check(request)?;
         let started = Instant::now();
+        // A factor that may have to be taken up again is kept beside its successor.
+        let factors = match (&request.method, request.likelihood) {
+            (Method::StructuredVi(_), Likelihood::NegativeBinomial) => 2,
+            _ => 1,
+        };
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
-        let needed =
-            ArrowFactor::bytes(&panel) + 12 * 8 * panel.layout_for(request.likelihood).latents() as u64;
+        let latents = panel.layout_for(request.likelihood).latents() as u64;
+        let needed = factors * ArrowFactor::bytes(&panel) + 12 * 8 * latents;
         if let Some(available) = device::available_bytes()
             && needed > available
         {

@@ -142,7 +142,7 @@ impl Counts {
     }
 
     /// Part of the rows whose rates at `point` are below twice that of the lower clip bound.
-    pub(crate) fn near_lower_bound(&self, point: &[f64]) -> f64 {
+    pub(crate) fn near_lower_bound(&self, point: &[f64], threads: usize) -> f64 {
         let (panel, layout) = (self.panel(), self.layout());
         let low = self.priors.clip_low + std::f64::consts::LN_2;
         let of_product = |i: usize| {
@@ -152,7 +152,16 @@ impl Counts {
             let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
             panel.product_rows(i).filter(below).count()
         };
-        let near: usize = (0..layout.products).map(of_product).sum();
+        let part = layout.products.div_ceil(threads);
+        let near: usize = std::thread::scope(|scope| {
+            let parts: Vec<_> = (0..threads)
+                .map(|t| (t * part).min(layout.products)..((t + 1) * part).min(layout.products))
+                .map(|products| scope.spawn(|| products.map(of_product).sum::<usize>()))
+                .collect();
+            let of_part =
+                |part: std::thread::ScopedJoinHandle<'_, usize>| part.join().expect("counting cannot fail");
+            parts.into_iter().map(of_part).sum()
+        });
         near as f64 / panel.rows() as f64
     }
 
@@ -182,16 +191,15 @@ impl Counts {
                 let rates = |exact| {
                     NegativeBinomialRates::new(&self.walk, &self.priors, &self.distinct, point, spread, exact)
                 };
-                let twin = before.as_ref().map(|_| ());
                 let exact = rates(true);
                 let kept = match spread {
                     // The pass overwrites what its variances come from.
                     Spread::Structured { .. } => before.clone(),
                     _ => None,
                 };
-                let (found, moments) = match (self.pass(&exact, spread, before, threads), twin) {
-                    (Err(FactorError::Category(_)), _) => self.pass(&rates(false), spread, kept, threads)?,
-                    (found, _) => found?,
+                let (found, moments) = match self.pass(&exact, spread, before, threads) {
+                    Err(FactorError::Category(_)) => self.pass(&rates(false), spread, kept, threads)?,
+                    found => found?,
                 };
                 let mut evaluated = self.complete(point, found, moments);
                 let start = self.layout().start(Site::LogShape);

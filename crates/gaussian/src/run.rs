@@ -144,7 +144,9 @@ impl GaussianRun {
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
             && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
-        self.near_lower_bound = self.counts.near_lower_bound(&mode.point);
+        self.near_lower_bound = self
+            .counts
+            .near_lower_bound(&mode.point, self.request.resolved_threads());
         self.posterior = Some(if corrects {
             let (posterior, skewed) = corrected(&self.counts, mode)?;
             self.report.skewed_products = skewed as u64;
@@ -168,7 +170,9 @@ impl GaussianRun {
         self.report.gradient_norm = fit.gradient_norm;
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
-        self.near_lower_bound = self.counts.near_lower_bound(&fit.mean);
+        self.near_lower_bound = self
+            .counts
+            .near_lower_bound(&fit.mean, self.request.resolved_threads());
         let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
         self.posterior = Some(Posterior::normal(self.counts.layout(), fit.mean, sd));
     }

@@ -74,13 +74,7 @@ impl Backend for NutsCpu {
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
         Self::settings(request)?;
-        let latents = panel.layout_for(request.likelihood).latents();
-        if point.len() != latents {
-            return Err(BackendError::Request(format!(
-                "the point has {} entries; the panel has {latents} latents",
-                point.len()
-            )));
-        }
+        request.check_point(panel, point)?;
         // Centred, z is the natural parameter.
         let mut density = PanelDensity::new(
             panel,
@@ -89,7 +83,7 @@ impl Backend for NutsCpu {
             Centredness([1.0; 5]),
             request.resolved_threads(),
         );
-        let mut gradient = vec![0.0; latents];
+        let mut gradient = vec![0.0; point.len()];
         let value = density.value_and_gradient(point, &mut gradient);
         Ok((value, gradient))
     }

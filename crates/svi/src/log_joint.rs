@@ -26,14 +26,9 @@ pub fn log_joint_of(
         settings.particles = 1;
         settings.objective = Objective::Elbo;
     }
+    request.check_point(panel, point)?;
     let layout = panel.layout_for(request.likelihood);
     let latents = layout.latents();
-    if point.len() != latents {
-        return Err(BackendError::Request(format!(
-            "the point has {} numbers; this panel has {latents} latents",
-            point.len()
-        )));
-    }
     let mut guide = Guide::start(&layout, Parameterization::Centered, 0);
     guide.loc.copy_from_slice(point);
     let noise = NoiseSource::recorded(vec![vec![vec![0.0; latents]]]);
