@@ -45,6 +45,7 @@ SITE_DIMS: dict[str, tuple[str, ...]] = {
     "product_a": ("product",),
     "product_effect": ("product",),
     "time_cat_effects": ("category", "period"),
+    "log_shape": ("category",),
 }
 # The sampler statistics, under the names that ArviZ's plots look for.
 STATISTICS = ("diverging", "tree_depth", "n_steps", "step_size", "energy", "lp")

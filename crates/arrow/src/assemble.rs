@@ -2,7 +2,7 @@
 //! borders, in one walk over the panel.
 
 use crate::border::Borders;
-use crate::factor::{ArrowFactor, FactorError};
+use crate::factor::{ArrowFactor, Dismantled, FactorError};
 use crate::grid::Grid;
 use crate::product::{Lower2, block, inner, pair_covariance, shape_coupling, write_coupling};
 use crate::tasks;
@@ -106,17 +106,14 @@ impl Assembled {
     /// # Errors
     /// When the precision is not positive definite.
     pub fn again(before: ArrowFactor, rates: &impl Rates) -> Result<Self, FactorError> {
-        let ArrowFactor {
+        let Dismantled {
             walk,
             priors,
-            weights,
-            products,
-            shapes,
+            by_place,
             threads,
             ..
-        } = before;
-        pass(&walk, &priors, rates, (weights, products, shapes), None, threads)
-            .map(|(assembled, _)| assembled)
+        } = before.dismantled();
+        pass(&walk, &priors, rates, by_place, None, threads).map(|(assembled, _)| assembled)
     }
 
     /// As [`Assembled::again`]; the rates are told the variances of the log rates under the Gaussian of the factor that they
@@ -128,26 +125,15 @@ impl Assembled {
         before: ArrowFactor,
         rates: &impl Rates,
     ) -> Result<(Self, PairMoments), FactorError> {
-        let covariances = before.border_covariances().to_vec();
-        let ArrowFactor {
+        before.border_covariances();
+        let Dismantled {
             walk,
             priors,
-            weights,
-            products,
-            shapes,
+            by_place,
+            covariances,
             threads,
-            ..
-        } = before;
-        let before = Some(covariances.as_slice());
-        let (assembled, moments) = pass(
-            &walk,
-            &priors,
-            rates,
-            (weights, products, shapes),
-            before,
-            threads,
-        )?;
-        Ok((assembled, moments))
+        } = before.dismantled();
+        pass(&walk, &priors, rates, by_place, covariances.as_deref(), threads)
     }
 
     /// `Q^-1` times a gradient whose products' entries are those of [`Assembled::gradient`].
@@ -481,7 +467,7 @@ fn pass(
             factors,
             diagonals,
             threads,
-        ),
+        )?,
         value,
         gradient,
         forwarded,

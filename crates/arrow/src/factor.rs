@@ -4,7 +4,7 @@ use crate::assemble::{Assembled, ProductRows, Rates, Weighed};
 use crate::coupling;
 use crate::product::Lower2;
 use crate::triangular::Lower;
-use crate::walk::{Part, Walk};
+use crate::walk::{Part, Walk, products_of_part};
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
@@ -24,6 +24,11 @@ pub enum FactorError {
         "the precision of category {0} is not positive definite: weights of its rows are too large for double precision"
     )]
     Category(usize),
+    /// What the data tell of the mean elasticity is lost to rounding.
+    #[error(
+        "the precision of global_a is lost to rounding: category_a_sd is too small beside what the data tell; give a larger one"
+    )]
+    Top,
 }
 
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
@@ -48,6 +53,19 @@ pub struct ArrowFactor {
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
 }
+
+/// What is left of a factor whose place another one takes.
+pub(crate) struct Dismantled {
+    pub(crate) walk: Arc<Walk>,
+    pub(crate) priors: Priors,
+    /// Weights of the rows, factors of the products, their couplings to the log shapes.
+    pub(crate) by_place: (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
+    pub(crate) covariances: Option<Vec<Vec<f64>>>,
+    pub(crate) threads: usize,
+}
+
+/// The least part of a sum that may be left when nearly all of it was taken away again.
+const LOST_TO_ROUNDING: f64 = 64.0 * f64::EPSILON;
 
 /// Weights that are given, one a row in the panel's order.
 struct Given<'a> {
@@ -105,13 +123,17 @@ impl ArrowFactor {
         categories: Vec<Lower>,
         diagonals: Vec<Vec<f64>>,
         threads: usize,
-    ) -> Self {
+    ) -> Result<Self, FactorError> {
         let precision = priors.category_a_sd.powi(-2);
-        let mut top = priors.global_a_sd.powi(-2) + categories.len() as f64 * precision;
+        let whole = priors.global_a_sd.powi(-2) + categories.len() as f64 * precision;
+        let mut top = whole;
         for lower in &categories {
             top -= (precision / lower.last()).powi(2);
         }
-        ArrowFactor {
+        if !top.is_finite() || top <= LOST_TO_ROUNDING * whole {
+            return Err(FactorError::Top);
+        }
+        Ok(ArrowFactor {
             walk,
             priors,
             weights,
@@ -122,6 +144,18 @@ impl ArrowFactor {
             top: top.sqrt(),
             covariances: OnceLock::new(),
             threads,
+        })
+    }
+
+    /// What a pass writes over, the covariances of the borders if they were asked for, and what it is called with; the rest is
+    /// freed.
+    pub(crate) fn dismantled(self) -> Dismantled {
+        Dismantled {
+            walk: self.walk,
+            priors: self.priors,
+            by_place: (self.weights, self.products, self.shapes),
+            covariances: self.covariances.into_inner(),
+            threads: self.threads,
         }
     }
 
@@ -141,11 +175,17 @@ impl ArrowFactor {
         &self.walk
     }
 
-    /// Bytes that a factor takes beside the panel.
+    /// Bytes that a factor takes beside the panel, at most, with those that the pass which makes it needs: a border's square for
+    /// each part of the walk, and five for each category (its sum, its factor, the covariances of the one before and their
+    /// packed copy, and one to spare).
     pub fn bytes(panel: &Panel) -> u64 {
         let layout = panel.layout();
-        let border = layout.periods as u64 + 1;
-        8 * panel.rows() as u64 + 44 * layout.products as u64 + 8 * layout.categories as u64 * border * border
+        let border = (layout.periods as u64 + 3).next_multiple_of(16);
+        let categories = layout.categories as u64;
+        let parts = categories + layout.products.div_ceil(products_of_part(layout.products)) as u64;
+        8 * panel.rows() as u64
+            + 44 * layout.products as u64
+            + 8 * (parts + 5 * categories).saturating_mul(border * border)
     }
 
     /// `ln det Q`.

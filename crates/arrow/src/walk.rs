@@ -36,6 +36,14 @@ pub struct Walk {
     pub(crate) sizes: Vec<usize>,
 }
 
+/// Products of a part at most, of a panel of so many.
+pub(crate) fn products_of_part(products: usize) -> usize {
+    products
+        .div_ceil(MOST_PARTS)
+        .next_multiple_of(GATHERED)
+        .max(LEAST_PRODUCTS)
+}
+
 impl Walk {
     /// The walk through a panel whose counts follow `likelihood`.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
@@ -52,11 +60,7 @@ impl Walk {
             rows += panel.row_range(*product as usize).len();
             row_start.push(rows);
         }
-        let most = order
-            .len()
-            .div_ceil(MOST_PARTS)
-            .next_multiple_of(GATHERED)
-            .max(LEAST_PRODUCTS);
+        let most = products_of_part(order.len());
         let mut parts = Vec::new();
         let mut start = 0;
         for (category, size) in sizes.iter().enumerate() {

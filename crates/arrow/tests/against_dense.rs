@@ -203,6 +203,19 @@ fn everything_equals_the_dense_factor() {
 }
 
 #[test]
+fn a_mean_elasticity_that_rounding_would_lose_is_refused() {
+    let panel = random_panel(&mut StdRng::seed_from_u64(1), 5, 2, 4, 0.0, 9);
+    let priors = |category_a_sd| Priors {
+        category_a_sd,
+        ..Priors::default()
+    };
+    let weights = vec![1.0; panel.rows()];
+    let factor = |sd| ArrowFactor::new(&panel, priors(sd), &weights, 1);
+    assert!(factor(1e-3).is_ok());
+    assert_eq!(factor(1e-9).unwrap_err(), FactorError::Top);
+}
+
+#[test]
 fn weights_that_are_none_are_refused() {
     let panel = random_panel(&mut StdRng::seed_from_u64(1), 5, 2, 4, 0.0, 9);
     for bad in [f64::NAN, f64::INFINITY, -1e3] {

@@ -54,7 +54,7 @@ impl Request {
             other => Err(BackendError::Unsupported {
                 backend,
                 what: format!(
-                    "the {} likelihood; --method svi and --method nuts with --device cpu have it",
+                    "the {} likelihood; every method with --device cpu has it",
                     other.name()
                 ),
             }),

@@ -13,8 +13,10 @@ mod profile;
 mod report;
 pub mod time;
 
+use crate::answer::say;
 use crate::exit::Exit;
-use anyhow::Context;
+use anyhow::{Context, bail};
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
 use infermark_backend::Interrupt;
 use infermark_data::{Columns, read_panel};
@@ -58,24 +60,44 @@ impl Command {
     /// # Errors
     /// Usage and input errors; gates that fail are an [`Exit`].
     pub fn run(self, matches: &ArgMatches) -> anyhow::Result<Exit> {
+        let (_, given) = matches.subcommand().expect("a verb was parsed");
         match self {
-            Command::Fit(arguments) => {
-                let (_, given) = matches.subcommand().expect("a verb was parsed");
-                arguments.run(given)
-            }
-            Command::Bench(arguments) => arguments.run(),
-            Command::Compare(arguments) => arguments.run(matches.subcommand().expect("a verb was parsed").1),
-            Command::Calibrate(arguments) => arguments.run(),
+            Command::Fit(arguments) => arguments.run(given),
+            Command::Bench(arguments) => arguments.run(given),
+            Command::Compare(arguments) => arguments.run(given),
+            Command::Calibrate(arguments) => arguments.run(given),
             Command::Report(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
-            Command::Evaluate(arguments) => arguments.run(),
-            Command::Time(arguments) => arguments.run(),
-            Command::Profile(arguments) => arguments.run(),
+            Command::Evaluate(arguments) => arguments.run(given),
+            Command::Time(arguments) => arguments.run(given),
+            Command::Profile(arguments) => arguments.run(given),
             Command::Devices(arguments) => arguments.run(),
             Command::Model(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
         }
     }
+}
+
+/// The options of [`crate::settings::ColumnArguments`].
+const COLUMN_OPTIONS: [&str; 5] = [
+    "product_column",
+    "category_column",
+    "period_column",
+    "price_column",
+    "units_column",
+];
+
+/// Refuses those of the options that were on the command line where they would be ignored; `with` is what they go with.
+///
+/// # Errors
+/// When one was given.
+fn refuse_given(given: &ArgMatches, options: &[&str], with: &str) -> anyhow::Result<()> {
+    for option in options {
+        if given.value_source(option) == Some(ValueSource::CommandLine) {
+            bail!("--{} goes with {with}", option.replace('_', "-"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a sales file, with a sign of life.
@@ -98,11 +120,13 @@ fn interrupt_on_ctrl_c() -> Interrupt {
         if flag.is_set() {
             std::process::exit(130);
         }
-        eprintln!("\nstopping with what there is; once more to stop at once");
+        say("\nstopping with what there is; once more to stop at once");
         flag.set();
     });
     if let Err(error) = installed {
-        eprintln!("warning: Ctrl-C will end the program at once: {error}");
+        say(format_args!(
+            "warning: Ctrl-C will end the program at once: {error}"
+        ));
     }
     interrupt
 }

@@ -1,7 +1,8 @@
 //! The `infermark` command as a library: its arguments, its verbs, and the backends it knows.
 //!
 //! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity, convergence,
-//! an unfinished run that was asked to finish), 2 usage or input.
+//! an unfinished run that was asked to finish, a measurement or file that Ctrl-C cut short), 2 usage or input. A fit that Ctrl-C
+//! ends is done with what it has: 0, and `run.json` says `unfinished`.
 
 pub mod answer;
 pub mod backends;

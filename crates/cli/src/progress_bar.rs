@@ -1,5 +1,6 @@
 //! Progress on stderr: speed, remaining time and one line of state.
 
+use crate::answer::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infermark_backend::{Progress, StepUnit};
 use infermark_harness::observer::Observer;
@@ -73,7 +74,7 @@ impl BenchBar {
 impl Observer for BenchBar {
     fn phase(&mut self, text: &str) {
         if self.0.is_hidden() {
-            eprintln!("{text}");
+            say(text);
         }
         self.0.set_length(1);
         self.0.set_position(0);

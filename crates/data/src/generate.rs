@@ -107,7 +107,11 @@ pub struct GenerateProgress {
 }
 
 impl Generator {
-    fn validate(&self) -> Result<(), GenerateError> {
+    /// Checks that a panel of these sizes can be made.
+    ///
+    /// # Errors
+    /// [`GenerateError`] says what is out of range, and the range.
+    pub fn validate(&self) -> Result<(), GenerateError> {
         for (what, value, most) in [
             ("the number of products", self.products, u32::MAX as usize),
             ("the number of periods", self.periods, 1 << 24),

@@ -96,6 +96,8 @@ pub(crate) struct Evaluated {
     pub(crate) value: f64,
     /// The products' moments under the Gaussian before, if those were asked for.
     pub(crate) moments: PairMoments,
+    /// Whether the exact precision is not positive definite there, and its twin stands in.
+    pub(crate) stands_in: bool,
 }
 
 impl Counts {
@@ -141,7 +143,12 @@ impl Counts {
         self.bound.products.iter().filter(|at| **at).count()
     }
 
-    /// Part of the rows whose rates at `point` are below twice that of the lower clip bound.
+    /// Whether a row with so many units is taken to be at the upper clip bound, and left out.
+    pub(crate) fn is_at_bound(&self, units: u32) -> bool {
+        f64::from(units) >= self.bound.least
+    }
+
+    /// Part of the rows that are not left out whose rates at `point` are below twice that of the lower clip bound.
     pub(crate) fn near_lower_bound(&self, point: &[f64], threads: usize) -> f64 {
         let (panel, layout) = (self.panel(), self.layout());
         let low = self.priors.clip_low + std::f64::consts::LN_2;
@@ -149,9 +156,12 @@ impl Counts {
             let a = point[layout.start(Site::ProductA) + i];
             let e = point[layout.start(Site::ProductEffect) + i];
             let effects = &point[layout.time_index(panel.category_of()[i] as usize, 0)..];
-            let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
+            let below = |row: &infermark_model::panel::Row| {
+                !self.is_at_bound(row.units) && a * row.log_price + e + effects[row.period] < low
+            };
             panel.product_rows(i).filter(below).count()
         };
+        let threads = threads.clamp(1, layout.products);
         let part = layout.products.div_ceil(threads);
         let near: usize = std::thread::scope(|scope| {
             let parts: Vec<_> = (0..threads)
@@ -197,11 +207,18 @@ impl Counts {
                     Spread::Structured { .. } => before.clone(),
                     _ => None,
                 };
-                let (found, moments) = match self.pass(&exact, spread, before, threads) {
-                    Err(FactorError::Category(_)) => self.pass(&rates(false), spread, kept, threads)?,
-                    found => found?,
+                let (found, moments, stands_in) = match self.pass(&exact, spread, before, threads) {
+                    Err(FactorError::Category(_)) => {
+                        let (found, moments) = self.pass(&rates(false), spread, kept, threads)?;
+                        (found, moments, true)
+                    }
+                    found => {
+                        let (found, moments) = found?;
+                        (found, moments, false)
+                    }
                 };
                 let mut evaluated = self.complete(point, found, moments);
+                evaluated.stands_in = stands_in;
                 let start = self.layout().start(Site::LogShape);
                 for category in 0..self.layout().categories {
                     let (value, slope) = exact.of_counts(category);
@@ -273,6 +290,7 @@ impl Counts {
             found,
             value,
             moments,
+            stands_in: false,
         }
     }
 
@@ -291,8 +309,8 @@ impl Counts {
         for i in 0..layout.products {
             let (mut rows, mut units) = (panel.row_range(i).len() as f64, panel.sums().product[i] as f64);
             if self.bound.meets(i) {
-                let inside = panel.product_rows(i).map(|row| f64::from(row.units));
-                let inside: Vec<f64> = inside.filter(|y| *y < self.bound.least).collect();
+                let inside = panel.product_rows(i).filter(|row| !self.is_at_bound(row.units));
+                let inside: Vec<f64> = inside.map(|row| f64::from(row.units)).collect();
                 (rows, units) = (inside.len() as f64, inside.iter().sum());
             }
             let effect = &mut point[layout.start(Site::ProductEffect) + i];

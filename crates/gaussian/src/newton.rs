@@ -53,6 +53,8 @@ pub struct Mode {
     pub converged: bool,
     /// The precision at the point.
     pub factor: ArrowFactor,
+    /// Whether the exact precision there is not positive definite, and a near one stands in; under the negative binomial alone.
+    pub stands_in: bool,
 }
 
 /// Finds the mode.
@@ -84,6 +86,7 @@ pub struct ModeSearch {
     step: Vec<f64>,
     /// Newton steps made.
     pub steps: usize,
+    stands_in: bool,
 }
 
 impl ModeSearch {
@@ -102,6 +105,7 @@ impl ModeSearch {
             gradient: Vec::new(),
             step: Vec::new(),
             steps: 0,
+            stands_in: false,
         };
         let there = search.evaluate(&point)?;
         if !there.value.is_finite() {
@@ -171,6 +175,7 @@ impl ModeSearch {
             log_joint: self.value,
             steps: self.steps,
             factor: self.factor.expect("there is a factor at every point"),
+            stands_in: self.stands_in,
         }
     }
 
@@ -191,5 +196,6 @@ impl ModeSearch {
         self.factor = Some(found.factor);
         self.point = point;
         self.value = there.value;
+        self.stands_in = there.stands_in;
     }
 }

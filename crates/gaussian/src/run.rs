@@ -18,6 +18,10 @@ const MODE_TO_START_FROM: f64 = 1e-2;
 /// Part of the rows near the lower clip bound beyond which a reader is told.
 const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
 
+/// The rate at the upper clip bound from which on counts near it are so rare, and so far from others, that their rows may be
+/// left out.
+const LEAST_HIGHEST_RATE: f64 = 1e4;
+
 /// Where a run is.
 enum Stage {
     Mode(Box<ModeSearch>),
@@ -36,6 +40,8 @@ pub(crate) struct GaussianRun {
     report: GaussianReport,
     /// Part of the rows whose rates are near the lower clip bound.
     near_lower_bound: f64,
+    /// Whether the precision that the intervals come from only stands in for the exact one.
+    stands_in: bool,
     setup_seconds: f64,
     run_seconds: f64,
 }
@@ -56,6 +62,15 @@ impl GaussianRun {
             threads: request.resolved_threads(),
         };
         let counts = Counts::new(&panel, &request.priors, request.likelihood);
+        let highest = request.priors.clip_high.exp();
+        if counts.products_at_bound() > 0 && highest < LEAST_HIGHEST_RATE {
+            return Err(BackendError::Request(format!(
+                "{} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
+                 leave such rows out, which at so low a bound would bias what is left: raise clip_high, or take --method nuts",
+                counts.products_at_bound(),
+                request.priors.clip_high
+            )));
+        }
         let search = ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error))?;
         Ok(GaussianRun {
             name,
@@ -76,6 +91,7 @@ impl GaussianRun {
             state: RunState::Running,
             posterior: None,
             near_lower_bound: 0.0,
+            stands_in: false,
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
         })
@@ -141,6 +157,7 @@ impl GaussianRun {
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
+        self.stands_in = mode.stands_in;
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
             && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
@@ -170,6 +187,7 @@ impl GaussianRun {
         self.report.gradient_norm = fit.gradient_norm;
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
+        self.stands_in = fit.stands_in;
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
@@ -193,6 +211,13 @@ impl GaussianRun {
                 "Not converged: {what} after {} Newton and {} variational steps; means and intervals are not to be trusted.",
                 self.report.newton_steps, self.report.variational_steps
             ));
+        }
+        if self.stands_in {
+            warnings.push(
+                "The precision where the search ended is not positive definite, and a near one without the couplings of rates \
+                 and shapes stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
+                    .into(),
+            );
         }
         if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
             warnings.push(format!(

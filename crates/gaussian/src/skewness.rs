@@ -22,7 +22,6 @@ use crate::poisson::Spread;
 use infermark_arrow::{ArrowFactor, ProductMoments};
 use infermark_backend::Posterior;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
-use infermark_model::Panel;
 use infermark_model::site::Site;
 use std::f64::consts::LOG2_E;
 
@@ -66,7 +65,6 @@ impl Shape {
 /// # Errors
 /// When the precision at the mode cannot be factored again.
 pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
-    let panel = &**counts.panel();
     let Mode { point, factor, .. } = mode;
     let layout = counts.layout();
     let threads = factor.threads();
@@ -76,7 +74,7 @@ pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize
     let factor = at_mode.found.factor;
     factor.solve(&mut shift);
 
-    let products = of_products(panel, &point, &shift, &factor);
+    let products = of_products(counts, &point, &shift, &factor);
     let mut variance = factor.variances_above_products();
     let places = |i: usize| [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + i);
     for (i, product) in products.iter().enumerate() {
@@ -126,20 +124,21 @@ struct ProductMarginals {
     shapes: Option<[Shape; 2]>,
 }
 
-fn of_products(panel: &Panel, point: &[f64], shift: &[f64], factor: &ArrowFactor) -> Vec<ProductMarginals> {
+fn of_products(counts: &Counts, point: &[f64], shift: &[f64], factor: &ArrowFactor) -> Vec<ProductMarginals> {
     factor.for_each_product(|i, moments| ProductMarginals {
         variances: [moments.elasticity, moments.effect],
-        shapes: shapes(panel, point, shift, i, moments),
+        shapes: shapes(counts, point, shift, i, moments),
     })
 }
 
 fn shapes(
-    panel: &Panel,
+    counts: &Counts,
     point: &[f64],
     shift: &[f64],
     i: usize,
     moments: ProductMoments<'_>,
 ) -> Option<[Shape; 2]> {
+    let panel = &**counts.panel();
     let layout = panel.layout();
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     let category = panel.category_of()[i] as usize;
@@ -149,6 +148,8 @@ fn shapes(
     let fea = moments.covariance / faa;
     let fee = (moments.effect - fea * fea).sqrt();
     let rows = panel.row_range(i).len().next_multiple_of(16);
+    // Those at the bound have no weight in the precision, and none here.
+    let inside = panel.product_rows(i).filter(|row| !counts.is_at_bound(row.units));
     let column = || Vec::with_capacity(rows);
     let mut own = Rows {
         raised: column(),
@@ -158,7 +159,7 @@ fn shapes(
         at_zero: column(),
     };
     let mut third = 0.0;
-    for row in panel.product_rows(i) {
+    for row in inside {
         let t = row.period;
         let eta = point[a + i] * row.log_price + point[e + i] + point[time + t];
         let rate = eta.exp();

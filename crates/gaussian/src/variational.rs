@@ -65,6 +65,13 @@ pub struct Fit {
     pub converged: bool,
     /// The arrow factor for the weights of the fit: its precision if structured.
     pub factor: ArrowFactor,
+    /// Whether the exact precision there is not positive definite, and a near one stands in; under the negative binomial alone.
+    pub stands_in: bool,
+}
+
+/// The larger of two, or what is not a number: `f64::max` would pass that over.
+fn largest(a: f64, b: f64) -> f64 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Fits a Gaussian, starting from the mode.
@@ -74,7 +81,7 @@ pub struct Fit {
 pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, ModeError> {
     let mode = find_mode(counts, &settings.mode)?;
     let mut search = Search::new(counts, family, mode);
-    while search.moved >= settings.tolerance && search.steps < settings.steps {
+    while (search.moved.is_nan() || search.moved >= settings.tolerance) && search.steps < settings.steps {
         search.advance()?;
     }
     Ok(search.into_fit(settings.tolerance))
@@ -103,6 +110,7 @@ pub struct Search {
     before_last: f64,
     /// Steps made.
     pub steps: usize,
+    stands_in: bool,
 }
 
 /// A Gaussian and its bound.
@@ -134,6 +142,7 @@ impl Search {
             moved: f64::INFINITY,
             before_last: f64::INFINITY,
             steps: 0,
+            stands_in: false,
         }
     }
 
@@ -160,7 +169,7 @@ impl Search {
             .iter()
             .zip(&variance)
             .map(|(s, v)| s.abs() / v.sqrt())
-            .fold(0.0, f64::max);
+            .fold(0.0, largest);
         let next = match self.family {
             // The variances that follow are known in the next step.
             Family::Structured => None,
@@ -189,7 +198,7 @@ impl Search {
             old.iter()
                 .zip(new)
                 .map(|(old, new)| 0.5 * (new / old).ln().abs())
-                .fold(0.0, f64::max)
+                .fold(0.0, largest)
         };
         // Where the bound falls, steps overshoot: only a part of each is made from then on. Below the last term the sums'
         // own rounding decides. The negative binomial's bound is exact to second order in the shapes only, and may fall a
@@ -238,11 +247,12 @@ impl Search {
             steps: self.steps,
             converged: self.moved < tolerance,
             factor: self.factor.expect("there is a factor between steps"),
+            stands_in: self.stands_in,
         }
     }
 
     /// The pass under `Normal(mean, Q^-1)`, `Q` being that of `before`: what it found, its value, the variances and the bound.
-    fn structured(&self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+    fn structured(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
         let spread = Spread::Structured { part: self.part };
@@ -251,7 +261,9 @@ impl Search {
             found,
             value,
             moments,
+            stands_in,
         } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        self.stands_in = stands_in;
         let layout = self.counts.layout();
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {
@@ -265,11 +277,16 @@ impl Search {
     }
 
     /// The pass under independent latents of the variances.
-    fn mean_field(&self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+    fn mean_field(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let spread = Spread::Independent(&self.variance);
         let threads = before.threads();
-        let Evaluated { found, value, .. } =
-            self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        let Evaluated {
+            found,
+            value,
+            stands_in,
+            ..
+        } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        self.stands_in = stands_in;
         let mut precision = self.counts.prior_precisions();
         let layout = self.counts.layout();
         if !layout.range(Site::LogShape).is_empty() {

@@ -360,6 +360,30 @@ fn rows_at_the_upper_bound_count_as_if_they_were_not_there() {
         Arc::new(Panel::from_parts(numbered(20), numbered(2), numbered(9), vec![part]).unwrap())
     };
     let (with, without) = (panel(with), panel(without));
+    let laplace = |panel: &Arc<Panel>| {
+        let method = Method::Laplace(LaplaceSettings::default());
+        let mut run = GaussianCpu::laplace()
+            .start(panel.clone(), &Request::new(method))
+            .unwrap();
+        while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+        run.posterior().unwrap()
+    };
+    // Corrected for skewness.
+    let (found, expected) = (laplace(&with), laplace(&without));
+    for j in 0..found.mean.len() {
+        let sd = expected.sd[j];
+        for (found, expected) in [
+            (found.mean[j], expected.mean[j]),
+            (found.sd[j], sd),
+            (found.q025[j], expected.q025[j]),
+            (found.q95[j], expected.q95[j]),
+        ] {
+            assert!(
+                (found - expected).abs() < 1e-3 * sd,
+                "laplace {j}: {found} {expected}"
+            );
+        }
+    }
     let counts = poisson;
     assert_eq!(
         (
@@ -396,6 +420,55 @@ fn rows_at_the_upper_bound_count_as_if_they_were_not_there() {
             );
         }
     }
+}
+
+#[test]
+fn a_product_with_all_its_rows_at_the_upper_bound_keeps_its_prior() {
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut part = PanelPart::new(1, 12);
+    for i in 0..6 {
+        let prices: Vec<f64> = (0..12).map(|_| rng.random_range(1.0..9.0)).collect();
+        let units: Vec<u32> = (0..12)
+            .map(|_| {
+                if i == 0 {
+                    485_200_000
+                } else {
+                    rng.random_range(0..40)
+                }
+            })
+            .collect();
+        part.push_product(0, None, &prices, &units).unwrap();
+    }
+    let numbered = |n| Labels::numbered("x", n);
+    let panel = Arc::new(Panel::from_parts(numbered(6), numbered(1), numbered(12), vec![part]).unwrap());
+    let method = Method::Laplace(LaplaceSettings::default());
+    let mut run = GaussianCpu::laplace()
+        .start(panel.clone(), &Request::new(method))
+        .unwrap();
+    while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+    let posterior = run.posterior().unwrap();
+    let priors = Priors::default();
+    let effect = panel.layout().start(Site::ProductEffect);
+    assert!((posterior.mean[effect] - priors.product_effect_mean).abs() < 1e-6);
+    assert!((posterior.sd[effect] - priors.product_effect_sd).abs() < 1e-6);
+    // That of the category's mean is added.
+    assert!(posterior.sd[panel.layout().start(Site::ProductA)] >= priors.product_a_sd);
+    let warnings = run.report().warnings;
+    assert!(warnings.iter().any(|w| w.contains("upper bound")), "{warnings:?}");
+    assert!(
+        !warnings.iter().any(|w| w.contains("lower bound")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn an_upper_bound_among_the_counts_is_refused() {
+    let panel = random_panel(&mut StdRng::seed_from_u64(2), 15, 1, 12, 0.0, 200);
+    let mut request = Request::new(Method::Laplace(LaplaceSettings::default()));
+    request.priors.clip_high = 5.0;
+    let error = GaussianCpu::laplace().start(panel, &request).err().unwrap();
+    let told = error.to_string();
+    assert!(told.contains("clip_high = 5") && told.contains("nuts"), "{told}");
 }
 
 #[test]

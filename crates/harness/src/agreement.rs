@@ -62,10 +62,11 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Compares two posteriors of one panel; `units` are each product's in the whole panel, where they are known.
+    /// Compares two posteriors of one panel, under whatever likelihoods, in the sites that both have; `units` are each
+    /// product's in the whole panel, where they are known.
     ///
     /// # Panics
-    /// When the posteriors are of different layouts, or `units` are not one a product.
+    /// When the posteriors are of panels of different sizes, or `units` are not one a product.
     pub fn new(
         posterior: &Posterior,
         reference_posterior: &Posterior,
@@ -73,7 +74,9 @@ impl Agreement {
         units: Option<&[u64]>,
     ) -> Self {
         let layout = posterior.layout;
-        assert_eq!(layout, reference_posterior.layout, "posteriors of one panel");
+        // The latents of the Poisson layout keep their places in the other, so that common sites have common places.
+        let common = layout.with_likelihood(reference_posterior.layout.likelihood);
+        assert_eq!(common, reference_posterior.layout, "posteriors of one panel");
         assert!(
             units.is_none_or(|u| u.len() == layout.products),
             "units, one a product"
@@ -85,8 +88,12 @@ impl Agreement {
             (sd.is_finite() && sd > 0.0 && difference.is_finite() && ratio.is_finite())
                 .then_some((sd, difference, ratio))
         };
-        let sites = Site::ALL
-            .into_iter()
+        let has_both = |site: &Site| layout.len(*site) > 0 && common.len(*site) > 0;
+        let sites = layout
+            .sites()
+            .iter()
+            .copied()
+            .filter(has_both)
             .filter_map(|site| site_agreement(site, layout.range(site).filter_map(beside)))
             .collect();
         let first = layout.start(Site::ProductA);
@@ -134,7 +141,7 @@ fn site_agreement(site: Site, beside: impl Iterator<Item = (f64, f64, f64)>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_model::Layout;
+    use infermark_model::{Layout, Likelihood};
 
     fn reference() -> Reference {
         Reference {
@@ -166,6 +173,23 @@ mod tests {
         assert!((site.sd_ratio_smallest - 0.1).abs() < 1e-12);
         assert_eq!(found.sample[2].units, Some(100));
         assert_eq!(found.site(Site::GlobalA).unwrap().mean_difference_largest, 0.0);
+    }
+
+    #[test]
+    fn posteriors_under_two_likelihoods_are_compared_in_the_sites_of_both() {
+        let layout = Layout::new(3, 2, 2);
+        let with_shape = layout.with_likelihood(Likelihood::NegativeBinomial);
+        let normal =
+            |of: Layout, mean: f64| Posterior::normal(of, vec![mean; of.latents()], vec![1.0; of.latents()]);
+        let (poisson, other) = (normal(layout, 0.0), normal(with_shape, 0.5));
+        let sites = |a: &Posterior, b: &Posterior| {
+            let found = Agreement::new(a, b, reference(), None);
+            assert_eq!(found.site(Site::CategoryA).unwrap().mean_difference_largest, 0.5);
+            found.sites.iter().map(|s| s.site).collect::<Vec<_>>()
+        };
+        assert_eq!(sites(&poisson, &other), Site::ALL);
+        assert_eq!(sites(&other, &poisson), Site::ALL);
+        assert_eq!(sites(&normal(with_shape, 0.0), &other), with_shape.sites());
     }
 
     #[test]

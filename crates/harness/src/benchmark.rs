@@ -54,6 +54,9 @@ pub struct Plan<'a> {
     pub repeats: usize,
     /// Seconds of the warm-up; of whole fits it is one fit.
     pub warmup_seconds: f64,
+    /// Iterations of an optimizer's warm-up, at least: rows stop clipping as a fit goes on, which makes its iterations cheaper,
+    /// so that all are timed from about the same one on.
+    pub warmup_iterations: u64,
     /// Seconds of a repeat; of whole fits as many as fill it, at least one.
     pub repeat_seconds: f64,
     /// Seconds that each case of the smallest size may take for its quality: SVI runs on, samplers make the draws that
@@ -74,13 +77,14 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Five repeats of two seconds after one of warm-up.
+    /// Five repeats of two seconds after a second and 300 iterations of warm-up.
     pub fn new(products: Vec<usize>, cases: Vec<Case>) -> Self {
         Plan {
             products,
             cases,
             repeats: 5,
             warmup_seconds: 1.0,
+            warmup_iterations: 300,
             repeat_seconds: 2.0,
             quality_seconds: 20.0,
             published_nuts_seconds: 30.0,
@@ -196,7 +200,15 @@ pub fn run_benchmark(
             break;
         }
         observer.phase(&format!("{products} products: panel"));
-        let panel = make_panel(products).map_err(|reason| BenchmarkError::Panel { products, reason })?;
+        let panel = match make_panel(products) {
+            Ok(panel) => panel,
+            Err(reason) => {
+                if !records.is_empty() {
+                    draw(folder, &records)?;
+                }
+                return Err(BenchmarkError::Panel { products, reason });
+            }
+        };
         let mut measured = size::Size {
             plan,
             panel: &panel,

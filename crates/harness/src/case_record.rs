@@ -133,6 +133,10 @@ pub struct CaseRecord {
     pub threads: usize,
     /// What was asked, resolved.
     pub request: Request,
+    /// The limit of tree doublings while a sampler's gradients were timed, lower than the request's: a gradient costs the same at
+    /// any depth, and a repeat holds many short draws. Before version 3 the request has it instead.
+    #[serde(default)]
+    pub timing_max_depth: Option<u32>,
     /// The data.
     pub panel: PanelDescription,
     /// What an iteration is.

@@ -13,14 +13,18 @@ use crate::results_csv::NOT_APPLICABLE;
 use crate::table::agreement::{in_words, site_rows};
 use crate::table::grid::Grid;
 use crate::time_to_posterior::name_of;
-use infermark_atomic_file::write_atomically;
+use infermark_atomic_file::{FileError, write_atomically};
 use infermark_backend::report::Detail;
-use infermark_model::Site;
+use infermark_model::{Likelihood, Site};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The flat table of a comparison.
 pub const COMPARISON_CSV: &str = "comparison.csv";
+/// The picture of what intervals cover, without extension.
+const COVERAGE: &str = "coverage";
+/// The picture of the fits beside the reference, without extension.
+const BESIDE_REFERENCE: &str = "beside_reference";
 
 /// Why fits are not compared.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +71,10 @@ pub struct ComparedFit {
     pub method: &'static str,
     /// The backend's name.
     pub backend: String,
+    /// The likelihood of the counts.
+    pub likelihood: Likelihood,
+    /// The sites of its posterior.
+    pub sites: &'static [Site],
     /// Seconds that it took, set-up included.
     pub seconds: f64,
     /// How it ended.
@@ -135,6 +143,8 @@ impl Comparison {
                 name: name.clone(),
                 method: name_of(&fit.record.request.method),
                 backend: fit.record.report.backend.clone(),
+                likelihood: fit.posterior.layout.likelihood,
+                sites: fit.posterior.layout.sites(),
                 seconds,
                 status: fit.record.status,
                 truth,
@@ -169,7 +179,10 @@ impl Comparison {
             let cover = |level| of_truth(&|t| Some(format!("{:.1}%", 100.0 * at_level(t, level)?)));
             fits.push(vec![
                 fit.name.clone(),
-                format!("{} ({})", fit.method, fit.backend),
+                match fit.likelihood {
+                    Likelihood::Poisson => format!("{} ({})", fit.method, fit.backend),
+                    other => format!("{}, {} ({})", fit.method, other.name(), fit.backend),
+                },
                 duration(fit.seconds),
                 ended(fit.status).to_owned(),
                 of_truth(&|t| Some(three_digits(t.product_a_mae))),
@@ -178,6 +191,13 @@ impl Comparison {
             ]);
         }
         sections.push(fits.render());
+        if self.fits.iter().any(|fit| fit.truth.is_some()) {
+            sections.push(
+                "What intervals cover: of draws where they were kept; otherwise those of 90% are the fit's own, the others those of the \
+                 normal distribution of its mean and standard deviation.\n"
+                    .to_owned(),
+            );
+        }
         let mut sites = Grid::new(&[
             ("fit", false),
             ("site", false),
@@ -214,6 +234,7 @@ impl Comparison {
             "fit",
             "method",
             "backend",
+            "likelihood",
             "seconds",
             "status",
             "reference",
@@ -233,13 +254,14 @@ impl Comparison {
         let number =
             |value: Option<f64>| value.map_or_else(|| NOT_APPLICABLE.to_owned(), |v| format!("{v:?}"));
         for fit in &self.fits {
-            for site in Site::ALL {
+            for site in fit.sites.iter().copied() {
                 let beside = fit.agreement.as_ref().and_then(|a| a.site(site));
                 let truth = fit.truth.as_ref().filter(|_| site == Site::ProductA);
                 let mut row = vec![
                     fit.name.clone(),
                     fit.method.to_owned(),
                     fit.backend.clone(),
+                    fit.likelihood.name().to_owned(),
                     format!("{:?}", fit.seconds),
                     ended(fit.status).to_owned(),
                     self.reference.clone().unwrap_or_else(|| "none".to_owned()),
@@ -264,7 +286,7 @@ impl Comparison {
         csv.flush()
     }
 
-    /// Writes [`COMPARISON_CSV`] and the pictures into `folder`; returns the files.
+    /// Writes [`COMPARISON_CSV`] and the pictures into `folder`, in the place of another comparison's; returns the files.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -282,11 +304,10 @@ impl Comparison {
                 })
             })
             .collect();
-        files.extend(coverage::draw(
-            &folder.join("coverage"),
-            &lines,
-            &self.subtitle(),
-        )?);
+        let stem = folder.join(COVERAGE);
+        let drawn = coverage::draw(&stem, &lines, &self.subtitle())?;
+        forget_others(&stem, &drawn)?;
+        files.extend(drawn);
         let rows: Vec<AgreementRow<'_>> = self
             .fits
             .iter()
@@ -297,8 +318,10 @@ impl Comparison {
                 })
             })
             .collect();
-        let stem = folder.join("beside_reference");
-        files.extend(agreement::draw(&stem, &rows, &self.subtitle())?);
+        let stem = folder.join(BESIDE_REFERENCE);
+        let drawn = agreement::draw(&stem, &rows, &self.subtitle())?;
+        forget_others(&stem, &drawn)?;
+        files.extend(drawn);
         Ok(files)
     }
 
@@ -318,6 +341,17 @@ fn at_level(truth: &TruthQuality, level: f64) -> Option<f64> {
         .iter()
         .find(|p| p.nominal == level)
         .map(|p| p.actual)
+}
+
+/// Removes the pictures of `stem` that were not `drawn` now: they are another comparison's.
+fn forget_others(stem: &Path, drawn: &[PathBuf]) -> Result<(), PlotError> {
+    for extension in ["svg", "png"] {
+        let path = stem.with_extension(extension);
+        if !drawn.contains(&path) && path.exists() {
+            std::fs::remove_file(&path).map_err(|e| FileError::new("remove", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 const fn ended(status: FitStatus) -> &'static str {

@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// Version of the files' schemas: raised when an entry changes its meaning or goes. Version 2 has cases that were left out,
-/// and writes `warmup` where version 1, which is still read, wrote `warm_up`.
-pub const SCHEMA_VERSION: u32 = 2;
+/// and writes `warmup` where version 1 wrote `warm_up`. Version 3 has a sampler's request as it was asked, with the depth of what
+/// was timed beside it, where the versions before had that in the request. All are still read.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// How a fit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// How long a piece of a sampler's repeat lasts, as a part of the repeat; longer where that is less than the four draws a
 /// chain that [`Pieces`] asks for. A repeat ends with a piece, and chains wait for each other there alone.
 const PIECE_OF_REPEAT: f64 = 0.25;
+/// How long a warm-up lasts, unless more seconds were asked for: iterations that are still missing then are not waited for.
+pub const LONGEST_WARMUP: Duration = Duration::from_secs(60);
 /// How long a piece of a run for its quality lasts.
 const PIECE: Duration = Duration::from_millis(200);
 
@@ -59,18 +61,22 @@ impl TimedRun {
         &*self.run
     }
 
-    /// Advances for about `seconds` without counting them, and finds how many iterations a repeat of `repeat_seconds`
-    /// takes, so that all `repeats` fit in what the run was asked for.
+    /// Advances for about `seconds` without counting them, an optimizer for `iterations` at least, but not much longer than
+    /// [`LONGEST_WARMUP`] for their sake; and finds how many iterations a repeat of `repeat_seconds` takes, so that all
+    /// `repeats` fit in what the run was asked for.
     ///
     /// # Errors
     /// When the run fails.
     pub fn warmup(
         &mut self,
         seconds: f64,
+        iterations: u64,
         repeat_seconds: f64,
         repeats: usize,
         interrupt: &Interrupt,
     ) -> Result<(), BackendError> {
+        let iterations = if self.counts_gradients { 0 } else { iterations };
+        let longest = seconds.max(LONGEST_WARMUP.as_secs_f64());
         let lasting = Duration::from_secs_f64(PIECE_OF_REPEAT * repeat_seconds.min(1e6));
         self.pieces = Pieces::of(&*self.run, lasting);
         let mut steps = self.pieces.steps();
@@ -80,7 +86,9 @@ impl TimedRun {
             self.warmup.seconds += sample.seconds;
             let progress = self.run.progress();
             let left = progress.total.saturating_sub(progress.completed);
-            if self.warmup.seconds >= seconds || interrupt.is_set() || left <= self.run.width() {
+            let missing = iterations.saturating_sub(self.warmup.iterations);
+            let enough = self.warmup.seconds >= seconds && missing == 0;
+            if enough || self.warmup.seconds >= longest || interrupt.is_set() || left <= self.run.width() {
                 if !self.counts_gradients {
                     // The last stretch is the longest, and nearest to the steady state.
                     let wanted = (sample.rate() * repeat_seconds).ceil();
@@ -93,7 +101,14 @@ impl TimedRun {
                 self.pieces.took(Duration::from_secs_f64(sample.seconds));
                 self.pieces.steps_of_at_most(left / 2)
             } else {
-                (2 * steps).min(left / 2).max(1)
+                // Where the time is up, only what is missing, and no more at once than the longest warm-up has room for.
+                let most = if missing > 0 && self.warmup.seconds >= seconds {
+                    let room = sample.rate() * (longest - self.warmup.seconds);
+                    missing.min(room.ceil().min(1e9) as u64)
+                } else {
+                    u64::MAX
+                };
+                (2 * steps).min(most).min(left / 2).max(1)
             };
         }
     }

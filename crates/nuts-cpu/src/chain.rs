@@ -420,13 +420,13 @@ fn diagonal_settings(settings: &NutsSettings) -> DiagNutsSettings {
     nuts
 }
 
-/// NUTS in whitened coordinates: unit metric, trajectories that are exact for a standard normal, steps of a quarter turn
-/// at most.
-/// Time, in radians, after which a trajectory is long enough: about a quarter of the rotation that positions and momenta of a
+/// Time, in radians, after which a trajectory is long enough: about a third of the rotation that positions and momenta of a
 /// standard normal make, whatever its dimension. From there on positions come back, and their squares, which the quantiles depend
 /// on, have at half a rotation already: where the step is short of an eighth of it a U-turn is only seen after twice the gradients.
 const TRAJECTORY: f64 = 2.0;
 
+/// NUTS in whitened coordinates: unit metric, trajectories that are exact for a standard normal, steps of a quarter turn
+/// at most.
 fn structured_settings(settings: &NutsSettings) -> FlowNutsSettings {
     let mut nuts = FlowNutsSettings {
         num_tune: settings.warmup,

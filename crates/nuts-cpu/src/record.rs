@@ -29,14 +29,15 @@ impl Retention {
         Retention::Moments(sites)
     }
 
-    /// Bytes that all chains together will keep.
+    /// Bytes that all chains together will keep, and hand over: those that ask for the draws get a copy of them.
     pub(crate) fn bytes(&self, settings: &NutsSettings, layout: &Layout) -> u64 {
+        let twice = |latents| bytes_of_draws(settings, latents).saturating_mul(2);
         match self {
-            Retention::Every => bytes_of_draws(settings, layout.latents()),
+            Retention::Every => twice(layout.latents()),
             Retention::Moments(sites) => {
                 let chosen = sites.iter().map(|s| layout.len(*s)).sum();
                 let moments = settings.chains as u64 * StreamingChain::bytes(layout.latents());
-                bytes_of_draws(settings, chosen).saturating_add(moments)
+                twice(chosen).saturating_add(moments)
             }
         }
     }

@@ -82,11 +82,7 @@ impl Whitening {
     /// Bytes of the coordinates and of the search for them: weights of the rows, factors of products and categories, of
     /// two points at a time.
     pub(crate) fn bytes(panel: &Panel) -> u64 {
-        let layout = panel.layout();
-        let border = layout.periods as u64 + 1;
-        let factor = 8 * (panel.rows() as u64 + 3 * layout.products as u64)
-            + 8 * layout.categories as u64 * border * border;
-        factor.saturating_mul(2)
+        ArrowFactor::bytes(panel).saturating_mul(2)
     }
 
     /// Writes `theta = mode + L^-T xi`.

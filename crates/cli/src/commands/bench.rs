@@ -1,23 +1,25 @@
 //! `infermark bench`.
 
-use super::interrupt_on_ctrl_c;
+use super::{interrupt_on_ctrl_c, refuse_given};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
 use anyhow::{Context, bail, ensure};
-use clap::Args;
+use clap::{ArgMatches, Args};
 use infermark_backend::device::DeviceId;
 use infermark_backend::{
-    Backend, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
+    Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
 };
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark};
 use infermark_harness::fit_output::prove_writable;
+use infermark_harness::quiet::wait_until_quiet;
 use infermark_harness::results_folder::ResultsFolder;
 use infermark_model::Panel;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Periods of the panels: three years of weeks, as published.
 const PERIODS: usize = 156;
@@ -62,6 +64,9 @@ pub struct BenchArguments {
         default_value_t = 2.0
     )]
     pub warmup_seconds: f64,
+    /// Iterations of SVI's warm-up at least, for which it lasts up to a minute: the first ones are dearer, as rows clip.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub warmup_iterations: u64,
     /// Seconds that each case of the smallest size may take for its quality; 0 leaves it out.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
     pub quality_seconds: f64,
@@ -87,7 +92,21 @@ pub struct BenchArguments {
 }
 
 impl BenchArguments {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
+        let cases = self.cases()?;
+        if !cases
+            .iter()
+            .any(|case| matches!(case.request.method, Method::Svi(_)))
+        {
+            refuse_given(
+                given,
+                &["particles", "warmup_iterations"],
+                "SVI, which none of the --backends does",
+            )?;
+        }
+        if cases.iter().all(|case| case.request.devices != [DeviceId::CPU]) {
+            refuse_given(given, &["threads"], "backends on the processors")?;
+        }
         let (outcome, folder) = self.measure()?;
         let exit = if outcome.is_success() {
             Exit::Done
@@ -106,12 +125,26 @@ impl BenchArguments {
     /// # Errors
     /// When an argument is out of range, or the results folder cannot be written to.
     pub fn check(&self) -> anyhow::Result<()> {
-        self.plan(self.products.clone())?.check()?;
+        self.check_plan()?;
         let folder = self.folder()?;
         prove_writable(folder.path())?;
         // It is made again once there is something for it; what is not empty stays.
         let _ = std::fs::remove_dir(folder.path());
         Ok(())
+    }
+
+    /// Waits until other programs leave the machine alone, for at most `settle_seconds`, and tells that it does.
+    pub fn wait_until_quiet(&self) {
+        let mut patience = Duration::from_secs_f64(self.settle_seconds);
+        let mut told = false;
+        wait_until_quiet(&mut patience, &Interrupt::new(), |busy| {
+            if !std::mem::replace(&mut told, true) {
+                say(format_args!(
+                    "waiting for other programs, which use {:.0}% of the machine",
+                    100.0 * busy
+                ));
+            }
+        });
     }
 
     fn folder(&self) -> anyhow::Result<ResultsFolder> {
@@ -121,11 +154,25 @@ impl BenchArguments {
         })
     }
 
+    /// Refuses arguments that are out of range, and sizes of which no panel can be made.
+    fn check_plan(&self) -> anyhow::Result<()> {
+        self.plan(self.products.clone())?.check()?;
+        if self.data.is_none() {
+            for products in &self.products {
+                generator(*products, self.seed)
+                    .validate()
+                    .with_context(|| format!("--products {products}"))?;
+            }
+        }
+        Ok(())
+    }
+
     fn plan(&self, sizes: Vec<usize>) -> anyhow::Result<Plan<'static>> {
         ensure!(!self.threads.contains(&0), "--threads has a 0; give at least 1");
         Ok(Plan {
             repeats: self.repeats,
             warmup_seconds: self.warmup_seconds,
+            warmup_iterations: self.warmup_iterations,
             repeat_seconds: self.repeat_seconds,
             quality_seconds: self.quality_seconds,
             published_nuts_seconds: self.published_nuts_seconds,
@@ -141,7 +188,7 @@ impl BenchArguments {
     /// When an argument is out of range, a panel cannot be made, or a file not be written.
     pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
         // Before a file is read; the sizes of a sales file are not known then.
-        self.plan(self.products.clone())?.check()?;
+        self.check_plan()?;
         let mut sizes = self.products.clone();
         let mut read = None;
         if let Some(path) = &self.data {
@@ -176,15 +223,16 @@ impl BenchArguments {
 
     fn cases(&self) -> anyhow::Result<Vec<Case>> {
         let all = backends::all();
-        let chosen: Vec<Arc<dyn Backend>> = if self.backends.iter().any(|name| name == "all") {
+        let known = all.iter().map(|b| b.name()).collect::<Vec<_>>().join(", ");
+        let named = |name: &String| {
+            backends::named(name).with_context(|| format!("there is no backend '{name}'; there are {known}"))
+        };
+        let names = self.backends.iter().filter(|name| *name != "all");
+        let chosen: Vec<Arc<dyn Backend>> = names.map(named).collect::<anyhow::Result<_>>()?;
+        let chosen = if self.backends.iter().any(|name| name == "all") {
             all
         } else {
-            let known = all.iter().map(|b| b.name()).collect::<Vec<_>>().join(", ");
-            let named = |name: &String| {
-                backends::named(name)
-                    .with_context(|| format!("there is no backend '{name}'; there are {known}"))
-            };
-            self.backends.iter().map(named).collect::<anyhow::Result<_>>()?
+            chosen
         };
         if chosen.is_empty() {
             bail!("no backend was named");
@@ -197,10 +245,17 @@ impl BenchArguments {
         };
         threads.sort_unstable();
         threads.dedup();
+        let is_gpu = |backend: &Arc<dyn Backend>| {
+            [infermark_svi_gpu::NAME, infermark_svi_tensor::NAME].contains(&backend.name())
+        };
+        ensure!(
+            self.devices.is_empty() || chosen.iter().any(is_gpu),
+            "--devices names GPUs, which none of the --backends runs on"
+        );
         let mut cases = Vec::new();
         let named = !self.backends.iter().any(|name| name == "all");
         for backend in chosen {
-            if [infermark_svi_gpu::NAME, infermark_svi_tensor::NAME].contains(&backend.name()) {
+            if is_gpu(&backend) {
                 cases.extend(self.gpu_cases(&backend, named)?);
                 continue;
             }
@@ -306,19 +361,23 @@ pub fn answer_outcome(outcome: &Outcome, folder: &ResultsFolder) -> anyhow::Resu
     })
 }
 
-/// A panel of the published process.
-///
-/// # Errors
-/// When it cannot be generated.
-pub fn published_panel(products: usize, seed: u64) -> anyhow::Result<BenchPanel> {
-    let generator = Generator {
+/// The generator of a panel of the published process.
+fn generator(products: usize, seed: u64) -> Generator {
+    Generator {
         process: Process::Published,
         products,
         periods: PERIODS,
         categories: CATEGORIES,
         seed,
-    };
-    let (panel, truth) = generate_panel(&generator, 0)?;
+    }
+}
+
+/// A panel of the published process.
+///
+/// # Errors
+/// When it cannot be generated.
+pub fn published_panel(products: usize, seed: u64) -> anyhow::Result<BenchPanel> {
+    let (panel, truth) = generate_panel(&generator(products, seed), 0)?;
     Ok(BenchPanel {
         panel: Arc::new(panel),
         source: format!(

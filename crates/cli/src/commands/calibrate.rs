@@ -1,18 +1,19 @@
 //! `infermark calibrate`: simulation-based calibration.
 
-use super::interrupt_on_ctrl_c;
+use super::{interrupt_on_ctrl_c, refuse_given};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::MethodName;
 use anyhow::{Context, bail, ensure};
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
+use infermark_backend::request::MOST_THREADS;
 use infermark_backend::{
     Backend, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
 };
 use infermark_calibration::{
-    Calibration, Contender, Design, MODERATE_PRIORS, MethodVerdict, calibrate, verdicts,
+    Calibration, CalibrationError, Contender, Design, MODERATE_PRIORS, MethodVerdict, calibrate, verdicts,
 };
 use infermark_harness::calibration_output::{
     CalibratedMethod, CalibrationRecord, RUN_JSON, calibration_table, write_calibration,
@@ -83,8 +84,19 @@ pub struct CalibrateArguments {
 }
 
 impl CalibrateArguments {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
-        ensure!(self.threads != Some(0), "--threads is 0; give at least 1");
+    pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
+        if let Some(threads) = self.threads {
+            ensure!(
+                (1..=MOST_THREADS).contains(&threads),
+                "--threads is {threads}; give 1 to {MOST_THREADS}"
+            );
+        }
+        if !self.methods.contains(&MethodName::Nuts) {
+            refuse_given(given, &["warmup", "draws"], "nuts among the --methods")?;
+        }
+        if !self.methods.contains(&MethodName::Svi) {
+            refuse_given(given, &["iterations"], "svi among the --methods")?;
+        }
         ensure!(
             self.level > 0.0 && self.level <= 0.5,
             "--level is {}; give a probability above 0 and up to 0.5",
@@ -124,9 +136,19 @@ impl CalibrateArguments {
         let clock = Instant::now();
         let calibration = {
             let bar = Bar::new(design.replications as u64, "replications");
-            calibrate(&design, &contenders, threads, &interrupt, &mut |done| {
+            let found = calibrate(&design, &contenders, threads, &interrupt, &mut |done| {
                 bar.set(done as u64);
-            })?
+            });
+            match found {
+                Err(CalibrationError::Stopped) => {
+                    drop(bar);
+                    say(
+                        "unfinished (interrupted) before the first replication was done: nothing was written",
+                    );
+                    return Ok(Exit::GateFailed);
+                }
+                found => found?,
+            }
         };
         let verdicts = verdicts(&calibration, self.level);
         let methods = fitted

@@ -1,14 +1,14 @@
 //! `infermark compare`.
 
-use super::load_panel;
+use super::{COLUMN_OPTIONS, load_panel, refuse_given};
 use crate::answer::{answer, say};
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::ColumnArguments;
 use anyhow::{bail, ensure};
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use infermark_data::read_true_elasticities;
+use infermark_harness::calibration_output::RUN_JSON;
 use infermark_harness::comparison::{COMPARISON_CSV, Comparison, check_same_panel};
 use infermark_harness::fit_folder::FitFolder;
 use infermark_harness::fit_output::prove_writable;
@@ -39,7 +39,14 @@ pub struct CompareArguments {
 
 impl CompareArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
-        self.refuse_what_would_be_ignored(given)?;
+        if self.data.is_none() {
+            refuse_given(given, &COLUMN_OPTIONS, "--data")?;
+        }
+        ensure!(
+            !self.out.join(RUN_JSON).exists(),
+            "{} holds a fit or a calibration; give another folder",
+            self.out.display()
+        );
         let fits = {
             let _spinner = Bar::spinner("reading the fits");
             self.folders()
@@ -72,27 +79,6 @@ impl CompareArguments {
             say(format_args!("{what}: {}", file.display()));
         }
         Ok(Exit::Done)
-    }
-
-    /// Columns without a file would be ignored.
-    fn refuse_what_would_be_ignored(&self, given: &ArgMatches) -> anyhow::Result<()> {
-        if self.data.is_some() {
-            return Ok(());
-        }
-        for id in [
-            "product_column",
-            "category_column",
-            "period_column",
-            "price_column",
-            "units_column",
-        ] {
-            ensure!(
-                given.value_source(id) != Some(ValueSource::CommandLine),
-                "--{} goes with --data",
-                id.replace('_', "-")
-            );
-        }
-        Ok(())
     }
 
     /// The folders to read: those that were named, and the reference, each once.

@@ -1,12 +1,12 @@
 //! `infermark evaluate`.
 
-use super::{load_panel, read_json};
+use super::{load_panel, read_json, refuse_given};
 use crate::answer::answer;
 use crate::backends;
 use crate::exit::Exit;
 use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{ArgMatches, Args};
 use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
 use infermark_model::{Layout, Site};
 use serde_json::{Map, Value};
@@ -37,7 +37,10 @@ pub struct EvaluateArguments {
 }
 
 impl EvaluateArguments {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
+        if self.device != DeviceId::CPU {
+            refuse_given(given, &["threads"], "--device cpu")?;
+        }
         let panel = load_panel(&self.data, &self.columns.into())?;
         let likelihood = self.likelihood.likelihood.into();
         let layout = panel.layout_for(likelihood);

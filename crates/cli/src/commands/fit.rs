@@ -173,6 +173,11 @@ impl FitArguments {
                 "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
             )),
             Some(reason) => say(format_args!("unfinished ({reason}): what there was is in {out}")),
+            None if !written.missing.is_empty() => {
+                say(format_args!(
+                    "unfinished (not all could be written): what there is is in {out}"
+                ));
+            }
             None => say(format_args!("done: {out}")),
         }
         Ok(exit)

@@ -1,12 +1,13 @@
 //! `infermark generate`.
 
 use super::interrupt_on_ctrl_c;
+use crate::answer::say;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::PriorArguments;
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use infermark_data::{Generator, Process, generate_to_file};
+use infermark_data::{GenerateError, Generator, Process, generate_to_file};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
@@ -69,7 +70,7 @@ impl GenerateArguments {
         };
         let interrupt = interrupt_on_ctrl_c();
         let bar = Bar::new(self.products as u64, "products");
-        generate_to_file(
+        let written = generate_to_file(
             &generator,
             &self.out,
             &self.truth,
@@ -82,9 +83,20 @@ impl GenerateArguments {
                     ControlFlow::Continue(())
                 }
             },
-        )?;
+        );
         drop(bar);
-        eprintln!("wrote {} and {}", self.out.display(), self.truth.display());
+        match written {
+            Err(stopped @ GenerateError::Stopped(_)) => {
+                say(stopped);
+                return Ok(Exit::GateFailed);
+            }
+            written => written?,
+        }
+        say(format_args!(
+            "wrote {} and {}",
+            self.out.display(),
+            self.truth.display()
+        ));
         Ok(Exit::Done)
     }
 }

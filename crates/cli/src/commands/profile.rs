@@ -1,14 +1,14 @@
 //! `infermark profile`: where an SVI iteration goes on a GPU, and what the device could do.
 
 use super::bench::published_panel;
-use super::load_panel;
+use super::{COLUMN_OPTIONS, load_panel, refuse_given};
 use crate::answer::answer;
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::ColumnArguments;
 use anyhow::ensure;
-use clap::Args;
+use clap::{ArgMatches, Args};
 use infermark_backend::{DeviceId, Method, Request, SviSettings};
 use infermark_harness::number_format::{duration, with_prefix};
 use infermark_svi_gpu::{Profile, SviGpu};
@@ -37,7 +37,10 @@ pub struct ProfileArguments {
 }
 
 impl ProfileArguments {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
+        if self.data.is_none() {
+            refuse_given(given, &COLUMN_OPTIONS, "a sales file")?;
+        }
         ensure!(
             self.device != DeviceId::CPU,
             "profile measures a GPU; for the processors see `infermark bench`"

@@ -1,12 +1,12 @@
 //! `infermark time`: one kernel under the clock, for comparisons with other programs in the same run.
 
-use super::load_panel;
+use super::{load_panel, refuse_given};
 use crate::answer::answer;
 use crate::backends;
 use crate::exit::Exit;
 use crate::settings::ColumnArguments;
 use anyhow::ensure;
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, ValueEnum};
 use infermark_backend::device::DeviceId;
 use infermark_backend::{Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::{FusedLogJoint, device_name};
@@ -58,7 +58,10 @@ pub struct TimeArguments {
 }
 
 impl TimeArguments {
-    pub(super) fn run(self) -> anyhow::Result<Exit> {
+    pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
+        if self.method == Timed::Gradient {
+            refuse_given(given, &["particles"], "--method svi")?;
+        }
         ensure!(
             self.iterations > 0 && self.repeats > 0,
             "--iterations and --repeats must be at least 1"

@@ -106,12 +106,14 @@ fn fits_are_compared_with_the_one_by_nuts_and_with_the_truth() {
         "{rows:?}"
     );
     assert!(number(&rows, "svi", "mean_difference_median") > 1.0, "{rows:?}");
-    assert_eq!(rows[1][13..], vec!["not applicable".to_owned(); 12]);
+    assert_eq!(rows[1][14..], vec!["not applicable".to_owned(); 12]);
 
     // Without the data, products are drawn by what the reference knows of them.
     let output = compare(&["laplace", "nuts"], &[]);
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert!(drawn().contains("in the reference") && !drawn().contains("units of the product"));
+    // No truth, no picture of what intervals cover: the one before was of other fits.
+    assert!(!path("out").join("coverage.svg").exists() && !path("out").join("coverage.png").exists());
     // A reference that is named need not be named twice.
     let output = compare(&["svi", "nuts"], &[("--reference", "laplace")]);
     assert!(
@@ -119,6 +121,48 @@ fn fits_are_compared_with_the_one_by_nuts_and_with_the_truth() {
         "{}",
         text(&output.stdout)
     );
+}
+
+#[test]
+fn fits_under_two_likelihoods_are_compared_in_the_sites_of_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fits_of_one_panel(folder.path(), &[&["laplace"]]);
+    for method in ["structured-vi", "meanfield"] {
+        let output = command(&["fit"])
+            .arg(path("panel.csv"))
+            .args(["--likelihood", "negative-binomial", "--method", method, "--out"])
+            .arg(path(method))
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    }
+    let output = command(&["compare"])
+        .args(["laplace", "structured-vi", "meanfield"].map(path))
+        .arg("--reference")
+        .arg(path("structured-vi"))
+        .arg("--out")
+        .arg(path("out"))
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(table.contains("negative-binomial (structured-vi-cpu)"), "{table}");
+    // Only the mean-field fit has the shapes of the reference.
+    assert_eq!(table.matches("log_shape").count(), 1, "{table}");
+    let csv = std::fs::read_to_string(path("out").join("comparison.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 5 + 6 + 6);
+
+    let into_a_fit = command(&["compare"])
+        .args(["laplace", "structured-vi"].map(path))
+        .arg("--reference")
+        .arg(path("laplace"))
+        .arg("--out")
+        .arg(path("laplace"))
+        .output()
+        .unwrap();
+    assert_eq!(code(&into_a_fit), 2);
+    assert!(text(&into_a_fit.stderr).contains("holds a fit"));
 }
 
 #[test]

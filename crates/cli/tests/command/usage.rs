@@ -48,6 +48,44 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         (vec!["frobnicate"], "frobnicate"),
         (vec!["report", "no-such-folder"], "no-such-folder"),
         (vec!["bench", "--backends", "gpu9"], "gpu9"),
+        (vec!["bench", "--backends", "all,svi-cpuu"], "svi-cpuu"),
+        (
+            vec!["bench", "--backends", "svi-cpu", "--devices", "cuda"],
+            "none of the --backends runs on",
+        ),
+        (
+            vec!["bench", "--backends", "laplace-cpu", "--particles", "8"],
+            "--particles goes with SVI",
+        ),
+        (
+            // Refused before the first size is measured.
+            vec!["bench", "--products", "10,100000000"],
+            "--products 100000000",
+        ),
+        (
+            vec![
+                "calibrate",
+                "--methods",
+                "laplace",
+                "--draws",
+                "500",
+                "--out",
+                "x",
+            ],
+            "--draws goes with nuts among the --methods",
+        ),
+        (
+            vec!["calibrate", "--threads", "100000", "--out", "x"],
+            "--threads is 100000",
+        ),
+        (
+            vec!["profile", "--units-column", "sold"],
+            "--units-column goes with a sales file",
+        ),
+        (
+            vec!["time", "nowhere.csv", "--method", "gradient", "--particles", "2"],
+            "--particles goes with --method svi",
+        ),
         (
             vec!["bench", "--repeats", "0", "--out", out.to_str().unwrap()],
             "repeats",

@@ -122,6 +122,7 @@ impl Size<'_, '_> {
             let mut record = self.blank(case, &description, self.first_sequence + records.len());
             record.kind = CaseKind::PublishedNuts;
             record.request = chains::published_request(&case.request);
+            record.timing_max_depth = None;
             record.parity = timed.parity.clone();
             record.busy_share = timed.busy_share;
             let seconds = self.plan.published_nuts_seconds;
@@ -133,7 +134,7 @@ impl Size<'_, '_> {
             let limits_failed = limits
                 .and_then(|limits| limits.as_ref().err())
                 .map(String::as_str);
-            remark(record, self.plan.repeats, interrupt.is_set(), limits_failed);
+            remark(record, self.plan, interrupt.is_set(), limits_failed);
         }
         records
     }
@@ -157,7 +158,8 @@ impl Size<'_, '_> {
             backend: case.backend.name().into(),
             device: device_in_words(&device, &case.request),
             threads: case.request.resolved_threads(),
-            request: self.timing_request(&case.request),
+            request: case.request.clone(),
+            timing_max_depth: self.timing_max_depth(&case.request),
             panel: description.clone(),
             unit: IterationUnit::of(&case.request.method),
             parity: None,
@@ -181,17 +183,22 @@ impl Size<'_, '_> {
         }
     }
 
-    /// The request that is timed: a sampler's draws are kept short, as a gradient costs the same at any depth.
-    fn timing_request(&self, request: &Request) -> Request {
-        let mut request = request.clone();
-        if let Method::Nuts(nuts) = &mut request.method {
-            nuts.max_depth = nuts.max_depth.min(self.plan.timing_max_depth);
+    /// The limit of tree doublings while a sampler is timed, where it is lower than the request's.
+    fn timing_max_depth(&self, request: &Request) -> Option<u32> {
+        match &request.method {
+            Method::Nuts(nuts) if nuts.max_depth > self.plan.timing_max_depth => {
+                Some(self.plan.timing_max_depth)
+            }
+            _ => None,
         }
-        request
     }
 
     fn start(&self, case: &Case, record: &mut CaseRecord, interrupt: &Interrupt) -> Option<Timed> {
-        let started = Timed::start(case, &self.panel.panel, &record.request);
+        let mut request = record.request.clone();
+        if let (Method::Nuts(nuts), Some(max_depth)) = (&mut request.method, record.timing_max_depth) {
+            nuts.max_depth = max_depth;
+        }
+        let started = Timed::start(case, &self.panel.panel, &request);
         let mut run = match started {
             Ok(run) => run,
             Err(e) if is_no_fault(&e) => {
@@ -368,7 +375,8 @@ fn leave_out(record: &mut CaseRecord, why: &BackendError) {
 }
 
 /// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
-fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool, limits_failed: Option<&str>) {
+fn remark(record: &mut CaseRecord, plan: &Plan<'_>, interrupted: bool, limits_failed: Option<&str>) {
+    let repeats = plan.repeats;
     if record.status != Status::Ok {
         return;
     }
@@ -393,6 +401,15 @@ fn remark(record: &mut CaseRecord, repeats: usize, interrupted: bool, limits_fai
                 spread.ratio()
             ));
         }
+    }
+    if let Some(warmup) = record.warmup
+        && record.unit == IterationUnit::Iterations
+        && warmup.iterations < plan.warmup_iterations
+    {
+        remarks.push(format!(
+            "timed from iteration {} on, where rows may still clip that later do not: a lower bound",
+            warmup.iterations
+        ));
     }
     if let Some(busy) = record.busy_share.filter(|busy| *busy > QUIET) {
         remarks.push(format!(

@@ -32,7 +32,13 @@ impl Timed {
     /// Warms up as `plan` says; of fits one.
     pub(super) fn warmup(&mut self, plan: &Plan<'_>, interrupt: &Interrupt) -> Result<(), BackendError> {
         match self {
-            Timed::Run(run) => run.warmup(plan.warmup_seconds, plan.repeat_seconds, plan.repeats, interrupt),
+            Timed::Run(run) => run.warmup(
+                plan.warmup_seconds,
+                plan.warmup_iterations,
+                plan.repeat_seconds,
+                plan.repeats,
+                interrupt,
+            ),
             Timed::Fits(fits) => fits.warmup(interrupt),
         }
     }

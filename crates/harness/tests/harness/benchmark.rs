@@ -42,6 +42,7 @@ fn plan(cases: Vec<Case>) -> Plan<'static> {
     Plan {
         repeats: 3,
         warmup_seconds: 0.01,
+        warmup_iterations: 30,
         repeat_seconds: 0.02,
         quality_seconds: 0.05,
         published_nuts_seconds: 0.02,
@@ -112,7 +113,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
         let rate = right.iterations_per_second().unwrap();
         assert!(rate.low <= rate.median && rate.median <= rate.high && rate.low > 0.0);
         assert!(right.parity.as_ref().unwrap().passed());
-        assert!(right.setup_seconds.is_some() && right.warmup.unwrap().iterations > 0);
+        assert!(right.setup_seconds.is_some() && right.warmup.unwrap().iterations >= 30);
         assert_eq!(
             right.kernel_row_particles_per_second,
             Some(1e9 + panel(products).rows() as f64)
@@ -450,6 +451,28 @@ fn whole_fits_are_timed_one_at_a_time_and_held_against_the_chains() {
     assert!(csv.contains(",fit,"), "{csv}");
     let again = redraw(folder.path()).unwrap();
     assert!(again.records == outcome.records && again.table == outcome.table);
+}
+
+#[test]
+fn what_is_timed_among_the_first_iterations_is_told() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
+    let mut short = svi(Fake::backend("svi-short", Fault::None));
+    let Method::Svi(settings) = &mut short.request.method else {
+        unreachable!("it is")
+    };
+    settings.iterations = 25;
+    let plan = Plan {
+        products: vec![12],
+        repeat_seconds: 1e-9,
+        ..plan(vec![short, svi(Fake::backend("svi-fake", Fault::None))])
+    };
+    let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap();
+    let told = |name: &str| {
+        let record = outcome.records.iter().find(|r| r.backend == name).unwrap();
+        record.reason.contains("timed from iteration")
+    };
+    assert!(told("svi-short") && !told("svi-fake"));
 }
 
 #[test]

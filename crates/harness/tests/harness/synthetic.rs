@@ -117,6 +117,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
         device: system().device,
         threads: 2,
         request: Request::new(method),
+        timing_max_depth: None,
         panel: PanelDescription {
             source: format!("published process, {products} products, seed 1"),
             products,
