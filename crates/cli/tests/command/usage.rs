@@ -79,10 +79,6 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "--threads is 100000",
         ),
         (
-            vec!["profile", "--units-column", "sold"],
-            "--units-column goes with a sales file",
-        ),
-        (
             vec!["time", "nowhere.csv", "--method", "gradient", "--particles", "2"],
             "--particles goes with --method svi",
         ),

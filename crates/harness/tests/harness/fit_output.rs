@@ -11,7 +11,7 @@ use infermark_harness::draws_parquet::{Coordinates, write_draws_parquet};
 use infermark_harness::fit_output::{
     ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
 };
-use infermark_harness::fit_record::{FitRecord, FitStatus};
+use infermark_harness::fit_record::{FitRecord, FitStatus, SCHEMA_VERSION};
 use infermark_harness::panel_description::{PanelDescription, panel_sha256};
 use infermark_harness::plots::Picture;
 use infermark_harness::posterior_csv::write_posterior_csv;
@@ -303,7 +303,7 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     let run: serde_json::Value = serde_json::from_slice(&read(folder.path(), "run.json")).unwrap();
     assert_eq!(run["status"], "unfinished");
     assert_eq!(run["reason"], "interrupted");
-    assert_eq!(run["schema_version"], 2);
+    assert_eq!(run["schema_version"], SCHEMA_VERSION);
 }
 
 #[test]
