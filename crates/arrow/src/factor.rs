@@ -159,12 +159,6 @@ impl ArrowFactor {
         }
     }
 
-    /// The same factor, for work on so many threads.
-    pub fn with_threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
-        self
-    }
-
     /// Threads that it works on.
     pub fn threads(&self) -> usize {
         self.threads
@@ -219,6 +213,15 @@ impl ArrowFactor {
 
     /// `L^-1 b`, where it lies: what turns a gradient by the parameters into one by the whitened ones.
     pub fn solve_lower(&self, b: &mut [f64]) {
+        self.solve_lower_by(b, |pairs| coupling::transpose_times(self, pairs));
+    }
+
+    /// The same with `transpose_times` for [`coupling::transpose_times`].
+    pub(crate) fn solve_lower_by(
+        &self,
+        b: &mut [f64],
+        transpose_times: impl FnOnce(&[[f64; 2]]) -> Vec<Vec<f64>>,
+    ) {
         let mut pairs = self.read_pairs(b);
         for (pair, lower) in pairs.iter_mut().zip(&self.products) {
             *pair = lower.forward(*pair);
@@ -228,7 +231,7 @@ impl ArrowFactor {
         for (pair, lower) in pairs.iter_mut().zip(&self.products) {
             *pair = lower.backward(*pair);
         }
-        let coupled = coupling::transpose_times(self, &pairs);
+        let coupled = transpose_times(&pairs);
         self.forward_borders(b, &coupled);
     }
 
@@ -247,6 +250,11 @@ impl ArrowFactor {
 
     /// `L^-T y`, where it lies: whitened coordinates to parameters.
     pub fn solve_upper(&self, y: &mut [f64]) {
+        self.solve_upper_by(y, |borders| coupling::times(self, borders));
+    }
+
+    /// The same with `times` for [`coupling::times`].
+    pub(crate) fn solve_upper_by(&self, y: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
         y[0] /= self.top;
         let mut borders = Vec::with_capacity(self.categories.len());
         for c in 0..self.categories.len() {
@@ -257,7 +265,7 @@ impl ArrowFactor {
             borders.push(x);
         }
         let mut pairs = self.read_pairs(y);
-        let by_border = coupling::times(self, &borders);
+        let by_border = times(&borders);
         for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
             *pair = lower.backward([pair[0] - by[0], pair[1] - by[1]]);
@@ -267,11 +275,16 @@ impl ArrowFactor {
 
     /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowFactor::solve_upper`].
     pub fn times_upper(&self, x: &mut [f64]) {
+        self.times_upper_by(x, |borders| coupling::times(self, borders));
+    }
+
+    /// The same with `times` for [`coupling::times`].
+    pub(crate) fn times_upper_by(&self, x: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
         let borders: Vec<Vec<f64>> = (0..self.categories.len())
             .map(|c| self.read_border(x, c))
             .collect();
         let mut pairs = self.read_pairs(x);
-        let by_border = coupling::times(self, &borders);
+        let by_border = times(&borders);
         for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
             let own = lower.transpose_times(*pair);

@@ -35,8 +35,10 @@ mod tasks;
 mod tiles;
 mod triangular;
 mod walk;
+mod whitener;
 
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use factor::{ArrowFactor, FactorError};
 pub use marginals::{Marginals, ProductMoments};
 pub use walk::Walk;
+pub use whitener::Whitener;

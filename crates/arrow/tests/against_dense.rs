@@ -1,6 +1,6 @@
 //! The arrow factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
 
-use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_arrow::{ArrowFactor, FactorError, Whitener};
 use infermark_model::priors::Priors;
 use infermark_model::{Panel, Site};
 use infermark_test_support::{norm, random_panel};
@@ -199,6 +199,57 @@ fn everything_equals_the_dense_factor() {
                 }
             });
         }
+    }
+}
+
+#[test]
+fn coordinates_of_rounded_couplings_are_near_the_factors_and_consistent_among_themselves() {
+    for (seed, (n, c, t, gaps)) in [
+        (1, 1, 1, 0.0),
+        (30, 3, 7, 0.4),
+        (70, 1, 16, 0.0),
+        (90, 4, 35, 0.9),
+        (600, 2, 48, 0.1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut rng = StdRng::seed_from_u64(50 + seed as u64);
+        let panel = random_panel(&mut rng, n, c, t, gaps, 30);
+        let mut column = |n: usize, low: f64, high: f64| -> Vec<f64> {
+            (0..n).map(|_| rng.random_range(low..high)).collect()
+        };
+        let weights = column(panel.rows(), 0.0, 40.0);
+        let latents = panel.layout().latents();
+        let (y, g) = (column(latents, -1.0, 1.0), column(latents, -1.0, 1.0));
+        let factor = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
+        let whitener = Whitener::new(factor.clone());
+        let of = |apply: &dyn Fn(&mut [f64]), to: &[f64]| {
+            let mut v = to.to_vec();
+            apply(&mut v);
+            v
+        };
+        let natural = of(&|v| whitener.solve_upper(v), &y);
+        let gradient = of(&|v| whitener.solve_lower(v), &g);
+        // Weights and deviations have errors of 6e-8, which the products' blocks, near singular, raise.
+        for (found, expected) in [
+            (&natural, of(&|v| factor.solve_upper(v), &y)),
+            (&gradient, of(&|v| factor.solve_lower(v), &g)),
+        ] {
+            assert!(
+                off(found, &expected) < 1e-5,
+                "{n} {t}: {:e}",
+                off(found, &expected)
+            );
+        }
+        let back = of(&|v| whitener.times_upper(v), &natural);
+        assert!(off(&back, &y) < 1e-9, "{n} {t}: {:e}", off(&back, &y));
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let size = norm(&g) * norm(&natural);
+        assert!(
+            (dot(&g, &natural) - dot(&gradient, &y)).abs() < 1e-11 * size,
+            "{n} {t}"
+        );
     }
 }
 

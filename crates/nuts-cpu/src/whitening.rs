@@ -21,7 +21,7 @@
 //! either: a mean rate over early draws estimates the same numbers with noise. A diagonal metric on top costs
 //! vectors and more gradients in warm-up; on a panel of almost nothing but zeros its chains were stuck.
 
-use infermark_arrow::ArrowFactor;
+use infermark_arrow::{ArrowFactor, Whitener};
 use infermark_backend::BackendError;
 use infermark_backend::report::ModeSearch;
 use infermark_gaussian::{Counts, ModeSettings, find_mode};
@@ -37,13 +37,13 @@ const MODE_TOLERANCE: f64 = 1e-3;
 #[derive(Debug)]
 pub(crate) struct Whitening {
     centre: Vec<f64>,
-    factor: ArrowFactor,
+    factor: Whitener,
 }
 
 impl Whitening {
     /// Finds the mode, and takes the coordinates there.
     ///
-    /// The search works on so many threads, each chain on one when it moves in the coordinates; sums do not depend on it.
+    /// The search works on so many threads; sums do not depend on it. Each chain moves in the coordinates on one.
     ///
     /// # Errors
     /// [`BackendError::Diverged`] when there is no mode, or no factor of the precision there.
@@ -74,7 +74,7 @@ impl Whitening {
         };
         let whitening = Whitening {
             centre: mode.point,
-            factor: mode.factor.with_threads(1),
+            factor: Whitener::new(mode.factor),
         };
         Ok((Arc::new(whitening), search))
     }

@@ -120,6 +120,10 @@ impl Simd for Avx2F32 {
         unsafe { _mm256_loadu_ps(from.as_ptr()) }
     }
     #[inline(always)]
+    fn load_single(self, from: &[f32]) -> __m256 {
+        self.load(from)
+    }
+    #[inline(always)]
     fn store(self, v: __m256, to: &mut [f32]) {
         assert!(to.len() >= 8);
         // SAFETY: eight entries are there; the store is unaligned; the token proves the instructions.
@@ -360,6 +364,12 @@ impl Simd for Avx2F64 {
         assert!(from.len() >= 4);
         // SAFETY: four entries are there; the load is unaligned; the token proves the instructions.
         unsafe { _mm256_loadu_pd(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_single(self, from: &[f32]) -> __m256d {
+        assert!(from.len() >= 4);
+        // SAFETY: four entries are there; the load is unaligned; the token proves the instructions.
+        unsafe { _mm256_cvtps_pd(_mm_loadu_ps(from.as_ptr())) }
     }
     #[inline(always)]
     fn store(self, v: __m256d, to: &mut [f64]) {

@@ -118,6 +118,10 @@ impl Simd for Avx512F32 {
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
     }
     #[inline(always)]
+    fn load_single(self, from: &[f32]) -> __m512 {
+        self.load(from)
+    }
+    #[inline(always)]
     fn store(self, v: __m512, to: &mut [f32]) {
         assert!(to.len() >= 16);
         // SAFETY: sixteen entries are there; the store is unaligned; the token proves the instructions.
@@ -379,6 +383,12 @@ impl Simd for Avx512F64 {
         assert!(from.len() >= 8);
         // SAFETY: eight entries are there; the load is unaligned; the token proves the instructions.
         unsafe { _mm512_loadu_pd(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_single(self, from: &[f32]) -> __m512d {
+        assert!(from.len() >= 8);
+        // SAFETY: eight entries are there; the load is unaligned; the token proves the instructions.
+        unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(from.as_ptr())) }
     }
     #[inline(always)]
     fn store(self, v: __m512d, to: &mut [f64]) {

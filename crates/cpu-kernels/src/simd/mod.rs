@@ -94,6 +94,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn splat(self, x: Self::Scalar) -> Self::V;
     /// The first `LANES` entries of `from`.
     fn load(self, from: &[Self::Scalar]) -> Self::V;
+    /// The first `LANES` entries of `from`, of single precision whatever the lanes are.
+    fn load_single(self, from: &[f32]) -> Self::V;
     /// Into the first `LANES` entries of `to`.
     fn store(self, v: Self::V, to: &mut [Self::Scalar]);
     /// The first counts, one for each set bit of `lanes`, spread to those lanes; zero elsewhere.

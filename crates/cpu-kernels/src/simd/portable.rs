@@ -66,6 +66,10 @@ macro_rules! lanewise {
             from_fn(|i| from[..L][i])
         }
         #[inline(always)]
+        fn load_single(self, from: &[f32]) -> Self::V {
+            from_fn(|i| <$scalar>::from(from[..L][i]))
+        }
+        #[inline(always)]
         fn store(self, v: Self::V, to: &mut [$scalar]) {
             to[..L].copy_from_slice(&v);
         }
