@@ -14,7 +14,7 @@
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use infermark::answer::{answer, say};
-use infermark::commands::bench::{BenchArguments, answer_outcome, published_panel};
+use infermark::commands::bench::{BenchArguments, WARMUP_ITERATIONS, answer_outcome, published_panel};
 use infermark::commands::time::near_the_counts;
 use infermark_backend::{Backend, Interrupt, Method, Request, Run, SviSettings};
 use infermark_cpu_kernels::FusedLogJoint;
@@ -25,8 +25,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Iterations before one is timed: the first ones are dearer, as rows clip.
-const WARMUP_ITERATIONS: u64 = 300;
 /// Products of the smoke test.
 const SMOKE_PRODUCTS: [usize; 2] = [30, 60];
 

@@ -37,6 +37,31 @@ pub(crate) fn transpose_times(factor: &ArrowFactor, pairs: &[[f64; 2]]) -> Vec<V
     all
 }
 
+/// Adds what of `B_i b` no row has to the pairs of a part: the coupling to `category_a`, and that to the log shape.
+pub(crate) fn add_beyond_rows(factor: &ArrowFactor, part: &Part, border: &[f64], pairs: &mut [[f64; 2]]) {
+    let periods = factor.walk.layout.periods;
+    let by_category = -factor.priors.product_a_sd.powi(-2) * border[border.len() - 1];
+    for pair in pairs.iter_mut() {
+        pair[0] += by_category;
+    }
+    for (pair, [by_a, by_e]) in pairs.iter_mut().zip(factor.shapes_of(part)) {
+        pair[0] += by_a * border[periods];
+        pair[1] += by_e * border[periods];
+    }
+}
+
+/// What of `sum_i B_i' p_i` of a part no row has: its entries behind the periods.
+pub(crate) fn transposed_beyond_rows(factor: &ArrowFactor, part: &Part, pairs: &[[f64; 2]]) -> Vec<f64> {
+    let mut sums = Vec::with_capacity(2);
+    if factor.walk.has_shape() {
+        let shapes = pairs.iter().zip(factor.shapes_of(part));
+        sums.push(shapes.map(|([a, e], [by_a, by_e])| a * by_a + e * by_e).sum());
+    }
+    let elasticities: f64 = pairs.iter().map(|[a, _]| a).sum();
+    sums.push(-factor.priors.product_a_sd.powi(-2) * elasticities);
+    sums
+}
+
 struct Times<'a> {
     factor: &'a ArrowFactor,
     borders: &'a [Vec<f64>],
@@ -68,13 +93,9 @@ impl ForSimd for Times<'_> {
                     part,
                     grid,
                     border,
-                    by_category: -factor.priors.product_a_sd.powi(-2) * of[of.len() - 1],
                     pairs: &mut *pairs,
                 });
-                for (pair, [by_a, by_e]) in pairs.iter_mut().zip(factor.shapes_of(part)) {
-                    pair[0] += by_a * of[periods];
-                    pair[1] += by_e * of[periods];
-                }
+                add_beyond_rows(factor, part, of, pairs);
             },
         );
     }
@@ -86,7 +107,6 @@ struct TimesPart<'a> {
     part: &'a Part,
     grid: &'a mut Grid,
     border: &'a [f64],
-    by_category: f64,
     pairs: &'a mut [[f64; 2]],
 }
 
@@ -112,7 +132,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_> {
                 sums[0] = isa.mul_add(wb, isa.load(x), sums[0]);
                 sums[1] = isa.add(sums[1], wb);
             }
-            *pair = [isa.sum(sums[0]) + self.by_category, isa.sum(sums[1])];
+            *pair = [isa.sum(sums[0]), isa.sum(sums[1])];
         }
     }
 }
@@ -138,12 +158,7 @@ impl ForSimd for TransposeTimes<'_> {
                 grid,
                 pairs,
             });
-            if factor.walk.has_shape() {
-                let shapes = pairs.iter().zip(factor.shapes_of(part));
-                sums.push(shapes.map(|([a, e], [by_a, by_e])| a * by_a + e * by_e).sum());
-            }
-            let elasticities: f64 = pairs.iter().map(|[a, _]| a).sum();
-            sums.push(-factor.priors.product_a_sd.powi(-2) * elasticities);
+            sums.extend(transposed_beyond_rows(factor, part, pairs));
             sums
         })
     }

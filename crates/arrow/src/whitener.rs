@@ -1,5 +1,6 @@
 //! The factor as coordinates to move in: one chain's thread goes back and forth with every gradient.
 
+use crate::coupling;
 use crate::factor::ArrowFactor;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
@@ -87,14 +88,7 @@ impl Whitener {
                 border: &border,
                 pairs: &mut *own,
             });
-            let by_category = -self.factor.priors.product_a_sd.powi(-2) * of[of.len() - 1];
-            for pair in own.iter_mut() {
-                pair[0] += by_category;
-            }
-            for (pair, [by_a, by_e]) in own.iter_mut().zip(self.factor.shapes_of(part)) {
-                pair[0] += by_a * of[layout.periods];
-                pair[1] += by_e * of[layout.periods];
-            }
+            coupling::add_beyond_rows(&self.factor, part, of, own);
         }
         pairs
     }
@@ -114,15 +108,13 @@ impl Whitener {
                 pairs: own,
                 sums: &mut sums,
             });
-            let into = &mut all[part.category];
-            into.iter_mut()
-                .zip(&sums[..periods])
-                .for_each(|(into, sum)| *into += sum);
-            for ([a, e], [by_a, by_e]) in own.iter().zip(self.factor.shapes_of(part)) {
-                into[periods] += a * by_a + e * by_e;
+            let beyond = coupling::transposed_beyond_rows(&self.factor, part, own);
+            for (into, sum) in all[part.category]
+                .iter_mut()
+                .zip(sums[..periods].iter().chain(&beyond))
+            {
+                *into += sum;
             }
-            let elasticities: f64 = own.iter().map(|[a, _]| a).sum();
-            into[walk.border() - 1] -= self.factor.priors.product_a_sd.powi(-2) * elasticities;
         }
         all
     }

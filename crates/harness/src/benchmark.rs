@@ -44,6 +44,9 @@ pub struct Case {
     pub most_products: usize,
 }
 
+/// Iterations of an optimizer's warm-up by default: after them few rows of the published process clip that later do not.
+pub const WARMUP_ITERATIONS: u64 = 300;
+
 /// A benchmark.
 pub struct Plan<'a> {
     /// Sizes, in products, smallest first.
@@ -77,14 +80,14 @@ pub struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// Five repeats of two seconds after a second and 300 iterations of warm-up.
+    /// Five repeats of two seconds after a second and [`WARMUP_ITERATIONS`] of warm-up.
     pub fn new(products: Vec<usize>, cases: Vec<Case>) -> Self {
         Plan {
             products,
             cases,
             repeats: 5,
             warmup_seconds: 1.0,
-            warmup_iterations: 300,
+            warmup_iterations: WARMUP_ITERATIONS,
             repeat_seconds: 2.0,
             quality_seconds: 20.0,
             published_nuts_seconds: 30.0,
@@ -261,7 +264,9 @@ fn device_limits(cases: &[Case], observer: &mut dyn Observer) -> DeviceLimits {
 }
 
 /// Waits until others leave the machine alone, and returns the share of it that they use then.
-fn settle(patience: &mut Duration, observer: &mut dyn Observer, interrupt: &Interrupt) -> Option<f64> {
+/// Waits until other programs leave the machine alone, for at most `patience`, from which the time waited is taken, and tells
+/// `observer` so. Returns the share of the machine that they use then, 0 to 1, where the system tells.
+pub fn settle(patience: &mut Duration, observer: &mut dyn Observer, interrupt: &Interrupt) -> Option<f64> {
     let mut told = false;
     wait_until_quiet(patience, interrupt, |busy| {
         if !std::mem::replace(&mut told, true) {

@@ -37,7 +37,7 @@ const MODE_TOLERANCE: f64 = 1e-3;
 #[derive(Debug)]
 pub(crate) struct Whitening {
     centre: Vec<f64>,
-    factor: Whitener,
+    whitener: Whitener,
 }
 
 impl Whitening {
@@ -74,7 +74,7 @@ impl Whitening {
         };
         let whitening = Whitening {
             centre: mode.point,
-            factor: Whitener::new(mode.factor),
+            whitener: Whitener::new(mode.factor),
         };
         Ok((Arc::new(whitening), search))
     }
@@ -88,7 +88,7 @@ impl Whitening {
     /// Writes `theta = mode + L^-T xi`.
     pub(crate) fn natural(&self, whitened: &[f64], natural: &mut [f64]) {
         natural.copy_from_slice(whitened);
-        self.factor.solve_upper(natural);
+        self.whitener.solve_upper(natural);
         for (theta, centre) in natural.iter_mut().zip(self.centre.iter()) {
             *theta += centre;
         }
@@ -99,13 +99,13 @@ impl Whitening {
         for ((xi, theta), centre) in whitened.iter_mut().zip(natural).zip(self.centre.iter()) {
             *xi = theta - centre;
         }
-        self.factor.times_upper(whitened);
+        self.whitener.times_upper(whitened);
     }
 
     /// Writes the gradient by `xi`, `L^-1` times the one by `theta`.
     pub(crate) fn gradient(&self, by_natural: &[f64], by_whitened: &mut [f64]) {
         by_whitened.copy_from_slice(by_natural);
-        self.factor.solve_lower(by_whitened);
+        self.whitener.solve_lower(by_whitened);
     }
 }
 

@@ -12,9 +12,9 @@ use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
 };
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
-use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark};
+pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
+use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark, settle};
 use infermark_harness::fit_output::prove_writable;
-use infermark_harness::quiet::wait_until_quiet;
 use infermark_harness::results_folder::ResultsFolder;
 use infermark_model::Panel;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ pub struct BenchArguments {
     )]
     pub warmup_seconds: f64,
     /// Iterations of SVI's warm-up at least, for which it lasts up to a minute: the first ones are dearer, as rows clip.
-    #[arg(long, value_name = "N", default_value_t = 300)]
+    #[arg(long, value_name = "N", default_value_t = WARMUP_ITERATIONS)]
     pub warmup_iterations: u64,
     /// Seconds that each case of the smallest size may take for its quality; 0 leaves it out.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
@@ -136,15 +136,7 @@ impl BenchArguments {
     /// Waits until other programs leave the machine alone, for at most `settle_seconds`, and tells that it does.
     pub fn wait_until_quiet(&self) {
         let mut patience = Duration::from_secs_f64(self.settle_seconds);
-        let mut told = false;
-        wait_until_quiet(&mut patience, &Interrupt::new(), |busy| {
-            if !std::mem::replace(&mut told, true) {
-                say(format_args!(
-                    "waiting for other programs, which use {:.0}% of the machine",
-                    100.0 * busy
-                ));
-            }
-        });
+        settle(&mut patience, &mut BenchBar::new(), &Interrupt::new());
     }
 
     fn folder(&self) -> anyhow::Result<ResultsFolder> {

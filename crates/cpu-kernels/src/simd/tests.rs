@@ -84,6 +84,14 @@ fn tolerance<I: Simd>(single: f64, double: f64) -> f64 {
     if I::ANCHORED { single } else { double }
 }
 
+check!(single_precision_is_loaded_without_loss, |isa| {
+    let singles: [f32; 16] = std::array::from_fn(|i| (i as f32 + 0.1).powi(3) - 7.3);
+    let loaded = lanes(isa, isa.load_single(&singles));
+    for (loaded, single) in loaded.iter().zip(singles) {
+        assert_eq!(*loaded, f64::from(single), "{isa:?}");
+    }
+});
+
 check!(exp2_is_as_good_as_said, |isa| {
     let limit = tolerance::<I>(126.0, 1022.0);
     let error = worst(isa, Grid::Linear(-limit, limit), |v| isa.exp2(v), f64::exp2);
