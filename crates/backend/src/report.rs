@@ -171,4 +171,8 @@ pub struct ChainReport {
     pub seconds: f64,
     /// Step size at the end.
     pub step_size: f64,
+    /// Mean acceptance probability of the trajectories after warm-up; `None` while there is none, and in reports of version 3
+    /// and before.
+    #[serde(default)]
+    pub acceptance: Option<f64>,
 }

@@ -38,12 +38,16 @@ mod chain;
 mod density;
 mod findings;
 mod gate;
+mod hmc;
 #[cfg(test)]
 mod known_density;
 mod memory;
+mod no_u_turn;
 mod record;
 mod run;
 mod start;
+mod step_size;
+mod structured;
 mod summary;
 mod whitening;
 

@@ -394,6 +394,7 @@ impl Run for FakeRun {
                         warmup_seconds: 0.1,
                         seconds: self.seconds,
                         step_size: 0.1,
+                        acceptance: Some(0.8),
                     };
                     nuts.chains
                 ],
