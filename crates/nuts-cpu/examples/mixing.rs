@@ -61,6 +61,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .max_by(|a, b| diagnostics.rhat[*a].total_cmp(&diagnostics.rhat[*b]))
             .ok_or("no latents")?;
         let layout = &posterior.layout;
+        if std::env::var_os("SHOW").is_some() {
+            for (j, r) in diagnostics.rhat.iter().enumerate().filter(|(_, r)| **r > 1.01) {
+                let site = layout.site_of(j);
+                eprintln!(
+                    "{}[{}] rhat {r:.3} mean {:.2} sd {:.2} ess {:.0}",
+                    site.name(),
+                    j - layout.start(site),
+                    posterior.mean[j],
+                    posterior.sd[j],
+                    diagnostics.ess_bulk[j]
+                );
+            }
+        }
         let site: Site = layout.site_of(worst);
         let Detail::Nuts(report) = run.report().detail else {
             return Err("not a report of NUTS".into());
@@ -68,7 +81,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let chains = || report.chains.iter();
         let gradients: u64 = chains().map(|c| c.gradients).sum();
         let draws: u64 = chains().map(|c| c.draws).sum();
-        let least = |f: fn(&infermark_backend::report::ChainReport) -> f64| chains().map(f).fold(f64::INFINITY, f64::min);
+        let least = |f: fn(&infermark_backend::report::ChainReport) -> f64| {
+            chains().map(f).fold(f64::INFINITY, f64::min)
+        };
         println!(
             "{seed},{:.4},{above},{}[{}],{:.0},{:.0},{},{},{:.4},{:.4},{:.3},{:.2},{seconds:.2}",
             report.max_rhat.unwrap_or(f64::NAN),

@@ -115,7 +115,9 @@ fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
         Metric::Structured => {
             let latents = task.density.dimension();
             let sampler = Structured::new(Whitened::new(task.density, pass), settings, rng);
-            sampling.go(sampler, |attempt| whitened_start_point(latents, seed, chain, attempt))
+            sampling.go(sampler, |attempt| {
+                whitened_start_point(latents, seed, chain, attempt)
+            })
         }
     }
 }

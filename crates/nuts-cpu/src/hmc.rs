@@ -112,13 +112,22 @@ impl Hmc {
         self.current.log_density
     }
 
-    /// Moves to other coordinates of the same point, in which `q_j` is `q_j / scale_j` of those before.
-    pub(crate) fn rescale(&mut self, scale: &[f64]) {
-        let at = &mut self.current;
-        for ((q, g), s) in at.position.iter_mut().zip(&mut at.gradient).zip(scale) {
-            *q /= s;
-            *g *= s;
+    /// Moves to the position that `write` writes; stays where log density or gradient there are not finite.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run is over.
+    pub(crate) fn move_to(
+        &mut self,
+        target: &mut impl Target,
+        write: impl FnOnce(&mut [f64]),
+    ) -> Result<(), Shut> {
+        let there = &mut self.proposed;
+        write(&mut there.position);
+        there.log_density = target.value_and_gradient(&there.position, &mut there.gradient)?;
+        if finite(there.log_density, &there.gradient) {
+            std::mem::swap(&mut self.current, &mut self.proposed);
         }
+        Ok(())
     }
 
     /// A step size for a start: the longest one, halved until a single step is accepted with probability a half.
@@ -246,7 +255,9 @@ impl Hmc {
 
 /// Whether a log density and its gradient are; without a branch per entry, so that it is done a vector at a time.
 fn finite(value: f64, gradient: &[f64]) -> bool {
-    gradient.iter().fold(value.is_finite(), |all, g| all & g.is_finite())
+    gradient
+        .iter()
+        .fold(value.is_finite(), |all, g| all & g.is_finite())
 }
 
 /// The squared norm, in sums that are independent of each other.

@@ -43,6 +43,7 @@ mod hmc;
 mod known_density;
 mod memory;
 mod no_u_turn;
+mod pair;
 mod record;
 mod run;
 mod start;

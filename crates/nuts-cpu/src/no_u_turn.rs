@@ -4,9 +4,7 @@ use crate::chain::{DrawFigures, Pass, Sampler};
 use crate::density::Density;
 use crate::gate::Shut;
 use infermark_backend::NutsSettings;
-use nuts_rs::{
-    Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, HasDims, LogpError, Settings,
-};
+use nuts_rs::{Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, HasDims, LogpError, Settings};
 use rand::rngs::StdRng;
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -99,10 +97,8 @@ where
     }
 
     fn draw(&mut self, z: &mut Vec<f64>) -> Result<DrawFigures, String> {
-        let (position, _, statistics, _) = self
-            .chain
-            .expanded_draw()
-            .map_err(|error| format!("{error:#}"))?;
+        let (position, _, statistics, _) =
+            self.chain.expanded_draw().map_err(|error| format!("{error:#}"))?;
         z.clear();
         z.extend_from_slice(&position);
         let mut figures = (self.figures)(&statistics);

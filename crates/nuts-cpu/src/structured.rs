@@ -18,6 +18,8 @@ pub(crate) struct Whitened<D> {
     pass: Rc<Pass>,
     natural: Vec<f64>,
     by_natural: Vec<f64>,
+    /// The point that products of few sales are moved in.
+    drawn: Vec<f64>,
 }
 
 impl<D: Density> Whitened<D> {
@@ -30,6 +32,7 @@ impl<D: Density> Whitened<D> {
             pass,
             natural: vec![0.0; latents],
             by_natural: vec![0.0; latents],
+            drawn: vec![0.0; latents],
         }
     }
 
@@ -58,6 +61,24 @@ impl<D: Density> Target for Whitened<D> {
             .value_and_gradient(&self.natural, &mut self.by_natural);
         whitening.gradient(&self.by_natural, gradient);
         Ok(value)
+    }
+}
+
+impl<D: Density> Whitened<D> {
+    /// Draws the pairs of products of few sales by themselves, and moves the state to what comes of it.
+    fn move_few_sales(&mut self, hmc: &mut Hmc, rng: &mut StdRng) -> Result<(), Shut> {
+        let Some(whitening) = self.whitening.clone() else {
+            return Ok(());
+        };
+        let Some(few_sales) = whitening.few_sales() else {
+            return Ok(());
+        };
+        let mut point = std::mem::take(&mut self.drawn);
+        whitening.natural(hmc.position(), &mut point);
+        let accepted = few_sales.update(&mut point, rng);
+        let moved = hmc.move_to(self, |position| whitening.whitened(&point, position));
+        self.drawn = point;
+        moved
     }
 }
 
@@ -102,7 +123,14 @@ impl<D: Density> Sampler for Structured<D> {
     fn draw(&mut self, z: &mut Vec<f64>) -> Result<DrawFigures, String> {
         let (hmc, step_size) = self.state.as_mut().expect("a sampler is started before it draws");
         let tuning = self.draws < self.warmup;
-        let longest = if tuning { step_size.step_size() } else { step_size.tuned() };
+        let longest = if tuning {
+            step_size.step_size()
+        } else {
+            step_size.tuned()
+        };
+        self.target
+            .move_few_sales(hmc, &mut self.rng)
+            .map_err(|shut| shut.to_string())?;
         let transition = hmc
             .transition(&mut self.target, &mut self.rng, longest, self.most_steps)
             .map_err(|shut| shut.to_string())?;
