@@ -3,7 +3,7 @@
 use crate::assemble::{Assembled, ProductRows, Rates, Weighed};
 use crate::coupling;
 use crate::product::Lower2;
-use crate::triangular::Lower;
+use crate::triangular::{BorderFactor, Lower};
 use crate::walk::{Part, Walk, products_of_part};
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -24,11 +24,9 @@ pub enum FactorError {
         "the precision of category {0} is not positive definite: weights of its rows are too large for double precision"
     )]
     Category(usize),
-    /// What the data tell of the mean elasticity is lost to rounding.
-    #[error(
-        "the precision of global_a is lost to rounding: category_a_sd is too small beside what the data tell; give a larger one"
-    )]
-    Top,
+    /// [`Watch::stop_when`](crate::Watch::stop_when) said so.
+    #[error("stopped on request")]
+    Stopped,
 }
 
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
@@ -52,6 +50,8 @@ pub struct ArrowFactor {
     /// Covariances of the borders, once they were asked for.
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
+    /// Whether the precision of a log shape was not positive, and its size stands in for it.
+    stands_in: bool,
 }
 
 /// What is left of a factor whose place another one takes.
@@ -63,9 +63,6 @@ pub(crate) struct Dismantled {
     pub(crate) covariances: Option<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
 }
-
-/// The least part of a sum that may be left when nearly all of it was taken away again.
-const LOST_TO_ROUNDING: f64 = 64.0 * f64::EPSILON;
 
 /// Weights that are given, one a row in the panel's order.
 struct Given<'a> {
@@ -120,31 +117,27 @@ impl ArrowFactor {
         walk: Arc<Walk>,
         priors: Priors,
         (weights, products, shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
-        categories: Vec<Lower>,
+        borders: Vec<BorderFactor>,
         diagonals: Vec<Vec<f64>>,
         threads: usize,
-    ) -> Result<Self, FactorError> {
+    ) -> Self {
+        // 1/s_c^2 - u_c^2 = p d / (p + d), d what the data tell of category_a: the difference is lost where p is large.
         let precision = priors.category_a_sd.powi(-2);
-        let whole = priors.global_a_sd.powi(-2) + categories.len() as f64 * precision;
-        let mut top = whole;
-        for lower in &categories {
-            top -= (precision / lower.last()).powi(2);
-        }
-        if !top.is_finite() || top <= LOST_TO_ROUNDING * whole {
-            return Err(FactorError::Top);
-        }
-        Ok(ArrowFactor {
+        let informed = |border: &BorderFactor| border.informed / (1.0 + border.informed / precision);
+        let top = priors.global_a_sd.powi(-2) + borders.iter().map(informed).sum::<f64>();
+        ArrowFactor {
             walk,
             priors,
             weights,
             products,
             shapes,
-            categories,
+            stands_in: borders.iter().any(|border| border.stands_in),
+            categories: borders.into_iter().map(|border| border.lower).collect(),
             diagonals,
             top: top.sqrt(),
             covariances: OnceLock::new(),
             threads,
-        })
+        }
     }
 
     /// What a pass writes over, the covariances of the borders if they were asked for, and what it is called with; the rest is
@@ -162,6 +155,12 @@ impl ArrowFactor {
     /// Threads that it works on.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Whether the matrix is not the exact one: given all else, the log joint is not concave in the log shape of a category, and
+    /// the size of that curvature stands in for it.
+    pub fn stands_in(&self) -> bool {
+        self.stands_in
     }
 
     /// The walk that its panel is passed in.

@@ -5,8 +5,8 @@
 //! Gauss-Hermite rule over the log rate; the log shape stands at its mean, about which the bound is exact to second order.
 //! What depends on a count and the shape alone is summed over the distinct counts of a category.
 //!
-//! The second derivative by the log shape may have either sign away from the mode. Where the exact matrix is not
-//! positive definite its twin stands in: no coupling of rates and shapes, and absolute values of the shapes' own.
+//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrow's
+//! factor takes its size there.
 
 use crate::poisson::{MOST_CHANGE, Spread};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
@@ -57,8 +57,6 @@ pub(crate) struct NegativeBinomialRates<'a> {
     spread: Spread<'a>,
     shapes: Vec<Shape>,
     counts: &'a [Vec<DistinctCounts>],
-    /// Whether the matrix is the exact one.
-    exact: bool,
 }
 
 impl<'a> NegativeBinomialRates<'a> {
@@ -68,7 +66,6 @@ impl<'a> NegativeBinomialRates<'a> {
         counts: &'a [Vec<DistinctCounts>],
         point: &'a [f64],
         spread: Spread<'a>,
-        exact: bool,
     ) -> Self {
         let layout = walk.layout();
         NegativeBinomialRates {
@@ -82,7 +79,6 @@ impl<'a> NegativeBinomialRates<'a> {
                 .map(|s| Shape::new(*s))
                 .collect(),
             counts,
-            exact,
         }
     }
 
@@ -203,9 +199,7 @@ impl Rates for NegativeBinomialRates<'_> {
             by_period[t] += found.by_eta;
             by_shape += found.by_shape;
             curvature += found.curvature;
-            if self.exact {
-                cross[t] = found.cross;
-            }
+            cross[t] = found.cross;
             weights[t] = match self.spread {
                 Spread::Structured { part } => {
                     let before = weights[t];
@@ -225,15 +219,14 @@ impl Rates for NegativeBinomialRates<'_> {
                 by_a - (elasticity - category_a) * precision(self.priors.product_a_sd),
                 by_e - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
             ],
-            shape: [by_shape, if self.exact { curvature } else { curvature.abs() }],
+            shape: [by_shape, curvature],
         }
     }
 
     fn shape_curvature(&self, category: usize) -> f64 {
         let r = self.shapes[category].value;
         let slope = |step: f64| self.rise(category, r * step.exp()).1;
-        let curvature = -(slope(SLOPE_STEP) - slope(-SLOPE_STEP)) / (2.0 * SLOPE_STEP);
-        if self.exact { curvature } else { curvature.abs() }
+        -(slope(SLOPE_STEP) - slope(-SLOPE_STEP)) / (2.0 * SLOPE_STEP)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The clip of the log rate is ignored here. It has a kink, in which the mode may lie, where no curvature is right; and a
 //! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
-//! by 0.018 nats at most for it. Rows whose counts are at the upper bound are left out.
+//! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::counts::Bound;
 use infermark_arrow::{ProductRows, Rates, Weighed};
@@ -90,54 +90,6 @@ impl<'a> PoissonRates<'a> {
 }
 
 impl PoissonRates<'_> {
-    /// A product some of whose rows are at the upper clip bound, row by row, without those: their rates may be beyond all
-    /// others by so much that they cannot be taken out of a sum again. Returns what the pass over whole vectors does, and the sums
-    /// of the counts, and of those times the log price.
-    fn row_by_row(
-        &self,
-        rows: &ProductRows<'_>,
-        weights: &mut [f64],
-        by_period: &mut [f64],
-    ) -> ([f64; 3], (f64, f64)) {
-        let a = self.layout.start(Site::ProductA) + rows.product;
-        let e = self.layout.start(Site::ProductEffect) + rows.product;
-        let time = self.layout.time_index(rows.category, 0);
-        let mut found = [0.0; 3];
-        let (mut units, mut units_log_price) = (0.0, 0.0);
-        if !matches!(self.spread, Spread::Structured { .. }) {
-            weights.fill(0.0);
-        }
-        for row in self.panel.product_rows(rows.product) {
-            let (t, x, y) = (row.period, row.log_price, f64::from(row.units));
-            if y >= self.bound.least {
-                weights[t] = 0.0;
-                continue;
-            }
-            units += y;
-            units_log_price += y * x;
-            let eta = self.point[a] * x + self.point[e] + self.point[time + t];
-            let rate = match self.spread {
-                Spread::Point => eta.exp(),
-                Spread::Independent(v) => (eta + 0.5 * (x * x * v[a] + v[e] + v[time + t])).exp(),
-                Spread::Structured { part } => {
-                    let (before, half) = (weights[t], rows.half_variance[t]);
-                    let rate = (eta + half).exp();
-                    let bounded = rate.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
-                    let next = before + part * (bounded - before);
-                    // As in the pass: the value has the rate itself, and tr(Q Sigma) less its priors' part.
-                    found[0] += before * half - rate + next;
-                    next
-                }
-            };
-            weights[t] = rate;
-            found[0] -= rate;
-            found[1] -= rate * x;
-            found[2] -= rate;
-            by_period[t] -= rate;
-        }
-        (found, (units, units_log_price))
-    }
-
     /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
     /// effect, and the sums of its counts, and of those times the log price.
     #[inline(always)]
@@ -224,8 +176,9 @@ impl Rates for PoissonRates<'_> {
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
         let (elasticity, effect) = (self.point[a], self.point[e]);
-        let (found, (units, units_log_price)) = if self.bound.meets(i) {
-            self.row_by_row(&rows, weights, by_period)
+        let (found, (units, units_log_price)) = if self.bound.leaves_out(i) {
+            weights.fill(0.0);
+            Default::default()
         } else {
             self.in_vectors(isa, &rows, weights, by_period)
         };

@@ -18,9 +18,12 @@ const MODE_TO_START_FROM: f64 = 1e-2;
 /// Part of the rows near the lower clip bound beyond which a reader is told.
 const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
 
-/// The rate at the upper clip bound from which on counts near it are so rare, and so far from others, that their rows may be
-/// left out.
+/// The rate at the upper clip bound below which products with counts near it are not left out but refused: eight standard
+/// deviations below it are a small part of it no more, and what is left out are most of the sales.
 const LEAST_HIGHEST_RATE: f64 = 1e4;
+
+/// Products and categories that a warning names, at most.
+const NAMED: usize = 5;
 
 /// Where a run is.
 enum Stage {
@@ -63,11 +66,12 @@ impl GaussianRun {
         };
         let counts = Counts::new(&panel, &request.priors, request.likelihood);
         let highest = request.priors.clip_high.exp();
-        if counts.products_at_bound() > 0 && highest < LEAST_HIGHEST_RATE {
+        let left_out_products = counts.left_out();
+        if !left_out_products.is_empty() && highest < LEAST_HIGHEST_RATE {
             return Err(BackendError::Request(format!(
                 "{} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
-                 leave such rows out, which at so low a bound would bias what is left: raise clip_high, or take --method nuts",
-                counts.products_at_bound(),
+                 leave such products out, at so low a bound too many: raise clip_high, or take --method nuts",
+                left_out_products.len(),
                 request.priors.clip_high
             )));
         }
@@ -80,6 +84,7 @@ impl GaussianRun {
                 newton_steps: 0,
                 variational_steps: 0,
                 skewed_products: 0,
+                left_out_products,
                 converged: false,
                 gradient_norm: f64::NAN,
                 decrement: search.decrement(),
@@ -157,7 +162,7 @@ impl GaussianRun {
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
-        self.stands_in = mode.stands_in;
+        self.stands_in = mode.factor.stands_in();
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
             && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
@@ -187,7 +192,7 @@ impl GaussianRun {
         self.report.gradient_norm = fit.gradient_norm;
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
-        self.stands_in = fit.stands_in;
+        self.stands_in = fit.factor.stands_in();
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
@@ -214,8 +219,8 @@ impl GaussianRun {
         }
         if self.stands_in {
             warnings.push(
-                "The precision where the search ended is not positive definite, and a near one without the couplings of rates \
-                 and shapes stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
+                "The precision where the search ended is not positive definite along the shape of a category, and the size of that \
+                 curvature stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
                     .into(),
             );
         }
@@ -226,11 +231,22 @@ impl GaussianRun {
                 100.0 * self.near_lower_bound
             ));
         }
-        let at_bound = self.counts.products_at_bound();
-        if at_bound > 0 {
+        let left_out = &self.report.left_out_products;
+        if !left_out.is_empty() {
+            let names: Vec<String> = left_out
+                .iter()
+                .take(NAMED)
+                .map(|i| self.counts.panel().products().get(*i).to_string())
+                .collect();
             warnings.push(format!(
-                "{at_bound} products have rows at the upper bound of the log rate, which say only that it is above: the Gaussian \
-                 methods leave those rows out, --method nuts does not."
+                "{} of {} products have counts at the upper bound of the log rate ({}{}), which say only that it is above. The \
+                 Gaussian methods leave all rows of such a product out: its own elasticity and effect are those that its category \
+                 and the priors leave, the other products' are not biased by it. --method nuts takes these products in; so does a \
+                 larger clip_high.",
+                left_out.len(),
+                self.counts.layout().products,
+                names.join(", "),
+                if left_out.len() > NAMED { ", ..." } else { "" }
             ));
         }
         if let Method::Meanfield(_) = self.request.method {

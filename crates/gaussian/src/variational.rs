@@ -65,8 +65,6 @@ pub struct Fit {
     pub converged: bool,
     /// The arrow factor for the weights of the fit: its precision if structured.
     pub factor: ArrowFactor,
-    /// Whether the exact precision there is not positive definite, and a near one stands in; under the negative binomial alone.
-    pub stands_in: bool,
 }
 
 /// The larger of two, or what is not a number: `f64::max` would pass that over.
@@ -110,7 +108,6 @@ pub struct Search {
     before_last: f64,
     /// Steps made.
     pub steps: usize,
-    stands_in: bool,
 }
 
 /// A Gaussian and its bound.
@@ -142,7 +139,6 @@ impl Search {
             moved: f64::INFINITY,
             before_last: f64::INFINITY,
             steps: 0,
-            stands_in: false,
         }
     }
 
@@ -247,7 +243,6 @@ impl Search {
             steps: self.steps,
             converged: self.moved < tolerance,
             factor: self.factor.expect("there is a factor between steps"),
-            stands_in: self.stands_in,
         }
     }
 
@@ -261,9 +256,8 @@ impl Search {
             found,
             value,
             moments,
-            stands_in,
+            ..
         } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
-        self.stands_in = stands_in;
         let layout = self.counts.layout();
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {
@@ -283,10 +277,8 @@ impl Search {
         let Evaluated {
             found,
             value,
-            stands_in,
             ..
         } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
-        self.stands_in = stands_in;
         let mut precision = self.counts.prior_precisions();
         let layout = self.counts.layout();
         if !layout.range(Site::LogShape).is_empty() {
