@@ -35,8 +35,9 @@ pub struct Weighed {
     pub value: f64,
     /// Derivatives by its elasticity and its effect, priors included.
     pub gradient: [f64; 2],
-    /// Derivative of the rows by the log shape of the category, and minus the second one; zero where there is none.
-    pub shape: [f64; 2],
+    /// Derivative of the rows by the log shape of the category, minus the second one, and what they are expected to tell of it;
+    /// zero where there is none.
+    pub shape: [f64; 3],
 }
 
 /// What gives the rows their weights.
@@ -289,7 +290,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
             by_period: vec![0.0; padded],
             weights: vec![0.0; padded],
             cross: vec![0.0; if walk.has_shape() { padded } else { 0 }],
-            shape: [0.0; 2],
+            shape: [0.0; 3],
             by_category: 0.0,
             schur: vec![0.0; v.rows * v.rows],
             failed: None,

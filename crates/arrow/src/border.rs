@@ -7,6 +7,11 @@ use crate::walk::Walk;
 use infermark_model::priors::Priors;
 use std::sync::{Mutex, PoisonError};
 
+/// The part of what the rows are expected to tell of a log shape that they tell at least: where the curvature at hand says
+/// less, it does not come from the shape but from means far from their optimum, and dividing by it would move all that is
+/// coupled to the shape by as much.
+const LEAST_OF_EXPECTED: f64 = 0.25;
+
 /// What a part of a category's products leaves, or some of them together.
 pub(crate) struct PartSums {
     pub(crate) value: f64,
@@ -15,8 +20,8 @@ pub(crate) struct PartSums {
     pub(crate) weights: Vec<f64>,
     /// Minus the rows' second derivatives by log rate and log shape, summed by period.
     pub(crate) cross: Vec<f64>,
-    /// Derivative by the log shape, and minus the second one.
-    pub(crate) shape: [f64; 2],
+    /// Derivative by the log shape, minus the second one, and what the rows are expected to tell of it.
+    pub(crate) shape: [f64; 3],
     /// What the products tell of `category_a`.
     pub(crate) by_category: f64,
     /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
@@ -132,7 +137,8 @@ impl Border {
         diagonal[border - 1] = category_prior + walk.sizes[category] as f64 * priors.product_a_sd.powi(-2);
         let tail = Tail {
             has_shape: walk.has_shape(),
-            shape_prior: priors.log_shape_sd.powi(-2),
+            shape: if walk.has_shape() { diagonal[periods] } else { 0.0 },
+            least_shape: priors.log_shape_sd.powi(-2) + LEAST_OF_EXPECTED * sums.shape[2],
             category_prior,
         };
         let factor = Lower::of_border(schur, border, tail, &walk.watch).ok_or(FactorError::Category(category))?;

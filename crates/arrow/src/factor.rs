@@ -50,7 +50,7 @@ pub struct ArrowFactor {
     /// Covariances of the borders, once they were asked for.
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
-    /// Whether the precision of a log shape was not positive, and its size stands in for it.
+    /// Whether the precision of a log shape was below the least one, which stands in for it.
     stands_in: bool,
 }
 
@@ -88,7 +88,7 @@ impl Rates for Given<'_> {
         Weighed {
             value: 0.0,
             gradient: [0.0; 2],
-            shape: [0.0; 2],
+            shape: [0.0; 3],
         }
     }
 }
@@ -157,8 +157,8 @@ impl ArrowFactor {
         self.threads
     }
 
-    /// Whether the matrix is not the exact one: given all else, the log joint is not concave in the log shape of a category, and
-    /// the size of that curvature stands in for it.
+    /// Whether the matrix is not the exact one: all else moved along, the log joint has less curvature along the log shape of a category
+    /// than its rows can leave it, if any, and that least curvature stands in for it.
     pub fn stands_in(&self) -> bool {
         self.stands_in
     }

@@ -11,6 +11,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 /// Columns that are eliminated at once; between them a factorization can be stopped.
 const BLOCK: usize = 128;
 
+/// The part of what others take of a log shape's curvature that is left of it, at least.
+const LEAST_OF_TAKEN: f64 = 0.5;
+
 /// A lower triangle of order n, column-major in an n x n array whose upper triangle is zero.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lower {
@@ -23,8 +26,10 @@ pub(crate) struct Lower {
 pub(crate) struct Tail {
     /// Whether there is a log shape, whose own precision may not be positive.
     pub(crate) has_shape: bool,
-    /// The precision of its prior.
-    pub(crate) shape_prior: f64,
+    /// Its own precision, all else at rest.
+    pub(crate) shape: f64,
+    /// The least precision that it is taken to have, all else moved along.
+    pub(crate) least_shape: f64,
     /// The precision of `category_a` about `global_a`, which the matrix leaves out.
     pub(crate) category_prior: f64,
 }
@@ -35,7 +40,7 @@ pub(crate) struct BorderFactor {
     pub(crate) lower: Lower,
     /// What products and periods tell of `category_a`: the square of the last entry of the diagonal without its prior.
     pub(crate) informed: f64,
-    /// Whether the log shape's own precision was not positive, and its size stands in for it.
+    /// Whether the log shape's own precision was below the least one, which stands in for it.
     pub(crate) stands_in: bool,
 }
 
@@ -46,9 +51,9 @@ impl Lower {
     /// The last entry of the diagonal comes without the prior of `category_a`, `p`. That is added to the last pivot, so that
     /// neither is lost to the other's rounding: a prior sd of 1e-8 has the precision 1e16.
     ///
-    /// Where the pivot of the log shape is not positive, its size takes its place, `|pivot|`, and at least the prior's precision:
-    /// the couplings stay, and a step along the gradient still goes up. Source: Gill, Murray and Wright, "Practical
-    /// Optimization", 1981, 4.4.2.
+    /// Where the pivot of the log shape is below the least precision, that takes its place: the couplings stay, and a step
+    /// along the gradient still goes up. The uncertainty of the shape adds `taken / pivot` to the relative variance along
+    /// what it is coupled to, so that the pivot is at least a part of that. Source: Gill, Murray and Wright, "Practical Optimization", 1981, 4.4.2.
     pub(crate) fn of_border(
         mut values: Vec<f64>,
         order: usize,
@@ -113,9 +118,11 @@ impl Lower {
         if tail.has_shape {
             let pivot = hard * order + hard;
             let own = values[pivot];
-            stands_in = own <= 0.0;
-            let size = if stands_in { own.abs().max(tail.shape_prior) } else { own };
-            values[pivot] = size.sqrt();
+            // What the parameters eliminated before it take of its curvature.
+            let taken = tail.shape - own;
+            let least = tail.least_shape.max(LEAST_OF_TAKEN * taken);
+            stands_in = own < least;
+            values[pivot] = own.max(least).sqrt();
             values[pivot + 1] /= values[pivot];
             values[last] -= values[pivot + 1] * values[pivot + 1];
         }

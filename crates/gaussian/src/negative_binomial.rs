@@ -104,6 +104,9 @@ struct Row {
     by_shape: f64,
     /// Minus the second derivative by the log shape.
     curvature: f64,
+    /// What a count is expected to tell of the log shape: half the square of the derivative of its log variance,
+    /// `(w / (1 + w))^2 / 2`, as of a normal with the same mean and variance.
+    expected: f64,
 }
 
 impl Row {
@@ -138,6 +141,7 @@ impl Row {
             cross: -(y - mu) * w * over * over,
             by_shape: y * w * over - shape_part,
             curvature: y * w * over * over + curvature,
+            expected: 0.5 * (w * over) * (w * over),
         }
     }
 
@@ -158,6 +162,7 @@ impl Row {
             mean.cross += weight * row.cross;
             mean.by_shape += weight * row.by_shape;
             mean.curvature += weight * row.curvature;
+            mean.expected += weight * row.expected;
         }
         mean
     }
@@ -179,7 +184,17 @@ impl Rates for NegativeBinomialRates<'_> {
         let time = self.layout.time_index(rows.category, 0);
         let (elasticity, effect) = (self.point[a], self.point[e]);
         let shape = &self.shapes[rows.category];
-        let (mut value, mut by_a, mut by_e, mut by_shape, mut curvature) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut value, mut by_a, mut by_e) = (0.0, 0.0, 0.0);
+        let mut by_log_shape = [0.0; 3];
+        let (mut wanted, mut given) = (0.0, 0.0);
+        let pace = match self.spread {
+            Spread::Structured { part, pace: Some(pace) } => {
+                let most = rows.half_variance.iter().copied().fold(0.0, f64::max);
+                let of_product = pace.part(i, 1.0 / (1.0 + 0.5 * most));
+                Some((pace, of_product, part * of_product))
+            }
+            _ => None,
+        };
         cross.fill(0.0);
         if !matches!(self.spread, Spread::Structured { .. }) {
             weights.fill(0.0);
@@ -197,19 +212,30 @@ impl Rates for NegativeBinomialRates<'_> {
             by_a += found.by_eta * x;
             by_e += found.by_eta;
             by_period[t] += found.by_eta;
-            by_shape += found.by_shape;
-            curvature += found.curvature;
+            by_log_shape[0] += found.by_shape;
+            by_log_shape[1] += found.curvature;
+            by_log_shape[2] += found.expected;
             cross[t] = found.cross;
             weights[t] = match self.spread {
-                Spread::Structured { part } => {
+                Spread::Structured { part, .. } => {
                     let before = weights[t];
                     // tr(Q Sigma) less its priors' part.
                     value += before * rows.half_variance[t];
                     let bounded = found.weight.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
-                    before + part * (bounded - before)
+                    wanted += bounded;
+                    given += before;
+                    let part = pace.map_or(part, |(_, _, part)| part);
+                    if part == 1.0 || before <= 0.0 {
+                        bounded
+                    } else {
+                        before * (bounded / before).powf(part)
+                    }
                 }
                 _ => found.weight,
             };
+        }
+        if let Some((pace, part, made)) = pace {
+            pace.take(i, (wanted / given).ln(), part, made);
         }
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
@@ -219,7 +245,7 @@ impl Rates for NegativeBinomialRates<'_> {
                 by_a - (elasticity - category_a) * precision(self.priors.product_a_sd),
                 by_e - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
             ],
-            shape: [by_shape, curvature],
+            shape: by_log_shape,
         }
     }
 

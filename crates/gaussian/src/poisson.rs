@@ -5,6 +5,7 @@
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::counts::Bound;
+use crate::pace::Pace;
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
@@ -25,9 +26,19 @@ pub(crate) enum Spread<'a> {
     Structured {
         /// In (0, 1].
         part: f64,
+        /// The part of that for each product, where products differ in it.
+        pace: Option<&'a Pace>,
     },
     /// Independent latents of these variances, in the order of [`Layout`].
     Independent(&'a [f64]),
+}
+
+impl Spread<'_> {
+    /// The Gaussian whose factor the pass takes the place of, and weights that follow it at once.
+    pub(crate) const STRUCTURED: Self = Spread::Structured {
+        part: 1.0,
+        pace: None,
+    };
 }
 
 /// The factor by which a weight, or a variance, may change in a step: where a rate's variance is large, its mean is far from the
@@ -119,7 +130,7 @@ impl PoissonRates<'_> {
         };
         let (half_a, half_e) = (isa.splat(half_a), isa.splat(half_e));
         let part = isa.splat(match self.spread {
-            Spread::Structured { part } => part,
+            Spread::Structured { part, .. } => part,
             _ => 1.0,
         });
         for t in (0..weights.len()).step_by(I::LANES) {
@@ -191,7 +202,7 @@ impl Rates for PoissonRates<'_> {
                 units + found[2]
                     - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
             ],
-            shape: [0.0; 2],
+            shape: [0.0; 3],
         }
     }
 }

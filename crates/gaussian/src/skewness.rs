@@ -68,7 +68,7 @@ pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize
     let Mode { point, factor, .. } = mode;
     let layout = counts.layout();
     let threads = factor.threads();
-    let raised = counts.evaluate(&point, Spread::Structured { part: 1.0 }, Some(factor), threads)?;
+    let raised = counts.evaluate(&point, Spread::STRUCTURED, Some(factor), threads)?;
     let mut shift = raised.found.gradient;
     let at_mode = counts.evaluate(&point, Spread::Point, Some(raised.found.factor), threads)?;
     let factor = at_mode.found.factor;

@@ -10,6 +10,7 @@
 
 use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
+use crate::pace::Pace;
 use crate::poisson::{MOST_CHANGE, Spread};
 use infermark_arrow::{ArrowFactor, Assembled};
 use infermark_model::Likelihood;
@@ -85,6 +86,8 @@ pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, 
     Ok(search.into_fit(settings.tolerance))
 }
 
+const MOST_OF_LOG_SHAPE: f64 = 0.5;
+
 /// The least part of a step that is made.
 const LEAST_PART: f64 = 1.0 / 64.0;
 
@@ -101,7 +104,9 @@ pub struct Search {
     /// The last Gaussian whose bound is known.
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
-    part: f64,
+    pub part: f64,
+    /// Which part of that the weights of each product make; under the negative binomial.
+    pace: Option<Pace>,
     /// What the tolerance is held against.
     pub moved: f64,
     /// The same of the step before.
@@ -136,10 +141,20 @@ impl Search {
             factor: Some(factor),
             known: None,
             part: 1.0,
+            pace: (counts.likelihood() == Likelihood::NegativeBinomial)
+                .then(|| Pace::new(counts.layout().products)),
             moved: f64::INFINITY,
             before_last: f64::INFINITY,
             steps: 0,
         }
+    }
+
+    /// EXPLORE
+    pub fn tell(&self) -> String {
+        let layout = self.counts.layout();
+        let r = layout.range(Site::LogShape);
+        let m = &self.mean[r];
+        format!("{:.4?} {}", &m[..4.min(m.len())], self.factor.as_ref().unwrap().stands_in())
     }
 
     /// The bound before the last step.
@@ -209,6 +224,8 @@ impl Search {
         };
         if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
+        } else if self.counts.likelihood() == Likelihood::NegativeBinomial {
+            self.part = (1.5 * self.part).min(1.0);
         }
         self.before_last = self.moved;
         // A step of which a part is made has as much farther to go.
@@ -221,11 +238,34 @@ impl Search {
             decrement: 0.5 * step.iter().zip(&found.gradient).map(|(s, g)| s * g).sum::<f64>(),
         });
         let part = self.part;
-        self.mean.iter_mut().zip(&step).for_each(|(m, s)| *m += part * s);
+        let lengths = self.lengths(&step);
+        let layout = self.counts.layout();
+        self.mean[0] += part * step[0];
+        for site in &layout.sites()[1..] {
+            for (k, j) in layout.range(*site).enumerate() {
+                let category = match site {
+                    Site::ProductA | Site::ProductEffect => self.counts.panel().category_of()[k] as usize,
+                    Site::TimeCatEffects => k / layout.periods,
+                    _ => k,
+                };
+                self.mean[j] += part * lengths[category] * step[j];
+            }
+        }
         self.variance = next.unwrap_or(variance);
         self.factor = Some(found.factor);
         self.steps += 1;
         Ok(())
+    }
+
+    /// The part of the step that each category makes, beside its log shape: none of them may move by more than
+    /// [`MOST_OF_LOG_SHAPE`], nor the mean log rate of a product by more than [`MOST_OF_LOG_RATE`] beside its periods.
+    fn lengths(&self, step: &[f64]) -> Vec<f64> {
+        let layout = self.counts.layout();
+        let mut lengths = vec![1.0; layout.categories];
+        for (length, j) in lengths.iter_mut().zip(layout.range(Site::LogShape)) {
+            *length = (MOST_OF_LOG_SHAPE / step[j].abs()).min(1.0);
+        }
+        lengths
     }
 
     /// The last Gaussian whose bound is known: the step that would follow is as large as [`Search::moved`] says.
@@ -250,7 +290,11 @@ impl Search {
     fn structured(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
-        let spread = Spread::Structured { part: self.part };
+        let pace = self.pace.take();
+        let spread = Spread::Structured {
+            part: self.part,
+            pace: pace.as_ref(),
+        };
         let threads = before.threads();
         let Evaluated {
             found,
@@ -258,6 +302,7 @@ impl Search {
             moments,
             ..
         } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        self.pace = pace;
         let layout = self.counts.layout();
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {
