@@ -241,7 +241,10 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
                 && scratch.before.as_ref().is_none_or(|own| own.category != category)
             {
                 scratch.before = None;
-                let covariance = before[category].lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let covariance = before[category]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
                 let covariance = covariance.expect("it is there until the category is done");
                 scratch.before = Some(BorderBefore::new::<I::Wide>(category, &covariance, walk));
             }
@@ -254,7 +257,10 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
             });
             let sums = gathering[category].take(number, sums, parts[category])?;
             if let Some(before) = self.before {
-                before[category].lock().unwrap_or_else(PoisonError::into_inner).take();
+                before[category]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
             }
             Some(Border::new(walk, category, sums, self.priors, self.rates))
         })
@@ -302,7 +308,8 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                 return sums;
             }
             let end = (start + GATHERED).min(task.part.places.end);
-            walk.watch.add(walk.operations_of_products(end - start, before.is_some()) as u64);
+            walk.watch
+                .add(walk.operations_of_products(end - start, before.is_some()) as u64);
             let rows =
                 |place: usize| walk.row_start[place] - first_row..walk.row_start[place + 1] - first_row;
             if let Some(before) = before {
@@ -464,10 +471,15 @@ fn pass(
         return Err(FactorError::Stopped);
     }
     let mut borders: Vec<Result<Border, FactorError>> = borders.into_iter().flatten().collect();
-    if let Some(at) = borders.iter().position(|b| matches!(b, Err(FactorError::Product(_)))) {
+    if let Some(at) = borders
+        .iter()
+        .position(|b| matches!(b, Err(FactorError::Product(_))))
+    {
         borders.swap(0, at);
     }
-    let borders = borders.into_iter().collect::<Result<Vec<Border>, FactorError>>()?;
+    let borders = borders
+        .into_iter()
+        .collect::<Result<Vec<Border>, FactorError>>()?;
     let mut gradient = vec![0.0; layout.latents()];
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     for (product, pair) in walk.order.iter().zip(&pairs) {

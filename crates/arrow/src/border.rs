@@ -75,7 +75,11 @@ impl Gathering {
             }
             gathered.next += 1;
         }
-        if gathered.next == parts { gathered.sum.take() } else { None }
+        if gathered.next == parts {
+            gathered.sum.take()
+        } else {
+            None
+        }
     }
 }
 
@@ -141,7 +145,8 @@ impl Border {
             least_shape: priors.log_shape_sd.powi(-2) + LEAST_OF_EXPECTED * sums.shape[2],
             category_prior,
         };
-        let factor = Lower::of_border(schur, border, tail, &walk.watch).ok_or(FactorError::Category(category))?;
+        let factor =
+            Lower::of_border(schur, border, tail, &walk.watch).ok_or(FactorError::Category(category))?;
         Ok(Border {
             value: sums.value,
             by_period: sums.by_period,

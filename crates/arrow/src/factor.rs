@@ -168,17 +168,23 @@ impl ArrowFactor {
         &self.walk
     }
 
-    /// Bytes that a factor takes beside the panel, at most, with those that the pass which makes it needs: a border's square for
-    /// each part of the walk, and five for each category (its sum, its factor, the covariances of the one before and their
-    /// packed copy, and one to spare).
+    /// Bytes that a factor takes beside the panel at most, with those that the passes which make it, and its marginals, need on
+    /// as many threads as the machine has: of each category a border's square for its factor and one for its covariance; and on
+    /// each thread, for the category at work, one for its part of the walk, one for the sum of those that are done, and a packed
+    /// covariance.
     pub fn bytes(panel: &Panel) -> u64 {
         let layout = panel.layout();
-        let border = (layout.periods as u64 + 3).next_multiple_of(16);
+        let square = (layout.periods as u64 + 3).next_multiple_of(24).pow(2);
         let categories = layout.categories as u64;
-        let parts = categories + layout.products.div_ceil(products_of_part(layout.products)) as u64;
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        let at_work = threads.min(
+            layout
+                .categories
+                .max(layout.products.div_ceil(products_of_part(layout.products))) as u64,
+        );
         8 * panel.rows() as u64
-            + 44 * layout.products as u64
-            + 8 * (parts + 5 * categories).saturating_mul(border * border)
+            + (44 + 16 + 24) * layout.products as u64
+            + 8 * (2 * categories + 3 * at_work).saturating_mul(square)
     }
 
     /// `ln det Q`.
@@ -202,6 +208,12 @@ impl ArrowFactor {
             [diagonal[a + *product as usize], diagonal[e + *product as usize]] = lower.diagonal();
         }
         diagonal
+    }
+
+    /// `Q^-1 b`.
+    pub fn solved(&self, mut b: Vec<f64>) -> Vec<f64> {
+        self.solve(&mut b);
+        b
     }
 
     /// `Q^-1 b`, where it lies.

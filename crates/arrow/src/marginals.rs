@@ -121,8 +121,9 @@ impl ArrowFactor {
                     let mut moved = vec![0.0; self.walk.border()];
                     moved[self.walk.border() - 1] = self.top_coupling(category) / self.top;
                     self.categories[category].backward(&mut moved);
-                    let mut covariance =
-                        self.categories[category].inverse(&self.walk.watch).gram(&self.walk.watch);
+                    let mut covariance = self.categories[category]
+                        .inverse(&self.walk.watch)
+                        .gram(&self.walk.watch);
                     let columns = covariance.chunks_exact_mut(moved.len());
                     for (column, m) in columns.zip(&moved) {
                         column.iter_mut().zip(&moved).for_each(|(c, n)| *c += m * n);
@@ -200,7 +201,11 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
             packed: None,
         };
         tasks::run(factor.threads, tasks, scratch, |scratch, part| {
-            if scratch.packed.as_ref().is_none_or(|(category, _)| *category != part.category) {
+            if scratch
+                .packed
+                .as_ref()
+                .is_none_or(|(category, _)| *category != part.category)
+            {
                 scratch.packed = None;
                 let packed = Packed::with_margin::<I::Wide>(&self.covariances[part.category], border);
                 scratch.packed = Some((part.category, packed));
@@ -247,7 +252,10 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
             if walk.watch.is_stopped() {
                 // Nobody reads the answers, but there are as many as products.
                 for place in start..self.part.places.end {
-                    answers.push(self.visitor.visit(walk.order[place] as usize, ProductMoments::none(with_a)));
+                    answers.push(
+                        self.visitor
+                            .visit(walk.order[place] as usize, ProductMoments::none(with_a)),
+                    );
                 }
                 return answers;
             }

@@ -47,6 +47,8 @@ impl Watch {
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").field("part_done", &self.part_done()).finish()
+        f.debug_struct("Watch")
+            .field("part_done", &self.part_done())
+            .finish()
     }
 }

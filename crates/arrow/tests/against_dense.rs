@@ -286,13 +286,36 @@ fn narrow_priors_pool_without_a_loss() {
     let published = Priors::default();
     let narrow = |sd: f64| {
         [
-            Priors { global_a_sd: sd, ..published },
-            Priors { category_a_sd: sd, ..published },
-            Priors { product_a_sd: sd, ..published },
-            Priors { product_effect_sd: sd, ..published },
-            Priors { time_cat_effects_sd: sd, ..published },
-            Priors { category_a_sd: sd, product_a_sd: sd, ..published },
-            Priors { product_effect_sd: sd, time_cat_effects_sd: sd, ..published },
+            Priors {
+                global_a_sd: sd,
+                ..published
+            },
+            Priors {
+                category_a_sd: sd,
+                ..published
+            },
+            Priors {
+                product_a_sd: sd,
+                ..published
+            },
+            Priors {
+                product_effect_sd: sd,
+                ..published
+            },
+            Priors {
+                time_cat_effects_sd: sd,
+                ..published
+            },
+            Priors {
+                category_a_sd: sd,
+                product_a_sd: sd,
+                ..published
+            },
+            Priors {
+                product_effect_sd: sd,
+                time_cat_effects_sd: sd,
+                ..published
+            },
             Priors {
                 global_a_sd: sd,
                 category_a_sd: sd,
@@ -328,7 +351,9 @@ fn narrow_priors_pool_without_a_loss() {
         }
         let l = cholesky(&q);
         let times = |z: &[f64]| -> Vec<f64> {
-            m.iter().map(|row| row.iter().map(|(k, s)| s * z[*k]).sum()).collect()
+            m.iter()
+                .map(|row| row.iter().map(|(k, s)| s * z[*k]).sum())
+                .collect()
         };
         // Q^-1 b = M Q_z^-1 M' b.
         let solve = |b: &[f64]| {
@@ -354,7 +379,10 @@ fn narrow_priors_pool_without_a_loss() {
             let mut unit = vec![0.0; latents];
             unit[j] = 1.0;
             let (found, expected) = (marginals.variance[j], solve(&unit)[j]);
-            assert!((found / expected - 1.0).abs() < 1e-6, "{priors:?}: {j} {found} {expected}");
+            assert!(
+                (found / expected - 1.0).abs() < 1e-6,
+                "{priors:?}: {j} {found} {expected}"
+            );
         }
         // Steps, measured in their own sds: a right-hand side as large as gradients are, of both kinds.
         let b: Vec<f64> = marginals
@@ -386,7 +414,11 @@ fn narrow_priors_pool_without_a_loss() {
                 Some(whitener) => whitener.times_upper(&mut there),
             }
             // Where a prior holds a difference at 1e-10, numbers of size 1 tell it to 1e-6 of that.
-            let off = there.iter().zip(&y).map(|(t, y)| (t - y).abs()).fold(0.0, f64::max);
+            let off = there
+                .iter()
+                .zip(&y)
+                .map(|(t, y)| (t - y).abs())
+                .fold(0.0, f64::max);
             assert!(off < 1e-4, "{priors:?}: {off}");
         }
     }

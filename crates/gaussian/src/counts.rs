@@ -66,7 +66,8 @@ impl Bound {
         let mut ln_factorials = panel.sums().ln_factorials;
         let mut products = Vec::new();
         if panel.units().iter().any(is_at) {
-            products.extend((0..layout.products).map(|i| panel.units()[panel.row_range(i)].iter().any(is_at)));
+            products
+                .extend((0..layout.products).map(|i| panel.units()[panel.row_range(i)].iter().any(is_at)));
             ln_factorials = 0.0;
             for (i, left_out) in products.iter().enumerate() {
                 let first = panel.category_of()[i] as usize * layout.periods;
@@ -92,6 +93,9 @@ impl Bound {
         self.products.get(product).copied().unwrap_or(false)
     }
 }
+
+/// How far rounding of the sums may move each entry of a gradient: half a unit of the last digit of the terms that cancel in it.
+const ENTRIES_ROUND: f64 = 0.5 * f64::EPSILON;
 
 /// The part of what the counts ask of a parameter that it starts at: all of it but where its prior knows more than its counts,
 /// which have so much `information`.
@@ -157,7 +161,9 @@ impl Counts {
 
     /// Products that are left out, since they have counts at the upper clip bound.
     pub fn left_out(&self) -> Vec<usize> {
-        (0..self.bound.products.len()).filter(|i| self.bound.leaves_out(*i)).collect()
+        (0..self.bound.products.len())
+            .filter(|i| self.bound.leaves_out(*i))
+            .collect()
     }
 
     /// Whether all rows of a product are left out.
@@ -173,9 +179,7 @@ impl Counts {
             let a = point[layout.start(Site::ProductA) + i];
             let e = point[layout.start(Site::ProductEffect) + i];
             let effects = &point[layout.time_index(panel.category_of()[i] as usize, 0)..];
-            let below = |row: &infermark_model::panel::Row| {
-                a * row.log_price + e + effects[row.period] < low
-            };
+            let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
             if self.leaves_out(i) {
                 return 0;
             }
@@ -193,6 +197,11 @@ impl Counts {
             parts.into_iter().map(of_part).sum()
         });
         near as f64 / panel.rows() as f64
+    }
+
+    /// The walk of its passes.
+    pub(crate) fn walk(&self) -> &Arc<Walk> {
+        &self.walk
     }
 
     /// The places of the latents.
@@ -372,7 +381,10 @@ impl Counts {
         // The elasticity at which a product's mean rate is its mean count, by the slope of its mean log rate.
         for i in kept() {
             let x = panel.mean_log_price()[i];
-            let rate: f64 = panel.product_rows(i).map(|row| log_rate(point, i, &row).exp()).sum();
+            let rate: f64 = panel
+                .product_rows(i)
+                .map(|row| log_rate(point, i, &row).exp())
+                .sum();
             let units = (panel.sums().product[i] as f64).max(0.5);
             let asked = (units / rate).ln();
             if asked.abs() > 1.0 && x.abs() > 0.1 {
@@ -380,6 +392,24 @@ impl Counts {
                     kept_of_start(priors.product_a_sd, units * x * x) * asked / x;
             }
         }
+    }
+
+    /// What rounding may leave of a gradient that is zero: a sum of counts and one of rates cancel, and so are known to no more than
+    /// the last digit of either. Signs alternate, so that it is no direction of the model's own.
+    pub(crate) fn rounding_of_gradient(&self) -> Vec<f64> {
+        let (panel, layout) = (self.panel(), self.layout());
+        let mut rounding = vec![0.0; layout.latents()];
+        for i in 0..layout.products {
+            let units = panel.sums().product[i] as f64;
+            let sign = if i % 2 == 0 { ENTRIES_ROUND } else { -ENTRIES_ROUND };
+            rounding[layout.start(Site::ProductEffect) + i] = sign * units;
+            rounding[layout.start(Site::ProductA) + i] = sign * units * panel.mean_log_price()[i].abs();
+        }
+        let units = self.bound.category_period.iter();
+        for (k, (j, units)) in layout.range(Site::TimeCatEffects).zip(units).enumerate() {
+            rounding[j] = if k % 2 == 0 { ENTRIES_ROUND } else { -ENTRIES_ROUND } * *units as f64;
+        }
+        rounding
     }
 
     /// The diagonal of the priors' precision.

@@ -188,7 +188,10 @@ impl Rates for NegativeBinomialRates<'_> {
         let mut by_log_shape = [0.0; 3];
         let (mut wanted, mut given) = (0.0, 0.0);
         let pace = match self.spread {
-            Spread::Structured { part, pace: Some(pace) } => {
+            Spread::Structured {
+                part,
+                pace: Some(pace),
+            } => {
                 let most = rows.half_variance.iter().copied().fold(0.0, f64::max);
                 let of_product = pace.part(i, 1.0 / (1.0 + 0.5 * most));
                 Some((pace, of_product, part * of_product))

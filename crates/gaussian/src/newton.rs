@@ -36,6 +36,13 @@ pub enum ModeError {
     NotFinite(f64, usize),
 }
 
+impl ModeError {
+    /// Whether the work was stopped on request.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, ModeError::Factor(FactorError::Stopped))
+    }
+}
+
 /// The mode, and the factor of the precision there.
 #[derive(Debug)]
 pub struct Mode {
@@ -103,24 +110,34 @@ impl ModeSearch {
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
-        let point = counts.start();
-        let mut search = ModeSearch {
+        let mut search = ModeSearch::unstarted(counts, settings);
+        search.advance()?;
+        Ok(search)
+    }
+
+    /// At the same start, where nothing is computed yet: the first [`ModeSearch::advance`] does that.
+    pub(crate) fn unstarted(counts: &Counts, settings: &ModeSettings) -> Self {
+        Self::resumed(counts, settings, counts.start(), 0)
+    }
+
+    /// At a point that was reached before, whose factor is gone: the first [`ModeSearch::advance`] makes that again.
+    pub(crate) fn resumed(counts: &Counts, settings: &ModeSettings, point: Vec<f64>, steps: usize) -> Self {
+        ModeSearch {
             counts: counts.clone(),
             settings: *settings,
-            point: Vec::new(),
+            gradient: vec![f64::NAN; point.len()],
+            step: vec![f64::NAN; point.len()],
+            point,
             factor: None,
-            value: f64::NEG_INFINITY,
-            gradient: Vec::new(),
-            step: Vec::new(),
-            steps: 0,
+            value: f64::NAN,
+            steps,
             evaluations: 0,
-        };
-        let there = search.evaluate(&point)?;
-        if !there.value.is_finite() {
-            return Err(ModeError::NotFinite(there.value, 0));
         }
-        search.take(point, there);
-        Ok(search)
+    }
+
+    /// The point.
+    pub(crate) fn point(&self) -> &[f64] {
+        &self.point
     }
 
     /// Half the squared Newton decrement at the point: what a quadratic log joint would still gain.
@@ -148,6 +165,15 @@ impl ModeSearch {
     /// # Errors
     /// When no part of the step has a finite log joint and a positive definite precision.
     pub fn advance(&mut self) -> Result<(), ModeError> {
+        if self.factor.is_none() {
+            let point = self.point.clone();
+            let there = self.evaluate(&point)?;
+            if !there.value.is_finite() {
+                return Err(ModeError::NotFinite(there.value, self.steps));
+            }
+            self.take(point, there);
+            return Ok(());
+        }
         let (value, slope) = (self.value, self.slope());
         let mut length = 1.0;
         loop {
@@ -162,13 +188,15 @@ impl ModeSearch {
                 Ok(found)
                     if found.value >= value + LEAST_RISE * length * slope
                         || (found.value >= value - found.rounding
-                            && along(&self.step, &found.found.gradient) >= (2.0 * LEAST_RISE - 1.0) * slope)
+                            && along(&self.step, &found.found.gradient)
+                                >= (2.0 * LEAST_RISE - 1.0) * slope)
                         || (last && found.value.is_finite()) =>
                 {
                     self.take(there, found);
                     self.steps += 1;
                     return Ok(());
                 }
+                Err(FactorError::Stopped) => return Err(FactorError::Stopped.into()),
                 Err(error) if last => return Err(error.into()),
                 Ok(found) if last => return Err(ModeError::NotFinite(found.value, self.steps)),
                 _ => length *= 0.5,
@@ -179,7 +207,7 @@ impl ModeSearch {
     /// The point and what was found there.
     ///
     /// # Panics
-    /// After an error of [`ModeSearch::advance`].
+    /// After an error of [`ModeSearch::advance`], and before a first one.
     pub fn into_mode(self) -> Mode {
         Mode {
             decrement: self.decrement(),

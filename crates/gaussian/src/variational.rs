@@ -31,7 +31,7 @@ pub struct Settings {
     /// Steps at most.
     pub steps: usize,
     /// The fit is found when no mean moves by more than this many of its standard deviations, nor any log standard
-    /// deviation by more than this.
+    /// deviation by more than this; or a mean by no more than the rounding of the gradient moves it.
     pub tolerance: f64,
     /// The search for the mode that it starts from.
     pub mode: ModeSettings,
@@ -86,7 +86,12 @@ pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, 
     Ok(search.into_fit(settings.tolerance))
 }
 
+/// The most that a log shape moves in a step.
 const MOST_OF_LOG_SHAPE: f64 = 0.5;
+
+/// Rounded sums move a mean by as many times as [`Counts::rounding_of_gradient`] does, at most: that takes one rounding for each of
+/// them, where they have one an addition.
+const MOST_ROUNDINGS: f64 = 30.0;
 
 /// The least part of a step that is made.
 const LEAST_PART: f64 = 1.0 / 64.0;
@@ -104,7 +109,7 @@ pub struct Search {
     /// The last Gaussian whose bound is known.
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
-    pub part: f64,
+    part: f64,
     /// Which part of that the weights of each product make; under the negative binomial.
     pace: Option<Pace>,
     /// What the tolerance is held against.
@@ -149,12 +154,9 @@ impl Search {
         }
     }
 
-    /// EXPLORE
-    pub fn tell(&self) -> String {
-        let layout = self.counts.layout();
-        let r = layout.range(Site::LogShape);
-        let m = &self.mean[r];
-        format!("{:.4?} {}", &m[..4.min(m.len())], self.factor.as_ref().unwrap().stands_in())
+    /// The means that the next step starts from.
+    pub(crate) fn means(&self) -> &[f64] {
+        &self.mean
     }
 
     /// The bound before the last step.
@@ -181,6 +183,23 @@ impl Search {
             .zip(&variance)
             .map(|(s, v)| s.abs() / v.sqrt())
             .fold(0.0, largest);
+        // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the directions that the priors
+        // alone hold. A step that is no longer than the one that the rounding of the gradient makes is none.
+        let by_means = if self.family == Family::MeanField {
+            let rounding = found.factor.solved(self.counts.rounding_of_gradient());
+            let by_rounding = rounding
+                .iter()
+                .zip(&variance)
+                .map(|(s, v)| s.abs() / v.sqrt())
+                .fold(0.0, largest);
+            if by_means <= MOST_ROUNDINGS * by_rounding {
+                0.0
+            } else {
+                by_means
+            }
+        } else {
+            by_means
+        };
         let next = match self.family {
             // The variances that follow are known in the next step.
             Family::Structured => None,
@@ -237,9 +256,21 @@ impl Search {
             gradient_norm: found.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
             decrement: 0.5 * step.iter().zip(&found.gradient).map(|(s, g)| s * g).sum::<f64>(),
         });
-        let part = self.part;
-        let lengths = self.lengths(&step);
-        let layout = self.counts.layout();
+        self.go(&step);
+        self.variance = next.unwrap_or(variance);
+        self.factor = Some(found.factor);
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].
+    fn go(&mut self, step: &[f64]) {
+        let (layout, part) = (self.counts.layout(), self.part);
+        if self.counts.likelihood() == Likelihood::Poisson {
+            self.mean.iter_mut().zip(step).for_each(|(m, s)| *m += part * s);
+            return;
+        }
+        let lengths = self.lengths(step);
         self.mean[0] += part * step[0];
         for site in &layout.sites()[1..] {
             for (k, j) in layout.range(*site).enumerate() {
@@ -251,14 +282,8 @@ impl Search {
                 self.mean[j] += part * lengths[category] * step[j];
             }
         }
-        self.variance = next.unwrap_or(variance);
-        self.factor = Some(found.factor);
-        self.steps += 1;
-        Ok(())
     }
 
-    /// The part of the step that each category makes, beside its log shape: none of them may move by more than
-    /// [`MOST_OF_LOG_SHAPE`], nor the mean log rate of a product by more than [`MOST_OF_LOG_RATE`] beside its periods.
     fn lengths(&self, step: &[f64]) -> Vec<f64> {
         let layout = self.counts.layout();
         let mut lengths = vec![1.0; layout.categories];
@@ -319,11 +344,8 @@ impl Search {
     fn mean_field(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let spread = Spread::Independent(&self.variance);
         let threads = before.threads();
-        let Evaluated {
-            found,
-            value,
-            ..
-        } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        let Evaluated { found, value, .. } =
+            self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
         let mut precision = self.counts.prior_precisions();
         let layout = self.counts.layout();
         if !layout.range(Site::LogShape).is_empty() {
