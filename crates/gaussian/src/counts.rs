@@ -29,6 +29,9 @@ pub struct Counts {
 /// any has a likelihood of `exp(-32)` of its largest there, so that the bound may be ignored.
 const AT_BOUND: f64 = 8.0;
 
+/// The scale of the step that stands for a censored count, in sds of the effect.
+const SCALE_OF_STEP: f64 = 0.3;
+
 /// Products with counts at the upper clip bound, whole.
 ///
 /// A count at the bound says of its log rate no more than that it is above: its likelihood is flat there, which no Gaussian is.
@@ -36,16 +39,21 @@ const AT_BOUND: f64 = 8.0;
 /// the others stand for `p(y | y < least)`, whose factor `P(y < least)^-1` depends on the product's own log rates as strongly
 /// as its counts do.
 ///
-/// So all rows of such a product are left out. What stays is complete: for a product that is kept, that no count of its
-/// is at the bound is a function of the counts that are conditioned on, and adds nothing. What is ignored is the event that
-/// the others were left out, `P(a count of product i is at the bound | border)`, a factor for the parameters that products
-/// share: the product's own effect is integrated out of it, so that it varies over the width of its prior, 3 in log
-/// rate as published, where the counts know the period effects to hundredths and better. Its share in their gradient is about
-/// `1 / product_effect_sd` for each such product, beside the counts themselves.
+/// So all rows of such a product are left out. A product that is kept is complete: that no count of its is at the bound is a
+/// function of the counts that are conditioned on, and adds nothing. Of a product that is left out there remains that it was, the
+/// factor `P(a count of product i is at the bound | border)`. The product's own effect is integrated out of it, so that it says
+/// little, of the order of the priors; but the priors alone hold the level of a category's effects against that of its periods, and
+/// without it the level leans to the products that are kept, which are the low ones (by half a standard deviation where
+/// four products of ten are left out, `tests/upper_bound.rs`). It is the likelihood of the highest row of the product with its
+/// count censored, `P(y >= least | eta)`, near a step at `eta = ln least`. A step's smooth stand-in is the logistic
+/// function, log-concave, of a scale that is a part of the effect's own sd, which it widens by a seventh.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
-    /// Whether each product is left out; empty where none is.
-    products: Arc<Vec<bool>>,
+    /// Period and log price of the highest row of each product that is left out; empty where none is.
+    products: Arc<Vec<Option<(usize, f64)>>>,
+    /// Log of the least count at the bound, and the scale of the step there, in log rate.
+    pub(crate) log_least: f64,
+    pub(crate) scale: f64,
     /// Sums of the counts of the others by category and period.
     category_period: Arc<Vec<u64>>,
     /// Their sum of `ln y!`.
@@ -66,13 +74,16 @@ impl Bound {
         let mut ln_factorials = panel.sums().ln_factorials;
         let mut products = Vec::new();
         if panel.units().iter().any(is_at) {
-            products
-                .extend((0..layout.products).map(|i| panel.units()[panel.row_range(i)].iter().any(is_at)));
+            let highest = |i: usize| {
+                let row = panel.product_rows(i).max_by_key(|row| row.units)?;
+                is_at(&row.units).then_some((row.period, row.log_price))
+            };
+            products.extend((0..layout.products).map(highest));
             ln_factorials = 0.0;
             for (i, left_out) in products.iter().enumerate() {
                 let first = panel.category_of()[i] as usize * layout.periods;
                 for row in panel.product_rows(i) {
-                    if *left_out {
+                    if left_out.is_some() {
                         category_period[first + row.period] -= u64::from(row.units);
                     } else {
                         ln_factorials += ln_factorial(row.units);
@@ -82,6 +93,8 @@ impl Bound {
         }
         Bound {
             products: Arc::new(products),
+            log_least: least.ln(),
+            scale: SCALE_OF_STEP * priors.product_effect_sd,
             category_period: Arc::new(category_period),
             ln_factorials,
         }
@@ -90,7 +103,13 @@ impl Bound {
     /// Whether a product is left out.
     #[inline]
     pub(crate) fn leaves_out(&self, product: usize) -> bool {
-        self.products.get(product).copied().unwrap_or(false)
+        self.highest(product).is_some()
+    }
+
+    /// Period and log price of the highest row of a product that is left out.
+    #[inline]
+    pub(crate) fn highest(&self, product: usize) -> Option<(usize, f64)> {
+        self.products.get(product).copied().flatten()
     }
 }
 
@@ -332,9 +351,6 @@ impl Counts {
         for i in 0..layout.products {
             let effect = &mut point[layout.start(Site::ProductEffect) + i];
             *effect = priors.product_effect_mean;
-            if self.leaves_out(i) {
-                continue;
-            }
             // A product without sales starts at half a unit in all its periods.
             let units = (panel.sums().product[i] as f64).max(0.5);
             let mean_units = units / panel.row_range(i).len() as f64;

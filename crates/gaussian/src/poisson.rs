@@ -5,6 +5,7 @@
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::counts::Bound;
+use crate::negative_binomial::NINE;
 use crate::pace::Pace;
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
@@ -101,6 +102,48 @@ impl<'a> PoissonRates<'a> {
 }
 
 impl PoissonRates<'_> {
+    /// A product that is left out, of which the highest row stays as no more than "its count is at the bound":
+    /// `ln s((eta - h) / scale)`, `s` the logistic function; what it adds to the value and to the derivatives by elasticity and effect.
+    fn highest_row(
+        &self,
+        (period, log_price): (usize, f64),
+        rows: &ProductRows<'_>,
+        weights: &mut [f64],
+        by_period: &mut [f64],
+    ) -> [f64; 3] {
+        let a = self.layout.start(Site::ProductA) + rows.product;
+        let e = self.layout.start(Site::ProductEffect) + rows.product;
+        let time = self.layout.time_index(rows.category, period);
+        let eta = self.point[a] * log_price + self.point[e] + self.point[time];
+        let half = match self.spread {
+            Spread::Point => 0.0,
+            Spread::Structured { .. } => rows.half_variance[period],
+            Spread::Independent(v) => 0.5 * (log_price * log_price * v[a] + v[e] + v[time]),
+        };
+        let sd = (2.0 * half).max(0.0).sqrt();
+        let scale = self.bound.scale;
+        let [mut value, mut slope, mut curvature] = [0.0; 3];
+        for (node, weight) in NINE {
+            let z = (eta + node * sd - self.bound.log_least) / scale;
+            let below = 1.0 / (1.0 + z.exp());
+            value -= weight * ((-z.abs()).exp().ln_1p() + (-z).max(0.0));
+            slope += weight * below / scale;
+            curvature += weight * below * (1.0 - below) / (scale * scale);
+        }
+        let before = weights[period];
+        weights.fill(0.0);
+        weights[period] = match self.spread {
+            Spread::Structured { part, .. } => {
+                value += before * half;
+                let bounded = curvature.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
+                before + part * (bounded - before)
+            }
+            _ => curvature,
+        };
+        by_period[period] += slope;
+        [value, slope * log_price, slope]
+    }
+
     /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
     /// effect, and the sums of its counts, and of those times the log price.
     #[inline(always)]
@@ -187,9 +230,11 @@ impl Rates for PoissonRates<'_> {
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
         let (elasticity, effect) = (self.point[a], self.point[e]);
-        let (found, (units, units_log_price)) = if self.bound.leaves_out(i) {
-            weights.fill(0.0);
-            Default::default()
+        let (found, (units, units_log_price)) = if let Some(highest) = self.bound.highest(i) {
+            (
+                self.highest_row(highest, &rows, weights, by_period),
+                Default::default(),
+            )
         } else {
             self.in_vectors(isa, &rows, weights, by_period)
         };

@@ -318,10 +318,10 @@ impl GaussianRun {
                 .map(|i| self.counts.panel().products().get(*i).to_string())
                 .collect();
             warnings.push(format!(
-                "{} of {} products have counts at the upper bound of the log rate ({}{}), which say only that it is above. The \
-                 Gaussian methods leave all rows of such a product out: its own elasticity and effect are those that its category \
-                 and the priors leave, the other products' are not biased by it. --method nuts takes these products in; so does a \
-                 larger clip_high.",
+                "{} of {} products have counts at the upper bound of the log rate ({}{}), which say only that it is above. Of such a \
+                 product the Gaussian methods take that its highest count is at the bound, and leave out all of its rows: its own \
+                 elasticity is no more than its category's, the other products are not biased by it. --method nuts takes all rows; \
+                 so does a larger clip_high.",
                 left_out.len(),
                 self.counts.layout().products,
                 names.join(", "),
