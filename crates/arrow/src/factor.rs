@@ -169,22 +169,19 @@ impl ArrowFactor {
     }
 
     /// Bytes that a factor takes beside the panel at most, with those that the passes which make it, and its marginals, need on
-    /// as many threads as the machine has: of each category a border's square for its factor and one for its covariance; and on
-    /// each thread, for the category at work, one for its part of the walk, one for the sum of those that are done, and a packed
-    /// covariance.
+    /// as many threads as the machine has. In squares of a border: a pass has one a category, of the factor or of the covariance
+    /// whose place it takes, and on each thread a part of the walk, a packed covariance and, where categories have several parts,
+    /// the sum of those that are done; marginals have a factor and a covariance a category, and on each thread one at work.
     pub fn bytes(panel: &Panel) -> u64 {
         let layout = panel.layout();
         let square = (layout.periods as u64 + 3).next_multiple_of(24).pow(2);
         let categories = layout.categories as u64;
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-        let at_work = threads.min(
-            layout
-                .categories
-                .max(layout.products.div_ceil(products_of_part(layout.products))) as u64,
-        );
-        8 * panel.rows() as u64
-            + (44 + 16 + 24) * layout.products as u64
-            + 8 * (2 * categories + 3 * at_work).saturating_mul(square)
+        let at_work = threads.min(categories);
+        let several = layout.products > layout.categories * products_of_part(layout.products);
+        let pass = categories + at_work * (2 + u64::from(several));
+        let squares = pass.max(2 * categories + at_work);
+        8 * panel.rows() as u64 + (44 + 16 + 24) * layout.products as u64 + 8 * squares.saturating_mul(square)
     }
 
     /// `ln det Q`.
