@@ -72,13 +72,19 @@ fn mean_field_converges_to_the_mode_at_counts_of_200_million() {
 fn no_step_is_halved_where_only_rounding_speaks_against_it() {
     for seed in 0..6 {
         let counts = Counts::new(&panel(seed, 60, 52, 2e8), &unclipped(), Likelihood::Poisson);
-        // To the rounding of the sums and beyond: the log joint is 1e12 and its last digit 1e-4.
+        // To the rounding of the sums and beyond: the log joint is 1e12 and its last digit 1e-4, what is to be gained 1e-11. By its
+        // value alone 12 steps take 43 to 111 points; by the slope, whose own rounding is reached in the end, 13 to 15.
         let settings = ModeSettings {
-            tolerance: 1e-10,
+            tolerance: 1e-18,
             steps: 12,
             ..ModeSettings::default()
         };
         let mode = find_mode(&counts, &settings).unwrap();
-        assert_eq!(mode.evaluations, mode.steps + 1, "seed {seed}");
+        assert!(
+            mode.evaluations <= mode.steps + 5,
+            "seed {seed}: {} points, {} steps",
+            mode.evaluations,
+            mode.steps
+        );
     }
 }
