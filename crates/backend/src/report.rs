@@ -47,6 +47,10 @@ pub struct GaussianReport {
     /// Products whose marginals are not normal but corrected for their skewness.
     #[serde(default)]
     pub skewed_products: u64,
+    /// Products whose rows are left out, whole, for counts at the upper bound of the log rate; their posterior is what their
+    /// category and the priors leave.
+    #[serde(default)]
+    pub left_out_products: Vec<usize>,
     /// Whether the last step was within the tolerance.
     pub converged: bool,
     /// Norm of the gradient: of the log joint at the mode, or of the bound by the means.

@@ -4,6 +4,9 @@ use crate::answer::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infermark_backend::{Progress, StepUnit};
 use infermark_harness::observer::Observer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A bar on stderr; where that is no terminal nothing is drawn.
@@ -14,7 +17,7 @@ impl Bar {
     pub(crate) fn new(total: u64, unit: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(5));
         let template = format!(
-            "{{bar:30}} {{percent:>3}}% {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left  {{msg}}"
+            "{{bar:30}} {{percent:>3}}% {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left  {{prefix}}{{msg}}"
         );
         bar.set_style(ProgressStyle::with_template(&template).expect("the template is well-formed"));
         Bar(bar)
@@ -47,6 +50,22 @@ impl Bar {
         self.0.set_message(progress.note.clone());
     }
 
+    /// Shows which part of a long step is done until the answer is dropped.
+    pub(crate) fn follow(&self, part_done: Box<dyn Fn() -> f64 + Send + Sync>) -> Following {
+        let over = Arc::new(AtomicBool::new(false));
+        let (bar, seen) = (self.0.clone(), over.clone());
+        let thread = std::thread::spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                bar.set_prefix(format!("step {:.0}% done, ", 100.0 * part_done()));
+                std::thread::park_timeout(Duration::from_millis(500));
+            }
+        });
+        Following {
+            over,
+            thread: Some(thread),
+        }
+    }
+
     /// Moves the bar.
     pub(crate) fn set(&self, position: u64) {
         self.0.set_position(position);
@@ -56,6 +75,23 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// A thread that shows the part of a step that is done, as long as this lives.
+pub(crate) struct Following {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // Showing progress does not fail a run.
+            let _ = thread.join();
+        }
     }
 }
 

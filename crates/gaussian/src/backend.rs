@@ -7,7 +7,7 @@ use infermark_cpu_kernels::{FusedLogJoint, InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Centredness, Likelihood, Panel};
+use infermark_model::{Centredness, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -102,14 +102,9 @@ impl Backend for GaussianCpu {
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         self.check(request)?;
         let started = Instant::now();
-        // A factor that may have to be taken up again is kept beside its successor.
-        let factors = match (&request.method, request.likelihood) {
-            (Method::StructuredVi(_), Likelihood::NegativeBinomial) => 2,
-            _ => 1,
-        };
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
-        let needed = factors * ArrowFactor::bytes(&panel) + 12 * 8 * latents;
+        let needed = ArrowFactor::bytes(&panel).saturating_add(12 * 8 * latents);
         if let Some(available) = device::available_bytes()
             && needed > available
         {
@@ -120,6 +115,8 @@ impl Backend for GaussianCpu {
                 available_bytes: available,
             });
         }
-        Ok(Box::new(GaussianRun::start(self.name, panel, request, started)?))
+        Ok(Box::new(GaussianRun::start(
+            self.name, panel, request, needed, started,
+        )?))
     }
 }

@@ -5,6 +5,7 @@
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
+//! | `pace` | by which part of its change the weights of each product go |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
 //! | `skewness` | marginals of products with small counts |
 //! | `backend`, `run` | the three methods behind the backend trait |
@@ -13,6 +14,7 @@ mod backend;
 mod counts;
 mod negative_binomial;
 pub mod newton;
+mod pace;
 mod poisson;
 mod run;
 mod skewness;

@@ -68,7 +68,7 @@ pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize
     let Mode { point, factor, .. } = mode;
     let layout = counts.layout();
     let threads = factor.threads();
-    let raised = counts.evaluate(&point, Spread::Structured { part: 1.0 }, Some(factor), threads)?;
+    let raised = counts.evaluate(&point, Spread::STRUCTURED, Some(factor), threads)?;
     let mut shift = raised.found.gradient;
     let at_mode = counts.evaluate(&point, Spread::Point, Some(raised.found.factor), threads)?;
     let factor = at_mode.found.factor;
@@ -138,6 +138,9 @@ fn shapes(
     i: usize,
     moments: ProductMoments<'_>,
 ) -> Option<[Shape; 2]> {
+    if counts.leaves_out(i) {
+        return None;
+    }
     let panel = &**counts.panel();
     let layout = panel.layout();
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
@@ -148,8 +151,7 @@ fn shapes(
     let fea = moments.covariance / faa;
     let fee = (moments.effect - fea * fea).sqrt();
     let rows = panel.row_range(i).len().next_multiple_of(16);
-    // Those at the bound have no weight in the precision, and none here.
-    let inside = panel.product_rows(i).filter(|row| !counts.is_at_bound(row.units));
+    let inside = panel.product_rows(i);
     let column = || Vec::with_capacity(rows);
     let mut own = Rows {
         raised: column(),

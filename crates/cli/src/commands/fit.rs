@@ -158,7 +158,9 @@ impl FitArguments {
         for warning in &report.warnings {
             say(format_args!("note: {warning}"));
         }
-        if let (Some(dispersion), FitStatus::Finished) = (&dispersion, status)
+        // Rates of products that were left out are their prior's: no counts vary about those.
+        let leaves_out = matches!(&report.detail, Detail::Gaussian(of) if !of.left_out_products.is_empty());
+        if let (Some(dispersion), FitStatus::Finished, false) = (&dispersion, status, leaves_out)
             && let Some(advice) = advice(dispersion, request.likelihood, converged)
         {
             say(format_args!("note: {advice}"));
@@ -232,6 +234,7 @@ impl FitArguments {
 /// Advances a run to its end in pieces of about [`PIECE`], or until Ctrl-C. Returns why it failed.
 fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
+    let _following = run.within_step().map(|part_done| bar.follow(part_done));
     let mut pieces = Pieces::of(run, PIECE);
     while !interrupt.is_set() {
         let clock = Instant::now();

@@ -402,6 +402,7 @@ impl Run for FakeRun {
             Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => {
                 Detail::Gaussian(GaussianReport {
                     skewed_products: 0,
+                    left_out_products: Vec::new(),
                     newton_steps: self.completed,
                     variational_steps: 0,
                     converged: self.fault != Fault::Unconverged,
