@@ -156,55 +156,50 @@ fn of_large_counts(replications: usize) -> Design {
     design
 }
 
-/// The statement is kept: with the number of replications that it gives, standard deviations that are 5% too small are found, means that
-/// are off by as much as it says too, and what is right passes.
+/// The statement is kept: with the number of replications that it gives for the worst case, standard deviations that are 5% too small are
+/// found, and what is right passes.
 #[test]
 fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
-    let power = Power {
+    let single = Power {
         replications: 0,
         quantities: Site::ALL.len(),
         level: LEVEL,
         rank_draws: None,
         latents: Latents::Single,
     };
-    let replications = power.replications_for(PosteriorError::Sd(0.05), 0.9).unwrap();
+    // Latents that all move as one, tested together.
+    let dependent = Power {
+        latents: Latents::Several(1.0),
+        ..single
+    };
+    let five = PosteriorError::Sd(0.05);
+    let replications = [single, dependent]
+        .map(|power| power.replications_for(five, 0.9).unwrap())
+        .into_iter()
+        .max()
+        .unwrap();
     let design = Design {
         products: 3,
         periods: 3,
         categories: 1,
         ..of_large_counts(replications)
     };
-    let found = |shift: f64, scale: f64| {
-        let backend = ScaledGaussian { shift, scale };
+    let found = |scale: f64| {
+        let backend = ScaledGaussian { shift: 0.0, scale };
         verdict(&design, contender(&backend, structured_vi(), design.priors))
     };
-    assert!(found(0.0, 1.0).passes);
-    let narrow = found(0.0, 0.95);
+    assert!(found(1.0).passes);
+    let narrow = found(0.95);
     assert!(!narrow.passes);
     for quantity in &narrow.quantities {
         // Three standard errors of the estimate, of the 5% that are there.
         let sd = quantity.sd_error;
         assert!((sd.error + 0.05).abs() < 3.0 * sd.standard_error, "{quantity:?}");
-        // A site of several latents needs no more than one of a single latent; the one of that is found nine times in ten.
+        // Each is found at least nine times in ten; with these seeds all are.
         let name = quantity.quantity.name();
-        assert!(quantity.sensitivity().power_sd_5_percent > 0.85, "{name}");
+        assert!(quantity.sensitivity().power_sd_5_percent >= 0.9, "{name}");
         assert!(!quantity.passes, "{name}");
     }
-    // The smallest shift of which the same is said.
-    let shift = Power {
-        replications,
-        ..power
-    }
-    .smallest_mean_error(0.9)
-    .unwrap();
-    let shifted = found(shift, 1.0);
-    assert!(shifted.quantities.iter().all(|q| !q.passes));
-    assert!(
-        shifted
-            .quantities
-            .iter()
-            .all(|q| (q.mean_error.error - shift).abs() < 3.0 * q.mean_error.standard_error)
-    );
 }
 
 /// Standard deviations that are 5% too small show in the products of a few hundred replications, where a single latent does not
@@ -221,6 +216,17 @@ fn pooled_latents_show_5_percent_to_few_replications() {
     assert!(product_a.sensitivity().power_sd_5_percent > 0.9 && !product_a.passes);
     let global = &narrow.quantities[Site::GlobalA.index()];
     assert!(global.sensitivity().power_sd_5_percent < 0.1);
+    // So do means that are off by what is stated.
+    let shift = product_a.sensitivity().mean_error_found.unwrap();
+    let backend = ScaledGaussian { shift, scale: 1.0 };
+    let shifted = verdict(&design, contender(&backend, structured_vi(), design.priors));
+    let product_a = &shifted.quantities[Site::ProductA.index()];
+    assert!(!product_a.passes);
+    let found = product_a.mean_error;
+    assert!(
+        (found.error - shift).abs() < 3.0 * found.standard_error,
+        "{found:?}"
+    );
 }
 
 #[test]

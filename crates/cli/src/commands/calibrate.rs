@@ -239,10 +239,12 @@ impl CalibrateArguments {
             rank_draws: has_draws.then_some(RANK_DRAWS as f64),
             latents: Latents::Single,
         };
-        let products = Power {
-            latents: Latents::Several(design.products as f64),
+        let several = |worth: f64| Power {
+            latents: Latents::Several(worth),
             ..one
         };
+        let dependent = several(1.0);
+        let products = several(design.products as f64);
         let five = PosteriorError::Sd(0.05);
         let found = |power: Power| {
             findings(
@@ -251,27 +253,45 @@ impl CalibrateArguments {
                 power.smallest_mean_error(FOUND_WITH),
             )
         };
+        let needed = |power: Power| power.replications_for(five, FOUND_WITH);
         let mut text = format!(
             "With {}, of a quantity with one latent per replication: {}.\n",
             replications(design.replications),
             found(one)
         );
+        let mut needs = vec![needed(one)];
         if design.products > 1 {
             text += &format!(
-                "Latents of a site are tested together; if those of {} products were independent: {}.\n",
+                "Latents of a site are tested together. If they moved as one: {}. If those of {} products were independent: {}.\n",
+                found(dependent),
                 count(design.products as u64),
                 found(products)
             );
+            needs.extend([needed(dependent), needed(products)]);
         }
-        let needed = |power: Power| {
-            power
-                .replications_for(five, FOUND_WITH)
-                .map_or("more than can be done".to_owned(), |n| count(n as u64))
+        let in_words = |n: Option<usize>| n.map_or("more than can be done".to_owned(), |n| count(n as u64));
+        let fewest = in_words(
+            needs
+                .iter()
+                .copied()
+                .min_by_key(|n| n.unwrap_or(usize::MAX))
+                .flatten(),
+        );
+        let most = in_words(
+            needs
+                .iter()
+                .copied()
+                .max_by_key(|n| n.unwrap_or(usize::MAX))
+                .flatten(),
+        );
+        let takes = if fewest == most {
+            most
+        } else {
+            format!("{fewest} to {most}")
         };
         text + &format!(
-            "An error of the sds by 5% takes {} to {} replications.",
-            needed(products),
-            needed(one)
+            "Finding an error of the sds by 5% with {:.0}% probability takes {takes} replications.",
+            100.0 * FOUND_WITH
         )
     }
 
