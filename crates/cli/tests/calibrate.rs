@@ -45,7 +45,8 @@ fn a_calibrated_method_leaves_tables_pictures_and_exit_code_0() {
     // That the log joint is missing is said, not left to be noticed; so is which errors 60 replications find, before and after.
     let messages = text(&output.stderr);
     assert!(messages.contains("log joint is left out"));
-    let promise = messages.find("With 60 replications, of a quantity with one latent per replication: an error of the sds by");
+    let promise = messages
+        .find("With 60 replications, of a quantity with one latent per replication: an error of the sds by");
     let result = messages.find("with 60 replications: of ");
     assert!(promise.is_some() && promise < result, "{messages}");
 
@@ -86,7 +87,10 @@ fn a_calibrated_method_leaves_tables_pictures_and_exit_code_0() {
 fn the_likelihood_reaches_data_and_fits() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
-    let output = calibrate(&out, &["--likelihood", "negative-binomial", "--replications", "20"]);
+    let output = calibrate(
+        &out,
+        &["--likelihood", "negative-binomial", "--replications", "20"],
+    );
     assert!(output.status.code() < Some(2), "{}", text(&output.stderr));
     let summary = rows(&out.join("summary.csv"));
     assert!(summary.iter().any(|row| row[1] == "log_shape"), "{summary:?}");
