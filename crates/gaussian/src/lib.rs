@@ -6,7 +6,7 @@
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
-//! | `skewness` | marginals of products with small counts |
+//! | `skewness` | means corrected for skewness, and marginals where counts are small |
 //! | `backend`, `run` | the three methods behind the backend trait |
 
 mod backend;

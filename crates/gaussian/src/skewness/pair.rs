@@ -1,0 +1,224 @@
+//! Marginals of (elasticity, effect) of the products.
+//!
+//! The group of rows is the product's own. With `F F' = Cov`, `F` lower, and `delta = F (u, s)` a row's log rate is
+//!
+//! ```text
+//! d_t = (p_t, q_t) (u, s) + beta_t + e_t,    (p_t, q_t) = F' (x_t, 1)' + f_t,    f_t = F^-1 cov(delta, tau_t),
+//! ```
+//!
+//! `e_t ~ Normal(0, v_t - p_t^2 - q_t^2)`. The tilt is by the shift less what the own rows have done to it,
+//! `F^-1 s_others = F^-1 s + sum_t (p_t, q_t) lambda_t v_t / 2`; `beta` is by how much the skewness of all rows moves the border
+//! given `delta = 0`: that of the own rows as it is given `delta`, when less of `v_t` is left.
+
+use super::period::{Few, PeriodRow};
+use super::rows::{Group, Row};
+use super::shape::{NODES, Shape, exponentials};
+use super::{Expansion, NEGLIGIBLE};
+use infermark_arrow::ProductMoments;
+use infermark_model::panel;
+use infermark_model::site::Site;
+use std::sync::LazyLock;
+
+/// Marginals of a product, and what the marginals of periods want of it.
+pub(super) struct ProductMarginals {
+    /// Of elasticity and effect at the mode.
+    pub(super) variances: [f64; 2],
+    /// Where they are not about normal.
+    pub(super) shapes: Option<[Shape; 2]>,
+    /// Its rows in periods with few sales.
+    pub(super) rows: Vec<PeriodRow>,
+}
+
+/// The rule in two dimensions: nodes, logs of their weights.
+static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
+    let of = |k: usize| (NODES[k / 9], NODES[k % 9]);
+    (
+        std::array::from_fn(|k| [of(k).0.0, of(k).1.0]),
+        std::array::from_fn(|k| (of(k).0.1 * of(k).1.1).ln()),
+    )
+});
+
+/// Of every product.
+pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarginals> {
+    expansion.factor.for_each_product(|i, moments| {
+        let product = Product::new(expansion, i, moments);
+        ProductMarginals {
+            variances: [moments.elasticity, moments.effect],
+            shapes: product.shapes(),
+            rows: product.in_few(few),
+        }
+    })
+}
+
+/// A product, its coordinates, and where it is.
+struct Product<'a> {
+    expansion: &'a Expansion<'a>,
+    product: usize,
+    moments: ProductMoments<'a>,
+    /// Of its pair.
+    places: [usize; 2],
+    category: usize,
+    /// Place of the first period of its category.
+    time: usize,
+    /// `F`.
+    faa: f64,
+    fea: f64,
+    fee: f64,
+}
+
+/// A row in the coordinates of its product.
+struct InPair {
+    period: usize,
+    log_price: f64,
+    rate: f64,
+    by: [f64; 2],
+    /// `f_t`.
+    with_period: [f64; 2],
+    /// Variance of the log rate given the pair.
+    noise: f64,
+}
+
+impl InPair {
+    /// That which the pair gives.
+    fn of_pair(&self) -> f64 {
+        self.by[0] * self.by[0] + self.by[1] * self.by[1]
+    }
+
+    /// Of the log rate.
+    fn variance(&self) -> f64 {
+        self.of_pair() + self.noise
+    }
+}
+
+impl<'a> Product<'a> {
+    fn new(expansion: &'a Expansion<'a>, product: usize, moments: ProductMoments<'a>) -> Self {
+        let layout = expansion.counts.layout();
+        let category = expansion.counts.panel().category_of()[product] as usize;
+        let faa = moments.elasticity.sqrt();
+        let fea = moments.covariance / faa;
+        Product {
+            expansion,
+            product,
+            moments,
+            places: [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + product),
+            category,
+            time: layout.time_index(category, 0),
+            faa,
+            fea,
+            fee: (moments.effect - fea * fea).sqrt(),
+        }
+    }
+
+    /// Its rows but those at the upper bound, which have no weight in the precision, and none here.
+    fn rows(&self) -> impl Iterator<Item = InPair> {
+        let Expansion { counts, point, .. } = *self.expansion;
+        let inside = move |row: &panel::Row| !counts.is_at_bound(row.units);
+        let [a, e] = self.places;
+        counts
+            .panel()
+            .product_rows(self.product)
+            .filter(inside)
+            .map(move |row| {
+                let (t, x) = (row.period, row.log_price);
+                let first = self.moments.elasticity_with_periods[t] / self.faa;
+                let second = (self.moments.effect_with_periods[t] - self.fea * first) / self.fee;
+                InPair {
+                    period: t,
+                    log_price: x,
+                    rate: (point[a] * x + point[e] + point[self.time + t]).exp(),
+                    by: [x * self.faa + self.fea + first, self.fee + second],
+                    with_period: [first, second],
+                    noise: (self.moments.periods[t] - first * first - second * second).max(0.0),
+                }
+            })
+    }
+
+    fn shapes(&self) -> Option<[Shape; 2]> {
+        let third = |row: InPair| row.rate * (row.by[0].abs().powi(3) + row.by[1].abs().powi(3));
+        if self.rows().map(third).sum::<f64>() < NEGLIGIBLE {
+            return None;
+        }
+        let Expansion { point, shift, .. } = *self.expansion;
+        let [a, e] = self.places;
+        // F^-1 s.
+        let first = shift[a] / self.faa;
+        let whitened = [first, (shift[e] - self.fea * first) / self.fee];
+        let mut tilt = whitened;
+        // By period: what the own rows' skewness has less of once the pair is given.
+        let mut less = vec![0.0; self.moments.periods.len()];
+        let mut given = whitened;
+        for row in self.rows() {
+            let own = 0.5 * row.rate * row.variance();
+            let once_given = 0.5 * row.rate * row.of_pair();
+            less[row.period] = once_given;
+            for k in 0..2 {
+                tilt[k] += own * row.by[k];
+                given[k] += once_given * row.with_period[k];
+            }
+        }
+        let moved = self.times_border_covariance(&less);
+        let group = Group::new(self.rows().map(|row| {
+            let t = row.period;
+            let beta = shift[self.time + t] + moved[t]
+                - row.with_period[0] * given[0]
+                - row.with_period[1] * given[1];
+            Row {
+                rate: row.rate,
+                by: row.by,
+                noise: row.noise,
+                at_zero: beta + 0.5 * row.rate * row.noise * row.noise,
+            }
+        }));
+        let (nodes, logs) = &*PAIR_NODES;
+        let mut weights = *logs;
+        group.add_to(&mut weights, nodes, tilt);
+        exponentials(&mut weights);
+        let elasticity = Shape::new(point[a], &weights, nodes.iter().map(|[u, _]| self.faa * u));
+        let effect = nodes.iter().map(|[u, s]| self.fea * u + self.fee * s);
+        Some([elasticity?, Shape::new(point[e], &weights, effect)?])
+    }
+
+    /// The covariance of the period effects, times `by_period`.
+    fn times_border_covariance(&self, by_period: &[f64]) -> Vec<f64> {
+        let mut product = vec![0.0; by_period.len()];
+        let columns = self
+            .moments
+            .border_covariance
+            .chunks_exact(self.moments.border_order);
+        for (factor, column) in by_period
+            .iter()
+            .zip(columns)
+            .filter(|(factor, _)| **factor != 0.0)
+        {
+            product
+                .iter_mut()
+                .zip(column)
+                .for_each(|(sum, entry)| *sum += factor * entry);
+        }
+        product
+    }
+
+    /// Its rows in periods with few sales, as those want them.
+    fn in_few(&self, few: &Few) -> Vec<PeriodRow> {
+        if !few.has_any(self.category) {
+            return Vec::new();
+        }
+        let shift = self.expansion.shift;
+        let [a, e] = self.places;
+        let of_row = |row: InPair| {
+            let place = self.time + row.period;
+            let slot = few.slot(place)?;
+            let sd = self.moments.periods[row.period].sqrt();
+            let with = self.moments.elasticity_with_periods[row.period] * row.log_price
+                + self.moments.effect_with_periods[row.period];
+            Some(PeriodRow {
+                slot,
+                rate: row.rate,
+                by: with / sd + sd,
+                variance: row.variance(),
+                shift: shift[a] * row.log_price + shift[e] + shift[place],
+            })
+        };
+        self.rows().filter_map(of_row).collect()
+    }
+}

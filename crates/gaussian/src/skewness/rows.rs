@@ -1,0 +1,196 @@
+//! A group of rows along the conditional mean of all else: `sum_r ln E exp(-lambda_r h(d_r))`.
+//!
+//! `d_r = p u + q s + b + e` at the whitened coordinates `(u, s)` of what the group is of, with `e ~ Normal(0, n)`, `n` what the
+//! coordinates leave of the row's variance. Where `n` is small its mean is taken inside the logarithm,
+//!
+//! ```text
+//! -lambda (exp(m + n / 2) - 1 - m - (m^2 + n) / 2),    m = p u + q s + b,
+//! ```
+//!
+//! whose constant in `n` is left out, else the mean is taken by a Gauss-Hermite rule.
+
+use super::shape::NODES;
+use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use std::f64::consts::LOG2_E;
+
+/// Variance given the coordinates from which the mean is taken by a rule. The two differ by `lambda^2 n h'(m)^2 / 2` to the lowest
+/// order; on panels of 0.01 to 100 units per row another bound ten times as small changes no standard deviation by more than 0.3%.
+const LOOSE: f64 = 0.05;
+
+/// Entries are padded to a multiple of the widest vector.
+const PAD: usize = 16;
+
+/// A row of a group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    /// At the mode.
+    pub(super) rate: f64,
+    /// `d` with respect to the whitened coordinates.
+    pub(super) by: [f64; 2],
+    /// Variance of `d` given those.
+    pub(super) noise: f64,
+    /// Mean of `d` at their zero: what the skewness of all rows but this one does to it there.
+    pub(super) at_zero: f64,
+}
+
+/// A group, by columns.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    tight: Columns,
+    loose: Columns,
+}
+
+#[derive(Debug, Default)]
+struct Columns {
+    rate: Vec<f64>,
+    by_first: Vec<f64>,
+    by_second: Vec<f64>,
+    at_zero: Vec<f64>,
+    /// `lambda exp(n / 2)`, or the square root of `n`.
+    spread: Vec<f64>,
+}
+
+impl Columns {
+    fn push(&mut self, row: &Row, at_zero: f64, spread: f64) {
+        self.rate.push(row.rate);
+        self.by_first.push(row.by[0]);
+        self.by_second.push(row.by[1]);
+        self.at_zero.push(at_zero);
+        self.spread.push(spread);
+    }
+
+    /// Rows of rate zero to whole vectors.
+    fn pad(&mut self) {
+        let length = self.rate.len().next_multiple_of(PAD);
+        for column in [
+            &mut self.rate,
+            &mut self.by_first,
+            &mut self.by_second,
+            &mut self.at_zero,
+            &mut self.spread,
+        ] {
+            column.resize(length, 0.0);
+        }
+    }
+}
+
+impl Group {
+    /// Of rows.
+    pub(super) fn new(rows: impl Iterator<Item = Row>) -> Self {
+        let mut group = Group::default();
+        for row in rows {
+            if row.noise > LOOSE {
+                group.loose.push(&row, row.at_zero, row.noise.sqrt());
+            } else {
+                // The rule has what the row's skewness does to its own noise; here it is added to first order.
+                let own = -0.5 * row.rate * row.noise * row.noise;
+                group
+                    .tight
+                    .push(&row, row.at_zero + own, row.rate * (0.5 * row.noise).exp());
+            }
+        }
+        group.tight.pad();
+        group.loose.pad();
+        group
+    }
+
+    /// Adds `tilt' (u, s)` and the rows' part to the logs of weights at each of the coordinates.
+    pub(super) fn add_to(&self, logs: &mut [f64], at: &[[f64; 2]], tilt: [f64; 2]) {
+        InstructionSet::best().run_f64(AddTo {
+            group: self,
+            logs,
+            at,
+            tilt,
+        });
+    }
+}
+
+struct AddTo<'a> {
+    group: &'a Group,
+    logs: &'a mut [f64],
+    at: &'a [[f64; 2]],
+    tilt: [f64; 2],
+}
+
+impl ForSimd for AddTo<'_> {
+    type Output = ();
+
+    fn run<I: Simd>(self, isa: I) {
+        let isa = isa.wide();
+        for (log, at) in self.logs.iter_mut().zip(self.at) {
+            *log += self.tilt[0] * at[0] + self.tilt[1] * at[1];
+            *log += isa.vectorize(Tight(&self.group.tight, *at));
+            *log += isa.vectorize(Loose(&self.group.loose, *at));
+        }
+    }
+}
+
+/// `d` at the coordinates.
+#[inline(always)]
+fn along<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
+    let first = isa.mul_add(
+        isa.load(&rows.by_first[r..]),
+        isa.splat(at[0]),
+        isa.load(&rows.at_zero[r..]),
+    );
+    isa.mul_add(isa.load(&rows.by_second[r..]), isa.splat(at[1]), first)
+}
+
+/// `1 + d + d^2 / 2`.
+#[inline(always)]
+fn expansion<I: Simd<Scalar = f64>>(isa: I, d: I::V) -> I::V {
+    isa.mul_add(d, isa.mul_add(isa.splat(0.5), d, isa.splat(1.0)), isa.splat(1.0))
+}
+
+/// `exp(d)` within the finite numbers.
+#[inline(always)]
+fn exponential<I: Simd<Scalar = f64>>(isa: I, d: I::V) -> I::V {
+    let exponent = isa.mul(d, isa.splat(LOG2_E));
+    isa.exp2(isa.min(isa.max(exponent, isa.splat(-1000.0)), isa.splat(1000.0)))
+}
+
+/// Rows with little noise.
+struct Tight<'a>(&'a Columns, [f64; 2]);
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for Tight<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> f64 {
+        let Tight(rows, at) = self;
+        let mut sum = isa.zero();
+        for r in (0..rows.rate.len()).step_by(I::LANES) {
+            let d = along(isa, rows, at, r);
+            let quadratic = isa.mul(isa.load(&rows.rate[r..]), expansion(isa, d));
+            let exact = isa.mul(isa.load(&rows.spread[r..]), exponential(isa, d));
+            sum = isa.add(sum, isa.sub(quadratic, exact));
+        }
+        isa.sum(sum)
+    }
+}
+
+/// Rows with much of it.
+struct Loose<'a>(&'a Columns, [f64; 2]);
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for Loose<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> f64 {
+        let Loose(rows, at) = self;
+        let mut sum = isa.zero();
+        for r in (0..rows.rate.len()).step_by(I::LANES) {
+            let mean = along(isa, rows, at, r);
+            let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.spread[r..]));
+            let mut likelihood = isa.zero();
+            for (node, weight) in NODES {
+                let d = isa.mul_add(sd, isa.splat(node), mean);
+                let beyond = isa.sub(expansion(isa, d), exponential(isa, d));
+                let part = exponential(isa, isa.mul(rate, beyond));
+                likelihood = isa.mul_add(isa.splat(weight), part, likelihood);
+            }
+            sum = isa.add(sum, isa.ln(likelihood));
+        }
+        isa.sum(sum)
+    }
+}
