@@ -25,10 +25,6 @@ pub struct ProductMoments<'a> {
     pub effect_with_periods: &'a [f64],
     /// Variance of the effect of each period of its category; length T.
     pub periods: &'a [f64],
-    /// Covariance of its category's border, period effects first, column-major: `border_order` entries per column.
-    pub border_covariance: &'a [f64],
-    /// Order of that matrix: T and what else is in a border.
-    pub border_order: usize,
 }
 
 /// Marginal variances of every parameter, and the covariance of each product's pair.
@@ -227,7 +223,6 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
                 factor,
                 visitor: self.visitor,
                 part,
-                border: &self.covariances[part.category],
                 covariance: &packed[part.category],
                 variances: &variances[part.category],
                 scratch,
@@ -240,7 +235,6 @@ struct VisitPart<'a, 's, V> {
     factor: &'a ArrowFactor,
     visitor: &'a V,
     part: &'a Part,
-    border: &'a [f64],
     covariance: &'a Packed,
     variances: &'a [f64],
     scratch: &'s mut Scratch,
@@ -295,8 +289,6 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
                     elasticity_with_periods: with_a,
                     effect_with_periods: with_e,
                     periods: self.variances,
-                    border_covariance: self.border,
-                    border_order: walk.border(),
                 };
                 answers.push(self.visitor.visit(walk.order[place] as usize, moments));
             }

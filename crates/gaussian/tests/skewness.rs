@@ -40,16 +40,16 @@ const fn case(panel: &'static str, mean: f64, sd: f64, quantiles: f64) -> Case {
 }
 
 const CASES: [Case; 6] = [
-    case("sales-0.01-to-3", 0.1, 0.06, 0.05),
-    case("sales-0.1-to-10", 0.04, 0.05, 0.03),
-    case("sales-1-to-30", 0.03, 0.03, 0.025),
-    case("sales-10-to-100", 0.03, 0.03, 0.025),
-    case("gaps", 0.06, 0.06, 0.04),
-    // A period effect that a single row tells of, and a row of a sale or none, are far from a normal: what the other rows of the
-    // product do to it is not small, and the shift to first order is too short.
+    case("sales-0.01-to-3", 0.08, 0.06, 0.04),
+    case("sales-0.1-to-10", 0.03, 0.03, 0.02),
+    case("sales-1-to-30", 0.02, 0.02, 0.015),
+    case("sales-10-to-100", 0.02, 0.02, 0.015),
+    case("gaps", 0.05, 0.06, 0.035),
+    // Of an effect that only one row bears on, with a sale or none, little but the prior is known: what the other rows of the product do
+    // to it is not small, and the shift to first order is too short.
     Case {
-        periods: Some((0.4, 0.08)),
-        ..case("one-product-categories", 0.06, 0.06, 0.03)
+        periods: Some((0.35, 0.07)),
+        ..case("one-product-categories", 0.04, 0.04, 0.03)
     },
 ];
 
@@ -160,10 +160,10 @@ fn corrected_marginals_are_those_of_long_chains_and_never_worse_than_plain_ones(
                 Some(periods) if *site == Site::TimeCatEffects => periods,
                 _ => (case.mean, case.quantiles),
             };
-            // The reference's means and quantiles have errors of 0.004 and 0.01 standard deviations.
-            let worse = found.mean > plain.mean + 0.01 || found.quantiles > plain.quantiles + 0.005;
-            // Standard deviations of about normal marginals are right without a correction: it may add what it leaves out.
-            let worse = worse || found.sd > plain.sd.max(0.05) + 0.01;
+            // The reference's own errors are of 0.004 standard deviations in means, of 0.003 in standard deviations.
+            let worse = found.mean > plain.mean + 0.005
+                || found.sd > plain.sd + 0.005
+                || found.quantiles > plain.quantiles + 0.002;
             if found.mean > mean || found.sd > case.sd || found.quantiles > quantiles || worse {
                 wrong.push(format!(
                     "{} {}: {found:?}, plain {plain:?}",

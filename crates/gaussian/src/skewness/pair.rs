@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `e_t ~ Normal(0, v_t - p_t^2 - q_t^2)`. The tilt is by the shift less what the own rows have done to it,
-//! `F^-1 s_others = F^-1 s + sum_t (p_t, q_t) lambda_t v_t / 2`; `beta` is by how much the skewness of all rows moves the border
-//! given `delta = 0`: that of the own rows as it is given `delta`, when less of `v_t` is left.
+//! `F^-1 s_others = F^-1 s + sum_t (p_t, q_t) lambda_t v_t / 2`; `beta_t = s_tau - f_t' F^-1 s` is the shift of the period's effect
+//! given `delta = 0`.
 
 use super::period::{Few, PeriodRow};
 use super::rows::{Group, Row};
@@ -79,14 +79,9 @@ struct InPair {
 }
 
 impl InPair {
-    /// That which the pair gives.
-    fn of_pair(&self) -> f64 {
-        self.by[0] * self.by[0] + self.by[1] * self.by[1]
-    }
-
     /// Of the log rate.
     fn variance(&self) -> f64 {
-        self.of_pair() + self.noise
+        self.by[0] * self.by[0] + self.by[1] * self.by[1] + self.noise
     }
 }
 
@@ -144,30 +139,18 @@ impl<'a> Product<'a> {
         let first = shift[a] / self.faa;
         let whitened = [first, (shift[e] - self.fea * first) / self.fee];
         let mut tilt = whitened;
-        // By period: what the own rows' skewness has less of once the pair is given.
-        let mut less = vec![0.0; self.moments.periods.len()];
-        let mut given = whitened;
         for row in self.rows() {
             let own = 0.5 * row.rate * row.variance();
-            let once_given = 0.5 * row.rate * row.of_pair();
-            less[row.period] = once_given;
-            for k in 0..2 {
-                tilt[k] += own * row.by[k];
-                given[k] += once_given * row.with_period[k];
-            }
+            tilt[0] += own * row.by[0];
+            tilt[1] += own * row.by[1];
         }
-        let moved = self.times_border_covariance(&less);
-        let group = Group::new(self.rows().map(|row| {
-            let t = row.period;
-            let beta = shift[self.time + t] + moved[t]
-                - row.with_period[0] * given[0]
-                - row.with_period[1] * given[1];
-            Row {
-                rate: row.rate,
-                by: row.by,
-                noise: row.noise,
-                at_zero: beta + 0.5 * row.rate * row.noise * row.noise,
-            }
+        let group = Group::new(self.rows().map(|row| Row {
+            rate: row.rate,
+            variance: row.variance(),
+            by: row.by,
+            shift: shift[self.time + row.period]
+                - row.with_period[0] * whitened[0]
+                - row.with_period[1] * whitened[1],
         }));
         let (nodes, logs) = &*PAIR_NODES;
         let mut weights = *logs;
@@ -176,26 +159,6 @@ impl<'a> Product<'a> {
         let elasticity = Shape::new(point[a], &weights, nodes.iter().map(|[u, _]| self.faa * u));
         let effect = nodes.iter().map(|[u, s]| self.fea * u + self.fee * s);
         Some([elasticity?, Shape::new(point[e], &weights, effect)?])
-    }
-
-    /// The covariance of the period effects, times `by_period`.
-    fn times_border_covariance(&self, by_period: &[f64]) -> Vec<f64> {
-        let mut product = vec![0.0; by_period.len()];
-        let columns = self
-            .moments
-            .border_covariance
-            .chunks_exact(self.moments.border_order);
-        for (factor, column) in by_period
-            .iter()
-            .zip(columns)
-            .filter(|(factor, _)| **factor != 0.0)
-        {
-            product
-                .iter_mut()
-                .zip(column)
-                .for_each(|(sum, entry)| *sum += factor * entry);
-        }
-        product
     }
 
     /// Its rows in periods with few sales, as those want them.

@@ -6,8 +6,7 @@
 //! d_r = p_r u + beta_r + e_r,    p_r = cov(d_r, tau) / sqrt(V),    e_r ~ Normal(0, v_r - p_r^2);
 //! ```
 //!
-//! the tilt is by `s / sqrt(V) + sum_r p_r lambda_r v_r / 2`, and `beta_r` is the shift of the row's log rate given `tau = 0`. Other rows of
-//! the period are in it with all their variance: given `tau` they hardly bear on the row.
+//! the tilt is by `s / sqrt(V) + sum_r p_r lambda_r v_r / 2`, and `beta_r` is the shift of the row's log rate given `tau = 0`.
 
 use super::rows::{Group, Row};
 use super::shape::{NODES, Shape, exponentials};
@@ -119,15 +118,11 @@ fn shape(expansion: &Expansion<'_>, place: usize, variance: f64, rows: &[PeriodR
         .iter()
         .map(|row| 0.5 * row.rate * row.variance * row.by)
         .sum::<f64>();
-    let group = Group::new(rows.iter().map(|row| {
-        let noise = (row.variance - row.by * row.by).max(0.0);
-        Row {
-            rate: row.rate,
-            by: [row.by, 0.0],
-            noise,
-            // Less what the row's own skewness has done to its noise.
-            at_zero: row.shift - row.by * whitened + 0.5 * noise * row.rate * row.variance,
-        }
+    let group = Group::new(rows.iter().map(|row| Row {
+        rate: row.rate,
+        variance: row.variance,
+        by: [row.by, 0.0],
+        shift: row.shift - row.by * whitened,
     }));
     let nodes = NODES.map(|(node, _)| [node, 0.0]);
     let mut weights = NODES.map(|(_, weight)| weight.ln());

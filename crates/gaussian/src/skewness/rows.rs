@@ -25,12 +25,19 @@ const PAD: usize = 16;
 pub(super) struct Row {
     /// At the mode.
     pub(super) rate: f64,
+    /// Of its log rate.
+    pub(super) variance: f64,
     /// `d` with respect to the whitened coordinates.
     pub(super) by: [f64; 2],
-    /// Variance of `d` given those.
-    pub(super) noise: f64,
-    /// Mean of `d` at their zero: what the skewness of all rows but this one does to it there.
-    pub(super) at_zero: f64,
+    /// Of the mean of `d` at their zero, to first order.
+    pub(super) shift: f64,
+}
+
+impl Row {
+    /// Variance of the log rate given the coordinates.
+    fn noise(&self) -> f64 {
+        (self.variance - self.by[0] * self.by[0] - self.by[1] * self.by[1]).max(0.0)
+    }
 }
 
 /// A group, by columns.
@@ -79,14 +86,14 @@ impl Group {
     pub(super) fn new(rows: impl Iterator<Item = Row>) -> Self {
         let mut group = Group::default();
         for row in rows {
-            if row.noise > LOOSE {
-                group.loose.push(&row, row.at_zero, row.noise.sqrt());
+            let noise = row.noise();
+            if noise > LOOSE {
+                // The rule has what the row's own skewness does to its noise.
+                let own = -0.5 * row.rate * row.variance * noise;
+                group.loose.push(&row, row.shift - own, noise.sqrt());
             } else {
-                // The rule has what the row's skewness does to its own noise; here it is added to first order.
-                let own = -0.5 * row.rate * row.noise * row.noise;
-                group
-                    .tight
-                    .push(&row, row.at_zero + own, row.rate * (0.5 * row.noise).exp());
+                let raised = row.rate * (0.5 * noise).exp();
+                group.tight.push(&row, row.shift, raised);
             }
         }
         group.tight.pad();

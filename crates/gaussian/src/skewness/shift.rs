@@ -49,3 +49,44 @@ impl Rates for ThirdOrder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infermark_model::priors::Priors;
+    use infermark_test_support::random_panel;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    #[test]
+    fn the_shift_is_that_of_every_rows_own_variance_by_solving() {
+        let panel = random_panel(&mut StdRng::seed_from_u64(7), 14, 3, 9, 0.3, 6);
+        let layout = panel.layout();
+        let weights: Vec<f64> = panel.units().iter().map(|y| f64::from(*y) + 0.2).collect();
+        let factor = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
+        let mut expected = vec![0.0; layout.latents()];
+        let mut weight = weights.iter();
+        for i in 0..layout.products {
+            let category = panel.category_of()[i] as usize;
+            for row in panel.product_rows(i) {
+                let entries = [
+                    (layout.start(Site::ProductA) + i, row.log_price),
+                    (layout.start(Site::ProductEffect) + i, 1.0),
+                    (layout.time_index(category, row.period), 1.0),
+                ];
+                let mut solved = vec![0.0; layout.latents()];
+                entries.iter().for_each(|(j, x)| solved[*j] = *x);
+                factor.solve(&mut solved);
+                let variance: f64 = entries.iter().map(|(j, x)| x * solved[*j]).sum();
+                let third = 0.5 * weight.next().unwrap() * variance;
+                expected.iter_mut().zip(solved).for_each(|(e, s)| *e -= third * s);
+            }
+        }
+        let before = factor.marginals();
+        let (found, factor) = of_means(&panel, factor).unwrap();
+        for (j, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let sd = before.variance[j].sqrt();
+            assert!((found - expected).abs() < 1e-9 * sd, "{j}: {found} {expected}");
+        }
+        assert_eq!(factor.marginals(), before);
+    }
+}
