@@ -21,9 +21,8 @@
 //! 3. The means of `category_a` and `global_a` follow from those of `product_a`: given these they are linear, without any error
 //!    ([`means_above_products`]).
 //!
-//! Sources: Rue, Martino and Chopin, 2009, section 3.2 (the simplified Laplace approximation is the same expansion to third
-//! order; its linear term is the tilt); Tierney, Kass and Kadane, "Fully exponential Laplace approximations to expectations and
-//! variances of nonpositive functions", 1989 (the mean to first order).
+//! Sources: Lindley, "Approximate Bayesian methods", 1980 (the mean to first order, by the third derivatives); Rue, Martino and
+//! Chopin, 2009, section 3.2 (the simplified Laplace approximation is an expansion of the same marginals to third order).
 
 mod pair;
 mod period;
@@ -69,7 +68,7 @@ pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize
         factor: &factor,
     };
     let periods = period::Few::of(&expansion);
-    let mut products = pair::marginals(&expansion, &periods);
+    let products = pair::marginals(&expansion, &periods);
 
     let mut mean: Vec<f64> = point.iter().zip(&shift).map(|(p, s)| p + s).collect();
     let mut variance = factor.variances_above_products();
@@ -89,10 +88,7 @@ pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize
         }
     }
     means_above_products(counts, &mut mean);
-    let rows = products
-        .iter_mut()
-        .map(|product| std::mem::take(&mut product.rows));
-    shapes.extend(periods.marginals(&expansion, rows));
+    shapes.extend(periods.marginals(&expansion));
 
     let sd = variance.iter().map(|v| v.sqrt()).collect();
     let mut posterior = Posterior::normal(layout, mean, sd);

@@ -19,14 +19,12 @@ use infermark_model::panel;
 use infermark_model::site::Site;
 use std::sync::LazyLock;
 
-/// Marginals of a product, and what the marginals of periods want of it.
+/// Marginals of a product.
 pub(super) struct ProductMarginals {
     /// Of elasticity and effect at the mode.
     pub(super) variances: [f64; 2],
     /// Where they are not about normal.
     pub(super) shapes: Option<[Shape; 2]>,
-    /// Its rows in periods with few sales.
-    pub(super) rows: Vec<PeriodRow>,
 }
 
 /// The rule in two dimensions: nodes, logs of their weights.
@@ -38,14 +36,17 @@ static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
     )
 });
 
-/// Of every product.
+/// Of every product; adds the rows in periods with few sales to those.
 pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarginals> {
     expansion.factor.for_each_product(|i, moments| {
         let product = Product::new(expansion, i, moments);
+        let rows: Vec<InPair> = product.rows().collect();
+        if few.has_any(product.category) {
+            few.add(&product.in_few(&rows, few));
+        }
         ProductMarginals {
             variances: [moments.elasticity, moments.effect],
-            shapes: product.shapes(),
-            rows: product.in_few(few),
+            shapes: product.shapes(&rows),
         }
     })
 }
@@ -128,9 +129,9 @@ impl<'a> Product<'a> {
             })
     }
 
-    fn shapes(&self) -> Option<[Shape; 2]> {
-        let third = |row: InPair| row.rate * (row.by[0].abs().powi(3) + row.by[1].abs().powi(3));
-        if self.rows().map(third).sum::<f64>() < NEGLIGIBLE {
+    fn shapes(&self, rows: &[InPair]) -> Option<[Shape; 2]> {
+        let third = |row: &InPair| row.rate * (row.by[0].abs().powi(3) + row.by[1].abs().powi(3));
+        if rows.iter().map(third).sum::<f64>() < NEGLIGIBLE {
             return None;
         }
         let Expansion { point, shift, .. } = *self.expansion;
@@ -139,12 +140,12 @@ impl<'a> Product<'a> {
         let first = shift[a] / self.faa;
         let whitened = [first, (shift[e] - self.fea * first) / self.fee];
         let mut tilt = whitened;
-        for row in self.rows() {
+        for row in rows {
             let own = 0.5 * row.rate * row.variance();
             tilt[0] += own * row.by[0];
             tilt[1] += own * row.by[1];
         }
-        let group = Group::new(self.rows().map(|row| Row {
+        let group = Group::new(rows.iter().map(|row| Row {
             rate: row.rate,
             variance: row.variance(),
             by: row.by,
@@ -162,13 +163,10 @@ impl<'a> Product<'a> {
     }
 
     /// Its rows in periods with few sales, as those want them.
-    fn in_few(&self, few: &Few) -> Vec<PeriodRow> {
-        if !few.has_any(self.category) {
-            return Vec::new();
-        }
+    fn in_few(&self, rows: &[InPair], few: &Few) -> Vec<PeriodRow> {
         let shift = self.expansion.shift;
         let [a, e] = self.places;
-        let of_row = |row: InPair| {
+        let of_row = |row: &InPair| {
             let place = self.time + row.period;
             let slot = few.slot(place)?;
             let sd = self.moments.periods[row.period].sqrt();
@@ -182,6 +180,6 @@ impl<'a> Product<'a> {
                 shift: shift[a] * row.log_price + shift[e] + shift[place],
             })
         };
-        self.rows().filter_map(of_row).collect()
+        rows.iter().filter_map(of_row).collect()
     }
 }

@@ -55,10 +55,13 @@ struct Columns {
     at_zero: Vec<f64>,
     /// `lambda exp(n / 2)`, or the square root of `n`.
     spread: Vec<f64>,
+    /// Its place among the rows as they came; not padded.
+    came: Vec<usize>,
 }
 
 impl Columns {
-    fn push(&mut self, row: &Row, at_zero: f64, spread: f64) {
+    fn push(&mut self, came: usize, row: &Row, at_zero: f64, spread: f64) {
+        self.came.push(came);
         self.rate.push(row.rate);
         self.by_first.push(row.by[0]);
         self.by_second.push(row.by[1]);
@@ -85,20 +88,33 @@ impl Group {
     /// Of rows.
     pub(super) fn new(rows: impl Iterator<Item = Row>) -> Self {
         let mut group = Group::default();
-        for row in rows {
+        for (came, row) in rows.enumerate() {
             let noise = row.noise();
             if noise > LOOSE {
                 // The rule has what the row's own skewness does to its noise.
                 let own = -0.5 * row.rate * row.variance * noise;
-                group.loose.push(&row, row.shift - own, noise.sqrt());
+                group.loose.push(came, &row, row.shift - own, noise.sqrt());
             } else {
                 let raised = row.rate * (0.5 * noise).exp();
-                group.tight.push(&row, row.shift, raised);
+                group.tight.push(came, &row, row.shift, raised);
             }
         }
         group.tight.pad();
         group.loose.pad();
         group
+    }
+
+    /// Writes what every row adds at the coordinates; rows are in the order in which they came.
+    pub(super) fn each(&self, at: [f64; 2], into: &mut Vec<f64>) {
+        let mut padded = vec![0.0; self.tight.rate.len() + self.loose.rate.len()];
+        InstructionSet::best().run_f64(Each(self, at, &mut padded));
+        into.resize(self.tight.came.len() + self.loose.came.len(), 0.0);
+        let (of_tight, of_loose) = padded.split_at(self.tight.rate.len());
+        for (columns, values) in [(&self.tight, of_tight), (&self.loose, of_loose)] {
+            for (came, value) in columns.came.iter().zip(values) {
+                into[*came] = *value;
+            }
+        }
     }
 
     /// Adds `tilt' (u, s)` and the rows' part to the logs of weights at each of the coordinates.
@@ -109,6 +125,14 @@ impl Group {
             at,
             tilt,
         });
+    }
+}
+
+impl ForSimd for Each<'_> {
+    type Output = ();
+
+    fn run<I: Simd>(self, isa: I) {
+        isa.wide().vectorize(self);
     }
 }
 
@@ -126,8 +150,7 @@ impl ForSimd for AddTo<'_> {
         let isa = isa.wide();
         for (log, at) in self.logs.iter_mut().zip(self.at) {
             *log += self.tilt[0] * at[0] + self.tilt[1] * at[1];
-            *log += isa.vectorize(Tight(&self.group.tight, *at));
-            *log += isa.vectorize(Loose(&self.group.loose, *at));
+            *log += isa.vectorize(Sum(self.group, *at));
         }
     }
 }
@@ -156,48 +179,67 @@ fn exponential<I: Simd<Scalar = f64>>(isa: I, d: I::V) -> I::V {
     isa.exp2(isa.min(isa.max(exponent, isa.splat(-1000.0)), isa.splat(1000.0)))
 }
 
-/// Rows with little noise.
-struct Tight<'a>(&'a Columns, [f64; 2]);
+/// `ln E exp(-lambda h)` of rows with little noise, from place r.
+#[inline(always)]
+fn tight<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
+    let d = along(isa, rows, at, r);
+    let quadratic = isa.mul(isa.load(&rows.rate[r..]), expansion(isa, d));
+    isa.sub(
+        quadratic,
+        isa.mul(isa.load(&rows.spread[r..]), exponential(isa, d)),
+    )
+}
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for Tight<'_> {
+/// The same of rows with much of it.
+#[inline(always)]
+fn loose<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
+    let mean = along(isa, rows, at, r);
+    let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.spread[r..]));
+    let mut likelihood = isa.zero();
+    for (node, weight) in NODES {
+        let d = isa.mul_add(sd, isa.splat(node), mean);
+        let beyond = isa.sub(expansion(isa, d), exponential(isa, d));
+        let part = exponential(isa, isa.mul(rate, beyond));
+        likelihood = isa.mul_add(isa.splat(weight), part, likelihood);
+    }
+    isa.ln(likelihood)
+}
+
+/// The sum over a group at coordinates.
+struct Sum<'a>(&'a Group, [f64; 2]);
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for Sum<'_> {
     type Output = f64;
 
     #[inline(always)]
     fn run(self, isa: I) -> f64 {
-        let Tight(rows, at) = self;
+        let Sum(group, at) = self;
         let mut sum = isa.zero();
-        for r in (0..rows.rate.len()).step_by(I::LANES) {
-            let d = along(isa, rows, at, r);
-            let quadratic = isa.mul(isa.load(&rows.rate[r..]), expansion(isa, d));
-            let exact = isa.mul(isa.load(&rows.spread[r..]), exponential(isa, d));
-            sum = isa.add(sum, isa.sub(quadratic, exact));
+        for r in (0..group.tight.rate.len()).step_by(I::LANES) {
+            sum = isa.add(sum, tight(isa, &group.tight, at, r));
+        }
+        for r in (0..group.loose.rate.len()).step_by(I::LANES) {
+            sum = isa.add(sum, loose(isa, &group.loose, at, r));
         }
         isa.sum(sum)
     }
 }
 
-/// Rows with much of it.
-struct Loose<'a>(&'a Columns, [f64; 2]);
+/// The rows' parts one by one: of those with little noise, then of the others, each padded.
+struct Each<'a>(&'a Group, [f64; 2], &'a mut [f64]);
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for Loose<'_> {
-    type Output = f64;
+impl<I: Simd<Scalar = f64>> Kernel<I> for Each<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn run(self, isa: I) -> f64 {
-        let Loose(rows, at) = self;
-        let mut sum = isa.zero();
-        for r in (0..rows.rate.len()).step_by(I::LANES) {
-            let mean = along(isa, rows, at, r);
-            let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.spread[r..]));
-            let mut likelihood = isa.zero();
-            for (node, weight) in NODES {
-                let d = isa.mul_add(sd, isa.splat(node), mean);
-                let beyond = isa.sub(expansion(isa, d), exponential(isa, d));
-                let part = exponential(isa, isa.mul(rate, beyond));
-                likelihood = isa.mul_add(isa.splat(weight), part, likelihood);
-            }
-            sum = isa.add(sum, isa.ln(likelihood));
+    fn run(self, isa: I) {
+        let Each(group, at, into) = self;
+        let (of_tight, of_loose) = into.split_at_mut(group.tight.rate.len());
+        for r in (0..of_tight.len()).step_by(I::LANES) {
+            isa.store(tight(isa, &group.tight, at, r), &mut of_tight[r..]);
         }
-        isa.sum(sum)
+        for r in (0..of_loose.len()).step_by(I::LANES) {
+            isa.store(loose(isa, &group.loose, at, r), &mut of_loose[r..]);
+        }
     }
 }
