@@ -14,7 +14,7 @@ use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use std::f64::consts::LOG2_E;
 
 /// Variance given the coordinates from which the mean is taken by a rule. The two differ by `lambda^2 n h'(m)^2 / 2` to the lowest
-/// order; on panels of 0.01 to 100 units per row another bound ten times as small changes no standard deviation by more than 0.3%.
+/// order; on panels of 0.01 to 100 units per row the rule for all rows changes no largest error of a standard deviation by more than 0.3%.
 const LOOSE: f64 = 0.05;
 
 /// Entries are padded to a multiple of the widest vector.
@@ -60,6 +60,18 @@ struct Columns {
 }
 
 impl Columns {
+    fn with_capacity(rows: usize) -> Self {
+        let column = || Vec::with_capacity(rows);
+        Columns {
+            rate: column(),
+            by_first: column(),
+            by_second: column(),
+            at_zero: column(),
+            spread: column(),
+            came: Vec::with_capacity(rows),
+        }
+    }
+
     fn push(&mut self, came: usize, row: &Row, at_zero: f64, spread: f64) {
         self.came.push(came);
         self.rate.push(row.rate);
@@ -87,7 +99,11 @@ impl Columns {
 impl Group {
     /// Of rows.
     pub(super) fn new(rows: impl Iterator<Item = Row>) -> Self {
-        let mut group = Group::default();
+        let most = rows.size_hint().0.next_multiple_of(PAD);
+        let mut group = Group {
+            tight: Columns::with_capacity(most),
+            loose: Columns::default(),
+        };
         for (came, row) in rows.enumerate() {
             let noise = row.noise();
             if noise > LOOSE {
