@@ -7,7 +7,7 @@
 //! | `counts` | what is fitted: panel, priors and likelihood |
 //! | `pace` | by which part of its change the weights of each product go |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
-//! | `skewness` | marginals of products with small counts |
+//! | `skewness` | means corrected for skewness, and marginals where counts are small |
 //! | `backend`, `run` | the three methods behind the backend trait |
 
 mod backend;
