@@ -5,8 +5,8 @@ use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::MethodName;
-use anyhow::{Context, bail, ensure};
+use crate::settings::{GivenPriors, MethodName};
+use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_backend::request::MOST_THREADS;
 use infermark_backend::{
@@ -20,8 +20,7 @@ use infermark_harness::calibration_output::{
 };
 use infermark_harness::fit_output::prove_writable;
 use infermark_model::Priors;
-use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -104,7 +103,7 @@ impl CalibrateArguments {
         );
         ensure!(self.draws >= 100, "--draws is {}; give at least 100", self.draws);
         let design = Design {
-            priors: overlaid(MODERATE_PRIORS, self.priors.as_deref())?,
+            priors: GivenPriors::read(self.priors.as_deref())?.over(MODERATE_PRIORS)?,
             products: self.products,
             periods: self.periods,
             categories: self.categories,
@@ -112,7 +111,7 @@ impl CalibrateArguments {
             seed: self.seed,
         };
         design.validate()?;
-        let fit_priors = overlaid(design.priors, self.fit_priors.as_deref())?;
+        let fit_priors = GivenPriors::read(self.fit_priors.as_deref())?.over(design.priors)?;
         let fitted = self.fitted(fit_priors)?;
         if !self.force && self.out.join(RUN_JSON).exists() {
             bail!(
@@ -247,22 +246,4 @@ impl CalibrateArguments {
             ));
         }
     }
-}
-
-/// `base` with what the file gives.
-fn overlaid(base: Priors, file: Option<&Path>) -> anyhow::Result<Priors> {
-    let Some(path) = file else {
-        return Ok(base);
-    };
-    let given: Map<String, Value> = super::read_json(path)?;
-    let mut settings = serde_json::to_value(base)?;
-    if let Value::Object(settings) = &mut settings {
-        settings.extend(given);
-    }
-    let priors: Priors = serde_json::from_value(settings)
-        .with_context(|| format!("{} is not what is expected", path.display()))?;
-    priors
-        .validate()
-        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-    Ok(priors)
 }
