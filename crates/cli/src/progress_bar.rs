@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infermark_backend::{Progress, StepUnit};
 use infermark_harness::number_format::{count, duration, three_digits};
 use infermark_harness::observer::Observer;
-use std::cell::RefCell;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// When the first plain line is due: short runs are silent.
@@ -74,7 +74,7 @@ impl Lines {
 /// A bar on stderr; where that is no terminal, plain lines.
 pub(crate) struct Bar {
     bar: ProgressBar,
-    lines: Option<RefCell<Lines>>,
+    lines: Option<Mutex<Lines>>,
 }
 
 impl Bar {
@@ -91,7 +91,7 @@ impl Bar {
         bar.set_style(ProgressStyle::with_template(&template).expect("the template is well-formed"));
         let lines = bar
             .is_hidden()
-            .then(|| RefCell::new(Lines::new(unit, is_limit, total, Instant::now())));
+            .then(|| Mutex::new(Lines::new(unit, is_limit, total, Instant::now())));
         Bar { bar, lines }
     }
 
@@ -129,7 +129,8 @@ impl Bar {
     fn advance(&self, position: u64, note: &str) {
         self.bar.set_position(position);
         if let Some(lines) = &self.lines
-            && let Some(line) = lines.borrow_mut().due(Instant::now(), position, note)
+            && let Ok(mut lines) = lines.lock()
+            && let Some(line) = lines.due(Instant::now(), position, note)
         {
             say(line);
         }
