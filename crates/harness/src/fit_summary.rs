@@ -202,7 +202,7 @@ fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
     };
     format!(
         "Diagnostics: {} iterations, {verdict}; {} effective particles of {particles} in the mean. \
-         Mean-field intervals are far too narrow.",
+         Intervals of a mean-field guide ignore correlations.",
         count(svi.iterations),
         three_digits(svi.mean_effective_particles),
     )

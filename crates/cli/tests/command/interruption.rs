@@ -44,7 +44,7 @@ fn a_kill_at_any_moment_leaves_whole_files() {
 fn ctrl_c_keeps_what_there_is_and_marks_it_unfinished() {
     let folder = tempfile::tempdir().unwrap();
     let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
-    let mut child = command(&[
+    let child = command(&[
         "fit",
         panel.to_str().unwrap(),
         "--method",
