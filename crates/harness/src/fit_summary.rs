@@ -215,9 +215,10 @@ fn of_chains(nuts: &NutsReport, converged: bool, panel: &Panel, posterior: &Post
             .axes()
             .key(site, latent - posterior.layout.start(site))
             .to_string();
-        match key.is_empty() {
-            true => site.name().to_owned(),
-            false => format!("{} {key}", site.name()),
+        if key.is_empty() {
+            site.name().to_owned()
+        } else {
+            format!("{} {key}", site.name())
         }
     };
     let known = posterior.diagnostics.as_ref();

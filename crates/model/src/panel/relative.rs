@@ -35,9 +35,9 @@ impl Panel {
     /// The products whose price is the same in all their rows, of which sales cannot say how they answer to the price.
     pub fn constant_price_products(&self) -> Vec<usize> {
         let is_constant = |product: &usize| {
-            let rows = self.row_range(*product);
+            let mut rows = self.row_range(*product);
             let first = rows.start;
-            rows.into_iter().all(|row| {
+            rows.all(|row| {
                 self.deviation[row] == self.deviation[first]
                     && self.deviation_residual[row] == self.deviation_residual[first]
             })
