@@ -5,8 +5,8 @@ use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::{LikelihoodArguments, MethodName};
-use anyhow::{Context, bail, ensure};
+use crate::settings::{GivenPriors, LikelihoodArguments, MethodName};
+use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_backend::request::MOST_THREADS;
 use infermark_backend::{
@@ -23,8 +23,7 @@ use infermark_harness::calibration_output::{
 use infermark_harness::fit_output::prove_writable;
 use infermark_harness::number_format::{count, three_digits};
 use infermark_model::Priors;
-use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -111,7 +110,7 @@ impl CalibrateArguments {
         );
         ensure!(self.draws >= 100, "--draws is {}; give at least 100", self.draws);
         let design = Design {
-            priors: overlaid(MODERATE_PRIORS, self.priors.as_deref())?,
+            priors: GivenPriors::read(self.priors.as_deref())?.over(MODERATE_PRIORS)?,
             likelihood: self.likelihood.likelihood.into(),
             products: self.products,
             periods: self.periods,
@@ -120,7 +119,7 @@ impl CalibrateArguments {
             seed: self.seed,
         };
         design.validate()?;
-        let fit_priors = overlaid(design.priors, self.fit_priors.as_deref())?;
+        let fit_priors = GivenPriors::read(self.fit_priors.as_deref())?.over(design.priors)?;
         let fitted = self.fitted(fit_priors)?;
         if !self.force && self.out.join(RUN_JSON).exists() {
             bail!(
@@ -392,22 +391,4 @@ fn findings(sd_error: Option<f64>, power_of_5_percent: f64, mean_error: Option<f
         "{sd}, by 5% with {}%, {mean}",
         three_digits(100.0 * power_of_5_percent)
     )
-}
-
-/// `base` with what the file gives.
-fn overlaid(base: Priors, file: Option<&Path>) -> anyhow::Result<Priors> {
-    let Some(path) = file else {
-        return Ok(base);
-    };
-    let given: Map<String, Value> = super::read_json(path)?;
-    let mut settings = serde_json::to_value(base)?;
-    if let Value::Object(settings) = &mut settings {
-        settings.extend(given);
-    }
-    let priors: Priors = serde_json::from_value(settings)
-        .with_context(|| format!("{} is not what is expected", path.display()))?;
-    priors
-        .validate()
-        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-    Ok(priors)
 }
