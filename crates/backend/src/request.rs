@@ -352,6 +352,7 @@ pub enum Metric {
     /// One variance a latent, tuned during warm-up.
     Diagonal,
     /// The precision at the posterior mode, whose block-arrow factor whitens the latents; centred parameterization only.
+    /// Trajectories are about a quarter rotation long there, so that no U-turn is looked for.
     #[default]
     Structured,
 }
@@ -372,6 +373,15 @@ impl Metric {
             Metric::Structured => 300,
         }
     }
+
+    /// Acceptance that the step size is tuned to. The structured metric accepts or rejects the end of a trajectory alone, so
+    /// that every rejection repeats a draw: more, and shorter, steps pay there.
+    pub const fn default_target_accept(self) -> f64 {
+        match self {
+            Metric::Diagonal => 0.8,
+            Metric::Structured => 0.9,
+        }
+    }
 }
 
 /// Settings of NUTS.
@@ -385,7 +395,7 @@ pub struct NutsSettings {
     pub draws: u64,
     /// Target mean acceptance statistic.
     pub target_accept: f64,
-    /// Limit of tree doublings.
+    /// Limit of the doublings of a trajectory, which has at most `2^max_depth - 1` steps.
     pub max_depth: u32,
     /// Mass matrix.
     pub metric: Metric,
@@ -402,7 +412,7 @@ impl Default for NutsSettings {
             chains: 4,
             warmup: Metric::default().default_warmup(),
             draws: 1000,
-            target_accept: 0.8,
+            target_accept: Metric::default().default_target_accept(),
             max_depth: 10,
             metric: Metric::default(),
             draw_bytes_limit: 2 << 30,
@@ -417,6 +427,7 @@ impl NutsSettings {
         NutsSettings {
             metric: Metric::Diagonal,
             warmup: Metric::Diagonal.default_warmup(),
+            target_accept: Metric::Diagonal.default_target_accept(),
             ..NutsSettings::default()
         }
     }

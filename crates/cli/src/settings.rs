@@ -335,9 +335,9 @@ pub struct NutsArguments {
     /// Draws of each chain after warm-up.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub draws: u64,
-    /// Mean acceptance statistic that the step size is tuned to.
-    #[arg(long, value_name = "P", default_value_t = 0.8)]
-    pub target_accept: f64,
+    /// Mean acceptance that the step size is tuned to; by default 0.9 with the structured metric, 0.8 with the diagonal one.
+    #[arg(long, value_name = "P")]
+    pub target_accept: Option<f64>,
     /// Most doublings of a trajectory.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub max_depth: u32,
@@ -352,7 +352,9 @@ impl NutsArguments {
             chains: self.chains,
             warmup: self.warmup.unwrap_or_else(|| metric.default_warmup()),
             draws: self.draws,
-            target_accept: self.target_accept,
+            target_accept: self
+                .target_accept
+                .unwrap_or_else(|| metric.default_target_accept()),
             max_depth: self.max_depth,
             ..NutsSettings::default()
         }

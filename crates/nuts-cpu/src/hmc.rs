@@ -272,3 +272,175 @@ fn square(x: &[f64]) -> f64 {
     }
     sums.iter().sum::<f64>() + rest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    /// Independent coordinates, each of its own density.
+    struct Product<F>(usize, F);
+
+    impl<F: Fn(f64) -> [f64; 2]> Target for Product<F> {
+        fn dimension(&self) -> usize {
+            self.0
+        }
+
+        fn value_and_gradient(&mut self, position: &[f64], gradient: &mut [f64]) -> Result<f64, Shut> {
+            let mut sum = 0.0;
+            for (q, g) in position.iter().zip(gradient) {
+                let [value, slope] = (self.1)(*q);
+                sum += value;
+                *g = slope;
+            }
+            Ok(sum)
+        }
+    }
+
+    /// Means over draws and coordinates of `x`, `x^2` and `x^4`, and their standard errors by means of 50 batches.
+    fn moments(target: &mut impl Target, step_size: f64, draws: usize, seed: u64) -> [[f64; 2]; 3] {
+        const BATCHES: usize = 50;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let d = target.dimension();
+        let mut hmc = Hmc::at(target, vec![0.5; d]).unwrap().unwrap();
+        for _ in 0..20 {
+            hmc.transition(target, &mut rng, step_size, 1000).unwrap();
+        }
+        let mut means = [[0.0; BATCHES]; 3];
+        for batch in 0..BATCHES {
+            let of_batch = draws / BATCHES;
+            for _ in 0..of_batch {
+                hmc.transition(target, &mut rng, step_size, 1000).unwrap();
+                for q in hmc.position() {
+                    for (sums, power) in means.iter_mut().zip([1, 2, 4]) {
+                        sums[batch] += q.powi(power) / (of_batch * d) as f64;
+                    }
+                }
+            }
+        }
+        means.map(|of| {
+            let mean = of.iter().sum::<f64>() / BATCHES as f64;
+            let square = of.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / (BATCHES - 1) as f64;
+            [mean, (square / BATCHES as f64).sqrt()]
+        })
+    }
+
+    fn assert_moments(found: [[f64; 2]; 3], exact: [f64; 3], most_error: f64, what: &str) {
+        for (k, ([mean, error], exact)) in found.into_iter().zip(exact).enumerate() {
+            let distance = (mean - exact) / error;
+            // Fifty batches: Student's t; 5 is passed once in 100,000 times.
+            assert!(
+                distance.abs() < 5.0,
+                "{what}, moment {k}: {mean} +- {error}, exact {exact}"
+            );
+            assert!(
+                error < most_error * exact.abs().max(1.0),
+                "{what}, moment {k}: the error {error} is too large to tell"
+            );
+        }
+    }
+
+    #[test]
+    fn a_standard_normal_has_its_moments_in_any_dimension() {
+        for (d, draws) in [
+            (1, 400_000),
+            (2, 200_000),
+            (5, 100_000),
+            (15, 40_000),
+            (100, 10_000),
+        ] {
+            for step_size in [LONGEST_STEP, 0.7] {
+                let found = moments(&mut Product(d, |x: f64| [-0.5 * x * x, -x]), step_size, draws, d as u64);
+                assert_moments(found, [0.0, 1.0, 3.0], 0.006, &format!("{d} dimensions"));
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_widths_leave_the_moments_as_they_are() {
+        // Coordinates that suppose half or twice the standard deviation.
+        for sd in [0.5, 2.0] {
+            for d in [1, 5, 15] {
+                let normal = move |x: f64| [-0.5 * (x / sd).powi(2), -x / (sd * sd)];
+                let found = moments(&mut Product(d, normal), 0.4, 600_000 / d, 7 + d as u64);
+                let exact = [0.0, sd * sd, 3.0 * sd.powi(4)];
+                assert_moments(found, exact, 0.02, &format!("sd {sd}, {d} dimensions"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_skewed_target_has_its_moments() {
+        // The log of a gamma variable of shape 2 about its mode: mean psi(2) - ln 2, variance psi'(2).
+        let shape = 2.0f64;
+        let log_gamma = move |x: f64| {
+            let rate = shape * x.exp();
+            [shape * x - rate, shape - rate]
+        };
+        let psi = 1.0 - 0.577_215_664_901_532_9;
+        let psi_1 = std::f64::consts::PI.powi(2) / 6.0 - 1.0;
+        let zeta_3 = 1.202_056_903_159_594;
+        // psi''(2) and psi'''(2).
+        let (psi_2, psi_3) = (-2.0 * zeta_3 + 2.0, std::f64::consts::PI.powi(4) / 15.0 - 6.0);
+        let mean = psi - shape.ln();
+        let fourth = psi_3 + 3.0 * psi_1 * psi_1 + 4.0 * psi_2 * mean + 6.0 * psi_1 * mean * mean + mean.powi(4);
+        let exact = [mean, psi_1 + mean * mean, fourth];
+        for d in [1, 2, 5, 15, 100] {
+            let draws = (600_000 / d).max(30_000);
+            let found = moments(&mut Product(d, log_gamma), 0.5, draws, 70 + d as u64);
+            assert_moments(found, exact, 0.03, &format!("{d} dimensions"));
+        }
+    }
+
+    #[test]
+    fn a_trajectory_goes_back_the_way_it_came() {
+        let mut target = Product(3, |x: f64| [-x.cosh(), -x.sinh()]);
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut hmc = Hmc::at(&mut target, vec![0.3, -1.0, 0.8]).unwrap().unwrap();
+        let start = hmc.current.clone();
+        hmc.draw_momentum(&mut rng);
+        let energy = hmc.energy();
+        let there = hmc
+            .integrate(&mut target, 0.37, 5, energy)
+            .unwrap()
+            .unwrap();
+        std::mem::swap(&mut hmc.current, &mut hmc.proposed);
+        hmc.momentum.iter_mut().for_each(|p| *p = -*p);
+        let energy = hmc.energy();
+        let back = hmc
+            .integrate(&mut target, 0.37, 5, energy)
+            .unwrap()
+            .unwrap();
+        assert!((there + back).abs() < 1e-12, "{there} {back}");
+        for (a, b) in start.position.iter().zip(&hmc.proposed.position) {
+            assert!((a - b).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_first_step_is_never_longer_than_a_quarter_rotation() {
+        let mut rng = StdRng::seed_from_u64(3);
+        // A normal is followed exactly at any step.
+        let mut normal = Product(50, |x: f64| [-0.5 * x * x, -x]);
+        let mut hmc = Hmc::at(&mut normal, vec![2.0; 50]).unwrap().unwrap();
+        assert_eq!(hmc.first_step_size(&mut normal, &mut rng).unwrap(), LONGEST_STEP);
+        // One a hundred times as narrow is not.
+        let mut narrow = Product(50, |x: f64| [-0.5 * 1e4 * x * x, -1e4 * x]);
+        let mut hmc = Hmc::at(&mut narrow, vec![0.02; 50]).unwrap().unwrap();
+        let step_size = hmc.first_step_size(&mut narrow, &mut rng).unwrap();
+        assert!((0.001..0.05).contains(&step_size), "{step_size}");
+    }
+
+    #[test]
+    fn too_long_a_trajectory_is_cut_and_says_so() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let mut normal = Product(2, |x: f64| [-0.5 * x * x, -x]);
+        let mut hmc = Hmc::at(&mut normal, vec![1.0; 2]).unwrap().unwrap();
+        let cut = hmc.transition(&mut normal, &mut rng, 0.01, 7).unwrap();
+        assert_eq!((cut.steps, cut.saturated, cut.step_size), (7, true, 0.01));
+        let whole = hmc.transition(&mut normal, &mut rng, 0.5, 7).unwrap();
+        assert!(!whole.saturated && whole.step_size <= 0.5 && whole.steps <= 5);
+        assert!(whole.acceptance > 1.0 - 1e-12);
+    }
+}

@@ -60,3 +60,49 @@ impl DualAveraging {
         self.log_mean.exp()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Acceptance that falls with the step as a leapfrog's does.
+    fn acceptance(step_size: f64) -> f64 {
+        (-2.0 * step_size.powi(2)).exp()
+    }
+
+    #[test]
+    fn it_comes_to_the_step_of_the_target() {
+        for first in [1e-3, 0.3, 1.5] {
+            for target in [0.6, 0.8, 0.9] {
+                let mut tuning = DualAveraging::new(first, target, 1.57);
+                for _ in 0..2000 {
+                    tuning.update(acceptance(tuning.step_size()));
+                }
+                let exact = (-0.5 * f64::ln(target)).sqrt();
+                assert!((tuning.tuned() / exact - 1.0).abs() < 0.02, "{first} {target}: {}", tuning.tuned());
+            }
+        }
+    }
+
+    #[test]
+    fn no_step_is_longer_than_the_longest() {
+        let mut tuning = DualAveraging::new(10.0, 0.8, 1.5);
+        for _ in 0..100 {
+            assert!(tuning.step_size() <= 1.5 * (1.0 + 1e-12) && tuning.tuned() <= 1.5 * (1.0 + 1e-12));
+            tuning.update(1.0);
+        }
+        assert!((tuning.tuned() - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_acceptance_that_is_no_number_does_not_stay() {
+        let mut tuning = DualAveraging::new(1.0, 0.8, 1.57);
+        tuning.update(f64::NAN);
+        assert!(tuning.step_size() < 1.0);
+        for _ in 0..2000 {
+            tuning.update(acceptance(tuning.step_size()));
+        }
+        let exact = (-0.5 * f64::ln(0.8)).sqrt();
+        assert!((tuning.tuned() / exact - 1.0).abs() < 0.02, "{}", tuning.tuned());
+    }
+}

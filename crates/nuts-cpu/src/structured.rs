@@ -20,6 +20,8 @@ pub(crate) struct Whitened<D> {
     by_natural: Vec<f64>,
     /// The point that products of few sales are moved in.
     drawn: Vec<f64>,
+    /// Scratch of that.
+    effects: Vec<f64>,
 }
 
 impl<D: Density> Whitened<D> {
@@ -33,6 +35,7 @@ impl<D: Density> Whitened<D> {
             natural: vec![0.0; latents],
             by_natural: vec![0.0; latents],
             drawn: vec![0.0; latents],
+            effects: Vec::new(),
         }
     }
 
@@ -75,7 +78,7 @@ impl<D: Density> Whitened<D> {
         };
         let mut point = std::mem::take(&mut self.drawn);
         whitening.natural(hmc.position(), &mut point);
-        let accepted = few_sales.update(&mut point, rng);
+        few_sales.update(&mut point, &mut self.effects, rng);
         let moved = hmc.move_to(self, |position| whitening.whitened(&point, position));
         self.drawn = point;
         moved
