@@ -93,7 +93,8 @@ impl Bound {
         }
         Bound {
             products: Arc::new(products),
-            log_least: least.ln(),
+            // Of a bound so low that every count is at it nothing is known.
+            log_least: least.max(f64::MIN_POSITIVE).ln(),
             scale: SCALE_OF_STEP * priors.product_effect_sd,
             category_period: Arc::new(category_period),
             ln_factorials,

@@ -1,11 +1,12 @@
 //! The report of a run, and in sentences what a reader of its posterior must know.
 
+use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
 use crate::run::NutsRun;
 use infermark_backend::posterior::ChainDiagnostics;
-use infermark_backend::report::{Detail, NutsReport};
+use infermark_backend::report::{ChainReport, Detail, NutsReport};
 use infermark_backend::request::Metric;
-use infermark_backend::{Report, RunState};
+use infermark_backend::{NutsSettings, Report, RunState};
 use infermark_cpu_kernels::device_name;
 use infermark_model::{Layout, Parameterization, Site};
 
@@ -117,13 +118,14 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
     }
     if detail.saturated_trees > 0 {
         warnings.push(format!(
-            "{} of {} trees met the depth limit of {}: draws are correct but costly and correlated; raise max_depth, \
-             or warm up longer.",
+            "{} of {} trajectories met the limit of {} doublings: draws are correct but costly and correlated; raise \
+             max_depth, or warm up longer.",
             detail.saturated_trees,
             draws.iter().sum::<u64>(),
             settings.max_depth
         ));
     }
+    acceptance_warnings(&mut warnings, settings, &detail.chains);
     mixing_warnings(&mut warnings, settings.chains, &run.layout, diagnostics);
     if let Retention::Moments(sites) = &run.retention {
         let kept: Vec<&str> = sites.iter().map(|s| s.name()).collect();
@@ -136,6 +138,32 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
         ));
     }
     warnings
+}
+
+/// How far the acceptance of a chain may be from the target of its tuning, which 300 draws of warm-up come to within 0.03.
+const ACCEPTANCE_MARGIN: f64 = 0.1;
+
+/// Names the chains whose step size is not the one that was asked for.
+fn acceptance_warnings(warnings: &mut Vec<String>, settings: &NutsSettings, chains: &[ChainReport]) {
+    // Of a chain's first draws the mean says little.
+    const LEAST_DRAWS: u64 = 100;
+    let target = settings.target_accept;
+    for (k, chain) in chains.iter().enumerate() {
+        let Some(acceptance) = chain.acceptance.filter(|_| chain.draws >= LEAST_DRAWS) else {
+            continue;
+        };
+        // The longest step of the structured metric may be accepted more often than was asked for: no longer one is of use.
+        let at_longest = settings.metric == Metric::Structured && chain.step_size > 0.5 * LONGEST_STEP;
+        let too_high = acceptance > target + ACCEPTANCE_MARGIN && !at_longest;
+        if acceptance.is_nan() || acceptance < target - ACCEPTANCE_MARGIN || too_high {
+            warnings.push(format!(
+                "Chain {} accepts {acceptance:.2} on average where {target:.2} was asked for, at a step size of {:.3}: its \
+                 step size was tuned elsewhere than where it draws; warm up longer.",
+                k + 1,
+                chain.step_size
+            ));
+        }
+    }
 }
 
 fn mixing_warnings(
@@ -195,5 +223,54 @@ fn place(layout: &Layout, latent: usize) -> String {
     match layout.site_of(latent) {
         Site::GlobalA => Site::GlobalA.name().to_owned(),
         site => format!("{}[{}]", site.name(), latent - layout.start(site)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(acceptance: f64, step_size: f64, draws: u64) -> ChainReport {
+        ChainReport {
+            warmup_draws: 300,
+            draws,
+            warmup_gradients: 1,
+            gradients: 1,
+            warmup_seconds: 0.1,
+            seconds: 0.1,
+            step_size,
+            acceptance: Some(acceptance),
+        }
+    }
+
+    #[test]
+    fn chains_that_accept_otherwise_than_asked_are_named() {
+        let chains = [
+            chain(0.93, 0.4, 1000),
+            chain(0.55, 1.57, 1000),
+            chain(f64::NAN, 1.57, 1000),
+            chain(0.2, 0.4, 50),
+        ];
+        let mut warnings = Vec::new();
+        acceptance_warnings(&mut warnings, &NutsSettings::default(), &chains);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(
+            warnings[0].starts_with("Chain 2 accepts 0.55") && warnings[1].starts_with("Chain 3 accepts NaN")
+        );
+        // Too short a step is as far from the target, but for the longest one.
+        let settings = NutsSettings {
+            target_accept: 0.8,
+            ..NutsSettings::default()
+        };
+        let mut warnings = Vec::new();
+        acceptance_warnings(
+            &mut warnings,
+            &settings,
+            &[chain(0.99, 0.1, 1000), chain(0.99, 1.5, 1000)],
+        );
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with("Chain 1"),
+            "{warnings:?}"
+        );
     }
 }

@@ -351,7 +351,12 @@ mod tests {
             (100, 10_000),
         ] {
             for step_size in [LONGEST_STEP, 0.7] {
-                let found = moments(&mut Product(d, |x: f64| [-0.5 * x * x, -x]), step_size, draws, d as u64);
+                let found = moments(
+                    &mut Product(d, |x: f64| [-0.5 * x * x, -x]),
+                    step_size,
+                    draws,
+                    d as u64,
+                );
                 assert_moments(found, [0.0, 1.0, 3.0], 0.006, &format!("{d} dimensions"));
             }
         }
@@ -384,7 +389,8 @@ mod tests {
         // psi''(2) and psi'''(2).
         let (psi_2, psi_3) = (-2.0 * zeta_3 + 2.0, std::f64::consts::PI.powi(4) / 15.0 - 6.0);
         let mean = psi - shape.ln();
-        let fourth = psi_3 + 3.0 * psi_1 * psi_1 + 4.0 * psi_2 * mean + 6.0 * psi_1 * mean * mean + mean.powi(4);
+        let fourth =
+            psi_3 + 3.0 * psi_1 * psi_1 + 4.0 * psi_2 * mean + 6.0 * psi_1 * mean * mean + mean.powi(4);
         let exact = [mean, psi_1 + mean * mean, fourth];
         for d in [1, 2, 5, 15, 100] {
             let draws = (600_000 / d).max(30_000);
@@ -401,17 +407,11 @@ mod tests {
         let start = hmc.current.clone();
         hmc.draw_momentum(&mut rng);
         let energy = hmc.energy();
-        let there = hmc
-            .integrate(&mut target, 0.37, 5, energy)
-            .unwrap()
-            .unwrap();
+        let there = hmc.integrate(&mut target, 0.37, 5, energy).unwrap().unwrap();
         std::mem::swap(&mut hmc.current, &mut hmc.proposed);
         hmc.momentum.iter_mut().for_each(|p| *p = -*p);
         let energy = hmc.energy();
-        let back = hmc
-            .integrate(&mut target, 0.37, 5, energy)
-            .unwrap()
-            .unwrap();
+        let back = hmc.integrate(&mut target, 0.37, 5, energy).unwrap().unwrap();
         assert!((there + back).abs() < 1e-12, "{there} {back}");
         for (a, b) in start.position.iter().zip(&hmc.proposed.position) {
             assert!((a - b).abs() < 1e-12);

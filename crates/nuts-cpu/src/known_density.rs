@@ -64,7 +64,7 @@ fn a_correlated_normal_of_mixed_scales() {
     let settings = NutsSettings {
         warmup: 600,
         draws: 3000,
-        ..NutsSettings::default()
+        ..NutsSettings::diagonal()
     };
     let normal = || Normal {
         mean: [1.0, -30.0, 0.0, 1000.0, 0.002],
@@ -123,13 +123,18 @@ impl Density for Truncated {
 
 #[test]
 fn a_value_that_is_not_finite_is_a_divergence() {
-    let settings = NutsSettings {
-        chains: 3,
-        warmup: 200,
-        draws: 200,
-        ..NutsSettings::default()
-    };
-    let mut run = start(&settings, || Truncated);
+    for settings in [NutsSettings::diagonal(), NutsSettings::default()] {
+        diverges(&NutsSettings {
+            chains: 3,
+            warmup: 200,
+            draws: 200,
+            ..settings
+        });
+    }
+}
+
+fn diverges(settings: &NutsSettings) {
+    let mut run = start(settings, || Truncated);
     assert_eq!(
         run.advance(u64::MAX, &Interrupt::new()).unwrap().state,
         RunState::Finished
@@ -174,8 +179,12 @@ impl Density for Broken {
 
 #[test]
 fn a_chain_that_cannot_start_ends_the_run_with_its_reason() {
-    for (panics, word) in [(false, "finite"), (true, "panicked")] {
-        let mut run = start(&NutsSettings::default(), || Broken { panics });
+    let metrics = [NutsSettings::diagonal(), NutsSettings::default()];
+    for ((panics, word), settings) in [(false, "finite"), (true, "panicked")]
+        .into_iter()
+        .flat_map(|case| metrics.iter().map(move |settings| (case, settings)))
+    {
+        let mut run = start(settings, || Broken { panics });
         for _ in 0..2 {
             let error = run.advance(10, &Interrupt::new()).unwrap_err();
             assert!(matches!(&error, BackendError::Diverged { .. }));
@@ -185,4 +194,48 @@ fn a_chain_that_cannot_start_ends_the_run_with_its_reason() {
         assert!(run.report().warnings.iter().any(|w| w.contains("failed")));
         assert!(run.posterior().is_err());
     }
+}
+
+/// A standard normal, the target of the structured metric's coordinates.
+struct Standard;
+
+impl Density for Standard {
+    fn dimension(&self) -> usize {
+        5
+    }
+
+    fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
+        for (g, z) in gradient.iter_mut().zip(z) {
+            *g = -z;
+        }
+        -0.5 * z.iter().map(|z| z * z).sum::<f64>()
+    }
+}
+
+#[test]
+fn the_structured_sampler_draws_a_standard_normal_independently() {
+    let settings = NutsSettings {
+        warmup: 100,
+        draws: 5000,
+        ..NutsSettings::default()
+    };
+    let mut run = start(&settings, || Standard);
+    run.advance(u64::MAX, &Interrupt::new()).unwrap();
+    let posterior = run.posterior().unwrap();
+    let diagnostics = posterior.diagnostics.as_ref().unwrap();
+    for j in 0..5 {
+        // 20,000 draws: five standard errors.
+        assert!(posterior.mean[j].abs() < 5.0 / 20_000f64.sqrt(), "{j}");
+        assert!((posterior.sd[j] - 1.0).abs() < 5.0 / 40_000f64.sqrt(), "{j}");
+        assert!(diagnostics.ess_bulk[j] > 14_000.0 && diagnostics.ess_tail[j] > 14_000.0);
+    }
+    let Detail::Nuts(nuts) = run.report().detail else {
+        panic!("not NUTS")
+    };
+    for chain in &nuts.chains {
+        // Every trajectory is accepted, and the step is the longest there is.
+        assert!(chain.acceptance.unwrap() > 1.0 - 1e-9);
+        assert!((chain.step_size - std::f64::consts::FRAC_PI_2).abs() < 1e-6);
+    }
+    assert_eq!((nuts.divergences, nuts.saturated_trees), (0, 0));
 }

@@ -1,13 +1,17 @@
 //! Whether a run fits in memory, told before anything is allocated.
 
+use infermark_backend::request::Metric;
 use infermark_backend::{BackendError, NutsSettings};
 use infermark_model::Layout;
 
-/// Bytes that the trajectories of all chains take at their deepest: five vectors a state, two ends and a draw of
-/// every level of the tree, and the estimators of the metric.
+/// Bytes that the trajectories of all chains take: under the diagonal metric at their deepest, five vectors a state, two ends
+/// and a draw of every level of the tree, and the estimators of the metric; under the structured one two points of two vectors, the
+/// momentum, four more for the coordinates and the draw.
 fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
-    let states = 3 * u64::from(settings.max_depth) + 6;
-    let vectors = 5 * states + 16;
+    let vectors = match settings.metric {
+        Metric::Diagonal => 5 * (3 * u64::from(settings.max_depth) + 6) + 16,
+        Metric::Structured => 9,
+    };
     (settings.chains as u64)
         .saturating_mul(vectors)
         .saturating_mul(8 * layout.latents() as u64)
@@ -43,7 +47,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_with_figures() {
         let layout = Layout::new(1_000_000, 10, 156);
-        let settings = NutsSettings::default();
+        let settings = NutsSettings::diagonal();
         let error = check(&settings, &layout, 0, Some(1 << 30)).unwrap_err();
         assert!(error.to_string().contains("1073741824"), "{error}");
         assert!(check(&settings, &layout, 0, Some(1 << 40)).is_ok());

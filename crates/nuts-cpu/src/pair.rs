@@ -167,11 +167,17 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for RateSum<'_> {
     fn run(self, isa: I) -> f64 {
         let [low, high] = self.clip.map(|bound| isa.splat(bound));
         let (level, a, log2_e) = (isa.splat(self.level), isa.splat(self.a), isa.splat(LOG2_E));
-        let Rows { deviation, effect, .. } = self.rows;
+        let Rows {
+            deviation, effect, ..
+        } = self.rows;
         let whole = deviation.len() / I::LANES * I::LANES;
         let mut sum = isa.zero();
         for at in (0..whole).step_by(I::LANES) {
-            let eta = isa.mul_add(a, isa.load(&deviation[at..]), isa.add(level, isa.load(&effect[at..])));
+            let eta = isa.mul_add(
+                a,
+                isa.load(&deviation[at..]),
+                isa.add(level, isa.load(&effect[at..])),
+            );
             let eta = isa.max(isa.min(eta, high), low);
             sum = isa.add(sum, isa.exp2(isa.mul(eta, log2_e)));
         }
@@ -405,7 +411,23 @@ impl FewSales {
         (!few.products.is_empty()).then_some(few)
     }
 
+    /// Bytes that the proposals of a panel take at most: those of all products whose units rates at the bound may account for.
+    pub(crate) fn most_bytes(panel: &Panel, priors: &Priors) -> u64 {
+        let proposal = (4 * LEVELS * (ELASTICITIES + 1) + size_of::<FewSalesProduct>()) as u64;
+        let at_bound = priors.clip_low.exp();
+        (0..panel.layout().products)
+            .map(|i| (panel.sums().product[i], panel.row_range(i).len()))
+            .filter(|(units, rows)| {
+                // Units are better by `y ln(y / b) - y + b` nats with rates of their own than with `b` expected at the bound.
+                let (y, expected) = (*units as f64, *rows as f64 * at_bound);
+                *units <= FEW_UNITS || y <= expected || y * (y / expected).ln() - y + expected < NO_WEIGHT
+            })
+            .map(|(units, rows)| proposal + 12 * rows as u64 + 8 * units.min(rows as u64))
+            .sum()
+    }
+
     /// Their number.
+    #[cfg(test)]
     pub(crate) fn products(&self) -> usize {
         self.products.len()
     }
@@ -421,8 +443,8 @@ impl FewSales {
         let mut accepted = 0;
         for product in &self.products {
             let (c, proposal) = (product.category, &product.proposal);
-            let at = [Site::ProductA, Site::ProductEffect]
-                .map(|site| self.layout.start(site) + proposal.product);
+            let at =
+                [Site::ProductA, Site::ProductEffect].map(|site| self.layout.start(site) + proposal.product);
             let of_category = &point[self.layout.time_index(c, 0)..];
             effects.clear();
             effects.extend(
@@ -467,7 +489,13 @@ mod tests {
     fn panel(sold: &[u32]) -> Arc<Panel> {
         let mut part = PanelPart::new(1, 30);
         let prices: Vec<f64> = (0..30)
-            .map(|t| if t % 5 == 0 { 2.8 } else { 4.0 + 0.02 * f64::from(t % 3) })
+            .map(|t| {
+                if t % 5 == 0 {
+                    2.8
+                } else {
+                    4.0 + 0.02 * f64::from(t % 3)
+                }
+            })
             .collect();
         let units: Vec<u32> = (0..30).map(|t| u32::from(sold.contains(&t))).collect();
         part.push_product(0, None, &prices, &units).unwrap();
@@ -547,7 +575,10 @@ mod tests {
                     squares[k] += point[at[k]].powi(2);
                 }
             }
-            assert!(accepted > DRAWS / 2, "case {case}: {accepted} of {DRAWS} accepted");
+            assert!(
+                accepted > DRAWS / 2,
+                "case {case}: {accepted} of {DRAWS} accepted"
+            );
             for k in 0..2 {
                 let mean = sums[k] / DRAWS as f64;
                 let sd = (squares[k] / DRAWS as f64 - mean * mean).sqrt();

@@ -79,7 +79,11 @@ mod tests {
                     tuning.update(acceptance(tuning.step_size()));
                 }
                 let exact = (-0.5 * f64::ln(target)).sqrt();
-                assert!((tuning.tuned() / exact - 1.0).abs() < 0.02, "{first} {target}: {}", tuning.tuned());
+                assert!(
+                    (tuning.tuned() / exact - 1.0).abs() < 0.02,
+                    "{first} {target}: {}",
+                    tuning.tuned()
+                );
             }
         }
     }

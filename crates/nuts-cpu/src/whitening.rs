@@ -85,9 +85,11 @@ impl Whitening {
     }
 
     /// Bytes of the coordinates and of the search for them: weights of the rows, factors of products and categories, of
-    /// two points at a time.
-    pub(crate) fn bytes(panel: &Panel) -> u64 {
-        ArrowFactor::bytes(panel).saturating_mul(2)
+    /// two points at a time; and the proposals for products of few sales.
+    pub(crate) fn bytes(panel: &Panel, priors: &Priors) -> u64 {
+        ArrowFactor::bytes(panel)
+            .saturating_mul(2)
+            .saturating_add(FewSales::most_bytes(panel, priors))
     }
 
     /// Writes `theta = mode + L^-T xi`.
