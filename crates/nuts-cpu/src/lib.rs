@@ -1,15 +1,17 @@
-//! The No-U-Turn sampler on the CPU.
+//! Hamiltonian Monte Carlo on the CPU, in `f64`, on the log joint of `z` (the model's latents in the requested
+//! parameterization): the No-U-Turn sampler, and trajectories of fixed length where their length is known beforehand.
 //!
-//! Sampling is done by [nuts-rs](https://docs.rs/nuts-rs), in `f64`, on the log joint of `z` (the model's latents in
-//! the requested parameterization). Chains run in parallel, one thread each; when there are fewer chains than
-//! threads, the threads left over are shared among the chains and work inside their gradients.
+//! Chains run in parallel, one thread each; when there are fewer chains than threads, the threads left over are shared
+//! among the chains and work inside their gradients.
 //!
 //! Under the structured metric, the default, chains move in coordinates that the block-arrow precision at the posterior
-//! mode makes nearly standard normal (`whitening`): the metric is the identity, only the step size is tuned, and a step
-//! between two gradients is the exact motion in a standard normal, a rotation by at most a quarter turn, so that the
-//! error of a trajectory comes only from where the posterior is not that normal. It starts from over-dispersed
-//! draws of the normal. A leapfrog step costs the gradient and two passes of the factor.
+//! mode makes nearly standard normal (`whitening`). All directions turn there at the same time, so that trajectories are a
+//! quarter rotation long, about, and no U-turn is looked for (`hmc`); a step between two gradients is the exact motion in a standard
+//! normal, a rotation, so that the error of a trajectory comes only from where the posterior is not that normal. Only the
+//! step size is tuned (`step_size`). Products of few sales, whose posterior is far from normal, are also drawn by themselves given
+//! the rest (`pair`). Chains start from over-dispersed draws of the normal. A step costs the gradient and two passes of the factor.
 //!
+//! Under the diagonal metric sampling is done by [nuts-rs](https://docs.rs/nuts-rs) (`no_u_turn`).
 //! Under the diagonal metric, this is how it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
 //! criterion), warm-up is not. The diagonal metric is estimated from draws and gradients together,
 //! `sqrt(var(z) / var(gradient))` per latent, instead of from the draws' variance; it starts from the gradient at the
@@ -26,6 +28,9 @@
 //! | `run` | a run advanced in pieces |
 //! | `gate` | which chains may work now: threads, pieces, interrupts |
 //! | `chain` | the thread of one chain |
+//! | `hmc`, `step_size`, `structured` | trajectories of the structured metric, the tuning of their steps, both as a sampler |
+//! | `pair` | products of few sales, drawn by themselves |
+//! | `no_u_turn` | nuts-rs, the sampler of the diagonal metric |
 //! | `density` | the log density that is sampled |
 //! | `whitening` | the coordinates of the structured metric |
 //! | `start` | where chains start |

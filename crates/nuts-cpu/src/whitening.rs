@@ -2,24 +2,7 @@
 //! precision of the natural parameters at the posterior mode.
 //!
 //! The metric is there before the first draw and stays: nothing is estimated from draws, and all chains have the same. What
-//! else was tried, in effective samples of the worst latent (bulk) a thousand gradients, 4 chains of 1,000 draws after
-//! 300, geometric means over 2 to 4 seeds, trajectories ended by U-turns alone (ended after two radians as they are now, the
-//! first line's tails have more than twice as many a gradient):
-//!
-//! | coordinates and trajectories | reference panel, 7 to 800 sales a product | 60 products, counts of 0 to 3, every seventh without a sale |
-//! |---|---|---|
-//! | mode, exact for a standard normal (taken) | 228 | 13 |
-//! | the structured variational Gaussian's mean and precision, the same | 235 | 16 |
-//! | mode, leapfrog | 131 | 7 |
-//! | variational Gaussian, leapfrog | 136 | 22 |
-//! | mode, a diagonal metric tuned on top | 220 | 16 |
-//! | diagonal metric alone, 1,000 draws of warm-up | 1.1 | 3.5 |
-//!
-//! Between seeds the figures of the second panel differ by a factor of two: there the variational Gaussian's typical rates
-//! may gain a little over the mode's, at the price of its own iteration and of a Gaussian that ignores the clip; with tens of
-//! sales nothing is gained. That its curvature is deterministic, and no better, is why the metric is not refreshed from draws
-//! either: a mean rate over early draws estimates the same numbers with noise. A diagonal metric on top costs
-//! vectors and more gradients in warm-up; on a panel of almost nothing but zeros its chains were stuck.
+//! else was tried is in `docs/exact.md`.
 
 use crate::pair::FewSales;
 use infermark_arrow::{ArrowFactor, Whitener};
