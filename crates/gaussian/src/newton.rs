@@ -95,7 +95,14 @@ impl ModeSearch {
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
-        let point = counts.start();
+        ModeSearch::at(counts, settings, counts.start())
+    }
+
+    /// At `point`, natural parameters.
+    ///
+    /// # Errors
+    /// When the log joint there has no finite value or curvature.
+    pub(crate) fn at(counts: &Counts, settings: &ModeSettings, point: Vec<f64>) -> Result<Self, ModeError> {
         let mut search = ModeSearch {
             counts: counts.clone(),
             settings: *settings,
@@ -123,6 +130,16 @@ impl ModeSearch {
     /// The log joint at the point.
     pub fn log_joint(&self) -> f64 {
         self.value
+    }
+
+    /// The gradient of the log joint at the point.
+    pub(crate) fn gradient(&self) -> &[f64] {
+        &self.gradient
+    }
+
+    /// The Newton step from the point.
+    pub(crate) fn newton_step(&self) -> &[f64] {
+        &self.step
     }
 
     /// Whether the decrement is within the tolerance.

@@ -2,12 +2,15 @@
 
 use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
+use crate::poisson::Spread;
 use crate::skewness::corrected;
 use crate::variational::{Family, Search};
+use infermark_arrow::ArrowFactor;
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::device_name;
+use infermark_model::dispersion::{Dispersion, FittedRates, Variances};
 use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +33,16 @@ enum Stage {
     Over,
 }
 
+/// The Gaussian that was found.
+enum Fitted {
+    /// That of the precision at this mode.
+    Mode(Vec<f64>),
+    /// That of this precision.
+    Precision(Box<ArrowFactor>),
+    /// One with independent latents: the posterior's own standard deviations.
+    Independent,
+}
+
 pub(crate) struct GaussianRun {
     name: &'static str,
     counts: Counts,
@@ -40,6 +53,8 @@ pub(crate) struct GaussianRun {
     report: GaussianReport,
     /// Part of the rows whose rates are near the lower clip bound.
     near_lower_bound: f64,
+    /// What the variances of the log rates come from, once there is a posterior.
+    fitted: Option<Fitted>,
     /// Whether the precision that the intervals come from only stands in for the exact one.
     stands_in: bool,
     setup_seconds: f64,
@@ -91,6 +106,7 @@ impl GaussianRun {
             state: RunState::Running,
             posterior: None,
             near_lower_bound: 0.0,
+            fitted: None,
             stands_in: false,
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
@@ -158,6 +174,7 @@ impl GaussianRun {
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
         self.stands_in = mode.stands_in;
+        self.fitted = Some(Fitted::Mode(mode.point.clone()));
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
             && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
@@ -193,6 +210,26 @@ impl GaussianRun {
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
         let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
         self.posterior = Some(Posterior::normal(self.counts.layout(), fit.mean, sd));
+        self.fitted = Some(match self.family() {
+            Some((Family::Structured, _)) => Fitted::Precision(Box::new(fit.factor)),
+            _ => Fitted::Independent,
+        });
+    }
+
+    /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`.
+    fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowFactor) -> Dispersion {
+        let sums = factor.for_each_product(|product, moments| {
+            fitted.of_product(product, |row| {
+                let (x, t) = (row.log_price, row.period);
+                let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
+                x * x * moments.elasticity
+                    + 2.0 * x * moments.covariance
+                    + moments.effect
+                    + 2.0 * (x * with_a + with_e)
+                    + moments.periods[t]
+            })
+        });
+        Dispersion::of_products(self.counts.panel(), &sums)
     }
 
     fn completed(&self) -> u64 {
@@ -332,6 +369,34 @@ impl Run for GaussianRun {
         self.posterior
             .clone()
             .ok_or_else(|| BackendError::NoPosterior("the mode was not found yet".into()))
+    }
+
+    fn dispersion(&self) -> Option<Dispersion> {
+        let posterior = self.posterior.as_ref()?;
+        let threads = self.request.resolved_threads();
+        let (panel, priors) = (self.counts.panel(), self.counts.priors());
+        let likelihood = self.counts.likelihood();
+        let found = match self.fitted.as_ref()? {
+            Fitted::Precision(factor) => {
+                let fitted = FittedRates::new(panel, priors, likelihood, &posterior.mean);
+                self.dispersion_under(fitted, factor)
+            }
+            Fitted::Mode(mode) => {
+                let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
+                let fitted = FittedRates::at_mode(panel, priors, likelihood, mode);
+                self.dispersion_under(fitted, &there.found.factor)
+            }
+            Fitted::Independent => {
+                let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();
+                let variances = Variances::Independent(&variances);
+                Dispersion::of(panel, priors, likelihood, &posterior.mean, variances, threads)
+            }
+        };
+        Some(if self.report.converged && !self.stands_in {
+            found
+        } else {
+            found.without_level()
+        })
     }
 
     fn report(&self) -> Report {

@@ -156,11 +156,7 @@ impl Search {
     /// # Errors
     /// When the precision is not positive definite or the bound is not finite.
     pub fn advance(&mut self) -> Result<(), ModeError> {
-        let before = self.factor.take().expect("there is a factor between steps");
-        let (found, value, variance, elbo) = match self.family {
-            Family::Structured => self.structured(before)?,
-            Family::MeanField => self.mean_field(before)?,
-        };
+        let (found, value, variance, elbo) = self.pass()?;
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
         }
@@ -230,6 +226,18 @@ impl Search {
         self.factor = Some(found.factor);
         self.steps += 1;
         Ok(())
+    }
+
+    /// The pass of a step: what it found, its value, the variances of the latents and the bound. It uses up the factor.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    pub(crate) fn pass(&mut self) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+        let before = self.factor.take().expect("there is a factor between steps");
+        match self.family {
+            Family::Structured => self.structured(before),
+            Family::MeanField => self.mean_field(before),
+        }
     }
 
     /// The last Gaussian whose bound is known: the step that would follow is as large as [`Search::moved`] says.

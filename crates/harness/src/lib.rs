@@ -19,6 +19,7 @@ pub mod comparison;
 pub mod coverage;
 mod digest_writer;
 pub mod draws_parquet;
+pub mod fit_dispersion;
 pub mod fit_folder;
 pub mod fit_output;
 pub mod fit_record;
