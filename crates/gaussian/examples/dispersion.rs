@@ -45,16 +45,17 @@ fn main() {
                 let mut run = backend.start(panel.clone(), &request).expect("it starts");
                 let progress = run.advance(u64::MAX, &Interrupt::new()).expect("it ends");
                 let found = run.dispersion().expect("there is a fit");
-                let (value, limit, products) = found
-                    .overall
-                    .excess
-                    .map_or((String::new(), String::new(), 0), |excess| {
-                        (
-                            format!("{:.6}", excess.value),
-                            format!("{:.6}", excess.limit),
-                            excess.products,
-                        )
-                    });
+                let (value, limit, products) =
+                    found
+                        .overall
+                        .excess
+                        .map_or((String::new(), String::new(), 0), |excess| {
+                            (
+                                format!("{:.6}", excess.value),
+                                format!("{:.6}", excess.limit),
+                                excess.products,
+                            )
+                        });
                 let refuted = found.overall.refutes_poisson();
                 let categories = found.by_category.iter().filter(|of| of.refutes_poisson()).count();
                 match counts {

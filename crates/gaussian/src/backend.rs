@@ -5,9 +5,7 @@ use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::run::GaussianRun;
 use crate::variational::{Family, Search};
 use infermark_arrow::ArrowFactor;
-use infermark_backend::{
-    Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run,
-};
+use infermark_backend::{Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run};
 use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
@@ -90,14 +88,20 @@ impl GaussianCpu {
     }
 
     /// A search for the mode that stands at `point`.
-    fn search(&self, panel: &Arc<Panel>, request: &Request, point: &[f64]) -> Result<ModeSearch, BackendError> {
+    fn search(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<ModeSearch, BackendError> {
         self.check(request)?;
         request.check_point(panel, point)?;
         let settings = ModeSettings {
             threads: request.resolved_threads(),
             ..ModeSettings::default()
         };
-        ModeSearch::at(&self.counts(panel, request), &settings, point.to_vec()).map_err(|error| no_pass(&error))
+        ModeSearch::at(&self.counts(panel, request), &settings, point.to_vec())
+            .map_err(|error| no_pass(&error))
     }
 }
 

@@ -72,7 +72,12 @@ fn over_dispersed_counts_are_refuted_by_every_method() {
     for kind in &OVER_DISPERSED {
         for method in 0..3 {
             let found = dispersion(kind, 1, method);
-            assert!(found.overall.refutes_poisson(), "{}: {:?}", kind.name, found.overall);
+            assert!(
+                found.overall.refutes_poisson(),
+                "{}: {:?}",
+                kind.name,
+                found.overall
+            );
         }
     }
 }

@@ -155,7 +155,9 @@ impl Dispersion {
         let fitted = FittedRates::new(panel, priors, likelihood, point);
         let layout = fitted.layout;
         let sums = match variances {
-            Variances::Unknown => for_each_product(layout.products, threads, |i| fitted.of_product(i, |_| 0.0)),
+            Variances::Unknown => {
+                for_each_product(layout.products, threads, |i| fitted.of_product(i, |_| 0.0))
+            }
             Variances::Independent(variances) => {
                 assert_eq!(variances.len(), layout.latents(), "one variance a latent");
                 for_each_product(layout.products, threads, |i| {
@@ -339,7 +341,9 @@ impl<'a> FittedRates<'a> {
             let log_mean = if self.is_mode { eta } else { eta + 0.5 * v };
             let log_mean = log_mean.clamp(priors.clip_low, priors.clip_high);
             let rate = log_mean.exp();
-            let ratio = shape.as_ref().map_or(1.0, |shape| variance_ratio(log_mean, shape));
+            let ratio = shape
+                .as_ref()
+                .map_or(1.0, |shape| variance_ratio(log_mean, shape));
             let units = f64::from(row.units);
             sums.rows += 1;
             sums.squares += (units - rate).powi(2) / (rate * ratio);

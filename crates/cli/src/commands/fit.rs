@@ -296,7 +296,11 @@ fn advice(dispersion: &Dispersion, likelihood: Likelihood) -> Option<String> {
             found.dispersion, excess.value, excess.limit
         )),
         _ => {
-            let refuted = dispersion.by_category.iter().filter(|of| of.refutes_poisson()).count();
+            let refuted = dispersion
+                .by_category
+                .iter()
+                .filter(|of| of.refutes_poisson())
+                .count();
             (refuted > 0).then(|| {
                 format!(
                     "Poisson is refuted by the data of {refuted} of {} categories, each at a level of {LEVEL:e}; their intervals are \

@@ -314,7 +314,8 @@ impl Kind {
                 prices.push((usual + deviation).exp());
                 units.push(Poisson::new(rate).unwrap().sample(&mut rng) as u32);
             }
-            part.push_product(category, Some(&periods), &prices, &units).unwrap();
+            part.push_product(category, Some(&periods), &prices, &units)
+                .unwrap();
         }
         let numbered = |n| Labels::numbered("x", n);
         let panel = Panel::from_parts(

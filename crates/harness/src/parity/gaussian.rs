@@ -157,7 +157,11 @@ impl<'a> Reference<'a> {
     /// Calls `f(product, row's index, row)` for every row.
     fn for_each_row(&self, mut f: impl FnMut(usize, usize, Row)) {
         for product in 0..self.layout.products {
-            for (index, row) in self.panel.row_range(product).zip(self.panel.product_rows(product)) {
+            for (index, row) in self
+                .panel
+                .row_range(product)
+                .zip(self.panel.product_rows(product))
+            {
                 f(product, index, row);
             }
         }
@@ -253,7 +257,10 @@ impl<'a> Reference<'a> {
             out[category] -= priors.category_a_sd.powi(-2) * x[0];
         }
         for (i, c) in self.panel.category_of().iter().enumerate() {
-            let (a, category) = (layout.start(Site::ProductA) + i, layout.start(Site::CategoryA) + *c as usize);
+            let (a, category) = (
+                layout.start(Site::ProductA) + i,
+                layout.start(Site::CategoryA) + *c as usize,
+            );
             out[a] -= priors.product_a_sd.powi(-2) * x[category];
             out[category] -= priors.product_a_sd.powi(-2) * x[a];
         }
@@ -301,7 +308,11 @@ impl<'a> Reference<'a> {
             let mut block = [of(priors.product_a_sd), 0.0, of(priors.product_effect_sd)];
             let mut b = vec![[0.0; 2]; border];
             b[last][0] = -of(priors.product_a_sd);
-            for (index, row) in self.panel.row_range(product).zip(self.panel.product_rows(product)) {
+            for (index, row) in self
+                .panel
+                .row_range(product)
+                .zip(self.panel.product_rows(product))
+            {
                 let (x, Weight { by_eta, cross }) = (row.log_price, precision.rows[index]);
                 block[0] += by_eta * x * x;
                 block[1] += by_eta * x;
@@ -315,19 +326,10 @@ impl<'a> Reference<'a> {
             // Without the cancellation of the determinant: the effect's part that the elasticity leaves.
             let ratio = block[1] / block[0];
             let rest = block[2] - ratio * block[1];
-            let inverse = [
-                1.0 / block[0] + ratio * ratio / rest,
-                -ratio / rest,
-                1.0 / rest,
-            ];
+            let inverse = [1.0 / block[0] + ratio * ratio / rest, -ratio / rest, 1.0 / rest];
             let w: Vec<[f64; 2]> = b
                 .iter()
-                .map(|[a, e]| {
-                    [
-                        inverse[0] * a + inverse[1] * e,
-                        inverse[1] * a + inverse[2] * e,
-                    ]
-                })
+                .map(|[a, e]| [inverse[0] * a + inverse[1] * e, inverse[1] * a + inverse[2] * e])
                 .collect();
             (block[0] * rest, inverse, b, w)
         };
@@ -555,7 +557,10 @@ impl<'a> Reference<'a> {
                 .iter()
                 .zip(&expected.variance)
                 .map(|(got, expected)| (got / expected - 1.0).abs())
-                .fold(0.0, |worst: f64, e| if e > worst || e.is_nan() { e } else { worst }),
+                .fold(
+                    0.0,
+                    |worst: f64, e| if e > worst || e.is_nan() { e } else { worst },
+                ),
         };
         Ok([
             (got.value - expected.value).abs() / expected.value.abs(),

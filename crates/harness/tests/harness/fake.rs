@@ -10,7 +10,9 @@ use infermark_gaussian::GaussianCpu;
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
-use infermark_model::svi::{GuideMoments, LossAndGradient, draw_noise, loss_and_gradient, loss_and_gradient_of};
+use infermark_model::svi::{
+    GuideMoments, LossAndGradient, draw_noise, loss_and_gradient, loss_and_gradient_of,
+};
 use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use std::sync::Arc;
 use std::time::Instant;

@@ -15,8 +15,8 @@ use infermark_harness::parity::{ParityCheck, ParityRecord};
 use infermark_harness::published_nuts::PublishedNutsEstimate;
 use infermark_harness::quality::{CategoryElasticity, ChainQuality, ElasticityInterval, TruthQuality};
 use infermark_harness::system::{Program, System};
-use infermark_model::{Layout, Likelihood};
 use infermark_model::noise::Stream;
+use infermark_model::{Layout, Likelihood};
 
 pub(crate) fn system() -> System {
     System {

@@ -122,7 +122,10 @@ fn levels_and_slopes_of_the_rates_change_nothing() {
     // A slope that is off by 0.02 changes rates by up to 0.8%; first-order effects would be of that order.
     let (low, high) = (of(1.0, -0.02).value, of(1.0, 0.02).value);
     let second_order = 0.5 * (low + high) - found.value;
-    assert!(second_order.abs() < 1e-3 * found.variance.sqrt(), "{second_order}");
+    assert!(
+        second_order.abs() < 1e-3 * found.variance.sqrt(),
+        "{second_order}"
+    );
 }
 
 #[test]
@@ -166,11 +169,7 @@ fn tails_are_within_the_stated_ones_at_every_rate() {
         (5, 8, 100.0),
     ] {
         let rates: Vec<Vec<f64>> = (0..products)
-            .map(|_| {
-                (0..periods)
-                    .map(|_| level * rng.random_range(0.2..2.0))
-                    .collect()
-            })
+            .map(|_| (0..periods).map(|_| level * rng.random_range(0.2..2.0)).collect())
             .collect();
         let prices: Vec<f64> = (0..periods).map(|_| rng.random_range(-0.3..0.3)).collect();
         let repeats = 20_000;
@@ -235,7 +234,16 @@ fn poisson_counts_are_not_refuted_and_varied_ones_are() {
 fn parameters_are_counted_by_what_the_rows_determine_of_them() {
     let (panel, point) = panel(4, 10, 20, 1.0, false);
     let layout = panel.layout();
-    let of = |variances| Dispersion::of(&panel, &Priors::default(), Likelihood::Poisson, &point, variances, 2);
+    let of = |variances| {
+        Dispersion::of(
+            &panel,
+            &Priors::default(),
+            Likelihood::Poisson,
+            &point,
+            variances,
+            2,
+        )
+    };
     let mut variances = vec![0.0; layout.latents()];
     variances[layout.range(Site::ProductEffect)].fill(0.01);
     let found = of(Variances::Independent(&variances));
@@ -296,9 +304,7 @@ fn draws_give_mean_rates_and_their_variances() {
         1,
     );
     assert!((found.overall.dispersion / expected.overall.dispersion - 1.0).abs() < 1e-12);
-    assert!(
-        (found.overall.degrees_of_freedom / expected.overall.degrees_of_freedom - 1.0).abs() < 1e-12
-    );
+    assert!((found.overall.degrees_of_freedom / expected.overall.degrees_of_freedom - 1.0).abs() < 1e-12);
 }
 
 #[test]
