@@ -48,7 +48,7 @@ SITE_DIMS: dict[str, tuple[str, ...]] = {
     "log_shape": ("category",),
 }
 # The sampler statistics, under the names that ArviZ's plots look for.
-STATISTICS = ("diverging", "tree_depth", "n_steps", "step_size", "energy", "lp")
+STATISTICS = ("diverging", "tree_depth", "n_steps", "acceptance_rate", "step_size", "energy", "lp")
 COLUMNS = ("mean", "sd", "q05", "q95", "mcse_mean", "ess_bulk", "ess_tail", "rhat")
 
 

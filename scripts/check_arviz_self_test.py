@@ -87,7 +87,7 @@ def write_fit(directory: Path) -> None:
     columns["diverging"] = pa.array(chain == 2)
     for name in ("tree_depth", "n_steps"):
         columns[name] = pa.array(rng.integers(1, 8, size=len(chain), dtype=np.int32))
-    for name in ("step_size", "energy", "lp"):
+    for name in ("acceptance_rate", "step_size", "energy", "lp"):
         columns[name] = pa.array(rng.normal(size=len(chain)))
     pq.write_table(pa.table(columns), directory / "draws.parquet", row_group_size=300)
     recorded = {"product": PRODUCTS, "category": CATEGORIES, "period": PERIODS, "chains": CHAINS, "draws": DRAWS}

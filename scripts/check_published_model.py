@@ -3,9 +3,10 @@
     data=crates/test-support/data
     "$(scripts/python_env.sh)" scripts/check_published_model.py $data/vectors.json $data/panel.csv
 
-Checks, in float64, the log joint and gradient at each recorded point, and the
-Renyi losses, gradients and parameters of the recorded optimizer steps with the
-recorded noise put in the guide's place. Exits 1 on a disagreement.
+Checks, in float64, the log joint and gradient of the published model and of its
+dense form at each recorded point, and the Renyi losses, gradients and parameters
+of the recorded optimizer steps with the recorded noise put in the guide's place.
+Exits 1 on a disagreement.
 """
 
 from __future__ import annotations
@@ -28,7 +29,15 @@ from jax.scipy.special import logsumexp  # noqa: E402
 from numpyro import handlers  # noqa: E402
 from numpyro.infer.util import potential_energy  # noqa: E402
 
-from published_model import PARTICLES, Panel, published_model, published_optimizer, published_svi, read_panel  # noqa: E402
+from published_model import (  # noqa: E402
+    MODELS,
+    PARTICLES,
+    Panel,
+    published_model,
+    published_optimizer,
+    published_svi,
+    read_panel,
+)
 
 # Both sides are float64 NumPyro; what differs is the order in which XLA sums,
 # about 1e-13 of the largest term, and what 12 optimizer steps make of it.
@@ -48,12 +57,13 @@ def distance(ours: Params, theirs: Params) -> float:
     return float(jnp.sqrt(sum(s[0] for s in squares) / sum(s[1] for s in squares)))
 
 
-def log_joint_errors(panel: Panel, points: list[dict[str, Any]]) -> list[float]:
+def log_joint_errors(panel: Panel, form: str, points: list[dict[str, Any]]) -> list[float]:
     """The larger relative error of log joint and gradient at each point."""
-    arguments = panel.model_arguments() | panel.sizes()
+    model, arguments_of = MODELS[form]
+    arguments = arguments_of(panel)
 
     def log_joint(z: Params) -> jax.Array:
-        return -potential_energy(published_model, (), arguments, z)
+        return -potential_energy(model, (), arguments, z)
 
     errors = []
     for point in points:
@@ -65,7 +75,7 @@ def log_joint_errors(panel: Panel, points: list[dict[str, Any]]) -> list[float]:
 
 def trajectory_errors(panel: Panel, recorded: dict[str, Any]) -> list[float]:
     """Relative errors of loss, gradient and parameters at each recorded step."""
-    arguments = panel.model_arguments() | panel.sizes()
+    arguments = panel.published_arguments()
     svi = published_svi(PARTICLES)
     svi.init(jax.random.key(0), **arguments)
 
@@ -97,7 +107,7 @@ def trajectory_errors(panel: Panel, recorded: dict[str, Any]) -> list[float]:
 
 
 def main() -> int:
-    """Runs both checks and prints the largest error of each."""
+    """Runs the checks and prints the largest error of each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("vectors", type=Path, help="the recorded reference vectors, vectors.json")
     parser.add_argument("panel", type=Path, help="the panel they were recorded on")
@@ -105,7 +115,8 @@ def main() -> int:
     vectors = json.loads(options.vectors.read_text())
     panel = read_panel(options.panel)
     checks = {
-        "log joint and gradient": log_joint_errors(panel, vectors["centered_log_joint"]),
+        "log joint and gradient": log_joint_errors(panel, "published", vectors["centered_log_joint"]),
+        "log joint and gradient, dense form": log_joint_errors(panel, "dense", vectors["centered_log_joint"]),
         "Renyi loss, gradient and AdamW step": trajectory_errors(panel, vectors["svi"]["centered"]),
     }
     worst = 0.0

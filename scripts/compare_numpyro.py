@@ -1,18 +1,20 @@
-"""Runs Infermark and the published NumPyro model on the same panel and the same cores, or the same GPU.
+"""Runs Infermark and NumPyro on the same panel and the same cores, or the same GPU.
 
     "$(scripts/python_env.sh)" scripts/compare_numpyro.py --panel FILE --products 10000 --out DIR
 
 SVI in single precision as published, and one double-precision gradient of the
-log joint, the larger part of what a leapfrog step of NUTS costs. First both sides
-evaluate the log joint and its gradient at one point; if they disagree nothing
-is timed. Then they take turns: ours, theirs, ours, theirs. Writes compare.json
-with the raw samples, compare.csv and compare.md; prints the table.
+log joint, the larger part of what a leapfrog step of NUTS costs. NumPyro runs twice:
+the published code, one gather per row, and the same model in dense form, on a
+products x weeks grid. First Infermark and the published code evaluate the log joint
+and its gradient at one point, and the dense form is held against the published code
+at several; what disagrees is not timed. Then they take turns. Writes compare.json with
+the raw samples, compare.csv and compare.md; prints the table.
 
 With --device gpu (or cuda, vulkan, cuda:1 ..) Infermark's svi-gpu meets NumPyro's
-SVI with JAX on that GPU. Both sides' log joints are compared on it too, ours in
+SVI with JAX on that GPU. Their log joints are compared on it too, ours in
 single precision; gradients are not timed, since NUTS runs on the processors.
 
-Exit status: 0 done, 1 the two sides disagree, a run failed or was interrupted, 2
+Exit status: 0 done, 1 two sides disagree, a run failed or was interrupted, 2
 usage.
 """
 
@@ -27,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,8 @@ BUSY_BEFORE = 0.1
 PUBLISHED_WARMUP, PUBLISHED_DRAWS = 1000, 2000
 
 OBJECTIVES = {"svi": "Renyi alpha 0", "gradient": "log joint", "nuts": "log joint"}
+# The forms of NumPyro's model, as scripts/published_model.py names them.
+FORMS = ("published", "dense")
 
 
 class RunFailed(Exception):
@@ -105,10 +109,12 @@ class Configuration:
 class NumpyroWorker:
     """A process of scripts/numpyro_worker.py, from its set-up to its end."""
 
-    def __init__(self, configuration: Configuration, method: str, panel: Path, *options: str) -> None:
+    def __init__(
+        self, configuration: Configuration, method: str, panel: Path, *options: str, form: str = "published"
+    ) -> None:
         command = [sys.executable, str(ROOT / "scripts/numpyro_worker.py"), method, str(panel), *options]
-        command += ["--device", configuration.jax_device]
-        self.method = method
+        command += ["--device", configuration.jax_device, "--form", form]
+        self.method, self.form = method, form
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
             self.setup = self.answer()
@@ -134,7 +140,7 @@ class NumpyroWorker:
         """The next line the worker prints."""
         line = self.process.stdout.readline()
         if not line:
-            raise RunFailed(f"NumPyro's {self.method} ended with status {self.process.wait()}; see its message above")
+            raise RunFailed(f"NumPyro's {self.method} ({self.form}) ended with status {self.process.wait()}; see its message above")
         return json.loads(line)
 
     def run(self, iterations: int) -> Row:
@@ -208,13 +214,27 @@ def parity(configuration: Configuration, panel: Path, theirs: Row, directory: Pa
     }
 
 
-def numpyro_row(configuration: Configuration, setup: Row, method: str, label: str) -> Row:
-    """What describes NumPyro's side of a case."""
+def dense_agreement(configuration: Configuration, panel: Path) -> Row:
+    """Compares NumPyro's dense form with the published code in f64, at several points."""
+    with NumpyroWorker(configuration, "agreement", panel) as worker:
+        found = {name: worker.setup[name] for name in ("log_joint_relative_error", "gradient_relative_error", "points")}
+    # Written so that a NaN on either side fails.
+    passed = (
+        found["log_joint_relative_error"] <= LOG_JOINT_TOLERANCE
+        and found["gradient_relative_error"] <= GRADIENT_TOLERANCE
+    )
+    tolerances = {"log_joint_tolerance": LOG_JOINT_TOLERANCE, "gradient_tolerance": GRADIENT_TOLERANCE}
+    return {"passed": passed} | found | tolerances
+
+
+def numpyro_row(configuration: Configuration, worker: NumpyroWorker, label: str) -> Row:
+    """What describes a side of NumPyro's in a case."""
     told = ("precision", "particles", "products", "rows", "read_seconds", "compile_seconds")
+    setup, method = worker.setup, worker.method
     return {
         "panel": label,
         "method": method,
-        "backend": f"numpyro-{method}",
+        "backend": results.numpyro_backend(method, worker.form),
         "device": setup["device"] if configuration.on_gpu else results.cpu_model(),
         "threads": configuration.threads,
         "objective": OBJECTIVES[method],
@@ -231,18 +251,22 @@ def fitted(seconds: float, first: int, trial: Callable[[int], float]) -> int:
     return count
 
 
-def counts(configuration: Configuration, worker: NumpyroWorker, panel: Path) -> tuple[int, int]:
-    """The iterations of a repeat on Infermark's side, and on NumPyro's."""
-    ours, theirs = configuration.infermark_iterations, configuration.iterations
-    if theirs is None:
-        theirs = fitted(configuration.seconds, NUMPYRO_TRIAL, lambda count: worker.run(count)["seconds"])
-    if ours is None and configuration.infermark:
+def our_iterations(configuration: Configuration, method: str, panel: Path) -> int:
+    """The iterations of a repeat on Infermark's side; 0 where it does not run."""
+    if not configuration.infermark:
+        return 0
 
-        def trial(count: int) -> float:
-            return infermark_time(configuration, panel, worker.method, count)["seconds"][0]
+    def trial(count: int) -> float:
+        return infermark_time(configuration, panel, method, count)["seconds"][0]
 
-        ours = fitted(configuration.seconds, INFERMARK_TRIAL, trial)
-    return ours or 0, theirs
+    return configuration.infermark_iterations or fitted(configuration.seconds, INFERMARK_TRIAL, trial)
+
+
+def their_iterations(configuration: Configuration, worker: NumpyroWorker) -> int:
+    """The iterations of a repeat on a side of NumPyro's."""
+    return configuration.iterations or fitted(
+        configuration.seconds, NUMPYRO_TRIAL, lambda count: worker.run(count)["seconds"]
+    )
 
 
 def slow_scatter(version: str) -> bool:
@@ -268,22 +292,29 @@ def gpu_remarks(configuration: Configuration, rows: list[Row]) -> list[str]:
     return remarks
 
 
-def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path, label: str) -> list[Row]:
-    """Times both sides in turn and returns NumPyro's row, then Infermark's."""
-    method = worker.method
+def take_turns(
+    configuration: Configuration, method: str, workers: list[NumpyroWorker], panel: Path, label: str
+) -> list[Row]:
+    """Times all sides in turn and returns NumPyro's rows, then Infermark's."""
     busy = results.busy_fraction()
-    worker.run(2)  # warm-up: first touch of buffers, thread pool
-    our_iterations, their_iterations = counts(configuration, worker, panel)
-    ours, theirs = [], []
+    for worker in workers:
+        worker.run(2)  # warm-up: first touch of buffers, thread pool
+    our_count = our_iterations(configuration, method, panel)
+    their_counts = [their_iterations(configuration, worker) for worker in workers]
+    ours: list[Row] = []
+    theirs: list[list[Row]] = [[] for _ in workers]
     for repeat in range(configuration.repeats):
         if configuration.infermark:
-            ours.append(infermark_time(configuration, panel, method, our_iterations))
-        theirs.append(worker.run(their_iterations))
+            ours.append(infermark_time(configuration, panel, method, our_count))
+        for worker, count, answers in zip(workers, their_counts, theirs, strict=True):
+            answers.append(worker.run(count))
         print(f"{label} {method}: repeat {repeat + 1} of {configuration.repeats}", file=sys.stderr)
-    their_row = numpyro_row(configuration, worker.setup, method, label)
-    their_row |= results.rate_summary(their_iterations, [answer["seconds"] for answer in theirs])
-    their_row["peak_memory_bytes"] = theirs[-1]["peak_memory_bytes"]
-    rows = [their_row]
+    rows = []
+    for worker, count, answers in zip(workers, their_counts, theirs, strict=True):
+        row = numpyro_row(configuration, worker, label)
+        row |= results.rate_summary(count, [answer["seconds"] for answer in answers])
+        row["peak_memory_bytes"] = answers[-1]["peak_memory_bytes"]
+        rows.append(row)
     if ours:
         told = ours[0]
         row = {"panel": label, "method": method, "objective": OBJECTIVES[method], "status": "ok", "reason": "none"}
@@ -291,12 +322,15 @@ def take_turns(configuration: Configuration, worker: NumpyroWorker, panel: Path,
         row |= {"particles": told.get("particles", 1), "warmup_iterations": told.get("warmup_iterations")}
         row |= {"setup_seconds": told["setup_seconds"]}
         row |= results.rate_summary(told["iterations"], [answer["seconds"][0] for answer in ours])
-        row |= results.speedup_summary(row, their_row)
         same = ("rows", "products", "particles") if method == "svi" else ("rows", "products", "precision")
-        differing = [name for name in same if row[name] != their_row[name]]
+        differing = [name for name in same if any(row[name] != theirs[name] for theirs in rows)]
         if differing:
-            raise RunFailed(f"the two sides did not run the same thing: {', '.join(differing)} differ")
+            raise RunFailed(f"the sides did not run the same thing: {', '.join(differing)} differ")
         rows.append(row)
+    # Infermark over each side of NumPyro's, and NumPyro's dense form over the published code.
+    for faster, row in enumerate(rows):
+        for worker, slower in zip(workers[:faster], rows, strict=False):
+            row |= results.speedup_summary(row, slower, worker.form)
     remarks = gpu_remarks(configuration, rows)
     for row in rows:
         if method == "svi":
@@ -317,7 +351,7 @@ def nuts_row(configuration: Configuration, panel: Path, label: str) -> Row:
     warmup, draws = configuration.nuts_warmup, configuration.nuts_draws
     options = ("--seed", str(configuration.seed), "--warmup", str(warmup))
     with NumpyroWorker(configuration, "nuts", panel, *options) as worker:
-        row = numpyro_row(configuration, worker.setup, "nuts", label)
+        row = numpyro_row(configuration, worker, label)
         answer = worker.run(warmup + draws)
     leapfrogs, seconds = answer["leapfrog_steps"], answer["seconds_per_transition"]
     row |= results.rate_summary(sum(leapfrogs), [answer["seconds"]])
@@ -328,52 +362,72 @@ def nuts_row(configuration: Configuration, panel: Path, label: str) -> Row:
     return row | {"status": "warn", "reason": "too short for any posterior, so only its speed is measured"}
 
 
-def failed_row(method: str, label: str, reason: str) -> Row:
+def failed_row(method: str, label: str, reason: str, backend: str = "all") -> Row:
     """A case that has no speed."""
     described = ("device", "threads", "precision", "particles", "products", "rows")
     row = dict.fromkeys(described, results.UNKNOWN)
-    named = {"panel": label, "method": method, "backend": "both", "objective": OBJECTIVES[method]}
+    named = {"panel": label, "method": method, "backend": backend, "objective": OBJECTIVES[method]}
     return row | named | {"status": "failed", "reason": reason}
 
 
-def compare_gradients(configuration: Configuration, panel: Path, label: str) -> tuple[Row, list[Row]]:
-    """Parity, then on processors the gradient's timing; nothing is compared where NumPyro runs alone."""
-    checked: Row = {"passed": False if configuration.infermark else "not run"}
-    try:
-        with told_as_failure("gradient"), tempfile.TemporaryDirectory() as directory:
-            point_file = Path(directory) / "numpyro.json"
-            with NumpyroWorker(configuration, "gradient", panel, "--point", str(point_file)) as worker:
-                if configuration.infermark:
-                    checked = parity(configuration, panel, json.loads(point_file.read_text()), Path(directory))
-                    if not checked["passed"]:
-                        errors = f"{checked['log_joint_relative_error']:.1e}, {checked['gradient_relative_error']:.1e}"
-                        raise RunFailed(f"the log joints or gradients disagree: relative errors {errors}")
-                checked["jax_devices"] = worker.setup["jax_devices"]
-                return checked, [] if configuration.on_gpu else take_turns(configuration, worker, panel, label)
-    except RunFailed as failure:
-        return checked, [failed_row("gradient", label, str(failure))]
+@contextmanager
+def numpyro_sides(
+    configuration: Configuration, method: str, panel: Path, forms: list[str], *options: str
+) -> Iterator[list[NumpyroWorker]]:
+    """NumPyro's sides, one a form of the model, each set up."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(NumpyroWorker(configuration, method, panel, *options, form=form)) for form in forms]
 
 
-def compare_svi(configuration: Configuration, panel: Path, label: str) -> list[Row]:
-    """Times the published SVI on both sides."""
+def check_parity(configuration: Configuration, panel: Path, checked: Row) -> None:
+    """Holds Infermark against the published code before anything is timed; nothing is compared where NumPyro runs alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        point_file = Path(directory) / "numpyro.json"
+        with NumpyroWorker(configuration, "gradient", panel, "--point", str(point_file)) as worker:
+            checked["jax_devices"] = worker.setup["jax_devices"]
+            if not configuration.infermark:
+                return
+            checked |= parity(configuration, panel, json.loads(point_file.read_text()), Path(directory))
+    if not checked["passed"]:
+        errors = f"{checked['log_joint_relative_error']:.1e}, {checked['gradient_relative_error']:.1e}"
+        raise RunFailed(f"the log joints or gradients disagree: relative errors {errors}")
+
+
+def check_dense(configuration: Configuration, panel: Path, checked: Row) -> str | None:
+    """Holds NumPyro's dense form against the published code; returns why it is not to be timed."""
     try:
-        seed = str(configuration.seed)
-        with told_as_failure("svi"), NumpyroWorker(configuration, "svi", panel, "--seed", seed) as worker:
-            return take_turns(configuration, worker, panel, label)
+        with told_as_failure("dense form"):
+            checked |= dense_agreement(configuration, panel)
     except RunFailed as failure:
-        return [failed_row("svi", label, str(failure))]
+        return str(failure)
+    if checked["passed"]:
+        return None
+    errors = f"{checked['log_joint_relative_error']:.1e}, {checked['gradient_relative_error']:.1e}"
+    return f"it disagrees with the published code: relative errors {errors}"
 
 
 def compare_panel(configuration: Configuration, panel: Path, label: str, checked: Row, rows: list[Row]) -> None:
     """Every method on one panel, each kept in `checked` and `rows` once it is done; a failure becomes a row without speed."""
-    parity_found, gradient_rows = compare_gradients(configuration, panel, label)
-    checked |= parity_found
-    rows += gradient_rows
-    if checked["passed"] is False:
-        reason = "the two sides were not shown to agree, so nothing was timed"
-        rows.append(failed_row("svi", label, reason))
+    # On a GPU gradients are not timed, since NUTS runs on the processors.
+    methods = ["svi"] if configuration.on_gpu else ["gradient", "svi"]
+    checked |= {"passed": False if configuration.infermark else "not run", "dense": {"passed": "not run"}}
+    try:
+        with told_as_failure("parity"):
+            check_parity(configuration, panel, checked)
+    except RunFailed as failure:
+        rows += [failed_row(method, label, f"{failure}; nothing was timed") for method in methods]
         return
-    rows += compare_svi(configuration, panel, label)
+    forms = list(FORMS)
+    if refused := check_dense(configuration, panel, checked["dense"]):
+        forms.remove("dense")
+        rows += [failed_row(method, label, refused, results.numpyro_backend(method, "dense")) for method in methods]
+    for method in methods:
+        seed = ["--seed", str(configuration.seed)]
+        try:
+            with told_as_failure(method), numpyro_sides(configuration, method, panel, forms, *seed) as workers:
+                rows += take_turns(configuration, method, workers, panel, label)
+        except RunFailed as failure:
+            rows.append(failed_row(method, label, str(failure)))
     if configuration.nuts_draws:
         try:
             with told_as_failure("nuts"):
@@ -398,7 +452,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=2.0, help="a repeat's, on a GPU, where not given (2)")
     parser.add_argument("--repeats", type=int, default=5, help="turns each side takes (5)")
-    parser.add_argument("--threads", type=int, default=len(cores), help="cores both sides are held to (all)")
+    parser.add_argument("--threads", type=int, default=len(cores), help="cores all sides are held to (all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of NumPyro's SVI and NUTS (0)")
     parser.add_argument("--nuts-draws", type=int, default=0, help="NumPyro NUTS draws to time (0: no NUTS)")
     parser.add_argument("--nuts-warmup", type=int, default=50, help="NUTS transitions that adapt before them (50)")
@@ -426,7 +480,7 @@ def parse_arguments() -> argparse.Namespace:
             f"no binary at {options.infermark}: build it (cargo build --release), name it with --infermark, "
             "or run NumPyro alone with --peer-only"
         )
-    os.sched_setaffinity(0, cores[: options.threads])  # both sides inherit it
+    os.sched_setaffinity(0, cores[: options.threads])  # all sides inherit it
     return options
 
 

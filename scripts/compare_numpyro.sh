@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs Infermark against the published NumPyro model on this machine's CPU.
+# Runs Infermark against NumPyro on this machine's CPU: the published code, and
+# the same model written densely.
 #
 #   scripts/compare_numpyro.sh                       10,000 products
 #   scripts/compare_numpyro.sh 10000 100000          two sizes

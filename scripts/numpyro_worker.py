@@ -28,6 +28,8 @@ import published_model as published
 
 Answer = dict[str, Any]
 Advance = Callable[[int], Answer]
+Point = dict[str, jax.Array]
+Potential = Callable[[Point], tuple[jax.Array, Point]]
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -56,17 +58,17 @@ def choose_device(name: str) -> jax.Device:
     return gpus[index]
 
 
-def start_svi(panel: published.Panel, seed: int) -> tuple[Answer, Advance]:
+def start_svi(panel: published.Panel, form: str, seed: int) -> tuple[Answer, Advance]:
     """The published SVI; an iteration is one optimizer step on the full panel."""
-    svi = published.published_svi()
-    arguments, sizes = panel.model_arguments(), panel.sizes()
-    state = svi.init(jax.random.PRNGKey(seed), **arguments, **sizes)
+    model, arguments_of = published.MODELS[form]
+    svi, arguments = published.published_svi(model=model), arguments_of(panel)
+    state = svi.init(jax.random.PRNGKey(seed), **arguments)
 
     # As SVI.run does, the panel is captured as a constant, which lets XLA compute
     # ln y! once; a loop on the device is faster than one dispatch an iteration.
     def steps(state: Any, iterations: jax.Array) -> Any:
         def step(_: Any, carry: Any) -> Any:
-            return svi.update(carry[0], **arguments, **sizes)
+            return svi.update(carry[0], **arguments)
 
         return jax.lax.fori_loop(0, iterations, step, (state, jax.numpy.zeros(())))
 
@@ -80,29 +82,41 @@ def start_svi(panel: published.Panel, seed: int) -> tuple[Answer, Advance]:
     return {"compile_seconds": compile_seconds, "particles": published.PARTICLES}, advance
 
 
-def start_gradient(panel: published.Panel, point_file: Path) -> tuple[Answer, Advance]:
+def compiled_potential(panel: published.Panel, form: str, point: Point) -> tuple[float, Potential]:
+    """Minus the log joint of a form of the model, with its gradient, and the seconds that compiling took."""
+    model, arguments_of = published.MODELS[form]
+    arguments = arguments_of(panel)
+
+    # The panel is captured as a constant, as in NumPyro's own NUTS; measured, a
+    # third faster than passing it, since XLA then computes ln y! only once.
+    def potential(point: Point) -> jax.Array:
+        return potential_energy(model, (), arguments, point)
+
+    program = jax.jit(jax.value_and_grad(potential))
+    return timed(lambda: program.lower(point).compile())
+
+
+def as_arrays(point: dict[str, np.ndarray]) -> Point:
+    """A point of the panel in JAX's active precision."""
+    return {name: jax.numpy.asarray(value) for name, value in point.items()}
+
+
+def start_gradient(panel: published.Panel, form: str, point_file: Path | None) -> tuple[Answer, Advance]:
     """The log joint and its gradient; an iteration is one evaluation of both.
 
     Writes the point it starts from, and both values there, to `point_file`, for
     the two sides to be compared before either is timed.
     """
-    arguments, sizes = panel.model_arguments(), panel.sizes()
-    point = {name: jax.numpy.asarray(value) for name, value in published.fixed_point(panel).items()}
-
-    # The panel is captured as a constant, as in NumPyro's own NUTS; measured, a
-    # third faster than passing it, since XLA then computes ln y! only once.
-    def potential(point: Any) -> jax.Array:
-        return potential_energy(published.published_model, (), arguments | sizes, point)
-
-    program = jax.jit(jax.value_and_grad(potential))
-    compile_seconds, compiled = timed(lambda: program.lower(point).compile())
+    point = as_arrays(published.fixed_point(panel))
+    compile_seconds, compiled = compiled_potential(panel, form, point)
     value, gradient = compiled(point)
     record = {
         "point": {name: np.asarray(site).tolist() for name, site in point.items()},
         "log_joint": -float(value),
         "grad": {name: (-np.asarray(site)).tolist() for name, site in gradient.items()},
     }
-    point_file.write_text(json.dumps(record))
+    if point_file:
+        point_file.write_text(json.dumps(record))
 
     def advance(iterations: int) -> Answer:
         def evaluations() -> Any:
@@ -115,13 +129,34 @@ def start_gradient(panel: published.Panel, point_file: Path) -> tuple[Answer, Ad
     return {"compile_seconds": compile_seconds, "particles": 1}, advance
 
 
+def start_agreement(panel: published.Panel) -> tuple[Answer, Advance]:
+    """How far the dense form is from the published one: the log joint and gradient at each point they are compared at.
+
+    Reports the relative error of the log joint, and of the gradient over all sites together; there is nothing to iterate.
+    """
+    points = [as_arrays(point) for point in published.comparison_points(panel)]
+    found = {}
+    for form in published.MODELS:
+        _, compiled = compiled_potential(panel, form, points[0])
+        found[form] = [compiled(point) for point in points]
+        del compiled
+    log_joint, gradient = [], []
+    for (value, by_site), (dense_value, dense_by_site) in zip(found["published"], found["dense"], strict=True):
+        log_joint.append(abs(float(dense_value) - float(value)) / abs(float(value)))
+        ours, theirs = (np.concatenate([np.ravel(sites[name]) for name in by_site]) for sites in (dense_by_site, by_site))
+        gradient.append(float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)))
+    # np.max, unlike max, lets a NaN through to the comparison with the tolerance.
+    errors = {"log_joint_relative_error": float(np.max(log_joint)), "gradient_relative_error": float(np.max(gradient))}
+    return errors | {"points": len(points), "particles": 1}, lambda _: {}
+
+
 def start_nuts(panel: published.Panel, seed: int, warmup: int) -> tuple[Answer, Advance]:
     """NUTS with a diagonal metric; an iteration is one transition.
 
     Step size and metric adapt over the first `warmup` transitions. Answers carry
     the seconds and leapfrog steps of each transition.
     """
-    arguments = panel.model_arguments() | panel.sizes()
+    arguments = panel.published_arguments()
     kernel = NUTS(published.published_model)
     start = time.perf_counter()
     state = kernel.init(jax.random.PRNGKey(seed), warmup, None, (), arguments)
@@ -151,8 +186,9 @@ def start_nuts(panel: published.Panel, seed: int, warmup: int) -> tuple[Answer, 
 def main() -> None:
     """Sets the method up, then answers requests until stdin ends."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("method", choices=["svi", "gradient", "nuts"])
+    parser.add_argument("method", choices=["svi", "gradient", "agreement", "nuts"])
     parser.add_argument("panel", type=Path)
+    parser.add_argument("--form", choices=list(published.MODELS), default="published", help="svi, gradient: of the model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--point", type=Path, help="gradient: where the point compared at is written")
     parser.add_argument("--warmup", type=int, default=1000, help="nuts: transitions that adapt")
@@ -166,9 +202,11 @@ def main() -> None:
     panel = published.read_panel(options.panel)
     read_seconds = time.perf_counter() - start
     if options.method == "svi":
-        setup, advance = start_svi(panel, options.seed)
+        setup, advance = start_svi(panel, options.form, options.seed)
     elif options.method == "gradient":
-        setup, advance = start_gradient(panel, options.point)
+        setup, advance = start_gradient(panel, options.form, options.point)
+    elif options.method == "agreement":
+        setup, advance = start_agreement(panel)
     else:
         setup, advance = start_nuts(panel, options.seed, options.warmup)
 

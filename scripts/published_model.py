@@ -1,13 +1,15 @@
 """The published NumPyro model, its guide, objective and optimizer, on a panel file.
 
-Written as a NumPyro user writes it: one gather per row for each effect. The
-published code asks for ``infer={"reparam": LocScaleReparam()}`` but applies no
+`published_model` is written as it was published: one gather per row for each
+effect. `dense_model` is the same model on a products x weeks grid, as someone
+would write it who wants it fast. The published code asks for ``infer={"reparam": LocScaleReparam()}`` but applies no
 reparameterization handler, which NumPyro then ignores, so what runs, there and
 here, is the centred model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pandas as pd
+from numpyro.handlers import mask
 from numpyro.infer import SVI, RenyiELBO
 from numpyro.infer.autoguide import AutoNormal
 
@@ -51,19 +54,41 @@ class Panel:
         """The number of observations."""
         return len(self.units)
 
-    def model_arguments(self) -> dict[str, Any]:
-        """What `published_model` takes, as JAX arrays in the active precision."""
+    def sizes(self) -> dict[str, int]:
+        """The static sizes that both models take."""
+        return {"categories": len(self.categories), "time_cats": len(self.categories) * len(self.weeks)}
+
+    def published_arguments(self) -> dict[str, Any]:
+        """What `published_model` takes, arrays in JAX's active precision."""
         return {
             "category_idx": jnp.asarray(self.category_idx),
             "product_idx": jnp.asarray(self.product_idx),
             "time_cat_idx": jnp.asarray(self.time_cat_idx),
             "log_price": jnp.asarray(self.log_price),
             "units": jnp.asarray(self.units),
-        }
+        } | self.sizes()
 
-    def sizes(self) -> dict[str, int]:
-        """The static sizes that `published_model` takes."""
-        return {"categories": len(self.categories), "time_cats": len(self.categories) * len(self.weeks)}
+    def dense_arguments(self) -> dict[str, Any]:
+        """What `dense_model` takes; absent weeks have log price and units 0.
+
+        Raises ValueError when two rows have the same product and week.
+        """
+        cell = self.product_idx.astype(np.int64) * len(self.weeks) + self.time_cat_idx % len(self.weeks)
+        if len(np.unique(cell)) < self.rows:
+            raise ValueError("a product has two rows for one week, so the panel has no dense form")
+
+        def grid(values: np.ndarray) -> np.ndarray:
+            dense = np.zeros(len(self.products) * len(self.weeks), dtype=values.dtype)
+            dense[cell] = values
+            return dense.reshape(len(self.products), len(self.weeks))
+
+        complete = self.rows == len(self.products) * len(self.weeks)
+        return {
+            "category_idx": jnp.asarray(self.category_idx),
+            "log_price": jnp.asarray(grid(self.log_price)),
+            "units": jnp.asarray(grid(self.units)),
+            "present": True if complete else jnp.asarray(grid(np.ones(self.rows, dtype=bool))),
+        } | self.sizes()
 
 
 def read_panel(path: Path) -> Panel:
@@ -127,9 +152,44 @@ def published_model(
         numpyro.sample("units", dist.Poisson(jnp.exp(jnp.clip(eta, *CLIP))), obs=units)
 
 
-def published_guide() -> AutoNormal:
+def dense_model(
+    category_idx: jax.Array,
+    log_price: jax.Array,
+    units: jax.Array,
+    present: jax.Array | bool,
+    categories: int,
+    time_cats: int,
+) -> None:
+    """`published_model` on a products x weeks grid: the same sites, no gather per row.
+
+    ``log_price``, ``units`` and ``present`` (which rows there are; True for all)
+    have shape [products, weeks].
+    """
+    products, weeks = units.shape
+    global_a = numpyro.sample("global_a", dist.Normal(-2.0, 1.0))
+    with numpyro.plate("categories", categories):
+        category_a = numpyro.sample("category_a", dist.Normal(global_a, 1.0))
+    with numpyro.plate("products", products):
+        product_a = numpyro.sample("product_a", dist.Normal(category_a[category_idx], 2.0))
+        product_effect = numpyro.sample("product_effect", dist.Normal(0.0, 3.0))
+    with numpyro.plate("time_cats", time_cats):
+        time_cat_effects = numpyro.sample("time_cat_effects", dist.Normal(0.0, 3.0))
+    period_effects = time_cat_effects.reshape(categories, weeks)[category_idx]
+    eta = product_a[:, None] * log_price + period_effects + product_effect[:, None]
+    with numpyro.plate("rows", products, dim=-2), numpyro.plate("weeks", weeks, dim=-1), mask(mask=present):
+        numpyro.sample("units", dist.Poisson(jnp.exp(jnp.clip(eta, *CLIP))), obs=units)
+
+
+# Each form of the model, and what it takes of a panel.
+MODELS = {
+    "published": (published_model, Panel.published_arguments),
+    "dense": (dense_model, Panel.dense_arguments),
+}
+
+
+def published_guide(model: Callable[..., None] = published_model) -> AutoNormal:
     """Independent normals; locations start uniform in (-2, 2), scales at 0.1."""
-    return AutoNormal(published_model, init_scale=0.1)
+    return AutoNormal(model, init_scale=0.1)
 
 
 def published_optimizer() -> optax.GradientTransformation:
@@ -138,10 +198,10 @@ def published_optimizer() -> optax.GradientTransformation:
     return optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4)
 
 
-def published_svi(particles: int = PARTICLES) -> SVI:
+def published_svi(particles: int = PARTICLES, model: Callable[..., None] = published_model) -> SVI:
     """Stochastic variational inference on the Renyi bound with alpha = 0."""
     objective = RenyiELBO(alpha=0, num_particles=particles)
-    return SVI(published_model, published_guide(), published_optimizer(), objective)
+    return SVI(model, published_guide(model), published_optimizer(), objective)
 
 
 def fixed_point(panel: Panel) -> dict[str, np.ndarray]:
@@ -163,3 +223,12 @@ def fixed_point(panel: Panel) -> dict[str, np.ndarray]:
         "product_effect": np.log(mean_units + 0.5) - product_a * mean_log_price + 0.05 * np.cos(product),
         "time_cat_effects": 0.1 * np.sin(np.arange(panel.sizes()["time_cats"])),
     }
+
+
+def comparison_points(panel: Panel) -> list[dict[str, np.ndarray]]:
+    """Points at which two forms of the model are compared: near the data, with rows beyond both clip bounds, and far off."""
+    near = fixed_point(panel)
+    waves = 20.0 * np.sin(np.arange(len(panel.products)))
+    random = np.random.default_rng(1)
+    far = [{name: random.uniform(-2.0, 2.0, np.shape(value)) for name, value in near.items()} for _ in range(2)]
+    return [near, near | {"product_effect": near["product_effect"] + waves}, *far]

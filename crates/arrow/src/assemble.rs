@@ -1,7 +1,7 @@
 //! The fused pass: weights of all rows at a point, the gradient, the factors of the products and what they leave of the
 //! borders, in one walk over the panel.
 
-use crate::border::Borders;
+use crate::border::{Border, Gathering, PartSums};
 use crate::factor::{ArrowFactor, Dismantled, FactorError};
 use crate::grid::Grid;
 use crate::product::{Lower2, block, inner, pair_covariance, shape_coupling, write_coupling};
@@ -11,7 +11,7 @@ use crate::walk::{GATHERED, Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The rows of one product, on the grid of periods: every slice has one entry a period, in whole vectors.
 #[derive(Debug, Clone, Copy)]
@@ -35,8 +35,9 @@ pub struct Weighed {
     pub value: f64,
     /// Derivatives by its elasticity and its effect, priors included.
     pub gradient: [f64; 2],
-    /// Derivative of the rows by the log shape of the category, and minus the second one; zero where there is none.
-    pub shape: [f64; 2],
+    /// Derivative of the rows by the log shape of the category, minus the second one, and what they are expected to tell of it;
+    /// zero where there is none.
+    pub shape: [f64; 3],
 }
 
 /// What gives the rows their weights.
@@ -126,6 +127,9 @@ impl Assembled {
         rates: &impl Rates,
     ) -> Result<(Self, PairMoments), FactorError> {
         before.border_covariances();
+        if before.walk.watch.is_stopped() {
+            return Err(FactorError::Stopped);
+        }
         let Dismantled {
             walk,
             priors,
@@ -133,7 +137,7 @@ impl Assembled {
             covariances,
             threads,
         } = before.dismantled();
-        pass(&walk, &priors, rates, by_place, covariances.as_deref(), threads)
+        pass(&walk, &priors, rates, by_place, covariances, threads)
     }
 
     /// `Q^-1` times a gradient whose products' entries are those of [`Assembled::gradient`].
@@ -163,33 +167,36 @@ struct PartTask<'a> {
     shapes: &'a mut [[f64; 2]],
 }
 
-/// What a part leaves.
-pub(crate) struct PartSums {
-    value: f64,
-    by_period: Vec<f64>,
-    /// `sum_i w_it` of every period.
-    pub(crate) weights: Vec<f64>,
-    /// Minus the rows' second derivatives by log rate and log shape, summed by period.
-    pub(crate) cross: Vec<f64>,
-    /// Derivative by the log shape, and minus the second one.
-    pub(crate) shape: [f64; 2],
-    /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
-    pub(crate) schur: Vec<f64>,
-    /// The first product whose block is not positive definite.
-    failed: Option<usize>,
-}
-
 /// What a thread keeps from part to part.
 struct Scratch {
     grid: Grid,
     v: Packed,
     moved: Packed,
+    before: Option<BorderBefore>,
 }
+
+/// Covariances of the borders under the Gaussian that is left, each freed as soon as its category is done.
+type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
 
 /// A category's border under the Gaussian that is left.
 struct BorderBefore {
+    category: usize,
     covariance: Packed,
     half_variances: Vec<f64>,
+}
+
+impl BorderBefore {
+    fn new<I: Simd<Scalar = f64>>(category: usize, covariance: &[f64], walk: &Walk) -> Self {
+        let (border, periods) = (walk.border(), walk.layout.periods);
+        let mut half_variances: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
+        half_variances.resize(periods.next_multiple_of(I::LANES), 0.0);
+        BorderBefore {
+            category,
+            // As many rows as the coupling and its right-hand side.
+            covariance: Packed::with_margin::<I>(covariance, border),
+            half_variances,
+        }
+    }
 }
 
 struct Pass<'a, R> {
@@ -197,49 +204,65 @@ struct Pass<'a, R> {
     priors: &'a Priors,
     rates: &'a R,
     tasks: Vec<PartTask<'a>>,
-    before: Option<&'a [Vec<f64>]>,
+    before: Option<&'a Covariances>,
     threads: usize,
 }
 
 impl<R: Rates> ForSimd for Pass<'_, R> {
-    type Output = Vec<PartSums>;
+    /// The border of every category, beside the last of its parts.
+    type Output = Vec<Option<Result<Border, FactorError>>>;
 
-    fn run<I: Simd>(self, isa: I) -> Vec<PartSums> {
+    fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (walk, isa) = (self.walk, isa.wide());
         let border = walk.border();
-        let before: Option<Vec<BorderBefore>> = self.before.map(|all| {
-            all.iter()
-                .map(|covariance| BorderBefore {
-                    // As many rows as the coupling and its right-hand side.
-                    covariance: Packed::with_margin::<I::Wide>(covariance, border),
-                    half_variances: {
-                        let mut half: Vec<f64> = (0..walk.layout.periods)
-                            .map(|t| 0.5 * covariance[t * border + t])
-                            .collect();
-                        half.resize(
-                            walk.layout.periods.next_multiple_of(<I::Wide as Simd>::LANES),
-                            0.0,
-                        );
-                        half
-                    },
-                })
-                .collect()
-        });
+        let mut parts = vec![0; walk.layout.categories];
+        let tasks: Vec<(usize, PartTask<'_>)> = self
+            .tasks
+            .into_iter()
+            .map(|task| {
+                let number = parts[task.part.category];
+                parts[task.part.category] += 1;
+                (number, task)
+            })
+            .collect();
+        let gathering: Vec<Gathering> = parts.iter().map(|_| Gathering::default()).collect();
         let scratch = || Scratch {
             grid: Grid::new::<I::Wide>(&walk.panel),
             v: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
-            moved: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
+            moved: Packed::new::<I::Wide>(border + 1, if self.before.is_some() { 2 * GATHERED } else { 0 }),
+            before: None,
         };
-        tasks::run(self.threads, self.tasks, scratch, |scratch, task| {
-            let before = before.as_ref().map(|all| &all[task.part.category]);
-            isa.vectorize(OnePart {
+        tasks::run(self.threads, tasks, scratch, |scratch, (number, task)| {
+            if walk.watch.is_stopped() {
+                return None;
+            }
+            let category = task.part.category;
+            if let Some(before) = self.before
+                && scratch.before.as_ref().is_none_or(|own| own.category != category)
+            {
+                scratch.before = None;
+                let covariance = before[category]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                let covariance = covariance.expect("it is there until the category is done");
+                scratch.before = Some(BorderBefore::new::<I::Wide>(category, &covariance, walk));
+            }
+            let sums = isa.vectorize(OnePart {
                 walk,
                 priors: self.priors,
                 rates: self.rates,
                 task,
-                before,
                 scratch,
-            })
+            });
+            let sums = gathering[category].take(number, sums, parts[category])?;
+            if let Some(before) = self.before {
+                before[category]
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take();
+            }
+            Some(Border::new(walk, category, sums, self.priors, self.rates))
         })
     }
 }
@@ -249,7 +272,6 @@ struct OnePart<'a, 's, R> {
     priors: &'a Priors,
     rates: &'a R,
     task: PartTask<'a>,
-    before: Option<&'a BorderBefore>,
     scratch: &'s mut Scratch,
 }
 
@@ -261,24 +283,36 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
         let (walk, task) = (self.walk, self.task);
         let panel = &*walk.panel;
         let periods = walk.layout.periods;
-        let Scratch { grid, v, moved } = self.scratch;
+        let Scratch {
+            grid,
+            v,
+            moved,
+            before,
+        } = self.scratch;
+        let before = before.as_ref();
         let padded = grid.weights.len();
         let mut sums = PartSums {
             value: 0.0,
             by_period: vec![0.0; padded],
             weights: vec![0.0; padded],
             cross: vec![0.0; if walk.has_shape() { padded } else { 0 }],
-            shape: [0.0; 2],
+            shape: [0.0; 3],
+            by_category: 0.0,
             schur: vec![0.0; v.rows * v.rows],
             failed: None,
         };
         let first_place = task.part.places.start;
         let first_row = walk.row_start[first_place];
         for start in task.part.places.clone().step_by(GATHERED) {
+            if walk.watch.is_stopped() {
+                return sums;
+            }
             let end = (start + GATHERED).min(task.part.places.end);
+            walk.watch
+                .add(walk.operations_of_products(end - start, before.is_some()) as u64);
             let rows =
                 |place: usize| walk.row_start[place] - first_row..walk.row_start[place + 1] - first_row;
-            if let Some(before) = self.before {
+            if let Some(before) = before {
                 for place in start..end {
                     grid.load(panel, walk.order[place] as usize);
                     grid.load_weights(&task.weights[rows(place)]);
@@ -298,7 +332,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                 let product = walk.order[place] as usize;
                 let own = place - first_place;
                 grid.load(panel, product);
-                if let Some(before) = self.before {
+                if let Some(before) = before {
                     grid.load_weights(&task.weights[rows(place)]);
                     let pair = inner(isa, v, moved, place - start);
                     task.covariance[own] = pair_covariance(&task.lower[own], pair);
@@ -333,10 +367,11 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                         *sum += own;
                     }
                 }
-                let Some(lower) = block(isa, grid, self.priors) else {
+                let Some((lower, informed)) = block(isa, grid, self.priors) else {
                     sums.failed = Some(product);
                     return sums;
                 };
+                sums.by_category += informed;
                 task.lower[own] = lower;
                 task.gradient[own] = weighed.gradient;
                 task.forwarded[own] = lower.forward(weighed.gradient);
@@ -392,7 +427,7 @@ fn pass(
     priors: &Priors,
     rates: &impl Rates,
     (mut weights, mut lower, mut shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
-    before: Option<&[Vec<f64>]>,
+    before: Option<Vec<Vec<f64>>>,
     threads: usize,
 ) -> Result<(Assembled, PairMoments), FactorError> {
     let layout = walk.layout;
@@ -420,45 +455,56 @@ fn pass(
             });
         }
     }
-    let sums = InstructionSet::best().run_f64(Pass {
+    let with_variances = before.is_some();
+    walk.watch.begin(walk.operations_of_pass(with_variances));
+    let before: Option<Covariances> =
+        before.map(|all| all.into_iter().map(|of| Mutex::new(Some(Arc::new(of)))).collect());
+    let borders = InstructionSet::best().run_f64(Pass {
         walk,
         priors,
         rates,
         tasks,
-        before,
+        before: before.as_ref(),
         threads,
     });
-    if let Some(product) = sums.iter().find_map(|part| part.failed) {
-        return Err(FactorError::Product(product));
+    if walk.watch.is_stopped() {
+        return Err(FactorError::Stopped);
     }
+    let mut borders: Vec<Result<Border, FactorError>> = borders.into_iter().flatten().collect();
+    if let Some(at) = borders
+        .iter()
+        .position(|b| matches!(b, Err(FactorError::Product(_))))
+    {
+        borders.swap(0, at);
+    }
+    let borders = borders
+        .into_iter()
+        .collect::<Result<Vec<Border>, FactorError>>()?;
     let mut gradient = vec![0.0; layout.latents()];
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     for (product, pair) in walk.order.iter().zip(&pairs) {
         [gradient[a + *product as usize], gradient[e + *product as usize]] = *pair;
     }
-    let mut value = 0.0;
-    for (part, sums) in walk.parts.iter().zip(&sums) {
-        value += sums.value;
-        let of_category = &mut gradient[layout.time_index(part.category, 0)..][..layout.periods];
-        for (sum, own) in of_category.iter_mut().zip(&sums.by_period) {
-            *sum += own;
-        }
-        if walk.has_shape() {
-            gradient[layout.start(Site::LogShape) + part.category] += sums.shape[0];
-        }
-    }
     let mut moments = PairMoments::default();
-    if before.is_some() {
+    if with_variances {
         moments.covariance = vec![[0.0; 3]; layout.products];
         for (product, pair) in walk.order.iter().zip(&covariance) {
             moments.covariance[*product as usize] = *pair;
         }
     }
-    let Borders {
-        factors,
-        diagonals,
-        coupled,
-    } = Borders::new(walk, &sums, priors, rates, threads)?;
+    let mut value = 0.0;
+    let (mut factors, mut diagonals, mut coupled) = (Vec::new(), Vec::new(), Vec::new());
+    for (category, border) in borders.into_iter().enumerate() {
+        value += border.value;
+        gradient[layout.time_index(category, 0)..][..layout.periods]
+            .copy_from_slice(&border.by_period[..layout.periods]);
+        if walk.has_shape() {
+            gradient[layout.start(Site::LogShape) + category] = border.by_shape;
+        }
+        factors.push(border.factor);
+        diagonals.push(border.diagonal);
+        coupled.push(border.coupled);
+    }
     let assembled = Assembled {
         factor: ArrowFactor::of_parts(
             walk.clone(),
@@ -467,7 +513,7 @@ fn pass(
             factors,
             diagonals,
             threads,
-        )?,
+        ),
         value,
         gradient,
         forwarded,

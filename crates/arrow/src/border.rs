@@ -1,92 +1,159 @@
 //! The categories' borders: the Schur complements that their products leave.
 
-use crate::assemble::{PartSums, Rates};
+use crate::assemble::Rates;
 use crate::factor::FactorError;
-use crate::tasks;
-use crate::triangular::Lower;
+use crate::triangular::{BorderFactor, Lower, Tail};
 use crate::walk::Walk;
 use infermark_model::priors::Priors;
+use std::sync::{Mutex, PoisonError};
 
-/// All categories' borders, factored.
-pub(crate) struct Borders {
-    /// `R_c`.
-    pub(crate) factors: Vec<Lower>,
-    /// The diagonal of `D_c`.
-    pub(crate) diagonals: Vec<Vec<f64>>,
-    /// `sum_i V_i' y_i`, `y` the right-hand side.
-    pub(crate) coupled: Vec<Vec<f64>>,
+/// The part of what the rows are expected to tell of a log shape that they tell at least: where the curvature at hand says
+/// less, it does not come from the shape but from means far from their optimum, and dividing by it would move all that is
+/// coupled to the shape by as much.
+const LEAST_OF_EXPECTED: f64 = 0.25;
+
+/// What a part of a category's products leaves, or some of them together.
+pub(crate) struct PartSums {
+    pub(crate) value: f64,
+    pub(crate) by_period: Vec<f64>,
+    /// `sum_i w_it` of every period.
+    pub(crate) weights: Vec<f64>,
+    /// Minus the rows' second derivatives by log rate and log shape, summed by period.
+    pub(crate) cross: Vec<f64>,
+    /// Derivative by the log shape, minus the second one, and what the rows are expected to tell of it.
+    pub(crate) shape: [f64; 3],
+    /// What the products tell of `category_a`.
+    pub(crate) by_category: f64,
+    /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
+    pub(crate) schur: Vec<f64>,
+    /// The first product whose block is not positive definite.
+    pub(crate) failed: Option<usize>,
 }
 
-impl Borders {
-    /// Adds the parts up and factors.
+impl PartSums {
+    fn add(&mut self, other: &PartSums) {
+        self.value += other.value;
+        for (into, from) in [
+            (&mut self.by_period, &other.by_period),
+            (&mut self.weights, &other.weights),
+            (&mut self.cross, &other.cross),
+            (&mut self.schur, &other.schur),
+        ] {
+            into.iter_mut().zip(from).for_each(|(sum, own)| *sum += own);
+        }
+        for (sum, own) in self.shape.iter_mut().zip(other.shape) {
+            *sum += own;
+        }
+        self.by_category += other.by_category;
+        self.failed = self.failed.or(other.failed);
+    }
+}
+
+/// The sums of a category's parts, added in the order of the walk whatever thread is done first.
+#[derive(Default)]
+pub(crate) struct Gathering(Mutex<Gathered>);
+
+#[derive(Default)]
+struct Gathered {
+    next: usize,
+    sum: Option<PartSums>,
+    /// Parts that were done before their turn.
+    waiting: Vec<(usize, PartSums)>,
+}
+
+impl Gathering {
+    /// Takes the sums of the category's part of that number; gives all of them when none of `parts` is missing.
+    pub(crate) fn take(&self, number: usize, sums: PartSums, parts: usize) -> Option<PartSums> {
+        let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gathered = &mut *gathered;
+        gathered.waiting.push((number, sums));
+        while let Some(at) = gathered.waiting.iter().position(|(n, _)| *n == gathered.next) {
+            let (_, own) = gathered.waiting.swap_remove(at);
+            match &mut gathered.sum {
+                Some(sum) => sum.add(&own),
+                none => *none = Some(own),
+            }
+            gathered.next += 1;
+        }
+        if gathered.next == parts {
+            gathered.sum.take()
+        } else {
+            None
+        }
+    }
+}
+
+/// A category's border, factored, and what else its parts left.
+pub(crate) struct Border {
+    pub(crate) value: f64,
+    /// Derivatives by the period effects, and by the log shape: the rows' part.
+    pub(crate) by_period: Vec<f64>,
+    pub(crate) by_shape: f64,
+    pub(crate) factor: BorderFactor,
+    /// The diagonal of `D_c`.
+    pub(crate) diagonal: Vec<f64>,
+    /// `sum_i V_i' y_i`, `y` the right-hand side.
+    pub(crate) coupled: Vec<f64>,
+}
+
+impl Border {
+    /// Factors what the parts of a category left.
     pub(crate) fn new(
         walk: &Walk,
-        sums: &[PartSums],
+        category: usize,
+        sums: PartSums,
         priors: &Priors,
         rates: &impl Rates,
-        threads: usize,
     ) -> Result<Self, FactorError> {
-        let (border, periods) = (walk.border(), walk.layout.periods);
-        let categories: Vec<usize> = (0..walk.layout.categories).collect();
-        let all = tasks::run(
-            threads,
-            categories,
-            || (),
-            |(), category| {
-                let mut schur = vec![0.0; border * border];
-                let mut coupled = vec![0.0; border];
-                let mut diagonal = vec![0.0; border];
-                let parts = walk
-                    .parts
-                    .iter()
-                    .zip(sums)
-                    .filter(|(p, _)| p.category == category);
-                for (_, sums) in parts {
-                    let order = sums.schur.len().isqrt();
-                    let columns = sums.schur.chunks_exact(order);
-                    for ((j, into), from) in schur.chunks_exact_mut(border).enumerate().zip(columns) {
-                        for (s, r) in into[j..].iter_mut().zip(&from[j..]) {
-                            *s += r;
-                        }
-                        // The last row of the coupling is the right-hand side.
-                        coupled[j] -= from[border];
-                    }
-                    for (d, w) in diagonal[..periods].iter_mut().zip(&sums.weights) {
-                        *d += w;
-                    }
-                    if walk.has_shape() {
-                        diagonal[periods] += sums.shape[1];
-                        for (t, c) in sums.cross[..periods].iter().enumerate() {
-                            schur[t * border + periods] += c;
-                        }
-                    }
-                }
-                for d in &mut diagonal[..periods] {
-                    *d += priors.time_cat_effects_sd.powi(-2);
-                }
-                if walk.has_shape() {
-                    diagonal[periods] += rates.shape_curvature(category) + priors.log_shape_sd.powi(-2);
-                }
-                diagonal[border - 1] = priors.category_a_sd.powi(-2)
-                    + walk.sizes[category] as f64 * priors.product_a_sd.powi(-2);
-                for (j, d) in diagonal.iter().enumerate() {
-                    schur[j * border + j] += d;
-                }
-                (Lower::cholesky(schur, border), diagonal, coupled)
-            },
-        );
-        let mut borders = Borders {
-            factors: Vec::with_capacity(all.len()),
-            diagonals: Vec::with_capacity(all.len()),
-            coupled: Vec::with_capacity(all.len()),
-        };
-        for (category, (factor, diagonal, coupled)) in all.into_iter().enumerate() {
-            borders
-                .factors
-                .push(factor.ok_or(FactorError::Category(category))?);
-            borders.diagonals.push(diagonal);
-            borders.coupled.push(coupled);
+        if let Some(product) = sums.failed {
+            return Err(FactorError::Product(product));
         }
-        Ok(borders)
+        let (border, periods) = (walk.border(), walk.layout.periods);
+        let mut schur = sums.schur;
+        let order = schur.len().isqrt();
+        let mut coupled = vec![0.0; border];
+        // The last row of the coupling is the right-hand side.
+        for (j, coupled) in coupled.iter_mut().enumerate() {
+            *coupled = -schur[j * order + border];
+        }
+        for column in 1..border {
+            schur.copy_within(column * order..column * order + border, column * border);
+        }
+        schur.truncate(border * border);
+        schur.shrink_to_fit();
+        let mut diagonal = vec![0.0; border];
+        for (d, w) in diagonal[..periods].iter_mut().zip(&sums.weights) {
+            *d = w + priors.time_cat_effects_sd.powi(-2);
+        }
+        if walk.has_shape() {
+            diagonal[periods] =
+                sums.shape[1] + rates.shape_curvature(category) + priors.log_shape_sd.powi(-2);
+            for (t, c) in sums.cross[..periods].iter().enumerate() {
+                schur[t * border + periods] += c;
+            }
+        }
+        for (j, d) in diagonal[..border - 1].iter().enumerate() {
+            schur[j * border + j] += d;
+        }
+        // Not the difference of n_c / s_a^2 and the products' part, which are nearly the same where the prior is narrow.
+        schur[border * border - 1] = sums.by_category;
+        let category_prior = priors.category_a_sd.powi(-2);
+        diagonal[border - 1] = category_prior + walk.sizes[category] as f64 * priors.product_a_sd.powi(-2);
+        let tail = Tail {
+            has_shape: walk.has_shape(),
+            shape: if walk.has_shape() { diagonal[periods] } else { 0.0 },
+            least_shape: priors.log_shape_sd.powi(-2) + LEAST_OF_EXPECTED * sums.shape[2],
+            category_prior,
+        };
+        let factor =
+            Lower::of_border(schur, border, tail, &walk.watch).ok_or(FactorError::Category(category))?;
+        Ok(Border {
+            value: sums.value,
+            by_period: sums.by_period,
+            by_shape: sums.shape[0],
+            factor,
+            diagonal,
+            coupled,
+        })
     }
 }

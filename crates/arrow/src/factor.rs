@@ -3,7 +3,7 @@
 use crate::assemble::{Assembled, ProductRows, Rates, Weighed};
 use crate::coupling;
 use crate::product::Lower2;
-use crate::triangular::Lower;
+use crate::triangular::{BorderFactor, Lower};
 use crate::walk::{Part, Walk, products_of_part};
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -24,11 +24,9 @@ pub enum FactorError {
         "the precision of category {0} is not positive definite: weights of its rows are too large for double precision"
     )]
     Category(usize),
-    /// What the data tell of the mean elasticity is lost to rounding.
-    #[error(
-        "the precision of global_a is lost to rounding: category_a_sd is too small beside what the data tell; give a larger one"
-    )]
-    Top,
+    /// [`Watch::stop_when`](crate::Watch::stop_when) said so.
+    #[error("stopped on request")]
+    Stopped,
 }
 
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
@@ -52,6 +50,8 @@ pub struct ArrowFactor {
     /// Covariances of the borders, once they were asked for.
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
+    /// Whether the precision of a log shape was below the least one, which stands in for it.
+    stands_in: bool,
 }
 
 /// What is left of a factor whose place another one takes.
@@ -63,9 +63,6 @@ pub(crate) struct Dismantled {
     pub(crate) covariances: Option<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
 }
-
-/// The least part of a sum that may be left when nearly all of it was taken away again.
-const LOST_TO_ROUNDING: f64 = 64.0 * f64::EPSILON;
 
 /// Weights that are given, one a row in the panel's order.
 struct Given<'a> {
@@ -91,7 +88,7 @@ impl Rates for Given<'_> {
         Weighed {
             value: 0.0,
             gradient: [0.0; 2],
-            shape: [0.0; 2],
+            shape: [0.0; 3],
         }
     }
 }
@@ -120,31 +117,27 @@ impl ArrowFactor {
         walk: Arc<Walk>,
         priors: Priors,
         (weights, products, shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
-        categories: Vec<Lower>,
+        borders: Vec<BorderFactor>,
         diagonals: Vec<Vec<f64>>,
         threads: usize,
-    ) -> Result<Self, FactorError> {
+    ) -> Self {
+        // 1/s_c^2 - u_c^2 = p d / (p + d), d what the data tell of category_a: the difference is lost where p is large.
         let precision = priors.category_a_sd.powi(-2);
-        let whole = priors.global_a_sd.powi(-2) + categories.len() as f64 * precision;
-        let mut top = whole;
-        for lower in &categories {
-            top -= (precision / lower.last()).powi(2);
-        }
-        if !top.is_finite() || top <= LOST_TO_ROUNDING * whole {
-            return Err(FactorError::Top);
-        }
-        Ok(ArrowFactor {
+        let informed = |border: &BorderFactor| border.informed / (1.0 + border.informed / precision);
+        let top = priors.global_a_sd.powi(-2) + borders.iter().map(informed).sum::<f64>();
+        ArrowFactor {
             walk,
             priors,
             weights,
             products,
             shapes,
-            categories,
+            stands_in: borders.iter().any(|border| border.stands_in),
+            categories: borders.into_iter().map(|border| border.lower).collect(),
             diagonals,
             top: top.sqrt(),
             covariances: OnceLock::new(),
             threads,
-        })
+        }
     }
 
     /// What a pass writes over, the covariances of the borders if they were asked for, and what it is called with; the rest is
@@ -164,22 +157,31 @@ impl ArrowFactor {
         self.threads
     }
 
+    /// Whether the matrix is not the exact one: all else moved along, the log joint has less curvature along the log shape of a category
+    /// than its rows can leave it, if any, and that least curvature stands in for it.
+    pub fn stands_in(&self) -> bool {
+        self.stands_in
+    }
+
     /// The walk that its panel is passed in.
     pub fn walk(&self) -> &Arc<Walk> {
         &self.walk
     }
 
-    /// Bytes that a factor takes beside the panel, at most, with those that the pass which makes it needs: a border's square for
-    /// each part of the walk, and five for each category (its sum, its factor, the covariances of the one before and their
-    /// packed copy, and one to spare).
+    /// Bytes that a factor takes beside the panel at most, with those that the passes which make it, and its marginals, need on
+    /// as many threads as the machine has. In squares of a border: a pass has one a category, of the factor or of the covariance
+    /// whose place it takes, and on each thread a part of the walk, a packed covariance and, where categories have several parts,
+    /// the sum of those that are done; marginals have a factor and a covariance a category, and on each thread one at work.
     pub fn bytes(panel: &Panel) -> u64 {
         let layout = panel.layout();
-        let border = (layout.periods as u64 + 3).next_multiple_of(16);
+        let square = (layout.periods as u64 + 3).next_multiple_of(24).pow(2);
         let categories = layout.categories as u64;
-        let parts = categories + layout.products.div_ceil(products_of_part(layout.products)) as u64;
-        8 * panel.rows() as u64
-            + 44 * layout.products as u64
-            + 8 * (parts + 5 * categories).saturating_mul(border * border)
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        let at_work = threads.min(categories);
+        let several = layout.products > layout.categories * products_of_part(layout.products);
+        let pass = categories + at_work * (2 + u64::from(several));
+        let squares = pass.max(2 * categories + at_work);
+        8 * panel.rows() as u64 + (44 + 16 + 24) * layout.products as u64 + 8 * squares.saturating_mul(square)
     }
 
     /// `ln det Q`.
@@ -203,6 +205,12 @@ impl ArrowFactor {
             [diagonal[a + *product as usize], diagonal[e + *product as usize]] = lower.diagonal();
         }
         diagonal
+    }
+
+    /// `Q^-1 b`.
+    pub fn solved(&self, mut b: Vec<f64>) -> Vec<f64> {
+        self.solve(&mut b);
+        b
     }
 
     /// `Q^-1 b`, where it lies.

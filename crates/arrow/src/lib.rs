@@ -35,10 +35,13 @@ mod tasks;
 mod tiles;
 mod triangular;
 mod walk;
+mod watch;
 mod whitener;
 
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use factor::{ArrowFactor, FactorError};
 pub use marginals::{Marginals, ProductMoments};
+pub use triangular::operations_per_second;
 pub use walk::Walk;
+pub use watch::{StopWhen, Watch};
 pub use whitener::Whitener;

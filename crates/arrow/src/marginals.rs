@@ -4,8 +4,7 @@ use crate::factor::ArrowFactor;
 use crate::grid::Grid;
 use crate::product::{inner, pair_covariance, write_coupling};
 use crate::tasks;
-use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
-use crate::triangular::Lower;
+use crate::tiles::{Packed, TimesSymmetric};
 use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use infermark_model::site::Site;
@@ -25,6 +24,20 @@ pub struct ProductMoments<'a> {
     pub effect_with_periods: &'a [f64],
     /// Variance of the effect of each period of its category; length T.
     pub periods: &'a [f64],
+}
+
+impl<'a> ProductMoments<'a> {
+    /// Where a pass was stopped.
+    fn none(zeros: &'a [f64]) -> Self {
+        ProductMoments {
+            elasticity: 1.0,
+            effect: 1.0,
+            covariance: 0.0,
+            elasticity_with_periods: zeros,
+            effect_with_periods: zeros,
+            periods: zeros,
+        }
+    }
 }
 
 /// Marginal variances of every parameter, and the covariance of each product's pair.
@@ -108,10 +121,14 @@ impl ArrowFactor {
                     let mut moved = vec![0.0; self.walk.border()];
                     moved[self.walk.border() - 1] = self.top_coupling(category) / self.top;
                     self.categories[category].backward(&mut moved);
-                    InstructionSet::best().run_f64(Gram {
-                        inverse: self.categories[category].inverse(),
-                        moved,
-                    })
+                    let mut covariance = self.categories[category]
+                        .inverse(&self.walk.watch)
+                        .gram(&self.walk.watch);
+                    let columns = covariance.chunks_exact_mut(moved.len());
+                    for (column, m) in columns.zip(&moved) {
+                        column.iter_mut().zip(&moved).for_each(|(c, n)| *c += m * n);
+                    }
+                    covariance
                 },
             )
         })
@@ -147,39 +164,6 @@ impl ArrowFactor {
     }
 }
 
-/// `R^-T R^-1 + m m'`, column-major.
-struct Gram {
-    inverse: Lower,
-    moved: Vec<f64>,
-}
-
-impl ForSimd for Gram {
-    type Output = Vec<f64>;
-
-    fn run<I: Simd>(self, isa: I) -> Vec<f64> {
-        let order = self.moved.len();
-        // A column for each row of the inverse, and one for what moves with global_a.
-        let mut packed = Packed::new::<I::Wide>(order, order + 1);
-        for column in 0..order {
-            for (below, value) in self.inverse.column(column).iter().enumerate() {
-                *packed.at(column, column + below) = *value;
-            }
-            *packed.at(column, order) = self.moved[column];
-        }
-        let rows = packed.rows;
-        let mut gram = vec![0.0; rows * rows];
-        isa.wide().vectorize(SubtractOuter {
-            v: &packed,
-            columns: order + 1,
-            into: &mut gram,
-        });
-        let entry = |i: usize, j: usize| -gram[j.min(i) * rows + j.max(i)];
-        (0..order * order)
-            .map(|at| entry(at % order, at / order))
-            .collect()
-    }
-}
-
 struct Visit<'a, V> {
     factor: &'a ArrowFactor,
     covariances: &'a [Vec<f64>],
@@ -192,6 +176,8 @@ struct Scratch {
     moved: Packed,
     with_a: Vec<f64>,
     with_e: Vec<f64>,
+    /// A category and the covariance of its border.
+    packed: Option<(usize, Packed)>,
 }
 
 impl<V: Visitor> ForSimd for Visit<'_, V> {
@@ -200,11 +186,6 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
         let (border, periods) = (factor.walk.border(), factor.walk.layout.periods);
-        let packed: Vec<Packed> = self
-            .covariances
-            .iter()
-            .map(|covariance| Packed::with_margin::<I::Wide>(covariance, border))
-            .collect();
         let variances: Vec<Vec<f64>> = self
             .covariances
             .iter()
@@ -217,13 +198,22 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
             moved: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
             with_a: vec![0.0; periods],
             with_e: vec![0.0; periods],
+            packed: None,
         };
         tasks::run(factor.threads, tasks, scratch, |scratch, part| {
+            if scratch
+                .packed
+                .as_ref()
+                .is_none_or(|(category, _)| *category != part.category)
+            {
+                scratch.packed = None;
+                let packed = Packed::with_margin::<I::Wide>(&self.covariances[part.category], border);
+                scratch.packed = Some((part.category, packed));
+            }
             isa.vectorize(VisitPart {
                 factor,
                 visitor: self.visitor,
                 part,
-                covariance: &packed[part.category],
                 variances: &variances[part.category],
                 scratch,
             })
@@ -235,7 +225,6 @@ struct VisitPart<'a, 's, V> {
     factor: &'a ArrowFactor,
     visitor: &'a V,
     part: &'a Part,
-    covariance: &'a Packed,
     variances: &'a [f64],
     scratch: &'s mut Scratch,
 }
@@ -254,10 +243,22 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
             moved,
             with_a,
             with_e,
+            packed,
         } = self.scratch;
+        let (_, covariance) = packed.as_ref().expect("it was packed for the part");
         let mut answers = Vec::with_capacity(self.part.places.len());
         for start in self.part.places.clone().step_by(GATHERED) {
             let end = (start + GATHERED).min(self.part.places.end);
+            if walk.watch.is_stopped() {
+                // Nobody reads the answers, but there are as many as products.
+                for place in start..self.part.places.end {
+                    answers.push(
+                        self.visitor
+                            .visit(walk.order[place] as usize, ProductMoments::none(with_a)),
+                    );
+                }
+                return answers;
+            }
             for place in start..end {
                 grid.load(&walk.panel, walk.order[place] as usize);
                 grid.load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
@@ -267,7 +268,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
                 write_coupling(isa, grid, lower, &factor.priors, shape, [0.0; 2], into);
             }
             isa.vectorize(TimesSymmetric {
-                a: self.covariance,
+                a: covariance,
                 v,
                 columns: 2 * (end - start),
                 out: moved,

@@ -53,9 +53,11 @@ impl Lower2 {
     }
 }
 
-/// The factor of the block of the product whose rows and weights the grid has.
+/// The factor of the block of the product whose rows and weights the grid has, and what the product tells of its category's
+/// elasticity: with `k` what its rows and the prior of its effect tell of its own elasticity and `q` the precision of that about the
+/// category's, `q - q^2 [H^-1]_aa = q k / (q + k)`, which is `k` where `q` is so large that the difference is lost.
 #[inline(always)]
-pub(crate) fn block<I: Simd<Scalar = f64>>(isa: I, grid: &Grid, priors: &Priors) -> Option<Lower2> {
+pub(crate) fn block<I: Simd<Scalar = f64>>(isa: I, grid: &Grid, priors: &Priors) -> Option<(Lower2, f64)> {
     let mut sums = [isa.zero(); 3];
     let rows = grid
         .weights
@@ -68,11 +70,12 @@ pub(crate) fn block<I: Simd<Scalar = f64>>(isa: I, grid: &Grid, priors: &Priors)
         sums[1] = isa.add(sums[1], wx);
         sums[2] = isa.mul_add(wx, x, sums[2]);
     }
-    Lower2::of(
-        isa.sum(sums[2]) + priors.product_a_sd.powi(-2),
-        isa.sum(sums[1]),
-        isa.sum(sums[0]) + priors.product_effect_sd.powi(-2),
-    )
+    let [w, wx, wxx] = sums.map(|s| isa.sum(s));
+    let precision = priors.product_a_sd.powi(-2);
+    let h_ee = w + priors.product_effect_sd.powi(-2);
+    let own = (wxx - wx * (wx / h_ee)).max(0.0);
+    let lower = Lower2::of(wxx + precision, wx, h_ee)?;
+    Some((lower, own / (1.0 + own / precision)))
 }
 
 /// The product's coupling to the log shape of its category: of its elasticity, of its effect.

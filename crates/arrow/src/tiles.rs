@@ -42,6 +42,7 @@ impl Packed {
     }
 
     /// A symmetric matrix of order `order`, column-major, packed with zeros around it.
+    #[cfg(test)]
     pub(crate) fn symmetric<I: Simd>(matrix: &[f64], order: usize) -> Self {
         let mut packed = Packed::new::<I>(order, order.next_multiple_of(tile_rows::<I>()));
         for (column, values) in matrix.chunks_exact(order).enumerate() {
@@ -54,12 +55,15 @@ impl Packed {
 
     /// The covariance of a border, packed with room for the right-hand side behind it.
     pub(crate) fn with_margin<I: Simd>(covariance: &[f64], border: usize) -> Self {
-        let mut wide = vec![0.0; (border + 1) * (border + 1)];
-        let columns = wide.chunks_exact_mut(border + 1);
-        for (to, from) in columns.zip(covariance.chunks_exact(border)) {
-            to[..border].copy_from_slice(from);
+        let tile = tile_rows::<I>();
+        let mut packed = Packed::new::<I>(border + 1, (border + 1).next_multiple_of(tile));
+        for (column, values) in covariance.chunks_exact(border).enumerate() {
+            for (first, rows) in (0..border).step_by(tile).zip(values.chunks(tile)) {
+                let at = packed.place(first, column);
+                packed.values[at..at + rows.len()].copy_from_slice(rows);
+            }
         }
-        Packed::symmetric::<I>(&wide, border + 1)
+        packed
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! The order in which passes walk the panel: products by category, cut into parts.
 
+use crate::watch::Watch;
 use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Panel};
 use std::ops::Range;
@@ -34,6 +35,7 @@ pub struct Walk {
     pub(crate) parts: Vec<Part>,
     /// Products of each category.
     pub(crate) sizes: Vec<usize>,
+    pub(crate) watch: Watch,
 }
 
 /// Products of a part at most, of a panel of so many.
@@ -81,7 +83,28 @@ impl Walk {
             row_start,
             parts,
             sizes,
+            watch: Watch::default(),
         }
+    }
+
+    /// What watches over its passes.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Floating-point operations of a pass, about: the products' updates of the borders and the borders' Cholesky factors, and
+    /// where `with_variances` the borders' covariances and the variances of the rows.
+    pub fn operations_of_pass(&self, with_variances: bool) -> f64 {
+        let cube = (self.border() as f64).powi(3);
+        self.operations_of_products(self.order.len(), with_variances)
+            + self.layout.categories as f64
+                * (cube / 3.0 + if with_variances { 4.0 / 3.0 * cube } else { 0.0 })
+    }
+
+    /// Those of so many products: two outer products, and a product with the covariance.
+    pub(crate) fn operations_of_products(&self, products: usize, with_variances: bool) -> f64 {
+        let square = (self.border() as f64).powi(2);
+        products as f64 * square * if with_variances { 6.0 } else { 2.0 }
     }
 
     /// The panel.

@@ -20,6 +20,8 @@ pub struct DrawStatistics {
     pub tree_depth: u32,
     /// Leapfrog steps: gradients that the draw cost.
     pub leapfrog_steps: u32,
+    /// Mean acceptance probability of the trajectory.
+    pub acceptance: f64,
     /// Step size used.
     pub step_size: f64,
     /// Hamiltonian at the draw.

@@ -135,6 +135,12 @@ pub trait Run: Send {
         None
     }
 
+    /// What tells, from another thread and while [`Run::advance`] is at work, which part of its step is done, between 0 and 1;
+    /// `None` where steps are short.
+    fn within_step(&self) -> Option<Box<dyn Fn() -> f64 + Send + Sync>> {
+        None
+    }
+
     /// The draws that were kept; `None` for methods without draws.
     fn draws(&self) -> Option<Draws> {
         None

@@ -47,6 +47,10 @@ pub struct GaussianReport {
     /// Products whose marginals are not normal but corrected for their skewness.
     #[serde(default)]
     pub skewed_products: u64,
+    /// Products whose rows are left out, whole, for counts at the upper bound of the log rate; their posterior is what their
+    /// category and the priors leave.
+    #[serde(default)]
+    pub left_out_products: Vec<usize>,
     /// Whether the last step was within the tolerance.
     pub converged: bool,
     /// Norm of the gradient: of the log joint at the mode, or of the bound by the means.
@@ -171,4 +175,8 @@ pub struct ChainReport {
     pub seconds: f64,
     /// Step size at the end.
     pub step_size: f64,
+    /// Mean acceptance probability of the trajectories after warm-up; `None` while there is none, and in reports of version 3
+    /// and before.
+    #[serde(default)]
+    pub acceptance: Option<f64>,
 }

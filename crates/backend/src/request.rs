@@ -155,7 +155,7 @@ pub struct LaplaceSettings {
     pub steps: u64,
     /// The mode is found when half the squared Newton decrement, the log density still to be gained, is below this.
     pub tolerance: f64,
-    /// Whether the marginals of the products are corrected for their skewness, by quadrature.
+    /// Whether means, and the marginals of products and periods with few sales, are corrected for skewness.
     pub skewness_correction: bool,
 }
 

@@ -3,17 +3,22 @@
 use crate::placement::Placement;
 use crate::quantity::Quantity;
 use crate::replication::Replication;
+use crate::score::Scores;
 use infermark_backend::{Backend, BackendError, Draws, Interrupt, Method, Request, Run, RunState, StepUnit};
 use infermark_diagnostics::Workspace;
 use infermark_model::log_joint::LogJoint;
-use infermark_model::{Panel, Priors, Site};
+use infermark_model::{Panel, Site};
 use std::sync::Arc;
 
-/// Effective draws that every quantity shall have before a chain is taken for long enough.
+/// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough.
 const EFFECTIVE_DRAWS: f64 = crate::placement::RANK_DRAWS as f64;
 
-/// How often a chain that mixes too slowly is made again, twice as long.
-const DOUBLINGS: usize = 3;
+/// R-hat that none of them may pass (Vehtari et al. 2021).
+pub const RHAT_LIMIT: f64 = 1.01;
+
+/// How often a chain that mixes too slowly is made again, twice as long. After the last time, 32 times as long, R-hat of a chain that
+/// mixes is within a thousandth of one: what passes the limit then never mixed.
+pub const DOUBLINGS: usize = 5;
 
 /// A method under test: every replication is fitted by `request` on one thread, with a seed of its own.
 pub struct Contender<'b> {
@@ -23,6 +28,17 @@ pub struct Contender<'b> {
     pub backend: &'b dyn Backend,
     /// What is asked of it, the priors that are fitted with among it.
     pub request: Request,
+}
+
+/// A quantity of a replication in its posterior.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Place {
+    /// Which.
+    pub(crate) quantity: Quantity,
+    /// Where the latent that stands for the site lies, or the log joint.
+    pub(crate) placement: Placement,
+    /// Mean scores over all latents of the site.
+    pub(crate) scores: Scores,
 }
 
 /// Why a replication has no places.
@@ -50,9 +66,9 @@ impl From<BackendError> for FitError {
 }
 
 impl Contender<'_> {
-    /// Fits a replication and places its truths, in the order of [`Quantity::ALL`]. The log joint is left out where the
-    /// method has no draws of all sites.
-    pub(crate) fn place(&self, replication: &Replication) -> Result<Vec<(Quantity, Placement)>, FitError> {
+    /// Fits a replication and places its truths, in the order of [`Quantity::all`]. The log joint is left out where the
+    /// method has no draws.
+    pub(crate) fn place(&self, replication: &Replication) -> Result<Vec<Place>, FitError> {
         let mut request = Request {
             threads: Some(1),
             seed: replication.fit_seed,
@@ -64,13 +80,15 @@ impl Contender<'_> {
             let Some(draws) = run.draws() else {
                 return in_marginals(&*run, replication);
             };
-            let placed = among_draws(&draws, &request.priors, replication)?;
-            let mixed = placed
-                .iter()
-                .filter_map(|(_, placement)| placement.rank)
-                .all(|rank| rank.effective_draws >= EFFECTIVE_DRAWS);
-            if mixed || doublings == DOUBLINGS || !double(&mut request) {
-                return Ok(placed);
+            let unmixed = match among_draws(&draws, &request, replication)? {
+                Mixed::Yes(places) => return Ok(places),
+                Mixed::No(unmixed) => unmixed,
+            };
+            if doublings == DOUBLINGS || !double(&mut request) {
+                return Err(FitError::Failed(format!(
+                    "its chains have not mixed in {} draws, made {doublings} times longer: {unmixed}",
+                    draws.chains * draws.draws
+                )));
             }
             doublings += 1;
         }
@@ -104,73 +122,133 @@ fn finish(backend: &dyn Backend, panel: &Arc<Panel>, request: &Request) -> Resul
     Ok(run)
 }
 
-fn in_marginals(run: &dyn Run, replication: &Replication) -> Result<Vec<(Quantity, Placement)>, FitError> {
+fn in_marginals(run: &dyn Run, replication: &Replication) -> Result<Vec<Place>, FitError> {
     let posterior = run.posterior()?;
-    Site::ALL
-        .into_iter()
-        .map(|site| {
-            let j = replication.latents[site.index()];
+    let layout = replication.panel.layout_for(replication.likelihood);
+    let mut places = Vec::with_capacity(layout.sites().len());
+    let mut pits = Vec::new();
+    for site in layout.sites() {
+        let place = |j: usize| {
             let quantiles = [posterior.q05[j], posterior.q95[j]];
-            let placed = Placement::in_marginal(
+            Placement::in_marginal(
                 replication.truth[j],
                 posterior.mean[j],
                 posterior.sd[j],
                 quantiles,
-            );
-            // Not a number where mean or standard deviation is none.
-            if placed.pit.is_nan() {
-                return Err(FitError::Failed(format!(
-                    "the posterior of {} is not finite",
-                    site.name()
-                )));
-            }
-            Ok((Quantity::Latent(site), placed))
-        })
-        .collect()
+            )
+        };
+        pits.clear();
+        pits.extend(layout.range(*site).map(|j| place(j).pit));
+        // Not a number where mean or standard deviation is none.
+        if pits.iter().any(|pit| pit.is_nan()) {
+            return Err(FitError::Failed(format!(
+                "the posterior of {} is not finite",
+                site.name()
+            )));
+        }
+        places.push(Place {
+            quantity: Quantity::Latent(*site),
+            placement: place(replication.latent(*site)),
+            scores: Scores::of(pits.iter().copied()),
+        });
+    }
+    Ok(places)
 }
 
-fn among_draws(
-    draws: &Draws,
-    priors: &Priors,
-    replication: &Replication,
-) -> Result<Vec<(Quantity, Placement)>, FitError> {
+/// The places among draws, if chains have mixed; if not, what is worst.
+enum Mixed {
+    Yes(Vec<Place>),
+    No(String),
+}
+
+fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> Result<Mixed, FitError> {
+    let layout = replication.panel.layout_for(replication.likelihood);
+    let kept = |site: Site| draws.sites.iter().find(|kept| kept.site == site);
+    if let Some(missing) = layout.sites().iter().find(|site| kept(**site).is_none()) {
+        return Err(FitError::Request(BackendError::Request(format!(
+            "draws of {} were not kept, more than {} bytes in all; give fewer products, periods or draws",
+            missing.name(),
+            match &request.method {
+                Method::Nuts(nuts) => nuts.draw_bytes_limit,
+                _ => 0,
+            }
+        ))));
+    }
     let mut workspace = Workspace::new();
-    let mut place = |quantity: Quantity, truth: f64, values: &[f64]| {
+    let mut worst: Option<(f64, String)> = None;
+    let mut place = |name: &dyn Fn() -> String, truth: f64, values: &[f64], within_cell: f64| {
         let chains: Vec<&[f64]> = values.chunks(draws.draws.max(1)).collect();
-        let within_cell = replication.within_cell[quantity.index()];
-        let too_few = || FitError::Failed("its draws are fewer than four, or not finite".to_owned());
-        Placement::among(truth, &chains, within_cell, &mut workspace)
-            .map(|placement| (quantity, placement))
-            .ok_or_else(too_few)
-    };
-    let mut placed = Vec::with_capacity(Quantity::ALL.len());
-    for kept in &draws.sites {
-        let latent = replication.latents[kept.site.index()];
-        let (width, offset) = (
-            draws.layout.len(kept.site),
-            latent - draws.layout.start(kept.site),
+        let Some(placement) = Placement::among(truth, &chains, within_cell, &mut workspace) else {
+            return Err(FitError::Failed(format!(
+                "draws of {} are fewer than eight, not finite, or all equal",
+                name()
+            )));
+        };
+        let rank = placement.rank.expect("among draws there is a rank");
+        // Above one: how far the worse of the two is beyond its limit.
+        let beyond = f64::max(
+            (rank.rhat - 1.0) / (RHAT_LIMIT - 1.0),
+            EFFECTIVE_DRAWS / rank.effective_draws,
         );
-        let values: Vec<f64> = kept.values.chunks(width).map(|draw| draw[offset]).collect();
-        placed.push(place(
-            Quantity::Latent(kept.site),
-            replication.truth[latent],
-            &values,
-        )?);
+        if beyond > worst.as_ref().map_or(1.0, |(worst, _)| *worst) {
+            worst = Some((
+                beyond,
+                format!(
+                    "{} has an R-hat of {:.3} and {:.0} effective draws (limits: {RHAT_LIMIT} and {EFFECTIVE_DRAWS})",
+                    name(),
+                    rank.rhat,
+                    rank.effective_draws
+                ),
+            ));
+        }
+        Ok(placement)
+    };
+    let mut places = Vec::with_capacity(layout.sites().len() + 1);
+    let mut values = Vec::with_capacity(draws.chains * draws.draws);
+    for site in layout.sites() {
+        let kept = kept(*site).expect("all sites were found kept");
+        let (width, start) = (layout.len(*site), layout.start(*site));
+        let mut of_site = Vec::with_capacity(width);
+        for offset in 0..width {
+            values.clear();
+            values.extend(kept.values.iter().skip(offset).step_by(width));
+            let name = || match *site {
+                Site::GlobalA => site.name().to_owned(),
+                _ => format!("{}[{offset}]", site.name()),
+            };
+            let latent = start + offset;
+            of_site.push(place(
+                &name,
+                replication.truth[latent],
+                &values,
+                replication.within_cell[latent],
+            )?);
+        }
+        places.push(Place {
+            quantity: Quantity::Latent(*site),
+            placement: of_site[replication.latent(*site) - start],
+            scores: Scores::of(of_site.iter().map(|p| p.pit)),
+        });
     }
-    if Site::ALL
-        .iter()
-        .all(|site| draws.sites.iter().any(|kept| kept.site == *site))
-    {
-        // By the plain reference for truth and draws alike, under the priors that were fitted with.
-        let log_joint = LogJoint::new(&replication.panel, *priors);
-        let values: Vec<f64> = (0..draws.chains * draws.draws)
-            .map(|draw| log_joint.natural(&point(draws, draw)).0)
-            .collect();
-        let truth = log_joint.natural(&replication.truth).0;
-        placed.push(place(Quantity::LogJoint, truth, &values)?);
-    }
-    placed.sort_by_key(|(quantity, _)| quantity.index());
-    Ok(placed)
+    // By the plain reference for truth and draws alike, under the likelihood and the priors that were fitted with.
+    let log_joint = LogJoint::new(&replication.panel, request.priors).with_likelihood(request.likelihood);
+    values.clear();
+    values.extend((0..draws.chains * draws.draws).map(|draw| log_joint.natural(&point(draws, draw)).0));
+    let placement = place(
+        &|| Quantity::LogJoint.name().to_owned(),
+        log_joint.natural(&replication.truth).0,
+        &values,
+        replication.within_cell[layout.latents()],
+    )?;
+    places.push(Place {
+        quantity: Quantity::LogJoint,
+        placement,
+        scores: Scores::of(std::iter::once(placement.pit)),
+    });
+    Ok(match worst {
+        None => Mixed::Yes(places),
+        Some((_, unmixed)) => Mixed::No(unmixed),
+    })
 }
 
 /// A draw of all sites as a flat vector.

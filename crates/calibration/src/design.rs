@@ -1,7 +1,7 @@
 //! What a calibration draws.
 
-use infermark_model::Priors;
 use infermark_model::priors::PriorsError;
+use infermark_model::{Likelihood, Priors};
 use serde::{Deserialize, Serialize};
 
 /// Priors under which counts are moderate, 1.5 to 1,700 expected units in the middle 95% of rows, and no log rate is clipped.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Prices are drawn about ln price = 6.2, which multiplies the spread of every elasticity: the published priors put most log
 /// rates beyond the clip. The likelihood is the clipped one, so a sampler is exact there too, but approximations by a Gaussian
 /// would be judged on rows that say nothing. Here the log rate has mean 3.9 (50 units) and standard deviation 1.8, of which the prices make
-/// the larger part.
+/// the larger part. Negative-binomial counts have a shape of 7.4, from 2.8 to 20 in the middle 95% of categories.
 pub const MODERATE_PRIORS: Priors = Priors {
     global_a_mean: -2.0,
     global_a_sd: 0.1,
@@ -19,8 +19,8 @@ pub const MODERATE_PRIORS: Priors = Priors {
     product_effect_sd: 0.5,
     time_cat_effects_mean: 0.0,
     time_cat_effects_sd: 0.3,
-    log_shape_mean: 3.0,
-    log_shape_sd: 3.0,
+    log_shape_mean: 2.0,
+    log_shape_sd: 0.5,
     clip_low: -4.0,
     clip_high: 20.0,
 };
@@ -30,6 +30,9 @@ pub const MODERATE_PRIORS: Priors = Priors {
 pub struct Design {
     /// Priors that the true parameters are drawn from.
     pub priors: Priors,
+    /// Law of the counts.
+    #[serde(default)]
+    pub likelihood: Likelihood,
     /// N, products of a panel.
     pub products: usize,
     /// T, periods of a panel; every product has all of them.
@@ -46,6 +49,7 @@ impl Default for Design {
     fn default() -> Self {
         Design {
             priors: MODERATE_PRIORS,
+            likelihood: Likelihood::Poisson,
             products: 12,
             periods: 10,
             categories: 2,

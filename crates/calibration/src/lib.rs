@@ -14,7 +14,9 @@
 //! | [`contender`] | a method under test, and its fit to a replication |
 //! | [`run`] | all methods on all replications, over threads |
 //! | [`uniformity`] | the exact test of uniformity, and its band |
-//! | [`verdict`] | tests and coverage of every method |
+//! | [`score`] | scores for errors of means and standard deviations, and their test |
+//! | [`power`] | which errors so many replications find |
+//! | [`verdict`] | tests, estimated errors and coverage of every method |
 //!
 //! Sources: Talts, Betancourt, Simpson, Vehtari and Gelman, "Validating Bayesian inference algorithms with simulation-based
 //! calibration", 2018; Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman and Vehtari, "Simulation-based calibration
@@ -22,19 +24,25 @@
 
 pub mod contender;
 pub mod design;
+mod gamma;
 mod normal_cdf;
 pub mod placement;
+pub mod power;
 pub mod quantity;
 pub mod replication;
 pub mod run;
+pub mod score;
+mod student;
 pub mod uniformity;
 pub mod verdict;
 
 pub use contender::Contender;
 pub use design::{Design, DesignError, MODERATE_PRIORS};
 pub use placement::{Placement, Rank};
+pub use power::{Latents, PosteriorError, Power, Sensitivity};
 pub use quantity::Quantity;
-pub use replication::Replication;
+pub use replication::{Replication, ReplicationError};
 pub use run::{Calibration, CalibrationError, Failure, calibrate};
+pub use score::{Basis, Score, ScoreTest, Scores};
 pub use uniformity::{Band, EcdfTest, Uniformity};
-pub use verdict::{Coverage, MethodVerdict, QuantityVerdict, verdicts};
+pub use verdict::{Coverage, ErrorEstimate, MethodVerdict, QuantityVerdict, verdicts};

@@ -16,6 +16,8 @@ pub struct Rank {
     pub draws: usize,
     /// Effective sample size of all draws, the smaller of bulk and tail.
     pub effective_draws: f64,
+    /// Rank-normalised split R-hat, the larger of bulk and tail; of a single chain, with its halves as chains.
+    pub rhat: f64,
 }
 
 /// A truth in its posterior.
@@ -42,7 +44,8 @@ impl Placement {
 
     /// Among draws: `chains[c][d]` is draw `d` of chain `c`. Kept are at most [`RANK_DRAWS`], evenly spaced and no more than the
     /// effective sample size, since ranks among draws that depend on each other are not uniform. `within_cell` in `[0, 1)`
-    /// places the truth within the cell of its rank. `None` when chains have fewer than four draws, or one is not finite.
+    /// places the truth within the cell of its rank. `None` when a half chain has fewer than four draws, a draw is not
+    /// finite, or all are equal.
     pub(crate) fn among(
         truth: f64,
         chains: &[&[f64]],
@@ -50,8 +53,17 @@ impl Placement {
         workspace: &mut Workspace,
     ) -> Option<Self> {
         let diagnosis = workspace.diagnose(chains);
+        let rhat = match chains {
+            [chain] => {
+                let half = chain.len() / 2;
+                workspace
+                    .diagnose(&[&chain[..half], &chain[chain.len() - half..]])
+                    .rhat
+            }
+            _ => diagnosis.rhat,
+        };
         let effective_draws = diagnosis.ess_bulk.min(diagnosis.ess_tail);
-        if !(effective_draws.is_finite() && diagnosis.mean.is_finite()) {
+        if !(effective_draws.is_finite() && diagnosis.mean.is_finite() && rhat.is_finite()) {
             return None;
         }
         let length = chains[0].len();
@@ -70,6 +82,7 @@ impl Placement {
                 below,
                 draws,
                 effective_draws,
+                rhat,
             }),
         })
     }
@@ -114,6 +127,7 @@ mod tests {
         assert!((middle.pit - 0.5).abs() < 0.2 && middle.is_inside(0.5));
         assert!((middle.mean - 0.5).abs() < 0.04);
         assert!(!low.is_inside(0.95) && low.is_inside(0.996));
+        assert!(low.rank.unwrap().rhat < 1.01);
     }
 
     #[test]
@@ -127,8 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn two_draws_place_nothing() {
-        assert!(Placement::among(0.0, &[&[1.0, 2.0]], 0.5, &mut Workspace::new()).is_none());
+    fn a_chain_that_drifts_has_a_large_rhat() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let chain: Vec<f64> = (0..1000)
+            .map(|i| rng.random::<f64>() + f64::from(i) * 1e-3)
+            .collect();
+        let placed = Placement::among(0.0, &[&chain], 0.0, &mut Workspace::new()).unwrap();
+        assert!(placed.rank.unwrap().rhat > 1.2, "{placed:?}");
+    }
+
+    #[test]
+    fn draws_that_say_nothing_place_nothing() {
+        let place = |chain: &[f64]| Placement::among(0.0, &[chain], 0.5, &mut Workspace::new());
+        assert!(place(&[1.0, 2.0]).is_none());
+        assert!(place(&[1.0; 100]).is_none());
+        assert!(place(&[f64::NAN; 100]).is_none());
     }
 
     #[test]

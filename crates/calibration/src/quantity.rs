@@ -1,12 +1,12 @@
 //! The quantities whose places are looked at.
 
-use infermark_model::Site;
+use infermark_model::{Likelihood, Site};
 
 /// A quantity of a replication: one latent of a site, or the log joint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quantity {
     /// One latent of the site, drawn anew in every replication: latents of one replication depend on each other, so that
-    /// pooling them would count them more often than they tell.
+    /// pooling their places would count them more often than they tell. The scores, which are averaged, are of all.
     Latent(Site),
     /// `ln p(y, theta)`, which sees what no single parameter shows: a posterior that ignores the data has perfectly placed
     /// parameters.
@@ -14,15 +14,30 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// All of them, in the order of files and pictures.
-    pub const ALL: [Quantity; 6] = [
-        Quantity::Latent(Site::ALL[0]),
-        Quantity::Latent(Site::ALL[1]),
-        Quantity::Latent(Site::ALL[2]),
-        Quantity::Latent(Site::ALL[3]),
-        Quantity::Latent(Site::ALL[4]),
-        Quantity::LogJoint,
-    ];
+    /// All that a likelihood has, in the order of files and pictures.
+    pub const fn all(likelihood: Likelihood) -> &'static [Quantity] {
+        const POISSON: [Quantity; 6] = [
+            Quantity::Latent(Site::GlobalA),
+            Quantity::Latent(Site::CategoryA),
+            Quantity::Latent(Site::ProductA),
+            Quantity::Latent(Site::ProductEffect),
+            Quantity::Latent(Site::TimeCatEffects),
+            Quantity::LogJoint,
+        ];
+        const NEGATIVE_BINOMIAL: [Quantity; 7] = [
+            Quantity::Latent(Site::GlobalA),
+            Quantity::Latent(Site::CategoryA),
+            Quantity::Latent(Site::ProductA),
+            Quantity::Latent(Site::ProductEffect),
+            Quantity::Latent(Site::TimeCatEffects),
+            Quantity::Latent(Site::LogShape),
+            Quantity::LogJoint,
+        ];
+        match likelihood {
+            Likelihood::Poisson => &POISSON,
+            Likelihood::NegativeBinomial => &NEGATIVE_BINOMIAL,
+        }
+    }
 
     /// The name in files and pictures: the site's, or `log_joint`.
     pub const fn name(self) -> &'static str {
@@ -31,24 +46,20 @@ impl Quantity {
             Quantity::LogJoint => "log_joint",
         }
     }
-
-    /// Position in [`Quantity::ALL`].
-    pub const fn index(self) -> usize {
-        match self {
-            Quantity::Latent(site) => site.index(),
-            Quantity::LogJoint => Site::ALL.len(),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::Layout;
 
     #[test]
-    fn quantities_stand_at_their_index() {
-        for (index, quantity) in Quantity::ALL.into_iter().enumerate() {
-            assert_eq!(quantity.index(), index);
+    fn every_site_of_a_likelihood_is_a_quantity() {
+        for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+            let layout = Layout::new(3, 2, 4).with_likelihood(likelihood);
+            let sites = layout.sites().iter().map(|site| Quantity::Latent(*site));
+            let expected: Vec<Quantity> = sites.chain([Quantity::LogJoint]).collect();
+            assert_eq!(Quantity::all(likelihood), expected);
         }
     }
 }

@@ -1,12 +1,16 @@
 //! One draw of parameters and data.
 
 use crate::design::Design;
-use crate::quantity::Quantity;
 use infermark_data::{GenerateError, Generator, Process, generate_panel};
-use infermark_model::{Panel, Site};
+use infermark_model::negative_binomial::LOG_SHAPE_BOUND;
+use infermark_model::{Likelihood, Panel, PanelPart, Priors, Site};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Gamma, Poisson, StandardNormal};
 use std::sync::Arc;
+
+/// Units of a row stay below this.
+const UNITS_BOUND: f64 = (1u64 << 31) as f64;
 
 /// True parameters, the panel that was drawn with them, and what is looked at.
 #[derive(Debug, Clone)]
@@ -15,14 +19,36 @@ pub struct Replication {
     pub index: usize,
     /// The panel.
     pub panel: Arc<Panel>,
+    /// The law of its counts.
+    pub likelihood: Likelihood,
     /// The true natural parameters, in the order of [`infermark_model::Layout`].
     pub truth: Vec<f64>,
     /// Seed of the fits.
     pub fit_seed: u64,
-    /// The latent that stands for each site, as an index into the flat vector; in the order of [`Site::ALL`].
-    pub latents: [usize; 5],
-    /// A number in `[0, 1)` for each of [`Quantity::ALL`], which places a truth within the cell of its rank.
-    pub within_cell: [f64; 6],
+    /// The latent that stands for each site, as an index into the flat vector; in the order of
+    /// [`infermark_model::Layout::sites`].
+    pub latents: Vec<usize>,
+    /// A number in `[0, 1)` for each latent, and behind them one for the log joint, which places a truth within the cell of its
+    /// rank.
+    pub within_cell: Vec<f64>,
+}
+
+/// Why a replication cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    /// The panel cannot be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// A negative-binomial count is too large.
+    #[error(
+        "a row of replication {index} has {units:.1e} units, 2^31 at most; lower the means of the priors or clip_high"
+    )]
+    Units {
+        /// The replication.
+        index: usize,
+        /// What was drawn.
+        units: f64,
+    },
 }
 
 impl Replication {
@@ -31,7 +57,7 @@ impl Replication {
     ///
     /// # Errors
     /// When the design's sizes or priors cannot be drawn from.
-    pub fn draw(design: &Design, index: usize) -> Result<Self, GenerateError> {
+    pub fn draw(design: &Design, index: usize) -> Result<Self, ReplicationError> {
         let mut rng = ChaCha8Rng::seed_from_u64(design.seed);
         rng.set_stream(index as u64);
         let generator = Generator {
@@ -42,28 +68,95 @@ impl Replication {
             seed: rng.next_u64(),
         };
         let fit_seed = rng.next_u64();
-        let (panel, truth) = generate_panel(&generator, 1)?;
-        let layout = panel.layout();
-        let latents = Site::ALL.map(|site| {
-            let range = layout.range(site);
-            range.start + ((unit(&mut rng) * range.len() as f64) as usize).min(range.len() - 1)
-        });
+        let (mut panel, truth) = generate_panel(&generator, 1)?;
+        let mut truth = truth.point.expect("the model's own process has parameters");
+        let layout = panel.layout_for(design.likelihood);
+        let latents = layout
+            .sites()
+            .iter()
+            .map(|site| {
+                let range = layout.range(*site);
+                range.start + ((unit(&mut rng) * range.len() as f64) as usize).min(range.len() - 1)
+            })
+            .collect();
+        let within_cell = (0..=layout.latents()).map(|_| unit(&mut rng)).collect();
+        if design.likelihood == Likelihood::NegativeBinomial {
+            let priors = &design.priors;
+            truth.extend(layout.range(Site::LogShape).map(|_| {
+                let normal: f64 = StandardNormal.sample(&mut rng);
+                priors.log_shape_mean + priors.log_shape_sd * normal
+            }));
+            panel = negative_binomial(&panel, priors, &truth, &mut rng)
+                .map_err(|units| ReplicationError::Units { index, units })?;
+        }
         Ok(Replication {
             index,
             panel: Arc::new(panel),
-            truth: truth.point.expect("the model's own process has parameters"),
+            likelihood: design.likelihood,
+            truth,
             fit_seed,
             latents,
-            within_cell: Quantity::ALL.map(|_| unit(&mut rng)),
+            within_cell,
         })
+    }
+
+    /// The latent that stands for a site.
+    pub fn latent(&self, site: Site) -> usize {
+        self.latents[site.index()]
     }
 
     /// The key of the latent that stands for a site, as files write it: the category, the product, or `category@period`.
     pub fn key(&self, site: Site) -> String {
-        let start = self.panel.layout().start(site);
-        let latent = self.latents[site.index()];
-        self.panel.axes().key(site, latent - start).to_string()
+        let start = self.panel.layout_for(self.likelihood).start(site);
+        self.panel.axes().key(site, self.latent(site) - start).to_string()
     }
+}
+
+/// The panel with its counts drawn anew: Poisson counts whose rate is gamma distributed about its mean, with the category's shape.
+/// `Err` is a count that no panel holds.
+fn negative_binomial(
+    panel: &Panel,
+    priors: &Priors,
+    truth: &[f64],
+    rng: &mut ChaCha8Rng,
+) -> Result<Panel, f64> {
+    let layout = panel.layout_for(Likelihood::NegativeBinomial);
+    let mut part = PanelPart::new(layout.categories, layout.periods);
+    for (i, c) in panel.category_of().iter().enumerate() {
+        let c = *c as usize;
+        let log_shape = truth[layout.start(Site::LogShape) + c].clamp(-LOG_SHAPE_BOUND, LOG_SHAPE_BOUND);
+        let shape = log_shape.exp();
+        let about_one = Gamma::new(shape, 1.0 / shape).expect("shape and scale are positive");
+        let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
+        for row in panel.product_rows(i) {
+            let eta = truth[layout.start(Site::ProductA) + i] * row.log_price
+                + truth[layout.start(Site::ProductEffect) + i]
+                + truth[layout.time_index(c, row.period)];
+            let rate = eta.clamp(priors.clip_low, priors.clip_high).exp() * about_one.sample(rng);
+            // No rate at all where the gamma variate underflows, of a tiny shape.
+            let count = if rate > 0.0 {
+                Poisson::new(rate).map_or(rate, |law| law.sample(rng))
+            } else {
+                0.0
+            };
+            if count >= UNITS_BOUND {
+                return Err(count);
+            }
+            periods.push(row.period as u32);
+            prices.push(row.log_price.exp());
+            units.push(count as u32);
+        }
+        part.push_product(c, Some(&periods), &prices, &units)
+            .expect("the panel's own rows");
+    }
+    let axes = panel.axes();
+    Ok(Panel::from_parts(
+        axes.products.clone(),
+        axes.categories.clone(),
+        axes.periods.clone(),
+        vec![part],
+    )
+    .expect("the panel's own axes"))
 }
 
 /// A number in [0, 1) with 53 random bits.
@@ -83,12 +176,13 @@ mod tests {
         let [first, again, second] = [3, 3, 4].map(|i| Replication::draw(&design, i).unwrap());
         assert_eq!((&first.truth, &first.panel), (&again.truth, &again.panel));
         assert_eq!(
-            (first.latents, first.within_cell),
-            (again.latents, again.within_cell)
+            (&first.latents, &first.within_cell),
+            (&again.latents, &again.within_cell)
         );
         assert!(first.truth[0] != second.truth[0] && first.fit_seed != second.fit_seed);
-        for (site, latent) in Site::ALL.into_iter().zip(first.latents) {
-            assert!(first.panel.layout().range(site).contains(&latent));
+        assert_eq!(first.within_cell.len(), first.truth.len() + 1);
+        for site in Site::ALL {
+            assert!(first.panel.layout().range(site).contains(&first.latent(site)));
         }
     }
 
@@ -180,5 +274,52 @@ mod tests {
             assert!((found / expected).ln().abs() < 0.2, "{p}: {found}");
         }
         assert!(rates[0] > design.priors.clip_low && rates[rates.len() - 1] < design.priors.clip_high);
+    }
+
+    /// Counts vary as the shapes say: of `(y - mu)^2 - mu` over `mu^2`, the expectation is one over the shape.
+    #[test]
+    fn negative_binomial_counts_have_the_drawn_shapes() {
+        let design = Design {
+            likelihood: Likelihood::NegativeBinomial,
+            products: 40,
+            periods: 40,
+            ..Design::default()
+        };
+        let poisson = Design {
+            likelihood: Likelihood::Poisson,
+            ..design.clone()
+        };
+        let (mut residuals, mut excess, mut excess_squares, mut rows) = (0.0, 0.0, 0.0, 0.0);
+        for index in 0..30 {
+            let drawn = Replication::draw(&design, index).unwrap();
+            let layout = drawn.panel.layout_for(design.likelihood);
+            assert_eq!(drawn.truth.len(), layout.latents());
+            // All but the counts is as it is of Poisson counts.
+            let without = Replication::draw(&poisson, index).unwrap();
+            assert_eq!(drawn.truth[..without.truth.len()], without.truth);
+            assert_ne!(drawn.panel.units(), without.panel.units());
+            for (i, c) in drawn.panel.category_of().iter().enumerate() {
+                let inverse = (-drawn.truth[layout.start(Site::LogShape) + *c as usize]).exp();
+                for row in drawn.panel.product_rows(i) {
+                    let mu = (drawn.truth[layout.start(Site::ProductA) + i] * row.log_price
+                        + drawn.truth[layout.start(Site::ProductEffect) + i]
+                        + drawn.truth[layout.time_index(*c as usize, row.period)])
+                    .exp();
+                    let residual = (f64::from(row.units) - mu) / mu;
+                    let found = residual * residual - 1.0 / mu - inverse;
+                    residuals += residual;
+                    excess += found;
+                    excess_squares += found * found;
+                    rows += 1.0;
+                }
+            }
+        }
+        let error = excess_squares.sqrt() / rows;
+        assert!(
+            (excess / rows).abs() < 4.0 * error && error < 0.01,
+            "{} {error}",
+            excess / rows
+        );
+        assert!((residuals / rows).abs() < 0.02, "{}", residuals / rows);
     }
 }

@@ -1,12 +1,13 @@
 //! All methods on all replications.
 
-use crate::contender::{Contender, FitError};
+use crate::contender::{Contender, FitError, Place};
 use crate::design::{Design, DesignError};
 use crate::placement::Placement;
 use crate::quantity::Quantity;
-use crate::replication::Replication;
+use crate::replication::{Replication, ReplicationError};
+use crate::score::Scores;
 use infermark_backend::{BackendError, Interrupt};
-use infermark_data::GenerateError;
+use infermark_model::Likelihood;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -23,9 +24,11 @@ pub struct Placed {
     pub key: String,
     /// Where the truth lies.
     pub placement: Placement,
+    /// Mean scores over all latents of the quantity's site.
+    pub scores: Scores,
 }
 
-/// A fit that gave no posterior.
+/// A fit that gave no posterior: it ended with an error, did not converge, or its chains never mixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Replication, from 0.
@@ -41,6 +44,8 @@ pub struct Failure {
 pub struct Calibration {
     /// Names of the contenders.
     pub methods: Vec<String>,
+    /// Law of the counts.
+    pub likelihood: Likelihood,
     /// Replications that were asked for.
     pub asked: usize,
     /// Replications done: the first so many.
@@ -57,12 +62,11 @@ impl Calibration {
         self.done == self.asked
     }
 
-    /// Placements of one method's quantity, by replication.
-    pub fn placements(&self, method: usize, quantity: Quantity) -> impl Iterator<Item = &Placement> {
+    /// The truths of one method's quantity, by replication.
+    pub fn placed(&self, method: usize, quantity: Quantity) -> impl Iterator<Item = &Placed> {
         self.placed
             .iter()
             .filter(move |p| p.method == method && p.quantity == quantity)
-            .map(|p| &p.placement)
     }
 }
 
@@ -74,7 +78,7 @@ pub enum CalibrationError {
     Design(#[from] DesignError),
     /// The replications cannot be drawn.
     #[error(transparent)]
-    Generate(#[from] GenerateError),
+    Replication(#[from] ReplicationError),
     /// A method serves no replication.
     #[error("{method}: {error}")]
     Method {
@@ -82,6 +86,18 @@ pub enum CalibrationError {
         method: String,
         /// Why.
         error: BackendError,
+    },
+    /// A method fits another likelihood than the one that counts are drawn from.
+    #[error(
+        "{method} fits {fitted} counts, and the design draws {drawn} ones; give both the same likelihood"
+    )]
+    Likelihood {
+        /// The contender's name.
+        method: String,
+        /// What it fits.
+        fitted: &'static str,
+        /// What is drawn.
+        drawn: &'static str,
     },
     /// No method was given.
     #[error("there is no method to calibrate; give at least one")]
@@ -123,6 +139,13 @@ pub fn calibrate(
             .request
             .validate()
             .map_err(|error| of_method(contender, error))?;
+        if contender.request.likelihood != design.likelihood {
+            return Err(CalibrationError::Likelihood {
+                method: contender.name.clone(),
+                fitted: contender.request.likelihood.name(),
+                drawn: design.likelihood.name(),
+            });
+        }
     }
     let next = AtomicUsize::new(0);
     // Set by a failure that ends the whole.
@@ -165,6 +188,7 @@ pub fn calibrate(
     }
     let mut calibration = Calibration {
         methods: contenders.iter().map(|c| c.name.clone()).collect(),
+        likelihood: design.likelihood,
         asked: design.replications,
         done: 0,
         placed: Vec::new(),
@@ -194,9 +218,13 @@ fn replicate(design: &Design, contenders: &[Contender<'_>], index: usize) -> Res
     let mut share = Share::default();
     for (method, contender) in contenders.iter().enumerate() {
         match contender.place(&replication) {
-            Ok(placed) => share
-                .placed
-                .extend(placed.into_iter().map(|(quantity, placement)| Placed {
+            Ok(places) => share.placed.extend(places.into_iter().map(|place| {
+                let Place {
+                    quantity,
+                    placement,
+                    scores,
+                } = place;
+                Placed {
                     replication: index,
                     method,
                     quantity,
@@ -205,7 +233,9 @@ fn replicate(design: &Design, contenders: &[Contender<'_>], index: usize) -> Res
                         Quantity::LogJoint => String::new(),
                     },
                     placement,
-                })),
+                    scores,
+                }
+            })),
             Err(FitError::Failed(reason)) => share.failures.push(Failure {
                 replication: index,
                 method,

@@ -70,20 +70,42 @@ impl EcdfTest {
     /// # Panics
     /// When there are not as many as the test is for.
     pub fn test(&self, values: &[f64]) -> Uniformity {
-        assert_eq!(values.len(), self.values, "values of the test");
-        let statistic = counts(values)
-            .into_iter()
-            .zip(&self.tails)
-            .map(|(count, tails)| tails[count])
-            .fold(1.0, f64::min);
+        let statistic = self.statistic(values);
         Uniformity {
             statistic,
             p_value: self.p_value(statistic),
         }
     }
 
+    /// The smallest two-sided tail probability over the points.
+    ///
+    /// # Panics
+    /// When there are not as many values as the test is for.
+    pub(crate) fn statistic(&self, values: &[f64]) -> f64 {
+        assert_eq!(values.len(), self.values, "values of the test");
+        counts(values)
+            .into_iter()
+            .zip(&self.tails)
+            .map(|(count, tails)| tails[count])
+            .fold(1.0, f64::min)
+    }
+
     /// The band whose leaving is a p-value of at most `level`, for a level in (0, 1).
     pub fn band(&self, level: f64) -> Band {
+        let allowed = self.critical(level);
+        let n = self.values as f64;
+        let shares = (0..self.tails.len()).map(|k| {
+            let (low, high) = self.bounds(k, allowed).unwrap_or((0, self.values));
+            (low as f64 / n, high as f64 / n)
+        });
+        Band {
+            level,
+            shares: shares.collect(),
+        }
+    }
+
+    /// The largest statistic whose p-value is at most `level`.
+    pub(crate) fn critical(&self, level: f64) -> f64 {
         // Bonferroni's bound is allowed; the level itself, at a single point, is the most that can be.
         let (mut allowed, mut refused) = (level / CELLS as f64, level);
         for _ in 0..40 {
@@ -94,15 +116,7 @@ impl EcdfTest {
                 refused = middle;
             }
         }
-        let n = self.values as f64;
-        let shares = (0..self.tails.len()).map(|k| {
-            let (low, high) = self.bounds(k, allowed).unwrap_or((0, self.values));
-            (low as f64 / n, high as f64 / n)
-        });
-        Band {
-            level,
-            shares: shares.collect(),
-        }
+        allowed
     }
 
     /// `P(statistic <= s)` under uniformity.
@@ -214,25 +228,18 @@ mod tests {
             let repeats = 4_000;
             let mut rejected = [0.0; 3];
             let levels = [0.01, 0.1, 0.5];
-            let mut worst = 1.0_f64;
+            let critical = levels.map(|level| test.critical(level));
             for _ in 0..repeats {
                 let values: Vec<f64> = (0..n).map(|_| rng.random::<f64>()).collect();
-                // The p-value of the distinct statistics alone: equal ones need not be computed again.
-                let statistic = counts(&values)
-                    .into_iter()
-                    .zip(&test.tails)
-                    .map(|(count, tails)| tails[count])
-                    .fold(1.0, f64::min);
-                worst = worst.min(statistic);
-                for (level, rejected) in levels.iter().zip(&mut rejected) {
-                    // `critical` is the statistic at the band's edge.
-                    if statistic <= critical(&test, *level) {
+                let statistic = test.statistic(&values);
+                for (critical, rejected) in critical.iter().zip(&mut rejected) {
+                    if statistic <= *critical {
                         *rejected += 1.0;
                     }
                 }
             }
-            for (level, rejected) in levels.into_iter().zip(rejected) {
-                let exact = test.p_value(critical(&test, level));
+            for ((level, critical), rejected) in levels.into_iter().zip(critical).zip(rejected) {
+                let exact = test.p_value(critical);
                 let error = (exact * (1.0 - exact) / f64::from(repeats)).sqrt();
                 let share = rejected / f64::from(repeats);
                 // Four standard errors about the exact probability, which is at most the level.
@@ -243,28 +250,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    /// The largest statistic whose p-value is at most `level`.
-    fn critical(test: &EcdfTest, level: f64) -> f64 {
-        thread_local! {
-            static KNOWN: std::cell::RefCell<std::collections::HashMap<(usize, u64), f64>> = Default::default();
-        }
-        let key = (test.values, level.to_bits());
-        if let Some(known) = KNOWN.with(|k| k.borrow().get(&key).copied()) {
-            return known;
-        }
-        let (mut low, mut high) = (level / CELLS as f64, 1.0);
-        for _ in 0..40 {
-            let middle = 0.5 * (low + high);
-            if test.p_value(middle) <= level {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        KNOWN.with(|k| k.borrow_mut().insert(key, low));
-        low
     }
 
     #[test]

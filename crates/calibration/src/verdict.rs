@@ -1,13 +1,17 @@
-//! What is said of every method: tests of uniformity, and coverage.
+//! What is said of every method: tests, the errors that they estimate, and coverage.
 
-use crate::placement::Placement;
+use crate::power::{Latents, Power, Sensitivity};
 use crate::quantity::Quantity;
-use crate::run::Calibration;
+use crate::run::{Calibration, Placed};
+use crate::score::{Basis, Score, ScoreLaw, ScoreTest};
 use crate::uniformity::EcdfTest;
 use std::collections::HashMap;
 
 /// Probabilities of the central intervals whose coverage is told.
 pub const NOMINAL: [f64; 3] = [0.5, 0.9, 0.95];
+
+/// Tests of a quantity: of uniformity, and of the scores for its mean and for its standard deviation.
+pub const TESTS: usize = 1 + Score::ALL.len();
 
 /// Share of truths in the central intervals of a probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +24,18 @@ pub struct Coverage {
     pub standard_error: f64,
 }
 
+/// An error of posterior means or standard deviations, estimated from their score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ErrorEstimate {
+    /// Of means, in right standard deviations: positive where the posterior is too high. Of standard deviations, relative:
+    /// -0.05 is 5% too small.
+    pub error: f64,
+    /// Standard error of that.
+    pub standard_error: f64,
+    /// Of the score's test.
+    pub p_value: f64,
+}
+
 /// One quantity of a method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantityVerdict {
@@ -27,9 +43,15 @@ pub struct QuantityVerdict {
     pub quantity: Quantity,
     /// Replications that it was placed in.
     pub replications: usize,
-    /// The smallest two-sided tail probability, see [`crate::uniformity`].
+    /// The smallest two-sided tail probability of the uniformity test, see [`crate::uniformity`].
     pub statistic: f64,
-    /// Probability of a statistic as small if the method is calibrated.
+    /// P-value of the uniformity test.
+    pub p_uniformity: f64,
+    /// Error of the mean, of all latents of the site.
+    pub mean_error: ErrorEstimate,
+    /// Error of the standard deviation, of all latents of the site.
+    pub sd_error: ErrorEstimate,
+    /// Probability of a smallest p-value of the [`TESTS`] tests as small as this one's if the method is calibrated, by Bonferroni's bound.
     pub p_value: f64,
     /// The same over all quantities of the method, after Holm.
     pub p_adjusted: f64,
@@ -39,6 +61,18 @@ pub struct QuantityVerdict {
     pub coverage: [Coverage; 3],
     /// Mean rank-draws; none where the posterior is known by its moments.
     pub mean_rank_draws: Option<f64>,
+    /// Latents of a replication that the scores are of, for the mean and for the standard deviation. Several are worth one over the variance
+    /// of their mean score, which is 1 for one.
+    pub latents: [Latents; 2],
+    /// What decides the power of the test for the standard deviation.
+    pub power: Power,
+}
+
+impl QuantityVerdict {
+    /// The errors that so many replications find.
+    pub fn sensitivity(&self) -> Sensitivity {
+        Sensitivity::of(self.power, self.latents)
+    }
 }
 
 /// A method.
@@ -48,14 +82,15 @@ pub struct MethodVerdict {
     pub method: String,
     /// One entry a quantity that was placed.
     pub quantities: Vec<QuantityVerdict>,
-    /// Fits that gave no posterior.
+    /// Fits that gave no posterior: they ended with an error, did not converge, or never mixed.
     pub failed_fits: usize,
     /// Whether no quantity failed and every fit gave a posterior. A method that leaves out replications is not calibrated on
     /// what it leaves: what it could not fit is no random part of them.
     pub passes: bool,
 }
 
-/// Judges every method at `level`, the probability that a calibrated method fails: Holm's procedure over its quantities.
+/// Judges every method at `level`, the probability that a calibrated method fails: Bonferroni's bound over the [`TESTS`] tests of a
+/// quantity, and Holm's procedure over its quantities.
 pub fn verdicts(calibration: &Calibration, level: f64) -> Vec<MethodVerdict> {
     let mut tests: HashMap<usize, EcdfTest> = HashMap::new();
     calibration
@@ -63,17 +98,20 @@ pub fn verdicts(calibration: &Calibration, level: f64) -> Vec<MethodVerdict> {
         .iter()
         .enumerate()
         .map(|(method, name)| {
-            let mut quantities = Vec::new();
-            for quantity in Quantity::ALL {
-                let placements: Vec<&Placement> = calibration.placements(method, quantity).collect();
-                if placements.is_empty() {
-                    continue;
-                }
-                let test = tests
-                    .entry(placements.len())
-                    .or_insert_with_key(|n| EcdfTest::new(*n));
-                quantities.push(judge(quantity, &placements, test));
-            }
+            let placed: Vec<(Quantity, Vec<&Placed>)> = Quantity::all(calibration.likelihood)
+                .iter()
+                .map(|quantity| (*quantity, calibration.placed(method, *quantity).collect()))
+                .filter(|(_, placed): &(_, Vec<&Placed>)| !placed.is_empty())
+                .collect();
+            let mut quantities: Vec<QuantityVerdict> = placed
+                .iter()
+                .map(|(quantity, of_quantity)| {
+                    let test = tests
+                        .entry(of_quantity.len())
+                        .or_insert_with_key(|n| EcdfTest::new(*n));
+                    judge(*quantity, of_quantity, test, placed.len(), level)
+                })
+                .collect();
             let p_values: Vec<f64> = quantities.iter().map(|q| q.p_value).collect();
             for (quantity, p_adjusted) in quantities.iter_mut().zip(holm(&p_values)) {
                 quantity.p_adjusted = p_adjusted;
@@ -90,27 +128,70 @@ pub fn verdicts(calibration: &Calibration, level: f64) -> Vec<MethodVerdict> {
         .collect()
 }
 
-fn judge(quantity: Quantity, placements: &[&Placement], test: &EcdfTest) -> QuantityVerdict {
-    let pits: Vec<f64> = placements.iter().map(|p| p.pit).collect();
-    let n = placements.len() as f64;
+fn judge(
+    quantity: Quantity,
+    placed: &[&Placed],
+    test: &EcdfTest,
+    quantities: usize,
+    level: f64,
+) -> QuantityVerdict {
+    let pits: Vec<f64> = placed.iter().map(|p| p.placement.pit).collect();
+    let n = placed.len() as f64;
     let uniformity = test.test(&pits);
-    let draws: Option<Vec<f64>> = placements
+    let draws: Option<Vec<f64>> = placed
         .iter()
-        .map(|p| p.rank.map(|r| r.draws as f64))
+        .map(|p| p.placement.rank.map(|r| r.draws as f64))
         .collect();
+    let rank_draws = draws.map(|d| d.iter().sum::<f64>() / n);
+    let most_latents = placed.iter().map(|p| p.scores.latents).max().unwrap_or(1);
+    let mut latents = [Latents::Single; 2];
+    let [mean_error, sd_error] = Score::ALL.map(|score| {
+        let k = score as usize;
+        let (found, basis) = if most_latents == 1 {
+            (ScoreTest::of_places(score, &pits), Basis::Normal)
+        } else {
+            let means: Vec<f64> = placed.iter().map(|p| p.scores.means[k]).collect();
+            let found = ScoreTest::of_means(&means);
+            // A score's variance is 1: that of the mean of independent ones is one over their number.
+            let worth = (n * found.standard_error.powi(2)).recip();
+            latents[k] = Latents::Several(worth.clamp(1.0, most_latents as f64));
+            (found, Basis::Legendre)
+        };
+        let law = ScoreLaw::new(score, basis, rank_draws);
+        let error = law.error(found.mean);
+        ErrorEstimate {
+            error,
+            // The delta method; without end where no error is told from a larger one.
+            standard_error: found.standard_error / law.slope(error).max(1e-12),
+            p_value: found.p_value,
+        }
+    });
+    let smallest = uniformity.p_value.min(mean_error.p_value).min(sd_error.p_value);
+    let p_value = (TESTS as f64 * smallest).min(1.0);
     QuantityVerdict {
         quantity,
-        replications: placements.len(),
+        replications: placed.len(),
         statistic: uniformity.statistic,
-        p_value: uniformity.p_value,
-        p_adjusted: uniformity.p_value,
+        p_uniformity: uniformity.p_value,
+        mean_error,
+        sd_error,
+        p_value,
+        p_adjusted: p_value,
         passes: true,
         coverage: NOMINAL.map(|nominal| Coverage {
             nominal,
-            actual: placements.iter().filter(|p| p.is_inside(nominal)).count() as f64 / n,
+            actual: placed.iter().filter(|p| p.placement.is_inside(nominal)).count() as f64 / n,
             standard_error: (nominal * (1.0 - nominal) / n).sqrt(),
         }),
-        mean_rank_draws: draws.map(|d| d.iter().sum::<f64>() / n),
+        mean_rank_draws: rank_draws,
+        latents,
+        power: Power {
+            replications: placed.len(),
+            quantities,
+            level,
+            rank_draws,
+            latents: latents[Score::Sd as usize],
+        },
     }
 }
 
@@ -134,7 +215,11 @@ fn holm(p_values: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::{Failure, Placed};
+    use crate::placement::Placement;
+    use crate::run::Failure;
+    use crate::score::Scores;
+    use infermark_model::{Likelihood, Site};
+    use rand::{SeedableRng, rngs::StdRng};
 
     #[test]
     fn holm_by_hand() {
@@ -153,7 +238,7 @@ mod tests {
             .map(|(replication, pit)| Placed {
                 replication,
                 method: 0,
-                quantity: Quantity::ALL[0],
+                quantity: Quantity::Latent(Site::GlobalA),
                 key: String::new(),
                 placement: Placement {
                     truth: 0.0,
@@ -162,10 +247,12 @@ mod tests {
                     pit,
                     rank: None,
                 },
+                scores: Scores::of(std::iter::once(pit)),
             })
             .collect();
         Calibration {
             methods: vec!["m".into()],
+            likelihood: Likelihood::Poisson,
             asked: placed.len(),
             done: placed.len(),
             placed,
@@ -197,5 +284,57 @@ mod tests {
         assert!(!verdicts(&of((0..100).map(even), 1), 0.01)[0].passes);
         // Nor is a method without any fit.
         assert!(!verdicts(&of(std::iter::empty(), 3), 0.01)[0].passes);
+    }
+
+    #[test]
+    fn errors_of_known_places_are_estimated() {
+        // Normal scores of a posterior that is 0.2 of a standard deviation too high, and of one that is 30% too narrow.
+        let score = |i: i32| infermark_diagnostics::normal_quantile((f64::from(i) + 0.5) / 2_000.0);
+        let place = crate::normal_cdf::normal_cdf;
+        let judged = |z: &dyn Fn(f64) -> f64| {
+            let found = verdicts(&of((0..2_000).map(|i| place(z(score(i)))), 0), 0.01);
+            found[0].quantities[0].clone()
+        };
+        let high = judged(&|z| z - 0.2);
+        assert!((high.mean_error.error - 0.2).abs() < 1e-3, "{high:?}");
+        assert!(high.mean_error.p_value < 1e-10 && high.sd_error.p_value > 1e-3 && !high.passes);
+        // 1 / sqrt(n) of a mean, and about 1 / sqrt(2 n) of a standard deviation.
+        assert!((high.mean_error.standard_error * 2_000f64.sqrt() - 1.0).abs() < 0.05);
+        let narrow = judged(&|z| z / 0.7);
+        assert!((narrow.sd_error.error + 0.3).abs() < 1e-3, "{narrow:?}");
+        assert!(narrow.sd_error.p_value < 1e-10 && narrow.mean_error.p_value > 0.5 && !narrow.passes);
+        assert!(
+            (narrow.sd_error.standard_error * 4_000f64.sqrt() - 0.7).abs() < 0.05,
+            "{narrow:?}"
+        );
+    }
+
+    /// The level of the whole verdict, over many seeds: calibrated methods of six quantities.
+    #[test]
+    fn a_calibrated_method_fails_no_more_often_than_stated() {
+        let mut rng = StdRng::seed_from_u64(8);
+        let (replications, level, repeats) = (40, 0.1, 300);
+        let mut failed = 0;
+        for _ in 0..repeats {
+            let mut all = of(std::iter::empty(), 0);
+            all.done = replications;
+            for quantity in Quantity::all(Likelihood::Poisson) {
+                for replication in 0..replications {
+                    let latents = if *quantity == Quantity::LogJoint { 1 } else { 4 };
+                    let places = crate::score::tests::dependent_places(&mut rng, latents, 0.5);
+                    let mut one = of(std::iter::once(places[0]), 0).placed.remove(0);
+                    one.replication = replication;
+                    one.quantity = *quantity;
+                    one.scores = Scores::of(places.into_iter());
+                    all.placed.push(one);
+                }
+            }
+            failed += u32::from(!verdicts(&all, level)[0].passes);
+        }
+        let share = f64::from(failed) / f64::from(repeats);
+        let error = (level * (1.0 - level) / f64::from(repeats)).sqrt();
+        println!("failed at a level of {level}: {share}");
+        assert!(share < level + 3.0 * error, "{share}");
+        assert!(share > 0.2 * level, "{share}");
     }
 }

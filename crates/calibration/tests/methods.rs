@@ -1,17 +1,20 @@
 //! Calibrated methods pass, others fail: the verdict itself is what is tested.
 
 mod diagonal_gaussian;
+mod scaled_gaussian;
 
 use diagonal_gaussian::DiagonalGaussian;
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Request, VariationalSettings,
 };
 use infermark_calibration::{
-    Calibration, CalibrationError, Contender, Design, MethodVerdict, Quantity, calibrate, verdicts,
+    Calibration, CalibrationError, Contender, Design, Latents, MethodVerdict, PosteriorError, Power,
+    Quantity, calibrate, verdicts,
 };
 use infermark_gaussian::GaussianCpu;
-use infermark_model::{Priors, Site};
+use infermark_model::{Likelihood, Priors, Site};
 use infermark_nuts_cpu::NutsCpu;
+use scaled_gaussian::ScaledGaussian;
 
 /// Probability that a calibrated method fails. The seeds are fixed: a test that passes once passes always.
 const LEVEL: f64 = 0.01;
@@ -37,10 +40,14 @@ fn verdict(design: &Design, contender: Contender<'_>) -> MethodVerdict {
         .unwrap();
     for quantity in &verdict.quantities {
         println!(
-            "{} {}: p {:.2e}, 90% intervals cover {:.1}%",
+            "{} {}: p {:.2e}, mean off by {:+.3} ± {:.3} sd, sd by {:+.1} ± {:.1}%, 90% intervals cover {:.1}%",
             verdict.method,
             quantity.quantity.name(),
             quantity.p_value,
+            quantity.mean_error.error,
+            quantity.mean_error.standard_error,
+            100.0 * quantity.sd_error.error,
+            100.0 * quantity.sd_error.standard_error,
             100.0 * quantity.coverage[1].actual
         );
     }
@@ -70,7 +77,7 @@ fn nuts_is_calibrated() {
     };
     let verdict = verdict(&design, contender(&NutsCpu, nuts(), design.priors));
     assert!(verdict.passes);
-    assert_eq!(verdict.quantities.len(), Quantity::ALL.len());
+    assert_eq!(verdict.quantities.len(), Quantity::all(Likelihood::Poisson).len());
     // Chains are long enough to rank among many draws.
     assert!(
         verdict
@@ -137,6 +144,151 @@ fn a_prior_that_the_data_were_not_drawn_from_fails() {
     assert!(!wrong.quantities[Site::ProductA.index()].passes);
     // With the right one the same replications pass.
     assert!(verdict(&design, contender(&backend, structured_vi(), design.priors)).passes);
+}
+
+/// Rows of so many units that the Gaussian is the posterior to every digit that is tested.
+fn of_large_counts(replications: usize) -> Design {
+    let mut design = Design {
+        replications,
+        ..Design::default()
+    };
+    design.priors.product_effect_mean = 19.0;
+    design
+}
+
+/// The statement is kept: with the number of replications that it gives for the worst case, standard deviations that are 5% too small are
+/// found, and what is right passes.
+#[test]
+fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
+    let single = Power {
+        replications: 0,
+        quantities: Site::ALL.len(),
+        level: LEVEL,
+        rank_draws: None,
+        latents: Latents::Single,
+    };
+    // Latents that all move as one, tested together.
+    let dependent = Power {
+        latents: Latents::Several(1.0),
+        ..single
+    };
+    let five = PosteriorError::Sd(0.05);
+    let replications = [single, dependent]
+        .map(|power| power.replications_for(five, 0.9).unwrap())
+        .into_iter()
+        .max()
+        .unwrap();
+    let design = Design {
+        products: 3,
+        periods: 3,
+        categories: 1,
+        ..of_large_counts(replications)
+    };
+    let found = |scale: f64| {
+        let backend = ScaledGaussian { shift: 0.0, scale };
+        verdict(&design, contender(&backend, structured_vi(), design.priors))
+    };
+    assert!(found(1.0).passes);
+    let narrow = found(0.95);
+    assert!(!narrow.passes);
+    for quantity in &narrow.quantities {
+        // Three standard errors of the estimate, of the 5% that are there.
+        let sd = quantity.sd_error;
+        assert!((sd.error + 0.05).abs() < 3.0 * sd.standard_error, "{quantity:?}");
+        // Each is found at least nine times in ten; with these seeds all are.
+        let name = quantity.quantity.name();
+        assert!(quantity.sensitivity().power_sd_5_percent >= 0.9, "{name}");
+        assert!(!quantity.passes, "{name}");
+    }
+}
+
+/// Standard deviations that are 5% too small show in the products of a few hundred replications, where a single latent does not
+/// show them.
+#[test]
+fn pooled_latents_show_5_percent_to_few_replications() {
+    let design = of_large_counts(700);
+    let backend = ScaledGaussian {
+        shift: 0.0,
+        scale: 0.95,
+    };
+    let narrow = verdict(&design, contender(&backend, structured_vi(), design.priors));
+    let product_a = &narrow.quantities[Site::ProductA.index()];
+    assert!(product_a.sensitivity().power_sd_5_percent > 0.9 && !product_a.passes);
+    let global = &narrow.quantities[Site::GlobalA.index()];
+    assert!(global.sensitivity().power_sd_5_percent < 0.1);
+    // So do means that are off by what is stated.
+    let shift = product_a.sensitivity().mean_error_found.unwrap();
+    let backend = ScaledGaussian { shift, scale: 1.0 };
+    let shifted = verdict(&design, contender(&backend, structured_vi(), design.priors));
+    let product_a = &shifted.quantities[Site::ProductA.index()];
+    assert!(!product_a.passes);
+    let found = product_a.mean_error;
+    assert!(
+        (found.error - shift).abs() < 3.0 * found.standard_error,
+        "{found:?}"
+    );
+}
+
+#[test]
+fn chains_that_never_mix_are_failed_fits() {
+    let design = Design {
+        replications: 6,
+        products: 4,
+        periods: 4,
+        ..Design::default()
+    };
+    // One leapfrog step a draw, and few draws of it, under the untuned diagonal metric.
+    let method = Method::Nuts(NutsSettings {
+        chains: 1,
+        warmup: 5,
+        draws: 8,
+        max_depth: 1,
+        ..NutsSettings::diagonal()
+    });
+    let calibration = found(&design, &[contender(&NutsCpu, method, design.priors)], 2);
+    assert_eq!(calibration.failures.len(), design.replications, "{calibration:?}");
+    assert!(calibration.placed.is_empty());
+    for failure in &calibration.failures {
+        assert!(
+            failure.reason.contains("not mixed") && failure.reason.contains("R-hat"),
+            "{failure:?}"
+        );
+    }
+    let [verdict] = &verdicts(&calibration, LEVEL)[..] else {
+        panic!("one method")
+    };
+    assert!(!verdict.passes && verdict.failed_fits == design.replications && verdict.quantities.is_empty());
+}
+
+/// The likelihood reaches data, fit, latents and log joint.
+#[test]
+fn negative_binomial_fits_are_calibrated_on_negative_binomial_counts() {
+    let design = Design {
+        likelihood: Likelihood::NegativeBinomial,
+        replications: 60,
+        products: 6,
+        periods: 12,
+        categories: 1,
+        ..Design::default()
+    };
+    let backend = GaussianCpu::structured_vi();
+    let negative_binomial = |backend, method| {
+        let mut contender = contender(backend, method, design.priors);
+        contender.request.likelihood = design.likelihood;
+        contender
+    };
+    for (backend, method, quantities) in [
+        (&NutsCpu as &dyn Backend, nuts(), 7),
+        (&backend, structured_vi(), 6),
+    ] {
+        let verdict = verdict(&design, negative_binomial(backend, method));
+        assert!(verdict.passes, "{}", verdict.method);
+        assert_eq!(verdict.quantities.len(), quantities);
+    }
+    // A Poisson fit of them has no shapes to be placed: it is refused, not placed by another likelihood.
+    let poisson = contender(&backend, structured_vi(), design.priors);
+    let error = calibrate(&design, &[poisson], 1, &Interrupt::new(), &mut |_| ()).unwrap_err();
+    assert!(matches!(error, CalibrationError::Likelihood { .. }), "{error}");
 }
 
 #[test]

@@ -75,8 +75,12 @@ pub fn check_devices(backend: &dyn Backend, request: &Request) -> anyhow::Result
     for device in &request.devices {
         if !here.contains(device) {
             let known: Vec<String> = here.iter().map(DeviceId::to_string).collect();
+            let remedy = match request.method {
+                Method::Svi(_) => "",
+                _ => "; --method svi runs on GPUs",
+            };
             bail!(
-                "{} cannot run on {device}; devices: {}",
+                "{} cannot run on {device}; devices: {}{remedy}",
                 backend.name(),
                 known.join(", ")
             );

@@ -42,8 +42,13 @@ fn a_calibrated_method_leaves_tables_pictures_and_exit_code_0() {
         table.contains("time_cat_effects") && !table.contains("NO"),
         "{table}"
     );
-    // That the log joint is missing is said, not left to be noticed.
-    assert!(text(&output.stderr).contains("log joint is left out"));
+    // That the log joint is missing is said, not left to be noticed; so is which errors 60 replications find, before and after.
+    let messages = text(&output.stderr);
+    assert!(messages.contains("log joint is left out"));
+    let promise = messages
+        .find("With 60 replications, of a quantity with one latent per replication: an error of the sds by");
+    let result = messages.find("with 60 replications: of ");
+    assert!(promise.is_some() && promise < result, "{messages}");
 
     let placed = rows(&out.join("calibration.csv"));
     assert_eq!(placed.len(), 1 + 60 * 5);
@@ -58,6 +63,9 @@ fn a_calibrated_method_leaves_tables_pictures_and_exit_code_0() {
         serde_json::from_str(&std::fs::read_to_string(out.join("run.json")).unwrap()).unwrap();
     assert_eq!(record["status"], "finished");
     assert_eq!(record["methods"][0]["passes"], true);
+    let sensitivity = &record["methods"][0]["sensitivity"]["product_a"];
+    let found = sensitivity["sd_error_found"].as_f64().unwrap();
+    assert!(found > 0.1 && found < 0.8, "{found}");
     assert_eq!(record["methods"][0]["backend"], "structured-vi-cpu");
     for picture in ["pit_histograms", "ecdf_difference", "coverage"] {
         for extension in ["svg", "png"] {
@@ -73,6 +81,24 @@ fn a_calibrated_method_leaves_tables_pictures_and_exit_code_0() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(text(&refused.stderr).contains("--force"));
     assert_eq!(calibrate(&again, &["--force"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_likelihood_reaches_data_and_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let output = calibrate(
+        &out,
+        &["--likelihood", "negative-binomial", "--replications", "20"],
+    );
+    assert!(output.status.code() < Some(2), "{}", text(&output.stderr));
+    let summary = rows(&out.join("summary.csv"));
+    assert!(summary.iter().any(|row| row[1] == "log_shape"), "{summary:?}");
+    let record: Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("run.json")).unwrap()).unwrap();
+    for likelihood in [&record["design"], &record["methods"][0]["request"]] {
+        assert_eq!(likelihood["likelihood"], "negative-binomial");
+    }
 }
 
 #[test]

@@ -8,8 +8,6 @@ use crate::rows::{Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
 use infermark_model::panel::Panel;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Passes of one measurement at least.
@@ -76,40 +74,36 @@ impl Measure<'_> {
             )
         });
         let work = Shared::new(work.collect());
-        let done = AtomicBool::new(false);
+        let effect2 = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
         let start = Instant::now();
-        // A pass runs from barrier to barrier: a thread's own clock would miss what others did before it went on.
-        let times = Mutex::new((start, f64::INFINITY));
-        let with_times = |f: &mut dyn FnMut(&mut (Instant, f64))| {
-            f(&mut times.lock().unwrap_or_else(PoisonError::into_inner));
-        };
-        run_team(self.threads, |barrier| {
-            let effect2 = vec![isa.zero(); vectors_of::<I>(self.panel.layout().periods) * K];
-            let mut by_period = effect2.clone();
-            let mut scratch = InsideScratch::new(isa, K);
-            let mut passes = 0;
-            while !done.load(Ordering::Relaxed) {
-                barrier.wait(|| with_times(&mut |(clock, _)| *clock = Instant::now()));
-                work.take_all(|_, (rows, columns, products)| {
+        let best = run_team(
+            self.threads,
+            &[work.len()],
+            || (effect2.clone(), InsideScratch::new(isa, K)),
+            |(by_period, scratch), items| {
+                for index in items {
+                    let (rows, columns, products) = &mut *work.write(index);
                     isa.vectorize(Inside::<I, K> {
                         rows,
                         products: 0..*products,
                         columns,
                         effect2: &effect2,
-                        by_period: &mut by_period,
-                        scratch: &mut scratch,
+                        by_period,
+                        scratch,
                     });
-                });
-                passes += 1;
-                barrier.wait(|| {
-                    work.rewind();
-                    with_times(&mut |(clock, best)| *best = best.min(clock.elapsed().as_secs_f64()));
-                    let enough = passes >= LEAST_PASSES && start.elapsed() >= self.time;
-                    done.store(enough, Ordering::Relaxed);
-                });
-            }
-        });
-        let (_, best) = times.into_inner().unwrap_or_else(PoisonError::into_inner);
+                }
+            },
+            |pass| {
+                let (mut best, mut passes) = (f64::INFINITY, 0);
+                while passes < LEAST_PASSES || start.elapsed() < self.time {
+                    let clock = Instant::now();
+                    pass(0);
+                    best = best.min(clock.elapsed().as_secs_f64());
+                    passes += 1;
+                }
+                best
+            },
+        );
         (self.panel.rows() * K) as f64 / best
     }
 }

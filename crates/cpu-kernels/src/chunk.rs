@@ -66,6 +66,14 @@ pub fn most_chunks(layout: &Layout) -> usize {
     layout.products / products_per_chunk(layout.products) + layout.categories
 }
 
+/// What a pass over the panel takes for one particle, in rows: a product's own work is that of some twenty rows, and each
+/// chunk and each category sums over the periods.
+pub fn work_per_particle(panel: &Panel, chunks: &[Chunk]) -> usize {
+    let layout = panel.layout();
+    let products: usize = chunks.iter().map(Chunk::padded).sum();
+    panel.rows() + 20 * products + layout.periods * (chunks.len() + layout.categories)
+}
+
 /// Cuts a panel into chunks, ordered by category, then product.
 pub fn chunks(panel: &Panel) -> Vec<Chunk> {
     let order = panel.products_by_category();

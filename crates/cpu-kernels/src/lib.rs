@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`simd`] | one vector of lanes on AVX-512, AVX2 and any processor; the only `unsafe` of the project |
+//! | [`simd`] | one vector of lanes on AVX-512, AVX2 and any processor; the only `unsafe` of this crate |
 //! | [`instruction_set`] | detection at run time |
 //! | [`packed_rows`] | the rows in the order and precision of the pass |
 //! | [`rows`] | the fused pass over the rows of products |
@@ -15,7 +15,7 @@
 //! | [`log_joint`] | the double-precision log joint, threaded |
 //! | [`noise`] | Philox normals, a vector at a time |
 //! | [`processor_name`] | what the processor is called |
-//! | [`team`] | threads in lock step |
+//! | [`team`] | a leader and helpers that work through an iteration's phases |
 
 pub mod bare;
 pub mod chunk;

@@ -2,15 +2,15 @@
 
 use crate::counts::Counts;
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
-use crate::run::GaussianRun;
+use crate::run::{GaussianRun, counts_of};
 use crate::variational::{Family, Search};
 use infermark_arrow::ArrowFactor;
 use infermark_backend::{Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run};
 use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
+use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -80,11 +80,11 @@ impl GaussianCpu {
 
 impl GaussianCpu {
     /// What is fitted.
-    fn counts(&self, panel: &Arc<Panel>, request: &Request) -> Counts {
-        let counts = Counts::new(panel, &request.priors, request.likelihood);
+    fn counts(&self, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+        let counts = counts_of(panel, request)?;
         #[cfg(feature = "faults")]
         let counts = counts.with_fault(self.fault);
-        counts
+        Ok(counts)
     }
 
     /// A search for the mode that stands at `point`.
@@ -100,7 +100,7 @@ impl GaussianCpu {
             threads: request.resolved_threads(),
             ..ModeSettings::default()
         };
-        ModeSearch::at(&self.counts(panel, request), &settings, point.to_vec())
+        ModeSearch::at(&self.counts(panel, request)?, &settings, point.to_vec())
             .map_err(|error| no_pass(&error))
     }
 }
@@ -158,7 +158,7 @@ impl Backend for GaussianCpu {
             point: at.mean.to_vec(),
             ..self.search(panel, request, at.precision_at)?.into_mode()
         };
-        let mut search = Search::new(&self.counts(panel, request), family, start);
+        let mut search = Search::new(&self.counts(panel, request)?, family, start);
         let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error))?;
         Ok(Some(GaussianPass {
             value,
@@ -182,14 +182,9 @@ impl Backend for GaussianCpu {
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         self.check(request)?;
         let started = Instant::now();
-        // A factor that may have to be taken up again is kept beside its successor.
-        let factors = match (&request.method, request.likelihood) {
-            (Method::StructuredVi(_), Likelihood::NegativeBinomial) => 2,
-            _ => 1,
-        };
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
-        let needed = factors * ArrowFactor::bytes(&panel) + 12 * 8 * latents;
+        let needed = ArrowFactor::bytes(&panel).saturating_add(12 * 8 * latents);
         if let Some(available) = device::available_bytes()
             && needed > available
         {
@@ -200,6 +195,8 @@ impl Backend for GaussianCpu {
                 available_bytes: available,
             });
         }
-        Ok(Box::new(GaussianRun::start(self.name, panel, request, started)?))
+        Ok(Box::new(GaussianRun::start(
+            self.name, panel, request, needed, started,
+        )?))
     }
 }

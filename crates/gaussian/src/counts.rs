@@ -19,7 +19,7 @@ pub struct Counts {
     walk: Arc<Walk>,
     priors: Priors,
     likelihood: Likelihood,
-    /// Counts from here on are taken to be at the upper clip bound, and left out.
+    /// Products that are left out for counts at the upper clip bound.
     bound: Bound,
     /// Distinct counts of every category, where the likelihood needs them.
     distinct: Arc<Vec<Vec<DistinctCounts>>>,
@@ -28,18 +28,36 @@ pub struct Counts {
     fault: Option<crate::fault::Fault>,
 }
 
-/// Standard deviations below the rate at the upper clip bound from which a count is taken to be at the bound.
+/// Standard deviations below the rate at the upper clip bound from which a count is taken to be at the bound: a row without
+/// any has a likelihood of `exp(-32)` of its largest there, so that the bound may be ignored.
 const AT_BOUND: f64 = 8.0;
 
-/// What is known of rows at the upper clip bound: of their log rate no more than that it is above. Left in, they would pin it
-/// there.
+/// The scale of the step that stands for a censored count, in sds of the effect.
+const SCALE_OF_STEP: f64 = 0.3;
+
+/// Products with counts at the upper clip bound, whole.
+///
+/// A count at the bound says of its log rate no more than that it is above: its likelihood is flat there, which no Gaussian is.
+/// Leaving out such *rows* would bias what is left. Of the rows of a product it is the ones with the largest errors that go, and
+/// the others stand for `p(y | y < least)`, whose factor `P(y < least)^-1` depends on the product's own log rates as strongly
+/// as its counts do.
+///
+/// So all rows of such a product are left out. A product that is kept is complete: that no count of its is at the bound is a
+/// function of the counts that are conditioned on, and adds nothing. Of a product that is left out there remains that it was, the
+/// factor `P(a count of product i is at the bound | border)`. The product's own effect is integrated out of it, so that it says
+/// little, of the order of the priors; but the priors alone hold the level of a category's effects against that of its periods, and
+/// without it the level leans to the products that are kept, which are the low ones (by half a standard deviation where
+/// four products of ten are left out, `tests/upper_bound.rs`). It is the likelihood of the highest row of the product with its
+/// count censored, `P(y >= least | eta)`, near a step at `eta = ln least`. A step's smooth stand-in is the logistic
+/// function, log-concave, of a scale that is a part of the effect's own sd, which it widens by a seventh.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
-    /// The least count that is taken to be at the bound.
-    pub(crate) least: f64,
-    /// Whether each product has such rows; empty where none has.
-    pub(crate) products: Arc<Vec<bool>>,
-    /// Sums of the other counts by category and period.
+    /// Period and log price of the highest row of each product that is left out; empty where none is.
+    products: Arc<Vec<Option<(usize, f64)>>>,
+    /// Log of the least count at the bound, and the scale of the step there, in log rate.
+    pub(crate) log_least: f64,
+    pub(crate) scale: f64,
+    /// Sums of the counts of the others by category and period.
     category_period: Arc<Vec<u64>>,
     /// Their sum of `ln y!`.
     ln_factorials: f64,
@@ -54,41 +72,63 @@ impl Bound {
             Likelihood::NegativeBinomial => f64::INFINITY,
         };
         let is_at = |units: &u32| f64::from(*units) >= least;
-        let products = if panel.units().iter().any(is_at) {
-            (0..panel.layout().products)
-                .map(|i| panel.units()[panel.row_range(i)].iter().any(is_at))
-                .collect()
-        } else {
-            Vec::new()
-        };
         let layout = panel.layout();
         let mut category_period = panel.sums().category_period.clone();
-        let ln_factorials = if products.is_empty() {
-            panel.sums().ln_factorials
-        } else {
-            let inside = panel.units().iter().filter(|units| !is_at(units));
-            inside.map(|units| ln_factorial(*units)).sum()
-        };
-        for (i, _) in products.iter().enumerate().filter(|(_, meets)| **meets) {
-            let first = panel.category_of()[i] as usize * layout.periods;
-            for row in panel.product_rows(i).filter(|row| is_at(&row.units)) {
-                category_period[first + row.period] -= u64::from(row.units);
+        let mut ln_factorials = panel.sums().ln_factorials;
+        let mut products = Vec::new();
+        if panel.units().iter().any(is_at) {
+            let highest = |i: usize| {
+                let row = panel.product_rows(i).max_by_key(|row| row.units)?;
+                is_at(&row.units).then_some((row.period, row.log_price))
+            };
+            products.extend((0..layout.products).map(highest));
+            ln_factorials = 0.0;
+            for (i, left_out) in products.iter().enumerate() {
+                let first = panel.category_of()[i] as usize * layout.periods;
+                for row in panel.product_rows(i) {
+                    if left_out.is_some() {
+                        category_period[first + row.period] -= u64::from(row.units);
+                    } else {
+                        ln_factorials += ln_factorial(row.units);
+                    }
+                }
             }
         }
         Bound {
-            least,
             products: Arc::new(products),
+            log_least: least.ln(),
+            scale: SCALE_OF_STEP * priors.product_effect_sd,
             category_period: Arc::new(category_period),
             ln_factorials,
         }
     }
 
-    /// Whether a product has rows at the bound.
+    /// Whether a product is left out.
     #[inline]
-    pub(crate) fn meets(&self, product: usize) -> bool {
-        self.products.get(product).copied().unwrap_or(false)
+    pub(crate) fn leaves_out(&self, product: usize) -> bool {
+        self.highest(product).is_some()
+    }
+
+    /// Period and log price of the highest row of a product that is left out.
+    #[inline]
+    pub(crate) fn highest(&self, product: usize) -> Option<(usize, f64)> {
+        self.products.get(product).copied().flatten()
     }
 }
+
+/// How far rounding of the sums may move each entry of a gradient: half a unit of the last digit of the terms that cancel in it.
+const ENTRIES_ROUND: f64 = 0.5 * f64::EPSILON;
+
+/// The part of what the counts ask of a parameter that it starts at: all of it but where its prior knows more than its counts,
+/// which have so much `information`.
+fn kept_of_start(prior_sd: f64, information: f64) -> f64 {
+    let informed = prior_sd * prior_sd * information;
+    if informed >= 1.0 { 1.0 } else { informed }
+}
+
+/// Relative error of a sum of as many terms as a panel has: each product's and each part's are added up by themselves, so that
+/// no chain of additions is longer than some ten thousand.
+const SUMS_ROUND: f64 = 1e4 * f64::EPSILON;
 
 /// The pass over the rows at a point, completed.
 #[derive(Debug)]
@@ -97,10 +137,10 @@ pub(crate) struct Evaluated {
     pub(crate) found: Assembled,
     /// Log joint, or its mean under a Gaussian in what depends on the rows.
     pub(crate) value: f64,
+    /// What rounding may have moved the value by: [`SUMS_ROUND`] of the sum of the sizes of its terms.
+    pub(crate) rounding: f64,
     /// The products' moments under the Gaussian before, if those were asked for.
     pub(crate) moments: PairMoments,
-    /// Whether the exact precision is not positive definite there, and its twin stands in.
-    pub(crate) stands_in: bool,
 }
 
 impl Counts {
@@ -149,14 +189,16 @@ impl Counts {
         self.likelihood
     }
 
-    /// Products with rows at the upper clip bound, which are left out.
-    pub fn products_at_bound(&self) -> usize {
-        self.bound.products.iter().filter(|at| **at).count()
+    /// Products that are left out, since they have counts at the upper clip bound.
+    pub fn left_out(&self) -> Vec<usize> {
+        (0..self.bound.products.len())
+            .filter(|i| self.bound.leaves_out(*i))
+            .collect()
     }
 
-    /// Whether a row with so many units is taken to be at the upper clip bound, and left out.
-    pub(crate) fn is_at_bound(&self, units: u32) -> bool {
-        f64::from(units) >= self.bound.least
+    /// Whether all rows of a product are left out.
+    pub(crate) fn leaves_out(&self, product: usize) -> bool {
+        self.bound.leaves_out(product)
     }
 
     /// Part of the rows that are not left out whose rates at `point` are below twice that of the lower clip bound.
@@ -167,9 +209,10 @@ impl Counts {
             let a = point[layout.start(Site::ProductA) + i];
             let e = point[layout.start(Site::ProductEffect) + i];
             let effects = &point[layout.time_index(panel.category_of()[i] as usize, 0)..];
-            let below = |row: &infermark_model::panel::Row| {
-                !self.is_at_bound(row.units) && a * row.log_price + e + effects[row.period] < low
-            };
+            let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
+            if self.leaves_out(i) {
+                return 0;
+            }
             panel.product_rows(i).filter(below).count()
         };
         let threads = threads.clamp(1, layout.products);
@@ -184,6 +227,11 @@ impl Counts {
             parts.into_iter().map(of_part).sum()
         });
         near as f64 / panel.rows() as f64
+    }
+
+    /// The walk of its passes.
+    pub(crate) fn walk(&self) -> &Arc<Walk> {
+        &self.walk
     }
 
     /// The places of the latents.
@@ -209,30 +257,13 @@ impl Counts {
                 Ok(self.complete(point, found, moments))
             }
             Likelihood::NegativeBinomial => {
-                let rates = |exact| {
-                    NegativeBinomialRates::new(&self.walk, &self.priors, &self.distinct, point, spread, exact)
-                };
-                let exact = rates(true);
-                let kept = match spread {
-                    // The pass overwrites what its variances come from.
-                    Spread::Structured { .. } => before.clone(),
-                    _ => None,
-                };
-                let (found, moments, stands_in) = match self.pass(&exact, spread, before, threads) {
-                    Err(FactorError::Category(_)) => {
-                        let (found, moments) = self.pass(&rates(false), spread, kept, threads)?;
-                        (found, moments, true)
-                    }
-                    found => {
-                        let (found, moments) = found?;
-                        (found, moments, false)
-                    }
-                };
+                let rates =
+                    NegativeBinomialRates::new(&self.walk, &self.priors, &self.distinct, point, spread);
+                let (found, moments) = self.pass(&rates, spread, before, threads)?;
                 let mut evaluated = self.complete(point, found, moments);
-                evaluated.stands_in = stands_in;
                 let start = self.layout().start(Site::LogShape);
                 for category in 0..self.layout().categories {
-                    let (value, slope) = exact.of_counts(category);
+                    let (value, slope) = rates.of_counts(category);
                     evaluated.value += value;
                     evaluated.found.gradient[start + category] += slope;
                 }
@@ -312,11 +343,20 @@ impl Counts {
             }
         }
         value -= 0.5 * squares + logs + layout.latents() as f64 * LN_SQRT_2PI;
+        let sums = panel.sums();
+        let mut size = value.abs() + squares + self.bound.ln_factorials;
+        for i in 0..layout.products {
+            let units = sums.product[i] as f64;
+            let units_log_price = sums.product_deviation[i] + panel.mean_log_price()[i] * units;
+            // A rate's sum is about that of its counts.
+            size += (point[layout.start(Site::ProductA) + i] * units_log_price).abs()
+                + (1.0 + point[layout.start(Site::ProductEffect) + i].abs()) * units;
+        }
         Evaluated {
             found,
             value,
+            rounding: SUMS_ROUND * size,
             moments,
-            stands_in: false,
         }
     }
 
@@ -332,25 +372,86 @@ impl Counts {
         for site in [Site::TimeCatEffects, Site::LogShape] {
             point[layout.range(site)].fill(priors.constant_mean(site));
         }
+        // Beside a narrow prior a product's effect stays at its mean, and what its counts ask for is left to the others.
+        let mut far = false;
         for i in 0..layout.products {
-            let (mut rows, mut units) = (panel.row_range(i).len() as f64, panel.sums().product[i] as f64);
-            if self.bound.meets(i) {
-                let inside = panel.product_rows(i).filter(|row| !self.is_at_bound(row.units));
-                let inside: Vec<f64> = inside.map(|row| f64::from(row.units)).collect();
-                (rows, units) = (inside.len() as f64, inside.iter().sum());
-            }
             let effect = &mut point[layout.start(Site::ProductEffect) + i];
-            if rows == 0.0 {
-                *effect = priors.product_effect_mean;
-                continue;
-            }
+            *effect = priors.product_effect_mean;
             // A product without sales starts at half a unit in all its periods.
-            let mean_units = units.max(0.5) / rows;
-            *effect = mean_units.ln()
+            let units = (panel.sums().product[i] as f64).max(0.5);
+            let mean_units = units / panel.row_range(i).len() as f64;
+            let asked = mean_units.ln()
                 - priors.global_a_mean * panel.mean_log_price()[i]
-                - priors.time_cat_effects_mean;
+                - priors.time_cat_effects_mean
+                - priors.product_effect_mean;
+            let part = kept_of_start(priors.product_effect_sd, units);
+            *effect += part * asked;
+            far |= ((1.0 - part) * asked).abs() > 1.0;
+        }
+        if far {
+            self.start_above_effects(&mut point);
         }
         point
+    }
+
+    /// Where a narrow prior holds the effects of the products: period effects at what the counts ask for beside them, and what
+    /// the prior of those leaves is asked of the elasticities.
+    fn start_above_effects(&self, point: &mut [f64]) {
+        let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
+        let kept = || (0..layout.products).filter(|i| !self.leaves_out(*i));
+        let log_rate = |point: &[f64], i: usize, row: &infermark_model::panel::Row| {
+            let time = layout.time_index(panel.category_of()[i] as usize, row.period);
+            point[layout.start(Site::ProductA) + i] * row.log_price
+                + point[layout.start(Site::ProductEffect) + i]
+                + point[time]
+        };
+        let mut rates = vec![0.0; layout.categories * layout.periods];
+        for i in kept() {
+            let first = panel.category_of()[i] as usize * layout.periods;
+            for row in panel.product_rows(i) {
+                rates[first + row.period] += log_rate(point, i, &row).exp();
+            }
+        }
+        for (c, t) in (0..layout.categories).flat_map(|c| (0..layout.periods).map(move |t| (c, t))) {
+            let at = c * layout.periods + t;
+            if rates[at] > 0.0 {
+                let units = (self.bound.category_period[at] as f64).max(0.5);
+                point[layout.time_index(c, t)] +=
+                    kept_of_start(priors.time_cat_effects_sd, units) * (units / rates[at]).ln();
+            }
+        }
+        // The elasticity at which a product's mean rate is its mean count, by the slope of its mean log rate.
+        for i in kept() {
+            let x = panel.mean_log_price()[i];
+            let rate: f64 = panel
+                .product_rows(i)
+                .map(|row| log_rate(point, i, &row).exp())
+                .sum();
+            let units = (panel.sums().product[i] as f64).max(0.5);
+            let asked = (units / rate).ln();
+            if asked.abs() > 1.0 && x.abs() > 0.1 {
+                point[layout.start(Site::ProductA) + i] +=
+                    kept_of_start(priors.product_a_sd, units * x * x) * asked / x;
+            }
+        }
+    }
+
+    /// What rounding may leave of a gradient that is zero: a sum of counts and one of rates cancel, and so are known to no more than
+    /// the last digit of either. Signs alternate, so that it is no direction of the model's own.
+    pub(crate) fn rounding_of_gradient(&self) -> Vec<f64> {
+        let (panel, layout) = (self.panel(), self.layout());
+        let mut rounding = vec![0.0; layout.latents()];
+        for i in 0..layout.products {
+            let units = panel.sums().product[i] as f64;
+            let sign = if i % 2 == 0 { ENTRIES_ROUND } else { -ENTRIES_ROUND };
+            rounding[layout.start(Site::ProductEffect) + i] = sign * units;
+            rounding[layout.start(Site::ProductA) + i] = sign * units * panel.mean_log_price()[i].abs();
+        }
+        let units = self.bound.category_period.iter();
+        for (k, (j, units)) in layout.range(Site::TimeCatEffects).zip(units).enumerate() {
+            rounding[j] = if k % 2 == 0 { ENTRIES_ROUND } else { -ENTRIES_ROUND } * *units as f64;
+        }
+        rounding
     }
 
     /// The diagonal of the priors' precision.

@@ -5,8 +5,9 @@
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
+//! | `pace` | by which part of its change the weights of each product go |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
-//! | `skewness` | marginals of products with small counts |
+//! | `skewness` | means corrected for skewness, and marginals where counts are small |
 //! | `backend`, `run` | the three methods behind the backend trait |
 //! | `fault` | faults on purpose, in builds with the feature `faults` alone |
 
@@ -16,6 +17,7 @@ mod counts;
 mod fault;
 mod negative_binomial;
 pub mod newton;
+mod pace;
 mod poisson;
 mod run;
 mod skewness;

@@ -5,8 +5,8 @@
 //! Gauss-Hermite rule over the log rate; the log shape stands at its mean, about which the bound is exact to second order.
 //! What depends on a count and the shape alone is summed over the distinct counts of a category.
 //!
-//! The second derivative by the log shape may have either sign away from the mode. Where the exact matrix is not
-//! positive definite its twin stands in: no coupling of rates and shapes, and absolute values of the shapes' own.
+//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrow's
+//! factor takes its size there.
 
 use crate::poisson::{MOST_CHANGE, Spread};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
@@ -28,7 +28,7 @@ const THREE: [(f64, f64); 3] = [
     (0.0, 2.0 / 3.0),
     (1.732_050_807_568_877_2, 1.0 / 6.0),
 ];
-const NINE: [(f64, f64); 9] = [
+pub(crate) const NINE: [(f64, f64); 9] = [
     (-4.512745863399783, 2.2345844007746607e-05),
     (-3.20542900285647, 0.0027891413212317692),
     (-2.07684797867783, 0.04991640676521782),
@@ -57,8 +57,6 @@ pub(crate) struct NegativeBinomialRates<'a> {
     spread: Spread<'a>,
     shapes: Vec<Shape>,
     counts: &'a [Vec<DistinctCounts>],
-    /// Whether the matrix is the exact one.
-    exact: bool,
 }
 
 impl<'a> NegativeBinomialRates<'a> {
@@ -68,7 +66,6 @@ impl<'a> NegativeBinomialRates<'a> {
         counts: &'a [Vec<DistinctCounts>],
         point: &'a [f64],
         spread: Spread<'a>,
-        exact: bool,
     ) -> Self {
         let layout = walk.layout();
         NegativeBinomialRates {
@@ -82,7 +79,6 @@ impl<'a> NegativeBinomialRates<'a> {
                 .map(|s| Shape::new(*s))
                 .collect(),
             counts,
-            exact,
         }
     }
 
@@ -108,6 +104,9 @@ struct Row {
     by_shape: f64,
     /// Minus the second derivative by the log shape.
     curvature: f64,
+    /// What a count is expected to tell of the log shape: half the square of the derivative of its log variance,
+    /// `(w / (1 + w))^2 / 2`, as of a normal with the same mean and variance.
+    expected: f64,
 }
 
 impl Row {
@@ -142,6 +141,7 @@ impl Row {
             cross: -(y - mu) * w * over * over,
             by_shape: y * w * over - shape_part,
             curvature: y * w * over * over + curvature,
+            expected: 0.5 * (w * over) * (w * over),
         }
     }
 
@@ -162,6 +162,7 @@ impl Row {
             mean.cross += weight * row.cross;
             mean.by_shape += weight * row.by_shape;
             mean.curvature += weight * row.curvature;
+            mean.expected += weight * row.expected;
         }
         mean
     }
@@ -183,7 +184,25 @@ impl Rates for NegativeBinomialRates<'_> {
         let time = self.layout.time_index(rows.category, 0);
         let (elasticity, effect) = (self.point[a], self.point[e]);
         let shape = &self.shapes[rows.category];
-        let (mut value, mut by_a, mut by_e, mut by_shape, mut curvature) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut value, mut by_a, mut by_e) = (0.0, 0.0, 0.0);
+        let mut by_log_shape = [0.0; 3];
+        let (mut wanted, mut given) = (0.0, 0.0);
+        let pace = match self.spread {
+            Spread::Structured {
+                part,
+                pace: Some(pace),
+            } => {
+                // Over the rows alone: entries that stand for no row depend on the width of a vector.
+                let of_rows = self
+                    .panel
+                    .product_rows(i)
+                    .map(|row| rows.half_variance[row.period]);
+                let most = of_rows.fold(0.0, f64::max);
+                let of_product = pace.part(i, 1.0 / (1.0 + 0.5 * most));
+                Some((pace, of_product, part * of_product))
+            }
+            _ => None,
+        };
         cross.fill(0.0);
         if !matches!(self.spread, Spread::Structured { .. }) {
             weights.fill(0.0);
@@ -201,21 +220,30 @@ impl Rates for NegativeBinomialRates<'_> {
             by_a += found.by_eta * x;
             by_e += found.by_eta;
             by_period[t] += found.by_eta;
-            by_shape += found.by_shape;
-            curvature += found.curvature;
-            if self.exact {
-                cross[t] = found.cross;
-            }
+            by_log_shape[0] += found.by_shape;
+            by_log_shape[1] += found.curvature;
+            by_log_shape[2] += found.expected;
+            cross[t] = found.cross;
             weights[t] = match self.spread {
-                Spread::Structured { part } => {
+                Spread::Structured { part, .. } => {
                     let before = weights[t];
                     // tr(Q Sigma) less its priors' part.
                     value += before * rows.half_variance[t];
                     let bounded = found.weight.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
-                    before + part * (bounded - before)
+                    wanted += bounded;
+                    given += before;
+                    let part = pace.map_or(part, |(_, _, part)| part);
+                    if part == 1.0 || before <= 0.0 {
+                        bounded
+                    } else {
+                        before * (bounded / before).powf(part)
+                    }
                 }
                 _ => found.weight,
             };
+        }
+        if let Some((pace, part, made)) = pace {
+            pace.take(i, (wanted / given).ln(), part, made);
         }
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
@@ -225,15 +253,14 @@ impl Rates for NegativeBinomialRates<'_> {
                 by_a - (elasticity - category_a) * precision(self.priors.product_a_sd),
                 by_e - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
             ],
-            shape: [by_shape, if self.exact { curvature } else { curvature.abs() }],
+            shape: by_log_shape,
         }
     }
 
     fn shape_curvature(&self, category: usize) -> f64 {
         let r = self.shapes[category].value;
         let slope = |step: f64| self.rise(category, r * step.exp()).1;
-        let curvature = -(slope(SLOPE_STEP) - slope(-SLOPE_STEP)) / (2.0 * SLOPE_STEP);
-        if self.exact { curvature } else { curvature.abs() }
+        -(slope(SLOPE_STEP) - slope(-SLOPE_STEP)) / (2.0 * SLOPE_STEP)
     }
 }
 

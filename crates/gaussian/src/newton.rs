@@ -36,6 +36,13 @@ pub enum ModeError {
     NotFinite(f64, usize),
 }
 
+impl ModeError {
+    /// Whether the work was stopped on request.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, ModeError::Factor(FactorError::Stopped))
+    }
+}
+
 /// The mode, and the factor of the precision there.
 #[derive(Debug)]
 pub struct Mode {
@@ -49,12 +56,12 @@ pub struct Mode {
     pub decrement: f64,
     /// Newton steps made.
     pub steps: usize,
+    /// Points evaluated for them: the start, and one for every length of a step that was tried.
+    pub evaluations: usize,
     /// Whether the decrement is within the tolerance.
     pub converged: bool,
     /// The precision at the point.
     pub factor: ArrowFactor,
-    /// Whether the exact precision there is not positive definite, and a near one stands in; under the negative binomial alone.
-    pub stands_in: bool,
 }
 
 /// Finds the mode.
@@ -72,6 +79,14 @@ pub fn find_mode(counts: &Counts, settings: &ModeSettings) -> Result<Mode, ModeE
 /// Shortest part of a Newton step that is tried.
 const SHORTEST: f64 = 1e-6;
 
+/// The part of what the slope promises that the log joint must rise by.
+const LEAST_RISE: f64 = 1e-4;
+
+/// The derivative along a step.
+fn along(step: &[f64], gradient: &[f64]) -> f64 {
+    step.iter().zip(gradient).map(|(s, g)| s * g).sum()
+}
+
 /// A search for the mode, a step at a time.
 #[derive(Debug)]
 pub struct ModeSearch {
@@ -86,7 +101,7 @@ pub struct ModeSearch {
     step: Vec<f64>,
     /// Newton steps made.
     pub steps: usize,
-    stands_in: bool,
+    evaluations: usize,
 }
 
 impl ModeSearch {
@@ -95,7 +110,7 @@ impl ModeSearch {
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
-        ModeSearch::at(counts, settings, counts.start())
+        Self::at(counts, settings, counts.start())
     }
 
     /// At `point`, natural parameters.
@@ -103,23 +118,34 @@ impl ModeSearch {
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub(crate) fn at(counts: &Counts, settings: &ModeSettings, point: Vec<f64>) -> Result<Self, ModeError> {
-        let mut search = ModeSearch {
+        let mut search = ModeSearch::resumed(counts, settings, point, 0);
+        search.advance()?;
+        Ok(search)
+    }
+
+    /// At the start of [`ModeSearch::new`], where nothing is computed yet: the first [`ModeSearch::advance`] does that.
+    pub(crate) fn unstarted(counts: &Counts, settings: &ModeSettings) -> Self {
+        Self::resumed(counts, settings, counts.start(), 0)
+    }
+
+    /// At a point that was reached before, whose factor is gone: the first [`ModeSearch::advance`] makes that again.
+    pub(crate) fn resumed(counts: &Counts, settings: &ModeSettings, point: Vec<f64>, steps: usize) -> Self {
+        ModeSearch {
             counts: counts.clone(),
             settings: *settings,
-            point: Vec::new(),
+            gradient: vec![f64::NAN; point.len()],
+            step: vec![f64::NAN; point.len()],
+            point,
             factor: None,
-            value: f64::NEG_INFINITY,
-            gradient: Vec::new(),
-            step: Vec::new(),
-            steps: 0,
-            stands_in: false,
-        };
-        let there = search.evaluate(&point)?;
-        if !there.value.is_finite() {
-            return Err(ModeError::NotFinite(there.value, 0));
+            value: f64::NAN,
+            steps,
+            evaluations: 0,
         }
-        search.take(point, there);
-        Ok(search)
+    }
+
+    /// The point.
+    pub(crate) fn point(&self) -> &[f64] {
+        &self.point
     }
 
     /// Half the squared Newton decrement at the point: what a quadratic log joint would still gain.
@@ -149,9 +175,23 @@ impl ModeSearch {
 
     /// One Newton step, halved until the log joint rises by a part of what the slope promises.
     ///
+    /// Where less is to be gained than the sums of the log joint round, as on large panels near the mode, its slope at the end of the
+    /// step decides: were the log joint a parabola along the step, `value >= before + d length slope` would be
+    /// `slope there >= (2 d - 1) slope`, in which nothing cancels. Source: Hager and Zhang, "A new conjugate gradient method
+    /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1).
+    ///
     /// # Errors
     /// When no part of the step has a finite log joint and a positive definite precision.
     pub fn advance(&mut self) -> Result<(), ModeError> {
+        if self.factor.is_none() {
+            let point = self.point.clone();
+            let there = self.evaluate(&point)?;
+            if !there.value.is_finite() {
+                return Err(ModeError::NotFinite(there.value, self.steps));
+            }
+            self.take(point, there);
+            return Ok(());
+        }
         let (value, slope) = (self.value, self.slope());
         let mut length = 1.0;
         loop {
@@ -163,15 +203,18 @@ impl ModeSearch {
                 .collect();
             let last = length < SHORTEST;
             match self.evaluate(&there) {
-                // Below the last term the sums' own rounding decides.
                 Ok(found)
-                    if found.value >= value + 1e-4 * length * slope - 1e-12 * value.abs()
+                    if found.value >= value + LEAST_RISE * length * slope
+                        || (found.value >= value - found.rounding
+                            && along(&self.step, &found.found.gradient)
+                                >= (2.0 * LEAST_RISE - 1.0) * slope)
                         || (last && found.value.is_finite()) =>
                 {
                     self.take(there, found);
                     self.steps += 1;
                     return Ok(());
                 }
+                Err(FactorError::Stopped) => return Err(FactorError::Stopped.into()),
                 Err(error) if last => return Err(error.into()),
                 Ok(found) if last => return Err(ModeError::NotFinite(found.value, self.steps)),
                 _ => length *= 0.5,
@@ -182,7 +225,7 @@ impl ModeSearch {
     /// The point and what was found there.
     ///
     /// # Panics
-    /// After an error of [`ModeSearch::advance`].
+    /// After an error of [`ModeSearch::advance`], and before a first one.
     pub fn into_mode(self) -> Mode {
         Mode {
             decrement: self.decrement(),
@@ -191,17 +234,18 @@ impl ModeSearch {
             point: self.point,
             log_joint: self.value,
             steps: self.steps,
+            evaluations: self.evaluations,
             factor: self.factor.expect("there is a factor at every point"),
-            stands_in: self.stands_in,
         }
     }
 
     fn slope(&self) -> f64 {
-        self.step.iter().zip(&self.gradient).map(|(s, g)| s * g).sum()
+        along(&self.step, &self.gradient)
     }
 
     fn evaluate(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
         let before = self.factor.take();
+        self.evaluations += 1;
         self.counts
             .evaluate(point, Spread::Point, before, self.settings.threads)
     }
@@ -213,6 +257,5 @@ impl ModeSearch {
         self.factor = Some(found.factor);
         self.point = point;
         self.value = there.value;
-        self.stands_in = there.stands_in;
     }
 }

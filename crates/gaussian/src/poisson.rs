@@ -2,9 +2,11 @@
 //!
 //! The clip of the log rate is ignored here. It has a kink, in which the mode may lie, where no curvature is right; and a
 //! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
-//! by 0.018 nats at most for it. Rows whose counts are at the upper bound are left out.
+//! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::counts::Bound;
+use crate::negative_binomial::NINE;
+use crate::pace::Pace;
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
@@ -25,9 +27,19 @@ pub(crate) enum Spread<'a> {
     Structured {
         /// In (0, 1].
         part: f64,
+        /// The part of that for each product, where products differ in it.
+        pace: Option<&'a Pace>,
     },
     /// Independent latents of these variances, in the order of [`Layout`].
     Independent(&'a [f64]),
+}
+
+impl Spread<'_> {
+    /// The Gaussian whose factor the pass takes the place of, and weights that follow it at once.
+    pub(crate) const STRUCTURED: Self = Spread::Structured {
+        part: 1.0,
+        pace: None,
+    };
 }
 
 /// The factor by which a weight, or a variance, may change in a step: where a rate's variance is large, its mean is far from the
@@ -90,52 +102,46 @@ impl<'a> PoissonRates<'a> {
 }
 
 impl PoissonRates<'_> {
-    /// A product some of whose rows are at the upper clip bound, row by row, without those: their rates may be beyond all
-    /// others by so much that they cannot be taken out of a sum again. Returns what the pass over whole vectors does, and the sums
-    /// of the counts, and of those times the log price.
-    fn row_by_row(
+    /// A product that is left out, of which the highest row stays as no more than "its count is at the bound":
+    /// `ln s((eta - h) / scale)`, `s` the logistic function; what it adds to the value and to the derivatives by elasticity and effect.
+    fn highest_row(
         &self,
+        (period, log_price): (usize, f64),
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> ([f64; 3], (f64, f64)) {
+    ) -> [f64; 3] {
         let a = self.layout.start(Site::ProductA) + rows.product;
         let e = self.layout.start(Site::ProductEffect) + rows.product;
-        let time = self.layout.time_index(rows.category, 0);
-        let mut found = [0.0; 3];
-        let (mut units, mut units_log_price) = (0.0, 0.0);
-        if !matches!(self.spread, Spread::Structured { .. }) {
-            weights.fill(0.0);
+        let time = self.layout.time_index(rows.category, period);
+        let eta = self.point[a] * log_price + self.point[e] + self.point[time];
+        let half = match self.spread {
+            Spread::Point => 0.0,
+            Spread::Structured { .. } => rows.half_variance[period],
+            Spread::Independent(v) => 0.5 * (log_price * log_price * v[a] + v[e] + v[time]),
+        };
+        let sd = (2.0 * half).max(0.0).sqrt();
+        let scale = self.bound.scale;
+        let [mut value, mut slope, mut curvature] = [0.0; 3];
+        for (node, weight) in NINE {
+            let z = (eta + node * sd - self.bound.log_least) / scale;
+            let below = 1.0 / (1.0 + z.exp());
+            value -= weight * ((-z.abs()).exp().ln_1p() + (-z).max(0.0));
+            slope += weight * below / scale;
+            curvature += weight * below * (1.0 - below) / (scale * scale);
         }
-        for row in self.panel.product_rows(rows.product) {
-            let (t, x, y) = (row.period, row.log_price, f64::from(row.units));
-            if y >= self.bound.least {
-                weights[t] = 0.0;
-                continue;
+        let before = weights[period];
+        weights.fill(0.0);
+        weights[period] = match self.spread {
+            Spread::Structured { part, .. } => {
+                value += before * half;
+                let bounded = curvature.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
+                before + part * (bounded - before)
             }
-            units += y;
-            units_log_price += y * x;
-            let eta = self.point[a] * x + self.point[e] + self.point[time + t];
-            let rate = match self.spread {
-                Spread::Point => eta.exp(),
-                Spread::Independent(v) => (eta + 0.5 * (x * x * v[a] + v[e] + v[time + t])).exp(),
-                Spread::Structured { part } => {
-                    let (before, half) = (weights[t], rows.half_variance[t]);
-                    let rate = (eta + half).exp();
-                    let bounded = rate.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
-                    let next = before + part * (bounded - before);
-                    // As in the pass: the value has the rate itself, and tr(Q Sigma) less its priors' part.
-                    found[0] += before * half - rate + next;
-                    next
-                }
-            };
-            weights[t] = rate;
-            found[0] -= rate;
-            found[1] -= rate * x;
-            found[2] -= rate;
-            by_period[t] -= rate;
-        }
-        (found, (units, units_log_price))
+            _ => curvature,
+        };
+        by_period[period] += slope;
+        [value, slope * log_price, slope]
     }
 
     /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
@@ -167,7 +173,7 @@ impl PoissonRates<'_> {
         };
         let (half_a, half_e) = (isa.splat(half_a), isa.splat(half_e));
         let part = isa.splat(match self.spread {
-            Spread::Structured { part } => part,
+            Spread::Structured { part, .. } => part,
             _ => 1.0,
         });
         for t in (0..weights.len()).step_by(I::LANES) {
@@ -224,8 +230,11 @@ impl Rates for PoissonRates<'_> {
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
         let (elasticity, effect) = (self.point[a], self.point[e]);
-        let (found, (units, units_log_price)) = if self.bound.meets(i) {
-            self.row_by_row(&rows, weights, by_period)
+        let (found, (units, units_log_price)) = if let Some(highest) = self.bound.highest(i) {
+            (
+                self.highest_row(highest, &rows, weights, by_period),
+                Default::default(),
+            )
         } else {
             self.in_vectors(isa, &rows, weights, by_period)
         };
@@ -238,7 +247,7 @@ impl Rates for PoissonRates<'_> {
                 units + found[2]
                     - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
             ],
-            shape: [0.0; 2],
+            shape: [0.0; 3],
         }
     }
 }

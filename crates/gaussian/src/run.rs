@@ -5,13 +5,13 @@ use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::poisson::Spread;
 use crate::skewness::corrected;
 use crate::variational::{Family, Search};
-use infermark_arrow::ArrowFactor;
+use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::device_name;
-use infermark_model::dispersion::{Dispersion, FittedRates, Variances};
-use infermark_model::{Likelihood, Panel};
+use infermark_model::dispersion::{Dispersion, FittedRates};
+use infermark_model::{Likelihood, Panel, Site};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,9 +21,12 @@ const MODE_TO_START_FROM: f64 = 1e-2;
 /// Part of the rows near the lower clip bound beyond which a reader is told.
 const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
 
-/// The rate at the upper clip bound from which on counts near it are so rare, and so far from others, that their rows may be
-/// left out.
+/// The rate at the upper clip bound below which products with counts near it are not left out but refused: eight standard
+/// deviations below it are a small part of it no more, and what is left out are most of the sales.
 const LEAST_HIGHEST_RATE: f64 = 1e4;
+
+/// Products and categories that a warning names, at most.
+const NAMED: usize = 5;
 
 /// Where a run is.
 enum Stage {
@@ -43,9 +46,28 @@ enum Fitted {
     Independent,
 }
 
+/// What is fitted.
+///
+/// # Errors
+/// When the upper clip bound lies among the counts.
+pub(crate) fn counts_of(panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+    let counts = Counts::new(panel, &request.priors, request.likelihood);
+    let highest = request.priors.clip_high.exp();
+    let left_out = counts.left_out().len();
+    if left_out > 0 && highest < LEAST_HIGHEST_RATE {
+        return Err(BackendError::Request(format!(
+            "{left_out} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
+             leave such products out, at so low a bound too many: raise clip_high, or take --method nuts",
+            request.priors.clip_high
+        )));
+    }
+    Ok(counts)
+}
+
 pub(crate) struct GaussianRun {
     name: &'static str,
     counts: Counts,
+    settings: ModeSettings,
     request: Request,
     stage: Stage,
     state: RunState,
@@ -55,6 +77,11 @@ pub(crate) struct GaussianRun {
     near_lower_bound: f64,
     /// What the variances of the log rates come from, once there is a posterior.
     fitted: Option<Fitted>,
+    /// How far the joint mode of a log shape is from its mean, where that matters.
+    shape_shift: Option<ShapeShift>,
+    /// What the work costs, where it is much: told before the first step.
+    cost: Option<String>,
+    cost_is_told: bool,
     /// Whether the precision that the intervals come from only stands in for the exact one.
     stands_in: bool,
     setup_seconds: f64,
@@ -66,6 +93,7 @@ impl GaussianRun {
         name: &'static str,
         panel: Arc<Panel>,
         request: &Request,
+        bytes: u64,
         started: Instant,
     ) -> Result<Self, BackendError> {
         let settings = ModeSettings {
@@ -76,25 +104,24 @@ impl GaussianRun {
             },
             threads: request.resolved_threads(),
         };
-        let counts = Counts::new(&panel, &request.priors, request.likelihood);
-        let highest = request.priors.clip_high.exp();
-        if counts.products_at_bound() > 0 && highest < LEAST_HIGHEST_RATE {
-            return Err(BackendError::Request(format!(
-                "{} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
-                 leave such rows out, which at so low a bound would bias what is left: raise clip_high, or take --method nuts",
-                counts.products_at_bound(),
-                request.priors.clip_high
-            )));
-        }
-        let search = ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error))?;
+        let counts = counts_of(&panel, request)?;
+        let left_out_products = counts.left_out();
+        let cost = cost(&counts, request, bytes);
+        // What takes long waits for an advance, which can be stopped.
+        let search = match cost {
+            None => ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error))?,
+            Some(_) => ModeSearch::unstarted(&counts, &settings),
+        };
         Ok(GaussianRun {
             name,
             counts,
+            settings,
             request: request.clone(),
             report: GaussianReport {
                 newton_steps: 0,
                 variational_steps: 0,
                 skewed_products: 0,
+                left_out_products,
                 converged: false,
                 gradient_norm: f64::NAN,
                 decrement: search.decrement(),
@@ -107,6 +134,9 @@ impl GaussianRun {
             posterior: None,
             near_lower_bound: 0.0,
             fitted: None,
+            shape_shift: None,
+            cost_is_told: cost.is_none(),
+            cost,
             stands_in: false,
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
@@ -130,42 +160,69 @@ impl GaussianRun {
         }
     }
 
-    /// One step, or the end of a stage.
+    /// One step, or the end of a stage. What is stopped can be taken up again at the point that it had reached.
     fn step(&mut self) -> Result<(), ModeError> {
         let most = self.most_steps();
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Mode(mut search) => {
                 let enough = search.converged() || search.steps as u64 >= most;
-                match self.family() {
+                let (point, steps) = (search.point().to_vec(), search.steps);
+                let done = match self.family() {
                     Some((family, _)) if enough => {
                         let search = Search::new(&self.counts, family, search.into_mode());
                         self.stage = Stage::Variational(Box::new(search));
+                        Ok(())
                     }
-                    None if enough => self.end_at_mode(*search)?,
-                    _ => {
-                        search.advance()?;
+                    None if enough => self.end_at_mode(*search),
+                    _ => search.advance().map(|()| {
                         self.report.newton_steps = search.steps as u64;
                         self.report.log_joint = search.log_joint();
                         self.report.decrement = search.decrement();
                         self.stage = Stage::Mode(search);
-                    }
-                }
+                    }),
+                };
+                self.or_resumed(done, point, steps)
             }
             Stage::Variational(mut search) => {
                 let (_, tolerance) = self.family().expect("a variational method");
                 if search.steps as u64 >= most || search.moved < tolerance {
                     self.end_at_optimum(*search, tolerance);
-                } else {
-                    search.advance()?;
+                    return Ok(());
+                }
+                let point = search.means().to_vec();
+                let done = search.advance().map(|()| {
                     self.report.variational_steps = search.steps as u64;
                     self.report.elbo = search.elbo();
                     self.report.decrement = search.moved;
                     self.stage = Stage::Variational(search);
-                }
+                });
+                let steps = self.report.newton_steps as usize;
+                self.or_resumed(done, point, steps)
             }
-            Stage::Over => {}
+            Stage::Over => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Where work was stopped, a search for the mode from the point that was reached takes its place.
+    fn or_resumed(
+        &mut self,
+        done: Result<(), ModeError>,
+        point: Vec<f64>,
+        steps: usize,
+    ) -> Result<(), ModeError> {
+        let done = match done {
+            // The marginals of a mode do not fail; what was stopped in them is no posterior.
+            Ok(()) if self.posterior.is_some() && self.counts.walk().watch().is_stopped() => {
+                self.posterior = None;
+                Err(ModeError::from(FactorError::Stopped))
+            }
+            done => done,
+        };
+        if done.as_ref().is_err_and(ModeError::is_stopped) {
+            let search = ModeSearch::resumed(&self.counts, &self.settings, point, steps);
+            self.stage = Stage::Mode(Box::new(search));
+        }
+        done
     }
 
     fn end_at_mode(&mut self, search: ModeSearch) -> Result<(), ModeError> {
@@ -173,7 +230,7 @@ impl GaussianRun {
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
-        self.stands_in = mode.stands_in;
+        self.stands_in = mode.factor.stands_in();
         self.fitted = Some(Fitted::Mode(mode.point.clone()));
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
@@ -186,13 +243,16 @@ impl GaussianRun {
             self.report.skewed_products = skewed as u64;
             posterior
         } else {
-            let sd = mode
+            let sd: Vec<f64> = mode
                 .factor
                 .marginals()
                 .variance
                 .iter()
                 .map(|v| v.sqrt())
                 .collect();
+            if self.request.likelihood == Likelihood::NegativeBinomial {
+                self.shape_shift = shape_shift(&self.counts, &mode.point, &sd, mode.factor)?;
+            }
             Posterior::normal(self.counts.layout(), mode.point, sd)
         });
         Ok(())
@@ -204,7 +264,7 @@ impl GaussianRun {
         self.report.gradient_norm = fit.gradient_norm;
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
-        self.stands_in = fit.stands_in;
+        self.stands_in = fit.factor.stands_in();
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
@@ -232,6 +292,22 @@ impl GaussianRun {
         Dispersion::of_products(self.counts.panel(), &sums)
     }
 
+    /// Where the search is, in words.
+    fn note(&self) -> String {
+        match (self.report.elbo, self.report.variational_steps) {
+            (Some(elbo), steps) if steps > 0 => {
+                format!(
+                    "evidence lower bound {elbo:.9e}, last step {:.1e}",
+                    self.report.decrement
+                )
+            }
+            _ => format!(
+                "log joint {:.9e}, to be gained {:.1e}",
+                self.report.log_joint, self.report.decrement
+            ),
+        }
+    }
+
     fn completed(&self) -> u64 {
         self.report.newton_steps + self.report.variational_steps
     }
@@ -251,10 +327,25 @@ impl GaussianRun {
         }
         if self.stands_in {
             warnings.push(
-                "The precision where the search ended is not positive definite, and a near one without the couplings of rates \
-                 and shapes stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
+                "The precision where the search ended is not positive definite along the shape of a category, and the size of that \
+                 curvature stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
                     .into(),
             );
+        }
+        if let Some(shift) = &self.shape_shift {
+            let category = self.counts.panel().categories().get(shift.category);
+            let direction = if shift.by < 0.0 { "narrow" } else { "wide" };
+            warnings.push(format!(
+                "The joint mode is not where the shapes are: averaged over the posterior of the log rates, the log shape of {category} \
+                 goes by {:+.2} from it, {:.1} of its standard deviations ({} of {} categories go by half of one and more). \
+                 There are few rows for each parameter, which are fitted to the rows' own scatter; the intervals are too {direction}, \
+                 by up to {:.0}%. Take --method structured-vi, which averages.",
+                shift.by,
+                shift.in_sds,
+                shift.categories,
+                self.counts.layout().categories,
+                100.0 * ((0.5 * shift.by.abs()).exp() - 1.0)
+            ));
         }
         if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
             warnings.push(format!(
@@ -263,11 +354,22 @@ impl GaussianRun {
                 100.0 * self.near_lower_bound
             ));
         }
-        let at_bound = self.counts.products_at_bound();
-        if at_bound > 0 {
+        let left_out = &self.report.left_out_products;
+        if !left_out.is_empty() {
+            let names: Vec<String> = left_out
+                .iter()
+                .take(NAMED)
+                .map(|i| self.counts.panel().products().get(*i).to_string())
+                .collect();
             warnings.push(format!(
-                "{at_bound} products have rows at the upper bound of the log rate, which say only that it is above: the Gaussian \
-                 methods leave those rows out, --method nuts does not."
+                "{} of {} products have counts at the upper bound of the log rate ({}{}), which say only that it is above. Of such a \
+                 product the Gaussian methods take that its highest count is at the bound, and leave out all of its rows: its own \
+                 elasticity is no more than its category's, the other products are not biased by it. --method nuts takes all rows; \
+                 so does a larger clip_high.",
+                left_out.len(),
+                self.counts.layout().products,
+                names.join(", "),
+                if left_out.len() > NAMED { ", ..." } else { "" }
             ));
         }
         if let Method::Meanfield(_) = self.request.method {
@@ -278,6 +380,86 @@ impl GaussianRun {
             );
         }
         warnings
+    }
+}
+
+/// How far the joint mode of a log shape is from where it goes when the log rates are averaged over their posterior.
+struct ShapeShift {
+    /// The category in which it is farthest, in standard deviations.
+    category: usize,
+    by: f64,
+    in_sds: f64,
+    /// Categories in which it is noticed.
+    categories: usize,
+}
+
+/// Standard deviations of a log shape, and the shift itself, that are noticed: intervals are wide as `exp(-log_shape / 2)` where counts
+/// are over-dispersed.
+const NOTICED_SHIFT: (f64, f64) = (0.5, 0.05);
+
+/// The shift of the log shapes by one step of the structured variational iteration from the mode: `Q^-1` times the gradient
+/// whose rows are averaged over the Gaussian at the mode, as at that of a Laplace approximation to the shapes' own marginal.
+fn shape_shift(
+    counts: &Counts,
+    mode: &[f64],
+    sd: &[f64],
+    factor: ArrowFactor,
+) -> Result<Option<ShapeShift>, ModeError> {
+    let threads = factor.threads();
+    let found = counts
+        .evaluate(mode, Spread::STRUCTURED, Some(factor), threads)?
+        .found;
+    let step = found.step(&found.gradient);
+    let shifts = counts
+        .layout()
+        .range(Site::LogShape)
+        .map(|j| (step[j], step[j].abs() / sd[j]))
+        .enumerate();
+    let noticed =
+        |(_, (by, in_sds)): &(usize, (f64, f64))| *in_sds > NOTICED_SHIFT.0 && by.abs() > NOTICED_SHIFT.1;
+    let all: Vec<(usize, (f64, f64))> = shifts.filter(noticed).collect();
+    let farthest = all.iter().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
+    Ok(farthest.map(|(category, (by, in_sds))| ShapeShift {
+        category: *category,
+        by: *by,
+        in_sds: *in_sds,
+        categories: all.len(),
+    }))
+}
+
+/// Seconds of a step from which its cost is told first.
+const LONG_STEP: f64 = 2.0;
+
+/// What a fit costs, in words, where a step takes long: the borders' squares and cubes.
+fn cost(counts: &Counts, request: &Request, bytes: u64) -> Option<String> {
+    let variational = matches!(request.method, Method::StructuredVi(_));
+    let walk = counts.walk();
+    let operations = walk.operations_of_pass(variational);
+    let threads = request.resolved_threads().min(walk.layout().categories.max(1)) as f64;
+    // Not worth a measurement: no thread makes less than a giga a second.
+    if operations < LONG_STEP * 1e9 {
+        return None;
+    }
+    let seconds = operations / (infermark_arrow::operations_per_second() * threads);
+    (seconds > LONG_STEP).then(|| {
+        let layout = walk.layout();
+        format!(
+            "{} periods in {} categories: the work grows with the cube of the periods, memory with their square; a step takes about \
+             {}, a fit some 10 to 30 steps, and up to {:.1} GB of memory",
+            layout.periods,
+            layout.categories,
+            duration(seconds),
+            bytes as f64 / 1e9
+        )
+    })
+}
+
+/// Seconds in words.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
+        s => format!("{:.0} hours", s / 3600.0),
     }
 }
 
@@ -297,9 +479,23 @@ impl Run for GaussianRun {
         let clock = Instant::now();
         let target = self.completed().saturating_add(steps);
         self.state = RunState::Running;
+        if !std::mem::replace(&mut self.cost_is_told, true) {
+            return Ok(self.progress());
+        }
+        let asked = interrupt.clone();
+        self.counts
+            .walk()
+            .watch()
+            .stop_when(Arc::new(move || asked.is_set()));
         loop {
             let done = self.completed();
-            if let Err(error) = self.step() {
+            let step = self.step();
+            if step.as_ref().is_err_and(ModeError::is_stopped) {
+                self.run_seconds = before + clock.elapsed().as_secs_f64();
+                self.state = RunState::Interrupted;
+                break;
+            }
+            if let Err(error) = step {
                 self.state = RunState::Failed;
                 self.run_seconds = before + clock.elapsed().as_secs_f64();
                 return Err(failed(done, &error));
@@ -333,17 +529,9 @@ impl Run for GaussianRun {
     }
 
     fn progress(&self) -> Progress {
-        let note = match (self.report.elbo, self.report.variational_steps) {
-            (Some(elbo), steps) if steps > 0 => {
-                format!(
-                    "evidence lower bound {elbo:.9e}, last step {:.1e}",
-                    self.report.decrement
-                )
-            }
-            _ => format!(
-                "log joint {:.9e}, to be gained {:.1e}",
-                self.report.log_joint, self.report.decrement
-            ),
+        let note = match (self.completed(), &self.cost) {
+            (0, Some(cost)) => cost.clone(),
+            _ => self.note(),
         };
         Progress {
             completed: self.completed(),
@@ -365,6 +553,11 @@ impl Run for GaussianRun {
         }
     }
 
+    fn within_step(&self) -> Option<Box<dyn Fn() -> f64 + Send + Sync>> {
+        let walk = self.cost.is_some().then(|| self.counts.walk().clone())?;
+        Some(Box::new(move || walk.watch().part_done()))
+    }
+
     fn posterior(&self) -> Result<Posterior, BackendError> {
         self.posterior
             .clone()
@@ -376,20 +569,24 @@ impl Run for GaussianRun {
         let threads = self.request.resolved_threads();
         let (panel, priors) = (self.counts.panel(), self.counts.priors());
         let likelihood = self.counts.likelihood();
+        // Of a product that is left out, no count varies about the rates.
+        let left_out = &self.report.left_out_products;
         let found = match self.fitted.as_ref()? {
             Fitted::Precision(factor) => {
-                let fitted = FittedRates::new(panel, priors, likelihood, &posterior.mean);
+                let fitted =
+                    FittedRates::new(panel, priors, likelihood, &posterior.mean).leaving_out(left_out);
                 self.dispersion_under(fitted, factor)
             }
             Fitted::Mode(mode) => {
                 let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
-                let fitted = FittedRates::at_mode(panel, priors, likelihood, mode);
+                let fitted = FittedRates::at_mode(panel, priors, likelihood, mode).leaving_out(left_out);
                 self.dispersion_under(fitted, &there.found.factor)
             }
             Fitted::Independent => {
                 let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();
-                let variances = Variances::Independent(&variances);
-                Dispersion::of(panel, priors, likelihood, &posterior.mean, variances, threads)
+                FittedRates::new(panel, priors, likelihood, &posterior.mean)
+                    .leaving_out(left_out)
+                    .with_independent(&variances, threads)
             }
         };
         Some(if self.report.converged && !self.stands_in {

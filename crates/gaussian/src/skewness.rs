@@ -1,63 +1,56 @@
-//! Marginals of the products corrected for their skewness, where counts are small.
+//! Means corrected for the skewness of the posterior, and marginals where counts are small.
 //!
-//! Along the conditional mean of its border, `b(delta) = C delta + beta`, the log density of a product's pair
-//! `delta = (elasticity, effect)` from the mode is the Gaussian's, but for the product's own rows, which enter with what their log
-//! likelihood has beyond its second-order expansion; the border is integrated by its conditional Gaussian:
+//! From the mode the log posterior is the Gaussian's less what each row has beyond its second-order expansion,
 //!
 //! ```text
-//! ln p(delta) = -delta' Cov^-1 delta / 2 - sum_t lambda_t (exp(d_t + v_t / 2) - 1 - d_t - d_t^2 / 2),
-//! d_t = delta_a x_t + delta_e + C_t delta + beta_t,   v_t = var(tau_t | delta)
+//! ln p = -z' Q z / 2 - sum_r lambda_r h(d_r),    h(d) = exp(d) - 1 - d - d^2 / 2,    d_r = x_r' z
 //! ```
 //!
-//! `beta` is by how much the other products' skewness moves the border: with the shift of all means to first order,
-//! `Q^-1 sum of rows of (y - lambda exp(v / 2))`. Moments of the pair are taken by a Gauss-Hermite rule in two dimensions,
-//! quantiles from the first four by Cornish and Fisher's expansion.
+//! with `z` the distance from the mode. Three corrections follow; `docs/exact.md`, "Skewness", derives them.
 //!
-//! Sources: Rue, Martino and Chopin, 2009, section 3.2 (the simplified Laplace approximation is the same expansion to
-//! third order); Cornish and Fisher, "Moments and cumulants in the specification of distributions", 1938.
+//! 1. All means move by `s = -Q^-1 sum_r x_r lambda_r v_r / 2`, `v_r = var(d_r)` ([`shift`]).
+//! 2. The marginal of a product's pair `delta`, and of a period effect ([`pair`], [`period`]). A group of rows, the product's or
+//!    those of the category in the period, is kept exact along the conditional mean of all else, each row averaged over
+//!    what is left of its log rate's variance ([`rows`]). All other rows tilt the density linearly:
+//!
+//!    ```text
+//!    ln p(delta) = -delta' Cov^-1 delta / 2 + delta' Cov^-1 s_others + sum of the group's ln E exp(-lambda_r h(d_r))
+//!    ```
+//!
+//!    and move the rows' log rates given `delta`, to first order.
+//! 3. The means of `category_a` and `global_a` follow from those of `product_a`: given these they are linear, without any error
+//!    ([`means_above_products`]).
+//!
+//! Sources: Lindley, "Approximate Bayesian methods", 1980 (the mean to first order, by the third derivatives); Rue, Martino and
+//! Chopin, 2009, section 3.2 (the simplified Laplace approximation is an expansion of the same marginals to third order).
+
+mod pair;
+mod period;
+mod rows;
+mod shape;
+mod shift;
 
 use crate::counts::Counts;
 use crate::newton::{Mode, ModeError};
-use crate::poisson::Spread;
-use infermark_arrow::{ArrowFactor, ProductMoments};
+use infermark_arrow::ArrowFactor;
 use infermark_backend::Posterior;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_backend::posterior::{NORMAL_Q95, NORMAL_Q975};
+use infermark_model::priors::Priors;
 use infermark_model::site::Site;
-use std::f64::consts::LOG2_E;
+use shape::Shape;
 
-/// Third-order part of the log density, at one standard deviation, below which a product's marginals are taken as normal.
+/// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
 const NEGLIGIBLE: f64 = 0.05;
 
-/// Nodes of the Gauss-Hermite rule for the standard normal density, the positive half, and their weights.
-const NODES: [(f64, f64); 5] = [
-    (0.0, 0.40634920634920635),
-    (1.0232556637891326, 0.24409750289493953),
-    (2.07684797867783, 0.04991640676521782),
-    (3.20542900285647, 0.0027891413212317692),
-    (4.512745863399783, 2.2345844007746607e-05),
-];
-
-/// The largest skewness that the expansion of quantiles is used with: beyond it quantiles would cross.
-const MOST_SKEWNESS: f64 = 0.9;
-
-/// Mean, variance, skewness and excess kurtosis.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Shape {
-    mean: f64,
-    variance: f64,
-    skewness: f64,
-    kurtosis: f64,
-}
-
-impl Shape {
-    /// The quantile whose standard normal one is `z`.
-    fn quantile(&self, z: f64) -> f64 {
-        let g = self.skewness.clamp(-MOST_SKEWNESS, MOST_SKEWNESS);
-        let k = self.kurtosis.clamp(-1.0, 1.5);
-        let w = z + g * (z * z - 1.0) / 6.0 + k * z * (z * z - 3.0) / 24.0
-            - g * g * z * (2.0 * z * z - 5.0) / 36.0;
-        self.mean + w * self.variance.sqrt()
-    }
+/// What the corrections start from.
+struct Expansion<'a> {
+    counts: &'a Counts,
+    /// The mode.
+    point: &'a [f64],
+    /// By how much the mean is away from it, to first order.
+    shift: &'a [f64],
+    /// The precision there.
+    factor: &'a ArrowFactor,
 }
 
 /// The corrected posterior. Also returns how many products' marginals are not normal.
@@ -67,220 +60,90 @@ impl Shape {
 pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
     let Mode { point, factor, .. } = mode;
     let layout = counts.layout();
-    let threads = factor.threads();
-    let raised = counts.evaluate(&point, Spread::Structured { part: 1.0 }, Some(factor), threads)?;
-    let mut shift = raised.found.gradient;
-    let at_mode = counts.evaluate(&point, Spread::Point, Some(raised.found.factor), threads)?;
-    let factor = at_mode.found.factor;
-    factor.solve(&mut shift);
+    let (shift, factor) = shift::of_means(counts.panel(), factor)?;
+    let expansion = Expansion {
+        counts,
+        point: &point,
+        shift: &shift,
+        factor: &factor,
+    };
+    let periods = period::Few::of(&expansion);
+    let products = pair::marginals(&expansion, &periods);
 
-    let products = of_products(counts, &point, &shift, &factor);
+    let mut mean: Vec<f64> = point.iter().zip(&shift).map(|(p, s)| p + s).collect();
     let mut variance = factor.variances_above_products();
-    let places = |i: usize| [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + i);
+    let mut shapes = Vec::new();
+    let mut skewed = 0;
     for (i, product) in products.iter().enumerate() {
-        let [a, e] = places(i);
-        [variance[a], variance[e]] = product.variances;
+        let places = [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + i);
+        for (j, v) in places.into_iter().zip(product.variances) {
+            variance[j] = v;
+        }
+        if let Some(pair) = product.shapes {
+            skewed += 1;
+            for (j, shape) in places.into_iter().zip(pair) {
+                mean[j] = shape.mean;
+                shapes.push((j, shape));
+            }
+        }
     }
-    let mean: Vec<f64> = point.iter().zip(&shift).map(|(p, s)| p + s).collect();
+    means_above_products(counts, &mut mean);
+    shapes.extend(periods.marginals(&expansion));
+
     let sd = variance.iter().map(|v| v.sqrt()).collect();
     let mut posterior = Posterior::normal(layout, mean, sd);
-    let mut skewed = 0;
-    for (i, product) in products.into_iter().enumerate() {
-        let Some(shapes) = product.shapes else { continue };
-        skewed += 1;
-        let places = places(i);
-        for (j, shape) in places.into_iter().zip(shapes) {
-            posterior.mean[j] = shape.mean;
-            posterior.sd[j] = shape.variance.sqrt();
-            let (q95, q975) = (
-                infermark_backend::posterior::NORMAL_Q95,
-                infermark_backend::posterior::NORMAL_Q975,
-            );
-            posterior.q025[j] = shape.quantile(-q975);
-            posterior.q05[j] = shape.quantile(-q95);
-            posterior.q95[j] = shape.quantile(q95);
-            posterior.q975[j] = shape.quantile(q975);
-        }
+    for (j, shape) in shapes {
+        write(&mut posterior, j, &shape);
     }
     Ok((posterior, skewed))
 }
 
-/// What a product's rows have to do with the pair: one entry a row.
-struct Rows {
-    /// The rate at the mode times `exp(v / 2)`, and the rate itself.
-    raised: Vec<f64>,
-    rate: Vec<f64>,
-    /// `d` by the two whitened coordinates of the pair, and at their zero.
-    by_first: Vec<f64>,
-    by_second: Vec<f64>,
-    at_zero: Vec<f64>,
+fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {
+    posterior.mean[j] = shape.mean;
+    posterior.sd[j] = shape.variance.sqrt();
+    posterior.q025[j] = shape.quantile(-NORMAL_Q975);
+    posterior.q05[j] = shape.quantile(-NORMAL_Q95);
+    posterior.q95[j] = shape.quantile(NORMAL_Q95);
+    posterior.q975[j] = shape.quantile(NORMAL_Q975);
 }
 
-/// Marginals of (elasticity, effect) of a product.
-struct ProductMarginals {
-    /// At the mode.
-    variances: [f64; 2],
-    /// Where they are not about normal.
-    shapes: Option<[Shape; 2]>,
-}
-
-fn of_products(counts: &Counts, point: &[f64], shift: &[f64], factor: &ArrowFactor) -> Vec<ProductMarginals> {
-    factor.for_each_product(|i, moments| ProductMarginals {
-        variances: [moments.elasticity, moments.effect],
-        shapes: shapes(counts, point, shift, i, moments),
-    })
-}
-
-fn shapes(
-    counts: &Counts,
-    point: &[f64],
-    shift: &[f64],
-    i: usize,
-    moments: ProductMoments<'_>,
-) -> Option<[Shape; 2]> {
-    let panel = &**counts.panel();
-    let layout = panel.layout();
-    let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-    let category = panel.category_of()[i] as usize;
-    let time = layout.time_index(category, 0);
-    // Cov = F F', F lower.
-    let faa = moments.elasticity.sqrt();
-    let fea = moments.covariance / faa;
-    let fee = (moments.effect - fea * fea).sqrt();
-    let rows = panel.row_range(i).len().next_multiple_of(16);
-    // Those at the bound have no weight in the precision, and none here.
-    let inside = panel.product_rows(i).filter(|row| !counts.is_at_bound(row.units));
-    let column = || Vec::with_capacity(rows);
-    let mut own = Rows {
-        raised: column(),
-        rate: column(),
-        by_first: column(),
-        by_second: column(),
-        at_zero: column(),
-    };
-    let mut third = 0.0;
-    for row in inside {
-        let t = row.period;
-        let eta = point[a + i] * row.log_price + point[e + i] + point[time + t];
-        let rate = eta.exp();
-        // c Cov^-1 F = c F^-T.
-        let (ca, ce) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
-        let first = ca / faa;
-        let second = (ce - fea * first) / fee;
-        let variance = (moments.periods[t] - first * first - second * second).max(0.0);
-        let (p, q) = (row.log_price * faa + fea + first, fee + second);
-        third += rate * (p.abs().powi(3) + q.abs().powi(3));
-        // The border's shift, less what follows the pair's own.
-        let (ua, ue) = (
-            shift[a + i] / faa,
-            (shift[e + i] - fea * shift[a + i] / faa) / fee,
-        );
-        own.raised.push(rate * (0.5 * variance).exp());
-        own.rate.push(rate);
-        own.by_first.push(p);
-        own.by_second.push(q);
-        own.at_zero.push(shift[time + t] - first * ua - second * ue);
-    }
-    if third < NEGLIGIBLE {
-        return None;
-    }
-    for column in [
-        &mut own.raised,
-        &mut own.rate,
-        &mut own.by_first,
-        &mut own.by_second,
-        &mut own.at_zero,
-    ] {
-        column.resize(rows, 0.0);
-    }
-    let [mean, second, third, fourth] =
-        InstructionSet::best().run_f64(Quadrature(&own, [[faa, 0.0], [fea, fee]]));
-    let shape = |k: usize, mode: f64| {
-        let variance = second[k] - mean[k] * mean[k];
-        let m3 = third[k] - 3.0 * mean[k] * second[k] + 2.0 * mean[k].powi(3);
-        let m4 =
-            fourth[k] - 4.0 * mean[k] * third[k] + 6.0 * mean[k].powi(2) * second[k] - 3.0 * mean[k].powi(4);
-        Shape {
-            mean: mode + mean[k],
-            variance,
-            skewness: m3 / variance.powf(1.5),
-            kurtosis: m4 / (variance * variance) - 3.0,
-        }
-    };
-    let shapes = [shape(0, point[a + i]), shape(1, point[e + i])];
-    shapes
+/// Means of `global_a` and `category_a` from those of `product_a`: given `product_a` nothing else bears on them, and their
+/// conditional mean is linear in it.
+fn means_above_products(counts: &Counts, mean: &mut [f64]) {
+    let (panel, layout) = (counts.panel(), counts.layout());
+    let Priors {
+        global_a_mean,
+        global_a_sd,
+        category_a_sd,
+        product_a_sd,
+        ..
+    } = *counts.priors();
+    let (top, above, own) = (
+        global_a_sd.powi(-2),
+        category_a_sd.powi(-2),
+        product_a_sd.powi(-2),
+    );
+    // By category: number of products, sum of their elasticities.
+    let mut sums = vec![(0.0, 0.0); layout.categories];
+    for (c, a) in panel
+        .category_of()
         .iter()
-        .all(|s| s.mean.is_finite() && s.variance > 0.0)
-        .then_some(shapes)
-}
-
-/// The first four moments of the pair about the mode.
-struct Quadrature<'a>(&'a Rows, [[f64; 2]; 2]);
-
-impl ForSimd for Quadrature<'_> {
-    type Output = [[f64; 2]; 4];
-
-    fn run<I: Simd>(self, isa: I) -> Self::Output {
-        let rows = self.0;
-        let nodes: Vec<(f64, f64)> = NODES
-            .iter()
-            .skip(1)
-            .rev()
-            .map(|(x, w)| (-x, *w))
-            .chain(NODES)
-            .collect();
-        let isa = isa.wide();
-        let mut logs = Vec::with_capacity(nodes.len() * nodes.len());
-        for (u, wu) in &nodes {
-            for (s, ws) in &nodes {
-                logs.push((wu * ws).ln() + isa.vectorize(Beyond { rows, at: [*u, *s] }));
-            }
-        }
-        let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let mut total = 0.0;
-        let mut moments = [[0.0; 2]; 4];
-        let [[faa, _], [fea, fee]] = self.1;
-        for (k, ln) in logs.iter().enumerate() {
-            let (u, s) = (nodes[k / nodes.len()].0, nodes[k % nodes.len()].0);
-            let weight = (ln - most).exp();
-            total += weight;
-            for (k, x) in [faa * u, fea * u + fee * s].into_iter().enumerate() {
-                let mut power = weight;
-                for moment in &mut moments {
-                    power *= x;
-                    moment[k] += power;
-                }
-            }
-        }
-        moments.map(|of| of.map(|m| m / total))
+        .zip(&mean[layout.range(Site::ProductA)])
+    {
+        let (n, sum) = &mut sums[*c as usize];
+        *n += 1.0;
+        *sum += a;
     }
-}
-
-/// The rows' log likelihood beyond its second-order expansion.
-struct Beyond<'a> {
-    rows: &'a Rows,
-    at: [f64; 2],
-}
-
-impl<I: Simd<Scalar = f64>> Kernel<I> for Beyond<'_> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn run(self, isa: I) -> f64 {
-        let rows = self.rows;
-        let (u, s) = (isa.splat(self.at[0]), isa.splat(self.at[1]));
-        let (half, one, log2_e) = (isa.splat(0.5), isa.splat(1.0), isa.splat(LOG2_E));
-        let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
-        let mut sum = isa.zero();
-        for t in (0..rows.rate.len()).step_by(I::LANES) {
-            let first = isa.mul_add(isa.load(&rows.by_first[t..]), u, isa.load(&rows.at_zero[t..]));
-            let d = isa.mul_add(isa.load(&rows.by_second[t..]), s, first);
-            let exponent = isa.min(isa.max(isa.mul(d, log2_e), least), most);
-            let expansion = isa.mul_add(d, isa.mul_add(half, d, one), one);
-            let quadratic = isa.mul(isa.load(&rows.rate[t..]), expansion);
-            let exact = isa.mul(isa.load(&rows.raised[t..]), isa.exp2(exponent));
-            sum = isa.add(sum, isa.sub(quadratic, exact));
-        }
-        isa.sum(sum)
+    // With the categories eliminated.
+    let (mut precision, mut pull) = (top, top * global_a_mean);
+    for (n, sum) in &sums {
+        let part = above / (above + own * n);
+        precision += part * own * n;
+        pull += part * own * sum;
+    }
+    let global = pull / precision;
+    mean[0] = global;
+    for (j, (n, sum)) in layout.range(Site::CategoryA).zip(&sums) {
+        mean[j] = (above * global + own * sum) / (above + own * n);
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
+use crate::pace::Pace;
 use crate::poisson::{MOST_CHANGE, Spread};
 use infermark_arrow::{ArrowFactor, Assembled};
 use infermark_model::Likelihood;
@@ -30,7 +31,7 @@ pub struct Settings {
     /// Steps at most.
     pub steps: usize,
     /// The fit is found when no mean moves by more than this many of its standard deviations, nor any log standard
-    /// deviation by more than this.
+    /// deviation by more than this; or a mean by no more than the rounding of the gradient moves it.
     pub tolerance: f64,
     /// The search for the mode that it starts from.
     pub mode: ModeSettings,
@@ -65,8 +66,6 @@ pub struct Fit {
     pub converged: bool,
     /// The arrow factor for the weights of the fit: its precision if structured.
     pub factor: ArrowFactor,
-    /// Whether the exact precision there is not positive definite, and a near one stands in; under the negative binomial alone.
-    pub stands_in: bool,
 }
 
 /// The larger of two, or what is not a number: `f64::max` would pass that over.
@@ -87,6 +86,13 @@ pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, 
     Ok(search.into_fit(settings.tolerance))
 }
 
+/// The most that a log shape moves in a step.
+const MOST_OF_LOG_SHAPE: f64 = 0.5;
+
+/// Rounded sums move a mean by as many times as [`Counts::rounding_of_gradient`] does, at most: that takes one rounding for each of
+/// them, where they have one an addition.
+const MOST_ROUNDINGS: f64 = 30.0;
+
 /// The least part of a step that is made.
 const LEAST_PART: f64 = 1.0 / 64.0;
 
@@ -104,13 +110,14 @@ pub struct Search {
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
     part: f64,
+    /// Which part of that the weights of each product make; under the negative binomial.
+    pace: Option<Pace>,
     /// What the tolerance is held against.
     pub moved: f64,
     /// The same of the step before.
     before_last: f64,
     /// Steps made.
     pub steps: usize,
-    stands_in: bool,
 }
 
 /// A Gaussian and its bound.
@@ -139,11 +146,17 @@ impl Search {
             factor: Some(factor),
             known: None,
             part: 1.0,
+            pace: (counts.likelihood() == Likelihood::NegativeBinomial)
+                .then(|| Pace::new(counts.layout().products)),
             moved: f64::INFINITY,
             before_last: f64::INFINITY,
             steps: 0,
-            stands_in: false,
         }
+    }
+
+    /// The means that the next step starts from.
+    pub(crate) fn means(&self) -> &[f64] {
+        &self.mean
     }
 
     /// The bound before the last step.
@@ -166,6 +179,23 @@ impl Search {
             .zip(&variance)
             .map(|(s, v)| s.abs() / v.sqrt())
             .fold(0.0, largest);
+        // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the directions that the priors
+        // alone hold. A step that is no longer than the one that the rounding of the gradient makes is none.
+        let by_means = if self.family == Family::MeanField {
+            let rounding = found.factor.solved(self.counts.rounding_of_gradient());
+            let by_rounding = rounding
+                .iter()
+                .zip(&variance)
+                .map(|(s, v)| s.abs() / v.sqrt())
+                .fold(0.0, largest);
+            if by_means <= MOST_ROUNDINGS * by_rounding {
+                0.0
+            } else {
+                by_means
+            }
+        } else {
+            by_means
+        };
         let next = match self.family {
             // The variances that follow are known in the next step.
             Family::Structured => None,
@@ -209,6 +239,8 @@ impl Search {
         };
         if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
+        } else if self.counts.likelihood() == Likelihood::NegativeBinomial {
+            self.part = (1.5 * self.part).min(1.0);
         }
         self.before_last = self.moved;
         // A step of which a part is made has as much farther to go.
@@ -220,8 +252,7 @@ impl Search {
             gradient_norm: found.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
             decrement: 0.5 * step.iter().zip(&found.gradient).map(|(s, g)| s * g).sum::<f64>(),
         });
-        let part = self.part;
-        self.mean.iter_mut().zip(&step).for_each(|(m, s)| *m += part * s);
+        self.go(&step);
         self.variance = next.unwrap_or(variance);
         self.factor = Some(found.factor);
         self.steps += 1;
@@ -240,6 +271,36 @@ impl Search {
         }
     }
 
+    /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].
+    fn go(&mut self, step: &[f64]) {
+        let (layout, part) = (self.counts.layout(), self.part);
+        if self.counts.likelihood() == Likelihood::Poisson {
+            self.mean.iter_mut().zip(step).for_each(|(m, s)| *m += part * s);
+            return;
+        }
+        let lengths = self.lengths(step);
+        self.mean[0] += part * step[0];
+        for site in &layout.sites()[1..] {
+            for (k, j) in layout.range(*site).enumerate() {
+                let category = match site {
+                    Site::ProductA | Site::ProductEffect => self.counts.panel().category_of()[k] as usize,
+                    Site::TimeCatEffects => k / layout.periods,
+                    _ => k,
+                };
+                self.mean[j] += part * lengths[category] * step[j];
+            }
+        }
+    }
+
+    fn lengths(&self, step: &[f64]) -> Vec<f64> {
+        let layout = self.counts.layout();
+        let mut lengths = vec![1.0; layout.categories];
+        for (length, j) in lengths.iter_mut().zip(layout.range(Site::LogShape)) {
+            *length = (MOST_OF_LOG_SHAPE / step[j].abs()).min(1.0);
+        }
+        lengths
+    }
+
     /// The last Gaussian whose bound is known: the step that would follow is as large as [`Search::moved`] says.
     ///
     /// # Panics
@@ -255,7 +316,6 @@ impl Search {
             steps: self.steps,
             converged: self.moved < tolerance,
             factor: self.factor.expect("there is a factor between steps"),
-            stands_in: self.stands_in,
         }
     }
 
@@ -263,15 +323,19 @@ impl Search {
     fn structured(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
-        let spread = Spread::Structured { part: self.part };
+        let pace = self.pace.take();
+        let spread = Spread::Structured {
+            part: self.part,
+            pace: pace.as_ref(),
+        };
         let threads = before.threads();
         let Evaluated {
             found,
             value,
             moments,
-            stands_in,
+            ..
         } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
-        self.stands_in = stands_in;
+        self.pace = pace;
         let layout = self.counts.layout();
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {
@@ -288,13 +352,8 @@ impl Search {
     fn mean_field(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let spread = Spread::Independent(&self.variance);
         let threads = before.threads();
-        let Evaluated {
-            found,
-            value,
-            stands_in,
-            ..
-        } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
-        self.stands_in = stands_in;
+        let Evaluated { found, value, .. } =
+            self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
         let mut precision = self.counts.prior_precisions();
         let layout = self.counts.layout();
         if !layout.range(Site::LogShape).is_empty() {

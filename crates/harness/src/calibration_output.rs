@@ -8,7 +8,7 @@ use crate::system::System;
 use crate::table::grid::Grid;
 use infermark_atomic_file::{FileError, StagedFile, stage};
 use infermark_backend::Request;
-use infermark_calibration::{Calibration, Design, MethodVerdict};
+use infermark_calibration::{Calibration, Design, Latents, MethodVerdict, Sensitivity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -28,8 +28,9 @@ const ECDF: &str = "ecdf_difference";
 const COVERAGE: &str = "coverage";
 
 /// Columns of [`CALIBRATION_CSV`]: `pit` is the posterior's distribution function at the truth; `rank` counts the draws below
-/// the truth among `draws`, thinned from `effective_draws`; these three are empty where a posterior is known by its moments.
-pub const CALIBRATION_COLUMNS: [&str; 11] = [
+/// the truth among `draws`, thinned from `effective_draws`, and `rhat` is that of all draws; these four are empty where a posterior
+/// is known by its moments. `mean_score` and `sd_score` are means over the `latents` of the quantity's site.
+pub const CALIBRATION_COLUMNS: [&str; 15] = [
     "replication",
     "method",
     "quantity",
@@ -41,6 +42,10 @@ pub const CALIBRATION_COLUMNS: [&str; 11] = [
     "rank",
     "draws",
     "effective_draws",
+    "rhat",
+    "latents",
+    "mean_score",
+    "sd_score",
 ];
 
 /// What was asked of a method.
@@ -52,10 +57,13 @@ pub struct CalibratedMethod {
     pub backend: String,
     /// The request; seeds are the replications' own.
     pub request: Request,
-    /// Fits that gave no posterior.
+    /// Fits that gave no posterior: they ended with an error, did not converge, or never mixed.
     pub failed_fits: usize,
     /// Whether the method passed.
     pub passes: bool,
+    /// By quantity, the errors that the replications done find at the level.
+    #[serde(default)]
+    pub sensitivity: BTreeMap<String, Sensitivity>,
 }
 
 /// The contents of `run.json`.
@@ -190,11 +198,12 @@ fn write_placements(out: &mut dyn Write, calibration: &Calibration) -> io::Resul
     csv.write_record(CALIBRATION_COLUMNS)?;
     for placed in &calibration.placed {
         let p = &placed.placement;
-        let [rank, draws, effective] = match p.rank {
+        let [rank, draws, effective, rhat] = match p.rank {
             Some(rank) => [
                 rank.below.to_string(),
                 rank.draws.to_string(),
                 format!("{:.1}", rank.effective_draws),
+                format!("{:.4}", rank.rhat),
             ],
             None => Default::default(),
         };
@@ -210,6 +219,10 @@ fn write_placements(out: &mut dyn Write, calibration: &Calibration) -> io::Resul
             rank,
             draws,
             effective,
+            rhat,
+            placed.scores.latents.to_string(),
+            format!("{:?}", placed.scores.means[0]),
+            format!("{:?}", placed.scores.means[1]),
         ])?;
     }
     csv.flush()
@@ -224,9 +237,20 @@ fn write_summary(out: &mut dyn Write, verdicts: &[MethodVerdict]) -> io::Result<
         "failed_fits",
         "mean_rank_draws",
         "statistic",
+        "p_uniformity",
+        "mean_error",
+        "mean_error_se",
+        "p_mean",
+        "sd_error",
+        "sd_error_se",
+        "p_sd",
         "p_value",
         "p_adjusted",
         "passes",
+        "latents_worth",
+        "mean_error_found",
+        "sd_error_found",
+        "power_sd_5_percent",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -237,7 +261,20 @@ fn write_summary(out: &mut dyn Write, verdicts: &[MethodVerdict]) -> io::Result<
     }
     csv.write_record(&header)?;
     for verdict in verdicts {
+        // A method without any posterior has a row too: nothing is left out silently.
+        if verdict.quantities.is_empty() {
+            let mut row = vec![String::new(); header.len()];
+            row[0].clone_from(&verdict.method);
+            row[2] = "0".to_owned();
+            row[3] = verdict.failed_fits.to_string();
+            if let Some(passes) = header.iter().position(|column| column == "passes") {
+                row[passes] = verdict.passes.to_string();
+            }
+            csv.write_record(&row)?;
+        }
         for quantity in &verdict.quantities {
+            let sensitivity = quantity.sensitivity();
+            let found = |error: Option<f64>| error.map_or(String::new(), |e| format!("{e:.5}"));
             let mut row = vec![
                 verdict.method.clone(),
                 quantity.quantity.name().to_owned(),
@@ -247,10 +284,25 @@ fn write_summary(out: &mut dyn Write, verdicts: &[MethodVerdict]) -> io::Result<
                     .mean_rank_draws
                     .map_or(String::new(), |d| format!("{d:.1}")),
                 format!("{:?}", quantity.statistic),
+                format!("{:?}", quantity.p_uniformity),
+            ];
+            for estimate in [quantity.mean_error, quantity.sd_error] {
+                row.push(format!("{:?}", estimate.error));
+                row.push(format!("{:?}", estimate.standard_error));
+                row.push(format!("{:?}", estimate.p_value));
+            }
+            row.extend([
                 format!("{:?}", quantity.p_value),
                 format!("{:?}", quantity.p_adjusted),
                 quantity.passes.to_string(),
-            ];
+                match quantity.power.latents {
+                    Latents::Single => "1".to_owned(),
+                    Latents::Several(worth) => format!("{worth:.3}"),
+                },
+                found(sensitivity.mean_error_found),
+                found(sensitivity.sd_error_found),
+                format!("{:.5}", sensitivity.power_sd_5_percent),
+            ]);
             for coverage in quantity.coverage {
                 row.push(format!("{:?}", coverage.actual));
                 row.push(format!("{:?}", coverage.standard_error));
@@ -261,31 +313,52 @@ fn write_summary(out: &mut dyn Write, verdicts: &[MethodVerdict]) -> io::Result<
     csv.flush()
 }
 
-/// Markdown of the verdicts.
+/// Markdown of the verdicts: estimated errors of means (in standard deviations) and of standard deviations with their standard errors,
+/// and of the standard deviations the smallest error that the replications find with a probability of 90%.
 pub fn calibration_table(verdicts: &[MethodVerdict]) -> String {
     let mut grid = Grid::new(&[
         ("method", false),
         ("quantity", false),
         ("replications", true),
-        ("50% cover", true),
+        ("failed fits", true),
         ("90% cover", true),
-        ("95% cover", true),
+        ("mean off by, sd", true),
+        ("sd off by", true),
+        ("sd errors found", true),
         ("p", true),
         ("p, Holm", true),
-        ("uniform", false),
+        ("passes", false),
     ]);
     for verdict in verdicts {
+        if verdict.quantities.is_empty() {
+            let mut row = vec![verdict.method.clone(), "none".to_owned(), "0".to_owned()];
+            row.push(verdict.failed_fits.to_string());
+            row.resize(9, String::new());
+            row.push("NO".to_owned());
+            grid.push(row);
+        }
         for quantity in &verdict.quantities {
             let mut row = vec![
                 verdict.method.clone(),
                 quantity.quantity.name().to_owned(),
                 quantity.replications.to_string(),
+                verdict.failed_fits.to_string(),
             ];
-            row.extend(
+            let coverage = quantity.coverage[1];
+            let (mean, sd) = (quantity.mean_error, quantity.sd_error);
+            row.extend([
+                format!(
+                    "{:.1} ± {:.1}%",
+                    100.0 * coverage.actual,
+                    100.0 * coverage.standard_error
+                ),
+                format!("{:+.3} ± {:.3}", mean.error, mean.standard_error),
+                format!("{:+.1} ± {:.1}%", 100.0 * sd.error, 100.0 * sd.standard_error),
                 quantity
-                    .coverage
-                    .map(|c| format!("{:.1} ± {:.1}%", 100.0 * c.actual, 100.0 * c.standard_error)),
-            );
+                    .sensitivity()
+                    .sd_error_found
+                    .map_or("none".to_owned(), |e| format!("{:.1}%", 100.0 * e)),
+            ]);
             row.push(probability(quantity.p_value));
             row.push(probability(quantity.p_adjusted));
             row.push(if quantity.passes { "yes" } else { "NO" }.to_owned());

@@ -4,6 +4,7 @@ use crate::agreement::{Agreement, Reference};
 use crate::coverage::LEVELS;
 use crate::fit_folder::{FitFolder, FitFolderError};
 use crate::fit_record::FitStatus;
+use crate::fit_summary::model_in_words;
 use crate::number_format::{count, duration, three_digits};
 use crate::plots::agreement::AgreementRow;
 use crate::plots::coverage::CoverageLine;
@@ -15,7 +16,7 @@ use crate::table::grid::Grid;
 use crate::time_to_posterior::name_of;
 use infermark_atomic_file::{FileError, write_atomically};
 use infermark_backend::report::Detail;
-use infermark_model::{Likelihood, Site};
+use infermark_model::{Likelihood, Site, Specification};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,22 @@ pub enum ComparisonError {
         other_source: String,
         /// The other's rows.
         other_rows: usize,
+    },
+    /// Two fits are of different models, whose latents do not mean the same.
+    #[error(
+        "{} is a fit of the {} model, and {} of the {} model, under which effects and priors mean something else; compare fits of \
+         one model: fit the data of {} again with --model {}",
+        other.display(), other_model.name(), path.display(), model.name(), other.display(), model.name()
+    )]
+    Model {
+        /// A fit.
+        path: PathBuf,
+        /// Its model.
+        model: Specification,
+        /// The other fit.
+        other: PathBuf,
+        /// The other's model.
+        other_model: Specification,
     },
     /// Two fits have different keys.
     #[error("{} has the key '{other_key}' where {} has '{key}'; compare fits of the same data", other.display(), path.display())]
@@ -94,6 +111,8 @@ pub struct Comparison {
     pub reference: Option<String>,
     /// The data: its source, products and rows.
     pub panel: (String, usize, usize),
+    /// The model of all fits.
+    pub model: Specification,
 }
 
 impl Comparison {
@@ -101,7 +120,7 @@ impl Comparison {
     /// are each product's in the whole panel, where that is at hand.
     ///
     /// # Errors
-    /// When the fits are not of the same panel, or draws cannot be read.
+    /// When the fits are not of the same panel and model, or draws cannot be read.
     ///
     /// # Panics
     /// When there is no fit, or `reference` is not the place of one.
@@ -156,6 +175,7 @@ impl Comparison {
             fits: compared,
             reference: reference.map(|r| r.1.name),
             panel: (panel.source.clone(), panel.products, panel.rows),
+            model: fits[0].record.model,
         })
     }
 
@@ -234,6 +254,7 @@ impl Comparison {
             "fit",
             "method",
             "backend",
+            "model",
             "likelihood",
             "seconds",
             "status",
@@ -261,6 +282,7 @@ impl Comparison {
                     fit.name.clone(),
                     fit.method.to_owned(),
                     fit.backend.clone(),
+                    self.model.name().to_owned(),
                     fit.likelihood.name().to_owned(),
                     format!("{:?}", fit.seconds),
                     ended(fit.status).to_owned(),
@@ -328,9 +350,10 @@ impl Comparison {
     fn subtitle(&self) -> String {
         let (source, products, rows) = &self.panel;
         format!(
-            "{source}: {} products, {} rows.",
+            "{source}: {} products, {} rows. {}.",
             count(*products as u64),
-            count(*rows as u64)
+            count(*rows as u64),
+            model_in_words(self.model)
         )
     }
 }
@@ -361,10 +384,10 @@ const fn ended(status: FitStatus) -> &'static str {
     }
 }
 
-/// Refuses fits that are not all of the first one's data.
+/// Refuses fits that are not all of the first one's data and model.
 ///
 /// # Errors
-/// [`ComparisonError::Panel`] or [`ComparisonError::Key`] name the two fits and in what they differ.
+/// [`ComparisonError::Panel`], [`ComparisonError::Model`] or [`ComparisonError::Key`] name the two fits and in what they differ.
 pub fn check_same_panel(fits: &[FitFolder]) -> Result<(), ComparisonError> {
     let Some((fit, others)) = fits.split_first() else {
         return Ok(());
@@ -380,6 +403,14 @@ pub fn check_same_panel(fits: &[FitFolder]) -> Result<(), ComparisonError> {
                 other: other.path.clone(),
                 other_source: its.source.clone(),
                 other_rows: its.rows,
+            });
+        }
+        if fit.record.model != other.record.model {
+            return Err(ComparisonError::Model {
+                path: fit.path.clone(),
+                model: fit.record.model,
+                other: other.path.clone(),
+                other_model: other.record.model,
             });
         }
         let mut pairs = fit.keys.iter().zip(&other.keys);

@@ -2,7 +2,7 @@
 //!
 //! One row a draw, chain-major. Columns: `chain`, `draw` (int32); `global_a` (double); the other kept sites as
 //! fixed-size lists of double in the order of the panel's sorted labels (`time_cat_effects` category-major); then
-//! `diverging` (bool), `tree_depth`, `n_steps` (int32), `step_size`, `energy`, `lp` (double).
+//! `diverging` (bool), `tree_depth`, `n_steps` (int32), `acceptance_rate`, `step_size`, `energy`, `lp` (double).
 
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
@@ -132,6 +132,7 @@ fn fields(draws: &Draws) -> Vec<Field> {
         field("diverging", DataType::Boolean),
         field("tree_depth", DataType::Int32),
         field("n_steps", DataType::Int32),
+        field("acceptance_rate", DataType::Float64),
         field("step_size", DataType::Float64),
         field("energy", DataType::Float64),
         field("lp", DataType::Float64),
@@ -176,6 +177,7 @@ fn batch(schema: &Arc<Schema>, draws: &Draws, rows: std::ops::Range<usize>) -> i
         Arc::new(BooleanArray::from(diverging)) as ArrayRef,
         whole(|s| s.tree_depth),
         whole(|s| s.leapfrog_steps),
+        real(|s| s.acceptance),
         real(|s| s.step_size),
         real(|s| s.energy),
         real(|s| s.log_joint),

@@ -4,16 +4,18 @@ use crate::panel_description::PanelDescription;
 use crate::system::System;
 use infermark_backend::report::Detail;
 use infermark_backend::{Report, Request};
-use infermark_model::Panel;
 use infermark_model::dispersion::{Dispersion, Pearson};
+use infermark_model::{Panel, Specification};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// Version of the files' schemas: raised when an entry changes its meaning or goes. Version 2 has cases that were left out,
 /// and writes `warmup` where version 1 wrote `warm_up`. Version 3 has a sampler's request as it was asked, with the depth of what
-/// was timed beside it, where the versions before had that in the request. All are still read.
-pub const SCHEMA_VERSION: u32 = 3;
+/// was timed beside it, where the versions before had that in the request. Version 4 has the model that was fitted, and in a fit's
+/// `dispersion` the `excess` with its limit, from which Poisson is refuted, where the versions before had a `limit` of the dispersion
+/// itself; parameters count as far as the rows determine them. All are still read.
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// How a fit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,9 @@ pub struct FitRecord {
     pub status: FitStatus,
     /// Why it is unfinished, or `none`.
     pub reason: String,
+    /// The model that was fitted; records without it are of the published one.
+    #[serde(default)]
+    pub model: Specification,
     /// What was asked, resolved.
     pub request: Request,
     /// What was done, in figures; entries of the loss trace that are not finite numbers are left out.
@@ -70,7 +75,14 @@ pub struct FitRecord {
     /// How much the counts vary about the posterior means; missing where there is no posterior.
     #[serde(default)]
     pub dispersion: Option<DispersionRecord>,
-    /// The data.
+    /// Share of the rows whose log rate is below the lower clip bound at the posterior means; missing where there is no
+    /// posterior, and in records before version 4.
+    #[serde(default)]
+    pub below_lower_bound: Option<f64>,
+    /// Products whose price is the same in all their rows, of which sales cannot say how they answer to the price.
+    #[serde(default)]
+    pub constant_price_products: Vec<String>,
+    /// The data, as read: with the prices of the file, whatever the model measures them against.
     pub panel: PanelDescription,
     /// The system.
     pub system: System,
@@ -79,7 +91,7 @@ pub struct FitRecord {
 }
 
 impl FitRecord {
-    /// A record of a run. `reason` says why it is unfinished.
+    /// A record of a run of the published model. `reason` says why it is unfinished.
     pub fn new(
         status: FitStatus,
         reason: Option<String>,
@@ -92,9 +104,12 @@ impl FitRecord {
             schema_version: SCHEMA_VERSION,
             status,
             reason: reason.unwrap_or_else(|| "none".into()),
+            model: Specification::Published,
             request,
             report: finite_report(report),
             dispersion: None,
+            below_lower_bound: None,
+            constant_price_products: Vec::new(),
             panel,
             system,
             files: BTreeMap::new(),

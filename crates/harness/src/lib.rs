@@ -7,7 +7,8 @@
 //! read ([`table`]), the speedups ([`speedup`], [`time_to_posterior`]) and the pictures ([`plots`]); [`report`] draws them again.
 //! The figures that others published are in [`published`].
 //!
-//! A fit ([`fit_output`]) leaves [`posterior_csv`], [`trace_csv`], [`draws_parquet`] and [`fit_record`]. All files are
+//! A fit ([`fit_output`]) leaves [`posterior_csv`], [`trace_csv`], [`draws_parquet`] and [`fit_record`], and ends with its figures in a
+//! few lines ([`fit_summary`]) and what its reader must know ([`fit_notes`]). All files are
 //! written whole or not at all ([`infermark_atomic_file`]), and say what they were made on ([`system`],
 //! [`panel_description`]). Fits of one panel are read back ([`fit_folder`]) and compared ([`comparison`]).
 
@@ -21,8 +22,10 @@ mod digest_writer;
 pub mod draws_parquet;
 pub mod fit_dispersion;
 pub mod fit_folder;
+pub mod fit_notes;
 pub mod fit_output;
 pub mod fit_record;
+pub mod fit_summary;
 pub mod limits;
 pub mod number_format;
 pub mod observer;

@@ -25,7 +25,6 @@ use std::sync::Arc;
 use gaussian::{Kind, Reference};
 pub use point::{gaussian_near_the_data, point_like_a_start, point_near_the_data};
 pub use sub_panel::sub_panel;
-use sub_panel::with_counts_below;
 
 /// Largest panel that the reference is evaluated on whole; of a larger one every k-th product is taken.
 pub const PARITY_ROWS: usize = 20_000_000;
@@ -220,23 +219,14 @@ pub fn check_parity(
             }
         }
     };
-    let (mut panel, mut words) = sub_panel(panel, most_rows);
-    if kind.is_some() {
-        // Counts at the upper bound are not in what these methods fit.
-        let rate = request.priors.clip_high.exp();
-        let limit = (0.5 * rate).min(rate - 10.0 * rate.sqrt());
-        let (kept, left_out) = with_counts_below(&panel, limit).ok_or_else(|| {
-            BackendError::Request(format!(
-                "every product has counts near the upper clip bound, which {} does not fit: raise clip_high",
-                backend.name()
-            ))
-        })?;
-        if left_out > 0 {
-            panel = kept;
-            words.push_str(&format!(
-                ", without {left_out} products with counts near the upper clip bound"
-            ));
-        }
+    let (panel, mut words) = sub_panel(panel, most_rows);
+    let of_passes = kind.map(|_| Reference::new(&panel, &request.priors, request.likelihood));
+    // These products are not in the model's log joint as the methods fit it.
+    let left_out = of_passes.as_ref().map_or(0, Reference::left_out);
+    if left_out > 0 {
+        words.push_str(&format!(
+            ", {left_out} products left out with counts at the upper clip bound"
+        ));
     }
     let mut record = ParityRecord {
         panel: words,
@@ -263,7 +253,10 @@ pub fn check_parity(
             point_like_a_start(&panel, request.likelihood),
         ),
     ] {
-        let (value, gradient) = reference.natural(&point);
+        let (value, gradient) = match &of_passes {
+            Some(of_passes) if left_out > 0 => of_passes.log_joint(&point),
+            _ => reference.natural(&point),
+        };
         let (got, got_gradient) = backend.log_joint(&panel, request, &point)?;
         let error = record.check(
             format!("log joint{without_clip} {name}"),
@@ -278,8 +271,8 @@ pub fn check_parity(
         );
         record.gradient_relative_error = worse(record.gradient_relative_error, error);
     }
-    if let Some(kind) = kind {
-        check_pass(backend, &panel, request, kind, &mut record)?;
+    if let (Some(kind), Some(reference)) = (kind, &of_passes) {
+        check_pass(backend, &panel, request, kind, reference, &mut record)?;
     }
     if let Method::Svi(svi) = &request.method {
         check_loss(
@@ -322,9 +315,9 @@ fn check_pass(
     panel: &Arc<Panel>,
     request: &Request,
     kind: Kind,
+    reference: &Reference<'_>,
     record: &mut ParityRecord,
 ) -> Result<(), BackendError> {
-    let reference = Reference::new(panel, &request.priors, request.likelihood);
     let (precision_at, mean) = gaussian_near_the_data(panel, request.likelihood);
     let at = GaussianPoint {
         mean: &mean,

@@ -28,7 +28,7 @@ impl PublishedNutsEstimate {
     /// shorter than they will be, so until then every further tree counts as full; afterwards, the mean over the last half
     /// of the measured draws.
     pub fn assumed_gradients_per_draw(&self) -> f64 {
-        if self.measured_draws < NUTS_WARMUP {
+        if self.is_upper_bound() {
             return self.saturated_gradients_per_draw();
         }
         let half = &self.gradients_per_draw[self.gradients_per_draw.len() / 2..];
@@ -38,6 +38,12 @@ impl PublishedNutsEstimate {
     /// Gradients of a draw whose tree is full.
     pub fn saturated_gradients_per_draw(&self) -> f64 {
         2f64.powi(self.max_depth as i32) - 1.0
+    }
+
+    /// Whether [`PublishedNutsEstimate::estimated_seconds`] is an upper bound instead of an estimate: every draw that was not
+    /// made counts with a full tree.
+    pub fn is_upper_bound(&self) -> bool {
+        self.remaining_draws() > 0 && self.measured_draws < NUTS_WARMUP
     }
 
     /// Seconds of one gradient.
@@ -53,8 +59,9 @@ impl PublishedNutsEstimate {
 
     /// What was assumed, in words.
     pub fn assumptions(&self) -> String {
-        let why = if self.measured_draws < NUTS_WARMUP {
-            "full trees, since the chain was still warming up and its trees were not yet those of the posterior"
+        let why = if self.is_upper_bound() {
+            "full trees and so an upper bound, since the chain was still warming up and its trees were not yet those of the \
+             posterior"
         } else {
             "the mean of the last half of the measured draws"
         };
@@ -87,12 +94,16 @@ mod tests {
         assert_eq!(estimate.remaining_draws(), 2996);
         assert!((estimate.seconds_per_gradient() - 0.01).abs() < 1e-12);
         assert!((estimate.estimated_seconds() - (15.42 + 2996.0 * 10.23)).abs() < 1e-6);
-        assert!(estimate.assumptions().contains("4 draws"));
+        assert!(estimate.is_upper_bound());
+        for words in ["4 draws", "an upper bound"] {
+            assert!(estimate.assumptions().contains(words));
+        }
         // After warm-up the measured trees tell.
         estimate.measured_draws = 1500;
         estimate.measured_gradients = 1500 * 300;
         estimate.measured_seconds = 4500.0;
         estimate.gradients_per_draw = [vec![400; 750], vec![200; 750]].concat();
+        assert!(!estimate.is_upper_bound() && !estimate.assumptions().contains("upper bound"));
         assert_eq!(estimate.assumed_gradients_per_draw(), 200.0);
         assert!((estimate.estimated_seconds() - (4500.0 + 1500.0 * 200.0 * 0.01)).abs() < 1e-6);
     }

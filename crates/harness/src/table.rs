@@ -320,10 +320,15 @@ fn sampler_section(records: &[CaseRecord]) -> Option<String> {
                 " (the published set has 10,000 products and 1,560,000 rows)"
             };
             text.push_str(&format!(
-                "\nPublished NUTS reference on {} products{other}: estimated {} here, published about {} h. {}: {}.\n",
+                "\nPublished NUTS reference on {} products{other}: {} {} here; published: {}. {}: {}.\n",
                 count(products as u64),
+                match n.remaining_draws() {
+                    0 => "measured,",
+                    _ if n.is_upper_bound() => "at most",
+                    _ => "estimated,",
+                },
                 duration(n.estimated_seconds()),
-                published::NUTS_HOURS,
+                published::NUTS_TIME,
                 record.side(),
                 n.assumptions(),
             ));

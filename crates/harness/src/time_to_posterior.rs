@@ -3,9 +3,9 @@
 //! Every figure is of a record or published: what was measured whole, what was estimated from a part, and what others
 //! published are told apart.
 
-use crate::case_record::{CaseKind, CaseRecord, Status};
+use crate::case_record::{CaseRecord, Status};
 use crate::number_format::count;
-use crate::published::{NUTS_DRAWS, NUTS_HOURS, NUTS_WARMUP, PARTICLES, SETS, set_of};
+use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
 use infermark_backend::Method;
 use infermark_backend::report::Detail;
 
@@ -16,6 +16,9 @@ pub enum Basis {
     Measured,
     /// A part of it was timed here.
     Estimated,
+    /// A part of it was timed here, and the rest can take no longer than was assumed. It says how long at most, so no factor
+    /// is taken over it.
+    UpperBound,
     /// Others published it, themselves an estimate.
     Published,
 }
@@ -26,6 +29,7 @@ impl Basis {
         match self {
             Basis::Measured => "measured",
             Basis::Estimated => "estimated",
+            Basis::UpperBound => "upper bound",
             Basis::Published => "published estimate",
         }
     }
@@ -51,7 +55,7 @@ pub struct TimesAsFast {
     pub as_published_nuts: Option<f64>,
     /// As 1M iterations of the published SVI workload here, the fastest case, estimated.
     pub as_svi_here: Option<f64>,
-    /// As the published NUTS reference here, estimated.
+    /// As the published NUTS reference here, measured or estimated; never its upper bound.
     pub as_nuts_here: Option<f64>,
 }
 
@@ -103,12 +107,16 @@ pub fn times_to_posterior(records: &[CaseRecord]) -> Vec<PosteriorTime> {
             times.map(|t| t.seconds).min_by(f64::total_cmp)
         };
         let svi = fastest(&CaseRecord::is_published_workload);
-        let nuts = fastest(&|r| r.kind == CaseKind::PublishedNuts);
+        let nuts = fastest(&|r| {
+            r.published_nuts
+                .as_ref()
+                .is_some_and(|nuts| !nuts.is_upper_bound())
+        });
         let found = published(size)
             .into_iter()
             .chain(here.iter().filter_map(|r| time_of(r)));
         all.extend(found.map(|mut time| {
-            if time.converged {
+            if time.converged && time.basis != Basis::UpperBound {
                 time.times.as_svi_here = svi.map(|s| s / time.seconds);
                 time.times.as_nuts_here = nuts.map(|s| s / time.seconds);
             }
@@ -140,7 +148,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
         range: None,
         basis,
         truth: None,
-        times: if converged {
+        times: if converged && basis != Basis::UpperBound {
             against_published((record.panel.products, record.panel.rows), seconds)
         } else {
             TimesAsFast::default()
@@ -151,13 +159,18 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     if let Some(nuts) = &record.published_nuts {
         let basis = match nuts.remaining_draws() {
             0 => Basis::Measured,
+            _ if nuts.is_upper_bound() => Basis::UpperBound,
             _ => Basis::Estimated,
         };
         return Some(of(nuts_reference(), nuts.estimated_seconds(), basis));
     }
     match &record.request.method {
+        // The time is of 1M iterations; the quality is of the run so far, which is seldom the whole.
         Method::Svi(_) => Some(PosteriorTime {
-            truth: truth(format!("{} iterations", count(after))),
+            truth: truth(match after as f64 >= ITERATIONS {
+                true => format!("{} iterations", count(after)),
+                false => format!("{} iterations, the run so far", count(after)),
+            }),
             ..of(SVI.into(), record.estimated_seconds_1m()?, Basis::Estimated)
         }),
         Method::Nuts(_) => {
@@ -256,11 +269,7 @@ fn published(size: (usize, usize)) -> Vec<PosteriorTime> {
         })
         .collect();
     if set == &SETS[0] {
-        found.push(of(
-            nuts_reference(),
-            "the published CPU, about, not known to have converged".into(),
-            NUTS_HOURS * 3600.0,
-        ));
+        found.push(of(nuts_reference(), NUTS_TIME.into(), NUTS_HOURS * 3600.0));
     }
     found
 }

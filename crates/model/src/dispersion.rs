@@ -32,7 +32,8 @@
 //! would not do. Under counts of dispersion `phi` the mean of U is `(phi - 1) sum g e (1 - p (1 + u^2))`: over that sum it
 //! estimates `phi - 1`.
 //!
-//! Products with a row near or beyond a bound of the clip are left out of the excess: there the rates of a method that does not
+//! Products that a fit left out are in neither figure. Products with a row near or beyond a bound of the clip are left out of the
+//! excess, too: there the rates of a method that does not
 //! know the clip are no fit.
 //!
 //! Sources: McCullagh and Nelder, "Generalized Linear Models", 1989, 4.5 and 6.2; Dean and Lawless, "Tests for detecting
@@ -57,7 +58,7 @@ const CONSTANT_PRICE: f64 = 1e-12;
 /// Pearson's statistic of some rows, and the excess of their counts over Poisson ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pearson {
-    /// `X^2` over the degrees of freedom.
+    /// `X^2` over the degrees of freedom; 0 where a fit left out all rows.
     pub dispersion: f64,
     /// Rows less the parameters that they determine, at least 1. Where variances of the log rates are known, `sum w v`; otherwise
     /// all that could be determined: two a product, at most its rows, and one a period that a category has, less the shift between
@@ -153,30 +154,14 @@ impl Dispersion {
         threads: usize,
     ) -> Self {
         let fitted = FittedRates::new(panel, priors, likelihood, point);
-        let layout = fitted.layout;
-        let sums = match variances {
-            Variances::Unknown => {
-                for_each_product(layout.products, threads, |i| fitted.of_product(i, |_| 0.0))
-            }
-            Variances::Independent(variances) => {
-                assert_eq!(variances.len(), layout.latents(), "one variance a latent");
-                for_each_product(layout.products, threads, |i| {
-                    let of_product = variances[layout.start(Site::ProductA) + i];
-                    let of_effect = variances[layout.start(Site::ProductEffect) + i];
-                    let category = panel.category_of()[i] as usize;
-                    let of_periods = &variances[layout.time_index(category, 0)..][..layout.periods];
-                    fitted.of_product(i, |row| {
-                        row.log_price * row.log_price * of_product + of_effect + of_periods[row.period]
-                    })
-                })
-            }
-        };
         match variances {
             Variances::Unknown => {
+                let products = fitted.layout.products;
+                let sums = for_each_product(products, threads, |i| fitted.of_product(i, |_| 0.0));
                 let spent = parameters_spent(panel);
                 Dispersion::added(panel, &sums, |c| Some(spent[c]), Some(spent.iter().sum())).without_level()
             }
-            Variances::Independent(_) => Dispersion::of_products(panel, &sums),
+            Variances::Independent(variances) => fitted.with_independent(variances, threads),
         }
     }
 
@@ -288,6 +273,8 @@ pub struct FittedRates<'a> {
     mean: &'a [f64],
     /// Whether `mean` is the mode.
     is_mode: bool,
+    /// Products that are left out, in rising order.
+    left_out: &'a [usize],
 }
 
 impl<'a> FittedRates<'a> {
@@ -304,6 +291,7 @@ impl<'a> FittedRates<'a> {
             layout,
             mean,
             is_mode: false,
+            left_out: &[],
         }
     }
 
@@ -319,8 +307,36 @@ impl<'a> FittedRates<'a> {
         }
     }
 
-    /// The sums of one product, whose log rates have the posterior variances that `variance` gives row by row.
+    /// The same without the rows of the products `left_out`, in rising order: those that the fit left out, whose rates are their
+    /// priors'.
+    pub fn leaving_out(self, left_out: &'a [usize]) -> Self {
+        FittedRates { left_out, ..self }
+    }
+
+    /// The dispersion where latents are independent, with these variances, in the order of [`Layout`]; on `threads` threads.
+    ///
+    /// # Panics
+    /// When there are not as many as latents.
+    pub fn with_independent(&self, variances: &[f64], threads: usize) -> Dispersion {
+        let layout = &self.layout;
+        assert_eq!(variances.len(), layout.latents(), "one variance a latent");
+        let sums = for_each_product(layout.products, threads, |i| {
+            let of_product = variances[layout.start(Site::ProductA) + i];
+            let of_effect = variances[layout.start(Site::ProductEffect) + i];
+            let category = self.panel.category_of()[i] as usize;
+            let of_periods = &variances[layout.time_index(category, 0)..][..layout.periods];
+            self.of_product(i, |row| {
+                row.log_price * row.log_price * of_product + of_effect + of_periods[row.period]
+            })
+        });
+        Dispersion::of_products(self.panel, &sums)
+    }
+
+    /// The sums of one product, none of one that is left out, whose log rates have the posterior variances that `variance` gives row by row.
     pub fn of_product(&self, product: usize, mut variance: impl FnMut(&Row) -> f64) -> ProductSums {
+        if self.left_out.binary_search(&product).is_ok() {
+            return ProductSums::default();
+        }
         let (layout, mean, priors) = (&self.layout, self.mean, self.priors);
         let category = self.panel.category_of()[product] as usize;
         let elasticity = mean[layout.start(Site::ProductA) + product];

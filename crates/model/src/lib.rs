@@ -14,6 +14,8 @@
 //! | [`likelihood`] | Poisson or negative-binomial counts |
 //! | [`log_joint`] | the log joint density and its gradient |
 //! | [`negative_binomial`] | the log likelihood of a negative-binomial count |
+//! | [`specification`] | the published model, or the one for one's own sales |
+//! | [`lower_bound`] | how many rows a fit puts below the lower clip bound |
 //! | [`dispersion`] | how much more counts vary than a fit says |
 //! | [`mod@ln_factorial`] | `ln n!`, for the constants of the Poisson counts |
 //! | [`guide`] | the mean-field normal guide |
@@ -29,6 +31,7 @@ pub mod labels;
 pub mod likelihood;
 pub mod ln_factorial;
 pub mod log_joint;
+pub mod lower_bound;
 pub mod negative_binomial;
 pub mod noise;
 pub mod objective;
@@ -37,6 +40,7 @@ pub mod panel;
 pub mod parameterization;
 pub mod priors;
 pub mod site;
+pub mod specification;
 pub mod svi;
 
 pub use axes::Axes;
@@ -46,3 +50,4 @@ pub use panel::{Panel, PanelPart};
 pub use parameterization::{Centredness, Parameterization};
 pub use priors::Priors;
 pub use site::{Layout, Site};
+pub use specification::Specification;

@@ -7,6 +7,7 @@
 
 mod error;
 mod part;
+mod relative;
 
 use crate::axes::Axes;
 use crate::labels::Labels;
@@ -15,6 +16,7 @@ use crate::site::Layout;
 
 pub use error::PanelError;
 pub use part::PanelPart;
+pub use relative::RELATIVE_PRICE_STEP;
 
 /// One row of the panel.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,20 +1,17 @@
-//! The thread of one chain: nuts-rs, driven draw by draw through the gate.
+//! The thread of one chain: its sampler, driven draw by draw through the gate.
 
 use crate::density::Density;
 use crate::gate::{Gate, Shut};
+use crate::no_u_turn;
 use crate::record::{ChainRecord, DrawOutcome};
 use crate::start::{ATTEMPTS, start_point, whitened_start_point};
-use crate::whitening::Whitening;
+use crate::structured::{Structured, Whitened};
 use infermark_backend::draws::DrawStatistics;
+use infermark_backend::request::Metric;
 use infermark_backend::{Interrupt, NutsSettings};
-use nuts_rs::{
-    Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, FlowNutsSettings, HasDims, LogpError,
-    Settings,
-};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,25 +36,8 @@ pub(crate) struct ChainTask<D> {
     pub record: Arc<Mutex<ChainRecord>>,
 }
 
-/// Why the log density has no value.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-enum DensityError {
-    /// Not finite there: the trajectory ends as divergent.
-    #[error("the log joint or its gradient is not finite")]
-    NotFinite,
-    /// The run is over.
-    #[error(transparent)]
-    Shut(#[from] Shut),
-}
-
-impl LogpError for DensityError {
-    fn is_recoverable(&self) -> bool {
-        matches!(self, DensityError::NotFinite)
-    }
-}
-
 /// The chain's way through the gate, shared by its draws and its gradients.
-struct Pass {
+pub(crate) struct Pass {
     gate: Arc<Gate>,
     chain: usize,
     interrupt: RefCell<Interrupt>,
@@ -79,150 +59,17 @@ impl Pass {
         }
     }
 
-    /// Waits here, in the middle of a draw, while the run is interrupted.
-    fn hold_if_interrupted(&self) -> Result<(), Shut> {
+    /// To be called before every gradient, which it counts: waits here, in the middle of a draw, while the run is interrupted.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run was dropped.
+    pub(crate) fn before_gradient(&self) -> Result<(), Shut> {
         if self.interrupt.borrow().is_set() {
             self.gate.pause(self.chain);
             self.enter()?;
         }
+        self.gradients.set(self.gradients.get() + 1);
         Ok(())
-    }
-}
-
-/// The density as nuts-rs wants it.
-struct Target<D> {
-    density: D,
-    whitening: Option<Arc<Whitening>>,
-    pass: Rc<Pass>,
-}
-
-impl<D: Density> Target<D> {
-    fn whitening(&self) -> &Whitening {
-        self.whitening
-            .as_deref()
-            .expect("only a density with a whitening is sampled through one")
-    }
-}
-
-impl<D: Density> HasDims for Target<D> {
-    fn dim_sizes(&self) -> HashMap<String, u64> {
-        HashMap::from([(
-            "unconstrained_parameter".to_string(),
-            self.density.dimension() as u64,
-        )])
-    }
-}
-
-impl<D: Density> CpuLogpFunc for Target<D> {
-    type LogpError = DensityError;
-    type FlowParameters = ();
-    type ExpandedVector = Vec<f64>;
-
-    fn dim(&self) -> usize {
-        self.density.dimension()
-    }
-
-    fn logp(&mut self, position: &[f64], gradient: &mut [f64]) -> Result<f64, DensityError> {
-        self.pass.hold_if_interrupted()?;
-        let value = self.density.value_and_gradient(position, gradient);
-        self.pass.gradients.set(self.pass.gradients.get() + 1);
-        // Without a branch an entry, so that it is done a vector at a time.
-        let finite = gradient
-            .iter()
-            .fold(value.is_finite(), |all, g| all & g.is_finite());
-        if finite {
-            Ok(value)
-        } else {
-            Err(DensityError::NotFinite)
-        }
-    }
-
-    fn expand_vector<R: nuts_rs::rand::Rng + ?Sized>(
-        &mut self,
-        _rng: &mut R,
-        _position: &[f64],
-    ) -> Result<Vec<f64>, CpuMathError> {
-        // Draws are taken from the position itself.
-        Ok(Vec::new())
-    }
-
-    // The whitening as what nuts-rs calls a flow; it is there before the chain and stays. Its Jacobian is constant and
-    // left out: only differences of energies count.
-
-    fn new_transformation<R: nuts_rs::rand::Rng + ?Sized>(
-        &mut self,
-        _rng: &mut R,
-        _dim: usize,
-        _chain: u64,
-    ) -> Result<(), DensityError> {
-        Ok(())
-    }
-
-    fn init_transformation<R: nuts_rs::rand::Rng + ?Sized>(
-        &mut self,
-        _rng: &mut R,
-        _position: &[f64],
-        _gradient: &[f64],
-        _chain: u64,
-    ) -> Result<(), DensityError> {
-        Ok(())
-    }
-
-    fn update_transformation<'a, R: nuts_rs::rand::Rng + ?Sized>(
-        &'a mut self,
-        _rng: &mut R,
-        _positions: impl ExactSizeIterator<Item = &'a [f64]>,
-        _gradients: impl ExactSizeIterator<Item = &'a [f64]>,
-        _log_densities: impl ExactSizeIterator<Item = &'a f64>,
-        _parameters: &'a mut (),
-    ) -> Result<(), DensityError> {
-        Ok(())
-    }
-
-    fn transformation_id(&self, _parameters: &()) -> Result<i64, DensityError> {
-        Ok(0)
-    }
-
-    fn inv_transform_normalize(
-        &mut self,
-        _parameters: &(),
-        position: &[f64],
-        gradient: &[f64],
-        whitened: &mut [f64],
-        by_whitened: &mut [f64],
-    ) -> Result<f64, DensityError> {
-        self.whitening().whitened(position, whitened);
-        self.whitening().gradient(gradient, by_whitened);
-        Ok(0.0)
-    }
-
-    fn init_from_untransformed_position(
-        &mut self,
-        parameters: &(),
-        position: &[f64],
-        gradient: &mut [f64],
-        whitened: &mut [f64],
-        by_whitened: &mut [f64],
-        _clip: Option<f64>,
-    ) -> Result<(f64, f64), DensityError> {
-        let value = self.logp(position, gradient)?;
-        let ln_det = self.inv_transform_normalize(parameters, position, gradient, whitened, by_whitened)?;
-        Ok((value, ln_det))
-    }
-
-    fn init_from_transformed_position(
-        &mut self,
-        _parameters: &(),
-        position: &mut [f64],
-        gradient: &mut [f64],
-        whitened: &[f64],
-        by_whitened: &mut [f64],
-        _clip: Option<f64>,
-    ) -> Result<(f64, f64), DensityError> {
-        self.whitening().natural(whitened, position);
-        let value = self.logp(position, gradient)?;
-        self.whitening().gradient(gradient, by_whitened);
-        Ok((value, 0.0))
     }
 }
 
@@ -247,82 +94,64 @@ fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
         shut: Cell::new(false),
         gradients: Cell::new(0),
     });
-    let target = Target {
-        whitening: task.density.whitening(),
-        density: task.density,
-        pass: pass.clone(),
-    };
-    let latents = target.dim();
-    let (seed, chain) = (task.seed, task.chain);
+    let (seed, chain, settings) = (task.seed, task.chain, &task.settings);
     let mut sampling = Sampling {
-        pass,
+        pass: pass.clone(),
         chain,
-        warmup: task.settings.warmup,
+        warmup: settings.warmup,
         to_natural: task.to_natural,
         record: task.record,
     };
     if sampling.pass.enter().is_err() {
         return Ok(());
     }
-    let rng = &mut chain_rng(seed, chain);
-    match target.whitening.clone() {
-        None => {
-            let sampler =
-                diagonal_settings(&task.settings).new_chain(chain as u64, CpuMath::new(target), rng);
-            sampling.go(
-                sampler.map_err(|error| format!("{error:#}"))?,
-                |attempt| start_point(latents, seed, chain, attempt),
-                |s| StepFigures {
-                    steps: s.adapt.step_size.n_steps,
-                    step_size: s.hamiltonian.step_size,
-                    tuned_step_size: s.adapt.step_size.step_size_bar,
-                    depth: s.depth,
-                    saturated: s.maxdepth_reached,
-                    diverging: s.divergence.diverging,
-                    kinetic_energy: s.point.kinetic_energy,
-                    log_joint: s.point.logp,
-                },
-            )
+    let mut rng = chain_rng(seed, chain);
+    match settings.metric {
+        Metric::Diagonal => {
+            let latents = task.density.dimension();
+            let sampler = no_u_turn::sampler(task.density, pass, settings, chain, &mut rng)?;
+            sampling.go(sampler, |attempt| start_point(latents, seed, chain, attempt))
         }
-        Some(whitening) => {
-            let most_depth = u64::from(task.settings.max_depth);
-            let sampler =
-                structured_settings(&task.settings).new_chain(chain as u64, CpuMath::new(target), rng);
-            sampling.go(
-                sampler.map_err(|error| format!("{error:#}"))?,
-                |attempt| {
-                    let mut start = vec![0.0; latents];
-                    whitening.natural(&whitened_start_point(latents, seed, chain, attempt), &mut start);
-                    start
-                },
-                |s| StepFigures {
-                    steps: s.adapt.step_size.n_steps,
-                    step_size: s.hamiltonian.step_size,
-                    tuned_step_size: s.adapt.step_size.step_size_bar,
-                    depth: s.depth,
-                    // A trajectory that is long enough ends at a depth of its own.
-                    saturated: s.maxdepth_reached && s.depth >= most_depth,
-                    diverging: s.divergence.diverging,
-                    kinetic_energy: s.point.kinetic_energy,
-                    log_joint: s.point.logp,
-                },
-            )
+        Metric::Structured => {
+            let latents = task.density.dimension();
+            let sampler = Structured::new(Whitened::new(task.density, pass), settings, rng);
+            sampling.go(sampler, |attempt| {
+                whitened_start_point(latents, seed, chain, attempt)
+            })
         }
     }
 }
 
-/// What is read of the sampler's statistics of a draw, whose type depends on the metric.
-struct StepFigures {
-    steps: u64,
-    /// The one set for the next draw.
-    step_size: f64,
-    /// The same without jitter.
-    tuned_step_size: f64,
-    depth: u64,
-    saturated: bool,
-    diverging: bool,
-    kinetic_energy: f64,
-    log_joint: f64,
+/// A sampler of one chain, whatever its metric.
+pub(crate) trait Sampler {
+    /// Starts at a point in the sampler's own coordinates; the reason where it cannot.
+    fn start(&mut self, point: &[f64]) -> Result<(), String>;
+
+    /// Makes a draw, and writes its `z`.
+    fn draw(&mut self, z: &mut Vec<f64>) -> Result<DrawFigures, String>;
+}
+
+/// What a sampler reports of a draw.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DrawFigures {
+    /// Steps of the trajectory: gradients that the draw cost.
+    pub steps: u64,
+    /// The step size of the trajectory.
+    pub step_size: f64,
+    /// What the tuning of the step size has come to.
+    pub tuned_step_size: f64,
+    /// Doublings that hold the trajectory.
+    pub depth: u64,
+    /// The trajectory met the limit of its length.
+    pub saturated: bool,
+    /// The trajectory diverged.
+    pub diverging: bool,
+    /// Mean acceptance probability of the trajectory.
+    pub acceptance: f64,
+    /// The Hamiltonian at the draw.
+    pub energy: f64,
+    /// The log joint there.
+    pub log_joint: f64,
 }
 
 /// A chain at work, whatever its metric.
@@ -336,33 +165,27 @@ struct Sampling {
 
 impl Sampling {
     /// `Ok` when the run was dropped, `Err` with the reason when the chain cannot go on.
-    fn go<D: Density, C: Chain<CpuMath<Target<D>>>>(
-        &mut self,
-        mut sampler: C,
-        start: impl Fn(u32) -> Vec<f64>,
-        figures: impl Fn(&C::Stats) -> StepFigures,
-    ) -> Result<(), String> {
+    fn go(&mut self, mut sampler: impl Sampler, start: impl Fn(u32) -> Vec<f64>) -> Result<(), String> {
         let pass = self.pass.clone();
         let unless_shut = |reason: String| if pass.shut.get() { Ok(()) } else { Err(reason) };
         let mut attempt = 0;
-        while let Err(error) = sampler.set_position(&start(attempt)) {
+        while let Err(error) = sampler.start(&start(attempt)) {
             attempt += 1;
             if pass.shut.get() || attempt == ATTEMPTS {
                 return unless_shut(format!(
-                    "no start out of {ATTEMPTS} has a finite log joint and gradient ({error:#}); check prices and \
+                    "no start out of {ATTEMPTS} has a finite log joint and gradient ({error}); check prices and \
                      units for extreme values"
                 ));
             }
         }
         let mut gradients_before = 0;
-        let mut step_size = None;
         let mut draw = 0;
+        let mut z = Vec::new();
         loop {
-            let (z, _, statistics, _) = match sampler.expanded_draw() {
-                Ok(drawn) => drawn,
-                Err(error) => return unless_shut(format!("{error:#}")),
+            let figures = match sampler.draw(&mut z) {
+                Ok(figures) => figures,
+                Err(error) => return unless_shut(error),
             };
-            let figures = figures(&statistics);
             let natural = (draw >= self.warmup).then(|| (self.to_natural)(&z));
             let gradients = pass.gradients.get();
             let outcome = DrawOutcome {
@@ -370,10 +193,9 @@ impl Sampling {
                     diverging: figures.diverging,
                     tree_depth: figures.depth as u32,
                     leapfrog_steps: figures.steps as u32,
-                    // nuts-rs tells the step size that it has set for the next draw.
-                    step_size: step_size.unwrap_or(figures.step_size),
-                    // Without the metric's determinant, which is constant after warm-up.
-                    energy: figures.kinetic_energy - figures.log_joint,
+                    acceptance: figures.acceptance,
+                    step_size: figures.step_size,
+                    energy: figures.energy,
                     log_joint: figures.log_joint,
                 },
                 saturated: figures.saturated,
@@ -382,7 +204,6 @@ impl Sampling {
                 step_size: figures.tuned_step_size,
             };
             gradients_before = gradients;
-            step_size = Some(figures.step_size);
             draw += 1;
             {
                 // While the draw is not finished for the gate, nobody reads the record.
@@ -406,40 +227,4 @@ fn chain_rng(seed: u64, chain: usize) -> StdRng {
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&(chain as u64).to_le_bytes());
     StdRng::from_seed(key)
-}
-
-fn diagonal_settings(settings: &NutsSettings) -> DiagNutsSettings {
-    let mut nuts = DiagNutsSettings {
-        num_tune: settings.warmup,
-        num_draws: settings.draws,
-        maxdepth: u64::from(settings.max_depth),
-        num_chains: settings.chains,
-        ..DiagNutsSettings::default()
-    };
-    nuts.adapt_options.step_size_settings.target_accept = settings.target_accept;
-    nuts
-}
-
-/// Time, in radians, after which a trajectory is long enough: about a third of the rotation that positions and momenta of a
-/// standard normal make, whatever its dimension. From there on positions come back, and their squares, which the quantiles depend
-/// on, have at half a rotation already: where the step is short of an eighth of it a U-turn is only seen after twice the gradients.
-const TRAJECTORY: f64 = 2.0;
-
-/// NUTS in whitened coordinates: unit metric, trajectories that are exact for a standard normal, steps of a quarter turn
-/// at most.
-fn structured_settings(settings: &NutsSettings) -> FlowNutsSettings {
-    let mut nuts = FlowNutsSettings {
-        num_tune: settings.warmup,
-        num_draws: settings.draws,
-        maxdepth: u64::from(settings.max_depth),
-        num_chains: settings.chains,
-        // Soft clipping bends extreme gradients; whitened ones are of the order of the coordinates.
-        gradient_clipping: None,
-        target_integration_time: Some(TRAJECTORY),
-        ..FlowNutsSettings::default()
-    };
-    nuts.adapt_options.step_size_settings.target_accept = settings.target_accept;
-    // The whitening is not trained: no draw need be kept for it.
-    nuts.adapt_options.transform_train_max_energy_error = f64::NEG_INFINITY;
-    nuts
 }

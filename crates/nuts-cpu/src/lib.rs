@@ -38,12 +38,17 @@ mod chain;
 mod density;
 mod findings;
 mod gate;
+mod hmc;
 #[cfg(test)]
 mod known_density;
 mod memory;
+mod no_u_turn;
+mod pair;
 mod record;
 mod run;
 mod start;
+mod step_size;
+mod structured;
 mod summary;
 mod whitening;
 

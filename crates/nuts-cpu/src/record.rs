@@ -116,6 +116,7 @@ impl ChainRecord {
                 warmup_seconds: 0.0,
                 seconds: 0.0,
                 step_size: 0.0,
+                acceptance: None,
             },
             divergences: 0,
             saturated: 0,
@@ -146,6 +147,9 @@ impl ChainRecord {
         self.report.gradients += outcome.gradients;
         self.report.seconds += outcome.seconds;
         self.report.step_size = outcome.step_size;
+        let mean = self.report.acceptance.unwrap_or(0.0);
+        self.report.acceptance =
+            Some(mean + (outcome.statistics.acceptance - mean) / self.report.draws as f64);
         self.divergences += u64::from(outcome.statistics.diverging);
         self.saturated += u64::from(outcome.saturated);
         self.depths[depth as usize] += 1;

@@ -21,10 +21,11 @@
 //! either: a mean rate over early draws estimates the same numbers with noise. A diagonal metric on top costs
 //! vectors and more gradients in warm-up; on a panel of almost nothing but zeros its chains were stuck.
 
+use crate::pair::FewSales;
 use infermark_arrow::{ArrowFactor, Whitener};
 use infermark_backend::BackendError;
 use infermark_backend::report::ModeSearch;
-use infermark_gaussian::{Counts, ModeSettings, find_mode};
+use infermark_gaussian::{Counts, ModeError, ModeSettings, find_mode};
 use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,6 +39,8 @@ const MODE_TOLERANCE: f64 = 1e-3;
 pub(crate) struct Whitening {
     centre: Vec<f64>,
     whitener: Whitener,
+    /// Proposals for products of few sales.
+    few_sales: Option<FewSales>,
 }
 
 impl Whitening {
@@ -59,13 +62,14 @@ impl Whitening {
             tolerance: MODE_TOLERANCE,
             ..ModeSettings::default()
         };
-        let mode = find_mode(&Counts::new(panel, priors, likelihood), &settings).map_err(|error| BackendError::Diverged {
+        let refused = |error: ModeError| BackendError::Diverged {
             step: 0,
             reason: format!(
                 "there is no structured metric: {error}; check prices and units for extreme values, or ask for the \
                  diagonal metric (--metric diagonal)"
             ),
-        })?;
+        };
+        let mode = find_mode(&Counts::new(panel, priors, likelihood), &settings).map_err(refused)?;
         let search = ModeSearch {
             newton_steps: mode.steps as u64,
             converged: mode.converged,
@@ -73,6 +77,7 @@ impl Whitening {
             seconds: started.elapsed().as_secs_f64(),
         };
         let whitening = Whitening {
+            few_sales: FewSales::new(panel, likelihood, priors, &mode.point, threads),
             centre: mode.point,
             whitener: Whitener::new(mode.factor),
         };
@@ -102,10 +107,15 @@ impl Whitening {
         self.whitener.times_upper(whitened);
     }
 
-    /// Writes the gradient by `xi`, `L^-1` times the one by `theta`.
+    /// Writes the gradient with respect to `xi`, `L^-1` times the one with respect to `theta`.
     pub(crate) fn gradient(&self, by_natural: &[f64], by_whitened: &mut [f64]) {
         by_whitened.copy_from_slice(by_natural);
         self.whitener.solve_lower(by_whitened);
+    }
+
+    /// The products whose pairs are also drawn by themselves.
+    pub(crate) fn few_sales(&self) -> Option<&FewSales> {
+        self.few_sales.as_ref()
     }
 }
 

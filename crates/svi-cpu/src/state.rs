@@ -2,7 +2,7 @@
 
 use crate::block::{Block, ParentSums};
 use infermark_backend::SviSettings;
-use infermark_cpu_kernels::chunk::{Chunk, chunks};
+use infermark_cpu_kernels::chunk::{Chunk, chunks, work_per_particle};
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
 use infermark_cpu_kernels::negative_binomial::{CountRows, padded_periods};
@@ -129,6 +129,8 @@ pub(crate) struct State<I: Simd> {
     pub(crate) noise: NoiseSource,
     pub(crate) chunks: Shared<ChunkState<I>>,
     pub(crate) categories: Shared<CategoryState<I>>,
+    /// What an iteration takes, in row-particles.
+    pub(crate) work: usize,
     pub(crate) top: RwLock<TopState<I::Scalar>>,
     pub(crate) frame: RwLock<Frame>,
 }
@@ -172,6 +174,7 @@ impl<I: Simd> State<I> {
                 })
                 .collect(),
         };
+        let work = particles * work_per_particle(&panel, &cut);
         let categories = (0..layout.categories)
             .map(|category| {
                 let first = cut.partition_point(|c| c.category < category);
@@ -255,6 +258,7 @@ impl<I: Simd> State<I> {
             noise,
             chunks: Shared::new(chunks),
             categories: Shared::new(categories),
+            work,
             top: RwLock::new(top),
             frame: RwLock::new(frame),
         }

@@ -229,7 +229,8 @@ fn follow(likelihood: Likelihood) {
 
 #[test]
 fn pieces_threads_and_repeats_do_not_change_a_bit() {
-    let panel = random_panel(&mut StdRng::seed_from_u64(4), 300, 4, 30, 0.2, 60);
+    // Large enough for five threads to have something to do.
+    let panel = random_panel(&mut StdRng::seed_from_u64(4), 300, 4, 60, 0.2, 60);
     let run = |likelihood, threads: usize, pieces: &[u64]| {
         let settings = SviSettings {
             iterations: 60,
@@ -247,6 +248,7 @@ fn pieces_threads_and_repeats_do_not_change_a_bit() {
         for piece in pieces {
             run.advance(*piece, &Interrupt::new()).unwrap();
         }
+        assert_eq!(run.report().threads, threads);
         run.posterior().unwrap()
     };
     for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
@@ -256,4 +258,39 @@ fn pieces_threads_and_repeats_do_not_change_a_bit() {
             assert_eq!(once, run(likelihood, threads, &[13, 47]));
         }
     }
+}
+
+#[test]
+fn small_panels_take_as_many_threads_as_they_can_use() {
+    let used = |panel: &Arc<Panel>, threads: usize| {
+        let settings = SviSettings {
+            iterations: 3,
+            ..Default::default()
+        };
+        let request = Request {
+            threads: Some(threads),
+            ..Request::new(Method::Svi(settings))
+        };
+        let mut run = SviCpu::new().start(panel.clone(), &request).unwrap();
+        run.advance(3, &Interrupt::new()).unwrap();
+        run.report().threads
+    };
+    let of = |products, categories, periods| {
+        random_panel(
+            &mut StdRng::seed_from_u64(5),
+            products,
+            categories,
+            periods,
+            0.0,
+            9,
+        )
+    };
+    // One chunk, and several whose iteration takes less than handing them out.
+    for panel in [of(2, 1, 400), of(1, 1, 12), of(40, 4, 12), of(12, 2, 52)] {
+        assert_eq!(used(&panel, 64), 1);
+    }
+    // More work than two chunks can share among more threads.
+    assert_eq!(used(&of(120, 2, 300), 64), 2);
+    let large = of(2_000, 4, 100);
+    assert_eq!([1, 2, 7].map(|threads| used(&large, threads)), [1, 2, 7]);
 }

@@ -44,9 +44,14 @@ pub fn gpu(devices: &[Device]) -> Option<DeviceId> {
     first
 }
 
-/// The rows of `panel.csv`, sorted: a plain file without quotes.
+/// The panel of `panel.csv`.
 pub fn small_panel() -> Arc<Panel> {
-    let text = std::fs::read_to_string(data("panel.csv")).unwrap();
+    read_panel(&data("panel.csv"))
+}
+
+/// The rows of a file, sorted: product, category, period from 1, price and units, plain and without quotes.
+pub fn read_panel(path: &Path) -> Arc<Panel> {
+    let text = std::fs::read_to_string(path).unwrap();
     let mut rows: Vec<(&str, &str, u32, f64, u32)> = text
         .lines()
         .skip(1)

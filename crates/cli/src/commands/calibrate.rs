@@ -5,23 +5,25 @@ use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::MethodName;
-use anyhow::{Context, bail, ensure};
+use crate::settings::{GivenPriors, LikelihoodArguments, MethodName};
+use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_backend::request::MOST_THREADS;
 use infermark_backend::{
     Backend, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
 };
 use infermark_calibration::{
-    Calibration, CalibrationError, Contender, Design, MODERATE_PRIORS, MethodVerdict, calibrate, verdicts,
+    Calibration, CalibrationError, Contender, Design, Latents, MODERATE_PRIORS, MethodVerdict,
+    PosteriorError, Power, Quantity, QuantityVerdict, calibrate, placement::RANK_DRAWS, power::FOUND_WITH,
+    verdicts,
 };
 use infermark_harness::calibration_output::{
     CalibratedMethod, CalibrationRecord, RUN_JSON, calibration_table, write_calibration,
 };
 use infermark_harness::fit_output::prove_writable;
+use infermark_harness::number_format::{count, three_digits};
 use infermark_model::Priors;
-use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,7 +39,8 @@ pub struct CalibrateArguments {
         default_value = "nuts,structured-vi,laplace"
     )]
     methods: Vec<MethodName>,
-    /// Replications: draws of parameters and data, each fitted by every method.
+    /// Replications: draws of parameters and data, each fitted by every method. How large an error so many of them find is
+    /// said before the work starts.
     #[arg(long, value_name = "R", default_value_t = Design::default().replications)]
     replications: usize,
     /// Products of a panel.
@@ -58,6 +61,8 @@ pub struct CalibrateArguments {
     /// Probability that a calibrated method fails, over all its quantities.
     #[arg(long, value_name = "P", default_value_t = 0.01)]
     level: f64,
+    #[command(flatten)]
+    likelihood: LikelihoodArguments,
     /// JSON file with the priors that parameters are drawn from; what it leaves out keeps the verb's own default, under which
     /// counts are moderate (docs/calibration.md).
     #[arg(long, value_name = "FILE")]
@@ -66,7 +71,8 @@ pub struct CalibrateArguments {
     /// must fail: it shows that the check bites.
     #[arg(long, value_name = "FILE")]
     fit_priors: Option<PathBuf>,
-    /// NUTS: warm-up draws of its one chain; doubled, with the draws, where a chain has fewer than 99 effective ones.
+    /// NUTS: warm-up draws of its one chain. Both are doubled, up to five times, where a latent has fewer than 99 effective draws
+    /// or an R-hat above 1.01; a chain that has not mixed then is a failed fit.
     #[arg(long, value_name = "N", default_value_t = 500)]
     warmup: u64,
     /// NUTS: draws after warm-up.
@@ -104,7 +110,8 @@ impl CalibrateArguments {
         );
         ensure!(self.draws >= 100, "--draws is {}; give at least 100", self.draws);
         let design = Design {
-            priors: overlaid(MODERATE_PRIORS, self.priors.as_deref())?,
+            priors: GivenPriors::read(self.priors.as_deref())?.over(MODERATE_PRIORS)?,
+            likelihood: self.likelihood.likelihood.into(),
             products: self.products,
             periods: self.periods,
             categories: self.categories,
@@ -112,7 +119,7 @@ impl CalibrateArguments {
             seed: self.seed,
         };
         design.validate()?;
-        let fit_priors = overlaid(design.priors, self.fit_priors.as_deref())?;
+        let fit_priors = GivenPriors::read(self.fit_priors.as_deref())?.over(design.priors)?;
         let fitted = self.fitted(fit_priors)?;
         if !self.force && self.out.join(RUN_JSON).exists() {
             bail!(
@@ -132,6 +139,7 @@ impl CalibrateArguments {
         let threads = self
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+        say(self.promised(&design));
         let interrupt = interrupt_on_ctrl_c();
         let clock = Instant::now();
         let calibration = {
@@ -160,6 +168,11 @@ impl CalibrateArguments {
                 request,
                 failed_fits: verdict.failed_fits,
                 passes: verdict.passes,
+                sensitivity: verdict
+                    .quantities
+                    .iter()
+                    .map(|q| (q.quantity.name().to_owned(), q.sensitivity()))
+                    .collect(),
             })
             .collect();
         let seconds = clock.elapsed().as_secs_f64();
@@ -193,6 +206,7 @@ impl CalibrateArguments {
             };
             let request = Request {
                 priors,
+                likelihood: self.likelihood.likelihood.into(),
                 threads: Some(1),
                 seed: self.seed,
                 ..Request::new(method)
@@ -212,26 +226,103 @@ impl CalibrateArguments {
         Ok(fitted)
     }
 
+    /// Which errors the replications will find, of a quantity with a single latent in each and of one with a latent a product.
+    fn promised(&self, design: &Design) -> String {
+        let quantities = Quantity::all(design.likelihood).len();
+        // A method with draws has the most quantities, and ranks see a little less: no other method sees less than this.
+        let has_draws = self.methods.contains(&MethodName::Nuts);
+        let one = Power {
+            replications: design.replications,
+            quantities: if has_draws { quantities } else { quantities - 1 },
+            level: self.level,
+            rank_draws: has_draws.then_some(RANK_DRAWS as f64),
+            latents: Latents::Single,
+        };
+        let several = |worth: f64| Power {
+            latents: Latents::Several(worth),
+            ..one
+        };
+        let dependent = several(1.0);
+        let products = several(design.products as f64);
+        let five = PosteriorError::Sd(0.05);
+        let found = |power: Power| {
+            findings(
+                power.smallest_sd_error(FOUND_WITH),
+                power.of(five),
+                power.smallest_mean_error(FOUND_WITH),
+            )
+        };
+        let needed = |power: Power| power.replications_for(five, FOUND_WITH);
+        let mut text = format!(
+            "With {}, of a quantity with one latent per replication: {}.\n",
+            replications(design.replications),
+            found(one)
+        );
+        let mut needs = vec![needed(one)];
+        if design.products > 1 {
+            text += &format!(
+                "Latents of a site are tested together. If they moved as one: {}. If those of {} products were independent: {}.\n",
+                found(dependent),
+                count(design.products as u64),
+                found(products)
+            );
+            needs.extend([needed(dependent), needed(products)]);
+        }
+        let in_words = |n: Option<usize>| n.map_or("more than can be done".to_owned(), |n| count(n as u64));
+        let fewest = in_words(
+            needs
+                .iter()
+                .copied()
+                .min_by_key(|n| n.unwrap_or(usize::MAX))
+                .flatten(),
+        );
+        let most = in_words(
+            needs
+                .iter()
+                .copied()
+                .max_by_key(|n| n.unwrap_or(usize::MAX))
+                .flatten(),
+        );
+        let takes = if fewest == most {
+            most
+        } else {
+            format!("{fewest} to {most}")
+        };
+        text + &format!(
+            "Finding an error of the sds by 5% with {:.0}% probability takes {takes} replications.",
+            100.0 * FOUND_WITH
+        )
+    }
+
     /// What the table does not say.
     fn tell(&self, calibration: &Calibration, verdicts: &[MethodVerdict]) {
         for (method, verdict) in verdicts.iter().enumerate() {
             let passes = if verdict.passes { "passes" } else { "FAILS" };
             let failed = match verdict.failed_fits {
                 0 => String::new(),
-                n => format!("; {n} of {} fits failed", calibration.done),
+                n => format!(
+                    "; {n} of {} fits failed, which fails the method whatever the tests of the others say",
+                    calibration.done
+                ),
             };
             say(format_args!(
                 "{} {passes} at a level of {}{failed}",
                 verdict.method, self.level
             ));
+            if let Some(line) = found_by(verdict, calibration.done) {
+                say(format_args!("  {line}"));
+            }
             if let Some(failure) = calibration.failures.iter().find(|f| f.method == method) {
                 say(format_args!(
                     "  replication {}: {}",
                     failure.replication, failure.reason
                 ));
             }
-            let log_joint = infermark_calibration::Quantity::LogJoint;
-            if verdict.quantities.iter().all(|q| q.quantity != log_joint) {
+            let has_log_joint = verdict
+                .quantities
+                .iter()
+                .any(|q| q.quantity == Quantity::LogJoint);
+            if !verdict.quantities.is_empty() && !has_log_joint {
                 say(format_args!(
                     "  its log joint is left out: the method gives no draws"
                 ));
@@ -249,20 +340,55 @@ impl CalibrateArguments {
     }
 }
 
-/// `base` with what the file gives.
-fn overlaid(base: Priors, file: Option<&Path>) -> anyhow::Result<Priors> {
-    let Some(path) = file else {
-        return Ok(base);
+/// The errors that a method's replications find, of the quantity where they find least and of the one where they find most.
+fn found_by(verdict: &MethodVerdict, done: usize) -> Option<String> {
+    let by_power: Vec<(&QuantityVerdict, _)> = verdict
+        .quantities
+        .iter()
+        .map(|quantity| (quantity, quantity.sensitivity()))
+        .collect();
+    let power = |(_, s): &&(_, infermark_calibration::Sensitivity)| s.power_sd_5_percent;
+    let least = by_power.iter().min_by(|a, b| power(a).total_cmp(&power(b)))?;
+    let most = by_power.iter().max_by(|a, b| power(a).total_cmp(&power(b)))?;
+    let of = |(quantity, s): &(&QuantityVerdict, infermark_calibration::Sensitivity)| {
+        format!(
+            "of {}, {}",
+            quantity.quantity.name(),
+            findings(s.sd_error_found, s.power_sd_5_percent, s.mean_error_found)
+        )
     };
-    let given: Map<String, Value> = super::read_json(path)?;
-    let mut settings = serde_json::to_value(base)?;
-    if let Value::Object(settings) = &mut settings {
-        settings.extend(given);
+    Some(format!(
+        "with {}: {}; {}",
+        replications(done),
+        of(least),
+        of(most)
+    ))
+}
+
+/// `200 replications`.
+fn replications(n: usize) -> String {
+    match n {
+        1 => "1 replication".to_owned(),
+        n => format!("{} replications", count(n as u64)),
     }
-    let priors: Priors = serde_json::from_value(settings)
-        .with_context(|| format!("{} is not what is expected", path.display()))?;
-    priors
-        .validate()
-        .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-    Ok(priors)
+}
+
+/// Errors that are found, in words.
+fn findings(sd_error: Option<f64>, power_of_5_percent: f64, mean_error: Option<f64>) -> String {
+    let found = 100.0 * FOUND_WITH;
+    let sd = match sd_error {
+        Some(error) => format!(
+            "an error of the sds by {}% is found with {found:.0}% probability",
+            three_digits(100.0 * error)
+        ),
+        None => format!("no error of the sds up to 95% is found with {found:.0}% probability"),
+    };
+    let mean = match mean_error {
+        Some(error) => format!("one of the means by {} sd with {found:.0}%", three_digits(error)),
+        None => format!("none of the means up to 5 sd with {found:.0}%"),
+    };
+    format!(
+        "{sd}, by 5% with {}%, {mean}",
+        three_digits(100.0 * power_of_5_percent)
+    )
 }

@@ -7,26 +7,29 @@ use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
     ColumnArguments, GaussianArguments, LikelihoodArguments, MethodName, NutsArguments, ObjectiveName,
-    PriorArguments, RunArguments, SviArguments,
+    PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
-use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Report, Request, Run, RunState};
+use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Request, Run, RunState};
 use infermark_data::read_truth;
 use infermark_harness::fit_dispersion::dispersion_of;
+use infermark_harness::fit_notes::{below_lower_bound, constant_prices};
 use infermark_harness::fit_output::{
     ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
 };
 use infermark_harness::fit_record::{DispersionRecord, FitRecord, FitStatus};
+use infermark_harness::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
 use infermark_harness::panel_description::PanelDescription;
 use infermark_harness::plots::categories;
 use infermark_harness::quality::elasticities_by_category;
 use infermark_harness::system::System;
 use infermark_model::dispersion::{Dispersion, LEVEL};
-use infermark_model::{Likelihood, Panel, Site};
+use infermark_model::lower_bound::share_below;
+use infermark_model::{Likelihood, Panel, Site, Specification};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a piece of a run lasts, and so how often the bar moves; of a sampler with long draws, longer.
@@ -43,7 +46,7 @@ pub struct FitArguments {
     /// Replace the fit that is in --out, as soon as there is another one to be written.
     #[arg(long)]
     force: bool,
-    /// CSV file with true parameters (of `infermark generate`): prints error and coverage.
+    /// CSV file with true parameters (of `infermark generate`): prints error and coverage of the elasticities.
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
     /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
@@ -55,6 +58,8 @@ pub struct FitArguments {
     run: RunArguments,
     #[command(flatten)]
     columns: ColumnArguments,
+    #[command(flatten)]
+    model: SpecificationArguments,
     #[command(flatten)]
     priors: PriorArguments,
     #[command(flatten)]
@@ -77,9 +82,13 @@ impl FitArguments {
             MethodName::StructuredVi => Method::StructuredVi(self.gaussian.variational()),
             MethodName::Meanfield => Method::Meanfield(self.gaussian.variational()),
         };
-        let request = Request {
+        let model = Specification::from(self.model.model);
+        let given_priors = self.priors.given()?;
+        let mut request = Request {
             likelihood: self.likelihood.likelihood.into(),
-            ..self.run.request(method, self.priors.load()?)
+            ..self
+                .run
+                .request(method, given_priors.over(model.constant_priors())?)
         };
         request.validate()?;
         let backend = backends::for_request(&request);
@@ -91,6 +100,20 @@ impl FitArguments {
             .as_ref()
             .map(|path| read_truth(path, &panel))
             .transpose()?;
+        let source = self
+            .data
+            .file_name()
+            .unwrap_or(self.data.as_os_str())
+            .to_string_lossy();
+        // Of the prices in the file: fits of one file are of one panel, whatever the model makes of its prices.
+        let description = PanelDescription::new(&panel, source.clone());
+        let panel = Arc::new(model.panel(Arc::unwrap_or_clone(panel)));
+        request.priors = given_priors.over(model.priors(&panel))?;
+        let constant = panel.constant_price_products();
+        let constant: Vec<String> = constant
+            .into_iter()
+            .map(|product| panel.products().get(product).to_string())
+            .collect();
         // Before the hours of the run, not after them.
         prove_writable(&self.out)?;
         let interrupt = interrupt_on_ctrl_c();
@@ -99,8 +122,24 @@ impl FitArguments {
 
         let progress = run.progress();
         let posterior = run.posterior().ok();
-        let report = run.report();
-        let converged = converged(&report);
+        let below = posterior.as_ref().map(|posterior| {
+            share_below(
+                &panel,
+                &request.priors,
+                &posterior.mean,
+                request.resolved_threads(),
+            )
+        });
+        let mut report = run.report();
+        report.warnings.extend(
+            [
+                below.and_then(|share| below_lower_bound(model, &request.priors, share)),
+                constant_prices(model, &constant, panel.layout().products),
+            ]
+            .into_iter()
+            .flatten(),
+        );
+        let converged = is_converged(&report);
         let dispersion = posterior
             .as_ref()
             .map(|posterior| dispersion_of(&panel, &request, &*run, posterior, converged));
@@ -109,27 +148,26 @@ impl FitArguments {
             (Some(error), _) => (FitStatus::Unfinished, Some(error.to_string())),
             (None, false) => (FitStatus::Unfinished, Some("interrupted".to_owned())),
         };
-        let source = self
-            .data
-            .file_name()
-            .unwrap_or(self.data.as_os_str())
-            .to_string_lossy();
-        let description = PanelDescription::new(&panel, source.clone());
-        let record = FitRecord::new(
-            status,
-            reason.clone(),
-            request.clone(),
-            report.clone(),
-            description,
-            System::describe(),
-        )
+        let record = FitRecord {
+            model,
+            below_lower_bound: below,
+            constant_price_products: constant,
+            ..FitRecord::new(
+                status,
+                reason.clone(),
+                request.clone(),
+                report.clone(),
+                description,
+                System::describe(),
+            )
+        }
         .with_dispersion(dispersion.as_ref().map(|of| DispersionRecord::new(&panel, of)));
         let pictures = match &posterior {
             Some(posterior) => categories::render(
                 Path::new(ELASTICITIES_PICTURES[0]).with_extension("").as_path(),
                 &elasticities_by_category(&panel, posterior),
                 "category",
-                &subtitle(&panel, &source, &request, &*run),
+                &subtitle(&panel, &source, model, &request, &*run),
             )
             .unwrap_or_else(|error| {
                 say(format_args!("warning: {error}"));
@@ -143,6 +181,9 @@ impl FitArguments {
             draws: draws.as_ref(),
             pictures: &pictures,
         };
+        let summary = posterior
+            .as_ref()
+            .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
         let written = write_fit(&self.out, &panel, &parts, record)?;
         let exit =
             if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
@@ -150,9 +191,14 @@ impl FitArguments {
             } else {
                 Exit::Done
             };
-        if let (Some(posterior), Some(truth)) = (&posterior, &truth) {
-            let text = quality(posterior, &truth.product_elasticity);
-            answer(|out| writeln!(out, "{text}"))?;
+        if let Some(summary) = summary {
+            let quality = posterior.as_ref().zip(truth.as_ref());
+            let quality =
+                quality.map(|(posterior, truth)| quality_in_words(posterior, &truth.product_elasticity));
+            answer(|out| {
+                out.write_all(summary.as_bytes())?;
+                quality.iter().try_for_each(|text| writeln!(out, "{text}"))
+            })?;
         }
         for warning in &report.warnings {
             say(format_args!("note: {warning}"));
@@ -231,6 +277,7 @@ impl FitArguments {
 /// Advances a run to its end in pieces of about [`PIECE`], or until Ctrl-C. Returns why it failed.
 fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
+    let _following = run.within_step().map(|part_done| bar.follow(part_done));
     let mut pieces = Pieces::of(run, PIECE);
     while !interrupt.is_set() {
         let clock = Instant::now();
@@ -247,7 +294,7 @@ fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
     None
 }
 
-fn subtitle(panel: &Panel, source: &str, request: &Request, run: &dyn Run) -> String {
+fn subtitle(panel: &Panel, source: &str, model: Specification, request: &Request, run: &dyn Run) -> String {
     let layout = panel.layout();
     let done = run.progress().completed;
     let method = match &request.method {
@@ -260,14 +307,12 @@ fn subtitle(panel: &Panel, source: &str, request: &Request, run: &dyn Run) -> St
         Method::StructuredVi(_) => format!("Structured Gaussian VI, {done} steps"),
         Method::Meanfield(_) => format!("Mean-field optimum, {done} steps"),
     };
-    let counts = match request.likelihood {
-        Likelihood::Poisson => "",
-        Likelihood::NegativeBinomial => " Negative-binomial counts.",
-    };
     format!(
-        "{source}: {} products, {} rows. {method}.{counts}",
+        "{source}: {} products, {} rows. {}, {}. {method}.",
         layout.products,
-        panel.rows()
+        panel.rows(),
+        model_in_words(model),
+        likelihood_in_words(request.likelihood),
     )
 }
 
@@ -335,25 +380,11 @@ fn by_category(dispersion: &Dispersion, panel: &Panel) -> String {
 }
 
 /// Error and coverage of the elasticities against the truth, in words.
-fn quality(posterior: &Posterior, truth: &[f64]) -> String {
+fn quality_in_words(posterior: &Posterior, truth: &[f64]) -> String {
     format!(
         "product_a against the truth: mean absolute error {:.4}, 90% intervals cover {:.1}%, 95% intervals cover {:.1}%",
         posterior.mean_absolute_error(Site::ProductA, truth),
         100.0 * posterior.coverage_90(Site::ProductA, truth),
         100.0 * posterior.coverage_95(Site::ProductA, truth),
     )
-}
-
-/// Whether the result may be trusted: an optimizer met its criterion, a finished sampler's diagnostics allow it.
-fn converged(report: &Report) -> bool {
-    match &report.detail {
-        Detail::Svi(_) | Detail::Gaussian(_) => report.state == RunState::Converged,
-        Detail::Nuts(nuts) => {
-            report.state.is_complete()
-                && nuts.divergences == 0
-                && nuts.max_rhat.is_some_and(|r| r <= 1.01)
-                && nuts.min_ess_bulk.is_some_and(|e| e >= 400.0)
-                && nuts.min_ess_tail.is_some_and(|e| e >= 400.0)
-        }
-    }
 }

@@ -2,9 +2,9 @@
 
 use crate::answer::answer;
 use crate::exit::Exit;
-use crate::settings::PriorArguments;
+use crate::settings::{PriorArguments, SpecificationArguments};
 use clap::{Args, ValueEnum};
-use infermark_model::Priors;
+use infermark_model::{Priors, Specification};
 
 /// Formats of the diagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,45 +22,73 @@ pub struct ModelArguments {
     #[arg(long, value_enum, default_value = "dot")]
     format: Format,
     #[command(flatten)]
+    model: SpecificationArguments,
+    #[command(flatten)]
     priors: PriorArguments,
 }
 
 impl ModelArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let priors = self.priors.load()?;
+        let model = Specification::from(self.model.model);
+        let given = self.priors.given()?;
+        let priors = given.over(model.constant_priors())?;
+        let words = Words {
+            effect_mean: match model {
+                Specification::Sales if !given.has("product_effect_mean") => "log median units".to_owned(),
+                _ => priors.product_effect_mean.to_string(),
+            },
+            log_price: match model {
+                Specification::Sales => "ln(price[i,t] / usual_price[i])",
+                _ => "ln price[i,t]",
+            },
+            node: match model {
+                Specification::Sales => "ln relative price",
+                _ => "ln price",
+            },
+        };
         let text = match self.format {
-            Format::Dot => dot(&priors),
-            Format::Svg => svg(&priors),
+            Format::Dot => dot(&priors, &words),
+            Format::Svg => svg(&priors, &words),
         };
         answer(|out| out.write_all(text.as_bytes()))?;
         Ok(Exit::Done)
     }
 }
 
+/// How a model names its prices and what the product effects are about.
+struct Words {
+    /// Prior mean of `product_effect`.
+    effect_mean: String,
+    /// The log price in a formula.
+    log_price: &'static str,
+    /// The log price in its node.
+    node: &'static str,
+}
+
 /// The distributions, one line a site.
-fn distributions(p: &Priors) -> [String; 6] {
+fn distributions(p: &Priors, words: &Words) -> [String; 6] {
     [
         format!("global_a ~ Normal({}, {})", p.global_a_mean, p.global_a_sd),
         format!("category_a[c] ~ Normal(global_a, {})", p.category_a_sd),
         format!("product_a[i] ~ Normal(category_a[c(i)], {})", p.product_a_sd),
         format!(
             "product_effect[i] ~ Normal({}, {})",
-            p.product_effect_mean, p.product_effect_sd
+            words.effect_mean, p.product_effect_sd
         ),
         format!(
             "time_cat_effects[c,t] ~ Normal({}, {})",
             p.time_cat_effects_mean, p.time_cat_effects_sd
         ),
         format!(
-            "units[i,t] ~ Poisson(exp(clip(product_a[i] ln price[i,t] + time_cat_effects[c(i),t] + product_effect[i], \
-             {}, {})))",
-            p.clip_low, p.clip_high
+            "units[i,t] ~ Poisson(exp(clip(product_a[i] {} + time_cat_effects[c(i),t] + product_effect[i], {}, {})))",
+            words.log_price, p.clip_low, p.clip_high
         ),
     ]
 }
 
-fn dot(priors: &Priors) -> String {
-    let legend: String = distributions(priors)
+fn dot(priors: &Priors, words: &Words) -> String {
+    let node = words.node;
+    let legend: String = distributions(priors, words)
         .iter()
         .map(|line| format!("{line}\\l"))
         .collect();
@@ -79,7 +107,7 @@ fn dot(priors: &Priors) -> String {
     product_a; product_effect;
     subgraph cluster_row {{
       label="row (i, t)"; style=rounded;
-      price [shape=box, style=filled, fillcolor=lightgrey, label="ln price"];
+      price [shape=box, style=filled, fillcolor=lightgrey, label="{node}"];
       units [style=filled, fillcolor=lightgrey];
     }}
   }}
@@ -92,6 +120,9 @@ fn dot(priors: &Priors) -> String {
     )
 }
 
+/// The node of the log price, which each model names.
+const PRICE: &str = "ln price";
+
 /// A node of the picture: text, centre, whether it is observed.
 const NODES: [(&str, f64, f64, bool); 7] = [
     ("global_a", 170.0, 50.0, false),
@@ -100,7 +131,7 @@ const NODES: [(&str, f64, f64, bool); 7] = [
     ("product_a", 170.0, 310.0, false),
     ("product_effect", 320.0, 310.0, false),
     ("units", 470.0, 430.0, true),
-    ("ln price", 170.0, 430.0, true),
+    (PRICE, 170.0, 430.0, true),
 ];
 
 /// Edges by index of [`NODES`].
@@ -117,7 +148,7 @@ const PLATES: [(&str, f64, f64, f64, f64); 4] = [
 const NODE_HALF_WIDTH: f64 = 68.0;
 const NODE_HALF_HEIGHT: f64 = 24.0;
 
-fn svg(priors: &Priors) -> String {
+fn svg(priors: &Priors, words: &Words) -> String {
     let mut body = String::new();
     for (text, x, y, width, height) in PLATES {
         body += &format!(
@@ -136,6 +167,7 @@ fn svg(priors: &Priors) -> String {
         );
     }
     for (text, x, y, observed) in NODES {
+        let text = if text == PRICE { words.node } else { text };
         let fill = if observed { "#ddd" } else { "#fff" };
         body += &format!(
             "  <ellipse cx=\"{x}\" cy=\"{y}\" rx=\"{NODE_HALF_WIDTH}\" ry=\"{NODE_HALF_HEIGHT}\" fill=\"{fill}\" stroke=\"#333\"/>\n  \
@@ -143,7 +175,7 @@ fn svg(priors: &Priors) -> String {
             y + 5.0
         );
     }
-    for (line, text) in distributions(priors).iter().enumerate() {
+    for (line, text) in distributions(priors, words).iter().enumerate() {
         let y = 552 + 20 * line;
         body +=
             &format!("  <text x=\"60\" y=\"{y}\" font-size=\"12\" font-family=\"monospace\">{text}</text>\n");
@@ -173,7 +205,12 @@ mod tests {
             product_a_sd: 2.5,
             ..Priors::default()
         };
-        for text in [dot(&priors), svg(&priors)] {
+        let words = Words {
+            effect_mean: "0".to_owned(),
+            log_price: "ln price[i,t]",
+            node: "ln price",
+        };
+        for text in [dot(&priors, &words), svg(&priors, &words)] {
             for site in infermark_model::Site::ALL {
                 assert!(text.contains(site.name()));
             }

@@ -12,7 +12,6 @@ use infermark_backend::{Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::{FusedLogJoint, device_name};
 use infermark_model::{Panel, Parameterization, Priors, Site};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// What is timed.
@@ -44,7 +43,7 @@ pub struct TimeArguments {
     /// Particles of SVI.
     #[arg(long, value_name = "K", default_value_t = 4)]
     particles: usize,
-    /// Processor threads; all by default.
+    /// CPU threads; all by default. A small panel takes as many as it can use.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Device of SVI: cpu, gpu (the first card), or as `infermark devices` lists them. Gradients run on the processors.
@@ -103,14 +102,18 @@ impl TimeArguments {
                     }),
                 }
             }
-            Timed::Gradient => Side {
-                backend: "nuts-cpu".into(),
-                device: device_name(),
-                threads: request.resolved_threads(),
-                precision: Precision::F64,
-                particles: 1,
-                advance: gradients(&panel, request.resolved_threads()),
-            },
+            Timed::Gradient => {
+                let (threads, centredness) = (request.resolved_threads(), Parameterization::Centered.start());
+                let log_joint = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
+                Side {
+                    backend: "nuts-cpu".into(),
+                    device: device_name(),
+                    threads: log_joint.threads(),
+                    precision: Precision::F64,
+                    particles: 1,
+                    advance: gradients(&panel, log_joint),
+                }
+            }
         };
         let setup_seconds = clock.elapsed().as_secs_f64();
         if self.warmup > 0 {
@@ -173,9 +176,7 @@ struct Side {
 }
 
 /// Gradients one after another, each at a point that the last one moved a little.
-fn gradients(panel: &Arc<Panel>, threads: usize) -> Box<dyn FnMut(u64) -> anyhow::Result<()>> {
-    let centredness = Parameterization::Centered.start();
-    let mut log_joint = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
+fn gradients(panel: &Panel, mut log_joint: FusedLogJoint) -> Box<dyn FnMut(u64) -> anyhow::Result<()>> {
     // A point where rates are near the counts, so that rows are inside the clip bounds as they are in sampling.
     let mut z = near_the_counts(panel);
     let mut gradient = vec![0.0; z.len()];

@@ -26,9 +26,10 @@ fn time_prints_the_agreed_json() {
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(answer["seconds"].as_array().unwrap().len(), 3);
+        // A panel this small has work for one thread.
         assert_eq!(
             (answer["threads"].as_u64(), answer["rows"].as_u64()),
-            (Some(2), Some(465))
+            (Some(1), Some(465))
         );
         assert!(answer["iterations_per_second"].as_f64().unwrap() > 0.0);
     }

@@ -106,7 +106,7 @@ fn fits_are_compared_with_the_one_by_nuts_and_with_the_truth() {
         "{rows:?}"
     );
     assert!(number(&rows, "svi", "mean_difference_median") > 1.0, "{rows:?}");
-    assert_eq!(rows[1][14..], vec!["not applicable".to_owned(); 12]);
+    assert_eq!(rows[1][15..], vec!["not applicable".to_owned(); 12]);
 
     // Without the data, products are drawn by what the reference knows of them.
     let output = compare(&["laplace", "nuts"], &[]);

@@ -81,6 +81,8 @@ fn over_dispersed_counts_are_told_and_fitted() {
             sales.to_str().unwrap(),
             "--likelihood",
             likelihood,
+            "--method",
+            "svi",
             "--iterations",
             "3000",
             "--out",
@@ -159,6 +161,8 @@ fn same_seed_same_posterior_whatever_the_threads() {
         let arguments = [
             "fit",
             panel.to_str().unwrap(),
+            "--method",
+            "svi",
             "--iterations",
             "300",
             "--threads",
@@ -180,8 +184,13 @@ fn a_second_fit_into_a_folder_needs_force() {
     let folder = tempfile::tempdir().unwrap();
     let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
     let fit = |extra: &[&str]| {
-        let mut command = command(&["fit", panel.to_str().unwrap(), "--iterations", "50", "--out"]);
-        command.arg(&out).args(extra).output().unwrap()
+        let mut command = command(&["fit", panel.to_str().unwrap(), "--method", "svi"]);
+        command
+            .args(["--iterations", "50", "--out"])
+            .arg(&out)
+            .args(extra)
+            .output()
+            .unwrap()
     };
     assert_eq!(code(&fit(&[])), 0);
     let first = std::fs::read(out.join("run.json")).unwrap();

@@ -25,7 +25,7 @@ fn generate_then_fit_against_the_truth() {
     .output()
     .unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-    let output = command(&["fit", panel.to_str().unwrap(), "--iterations", "200"])
+    let output = command(&["fit", panel.to_str().unwrap()])
         .args([
             Path::new("--truth"),
             &truth,

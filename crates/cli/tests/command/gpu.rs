@@ -93,6 +93,8 @@ fn a_gpu_fits_as_the_processors_do() {
             out.to_str().unwrap(),
             "--device",
             device,
+            "--method",
+            "svi",
             "--iterations",
             "50",
             "--objective",

@@ -1,9 +1,10 @@
 //! A kill or Ctrl-C in the middle.
 
-use crate::{command, whole_fit};
+use crate::{command, text, whole_fit};
 use infermark_test_support::data;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[cfg(unix)]
 #[test]
@@ -11,8 +12,10 @@ fn a_kill_at_any_moment_leaves_whole_files() {
     let folder = tempfile::tempdir().unwrap();
     let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
     let fit = |seed: u32| {
-        let mut command = command(&["fit", panel.to_str().unwrap(), "--force", "--iterations", "400"]);
-        command.args(["--seed", &seed.to_string(), "--out"]).arg(&out);
+        let mut command = command(&["fit", panel.to_str().unwrap(), "--force", "--method", "svi"]);
+        command
+            .args(["--iterations", "400", "--seed", &seed.to_string(), "--out"])
+            .arg(&out);
         command
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
@@ -45,21 +48,36 @@ fn ctrl_c_keeps_what_there_is_and_marks_it_unfinished() {
     let mut child = command(&[
         "fit",
         panel.to_str().unwrap(),
+        "--method",
+        "svi",
         "--iterations",
         "4000000000",
         "--out",
     ])
     .arg(&out)
-    .stderr(std::process::Stdio::null())
+    .stdout(std::process::Stdio::piped())
+    .stderr(std::process::Stdio::piped())
     .spawn()
     .unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
+    // The first plain line of progress, which is due after three seconds, and later on a busy machine.
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let progress = lines.find(|line| line.as_ref().unwrap().contains("/4,000,000,000 iterations ("));
+    let progress = progress.expect("it reports progress before it ends").unwrap();
+    assert!(
+        progress.contains(" per second, ") && progress.contains(" left; "),
+        "{progress}"
+    );
     let interrupted = Command::new("kill")
         .args(["-INT", &child.id().to_string()])
         .status()
         .unwrap();
     assert!(interrupted.success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // Read to its end, so that what the process still says finds a reader.
+    lines.for_each(drop);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let table = text(&output.stdout);
+    assert!(table.contains("unfinished (interrupted)"), "{table}");
     let (record, _) = whole_fit(&out).unwrap();
     assert_eq!(record["status"], "unfinished");
     assert_eq!(record["reason"], "interrupted");

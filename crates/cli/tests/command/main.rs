@@ -7,6 +7,7 @@ mod fit;
 mod generate;
 mod gpu;
 mod interruption;
+mod models;
 mod usage;
 
 use serde_json::Value;

@@ -27,7 +27,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         (
             // Refused before the file is looked at.
             vec!["fit", "nowhere.csv", "--out", "x", "--device", "cuda"],
-            "cannot run on cuda",
+            "--method svi runs on GPUs",
         ),
         (
             vec!["time", "nowhere.csv", "--device", "cuda:99"],
@@ -122,6 +122,8 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
                 "x.csv",
                 "--out",
                 "x",
+                "--method",
+                "svi",
                 "--objective",
                 "elbo",
                 "--alpha",
@@ -130,11 +132,19 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "--alpha goes with",
         ),
         (
-            vec!["fit", "x.csv", "--out", "x", "--window", "500"],
+            vec!["fit", "x.csv", "--out", "x", "--method", "svi", "--window", "500"],
             "--early-stop",
         ),
         (
-            vec!["fit", "x.csv", "--out", "x", "--require-convergence"],
+            vec![
+                "fit",
+                "x.csv",
+                "--out",
+                "x",
+                "--method",
+                "svi",
+                "--require-convergence",
+            ],
             "--early-stop",
         ),
     ] {
@@ -178,6 +188,12 @@ fn devices_and_model() {
     assert_eq!(json[0]["backend"], "svi-cpu");
     assert!(text(&run(&["model"]).stdout).starts_with("digraph"));
     assert!(text(&run(&["model", "--format", "svg"]).stdout).starts_with("<svg"));
+    assert!(text(&run(&["model"]).stdout).contains("usual_price"));
+    let published = text(&run(&["model", "--model", "published"]).stdout);
+    assert!(
+        !published.contains("usual_price") && published.contains("-4, 20"),
+        "{published}"
+    );
 }
 
 /// A pipe whose reader is gone before the command writes.

@@ -125,7 +125,8 @@ fn threads_do_not_change_a_bit() {
 
 fn check_threads(likelihood: Likelihood) {
     let mut rng = StdRng::seed_from_u64(7);
-    let panel = random_panel(&mut rng, 400, 3, 40, 0.1, 300);
+    // Large enough for five threads to have something to do.
+    let panel = random_panel(&mut rng, 2_000, 3, 60, 0.1, 300);
     let z: Vec<f64> = (0..panel.layout_for(likelihood).latents())
         .map(|_| rng.random_range(-1.0..1.0))
         .collect();
@@ -138,6 +139,7 @@ fn check_threads(likelihood: Likelihood) {
     let one = run(fused.clone());
     for threads in [2, 3, 5] {
         let many = fused.with_threads(threads);
+        assert_eq!(many.threads(), threads);
         assert_eq!(one, run(many.clone()));
         // Clones on the same threads at the same time.
         std::thread::scope(|scope| {
@@ -146,6 +148,22 @@ fn check_threads(likelihood: Likelihood) {
             }
         });
     }
+}
+
+#[test]
+fn small_panels_take_as_many_threads_as_they_can_use() {
+    let mut rng = StdRng::seed_from_u64(8);
+    let mut used = |products, categories, periods| {
+        let panel = random_panel(&mut rng, products, categories, periods, 0.0, 9);
+        let log_joint = FusedLogJoint::new(panel, Priors::default(), Centredness([1.0; 5]), 64);
+        assert_eq!(log_joint.with_threads(3).threads(), log_joint.threads().min(3));
+        log_joint.threads()
+    };
+    // One chunk, several that take less than waking a thread, and more work than two chunks can share.
+    assert_eq!(
+        [used(2, 1, 30_000), used(40, 4, 12), used(128, 2, 500)],
+        [1, 1, 2]
+    );
 }
 
 #[test]

@@ -3,8 +3,12 @@
 //! Everything that a pass hands to a run is made again from the definitions: means over the rows from their closed form, or by the
 //! trapezoid rule where there is none; `ln det Q` and covariances by eliminating products, borders and the top one after the other;
 //! a step is held against `Q step = gradient`. Nothing here is shared with the methods.
+//!
+//! What the methods define for themselves is defined here again: which products they leave out, what stands for one of those, and by
+//! how much a weight changes in a step.
 
 use infermark_backend::{BackendError, GaussianPass, GaussianPoint};
+use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::negative_binomial::{CountTerm, Shape};
 use infermark_model::panel::Row;
@@ -15,6 +19,15 @@ use infermark_model::{Likelihood, Panel};
 /// The factor by which the variational methods let a weight change in a step, at most: a pass keeps to it, and so does the
 /// reference for the step.
 const MOST_CHANGE: f64 = 8.0;
+
+/// Standard deviations below the rate at the upper clip bound from which a Poisson count is at the bound: its product is left out.
+const AT_BOUND: f64 = 8.0;
+
+/// Scale of the logistic step that stands for the censored highest count of such a product, in standard deviations of the effect.
+const SCALE_OF_STEP: f64 = 0.3;
+
+/// Nodes of the Gauss-Hermite rule that the step's mean is defined by.
+const NODES: usize = 9;
 
 /// Which Gaussian a pass is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +47,40 @@ pub(super) fn without_clip(priors: &Priors) -> Priors {
         clip_high: f64::INFINITY,
         ..*priors
     }
+}
+
+/// The least Poisson count at the upper clip bound.
+fn least_at_bound(priors: &Priors) -> f64 {
+    let rate = priors.clip_high.exp();
+    rate - AT_BOUND * rate.sqrt()
+}
+
+/// Nodes and weights of the Gauss-Hermite rule for the standard normal density: the roots of Hermite's polynomial `He_n`, found between
+/// those of the one before, and `n! / (n He_(n-1))^2` there.
+fn gauss_hermite(n: usize) -> Vec<(f64, f64)> {
+    // He_n and He_(n-1).
+    let at = |n: usize, x: f64| (1..n).fold((x, 1.0), |(own, before), k| (x * own - k as f64 * before, own));
+    let mut roots = vec![0.0];
+    for order in 2..=n {
+        let most = 2.0 * (order as f64).sqrt();
+        let mut ends = vec![-most];
+        ends.append(&mut roots);
+        ends.push(most);
+        for ends in ends.windows(2) {
+            let (mut low, mut high) = (ends[0], ends[1]);
+            for _ in 0..100 {
+                let middle = 0.5 * (low + high);
+                match (at(order, middle).0 > 0.0) == (at(order, high).0 > 0.0) {
+                    true => high = middle,
+                    false => low = middle,
+                }
+            }
+            roots.push(0.5 * (low + high));
+        }
+    }
+    let factorial: f64 = (1..=n).map(|k| k as f64).product();
+    let weight = |x: f64| factorial / (n as f64 * at(n, x).1).powi(2);
+    roots.into_iter().map(|x| (x, weight(x))).collect()
 }
 
 /// A row's part in a precision: minus second derivatives by the log rate, and by it and the log shape.
@@ -66,6 +113,25 @@ impl ExpectedRow {
             },
             ..ExpectedRow::default()
         }
+    }
+
+    /// A count that is known to be at the bound and no more, `ln s((eta - h) / scale)` with the logistic function s.
+    fn at_bound(log_least: f64, scale: f64, mean: f64, variance: f64) -> Self {
+        let mut sum = ExpectedRow::default();
+        for (node, weight) in gauss_hermite(NODES) {
+            let z = (mean + node * variance.sqrt() - log_least) / scale;
+            let above = 1.0 / (1.0 + (-z).exp());
+            // Of two forms the one that does not overflow.
+            sum.value += weight
+                * if z > 0.0 {
+                    -(-z).exp().ln_1p()
+                } else {
+                    z - z.exp().ln_1p()
+                };
+            sum.by_eta += weight / (1.0 + z.exp()) / scale;
+            sum.weight.by_eta += weight * above / (1.0 + z.exp()) / (scale * scale);
+        }
+        sum
     }
 
     fn negative_binomial(units: u32, mean: f64, variance: f64, log_shape: f64) -> Self {
@@ -132,6 +198,10 @@ pub(super) struct Reference<'a> {
     panel: &'a Panel,
     priors: Priors,
     layout: Layout,
+    /// Of each product that is left out, the row that is at the bound.
+    at_bound: Vec<Option<usize>>,
+    /// The log of the least count at the bound.
+    log_least: f64,
 }
 
 impl<'a> Reference<'a> {
@@ -140,7 +210,47 @@ impl<'a> Reference<'a> {
             panel,
             priors: *priors,
             layout: panel.layout_for(likelihood),
+            at_bound: (0..panel.layout().products)
+                .map(|product| {
+                    let highest = panel.row_range(product).max_by_key(|row| panel.units()[*row])?;
+                    let is_at = likelihood == Likelihood::Poisson
+                        && f64::from(panel.units()[highest]) >= least_at_bound(priors);
+                    is_at.then_some(highest)
+                })
+                .collect(),
+            log_least: least_at_bound(priors).ln(),
         }
+    }
+
+    /// How many products are left out.
+    pub(super) fn left_out(&self) -> usize {
+        self.at_bound.iter().flatten().count()
+    }
+
+    /// The log joint without the clip, and its gradient.
+    pub(super) fn log_joint(&self, point: &[f64]) -> (f64, Vec<f64>) {
+        self.value(point, &self.expected(point, None))
+    }
+
+    /// The mean log joint of expected rows, without the priors' mean, and its gradient.
+    fn value(&self, point: &[f64], rows: &[ExpectedRow]) -> (f64, Vec<f64>) {
+        let (mut value, mut gradient) = self.prior(point);
+        let has_shape = self.layout.likelihood == Likelihood::NegativeBinomial;
+        self.for_each_row(|product, index, row| {
+            let (a, e, t, s) = self.places(product);
+            let found = rows[index];
+            value += found.value;
+            if self.at_bound[product].is_none() {
+                value -= ln_factorial(row.units);
+            }
+            gradient[a] += found.by_eta * row.log_price;
+            gradient[e] += found.by_eta;
+            gradient[t + row.period] += found.by_eta;
+            if has_shape {
+                gradient[s] += found.by_log_shape;
+            }
+        });
+        (value, gradient)
     }
 
     /// Latents of a product: elasticity, effect, the first period of its category, the category's log shape.
@@ -174,6 +284,11 @@ impl<'a> Reference<'a> {
             let eta = mean[a] * row.log_price + mean[e] + mean[t + row.period];
             let v = row_variance.map_or(0.0, |of| of[index]);
             all[index] = match self.layout.likelihood {
+                _ if self.at_bound[product] == Some(index) => {
+                    let scale = SCALE_OF_STEP * self.priors.product_effect_sd;
+                    ExpectedRow::at_bound(self.log_least, scale, eta, v)
+                }
+                _ if self.at_bound[product].is_some() => ExpectedRow::default(),
                 Likelihood::Poisson => ExpectedRow::poisson(f64::from(row.units), eta, v),
                 Likelihood::NegativeBinomial => ExpectedRow::negative_binomial(row.units, eta, v, mean[s]),
             };
@@ -491,31 +606,31 @@ impl<'a> Reference<'a> {
         };
         let rows = self.expected(at.mean, row_variance.as_deref());
         let mut after = self.precision(&rows);
-        let (mut value, mut gradient) = self.prior(at.mean);
-        value += spread - self.panel.sums().ln_factorials;
-        let has_shape = self.layout.likelihood == Likelihood::NegativeBinomial;
-        self.for_each_row(|product, index, row| {
-            let (a, e, t, s) = self.places(product);
-            let found = rows[index];
-            value += found.value;
-            gradient[a] += found.by_eta * row.log_price;
-            gradient[e] += found.by_eta;
-            gradient[t + row.period] += found.by_eta;
-            if has_shape {
-                gradient[s] += found.by_log_shape;
-            }
-        });
+        let (mut value, gradient) = self.value(at.mean, &rows);
+        value += spread;
         if kind == Kind::MeanField {
             // The log shape stands at its mean: to second order its variance costs this.
             for (j, k) in self.layout.range(Site::LogShape).zip(&after.curvature) {
                 value -= 0.5 * variance[j] * k;
             }
         }
-        if kind == Kind::Structured {
-            for (after, before) in after.rows.iter_mut().zip(&before.rows) {
-                after.by_eta = after
-                    .by_eta
-                    .clamp(before.by_eta / MOST_CHANGE, before.by_eta * MOST_CHANGE);
+        if let (Kind::Structured, Some(of_rows)) = (kind, &row_variance) {
+            for product in 0..self.layout.products {
+                let rows = self.panel.row_range(product);
+                let most = of_rows[rows.clone()].iter().copied().fold(0.0, f64::max);
+                // Under the negative binomial the first step of a product makes this power of the change.
+                let part = match self.layout.likelihood {
+                    Likelihood::Poisson => 1.0,
+                    Likelihood::NegativeBinomial => 1.0 / (1.0 + 0.25 * most),
+                };
+                for row in rows {
+                    let (after, before) = (&mut after.rows[row].by_eta, before.rows[row].by_eta);
+                    let bounded = after.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
+                    *after = match before > 0.0 {
+                        true => before * (bounded / before).powf(part),
+                        false => bounded,
+                    };
+                }
             }
         }
         let variance = match kind {

@@ -21,22 +21,6 @@ pub fn sub_panel(panel: &Arc<Panel>, most_rows: usize) -> (Arc<Panel>, String) {
     (small, words)
 }
 
-/// `panel` without the products that have a count of `limit` or more, and how many these are; `None` where nothing would be
-/// left.
-pub(super) fn with_counts_below(panel: &Arc<Panel>, limit: f64) -> Option<(Arc<Panel>, usize)> {
-    let is_below = |product: &usize| {
-        let units = &panel.units()[panel.row_range(*product)];
-        units.iter().all(|units| f64::from(*units) < limit)
-    };
-    let products = panel.layout().products;
-    let kept: Vec<usize> = (0..products).filter(is_below).collect();
-    match products - kept.len() {
-        0 => Some((panel.clone(), 0)),
-        left_out if left_out < products => Some((of_products(panel, &kept), left_out)),
-        _ => None,
-    }
-}
-
 /// The products `chosen`, with the categories that they have.
 fn of_products(panel: &Panel, chosen: &[usize]) -> Arc<Panel> {
     let layout = panel.layout();

@@ -8,6 +8,7 @@ use super::palette::{BLUE, FAINT, GRID, INK, PUBLISHED, VERMILLION, ours};
 use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use infermark_calibration::uniformity::{CELLS, binomial_interval, ecdf};
+use infermark_calibration::verdict::TESTS;
 use infermark_calibration::{Band, Calibration, EcdfTest, MethodVerdict, Quantity, QuantityVerdict};
 use plotters::style::RGBColor;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ const HISTOGRAM_CAPTION: &str = "Each bar counts the replications whose true val
     wide; a slope: the posterior is shifted.";
 
 const ECDF_CAPTION: &str = "Share of true values in the lower part of their posteriors, less that part itself: zero of a calibrated method. A curve \
-    that leaves the grey band anywhere fails. Above zero at the left and below at the right: intervals are too narrow; the reverse: \
+    that leaves the grey band anywhere fails; the tests of mean and spread see more, so that one inside it may fail too. Above zero at the left and below at the right: intervals are too narrow; the reverse: \
     too wide; on one side throughout: the posterior is shifted, upwards where the curve is above.";
 
 const COVERAGE_CAPTION: &str = "Share of true values inside the central intervals of a probability. Below the diagonal intervals are too narrow: they promise \
@@ -61,12 +62,12 @@ impl Pictured<'_> {
         let verdict = &self.verdicts[method];
         let shared = self.shared_level(verdict);
         let mut test: Option<(usize, Band)> = None;
-        Quantity::ALL
+        self.quantities()
             .iter()
             .map(|quantity| {
                 let found: &QuantityVerdict = verdict.quantities.iter().find(|q| q.quantity == *quantity)?;
-                let placements = self.calibration.placements(method, *quantity);
-                let pits: Vec<f64> = placements.map(|p| p.pit).collect();
+                let placed = self.calibration.placed(method, *quantity);
+                let pits: Vec<f64> = placed.map(|p| p.placement.pit).collect();
                 let band = match &test {
                     Some((n, band)) if *n == pits.len() => band.clone(),
                     _ => EcdfTest::new(pits.len()).band(shared),
@@ -82,13 +83,19 @@ impl Pictured<'_> {
             .collect()
     }
 
+    /// The quantities that the counts' law has.
+    fn quantities(&self) -> &'static [Quantity] {
+        Quantity::all(self.calibration.likelihood)
+    }
+
+    /// The part of the level that a quantity's test of uniformity has.
     fn shared_level(&self, verdict: &MethodVerdict) -> f64 {
-        self.level / verdict.quantities.len().max(1) as f64
+        self.level / (TESTS * verdict.quantities.len().max(1)) as f64
     }
 
     fn subtitle(&self, what: &str) -> String {
         format!(
-            "{} Vermillion fails at a level of {} over all quantities of a method; p is Holm's. {what}",
+            "{} Vermillion fails at a level of {} over all quantities of a method, by this test or by those of the scores; p is Holm's. {what}",
             self.subtitle, self.level
         )
     }
@@ -169,7 +176,8 @@ fn draw_grid(
     axis: &dyn Fn(&[Option<Cell>]) -> Axis,
 ) -> Result<Vec<PathBuf>, PlotError> {
     let methods = pictured.verdicts.len();
-    let columns = Quantity::ALL.len() as f64;
+    let quantities = pictured.quantities();
+    let columns = quantities.len() as f64;
     let width = LEFT + columns * (CELL_WIDTH + GAP) + 20.0;
     let subtitle = pictured.subtitle(what);
     let head = 24.0 + 26.0 + 18.0 * wrap(&subtitle, SMALL, width - 40.0).len() as f64 + 40.0;
@@ -177,7 +185,7 @@ fn draw_grid(
     let rows: Vec<Vec<Option<Cell>>> = (0..methods).map(|m| pictured.cells(m)).collect();
     save(stem, (width, height), &|pen| {
         heading(pen, width, title, &subtitle);
-        for (column, quantity) in Quantity::ALL.iter().enumerate() {
+        for (column, quantity) in quantities.iter().enumerate() {
             let x = LEFT + column as f64 * (CELL_WIDTH + GAP) + 0.5 * CELL_WIDTH;
             pen.text(x, head - 16.0, quantity.name(), LABEL, INK, Align::Centre);
         }
@@ -397,7 +405,8 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
                 pen.line(&line, ours(series), 2.0);
             }
         }
-        let entries: Vec<(Mark, String)> = Quantity::ALL
+        let entries: Vec<(Mark, String)> = pictured
+            .quantities()
             .iter()
             .enumerate()
             .map(|(series, quantity)| (Mark::Line(ours(series)), quantity.name().to_owned()))
@@ -415,16 +424,17 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_calibration::Placement;
     use infermark_calibration::run::Placed;
-    use infermark_calibration::verdicts;
+    use infermark_calibration::{Placement, Scores, verdicts};
+    use infermark_model::Likelihood;
 
     /// Two methods of which the second has no log joint, and one replication or many.
     fn calibration(replications: usize) -> Calibration {
         let mut placed = Vec::new();
         for replication in 0..replications {
             for (method, quantities) in [(0, 6), (1, 5)] {
-                for quantity in &Quantity::ALL[..quantities] {
+                for quantity in &Quantity::all(Likelihood::Poisson)[..quantities] {
+                    let pit = (replication as f64 + 0.5) / replications as f64;
                     placed.push(Placed {
                         replication,
                         method,
@@ -434,15 +444,17 @@ mod tests {
                             truth: 0.0,
                             mean: 0.0,
                             sd: 1.0,
-                            pit: (replication as f64 + 0.5) / replications as f64,
+                            pit,
                             rank: None,
                         },
+                        scores: Scores::of(std::iter::once(pit)),
                     });
                 }
             }
         }
         Calibration {
             methods: vec!["nuts".into(), "laplace".into()],
+            likelihood: Likelihood::Poisson,
             asked: replications,
             done: replications,
             placed,

@@ -425,6 +425,7 @@ impl Run for FakeRun {
                         warmup_seconds: 0.1,
                         seconds: self.seconds,
                         step_size: 0.1,
+                        acceptance: Some(0.8),
                     };
                     nuts.chains
                 ],
@@ -432,6 +433,7 @@ impl Run for FakeRun {
             Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => {
                 Detail::Gaussian(GaussianReport {
                     skewed_products: 0,
+                    left_out_products: Vec::new(),
                     newton_steps: self.completed,
                     variational_steps: 0,
                     converged: self.fault != Fault::Unconverged,

@@ -116,6 +116,7 @@ fn draws(layout: Layout) -> Draws {
                 diverging: i == 4,
                 tree_depth: i as u32,
                 leapfrog_steps: 1 << i,
+                acceptance: 0.75,
                 step_size: 0.5,
                 energy: -1.5 * i as f64,
                 log_joint: 1.5 * i as f64,
@@ -145,6 +146,7 @@ fn draws_read_back_from_parquet() {
             "diverging",
             "tree_depth",
             "n_steps",
+            "acceptance_rate",
             "step_size",
             "energy",
             "lp"

@@ -9,8 +9,9 @@ use infermark_gaussian::{Fault, GaussianCpu};
 use infermark_harness::parity::{ParityRecord, check_parity};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
+use infermark_model::priors::Priors;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
 use std::sync::Arc;
@@ -104,16 +105,63 @@ fn every_fault_of_a_pass_is_found() {
 
 #[test]
 fn products_at_the_upper_bound_are_left_out_and_named() {
-    let (backend, method) = &methods()[1];
-    let mut request = request(method, Likelihood::Poisson);
-    // Counts of the panel reach 59; from ten standard deviations below the largest rate on, 52, products are left out.
-    request.priors.clip_high = 190f64.ln();
-    let record = check_parity(backend, &panel(150), &request, usize::MAX).unwrap();
-    assert!(record.passed(), "{}", record.failures());
-    assert!(record.panel.contains("without "), "{}", record.panel);
-    request.priors.clip_high = 1.0;
-    let refused = check_parity(backend, &panel(150), &request, usize::MAX).unwrap_err();
-    assert!(refused.to_string().contains("raise clip_high"), "{refused}");
+    let panel = scaled(&panel(150), 200);
+    // Counts reach 11,800; from eight standard deviations below the largest rate on, 10,766, products are left out.
+    let priors = Priors {
+        clip_high: 11_630f64.ln(),
+        ..Priors::default()
+    };
+    let at_bound = |i: &usize| panel.product_rows(*i).any(|row| row.units >= 10_768);
+    let left_out = (0..150).filter(at_bound).count();
+    assert!((10..140).contains(&left_out), "{left_out}");
+    for (backend, method) in methods() {
+        let mut request = request(&method, Likelihood::Poisson);
+        request.priors = priors;
+        let record = check_parity(&backend, &panel, &request, usize::MAX).unwrap();
+        assert!(record.passed(), "{}: {}", method.name(), record.failures());
+        let words = format!("{left_out} products left out");
+        assert!(record.panel.contains(&words), "{}", record.panel);
+        // Faults in what stands for these products are found like any other.
+        for fault in [Fault::Value, Fault::Gradient, Fault::Weights] {
+            let found = check_parity(&backend.with_fault(fault), &panel, &request, usize::MAX);
+            assert!(
+                found.map_or(true, |record| !record.passed()),
+                "{} {fault:?}",
+                method.name()
+            );
+        }
+        // The negative binomial leaves out none.
+        request.likelihood = Likelihood::NegativeBinomial;
+        let record = check_parity(&backend, &panel, &request, usize::MAX).unwrap();
+        assert!(record.passed(), "{}: {}", method.name(), record.failures());
+        assert!(!record.panel.contains("left out"), "{}", record.panel);
+        // A run refuses this, and so do its passes.
+        request.likelihood = Likelihood::Poisson;
+        request.priors.clip_high = 1.0;
+        let refused = check_parity(&backend, &panel, &request, usize::MAX).unwrap_err();
+        assert!(refused.to_string().contains("raise clip_high"), "{refused}");
+    }
+}
+
+/// The panel with all counts `factor` times as large.
+fn scaled(panel: &Panel, factor: u32) -> Arc<Panel> {
+    let layout = panel.layout();
+    let mut part = PanelPart::new(layout.categories, layout.periods);
+    for (i, category) in panel.category_of().iter().enumerate() {
+        let rows: Vec<_> = panel.product_rows(i).collect();
+        let periods: Vec<u32> = rows.iter().map(|row| row.period as u32).collect();
+        let prices: Vec<f64> = rows.iter().map(|row| row.log_price.exp()).collect();
+        let units: Vec<u32> = rows.iter().map(|row| factor * row.units).collect();
+        part.push_product(*category as usize, Some(&periods), &prices, &units)
+            .unwrap();
+    }
+    let panel = Panel::from_parts(
+        Labels::numbered("p", layout.products),
+        Labels::numbered("c", layout.categories),
+        Labels::numbered("t", layout.periods),
+        vec![part],
+    );
+    Arc::new(panel.unwrap())
 }
 
 /// The other backends' passes under the likelihood that is asked for.

@@ -272,6 +272,7 @@ fn gaussian_report(converged: bool) -> Report {
         state: RunState::Converged,
         detail: Detail::Gaussian(GaussianReport {
             skewed_products: 0,
+            left_out_products: Vec::new(),
             newton_steps: 9,
             variational_steps: 0,
             converged,

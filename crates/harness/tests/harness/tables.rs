@@ -3,11 +3,26 @@
 use crate::synthetic::records;
 use infermark_backend::Limits;
 use infermark_harness::case_record::{CaseRecord, Status};
+use infermark_harness::published::NUTS_TIME;
 use infermark_harness::results_csv::{COLUMNS, row, write_results_csv};
-use infermark_harness::speedup::speedups;
+use infermark_harness::speedup::{Speedup, speedups};
 use infermark_harness::table::table;
 use infermark_harness::time_to_posterior::{Basis, TimesAsFast, time_of, times_to_posterior};
 use std::collections::HashMap;
+
+/// The records with the published NUTS setting measured beyond its warm-up, so that its time is an estimate.
+fn with_warm_nuts() -> Vec<CaseRecord> {
+    let mut records = records();
+    let nuts = records[3].published_nuts.as_mut().unwrap();
+    nuts.measured_draws = 1_500;
+    nuts.measured_gradients = 1_500 * 300;
+    nuts.measured_seconds = 450.0;
+    nuts.gradients_per_draw = vec![300; 1_500];
+    records
+}
+
+/// Seconds of [`with_warm_nuts`]: 3,000 draws of 300 gradients of a millisecond.
+const WARM_NUTS_SECONDS: f64 = 900.0;
 
 fn csv_rows(records: &[CaseRecord]) -> Vec<HashMap<String, String>> {
     let mut bytes = Vec::new();
@@ -122,9 +137,15 @@ fn speedups_name_both_sides_and_compare_like_with_like() {
     assert!((measured[1].factor - 1.5 / 0.8).abs() < 1e-9 && measured[1].this.contains("laplace-cpu"));
     assert!((measured[0].factor - 512.0 / 1080.0).abs() < 1e-9 && !measured[0].estimated);
     assert_eq!(measured[0].status, Status::Ok);
-    let nuts: Vec<_> = found.iter().filter(|s| s.against.contains("NUTS")).collect();
-    assert_eq!(nuts.len(), 1);
-    assert!((nuts[0].factor - 72_000.0 / 2285.715).abs() < 1e-6 && nuts[0].estimated);
+    let nuts = |found: &[Speedup]| -> Vec<Speedup> {
+        let of_nuts = found.iter().filter(|s| s.this.contains("NUTS"));
+        of_nuts.cloned().collect()
+    };
+    assert_eq!(nuts(&found), [], "no factor over an upper bound");
+    let estimated = nuts(&speedups(&with_warm_nuts()));
+    assert_eq!(estimated.len(), 1);
+    assert!((estimated[0].factor - 72_000.0 / WARM_NUTS_SECONDS).abs() < 1e-6 && estimated[0].estimated);
+    assert!(estimated[0].against.ends_with(NUTS_TIME));
     // Repeats are paired: a disturbance of both sides in the same turn falls out, one of a single side does not.
     let mut disturbed = records.clone();
     for record in &mut disturbed[..2] {
@@ -176,7 +197,7 @@ fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
                 "NUTS, 4 chains, 50 draws each after 50 of warm-up, not converged",
                 Basis::Measured
             ),
-            (reference, Basis::Estimated),
+            (reference, Basis::UpperBound),
             ("Laplace", Basis::Measured),
             ("Laplace", Basis::Measured),
             ("structured Gaussian VI", Basis::Measured),
@@ -205,11 +226,36 @@ fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
     assert!((times.as_published_nuts.unwrap() - 72_000.0 * 1.5).abs() < 1e-6);
     // The fastest SVI case here: 1M iterations at 1,080 a second.
     assert!((times.as_svi_here.unwrap() - 1e6 / 1080.0 * 1.5).abs() < 1e-6);
-    let nuts_here = 30.0 + 2940.0 * 1023.0 * 30.0 / 40_000.0;
-    assert!((times.as_nuts_here.unwrap() - nuts_here * 1.5).abs() < 1e-6);
+    // Over the upper bound of NUTS here no factor is taken, nor of it; over an estimate one is.
+    assert_eq!(times.as_nuts_here, None);
+    let bound = all.iter().find(|t| t.basis == Basis::UpperBound).unwrap();
+    assert_eq!(bound.times, TimesAsFast::default());
+    assert!((bound.seconds - (30.0 + 2940.0 * 1023.0 * 30.0 / 40_000.0)).abs() < 1e-6);
+    let with_estimate = times_to_posterior(&with_warm_nuts());
+    let of = |way: &str, basis: Basis| {
+        let mut found = with_estimate.iter().filter(|t| t.way == way && t.basis == basis);
+        found.next().unwrap().times.as_nuts_here.unwrap()
+    };
+    assert!((of(reference, Basis::Estimated) - 1.0).abs() < 1e-12);
+    assert!((of(reference, Basis::Published) - WARM_NUTS_SECONDS / 72_000.0).abs() < 1e-12);
+    let published = all.iter().find(|t| t.way == reference).unwrap();
+    assert_eq!(
+        (published.basis, published.on.as_str()),
+        (Basis::Published, NUTS_TIME)
+    );
     assert_eq!(laplace.truth.as_ref().unwrap().after, "the whole fit");
+    // Of SVI the quality is that of the run so far, and says so, unless that is the whole.
     let svi = all.iter().find(|t| t.basis == Basis::Estimated).unwrap();
-    assert_eq!(svi.truth.as_ref().unwrap().after, "40,000 iterations");
+    assert_eq!(
+        svi.truth.as_ref().unwrap().after,
+        "40,000 iterations, the run so far"
+    );
+    let mut whole = records().swap_remove(0);
+    whole.truth_quality.as_mut().unwrap().after = 1_000_000;
+    assert_eq!(
+        time_of(&whole).unwrap().truth.unwrap().after,
+        "1,000,000 iterations"
+    );
     // A posterior that is none is held against nothing.
     let short = all.iter().find(|t| t.way.ends_with("not converged")).unwrap();
     assert_eq!(short.times, TimesAsFast::default());

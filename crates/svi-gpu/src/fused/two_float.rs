@@ -70,7 +70,10 @@ pub(super) fn fast_two_sum(a: f32, b: f32, barrier: Barrier) -> Two {
 /// multiply-add, which not every device has.
 #[cube]
 fn upper(x: f32) -> f32 {
-    f32::reinterpret(u32::reinterpret(x) & 0xFFFF_F000u32)
+    // CubeCL's C++ back end takes the address of what it reinterprets, and a constant has none: a variable has. NVRTC
+    // refuses the kernel otherwise.
+    let there = RuntimeCell::<f32>::new(x).read();
+    f32::reinterpret(u32::reinterpret(there) & 0xFFFF_F000u32)
 }
 
 /// `a * b` exactly, short of underflow.

@@ -1,0 +1,222 @@
+//! `laplace` corrected for skewness, held to long Hamiltonian Monte Carlo on panels of few and of many sales
+//! (`data/skewness/README.md` says where those come from).
+
+use infermark_backend::{Backend, Interrupt, LaplaceSettings, Method, Posterior, Request};
+use infermark_gaussian::GaussianCpu;
+use infermark_model::priors::Priors;
+use infermark_model::{Panel, Site};
+use infermark_test_support::read_panel;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SITES: [Site; 5] = [
+    Site::GlobalA,
+    Site::CategoryA,
+    Site::ProductA,
+    Site::ProductEffect,
+    Site::TimeCatEffects,
+];
+
+/// A panel, and the largest errors that are let pass: of a mean in standard deviations, of a standard deviation as a part of
+/// it, and of the 5% and 95% quantiles, root mean square over a site, in standard deviations.
+struct Case {
+    panel: &'static str,
+    mean: f64,
+    sd: f64,
+    quantiles: f64,
+    /// Of the mean and the quantiles of period effects, where they are known to be worse.
+    periods: Option<(f64, f64)>,
+}
+
+const fn case(panel: &'static str, mean: f64, sd: f64, quantiles: f64) -> Case {
+    Case {
+        panel,
+        mean,
+        sd,
+        quantiles,
+        periods: None,
+    }
+}
+
+const CASES: [Case; 6] = [
+    case("sales-0.01-to-3", 0.08, 0.06, 0.04),
+    case("sales-0.1-to-10", 0.03, 0.03, 0.02),
+    case("sales-1-to-30", 0.02, 0.02, 0.015),
+    case("sales-10-to-100", 0.02, 0.02, 0.015),
+    case("gaps", 0.05, 0.06, 0.035),
+    // Of an effect that only one row bears on, with a sale or none, little but the prior is known: what the other rows of the product do
+    // to it is not small, and the shift to first order is too short.
+    Case {
+        periods: Some((0.35, 0.07)),
+        ..case("one-product-categories", 0.04, 0.04, 0.03)
+    },
+];
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/skewness")
+        .join(name)
+}
+
+/// Mean, standard deviation, 5% and 95% quantile, by site and index.
+fn reference(panel: &str) -> HashMap<(String, usize), [f64; 4]> {
+    let text = std::fs::read_to_string(data(&format!("{panel}-reference.csv"))).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next().unwrap(), "site,index,mean,sd,q05,q95");
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            let number = |k: usize| cells[k].parse().unwrap();
+            let key = (cells[0].to_owned(), cells[1].parse().unwrap());
+            (key, [2, 3, 4, 5].map(number))
+        })
+        .collect()
+}
+
+fn fitted(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Posterior {
+    let request = Request {
+        // As in the reference.
+        priors: Priors {
+            clip_low: -20.0,
+            ..Priors::default()
+        },
+        ..Request::new(method)
+    };
+    let mut run = backend.start(panel.clone(), &request).unwrap();
+    while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+    run.posterior().unwrap()
+}
+
+fn laplace(panel: &Arc<Panel>, skewness_correction: bool) -> Posterior {
+    let settings = LaplaceSettings {
+        skewness_correction,
+        ..LaplaceSettings::default()
+    };
+    fitted(panel, GaussianCpu::laplace(), Method::Laplace(settings))
+}
+
+/// Of a site: largest error of a mean in standard deviations, largest relative error of a standard deviation, root mean
+/// square error of the 5% and 95% quantiles in standard deviations.
+#[derive(Debug, Clone, Copy)]
+struct Errors {
+    mean: f64,
+    sd: f64,
+    quantiles: f64,
+}
+
+fn errors(posterior: &Posterior, reference: &HashMap<(String, usize), [f64; 4]>) -> [Errors; 5] {
+    SITES.map(|site| {
+        let (mut worst_mean, mut worst_sd): (f64, f64) = (0.0, 0.0);
+        let (mut squares, mut count) = (0.0, 0.0);
+        for (k, j) in posterior.layout.range(site).enumerate() {
+            let [mean, sd, q05, q95] = reference[&(site.name().to_owned(), k)];
+            worst_mean = worst_mean.max((posterior.mean[j] - mean).abs() / sd);
+            worst_sd = worst_sd.max((posterior.sd[j] / sd - 1.0).abs());
+            squares += ((posterior.q05[j] - q05) / sd).powi(2) + ((posterior.q95[j] - q95) / sd).powi(2);
+            count += 2.0;
+        }
+        Errors {
+            mean: worst_mean,
+            sd: worst_sd,
+            quantiles: f64::sqrt(squares / count),
+        }
+    })
+}
+
+/// Prints the rows of the table in the documentation: `cargo test -p infermark-gaussian --test skewness -- --nocapture`.
+#[test]
+fn corrected_marginals_are_those_of_long_chains_and_never_worse_than_plain_ones() {
+    let mut wrong = Vec::new();
+    println!(
+        "panel,method,site,largest_error_of_mean_in_sd,largest_relative_error_of_sd,rms_error_of_q05_q95_in_sd"
+    );
+    for case in CASES {
+        let panel = read_panel(&data(&format!("{}.csv", case.panel)));
+        let reference = reference(case.panel);
+        let plain = errors(&laplace(&panel, false), &reference);
+        let corrected = errors(&laplace(&panel, true), &reference);
+        let structured = fitted(
+            &panel,
+            GaussianCpu::structured_vi(),
+            Method::StructuredVi(Default::default()),
+        );
+        let structured = errors(&structured, &reference);
+        for (method, found) in [
+            ("laplace --plain", plain),
+            ("laplace", corrected),
+            ("structured-vi", structured),
+        ] {
+            for (site, Errors { mean, sd, quantiles }) in SITES.iter().zip(found) {
+                println!(
+                    "{},{method},{},{mean:.3},{sd:.3},{quantiles:.3}",
+                    case.panel,
+                    site.name()
+                );
+            }
+        }
+        for ((site, found), plain) in SITES.iter().zip(corrected).zip(plain) {
+            let (mean, quantiles) = match case.periods {
+                Some(periods) if *site == Site::TimeCatEffects => periods,
+                _ => (case.mean, case.quantiles),
+            };
+            // The reference's own errors are of 0.004 standard deviations in means, of 0.003 in standard deviations.
+            let worse = found.mean > plain.mean + 0.005
+                || found.sd > plain.sd + 0.005
+                || found.quantiles > plain.quantiles + 0.002;
+            if found.mean > mean || found.sd > case.sd || found.quantiles > quantiles || worse {
+                wrong.push(format!(
+                    "{} {}: {found:?}, plain {plain:?}",
+                    case.panel,
+                    site.name()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Given `product_a` the means above it are linear, whatever the likelihood.
+#[test]
+fn means_above_products_satisfy_their_conditional_means() {
+    for case in CASES {
+        let panel = read_panel(&data(&format!("{}.csv", case.panel)));
+        let posterior = laplace(&panel, true);
+        let priors = Priors::default();
+        let precision = |sd: f64| sd.powi(-2);
+        let layout = posterior.layout;
+        let global = posterior.mean[0];
+        let mut pull = precision(priors.global_a_sd) * (priors.global_a_mean - global);
+        for (c, j) in layout.range(Site::CategoryA).enumerate() {
+            let category = posterior.mean[j];
+            let own = panel
+                .category_of()
+                .iter()
+                .zip(posterior.site_mean(Site::ProductA))
+                .filter(|(of, _)| **of as usize == c)
+                .map(|(_, a)| precision(priors.product_a_sd) * (a - category))
+                .sum::<f64>();
+            let above = precision(priors.category_a_sd) * (category - global);
+            assert!((own - above).abs() < 1e-9, "{}: {c}", case.panel);
+            pull += above;
+        }
+        assert!(pull.abs() < 1e-9, "{}: {pull}", case.panel);
+    }
+}
+
+#[test]
+fn corrected_marginals_are_the_same_bits_with_any_number_of_threads() {
+    let panel = read_panel(&data("gaps.csv"));
+    let of = |threads| {
+        let request = Request {
+            threads: Some(threads),
+            ..Request::new(Method::Laplace(LaplaceSettings::default()))
+        };
+        let mut run = GaussianCpu::laplace().start(panel.clone(), &request).unwrap();
+        while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+        let posterior = run.posterior().unwrap();
+        (posterior.mean, posterior.sd, posterior.q05)
+    };
+    let one = of(1);
+    assert!(one == of(2) && one == of(5));
+}

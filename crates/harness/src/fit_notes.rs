@@ -1,0 +1,93 @@
+//! What the reader of a fit must know that no method says by itself, in sentences: they hold for every method.
+
+use crate::number_format::{count, three_digits};
+use infermark_model::lower_bound::MOST_BELOW;
+use infermark_model::{Priors, Specification};
+
+/// Products that are named in a sentence, at most; `run.json` has all.
+const NAMED: usize = 12;
+
+/// What to do where more than [`MOST_BELOW`] of the rows are below the lower clip bound; `None` where fewer are.
+pub fn below_lower_bound(model: Specification, priors: &Priors, share: f64) -> Option<String> {
+    let remedy = match model {
+        Specification::Published => "use --model sales, or lower clip_low (--priors)",
+        _ => "lower clip_low (--priors)",
+    };
+    (share > MOST_BELOW).then(|| {
+        format!(
+            "{:.0}% of the rows have a fitted log rate below the model's lower bound of {} ({} units): the posterior there is shaped \
+             by the bound, not by sales; {remedy}",
+            100.0 * share,
+            priors.clip_low,
+            three_digits(priors.clip_low.exp()),
+        )
+    })
+}
+
+/// What the elasticities of the products whose price never changed are; `None` where there is no such product.
+pub fn constant_prices(model: Specification, constant: &[String], products: usize) -> Option<String> {
+    let named = constant
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>();
+    let more = match constant.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        rest => format!(", and {} more, all in run.json", count(rest as u64)),
+    };
+    let consequence = match model {
+        Specification::Published => {
+            "the published model takes their elasticities from the level of the price, in its unit; use --model sales"
+        }
+        _ => {
+            "sales cannot say how they answer to the price, so their elasticity is their category's mean, with the wide interval of \
+              any product of it"
+        }
+    };
+    (!constant.is_empty()).then(|| {
+        format!(
+            "{} of {} products never changed their price ({}{more}): {consequence}",
+            count(constant.len() as u64),
+            count(products as u64),
+            named.join(", "),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_below_the_bound_are_told_with_the_remedy_from_five_percent_on() {
+        let told = |model, share| below_lower_bound(model, &Priors::default(), share);
+        assert_eq!(told(Specification::Published, 0.05), None);
+        assert_eq!(
+            told(Specification::Published, 0.378).unwrap(),
+            "38% of the rows have a fitted log rate below the model's lower bound of -4 (0.0183 units): the posterior there is \
+             shaped by the bound, not by sales; use --model sales, or lower clip_low (--priors)"
+        );
+        // A bound that a user raised under the sales model has only the other remedy.
+        assert!(
+            told(Specification::Sales, 0.06)
+                .unwrap()
+                .ends_with("not by sales; lower clip_low (--priors)")
+        );
+    }
+
+    #[test]
+    fn products_of_one_price_are_named_up_to_a_dozen() {
+        let names: Vec<String> = (0..14).map(|i| format!("p{i}")).collect();
+        assert_eq!(constant_prices(Specification::Sales, &[], 20), None);
+        let told = constant_prices(Specification::Sales, &names[..2], 20).unwrap();
+        assert!(
+            told.starts_with("2 of 20 products never changed their price (p0, p1): sales cannot"),
+            "{told}"
+        );
+        let told = constant_prices(Specification::Published, &names, 20).unwrap();
+        assert!(
+            told.contains("p11, and 2 more, all in run.json)") && told.contains("--model sales"),
+            "{told}"
+        );
+    }
+}

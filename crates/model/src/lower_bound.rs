@@ -1,0 +1,82 @@
+//! How many rows a fit puts below the lower clip bound of the log rate.
+//!
+//! Below it the likelihood no longer depends on the parameters: a row there says only that its rate is low. Where many rows
+//! are, the posterior is shaped by the bound and not by sales, whichever method computes it.
+
+use crate::panel::Panel;
+use crate::priors::Priors;
+use crate::site::{Layout, Site};
+use std::thread;
+
+/// Share of the rows below the bound from which a fit is said to be shaped by it.
+///
+/// Rows within the bound identify a posterior as long as those below it are few; at one row in twenty a typical product of two
+/// years of weeks has five of them.
+pub const MOST_BELOW: f64 = 0.05;
+
+/// Share of the rows whose log rate at `point` (natural parameters, the order of the panel's layout) is below
+/// [`Priors::clip_low`].
+pub fn share_below(panel: &Panel, priors: &Priors, point: &[f64], threads: usize) -> f64 {
+    let layout = panel.layout();
+    let part = layout.products.div_ceil(threads.clamp(1, layout.products));
+    let below: usize = thread::scope(|scope| {
+        let parts: Vec<_> = (0..layout.products)
+            .step_by(part)
+            .map(|first| {
+                let products = first..(first + part).min(layout.products);
+                scope.spawn(move || {
+                    products
+                        .map(|i| below_of(panel, &layout, priors.clip_low, point, i))
+                        .sum::<usize>()
+                })
+            })
+            .collect();
+        let counted = parts
+            .into_iter()
+            .map(|part| part.join().expect("counting cannot fail"));
+        counted.sum()
+    });
+    below as f64 / panel.rows() as f64
+}
+
+fn below_of(panel: &Panel, layout: &Layout, low: f64, point: &[f64], product: usize) -> usize {
+    let elasticity = point[layout.start(Site::ProductA) + product];
+    let effect = point[layout.start(Site::ProductEffect) + product];
+    let effects = &point[layout.time_index(panel.category_of()[product] as usize, 0)..];
+    let is_below = |row: &crate::panel::Row| elasticity * row.log_price + effects[row.period] + effect < low;
+    panel.product_rows(product).filter(is_below).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Labels, PanelPart};
+
+    #[test]
+    fn rows_below_the_bound_are_counted_on_any_number_of_threads() {
+        let mut part = PanelPart::new(2, 4);
+        part.push_product(0, Some(&[0, 2, 3]), &[1.0, 1.0, 2.0], &[0, 1, 0])
+            .unwrap();
+        part.push_product(1, None, &[1.0; 4], &[0; 4]).unwrap();
+        let panel = Panel::from_parts(
+            Labels::numbered("p", 2),
+            Labels::numbered("c", 2),
+            Labels::numbered("t", 4),
+            vec![part],
+        )
+        .unwrap();
+        let layout = panel.layout();
+        let mut point = vec![0.0; layout.latents()];
+        point[layout.start(Site::ProductA)] = -2.0;
+        point[layout.start(Site::ProductEffect)] = -3.0;
+        point[layout.time_index(0, 2)] = -1.5;
+        // Log rates -3, -4.5 and -3 - 2 ln 2; the other product's are 0, but for one of -4, at the bound and not below.
+        point[layout.time_index(1, 1)] = -4.0;
+        for threads in [1, 2, 7] {
+            assert_eq!(
+                share_below(&panel, &Priors::default(), &point, threads),
+                2.0 / 7.0
+            );
+        }
+    }
+}

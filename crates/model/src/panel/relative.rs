@@ -1,0 +1,116 @@
+//! Prices relative to each product's own usual price.
+
+use super::Panel;
+
+/// Log prices relative to the usual one are multiples of this, 2^-20: a price is kept to a millionth.
+///
+/// The logarithms of the same price in dollars and in cents, each less the mean of its product's, differ by some 1e-15.
+/// On this grid they are equal to the bit, but for one row in 2e8 by chance, so that every method, deterministic or not,
+/// does the same arithmetic in any unit of price. Below 16, which is a price 9 million times the usual one, multiples of 2^-20
+/// are exact in single precision too.
+pub const RELATIVE_PRICE_STEP: f64 = 1.0 / (1 << 20) as f64;
+
+impl Panel {
+    /// The panel with `ln(price / usual)` where it had `ln price`; `usual` is the geometric mean of a product's prices over its
+    /// rows. [`Panel::mean_log_price`] is then 0. Every log price is rounded to a multiple of [`RELATIVE_PRICE_STEP`].
+    ///
+    /// The panel of the same sales in another unit of price is the same to the bit.
+    pub fn with_relative_prices(mut self) -> Self {
+        for product in 0..self.category_of.len() {
+            let mut weighted = 0.0;
+            for row in self.row_range(product) {
+                let exact = f64::from(self.deviation[row]) + f64::from(self.deviation_residual[row]);
+                // The sum turns -0 into 0, which differ in their bits.
+                let kept = (exact / RELATIVE_PRICE_STEP).round() * RELATIVE_PRICE_STEP + 0.0;
+                self.deviation[row] = kept as f32;
+                self.deviation_residual[row] = (kept - f64::from(kept as f32)) as f32 + 0.0;
+                weighted += f64::from(self.units[row]) * kept;
+            }
+            self.mean_log_price[product] = 0.0;
+            self.sums.product_deviation[product] = weighted;
+        }
+        self
+    }
+
+    /// The products whose price is the same in all their rows, of which sales cannot say how they answer to the price.
+    pub fn constant_price_products(&self) -> Vec<usize> {
+        let is_constant = |product: &usize| {
+            let mut rows = self.row_range(*product);
+            let first = rows.start;
+            rows.all(|row| {
+                self.deviation[row] == self.deviation[first]
+                    && self.deviation_residual[row] == self.deviation_residual[first]
+            })
+        };
+        (0..self.category_of.len()).filter(is_constant).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Labels, Panel, PanelPart};
+
+    /// Prices of 40 products in the given unit: whole cents times `per_cent`.
+    fn panel(per_cent: f64) -> Panel {
+        let mut part = PanelPart::new(1, 50);
+        for product in 0..40u32 {
+            // 29 to 5,000,000 cents, moved by up to a factor of e; the last three products keep their price.
+            let usual = 29.0 * 1.36f64.powi(product as i32);
+            let prices: Vec<f64> = (0..50u32)
+                .map(|week| {
+                    let move_ = f64::from((product * 7 + week * 13) % 101) / 100.0;
+                    let moves = f64::from(u32::from(product < 37));
+                    (usual * (moves * move_).exp()).round() * per_cent
+                })
+                .collect();
+            let units: Vec<u32> = (0..50).map(|week| (week * 31 + product) % 17).collect();
+            part.push_product(0, None, &prices, &units).unwrap();
+        }
+        Panel::from_parts(
+            Labels::numbered("p", 40),
+            Labels::numbered("c", 1),
+            Labels::numbered("t", 50),
+            vec![part],
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_unit_of_price_drops_out_to_the_bit() {
+        let dollars = panel(0.01).with_relative_prices();
+        // Exact in cents and in yen at 1.5 to the cent; the others are rounded as files round.
+        for per_cent in [1.0, 1.5, 0.01 / 7.0, 1e-30, 1e200] {
+            assert_eq!(panel(per_cent).with_relative_prices(), dollars, "{per_cent}");
+        }
+        let negative_zeros = dollars
+            .deviation()
+            .iter()
+            .filter(|d| d.to_bits() == (-0.0f32).to_bits());
+        assert_eq!(negative_zeros.count(), 0);
+    }
+
+    #[test]
+    fn prices_are_relative_to_the_geometric_mean() {
+        let (original, relative) = (panel(1.0), panel(1.0).with_relative_prices());
+        for product in 0..40 {
+            assert_eq!(relative.mean_log_price()[product], 0.0);
+            let mean = original.mean_log_price()[product];
+            let mut weighted = 0.0;
+            for (old, new) in original.product_rows(product).zip(relative.product_rows(product)) {
+                assert!(
+                    (old.log_price - mean - new.log_price).abs() <= 0.5 * super::RELATIVE_PRICE_STEP + 1e-14
+                );
+                weighted += f64::from(new.units) * new.log_price;
+            }
+            assert!((relative.sums().product_deviation[product] - weighted).abs() < 1e-9);
+        }
+        assert!(
+            relative
+                .deviation_residual()
+                .iter()
+                .all(|residual| *residual == 0.0)
+        );
+        assert_eq!(original.constant_price_products(), [37, 38, 39]);
+        assert_eq!(relative.constant_price_products(), [37, 38, 39]);
+    }
+}

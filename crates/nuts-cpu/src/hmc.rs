@@ -1,0 +1,274 @@
+//! Hamiltonian Monte Carlo in coordinates where the target is close to a standard normal: trajectories of about a quarter
+//! rotation, accepted or rejected at their end.
+//!
+//! With `H(q, p) = U(q) + p'p / 2` and `U = q'q / 2 + R(q)` a step of length `h` is
+//!
+//! ```text
+//! p <- p - (h/2) grad R(q),    (q, p) <- rotation of every plane (q_j, p_j) by h,    p <- p - (h/2) grad R(q)
+//! ```
+//!
+//! a symmetric composition of shears and rotations: it preserves volume and is its own inverse with the momentum turned, so
+//! that accepting the end of a trajectory of `n` steps with probability `min(1, exp(H(start) - H(end)))` leaves the target
+//! invariant whatever `R`, `h` and `n` are, as long as `h` and `n` are chosen without looking at the state (Neal, "MCMC using
+//! Hamiltonian dynamics", 2011, sections 5.3.2 and 5.5.1, the latter for this splitting). The length of a trajectory is drawn
+//! uniformly about a quarter rotation, so that no coordinate has a period (Mackenzie 1989; Bou-Rabee and Sanz-Serna,
+//! "Randomized Hamiltonian Monte Carlo", 2017). For the standard normal itself the step is exact, every proposal is accepted,
+//! and after a quarter rotation the new position is the old momentum: an independent draw.
+//!
+//! No U-turn is looked for: in these coordinates all directions turn at the same time, which is known beforehand. Trajectories that
+//! end by a criterion which is checked only at some of their doublings do not leave the target invariant.
+
+use crate::gate::Shut;
+use rand::Rng;
+use rand::RngExt;
+use rand_distr::{Distribution, StandardNormal};
+use std::f64::consts::FRAC_PI_2;
+
+/// What is sampled, in the sampler's coordinates.
+pub(crate) trait Target {
+    /// Length of the vectors.
+    fn dimension(&self) -> usize;
+
+    /// The log density at `position`, whose gradient is written to `gradient`; not finite where there is none.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run is over.
+    fn value_and_gradient(&mut self, position: &[f64], gradient: &mut [f64]) -> Result<f64, Shut>;
+}
+
+/// Longest step, in radians: a quarter rotation, after which a standard normal is as good as drawn anew.
+pub(crate) const LONGEST_STEP: f64 = FRAC_PI_2;
+
+/// Trajectories are between `1 - JITTER` and `1 + JITTER` quarter rotations long. Squares of a coordinate of a standard normal then
+/// have an autocorrelation of 0.07; one that is half or twice as wide as the coordinates suppose still has no period.
+const JITTER: f64 = 0.3;
+
+/// Energy error beyond which a trajectory has diverged, in nats, as in Stan.
+const MOST_ENERGY_ERROR: f64 = 1000.0;
+
+/// A point, with what is known there.
+#[derive(Debug, Clone)]
+struct Point {
+    position: Vec<f64>,
+    gradient: Vec<f64>,
+    log_density: f64,
+}
+
+/// What became of a trajectory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Transition {
+    /// Probability with which its end was accepted.
+    pub acceptance: f64,
+    /// Its energy error passed the limit, or the log density was not finite.
+    pub diverging: bool,
+    /// Steps made.
+    pub steps: u32,
+    /// Steps were fewer than its length asked for: the limit was met.
+    pub saturated: bool,
+    /// Length of a step, in radians.
+    pub step_size: f64,
+    /// The Hamiltonian at the new state, momentum of this trajectory.
+    pub energy: f64,
+}
+
+/// A chain's state.
+#[derive(Debug)]
+pub(crate) struct Hmc {
+    current: Point,
+    proposed: Point,
+    momentum: Vec<f64>,
+}
+
+impl Hmc {
+    /// At a position where log density and gradient are finite; `None` where they are not.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run is over.
+    pub(crate) fn at(target: &mut impl Target, position: Vec<f64>) -> Result<Option<Self>, Shut> {
+        let mut gradient = vec![0.0; position.len()];
+        let log_density = target.value_and_gradient(&position, &mut gradient)?;
+        if !finite(log_density, &gradient) {
+            return Ok(None);
+        }
+        let current = Point {
+            position,
+            gradient,
+            log_density,
+        };
+        Ok(Some(Hmc {
+            momentum: vec![0.0; current.position.len()],
+            proposed: current.clone(),
+            current,
+        }))
+    }
+
+    /// The state.
+    pub(crate) fn position(&self) -> &[f64] {
+        &self.current.position
+    }
+
+    /// The log density there.
+    pub(crate) fn log_density(&self) -> f64 {
+        self.current.log_density
+    }
+
+    /// Moves to the position that `write` writes; stays where log density or gradient there are not finite.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run is over.
+    pub(crate) fn move_to(
+        &mut self,
+        target: &mut impl Target,
+        write: impl FnOnce(&mut [f64]),
+    ) -> Result<(), Shut> {
+        let there = &mut self.proposed;
+        write(&mut there.position);
+        there.log_density = target.value_and_gradient(&there.position, &mut there.gradient)?;
+        if finite(there.log_density, &there.gradient) {
+            std::mem::swap(&mut self.current, &mut self.proposed);
+        }
+        Ok(())
+    }
+
+    /// A step size for a start: the longest one, halved until a single step is accepted with probability a half.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run is over.
+    pub(crate) fn first_step_size(
+        &mut self,
+        target: &mut impl Target,
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Result<f64, Shut> {
+        let mut step_size = LONGEST_STEP;
+        self.draw_momentum(rng);
+        let momentum = self.momentum.clone();
+        // Twenty halvings are a millionth: beyond, the step is not what is wrong.
+        for _ in 0..20 {
+            self.momentum.copy_from_slice(&momentum);
+            let energy = self.energy();
+            let error = self.integrate(target, step_size, 1, energy)?;
+            if error.is_some_and(|error| (-error).exp() >= 0.5) {
+                break;
+            }
+            step_size *= 0.5;
+        }
+        Ok(step_size)
+    }
+
+    /// One trajectory in steps of `step_size` at most, of which there are at most `most_steps`, and its end taken or not.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run is over.
+    pub(crate) fn transition(
+        &mut self,
+        target: &mut impl Target,
+        rng: &mut (impl Rng + ?Sized),
+        step_size: f64,
+        most_steps: u32,
+    ) -> Result<Transition, Shut> {
+        let length = FRAC_PI_2 * rng.random_range(1.0 - JITTER..1.0 + JITTER);
+        let asked = (length / step_size).ceil().max(1.0);
+        let (steps, saturated) = if asked <= f64::from(most_steps) {
+            (asked as u32, false)
+        } else {
+            (most_steps, true)
+        };
+        let step_size = if saturated { step_size } else { length / asked };
+        self.draw_momentum(rng);
+        let before = self.energy();
+        let error = self.integrate(target, step_size, steps, before)?;
+        let acceptance = error.map_or(0.0, |error| (-error).exp().min(1.0));
+        // A number is drawn in any case: what follows does not depend on whether this one was needed.
+        let accepted = rng.random::<f64>() < acceptance;
+        if accepted {
+            std::mem::swap(&mut self.current, &mut self.proposed);
+        }
+        Ok(Transition {
+            acceptance,
+            diverging: error.is_none(),
+            steps,
+            saturated,
+            step_size,
+            energy: if accepted {
+                before + error.unwrap_or(0.0)
+            } else {
+                before
+            },
+        })
+    }
+
+    fn draw_momentum(&mut self, rng: &mut (impl Rng + ?Sized)) {
+        for p in &mut self.momentum {
+            *p = StandardNormal.sample(rng);
+        }
+    }
+
+    /// The Hamiltonian at the state with its momentum.
+    fn energy(&self) -> f64 {
+        0.5 * square(&self.momentum) - self.current.log_density
+    }
+
+    /// Leaves the end of a trajectory from the state in `proposed` and returns its energy error; `None` where it diverges.
+    fn integrate(
+        &mut self,
+        target: &mut impl Target,
+        step_size: f64,
+        steps: u32,
+        energy: f64,
+    ) -> Result<Option<f64>, Shut> {
+        let (sin, cos) = step_size.sin_cos();
+        let (momentum, proposed) = (&mut self.momentum, &mut self.proposed);
+        proposed.position.copy_from_slice(&self.current.position);
+        proposed.gradient.copy_from_slice(&self.current.gradient);
+        for step in 0..steps {
+            // The half kicks of two steps that meet are one.
+            let kick = if step == 0 { 0.5 * step_size } else { step_size };
+            for ((q, p), g) in proposed
+                .position
+                .iter_mut()
+                .zip(&mut *momentum)
+                .zip(&proposed.gradient)
+            {
+                let kicked = *p + kick * (*q + g);
+                let turned = *q * cos + kicked * sin;
+                *p = kicked * cos - *q * sin;
+                *q = turned;
+            }
+            let value = target.value_and_gradient(&proposed.position, &mut proposed.gradient)?;
+            if !finite(value, &proposed.gradient) {
+                return Ok(None);
+            }
+            proposed.log_density = value;
+        }
+        for ((q, p), g) in proposed
+            .position
+            .iter()
+            .zip(&mut *momentum)
+            .zip(&proposed.gradient)
+        {
+            *p += 0.5 * step_size * (*q + g);
+        }
+        let error = 0.5 * square(momentum) - proposed.log_density - energy;
+        Ok((error < MOST_ENERGY_ERROR).then_some(error))
+    }
+}
+
+/// Whether a log density and its gradient are; without a branch per entry, so that it is done a vector at a time.
+fn finite(value: f64, gradient: &[f64]) -> bool {
+    gradient
+        .iter()
+        .fold(value.is_finite(), |all, g| all & g.is_finite())
+}
+
+/// The squared norm, in sums that are independent of each other.
+fn square(x: &[f64]) -> f64 {
+    let mut sums = [0.0; 8];
+    let chunks = x.chunks_exact(8);
+    let rest: f64 = chunks.remainder().iter().map(|x| x * x).sum();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += x * x;
+        }
+    }
+    sums.iter().sum::<f64>() + rest
+}
