@@ -4,8 +4,8 @@
 //! trapezoid rule where there is none; `ln det Q` and covariances by eliminating products, borders and the top one after the other;
 //! a step is held against `Q step = gradient`. Nothing here is shared with the methods.
 //!
-//! What the methods define for themselves is defined here again: which products they leave out, what stands for one of those, and by
-//! how much a weight changes in a step.
+//! What the methods define for themselves is defined here again: which products they leave out, what stands for one of those, by
+//! how much a weight changes in a step, and the least precision of a log shape.
 
 use infermark_backend::{BackendError, GaussianPass, GaussianPoint};
 use infermark_model::ln_factorial::ln_factorial;
@@ -25,6 +25,11 @@ const AT_BOUND: f64 = 8.0;
 
 /// Scale of the logistic step that stands for the censored highest count of such a product, in standard deviations of the effect.
 const SCALE_OF_STEP: f64 = 0.3;
+
+/// Parts of what the counts are expected to tell of a log shape, and of its curvature that other parameters take, that are left of its
+/// precision at least.
+const LEAST_OF_TOLD: f64 = 0.25;
+const LEAST_OF_TAKEN: f64 = 0.5;
 
 /// Nodes of the Gauss-Hermite rule that the step's mean is defined by.
 const NODES: usize = 9;
@@ -99,6 +104,8 @@ struct ExpectedRow {
     by_log_shape: f64,
     /// Minus the second derivative by the log shape.
     curvature: f64,
+    /// What a count is expected to tell of the log shape: half the squared derivative of its log variance.
+    told: f64,
 }
 
 impl ExpectedRow {
@@ -151,6 +158,7 @@ impl ExpectedRow {
                 },
                 by_log_shape: term.by_log_shape,
                 curvature: -(slope(step) - slope(-step)) / (2.0 * step),
+                told: 0.5 * (w / (1.0 + w)).powi(2),
             }
         };
         if variance == 0.0 {
@@ -170,6 +178,7 @@ impl ExpectedRow {
             sum.weight.cross += weight * row.weight.cross;
             sum.by_log_shape += weight * row.by_log_shape;
             sum.curvature += weight * row.curvature;
+            sum.told += weight * row.told;
         }
         sum
     }
@@ -180,11 +189,17 @@ impl ExpectedRow {
 struct Precision {
     rows: Vec<Weight>,
     curvature: Vec<f64>,
+    /// What the counts are expected to tell of the log shapes.
+    told: Vec<f64>,
+    /// What is added to the log shapes' curvature where the least one stands in for it.
+    added: Vec<f64>,
 }
 
 /// What a Gaussian of a precision has.
 struct Moments {
     ln_det: f64,
+    /// See [`Precision::added`].
+    added: Vec<f64>,
     /// Of the latents.
     variance: Vec<f64>,
     /// Of the rows' log rates.
@@ -298,12 +313,17 @@ impl<'a> Reference<'a> {
 
     fn precision(&self, rows: &[ExpectedRow]) -> Precision {
         let mut curvature = vec![0.0; self.layout.categories];
+        let mut told = curvature.clone();
         self.for_each_row(|product, index, _| {
-            curvature[self.panel.category_of()[product] as usize] += rows[index].curvature;
+            let category = self.panel.category_of()[product] as usize;
+            curvature[category] += rows[index].curvature;
+            told[category] += rows[index].told;
         });
         Precision {
             rows: rows.iter().map(|row| row.weight).collect(),
             curvature,
+            told,
+            added: vec![0.0; self.layout.categories],
         }
     }
 
@@ -393,8 +413,9 @@ impl<'a> Reference<'a> {
             out[e] += by_eta;
             out[t + row.period] += by_eta;
         });
-        for (j, k) in layout.range(Site::LogShape).zip(&precision.curvature) {
-            out[j] += k * x[j];
+        let curvatures = precision.curvature.iter().zip(&precision.added);
+        for (j, (k, added)) in layout.range(Site::LogShape).zip(curvatures) {
+            out[j] += (k + added) * x[j];
         }
         out
     }
@@ -470,6 +491,25 @@ impl<'a> Reference<'a> {
                 }
             }
         }
+        // The log shapes, once products and periods are eliminated, have a least precision.
+        let mut added = vec![0.0; layout.categories];
+        if has_shape {
+            for (c, schur) in schur.iter_mut().enumerate() {
+                let mut of_periods = Dense::new(periods);
+                for (t, s) in (0..periods).flat_map(|t| (0..periods).map(move |s| (t, s))) {
+                    *of_periods.at(t, s) = schur.get(t, s);
+                }
+                let (inverse, _) = of_periods.inverse()?;
+                let mut own = schur.get(shape, shape);
+                for (t, s) in (0..periods).flat_map(|t| (0..periods).map(move |s| (t, s))) {
+                    own -= schur.get(shape, t) * inverse.get(t, s) * schur.get(shape, s);
+                }
+                let taken = of(priors.log_shape_sd) + precision.curvature[c] - own;
+                let least = of(priors.log_shape_sd) + LEAST_OF_TOLD * precision.told[c];
+                added[c] = (least.max(LEAST_OF_TAKEN * taken) - own).max(0.0);
+                *schur.at(shape, shape) += added[c];
+            }
+        }
         // Borders, then the top.
         let coupling = -of(priors.category_a_sd);
         let mut top = of(priors.global_a_sd) + layout.categories as f64 * of(priors.category_a_sd);
@@ -486,6 +526,7 @@ impl<'a> Reference<'a> {
         ln_det += top.ln();
         let mut moments = Moments {
             ln_det,
+            added,
             variance: vec![0.0; layout.latents()],
             row_variance: vec![0.0; self.panel.rows()],
             with_category: vec![0.0; layout.products],
@@ -633,9 +674,16 @@ impl<'a> Reference<'a> {
                 }
             }
         }
-        let variance = match kind {
-            Kind::Point => self.moments(&after).ok_or_else(indefinite)?.variance,
-            _ => variance,
+        let variance = if kind == Kind::Point || self.layout.likelihood == Likelihood::NegativeBinomial {
+            let moments = self.moments(&after).ok_or_else(indefinite)?;
+            after.added = moments.added;
+            if kind == Kind::Point {
+                moments.variance
+            } else {
+                variance
+            }
+        } else {
+            variance
         };
         let pass = GaussianPass {
             value,
