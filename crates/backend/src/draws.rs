@@ -44,3 +44,52 @@ pub struct Draws {
     /// One entry a draw, chain-major.
     pub statistics: Vec<DrawStatistics>,
 }
+
+impl Draws {
+    /// A draw as natural parameters, of length [`Layout::latents`]; `draw` counts through the chains, one after the other. `None`
+    /// when a site was not kept.
+    ///
+    /// # Panics
+    /// When there is no such draw.
+    pub fn point(&self, draw: usize) -> Option<Vec<f64>> {
+        let mut point = vec![0.0; self.layout.latents()];
+        for site in self.layout.sites() {
+            let kept = self.sites.iter().find(|kept| kept.site == *site)?;
+            let width = self.layout.len(*site);
+            point[self.layout.range(*site)].copy_from_slice(&kept.values[draw * width..][..width]);
+        }
+        Some(point)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draw_is_a_point_where_all_sites_were_kept() {
+        let layout = Layout::new(2, 1, 3);
+        let mut draws = Draws {
+            layout,
+            chains: 1,
+            draws: 2,
+            sites: layout
+                .sites()
+                .iter()
+                .map(|site| SiteDraws {
+                    site: *site,
+                    values: (0..2 * layout.len(*site))
+                        .map(|k| (10 * site.index() + k) as f64)
+                        .collect(),
+                })
+                .collect(),
+            statistics: Vec::new(),
+        };
+        assert_eq!(
+            draws.point(1).unwrap(),
+            [1.0, 11.0, 22.0, 23.0, 32.0, 33.0, 43.0, 44.0, 45.0]
+        );
+        draws.sites.remove(3);
+        assert_eq!(draws.point(1), None);
+    }
+}

@@ -7,6 +7,7 @@
 pub mod device;
 pub mod draws;
 pub mod error;
+pub mod gaussian_pass;
 pub mod interrupt;
 pub mod limits;
 pub mod pieces;
@@ -15,6 +16,7 @@ pub mod progress;
 pub mod report;
 pub mod request;
 
+use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 pub use device::{Device, DeviceId, DeviceKind};
 pub use draws::Draws;
 pub use error::BackendError;
+pub use gaussian_pass::{GaussianPass, GaussianPoint};
 pub use interrupt::Interrupt;
 pub use limits::Limits;
 pub use pieces::Pieces;
@@ -42,8 +45,9 @@ pub trait Backend: Send + Sync {
     /// The devices it can run on here; empty when there is none. Never panics, whatever drivers are missing.
     fn devices(&self) -> Vec<Device>;
 
-    /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]), computed by the
-    /// very code that a run uses, in the request's precision: what parity is checked with.
+    /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]) under the request's
+    /// likelihood, computed by the very code that a run uses, in the request's precision: what parity is checked with. The
+    /// Gaussian methods, which do not know the clip of the log rate, leave it out.
     ///
     /// # Errors
     /// When the request cannot be served here.
@@ -66,6 +70,20 @@ pub trait Backend: Send + Sync {
         guide: &Guide,
         stream: Stream,
     ) -> Result<Option<LossAndGradient>, BackendError>;
+
+    /// The pass over the rows that a step of a Gaussian method makes, with what a run takes from it, by the very code that a run uses.
+    /// `None` for methods that have no such pass.
+    ///
+    /// # Errors
+    /// When the request cannot be served here, or the precision is not positive definite.
+    fn gaussian_pass(
+        &self,
+        _panel: &Arc<Panel>,
+        _request: &Request,
+        _at: GaussianPoint<'_>,
+    ) -> Result<Option<GaussianPass>, BackendError> {
+        Ok(None)
+    }
 
     /// What the request's device can do at most, measured now, in a second or so; `None` where this backend has no
     /// measurement of it.
@@ -125,6 +143,12 @@ pub trait Run: Send {
 
     /// The draws that were kept; `None` for methods without draws.
     fn draws(&self) -> Option<Draws> {
+        None
+    }
+
+    /// How much more the counts vary than the fit says, with the variances of the log rates that the method knows; its
+    /// excess is stated only of a fit that has converged. `None` where the method does not know the variances, or has no fit.
+    fn dispersion(&self) -> Option<Dispersion> {
         None
     }
 }

@@ -1,13 +1,16 @@
 //! Gaussian posteriors behind the backend trait.
 
-use crate::run::GaussianRun;
+use crate::counts::Counts;
+use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
+use crate::run::{GaussianRun, counts_of};
+use crate::variational::{Family, Search};
 use infermark_arrow::ArrowFactor;
-use infermark_backend::{Backend, BackendError, Device, Method, Request, Run};
-use infermark_cpu_kernels::{FusedLogJoint, InstructionSet, cpu_device, device};
+use infermark_backend::{Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run};
+use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
+use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Centredness, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,22 +25,42 @@ pub const MEANFIELD: &str = "meanfield-cpu";
 #[derive(Debug, Clone, Copy)]
 pub struct GaussianCpu {
     name: &'static str,
+    #[cfg(feature = "faults")]
+    fault: Option<crate::fault::Fault>,
 }
 
 impl GaussianCpu {
     /// The Laplace approximation.
     pub fn laplace() -> Self {
-        GaussianCpu { name: LAPLACE }
+        GaussianCpu::named(LAPLACE)
     }
 
     /// The structured variational Gaussian.
     pub fn structured_vi() -> Self {
-        GaussianCpu { name: STRUCTURED_VI }
+        GaussianCpu::named(STRUCTURED_VI)
     }
 
     /// The mean-field Gaussian.
     pub fn meanfield() -> Self {
-        GaussianCpu { name: MEANFIELD }
+        GaussianCpu::named(MEANFIELD)
+    }
+
+    fn named(name: &'static str) -> Self {
+        GaussianCpu {
+            name,
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
+    }
+
+    /// The method with a fault in what [`Backend::log_joint`] and [`Backend::gaussian_pass`] evaluate: in the pass itself, not in what
+    /// it returns.
+    #[cfg(feature = "faults")]
+    pub fn with_fault(self, fault: crate::fault::Fault) -> Self {
+        GaussianCpu {
+            fault: Some(fault),
+            ..self
+        }
     }
 
     fn check(&self, request: &Request) -> Result<(), BackendError> {
@@ -55,6 +78,40 @@ impl GaussianCpu {
     }
 }
 
+impl GaussianCpu {
+    /// What is fitted.
+    fn counts(&self, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+        let counts = counts_of(panel, request)?;
+        #[cfg(feature = "faults")]
+        let counts = counts.with_fault(self.fault);
+        Ok(counts)
+    }
+
+    /// A search for the mode that stands at `point`.
+    fn search(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<ModeSearch, BackendError> {
+        self.check(request)?;
+        request.check_point(panel, point)?;
+        let settings = ModeSettings {
+            threads: request.resolved_threads(),
+            ..ModeSettings::default()
+        };
+        ModeSearch::at(&self.counts(panel, request)?, &settings, point.to_vec())
+            .map_err(|error| no_pass(&error))
+    }
+}
+
+fn no_pass(error: &ModeError) -> BackendError {
+    BackendError::Diverged {
+        step: 0,
+        reason: format!("{error} at the given point"),
+    }
+}
+
 impl Backend for GaussianCpu {
     fn name(&self) -> &'static str {
         self.name
@@ -64,28 +121,51 @@ impl Backend for GaussianCpu {
         vec![cpu_device(InstructionSet::best())]
     }
 
-    /// The log joint with its clip, by the pass that NUTS has. A run's own pass has the weights of a factor beside the gradient
-    /// and knows of the clip no more than the counts at its upper bound; the log joint that it reports at a mode is held
-    /// against the model's in the tests.
+    /// The log joint without its clip, by the pass of a run: at a mode, or of the search that a variational run starts with.
     fn log_joint(
         &self,
         panel: &Arc<Panel>,
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        self.check(request)?;
-        request.check_point(panel, point)?;
-        let threads = request.resolved_threads();
-        let mut log_joint = FusedLogJoint::of_counts(
-            request.likelihood,
-            panel.clone(),
-            request.priors,
-            Centredness([1.0; 5]),
-            threads,
-        );
-        let mut gradient = vec![0.0; point.len()];
-        let value = log_joint.value_and_gradient(point, &mut gradient);
-        Ok((value, gradient))
+        let search = self.search(panel, request, point)?;
+        Ok((search.log_joint(), search.gradient().to_vec()))
+    }
+
+    fn gaussian_pass(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        at: GaussianPoint<'_>,
+    ) -> Result<Option<GaussianPass>, BackendError> {
+        let family = match &request.method {
+            Method::StructuredVi(_) => Family::Structured,
+            Method::Meanfield(_) => Family::MeanField,
+            _ => {
+                let search = self.search(panel, request, at.mean)?;
+                let (value, gradient) = (search.log_joint(), search.gradient().to_vec());
+                let step = search.newton_step().to_vec();
+                return Ok(Some(GaussianPass {
+                    value,
+                    gradient,
+                    step,
+                    variance: search.into_mode().factor.marginals().variance,
+                }));
+            }
+        };
+        request.check_point(panel, at.mean)?;
+        let start = Mode {
+            point: at.mean.to_vec(),
+            ..self.search(panel, request, at.precision_at)?.into_mode()
+        };
+        let mut search = Search::new(&self.counts(panel, request)?, family, start);
+        let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error))?;
+        Ok(Some(GaussianPass {
+            value,
+            step: found.step(&found.gradient),
+            gradient: found.gradient,
+            variance,
+        }))
     }
 
     fn loss_and_gradient(

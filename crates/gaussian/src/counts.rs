@@ -23,6 +23,9 @@ pub struct Counts {
     bound: Bound,
     /// Distinct counts of every category, where the likelihood needs them.
     distinct: Arc<Vec<Vec<DistinctCounts>>>,
+    /// What is wrong with the pass, in tests.
+    #[cfg(feature = "faults")]
+    fault: Option<crate::fault::Fault>,
 }
 
 /// Standard deviations below the rate at the upper clip bound from which a count is taken to be at the bound: a row without
@@ -161,7 +164,15 @@ impl Counts {
             likelihood,
             bound: Bound::of(panel, priors, likelihood),
             distinct: Arc::new(distinct),
+            #[cfg(feature = "faults")]
+            fault: None,
         }
+    }
+
+    /// The same with a fault in the pass.
+    #[cfg(feature = "faults")]
+    pub(crate) fn with_fault(self, fault: Option<crate::fault::Fault>) -> Self {
+        Counts { fault, ..self }
     }
 
     /// The panel.
@@ -263,6 +274,21 @@ impl Counts {
     }
 
     fn pass(
+        &self,
+        rates: &impl infermark_arrow::Rates,
+        spread: Spread<'_>,
+        before: Option<ArrowFactor>,
+        threads: usize,
+    ) -> Result<(Assembled, PairMoments), FactorError> {
+        #[cfg(feature = "faults")]
+        if let Some(fault) = self.fault {
+            let rates = &crate::fault::Faulty { rates, fault };
+            return self.pass_of(rates, spread, before, threads);
+        }
+        self.pass_of(rates, spread, before, threads)
+    }
+
+    fn pass_of(
         &self,
         rates: &impl infermark_arrow::Rates,
         spread: Spread<'_>,

@@ -9,9 +9,12 @@
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
 //! | `skewness` | means corrected for skewness, and marginals where counts are small |
 //! | `backend`, `run` | the three methods behind the backend trait |
+//! | `fault` | faults on purpose, in builds with the feature `faults` alone |
 
 mod backend;
 mod counts;
+#[cfg(feature = "faults")]
+mod fault;
 mod negative_binomial;
 pub mod newton;
 mod pace;
@@ -22,4 +25,6 @@ pub mod variational;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
 pub use counts::Counts;
+#[cfg(feature = "faults")]
+pub use fault::Fault;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};

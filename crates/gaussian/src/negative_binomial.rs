@@ -192,7 +192,12 @@ impl Rates for NegativeBinomialRates<'_> {
                 part,
                 pace: Some(pace),
             } => {
-                let most = rows.half_variance.iter().copied().fold(0.0, f64::max);
+                // Over the rows alone: entries that stand for no row depend on the width of a vector.
+                let of_rows = self
+                    .panel
+                    .product_rows(i)
+                    .map(|row| rows.half_variance[row.period]);
+                let most = of_rows.fold(0.0, f64::max);
                 let of_product = pace.part(i, 1.0 / (1.0 + 0.5 * most));
                 Some((pace, of_product, part * of_product))
             }

@@ -110,12 +110,20 @@ impl ModeSearch {
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
-        let mut search = ModeSearch::unstarted(counts, settings);
+        Self::at(counts, settings, counts.start())
+    }
+
+    /// At `point`, natural parameters.
+    ///
+    /// # Errors
+    /// When the log joint there has no finite value or curvature.
+    pub(crate) fn at(counts: &Counts, settings: &ModeSettings, point: Vec<f64>) -> Result<Self, ModeError> {
+        let mut search = ModeSearch::resumed(counts, settings, point, 0);
         search.advance()?;
         Ok(search)
     }
 
-    /// At the same start, where nothing is computed yet: the first [`ModeSearch::advance`] does that.
+    /// At the start of [`ModeSearch::new`], where nothing is computed yet: the first [`ModeSearch::advance`] does that.
     pub(crate) fn unstarted(counts: &Counts, settings: &ModeSettings) -> Self {
         Self::resumed(counts, settings, counts.start(), 0)
     }
@@ -148,6 +156,16 @@ impl ModeSearch {
     /// The log joint at the point.
     pub fn log_joint(&self) -> f64 {
         self.value
+    }
+
+    /// The gradient of the log joint at the point.
+    pub(crate) fn gradient(&self) -> &[f64] {
+        &self.gradient
+    }
+
+    /// The Newton step from the point.
+    pub(crate) fn newton_step(&self) -> &[f64] {
+        &self.step
     }
 
     /// Whether the decrement is within the tolerance.

@@ -10,6 +10,7 @@ use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::device_name;
+use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{Likelihood, Panel, Site};
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,6 +36,34 @@ enum Stage {
     Over,
 }
 
+/// The Gaussian that was found.
+enum Fitted {
+    /// That of the precision at this mode.
+    Mode(Vec<f64>),
+    /// That of this precision.
+    Precision(Box<ArrowFactor>),
+    /// One with independent latents: the posterior's own standard deviations.
+    Independent,
+}
+
+/// What is fitted.
+///
+/// # Errors
+/// When the upper clip bound lies among the counts.
+pub(crate) fn counts_of(panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+    let counts = Counts::new(panel, &request.priors, request.likelihood);
+    let highest = request.priors.clip_high.exp();
+    let left_out = counts.left_out().len();
+    if left_out > 0 && highest < LEAST_HIGHEST_RATE {
+        return Err(BackendError::Request(format!(
+            "{left_out} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
+             leave such products out, at so low a bound too many: raise clip_high, or take --method nuts",
+            request.priors.clip_high
+        )));
+    }
+    Ok(counts)
+}
+
 pub(crate) struct GaussianRun {
     name: &'static str,
     counts: Counts,
@@ -46,6 +75,8 @@ pub(crate) struct GaussianRun {
     report: GaussianReport,
     /// Part of the rows whose rates are near the lower clip bound.
     near_lower_bound: f64,
+    /// What the variances of the log rates come from, once there is a posterior.
+    fitted: Option<Fitted>,
     /// How far the joint mode of a log shape is from its mean, where that matters.
     shape_shift: Option<ShapeShift>,
     /// What the work costs, where it is much: told before the first step.
@@ -73,17 +104,8 @@ impl GaussianRun {
             },
             threads: request.resolved_threads(),
         };
-        let counts = Counts::new(&panel, &request.priors, request.likelihood);
-        let highest = request.priors.clip_high.exp();
+        let counts = counts_of(&panel, request)?;
         let left_out_products = counts.left_out();
-        if !left_out_products.is_empty() && highest < LEAST_HIGHEST_RATE {
-            return Err(BackendError::Request(format!(
-                "{} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
-                 leave such products out, at so low a bound too many: raise clip_high, or take --method nuts",
-                left_out_products.len(),
-                request.priors.clip_high
-            )));
-        }
         let cost = cost(&counts, request, bytes);
         // What takes long waits for an advance, which can be stopped.
         let search = match cost {
@@ -111,6 +133,7 @@ impl GaussianRun {
             state: RunState::Running,
             posterior: None,
             near_lower_bound: 0.0,
+            fitted: None,
             shape_shift: None,
             cost_is_told: cost.is_none(),
             cost,
@@ -208,6 +231,7 @@ impl GaussianRun {
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
         self.stands_in = mode.factor.stands_in();
+        self.fitted = Some(Fitted::Mode(mode.point.clone()));
         // The expansion is that of Poisson rows.
         let corrects = self.request.likelihood == Likelihood::Poisson
             && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
@@ -246,6 +270,26 @@ impl GaussianRun {
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
         let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
         self.posterior = Some(Posterior::normal(self.counts.layout(), fit.mean, sd));
+        self.fitted = Some(match self.family() {
+            Some((Family::Structured, _)) => Fitted::Precision(Box::new(fit.factor)),
+            _ => Fitted::Independent,
+        });
+    }
+
+    /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`.
+    fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowFactor) -> Dispersion {
+        let sums = factor.for_each_product(|product, moments| {
+            fitted.of_product(product, |row| {
+                let (x, t) = (row.log_price, row.period);
+                let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
+                x * x * moments.elasticity
+                    + 2.0 * x * moments.covariance
+                    + moments.effect
+                    + 2.0 * (x * with_a + with_e)
+                    + moments.periods[t]
+            })
+        });
+        Dispersion::of_products(self.counts.panel(), &sums)
     }
 
     /// Where the search is, in words.
@@ -518,6 +562,38 @@ impl Run for GaussianRun {
         self.posterior
             .clone()
             .ok_or_else(|| BackendError::NoPosterior("the mode was not found yet".into()))
+    }
+
+    fn dispersion(&self) -> Option<Dispersion> {
+        let posterior = self.posterior.as_ref()?;
+        let threads = self.request.resolved_threads();
+        let (panel, priors) = (self.counts.panel(), self.counts.priors());
+        let likelihood = self.counts.likelihood();
+        // Of a product that is left out, no count varies about the rates.
+        let left_out = &self.report.left_out_products;
+        let found = match self.fitted.as_ref()? {
+            Fitted::Precision(factor) => {
+                let fitted =
+                    FittedRates::new(panel, priors, likelihood, &posterior.mean).leaving_out(left_out);
+                self.dispersion_under(fitted, factor)
+            }
+            Fitted::Mode(mode) => {
+                let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
+                let fitted = FittedRates::at_mode(panel, priors, likelihood, mode).leaving_out(left_out);
+                self.dispersion_under(fitted, &there.found.factor)
+            }
+            Fitted::Independent => {
+                let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();
+                FittedRates::new(panel, priors, likelihood, &posterior.mean)
+                    .leaving_out(left_out)
+                    .with_independent(&variances, threads)
+            }
+        };
+        Some(if self.report.converged && !self.stands_in {
+            found
+        } else {
+            found.without_level()
+        })
     }
 
     fn report(&self) -> Report {

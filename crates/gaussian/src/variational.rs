@@ -169,11 +169,7 @@ impl Search {
     /// # Errors
     /// When the precision is not positive definite or the bound is not finite.
     pub fn advance(&mut self) -> Result<(), ModeError> {
-        let before = self.factor.take().expect("there is a factor between steps");
-        let (found, value, variance, elbo) = match self.family {
-            Family::Structured => self.structured(before)?,
-            Family::MeanField => self.mean_field(before)?,
-        };
+        let (found, value, variance, elbo) = self.pass()?;
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
         }
@@ -261,6 +257,18 @@ impl Search {
         self.factor = Some(found.factor);
         self.steps += 1;
         Ok(())
+    }
+
+    /// The pass of a step: what it found, its value, the variances of the latents and the bound. It uses up the factor.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    pub(crate) fn pass(&mut self) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+        let before = self.factor.take().expect("there is a factor between steps");
+        match self.family {
+            Family::Structured => self.structured(before),
+            Family::MeanField => self.mean_field(before),
+        }
     }
 
     /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].

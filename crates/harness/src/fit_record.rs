@@ -12,8 +12,10 @@ use std::io::{self, Write};
 
 /// Version of the files' schemas: raised when an entry changes its meaning or goes. Version 2 has cases that were left out,
 /// and writes `warmup` where version 1 wrote `warm_up`. Version 3 has a sampler's request as it was asked, with the depth of what
-/// was timed beside it, where the versions before had that in the request. All are still read.
-pub const SCHEMA_VERSION: u32 = 3;
+/// was timed beside it, where the versions before had that in the request. Version 4 has the model that was fitted, and in a fit's
+/// `dispersion` the `excess` with its limit, from which Poisson is refuted, where the versions before had a `limit` of the dispersion
+/// itself; parameters count as far as the rows determine them. All are still read.
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// How a fit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

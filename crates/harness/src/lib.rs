@@ -20,6 +20,7 @@ pub mod comparison;
 pub mod coverage;
 mod digest_writer;
 pub mod draws_parquet;
+pub mod fit_dispersion;
 pub mod fit_folder;
 pub mod fit_notes;
 pub mod fit_output;

@@ -1,28 +1,39 @@
 //! Parity before speed: a backend is timed only once it agrees with the `f64` reference.
 //!
-//! At two fixed points, one near the data and one as wild as a guide's start (rows on both sides of the clip), the log
-//! joint and its gradient are compared; for methods with a guide, also the log-weights, the loss and its gradient under
+//! Each backend's own pass is compared, under the request's likelihood. At two fixed points, one near the data and one as wild
+//! as a guide's start (rows on both sides of the clip), the log joint and its gradient; the Gaussian methods leave the clip out,
+//! and so does the reference for them. Of the Gaussian methods also what a run takes from a pass: the step and the marginal
+//! variances, and of the variational ones the evidence lower bound of a Gaussian and its gradient with respect to the means. For
+//! methods with a guide, also the log-weights, the loss and its gradient under
 //! the noise of one stream. The loss's gradient is compared with the reference particles combined by the backend's own
 //! weights: single precision may weigh two near-equal particles differently, which the log-weights' own check covers.
 
+mod gaussian;
 mod point;
 mod sub_panel;
 
-use infermark_backend::{Backend, BackendError, Method, Precision, Request};
-use infermark_model::Panel;
+use infermark_backend::{Backend, BackendError, GaussianPoint, Method, Precision, Request};
 use infermark_model::guide::{Guide, softplus_inverse};
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_model::svi::{draw_noise, loss_and_gradient};
+use infermark_model::svi::{draw_noise, loss_and_gradient_of};
+use infermark_model::{Likelihood, Panel};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-pub use point::{point_like_a_start, point_near_the_data};
+use gaussian::{Kind, Reference};
+pub use point::{gaussian_near_the_data, point_like_a_start, point_near_the_data};
 pub use sub_panel::sub_panel;
 
 /// Largest panel that the reference is evaluated on whole; of a larger one every k-th product is taken.
 pub const PARITY_ROWS: usize = 20_000_000;
+
+/// Rows times periods of the largest panel that the reference for the Gaussian methods' passes is evaluated on, a few seconds.
+const PASS_WORK: usize = 200_000_000;
+
+/// Rows of the largest one whose means have no closed form.
+const PASS_ROWS_BY_QUADRATURE: usize = 100_000;
 
 /// Standard deviation of the guide at which the loss is compared.
 const GUIDE_SCALE: f64 = 1e-3;
@@ -40,6 +51,39 @@ pub struct Tolerances {
     pub loss_gradient: f64,
     /// Of the loss's gradient by the guide's scales, norm-wise.
     pub scale_gradient: f64,
+}
+
+/// Largest relative errors that pass, of what the Gaussian methods' passes give; they are in double precision.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct PassTolerances {
+    /// Of the log joint or the evidence lower bound.
+    value: f64,
+    /// Of its gradient, norm-wise.
+    gradient: f64,
+    /// Of `Q step = gradient`, norm-wise, both weighed by the diagonal of Q.
+    step: f64,
+    /// Of each marginal variance.
+    variance: f64,
+}
+
+impl PassTolerances {
+    fn of(kind: Kind, likelihood: Likelihood) -> Self {
+        let value = match (kind, likelihood) {
+            // Sums in another order, as for the log joint.
+            (Kind::Point, _) | (_, Likelihood::Poisson) => 1e-9,
+            // Means by a rule of few nodes: its next term is the cube of a variance over 48, of rates whose variances are
+            // mostly below 0.02.
+            (_, Likelihood::NegativeBinomial) => 1e-6,
+        };
+        PassTolerances {
+            value,
+            gradient: value * 10.0,
+            // Borders are what is left of sums that are larger by counts over priors, 1e7 and more, so that nine digits of
+            // sixteen stay; on a panel of 150 products twelve do. The curvature along a log shape is differenced: 1e-8.
+            step: value.max(1e-7) * 10.0,
+            variance: value.max(1e-7) * 10.0,
+        }
+    }
 }
 
 impl Tolerances {
@@ -91,13 +135,19 @@ pub struct ParityRecord {
     pub rows: usize,
     /// Precision whose tolerances hold.
     pub precision: Precision,
+    /// Likelihood under which it was compared; records without it are from before there was a choice.
+    #[serde(default)]
+    pub likelihood: Likelihood,
+    /// What was compared, in words.
+    #[serde(default)]
+    pub compared: String,
     /// The comparisons.
     pub checks: Vec<ParityCheck>,
-    /// Largest relative error of the log joint.
+    /// Largest relative error of the log joint; of the variational Gaussian methods nothing, since their runs do not end there.
     pub log_joint_relative_error: Option<f64>,
-    /// Largest norm-wise relative error of the log joint's gradient.
+    /// Largest norm-wise relative error of the log joint's gradient, or of the evidence lower bound's.
     pub gradient_relative_error: Option<f64>,
-    /// Relative error of the loss.
+    /// Relative error of the loss: of the variational Gaussian methods the evidence lower bound's.
     pub loss_relative_error: Option<f64>,
     /// Largest error of a difference between two log-weights, in nats.
     pub log_weight_error: Option<f64>,
@@ -156,38 +206,73 @@ pub fn check_parity(
     request: &Request,
     most_rows: usize,
 ) -> Result<ParityRecord, BackendError> {
-    let (panel, words) = sub_panel(panel, most_rows);
     let precision = precision_of(request);
     let tolerances = Tolerances::of(precision);
+    let kind = kind_of(&request.method);
+    let most_rows = match kind {
+        None => most_rows,
+        Some(_) => {
+            let by_work = PASS_WORK / panel.layout().periods;
+            match request.likelihood {
+                Likelihood::Poisson => most_rows.min(by_work),
+                Likelihood::NegativeBinomial => most_rows.min(by_work).min(PASS_ROWS_BY_QUADRATURE),
+            }
+        }
+    };
+    let (panel, mut words) = sub_panel(panel, most_rows);
+    let of_passes = kind.map(|_| Reference::new(&panel, &request.priors, request.likelihood));
+    // These products are not in the model's log joint as the methods fit it.
+    let left_out = of_passes.as_ref().map_or(0, Reference::left_out);
+    if left_out > 0 {
+        words.push_str(&format!(
+            ", {left_out} products left out with counts at the upper clip bound"
+        ));
+    }
     let mut record = ParityRecord {
         panel: words,
         rows: panel.rows(),
         precision,
+        likelihood: request.likelihood,
+        compared: compared(&request.method).into(),
         checks: Vec::new(),
         log_joint_relative_error: Some(0.0),
         gradient_relative_error: Some(0.0),
         loss_relative_error: None,
         log_weight_error: None,
     };
-    let reference = LogJoint::new(&panel, request.priors);
+    let priors = match kind {
+        None => request.priors,
+        Some(_) => gaussian::without_clip(&request.priors),
+    };
+    let reference = LogJoint::new(&panel, priors).with_likelihood(request.likelihood);
+    let without_clip = if kind.is_some() { " without the clip" } else { "" };
     for (name, point) in [
-        ("near the data", point_near_the_data(&panel)),
-        ("at a guide's start", point_like_a_start(&panel)),
+        ("near the data", point_near_the_data(&panel, request.likelihood)),
+        (
+            "at a guide's start",
+            point_like_a_start(&panel, request.likelihood),
+        ),
     ] {
-        let (value, gradient) = reference.natural(&point);
+        let (value, gradient) = match &of_passes {
+            Some(of_passes) if left_out > 0 => of_passes.log_joint(&point),
+            _ => reference.natural(&point),
+        };
         let (got, got_gradient) = backend.log_joint(&panel, request, &point)?;
         let error = record.check(
-            format!("log joint {name}"),
+            format!("log joint{without_clip} {name}"),
             (got - value).abs() / value.abs(),
             tolerances.value,
         );
         record.log_joint_relative_error = worse(record.log_joint_relative_error, error);
         let error = record.check(
-            format!("gradient {name}"),
+            format!("gradient{without_clip} {name}"),
             norm_wise_error(&got_gradient, &gradient),
             tolerances.gradient,
         );
         record.gradient_relative_error = worse(record.gradient_relative_error, error);
+    }
+    if let (Some(kind), Some(reference)) = (kind, &of_passes) {
+        check_pass(backend, &panel, request, kind, reference, &mut record)?;
     }
     if let Method::Svi(svi) = &request.method {
         check_loss(
@@ -203,6 +288,74 @@ pub fn check_parity(
     Ok(record)
 }
 
+/// The Gaussian that a method's pass is about, of the Gaussian methods.
+fn kind_of(method: &Method) -> Option<Kind> {
+    match method {
+        Method::Svi(_) | Method::Nuts(_) => None,
+        Method::Laplace(_) => Some(Kind::Point),
+        Method::StructuredVi(_) => Some(Kind::Structured),
+        Method::Meanfield(_) => Some(Kind::MeanField),
+    }
+}
+
+fn compared(method: &Method) -> &'static str {
+    match method {
+        Method::Svi(_) => "log joint and gradient; log-weights, loss and its gradient",
+        Method::Nuts(_) => "log joint and gradient",
+        Method::Laplace(_) => "log joint without the clip and gradient; Newton step and variances",
+        Method::StructuredVi(_) | Method::Meanfield(_) => {
+            "evidence lower bound without the clip and gradient; step and variances; log joint of the search it starts with"
+        }
+    }
+}
+
+/// Compares a pass of a Gaussian method, with what a run takes from it.
+fn check_pass(
+    backend: &dyn Backend,
+    panel: &Arc<Panel>,
+    request: &Request,
+    kind: Kind,
+    reference: &Reference<'_>,
+    record: &mut ParityRecord,
+) -> Result<(), BackendError> {
+    let (precision_at, mean) = gaussian_near_the_data(panel, request.likelihood);
+    let at = GaussianPoint {
+        mean: &mean,
+        precision_at: &precision_at,
+    };
+    let Some(got) = backend.gaussian_pass(panel, request, at)? else {
+        record.check(
+            "pass of the method, which gives none to compare,".into(),
+            f64::NAN,
+            0.0,
+        );
+        return Ok(());
+    };
+    let [value, gradient, step, variance] = reference.errors(kind, at, &got)?;
+    let tolerances = PassTolerances::of(kind, request.likelihood);
+    let what = match kind {
+        Kind::Point => "log joint without the clip",
+        Kind::Structured | Kind::MeanField => "evidence lower bound",
+    };
+    let value = record.check(format!("{what} of a pass"), value, tolerances.value);
+    let gradient = record.check(
+        format!("gradient of the {what} of a pass"),
+        gradient,
+        tolerances.gradient,
+    );
+    record.check("step of a pass".into(), step, tolerances.step);
+    record.check("variances of a pass".into(), variance, tolerances.variance);
+    if kind == Kind::Point {
+        record.log_joint_relative_error = worse(record.log_joint_relative_error, value);
+        record.gradient_relative_error = worse(record.gradient_relative_error, gradient);
+    } else {
+        record.log_joint_relative_error = None;
+        record.gradient_relative_error = gradient;
+        record.loss_relative_error = value;
+    }
+    Ok(())
+}
+
 fn check_loss(
     backend: &dyn Backend,
     panel: &Arc<Panel>,
@@ -212,7 +365,8 @@ fn check_loss(
     tolerances: Tolerances,
     record: &mut ParityRecord,
 ) -> Result<(), BackendError> {
-    let layout = panel.layout();
+    let layout = panel.layout_for(request.likelihood);
+    let log_joint = LogJoint::new(panel, request.priors).with_likelihood(request.likelihood);
     let stream = Stream {
         seed: request.seed,
         iteration: 7,
@@ -220,7 +374,7 @@ fn check_loss(
     let mut guide = Guide::start(&layout, request.parameterization, request.seed);
     let centredness = guide.centredness(request.parameterization);
     guide.loc = centredness.from_natural(
-        &point_near_the_data(panel),
+        &point_near_the_data(panel, request.likelihood),
         panel.category_of(),
         &layout,
         &request.priors,
@@ -234,9 +388,8 @@ fn check_loss(
     let alone: Vec<_> = draw_noise(&layout, particles, stream)
         .into_iter()
         .map(|eps| {
-            loss_and_gradient(
-                panel,
-                &request.priors,
+            loss_and_gradient_of(
+                &log_joint,
                 request.parameterization,
                 Objective::Elbo,
                 &guide,

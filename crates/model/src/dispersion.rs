@@ -1,60 +1,123 @@
-//! How much more the counts vary than a fit says: Pearson's statistic over its degrees of freedom.
+//! How much more the counts vary than a fit says.
 //!
-//! `X^2 = sum (y - mu)^2 / Var(y)` at one point, `Var = mu` under the Poisson likelihood and `mu + mu^2 / r` under the
-//! negative-binomial one. Over the rows less the parameters that they spend it is expected to be 1. Intervals of a Poisson fit
-//! to counts of dispersion `phi` are too narrow by a factor of about `sqrt(phi)`.
+//! Two figures, for two purposes.
 //!
-//! Under the model a squared Pearson residual has the variance `2 + 6 / r + 1 / Var(y)`, so that small rates widen the law of
-//! the sum and skew it: it is taken as a scaled chi-square of the same mean and variance, its quantile by Wilson and Hilferty.
+//! **The dispersion** is Pearson's: `X^2 = sum (y - mu)^2 / Var(y)` over the rows less the parameters that they determine. `mu` is
+//! the mean rate under the posterior, `exp(m + v / 2)` where the log rate has mean m and variance v, held within the clip;
+//! `Var = mu` under the Poisson likelihood and `mu + mu^2 / r` under the negative-binomial one. For a Gaussian model `z = eta + e`
+//! with posterior variances v and weights w the squared residuals have the mean `(1 - w v) / w`, truths drawn from the prior: so the
+//! parameters that the rows determine number `sum w v`, of which a prior may have the rest. Where the likelihood holds it is
+//! about 1. Intervals of a Poisson fit to counts of dispersion `phi` are too narrow by a factor of about `sqrt(phi)`.
 //!
-//! Source: McCullagh and Nelder, "Generalized Linear Models", 1989, 4.5 and 6.2; Wilson and Hilferty, "The distribution of
-//! chi-square", 1931.
+//! **The excess** is what a level is stated of. `X^2` will not do: a squared Pearson residual has the variance `2 + 1 / mu` and a
+//! tail as wide, and what priors pull the fit off by counts as scatter. Given the number n of a product's units,
+//! Poisson counts are n independent choices of a period with probabilities `p_t`, in proportion to the rates, whatever the
+//! product's level. With `e_t = n p_t`, `u_t` the log price in its own standard deviations under p, residuals
+//! `r = y - e - e u (u'y) / n` from which level and slope are projected off, and weights `g_t = 1 / (1 + e_t)`,
+//!
+//! ```text
+//! U = sum_t g_t r_t^2 - sum_s y_s q_s,      q_s = sum_t g_t ([s = t] - p_t (1 + u_s u_t))^2
+//! ```
+//!
+//! is the sum over pairs of different units of a kernel whose mean given either unit is zero. So U has mean zero exactly, first
+//! order errors of the rates have no effect on it, and whatever the priors did to the product's level and elasticity has none
+//! either. Its variance is exact, too: `2 n (n - 1) (sum g^2 p^2 (1 - 2 p (1 + u^2)) + A_0^2 + 2 A_1^2 + A_2^2)`,
+//! `A_k = sum g p^2 u^k`. That the period effects were fitted to the same counts makes U smaller, never larger: the test is
+//! conservative where a category has few products.
+//!
+//! Let V be the sum of the variances over products. With these weights U is, where units are many, a quadratic form in normals whose
+//! eigenvalues are below `max g e < 1`; where they are few, twice the number of pairs that met, about Poisson. In both cases
+//! no cumulant is above that of a chi-square of `k = V / 2` degrees of freedom less its mean, `2^(m-2) (m-1)! V` of order m. Chernoff's
+//! bound from these, `P(U > x) <= exp(-(x - k ln(1 + x / k)) / 2)`, gives the limit at any rates, where a normal's tail
+//! would not do. Under counts of dispersion `phi` the mean of U is `(phi - 1) sum g e (1 - p (1 + u^2))`: over that sum it
+//! estimates `phi - 1`.
+//!
+//! Products that a fit left out are in neither figure. Products with a row near or beyond a bound of the clip are left out of the
+//! excess, too: there the rates of a method that does not
+//! know the clip are no fit.
+//!
+//! Sources: McCullagh and Nelder, "Generalized Linear Models", 1989, 4.5 and 6.2; Dean and Lawless, "Tests for detecting
+//! overdispersion in Poisson regression models", JASA, 1989, whose statistic subtracts the counts for the same reason.
 
 use crate::likelihood::Likelihood;
 use crate::negative_binomial::{Shape, variance_ratio};
-use crate::panel::Panel;
+use crate::panel::{Panel, Row};
 use crate::priors::Priors;
 use crate::site::{Layout, Site};
 use serde::{Deserialize, Serialize};
 
-/// Probability under the model that a dispersion exceeds its [`Pearson::limit`].
+/// Probability under the Poisson likelihood that an excess is above its [`Excess::limit`], at most.
 pub const LEVEL: f64 = 1e-6;
 
-/// The quantile of the standard normal at `1 - LEVEL`.
-const NORMAL_QUANTILE: f64 = 4.753_424_308_822_899;
+/// Log rates within this of a bound of the clip, or beyond it, are near it.
+const NEAR_CLIP: f64 = std::f64::consts::LN_2;
 
-/// Products of a piece of the sums. Pieces are added in their order, so that threads do not change a bit.
-const PIECE: usize = 4096;
+/// Variance of the log price over its mean square below which a product's price did not change.
+const CONSTANT_PRICE: f64 = 1e-12;
 
-/// Pearson's statistic of some rows.
+/// Pearson's statistic of some rows, and the excess of their counts over Poisson ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pearson {
-    /// `X^2` over the degrees of freedom.
+    /// `X^2` over the degrees of freedom; 0 where a fit left out all rows.
     pub dispersion: f64,
-    /// Rows less the parameters that they spend: two a product, at most its rows, and one a period that a category has, less
-    /// the shift between them. At least half of the rows: what is finer than that the priors hold.
+    /// Rows less the parameters that they determine, at least 1. Where variances of the log rates are known, `sum w v`; otherwise
+    /// all that could be determined: two a product, at most its rows, and one a period that a category has, less the shift between
+    /// them, and at most half of the rows.
     pub degrees_of_freedom: f64,
-    /// What the dispersion exceeds with probability [`LEVEL`] when the likelihood is right.
+    /// The excess; `None` where no level can be stated: counts that are not modelled as Poisson, rates that are not a fit's
+    /// optimum, or no product whose rates are well inside the clip.
+    #[serde(default)]
+    pub excess: Option<Excess>,
+}
+
+/// By how much the dispersion exceeds 1, product by product, whatever the priors.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Excess {
+    /// The estimate of the dispersion less 1.
+    pub value: f64,
+    /// What it exceeds with probability [`LEVEL`], at most, when the counts are Poisson.
     pub limit: f64,
+    /// Products that it is of.
+    pub products: usize,
 }
 
 impl Pearson {
-    /// Whether the counts vary more than the likelihood allows.
-    pub fn refutes(&self) -> bool {
-        self.dispersion > self.limit
+    /// Whether the counts vary more than Poisson counts at [`LEVEL`]; never where no level can be stated.
+    pub fn refutes_poisson(&self) -> bool {
+        self.excess.is_some_and(|excess| excess.value > excess.limit)
     }
 
-    fn new(sums: &Sums, spent: usize) -> Self {
+    fn new(sums: &ProductSums, spent: Option<usize>) -> Self {
         let rows = sums.rows as f64;
-        let degrees_of_freedom = (rows - spent as f64).max(0.5 * rows);
-        let variance = sums.variance * degrees_of_freedom / rows;
-        let shape = 2.0 * degrees_of_freedom * degrees_of_freedom / variance;
-        let ninth = 2.0 / (9.0 * shape);
+        let degrees_of_freedom = match spent {
+            None => rows - sums.determined,
+            Some(spent) => (rows - spent as f64).max(0.5 * rows),
+        };
+        let degrees_of_freedom = degrees_of_freedom.max(1.0);
         Pearson {
             dispersion: sums.squares / degrees_of_freedom,
             degrees_of_freedom,
-            limit: (1.0 - ninth + NORMAL_QUANTILE * ninth.sqrt()).powi(3),
+            excess: (sums.excess_products > 0).then(|| Excess {
+                value: sums.excess / sums.excess_weight,
+                limit: limit(sums.excess_variance, LEVEL) / sums.excess_weight,
+                products: sums.excess_products,
+            }),
         }
+    }
+}
+
+/// What a sum of excesses with this variance exceeds with probability `level`, at most.
+fn limit(variance: f64, level: f64) -> f64 {
+    let k = 0.5 * variance;
+    // x - k ln(1 + x / k) rises and is convex: Newton's steps from above stay above.
+    let target = -2.0 * level.ln();
+    let mut x = 2.0 * target + (2.0 * k * target).sqrt();
+    loop {
+        let step = (x - k * (x / k).ln_1p() - target) * (k + x) / x;
+        if step < 1e-12 * x {
+            return x;
+        }
+        x -= step;
     }
 }
 
@@ -67,119 +130,355 @@ pub struct Dispersion {
     pub by_category: Vec<Pearson>,
 }
 
+/// What is known of the variances of the log rates.
+#[derive(Debug, Clone, Copy)]
+pub enum Variances<'a> {
+    /// Nothing: rates are taken at the point, and no level is stated.
+    Unknown,
+    /// Latents are independent, with these variances, in the order of [`Layout`].
+    Independent(&'a [f64]),
+}
+
 impl Dispersion {
-    /// The dispersion of `panel` about the rates of `point`, natural parameters such as a posterior's means, of length
-    /// [`Layout::latents`] of `likelihood`; on `threads` threads.
+    /// The dispersion of `panel` about the posterior means `point`, natural parameters of length [`Layout::latents`] of `likelihood`; on
+    /// `threads` threads, on whose number no bit depends. The excess is stated where variances are known.
     ///
     /// # Panics
-    /// When `point` is not of that length.
-    pub fn of(panel: &Panel, priors: &Priors, likelihood: Likelihood, point: &[f64], threads: usize) -> Self {
-        let layout = panel.layout_for(likelihood);
-        assert_eq!(point.len(), layout.latents(), "length of the point");
-        let residuals = Residuals {
-            panel,
-            priors,
-            layout,
-            point,
-        };
-        let pieces: Vec<usize> = (0..layout.products).step_by(PIECE).collect();
-        let workers = threads.clamp(1, pieces.len());
-        let mut sums: Vec<(usize, Vec<Sums>)> = std::thread::scope(|scope| {
-            let (residuals, pieces) = (&residuals, &pieces);
-            let started: Vec<_> = (0..workers)
-                .map(|worker| {
-                    scope.spawn(move || -> Vec<(usize, Vec<Sums>)> {
-                        let mine = pieces.iter().skip(worker).step_by(workers);
-                        mine.map(|first| (*first, residuals.of_piece(*first))).collect()
-                    })
-                })
-                .collect();
-            let joined = started.into_iter().map(|worker| worker.join());
-            joined.flat_map(|part| part.expect("sums do not panic")).collect()
-        });
-        sums.sort_by_key(|(first, _)| *first);
-        let mut by_category = vec![Sums::default(); layout.categories];
-        for (_, piece) in &sums {
-            by_category
-                .iter_mut()
-                .zip(piece)
-                .for_each(|(total, part)| total.add(part));
+    /// When a vector is not of that length.
+    pub fn of(
+        panel: &Panel,
+        priors: &Priors,
+        likelihood: Likelihood,
+        point: &[f64],
+        variances: Variances<'_>,
+        threads: usize,
+    ) -> Self {
+        let fitted = FittedRates::new(panel, priors, likelihood, point);
+        match variances {
+            Variances::Unknown => {
+                let products = fitted.layout.products;
+                let sums = for_each_product(products, threads, |i| fitted.of_product(i, |_| 0.0));
+                let spent = parameters_spent(panel);
+                Dispersion::added(panel, &sums, |c| Some(spent[c]), Some(spent.iter().sum())).without_level()
+            }
+            Variances::Independent(variances) => fitted.with_independent(variances, threads),
         }
-        let mut overall = Sums::default();
-        by_category.iter().for_each(|part| overall.add(part));
-        let spent = parameters_spent(panel);
+    }
+
+    /// The dispersion about the mean rates of draws from the posterior, each a vector of natural parameters; on `threads` threads.
+    ///
+    /// # Panics
+    /// When there is no draw, or one is not of length [`Layout::latents`].
+    pub fn of_draws(
+        panel: &Panel,
+        priors: &Priors,
+        likelihood: Likelihood,
+        draws: &[Vec<f64>],
+        threads: usize,
+    ) -> Self {
+        let count = draws.len() as f64;
+        let mut mean = vec![0.0; draws[0].len()];
+        for draw in draws {
+            mean.iter_mut().zip(draw).for_each(|(m, d)| *m += d / count);
+        }
+        let fitted = FittedRates::new(panel, priors, likelihood, &mean);
+        let layout = fitted.layout;
+        let sums = for_each_product(layout.products, threads, |i| {
+            let a = layout.start(Site::ProductA) + i;
+            let e = layout.start(Site::ProductEffect) + i;
+            let time = layout.time_index(panel.category_of()[i] as usize, 0);
+            fitted.of_product(i, |row| {
+                // The variance that gives the draws' mean rate, whatever the shape of their distribution.
+                let at = |of: &[f64]| of[a] * row.log_price + of[e] + of[time + row.period];
+                let centre = at(&mean);
+                let raised: f64 = draws.iter().map(|draw| (at(draw) - centre).exp()).sum();
+                2.0 * (raised / count).ln().max(0.0)
+            })
+        });
+        Dispersion::of_products(panel, &sums)
+    }
+
+    /// The dispersion of the sums of all products, in their order, with known variances.
+    ///
+    /// # Panics
+    /// When there are not as many as products.
+    pub fn of_products(panel: &Panel, sums: &[ProductSums]) -> Self {
+        Dispersion::added(panel, sums, |_| None, None)
+    }
+
+    /// The same without the excess: no level is stated.
+    pub fn without_level(mut self) -> Self {
+        self.overall.excess = None;
+        self.by_category.iter_mut().for_each(|of| of.excess = None);
+        self
+    }
+
+    fn added(
+        panel: &Panel,
+        sums: &[ProductSums],
+        spent_of: impl Fn(usize) -> Option<usize>,
+        spent: Option<usize>,
+    ) -> Self {
+        assert_eq!(sums.len(), panel.layout().products, "sums of every product");
+        let mut by_category = vec![ProductSums::default(); panel.layout().categories];
+        for (of_product, category) in sums.iter().zip(panel.category_of()) {
+            by_category[*category as usize].add(of_product);
+        }
+        let mut overall = ProductSums::default();
+        by_category.iter().for_each(|of| overall.add(of));
         Dispersion {
-            overall: Pearson::new(&overall, spent.iter().sum()),
+            overall: Pearson::new(&overall, spent),
             by_category: by_category
                 .iter()
-                .zip(&spent)
-                .map(|(sums, spent)| Pearson::new(sums, *spent))
+                .enumerate()
+                .map(|(c, sums)| Pearson::new(sums, spent_of(c)))
                 .collect(),
         }
     }
 }
 
-/// Sums over rows.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+/// Sums over the rows of a product, or of several.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ProductSums {
     rows: usize,
     /// Of squared Pearson residuals.
     squares: f64,
-    /// Of their variances.
-    variance: f64,
+    /// Of `w v`.
+    determined: f64,
+    /// `U`, its variance, and its mean where the dispersion is 2; the products that have one.
+    excess: f64,
+    excess_variance: f64,
+    excess_weight: f64,
+    excess_products: usize,
 }
 
-impl Sums {
-    fn add(&mut self, other: &Sums) {
+impl ProductSums {
+    fn add(&mut self, other: &ProductSums) {
         self.rows += other.rows;
         self.squares += other.squares;
-        self.variance += other.variance;
+        self.determined += other.determined;
+        self.excess += other.excess;
+        self.excess_variance += other.excess_variance;
+        self.excess_weight += other.excess_weight;
+        self.excess_products += other.excess_products;
     }
 }
 
-struct Residuals<'a> {
+/// The rates of a fit, product by product.
+#[derive(Debug, Clone, Copy)]
+pub struct FittedRates<'a> {
     panel: &'a Panel,
     priors: &'a Priors,
     layout: Layout,
-    point: &'a [f64],
+    mean: &'a [f64],
+    /// Whether `mean` is the mode.
+    is_mode: bool,
+    /// Products that are left out, in rising order.
+    left_out: &'a [usize],
 }
 
-impl Residuals<'_> {
-    /// The sums of [`PIECE`] products, one a category.
-    fn of_piece(&self, first: usize) -> Vec<Sums> {
-        let (layout, point) = (&self.layout, self.point);
-        let mut sums = vec![Sums::default(); layout.categories];
-        for product in first..(first + PIECE).min(layout.products) {
-            let category = self.panel.category_of()[product] as usize;
-            let elasticity = point[layout.start(Site::ProductA) + product];
-            let effect = point[layout.start(Site::ProductEffect) + product];
-            let effects = &point[layout.time_index(category, 0)..][..layout.periods];
-            let shape = match layout.likelihood {
-                Likelihood::Poisson => None,
-                Likelihood::NegativeBinomial => {
-                    Some(Shape::new(point[layout.start(Site::LogShape) + category]))
-                }
-            };
-            let sums = &mut sums[category];
-            for row in self.panel.product_rows(product) {
-                let eta = elasticity * row.log_price + effects[row.period] + effect;
-                let eta = eta.clamp(self.priors.clip_low, self.priors.clip_high);
-                let mean = eta.exp();
-                let (ratio, kurtosis) = match &shape {
-                    None => (1.0, 0.0),
-                    Some(shape) => (variance_ratio(eta, shape), 6.0 / shape.value),
-                };
-                let variance = mean * ratio;
-                sums.rows += 1;
-                sums.squares += (f64::from(row.units) - mean).powi(2) / variance;
-                sums.variance += 2.0 + kurtosis + 1.0 / variance;
-            }
+impl<'a> FittedRates<'a> {
+    /// The rates of the posterior means `mean`, natural parameters.
+    ///
+    /// # Panics
+    /// When `mean` is not of length [`Layout::latents`] of `likelihood`.
+    pub fn new(panel: &'a Panel, priors: &'a Priors, likelihood: Likelihood, mean: &'a [f64]) -> Self {
+        let layout = panel.layout_for(likelihood);
+        assert_eq!(mean.len(), layout.latents(), "length of the point");
+        FittedRates {
+            panel,
+            priors,
+            layout,
+            mean,
+            is_mode: false,
+            left_out: &[],
+        }
+    }
+
+    /// The rates of a posterior whose mode is `mode`. Log rates are skewed: their means are below the mode by half their variance,
+    /// to first order, so that the mean rates are those of the mode.
+    ///
+    /// # Panics
+    /// When `mode` is not of length [`Layout::latents`] of `likelihood`.
+    pub fn at_mode(panel: &'a Panel, priors: &'a Priors, likelihood: Likelihood, mode: &'a [f64]) -> Self {
+        FittedRates {
+            is_mode: true,
+            ..FittedRates::new(panel, priors, likelihood, mode)
+        }
+    }
+
+    /// The same without the rows of the products `left_out`, in rising order: those that the fit left out, whose rates are their
+    /// priors'.
+    pub fn leaving_out(self, left_out: &'a [usize]) -> Self {
+        FittedRates { left_out, ..self }
+    }
+
+    /// The dispersion where latents are independent, with these variances, in the order of [`Layout`]; on `threads` threads.
+    ///
+    /// # Panics
+    /// When there are not as many as latents.
+    pub fn with_independent(&self, variances: &[f64], threads: usize) -> Dispersion {
+        let layout = &self.layout;
+        assert_eq!(variances.len(), layout.latents(), "one variance a latent");
+        let sums = for_each_product(layout.products, threads, |i| {
+            let of_product = variances[layout.start(Site::ProductA) + i];
+            let of_effect = variances[layout.start(Site::ProductEffect) + i];
+            let category = self.panel.category_of()[i] as usize;
+            let of_periods = &variances[layout.time_index(category, 0)..][..layout.periods];
+            self.of_product(i, |row| {
+                row.log_price * row.log_price * of_product + of_effect + of_periods[row.period]
+            })
+        });
+        Dispersion::of_products(self.panel, &sums)
+    }
+
+    /// The sums of one product, none of one that is left out, whose log rates have the posterior variances that `variance` gives row by row.
+    pub fn of_product(&self, product: usize, mut variance: impl FnMut(&Row) -> f64) -> ProductSums {
+        if self.left_out.binary_search(&product).is_ok() {
+            return ProductSums::default();
+        }
+        let (layout, mean, priors) = (&self.layout, self.mean, self.priors);
+        let category = self.panel.category_of()[product] as usize;
+        let elasticity = mean[layout.start(Site::ProductA) + product];
+        let effect = mean[layout.start(Site::ProductEffect) + product];
+        let effects = &mean[layout.time_index(category, 0)..][..layout.periods];
+        let shape = match layout.likelihood {
+            Likelihood::Poisson => None,
+            Likelihood::NegativeBinomial => Some(Shape::new(mean[layout.start(Site::LogShape) + category])),
+        };
+        let inside = priors.clip_low + NEAR_CLIP..priors.clip_high - NEAR_CLIP;
+        let mut sums = ProductSums::default();
+        let mut is_inside = shape.is_none();
+        let mut rows = Vec::with_capacity(self.panel.row_range(product).len());
+        for row in self.panel.product_rows(product) {
+            let eta = elasticity * row.log_price + effects[row.period] + effect;
+            let v = variance(&row);
+            is_inside &= inside.contains(&eta);
+            let log_mean = if self.is_mode { eta } else { eta + 0.5 * v };
+            let log_mean = log_mean.clamp(priors.clip_low, priors.clip_high);
+            let rate = log_mean.exp();
+            let ratio = shape
+                .as_ref()
+                .map_or(1.0, |shape| variance_ratio(log_mean, shape));
+            let units = f64::from(row.units);
+            sums.rows += 1;
+            sums.squares += (units - rate).powi(2) / (rate * ratio);
+            // A row determines one parameter at most.
+            sums.determined += (rate / ratio * v).min(1.0);
+            rows.push(FittedRow {
+                units,
+                log_price: row.log_price,
+                rate,
+            });
+        }
+        if is_inside {
+            let found = excess(&rows);
+            sums.excess = found.value;
+            sums.excess_variance = found.variance;
+            sums.excess_weight = found.weight;
+            sums.excess_products = usize::from(found.variance > 0.0);
         }
         sums
     }
 }
 
-/// Parameters of the likelihood that the rows of each category can tell.
+/// A row of a product: its units, and its rate up to a factor that all rows of the product share.
+#[derive(Debug, Clone, Copy)]
+struct FittedRow {
+    units: f64,
+    log_price: f64,
+    rate: f64,
+}
+
+/// `U` of a product, its variance under Poisson counts, and its mean where the dispersion is 2.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct ProductExcess {
+    value: f64,
+    variance: f64,
+    weight: f64,
+}
+
+/// See the module. All zero where there are no two units or no two rows.
+fn excess(rows: &[FittedRow]) -> ProductExcess {
+    let units: f64 = rows.iter().map(|row| row.units).sum();
+    let rate: f64 = rows.iter().map(|row| row.rate).sum();
+    if units < 2.0 || rows.len() < 2 {
+        return ProductExcess::default();
+    }
+    let (mut centre, mut spread, mut size) = (0.0, 0.0, 0.0);
+    for row in rows {
+        centre += row.rate / rate * row.log_price;
+        size += row.rate / rate * row.log_price * row.log_price;
+    }
+    for row in rows {
+        spread += row.rate / rate * (row.log_price - centre).powi(2);
+    }
+    let scale = if spread > CONSTANT_PRICE * size.max(1.0) {
+        1.0 / spread.sqrt()
+    } else {
+        0.0
+    };
+    let of = |row: &FittedRow| {
+        let p = row.rate / rate;
+        (p, (row.log_price - centre) * scale, 1.0 / (1.0 + units * p))
+    };
+    let mut slope = 0.0;
+    let (mut a0, mut a1, mut a2, mut own) = (0.0, 0.0, 0.0, 0.0);
+    let mut weight = 0.0;
+    for row in rows {
+        let (p, u, g) = of(row);
+        slope += u * row.units / units;
+        let gp2 = g * p * p;
+        a0 += gp2;
+        a1 += gp2 * u;
+        a2 += gp2 * u * u;
+        own += g * gp2 * (1.0 - 2.0 * p * (1.0 + u * u));
+        weight += g * units * p * (1.0 - p * (1.0 + u * u));
+    }
+    let mut value = 0.0;
+    for row in rows {
+        let (p, u, g) = of(row);
+        let residual = row.units - units * p * (1.0 + u * slope);
+        let q = g * (1.0 - 2.0 * p * (1.0 + u * u)) + a0 + u * (2.0 * a1 + u * a2);
+        value += g * residual * residual - row.units * q;
+    }
+    // Rounding may leave less than nothing where the rows are saturated.
+    let variance = 2.0 * units * (units - 1.0) * (own + a0 * a0 + 2.0 * a1 * a1 + a2 * a2);
+    if variance <= SATURATED * units || weight <= SATURATED * units {
+        return ProductExcess::default();
+    }
+    ProductExcess {
+        value,
+        variance,
+        weight,
+    }
+}
+
+/// Variance of `U` a unit below which level and slope leave nothing of a product's rows.
+const SATURATED: f64 = 1e-9;
+
+/// `f` of every product, in their order, on several threads.
+fn for_each_product(
+    products: usize,
+    threads: usize,
+    f: impl Fn(usize) -> ProductSums + Sync,
+) -> Vec<ProductSums> {
+    let mut sums = vec![ProductSums::default(); products];
+    let share = products.div_ceil(threads.clamp(1, products.max(1))).max(1);
+    std::thread::scope(|scope| {
+        for (part, sums) in sums.chunks_mut(share).enumerate() {
+            let f = &f;
+            scope.spawn(move || {
+                for (own, sum) in sums.iter_mut().enumerate() {
+                    *sum = f(part * share + own);
+                }
+            });
+        }
+    });
+    sums
+}
+
+/// Parameters of the likelihood that the rows of each category can determine.
 fn parameters_spent(panel: &Panel) -> Vec<usize> {
     let layout = panel.layout();
     let mut spent = vec![0; layout.categories];
@@ -209,139 +508,4 @@ fn parameters_spent(panel: &Panel) -> Vec<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::labels::Labels;
-    use crate::panel::PanelPart;
-    use rand::{RngExt, SeedableRng, rngs::StdRng};
-
-    const CATEGORIES: usize = 2;
-
-    /// A count of mean `mu`: a Poisson one, or one whose rate varies by a gamma of shape 2 (the sum of two exponentials).
-    fn draw(rng: &mut StdRng, mu: f64, varied: bool) -> u32 {
-        let mut exponential = || -rng.random_range(f64::MIN_POSITIVE..1.0).ln();
-        let rate = if varied {
-            mu * 0.5 * (exponential() + exponential())
-        } else {
-            mu
-        };
-        let (mut count, mut at) = (0, exponential());
-        while at < rate {
-            count += 1;
-            at += exponential();
-        }
-        count
-    }
-
-    /// A panel whose rates are those of the point that is returned; every fifth row is missing.
-    fn panel(seed: u64, products: usize, periods: usize, level: f64, varied: bool) -> (Panel, Vec<f64>) {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let layout = Layout::new(products, CATEGORIES, periods);
-        let mut point = vec![0.0; layout.latents()];
-        point[layout.range(Site::ProductA)].fill(-1.5);
-        point[layout.range(Site::ProductEffect)].fill(level);
-        let mut part = PanelPart::new(CATEGORIES, periods);
-        for i in 0..products {
-            let rows: Vec<u32> = (0..periods as u32)
-                .filter(|t| !(t + i as u32).is_multiple_of(5) || periods == 1)
-                .collect();
-            let prices: Vec<f64> = rows.iter().map(|_| rng.random_range(0.8..1.25)).collect();
-            let units: Vec<u32> = prices
-                .iter()
-                .map(|price| draw(&mut rng, (level - 1.5 * price.ln()).exp(), varied))
-                .collect();
-            part.push_product(i % CATEGORIES, Some(&rows), &prices, &units)
-                .unwrap();
-        }
-        let numbered = |n| Labels::numbered("x", n);
-        let panel = Panel::from_parts(
-            numbered(products),
-            numbered(CATEGORIES),
-            numbered(periods),
-            vec![part],
-        );
-        (panel.unwrap(), point)
-    }
-
-    /// The true rates spend no parameter: the degrees of freedom are put back to the rows.
-    fn of_truth(panel: &Panel, likelihood: Likelihood, point: &[f64]) -> f64 {
-        let found = Dispersion::of(panel, &Priors::default(), likelihood, point, 2).overall;
-        found.dispersion * found.degrees_of_freedom / panel.rows() as f64
-    }
-
-    #[test]
-    fn poisson_counts_are_not_refuted_and_varied_ones_are() {
-        for (seed, level) in [(1, -2.0), (2, 0.0), (3, 3.0)] {
-            let (poisson, point) = panel(seed, 60, 50, level, false);
-            let found = Dispersion::of(&poisson, &Priors::default(), Likelihood::Poisson, &point, 2);
-            // 2,400 rows less 2 a product and 49 a category; the sd of the mean is below 0.07 where rates are 0.13.
-            assert_eq!(found.overall.degrees_of_freedom, 2400.0 - 120.0 - 98.0);
-            let truth = of_truth(&poisson, Likelihood::Poisson, &point);
-            assert!((truth - 1.0).abs() < 0.25, "{level}: {truth}");
-            // Against the limit of the rows: the truth was not fitted.
-            assert!(
-                truth < found.overall.limit,
-                "{level}: {truth} {:?}",
-                found.overall
-            );
-
-            let (varied, mut point) = panel(seed, 60, 50, level, true);
-            let found = Dispersion::of(&varied, &Priors::default(), Likelihood::Poisson, &point, 2);
-            // Variance over mean is 1 + mu / 2, or 1.07 where rates are 0.13: too little to be told from these rows.
-            assert_eq!(
-                found.overall.refutes(),
-                level > -1.0,
-                "{level}: {:?}",
-                found.overall
-            );
-            point.extend([2f64.ln(); CATEGORIES]);
-            let truth = of_truth(&varied, Likelihood::NegativeBinomial, &point);
-            // The squared residuals' variance is at most 2 + 3 + 8: an sd of 0.07.
-            assert!((truth - 1.0).abs() < 0.3, "{level}: {truth}");
-        }
-    }
-
-    #[test]
-    fn few_rows_are_no_proof_and_no_panic() {
-        let mut part = PanelPart::new(1, 1);
-        part.push_product(0, None, &[1.0], &[3]).unwrap();
-        let numbered = |n| Labels::numbered("x", n);
-        let one = Panel::from_parts(numbered(1), numbered(1), numbered(1), vec![part]).unwrap();
-        let point = vec![0.0; one.layout().latents()];
-        let found = Dispersion::of(&one, &Priors::default(), Likelihood::Poisson, &point, 3);
-        // One row of mean 1 spends one parameter of two, and half of it is left: (3 - 1)^2 / 1 / 0.5.
-        assert_eq!(found.overall.degrees_of_freedom, 0.5);
-        assert_eq!(found.overall.dispersion, 8.0);
-        assert!(!found.overall.refutes(), "{:?}", found.overall);
-        assert_eq!(found.by_category, [found.overall]);
-    }
-
-    #[test]
-    fn threads_do_not_change_a_bit() {
-        let (panel, point) = panel(9, 2 * PIECE + 77, 3, 1.0, true);
-        let of = |threads| Dispersion::of(&panel, &Priors::default(), Likelihood::Poisson, &point, threads);
-        let one = of(1);
-        assert_eq!(one, of(2));
-        assert_eq!(one, of(7));
-        let rows: f64 = one.by_category.iter().map(|c| c.degrees_of_freedom).sum();
-        assert_eq!(rows, one.overall.degrees_of_freedom);
-    }
-
-    #[test]
-    fn the_limit_is_the_chi_squares() {
-        // Large rates: the 1 - 1e-6 quantile of chi-square is 194.07 at 109 degrees of freedom, by Wilson and Hilferty's
-        // own accuracy of 1e-3 there.
-        let sums = Sums {
-            rows: 109,
-            squares: 109.0,
-            variance: 218.0,
-        };
-        let found = Pearson::new(&sums, 0);
-        assert_eq!(found.dispersion, 1.0);
-        assert!(
-            (found.limit * 109.0 / 194.0681 - 1.0).abs() < 2e-3,
-            "{}",
-            found.limit * 109.0
-        );
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
 use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Request, Run, RunState};
 use infermark_data::read_truth;
+use infermark_harness::fit_dispersion::dispersion_of;
 use infermark_harness::fit_notes::{below_lower_bound, constant_prices};
 use infermark_harness::fit_output::{
     ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
@@ -138,11 +139,10 @@ impl FitArguments {
             .into_iter()
             .flatten(),
         );
-        let dispersion = posterior.as_ref().map(|posterior| {
-            let threads = request.resolved_threads();
-            let point = &posterior.mean;
-            Dispersion::of(&panel, &request.priors, request.likelihood, point, threads)
-        });
+        let converged = is_converged(&report);
+        let dispersion = posterior
+            .as_ref()
+            .map(|posterior| dispersion_of(&panel, &request, &*run, posterior, converged));
         let (status, reason) = match (&failure, progress.state.is_complete()) {
             (None, true) => (FitStatus::Finished, None),
             (Some(error), _) => (FitStatus::Unfinished, Some(error.to_string())),
@@ -185,7 +185,6 @@ impl FitArguments {
             .as_ref()
             .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
         let written = write_fit(&self.out, &panel, &parts, record)?;
-        let converged = is_converged(&report);
         let exit =
             if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
                 Exit::GateFailed
@@ -204,10 +203,8 @@ impl FitArguments {
         for warning in &report.warnings {
             say(format_args!("note: {warning}"));
         }
-        // Rates of products that were left out are their prior's: no counts vary about those.
-        let leaves_out = matches!(&report.detail, Detail::Gaussian(of) if !of.left_out_products.is_empty());
-        if let (Some(dispersion), FitStatus::Finished, false) = (&dispersion, status, leaves_out)
-            && let Some(advice) = advice(dispersion, request.likelihood, converged)
+        if let (Some(dispersion), FitStatus::Finished) = (&dispersion, status)
+            && let Some(advice) = advice(dispersion, request.likelihood)
         {
             say(format_args!("note: {advice}"));
             say(format_args!("note: {}", by_category(dispersion, &panel)));
@@ -319,24 +316,45 @@ fn subtitle(panel: &Panel, source: &str, model: Specification, request: &Request
     )
 }
 
-/// What to do where the counts vary more than the Poisson likelihood allows; `None` where they do not.
-fn advice(dispersion: &Dispersion, likelihood: Likelihood, converged: bool) -> Option<String> {
-    let found = dispersion.overall;
-    if likelihood != Likelihood::Poisson || !found.refutes() {
+/// Dispersion from which on counts are said to vary much, where no level can be stated.
+const MUCH: f64 = 1.5;
+
+/// What to do where the counts vary more than Poisson counts, in all or in a category; `None` where they do not.
+fn advice(dispersion: &Dispersion, likelihood: Likelihood) -> Option<String> {
+    if likelihood != Likelihood::Poisson {
         return None;
     }
-    let doubt = if converged {
-        ""
-    } else {
-        ", unless this fit has not converged"
-    };
-    Some(format!(
-        "Poisson is refuted by these data{doubt}: dispersion {:.3} (1 is expected, above {:.3} has probability {LEVEL:e}); its \
-         intervals are too narrow by a factor of about {:.1}; fit again with --likelihood negative-binomial",
-        found.dispersion,
-        found.limit,
-        found.dispersion.sqrt()
-    ))
+    let found = dispersion.overall;
+    let remedy = format!(
+        "its intervals are too narrow by a factor of about {:.1}; fit again with --likelihood negative-binomial",
+        found.dispersion.max(1.0).sqrt()
+    );
+    match found.excess {
+        None if found.dispersion > MUCH => Some(format!(
+            "the counts vary more about this fit than Poisson counts: dispersion {:.3}, 1 is expected. If the fit is right, {remedy} \
+             (--method laplace states at what level Poisson is refuted)",
+            found.dispersion
+        )),
+        Some(excess) if found.refutes_poisson() => Some(format!(
+            "Poisson is refuted by these data: dispersion {:.3}, 1 is expected; the excess product by product is {:.3}, above {:.3} \
+             has a probability below {LEVEL:e}; {remedy}",
+            found.dispersion, excess.value, excess.limit
+        )),
+        _ => {
+            let refuted = dispersion
+                .by_category
+                .iter()
+                .filter(|of| of.refutes_poisson())
+                .count();
+            (refuted > 0).then(|| {
+                format!(
+                    "Poisson is refuted by the data of {refuted} of {} categories, each at a level of {LEVEL:e}; their intervals are \
+                     too narrow; fit again with --likelihood negative-binomial",
+                    dispersion.by_category.len()
+                )
+            })
+        }
+    }
 }
 
 /// Categories that are named with their dispersion, at most; `run.json` has all.

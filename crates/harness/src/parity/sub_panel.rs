@@ -12,8 +12,20 @@ pub fn sub_panel(panel: &Arc<Panel>, most_rows: usize) -> (Arc<Panel>, String) {
     let layout = panel.layout();
     let stride = panel.rows().div_ceil(most_rows.max(1)).min(layout.products);
     let chosen: Vec<usize> = (0..layout.products).step_by(stride).collect();
+    let small = of_products(panel, &chosen);
+    let words = format!(
+        "every {stride}th product: {} products, {} rows",
+        chosen.len(),
+        small.rows()
+    );
+    (small, words)
+}
+
+/// The products `chosen`, with the categories that they have.
+fn of_products(panel: &Panel, chosen: &[usize]) -> Arc<Panel> {
+    let layout = panel.layout();
     let mut new_category = vec![usize::MAX; layout.categories];
-    for product in &chosen {
+    for product in chosen {
         new_category[panel.category_of()[*product] as usize] = 0;
     }
     let mut categories = 0;
@@ -23,7 +35,7 @@ pub fn sub_panel(panel: &Arc<Panel>, most_rows: usize) -> (Arc<Panel>, String) {
     }
     let mut part = PanelPart::new(categories, layout.periods);
     let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
-    for product in &chosen {
+    for product in chosen {
         periods.clear();
         prices.clear();
         units.clear();
@@ -43,10 +55,5 @@ pub fn sub_panel(panel: &Arc<Panel>, most_rows: usize) -> (Arc<Panel>, String) {
         vec![part],
     )
     .expect("products of a panel make a panel");
-    let words = format!(
-        "every {stride}th product: {} products, {} rows",
-        chosen.len(),
-        small.rows()
-    );
-    (Arc::new(small), words)
+    Arc::new(small)
 }

@@ -3,13 +3,16 @@
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{ChainReport, Detail, GaussianReport, NutsReport, SviReport, TracePoint};
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, DeviceKind, Interrupt, Limits, Method, Posterior, Report,
-    Request, Run, SviSettings,
+    Backend, BackendError, Device, DeviceId, DeviceKind, GaussianPass, GaussianPoint, Interrupt, Limits,
+    Method, Posterior, Report, Request, Run, SviSettings,
 };
+use infermark_gaussian::GaussianCpu;
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
-use infermark_model::svi::{GuideMoments, LossAndGradient, draw_noise, loss_and_gradient};
+use infermark_model::svi::{
+    GuideMoments, LossAndGradient, draw_noise, loss_and_gradient, loss_and_gradient_of,
+};
 use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,6 +97,16 @@ fn name_of(device: DeviceId) -> &'static str {
     }
 }
 
+/// The real backend of a Gaussian method.
+fn gaussian(request: &Request) -> Option<GaussianCpu> {
+    match &request.method {
+        Method::Svi(_) | Method::Nuts(_) => None,
+        Method::Laplace(_) => Some(GaussianCpu::laplace()),
+        Method::StructuredVi(_) => Some(GaussianCpu::structured_vi()),
+        Method::Meanfield(_) => Some(GaussianCpu::meanfield()),
+    }
+}
+
 pub(crate) struct Fake {
     name: &'static str,
     fault: Fault,
@@ -135,7 +148,12 @@ impl Backend for Fake {
                 what: "tests".into(),
             });
         }
-        let (mut value, mut gradient) = LogJoint::new(panel, request.priors).natural(point);
+        let mut priors = request.priors;
+        if gaussian(request).is_some() {
+            (priors.clip_low, priors.clip_high) = (f64::NEG_INFINITY, f64::INFINITY);
+        }
+        let log_joint = LogJoint::new(panel, priors).with_likelihood(request.likelihood);
+        let (mut value, mut gradient) = log_joint.natural(point);
         match self.fault {
             Fault::Gradient => gradient.iter_mut().for_each(|g| *g *= 1.01),
             Fault::LogJoint => value *= 1.0 + 1e-5,
@@ -143,6 +161,20 @@ impl Backend for Fake {
             _ => {}
         }
         Ok((value, gradient))
+    }
+
+    /// The real method's.
+    fn gaussian_pass(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        at: GaussianPoint<'_>,
+    ) -> Result<Option<GaussianPass>, BackendError> {
+        let request = Request {
+            devices: vec![DeviceId::CPU],
+            ..request.clone()
+        };
+        gaussian(&request).map_or(Ok(None), |real| real.gaussian_pass(panel, &request, at))
     }
 
     fn loss_and_gradient(
@@ -155,10 +187,9 @@ impl Backend for Fake {
         let Method::Svi(svi) = &request.method else {
             return Ok(None);
         };
-        let noise = draw_noise(&panel.layout(), svi.particles, stream);
-        let mut got = loss_and_gradient(
-            panel,
-            &request.priors,
+        let noise = draw_noise(&panel.layout_for(request.likelihood), svi.particles, stream);
+        let mut got = loss_and_gradient_of(
+            &LogJoint::new(panel, request.priors).with_likelihood(request.likelihood),
             request.parameterization,
             svi.objective,
             guide,

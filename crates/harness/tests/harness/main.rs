@@ -3,6 +3,7 @@
 mod benchmark;
 mod fake;
 mod fit_output;
+mod gaussian_passes;
 mod parity;
 mod pictures;
 mod synthetic;

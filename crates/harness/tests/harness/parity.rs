@@ -7,7 +7,7 @@ use infermark_harness::parity::{
 };
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
-use infermark_model::{Parameterization, Priors};
+use infermark_model::{Likelihood, Parameterization, Priors};
 
 fn svi(precision: Precision) -> Request {
     Request::new(Method::Svi(SviSettings {
@@ -91,7 +91,7 @@ fn every_fault_is_named() {
 #[test]
 fn the_points_lie_where_they_should() {
     let panel = panel(200);
-    let point = point_near_the_data(&panel);
+    let point = point_near_the_data(&panel, Likelihood::Poisson);
     let layout = panel.layout();
     let (mut below, mut inside, mut rows) = (0, 0, 0);
     for (product, category) in panel.category_of().iter().enumerate() {

@@ -15,8 +15,8 @@ use infermark_harness::parity::{ParityCheck, ParityRecord};
 use infermark_harness::published_nuts::PublishedNutsEstimate;
 use infermark_harness::quality::{CategoryElasticity, ChainQuality, ElasticityInterval, TruthQuality};
 use infermark_harness::system::{Program, System};
-use infermark_model::Layout;
 use infermark_model::noise::Stream;
+use infermark_model::{Layout, Likelihood};
 
 pub(crate) fn system() -> System {
     System {
@@ -86,6 +86,8 @@ fn parity(precision: Precision, passed: bool, svi: bool) -> ParityRecord {
         panel: "the whole panel".into(),
         rows: 1_560_000,
         precision,
+        likelihood: Likelihood::Poisson,
+        compared: "log joint and gradient".into(),
         checks: vec![ParityCheck {
             quantity: "gradient near the data".into(),
             error: Some(if passed { 2e-6 } else { 1e-2 }),
