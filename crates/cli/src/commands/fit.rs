@@ -205,7 +205,7 @@ impl FitArguments {
             say(format_args!("note: {warning}"));
         }
         // Rates of products that were left out are their prior's: no counts vary about those.
-        let leaves_out = matches!(&report.detail, Detail::Gaussian(of) if !of.left_out_products.is_empty());
+        let leaves_out = matches!(&report.detail, infermark_backend::report::Detail::Gaussian(of) if !of.left_out_products.is_empty());
         if let (Some(dispersion), FitStatus::Finished, false) = (&dispersion, status, leaves_out)
             && let Some(advice) = advice(dispersion, request.likelihood, converged)
         {
