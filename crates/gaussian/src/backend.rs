@@ -184,7 +184,8 @@ impl Backend for GaussianCpu {
         let started = Instant::now();
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
-        let needed = ArrowFactor::bytes(&panel).saturating_add(12 * 8 * latents);
+        let needed =
+            ArrowFactor::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         if let Some(available) = device::available_bytes()
             && needed > available
         {

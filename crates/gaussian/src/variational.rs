@@ -89,6 +89,12 @@ pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, 
 /// The most that a log shape moves in a step.
 const MOST_OF_LOG_SHAPE: f64 = 0.5;
 
+/// The largest multiple of its step that a log shape makes.
+const MOST_STRETCH: f64 = 32.0;
+
+/// The multiple from which the extra solve is worth it.
+const LEAST_STRETCH: f64 = 1.25;
+
 /// Rounded sums move a mean by as many times as [`Counts::rounding_of_gradient`] does, at most: that takes one rounding for each of
 /// them, where they have one an addition.
 const MOST_ROUNDINGS: f64 = 30.0;
@@ -112,6 +118,8 @@ pub struct Search {
     part: f64,
     /// Which part of that the weights of each product make; under the negative binomial.
     pace: Option<Pace>,
+    /// The last step of each log shape, and the multiple of it that was made.
+    shape_steps: Vec<(f64, f64)>,
     /// What the tolerance is held against.
     pub moved: f64,
     /// The same of the step before.
@@ -148,6 +156,7 @@ impl Search {
             part: 1.0,
             pace: (counts.likelihood() == Likelihood::NegativeBinomial)
                 .then(|| Pace::new(counts.layout().products)),
+            shape_steps: vec![(f64::NAN, 1.0); counts.layout().range(Site::LogShape).len()],
             moved: f64::INFINITY,
             before_last: f64::INFINITY,
             steps: 0,
@@ -173,7 +182,10 @@ impl Search {
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
         }
-        let step = found.step(&found.gradient);
+        let mut step = found.step(&found.gradient);
+        if self.family == Family::Structured {
+            self.stretch(&found.factor, &mut step);
+        }
         let by_means = step
             .iter()
             .zip(&variance)
@@ -271,6 +283,59 @@ impl Search {
         }
     }
 
+    /// Lengthens the steps of log shapes whose steps get shorter by the same factor, step after step.
+    ///
+    /// Where rows say little of a shape, the least precision replaces its own, which is smaller, so that each step goes a small
+    /// part of the way. With `f` the factor between two steps, of the first of
+    /// which the multiple `p` was made, the way that is left is `p / (1 - f)` of the second (Aitken). All that is coupled
+    /// to the shape moves along with it, as in a Newton step.
+    fn stretch(&mut self, factor: &ArrowFactor, step: &mut [f64]) {
+        let layout = self.counts.layout();
+        let lengths = self.lengths(step);
+        let mut stretches = Vec::with_capacity(self.shape_steps.len());
+        for ((own, length), j) in self
+            .shape_steps
+            .iter_mut()
+            .zip(lengths)
+            .zip(layout.range(Site::LogShape))
+        {
+            let (before, made) = *own;
+            let left = (step[j] / before).min(1.0 - made / MOST_STRETCH);
+            let most = (MOST_OF_LOG_SHAPE / step[j].abs()).max(1.0);
+            let asked = (made / (1.0 - left)).min(most);
+            // Where the precision is the shapes' own, steps are Newton's and need no more.
+            let slow = factor.stands_in() && left > 0.0 && asked > LEAST_STRETCH;
+            let stretch = if slow { asked } else { 1.0 };
+            *own = (step[j], self.part * length * stretch);
+            stretches.push(stretch);
+        }
+        if stretches.iter().all(|stretch| *stretch == 1.0) {
+            return;
+        }
+        let mut moved = vec![0.0; step.len()];
+        moved[layout.range(Site::LogShape)].fill(1.0);
+        factor.solve(&mut moved);
+        let further: Vec<f64> = layout
+            .range(Site::LogShape)
+            .zip(stretches)
+            .map(|(j, stretch)| (stretch - 1.0) * step[j] / moved[j])
+            .collect();
+        for site in &layout.sites()[1..] {
+            for (k, j) in layout.range(*site).enumerate() {
+                step[j] += further[self.category_of(*site, k)] * moved[j];
+            }
+        }
+    }
+
+    /// The category of an entry of a site below `global_a`.
+    fn category_of(&self, site: Site, entry: usize) -> usize {
+        match site {
+            Site::ProductA | Site::ProductEffect => self.counts.panel().category_of()[entry] as usize,
+            Site::TimeCatEffects => entry / self.counts.layout().periods,
+            _ => entry,
+        }
+    }
+
     /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].
     fn go(&mut self, step: &[f64]) {
         let (layout, part) = (self.counts.layout(), self.part);
@@ -282,12 +347,7 @@ impl Search {
         self.mean[0] += part * step[0];
         for site in &layout.sites()[1..] {
             for (k, j) in layout.range(*site).enumerate() {
-                let category = match site {
-                    Site::ProductA | Site::ProductEffect => self.counts.panel().category_of()[k] as usize,
-                    Site::TimeCatEffects => k / layout.periods,
-                    _ => k,
-                };
-                self.mean[j] += part * lengths[category] * step[j];
+                self.mean[j] += part * lengths[self.category_of(*site, k)] * step[j];
             }
         }
     }
