@@ -45,7 +45,7 @@ fn rates_near_the_data(panel: &Panel, is_low: impl Fn(usize) -> bool) -> Vec<f64
 
 /// A Gaussian near the data: the point whose precision it has, and its means.
 ///
-/// No rate at the first is below [`LEAST_RATE`], and log rates of the two differ by a fifth at most: so that a row's variance is at
+/// No rate at the first is below `LEAST_RATE`, and log rates of the two differ by a fifth at most: so that a row's variance is at
 /// most about 1, and the weights that follow from it are within the bound on their change that methods may have.
 pub fn gaussian_near_the_data(panel: &Panel, likelihood: Likelihood) -> (Vec<f64>, Vec<f64>) {
     let layout = panel.layout();
