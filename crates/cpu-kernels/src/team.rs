@@ -5,7 +5,7 @@
 //! busy machine is about as fast as its leader would be alone, and more threads than items do no harm.
 //!
 //! An iteration at 10K products takes half a millisecond and its shortest phases some microseconds, so a thread that
-//! waits spins first; the step from one phase to the next costs about a microsecond. Who has waited for [`SPIN`]
+//! waits spins first; the step from one phase to the next costs about a microsecond. Who has waited for `SPIN`
 //! sleeps until there is something to do, and leaves its core to others.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
