@@ -34,7 +34,8 @@ pub use posterior::Posterior;
 pub use progress::{Progress, RunState, StepUnit};
 pub use report::Report;
 pub use request::{
-    LaplaceSettings, Method, NutsSettings, Precision, Request, SviSettings, VariationalSettings,
+    LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Precision, Request, StructuredViSettings,
+    SviSettings,
 };
 
 /// One way of inferring the posterior on one kind of hardware.

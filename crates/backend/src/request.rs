@@ -98,7 +98,8 @@ impl Request {
                 nuts.validate()
             }
             Method::Laplace(laplace) => laplace.validate(),
-            Method::StructuredVi(variational) | Method::Meanfield(variational) => variational.validate(),
+            Method::StructuredVi(structured) => structured.validate(),
+            Method::Meanfield(meanfield) => meanfield.validate(),
         }
     }
 
@@ -130,9 +131,9 @@ pub enum Method {
     Laplace(LaplaceSettings),
     /// The Gaussian with the model's own block-arrow precision that maximizes the evidence lower bound.
     #[serde(rename = "structured-vi")]
-    StructuredVi(VariationalSettings),
+    StructuredVi(StructuredViSettings),
     /// The mean-field Gaussian that maximizes the evidence lower bound, in closed form.
-    Meanfield(VariationalSettings),
+    Meanfield(MeanfieldSettings),
 }
 
 impl Method {
@@ -175,26 +176,54 @@ impl LaplaceSettings {
     }
 }
 
-/// Settings of the variational Gaussians whose bound has a closed form.
+/// Settings of structured Gaussian VI.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VariationalSettings {
+pub struct StructuredViSettings {
     /// Steps at most, those to the mode that the iteration starts from not counted.
     pub steps: u64,
     /// The optimum is found when no mean moves by more than this many of its standard deviations in a step, nor any log
     /// standard deviation by more than this.
     pub tolerance: f64,
+    /// Whether the marginals of products and periods with few sales are corrected for skewness.
+    #[serde(default)]
+    pub skewness_correction: bool,
 }
 
-impl Default for VariationalSettings {
+impl Default for StructuredViSettings {
     fn default() -> Self {
-        VariationalSettings {
+        StructuredViSettings {
+            steps: 500,
+            tolerance: 1e-5,
+            skewness_correction: true,
+        }
+    }
+}
+
+impl StructuredViSettings {
+    fn validate(&self) -> Result<(), BackendError> {
+        check_steps(self.steps, self.tolerance)
+    }
+}
+
+/// Settings of the mean-field Gaussian whose bound has a closed form.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeanfieldSettings {
+    /// As [`StructuredViSettings::steps`].
+    pub steps: u64,
+    /// As [`StructuredViSettings::tolerance`].
+    pub tolerance: f64,
+}
+
+impl Default for MeanfieldSettings {
+    fn default() -> Self {
+        MeanfieldSettings {
             steps: 500,
             tolerance: 1e-5,
         }
     }
 }
 
-impl VariationalSettings {
+impl MeanfieldSettings {
     fn validate(&self) -> Result<(), BackendError> {
         check_steps(self.steps, self.tolerance)
     }

@@ -5,7 +5,8 @@ mod scaled_gaussian;
 
 use diagonal_gaussian::DiagonalGaussian;
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Request, VariationalSettings,
+    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
+    StructuredViSettings,
 };
 use infermark_calibration::{
     Calibration, CalibrationError, Contender, Design, Latents, MethodVerdict, PosteriorError, Power,
@@ -64,7 +65,7 @@ fn nuts() -> Method {
 }
 
 fn structured_vi() -> Method {
-    Method::StructuredVi(VariationalSettings::default())
+    Method::StructuredVi(StructuredViSettings::default())
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn a_diagonal_gaussian_fails() {
 fn the_mean_field_optimum_fails() {
     let design = Design::default();
     let backend = GaussianCpu::meanfield();
-    let method = Method::Meanfield(VariationalSettings::default());
+    let method = Method::Meanfield(MeanfieldSettings::default());
     let verdict = verdict(&design, contender(&backend, method, design.priors));
     assert!(!verdict.passes && verdict.failed_fits == 0);
 }

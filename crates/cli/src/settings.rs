@@ -5,7 +5,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use infermark_backend::request::{EarlyStop, Metric};
 use infermark_backend::{
-    DeviceId, LaplaceSettings, Method, NutsSettings, Precision, Request, SviSettings, VariationalSettings,
+    DeviceId, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Precision, Request,
+    StructuredViSettings, SviSettings,
 };
 use infermark_data::Columns;
 use infermark_model::objective::Objective;
@@ -372,7 +373,7 @@ pub struct GaussianArguments {
     /// mean may still move in a step, by default 1e-5.
     #[arg(long, value_name = "X")]
     pub tolerance: Option<f64>,
-    /// Leave the marginals of --method laplace normal: the mode and the exact precision there, not corrected for skewness.
+    /// Leave the marginals of --method laplace or structured-vi normal, not corrected for skewness.
     #[arg(long)]
     pub plain: bool,
 }
@@ -388,10 +389,20 @@ impl GaussianArguments {
         }
     }
 
-    /// The settings of the variational Gaussians.
-    pub fn variational(&self) -> VariationalSettings {
-        let default = VariationalSettings::default();
-        VariationalSettings {
+    /// The settings of structured VI.
+    pub fn structured_vi(&self) -> StructuredViSettings {
+        let default = StructuredViSettings::default();
+        StructuredViSettings {
+            steps: self.steps.unwrap_or(default.steps),
+            tolerance: self.tolerance.unwrap_or(default.tolerance),
+            skewness_correction: !self.plain,
+        }
+    }
+
+    /// The settings of the mean-field Gaussian.
+    pub fn meanfield(&self) -> MeanfieldSettings {
+        let default = MeanfieldSettings::default();
+        MeanfieldSettings {
             steps: self.steps.unwrap_or(default.steps),
             tolerance: self.tolerance.unwrap_or(default.tolerance),
         }

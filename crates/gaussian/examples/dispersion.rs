@@ -6,7 +6,7 @@
 mod panels;
 
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, Method, Request, RunState, VariationalSettings,
+    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, Request, RunState, StructuredViSettings,
 };
 use infermark_gaussian::GaussianCpu;
 use panels::{OVER_DISPERSED, POISSON};
@@ -35,7 +35,7 @@ fn main() {
                 ),
                 (
                     GaussianCpu::structured_vi(),
-                    Method::StructuredVi(VariationalSettings::default()),
+                    Method::StructuredVi(StructuredViSettings::default()),
                 ),
             ] {
                 let request = Request {

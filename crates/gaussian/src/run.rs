@@ -3,7 +3,7 @@
 use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::poisson::Spread;
-use crate::skewness::corrected;
+use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
 use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
@@ -40,8 +40,8 @@ enum Stage {
 enum Fitted {
     /// That of the precision at this mode.
     Mode(Vec<f64>),
-    /// That of this precision.
-    Precision(Box<ArrowFactor>),
+    /// That of this mean and precision.
+    Precision(Vec<f64>, Box<ArrowFactor>),
     /// One with independent latents: the posterior's own standard deviations.
     Independent,
 }
@@ -146,7 +146,8 @@ impl GaussianRun {
     fn most_steps(&self) -> u64 {
         match &self.request.method {
             Method::Laplace(laplace) => laplace.steps,
-            Method::StructuredVi(variational) | Method::Meanfield(variational) => variational.steps,
+            Method::StructuredVi(structured) => structured.steps,
+            Method::Meanfield(meanfield) => meanfield.steps,
             other => unreachable!("{} was refused", other.name()),
         }
     }
@@ -185,17 +186,18 @@ impl GaussianRun {
             }
             Stage::Variational(mut search) => {
                 let (_, tolerance) = self.family().expect("a variational method");
-                if search.steps as u64 >= most || search.moved < tolerance {
-                    self.end_at_optimum(*search, tolerance);
-                    return Ok(());
-                }
                 let point = search.means().to_vec();
-                let done = search.advance().map(|()| {
-                    self.report.variational_steps = search.steps as u64;
-                    self.report.elbo = search.elbo();
-                    self.report.decrement = search.moved;
-                    self.stage = Stage::Variational(search);
-                });
+                let done = if search.steps as u64 >= most || search.moved < tolerance {
+                    self.end_at_optimum(*search, tolerance);
+                    Ok(())
+                } else {
+                    search.advance().map(|()| {
+                        self.report.variational_steps = search.steps as u64;
+                        self.report.elbo = search.elbo();
+                        self.report.decrement = search.moved;
+                        self.stage = Stage::Variational(search);
+                    })
+                };
                 let steps = self.report.newton_steps as usize;
                 self.or_resumed(done, point, steps)
             }
@@ -211,7 +213,7 @@ impl GaussianRun {
         steps: usize,
     ) -> Result<(), ModeError> {
         let done = match done {
-            // The marginals of a mode do not fail; what was stopped in them is no posterior.
+            // Marginals do not fail; what was stopped in them is no posterior.
             Ok(()) if self.posterior.is_some() && self.counts.walk().watch().is_stopped() => {
                 self.posterior = None;
                 Err(ModeError::from(FactorError::Stopped))
@@ -225,6 +227,16 @@ impl GaussianRun {
         done
     }
 
+    /// Whether marginals are corrected for skewness. The expansion is that of Poisson rows.
+    fn corrects(&self) -> bool {
+        let asked = match &self.request.method {
+            Method::Laplace(laplace) => laplace.skewness_correction,
+            Method::StructuredVi(structured) => structured.skewness_correction,
+            _ => false,
+        };
+        asked && self.request.likelihood == Likelihood::Poisson
+    }
+
     fn end_at_mode(&mut self, search: ModeSearch) -> Result<(), ModeError> {
         let mode = search.into_mode();
         self.report.converged = mode.converged;
@@ -232,14 +244,11 @@ impl GaussianRun {
         self.report.decrement = mode.decrement;
         self.stands_in = mode.factor.stands_in();
         self.fitted = Some(Fitted::Mode(mode.point.clone()));
-        // The expansion is that of Poisson rows.
-        let corrects = self.request.likelihood == Likelihood::Poisson
-            && matches!(&self.request.method, Method::Laplace(laplace) if laplace.skewness_correction);
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&mode.point, self.request.resolved_threads());
-        self.posterior = Some(if corrects {
-            let (posterior, skewed) = corrected(&self.counts, mode)?;
+        self.posterior = Some(if self.corrects() {
+            let (posterior, skewed) = corrected_mode(&self.counts, mode)?;
             self.report.skewed_products = skewed as u64;
             posterior
         } else {
@@ -268,10 +277,16 @@ impl GaussianRun {
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
-        let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
-        self.posterior = Some(Posterior::normal(self.counts.layout(), fit.mean, sd));
+        self.posterior = Some(if self.corrects() {
+            let (posterior, skewed) = corrected_mean(&self.counts, &fit.mean, &fit.factor);
+            self.report.skewed_products = skewed as u64;
+            posterior
+        } else {
+            let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
+            Posterior::normal(self.counts.layout(), fit.mean.clone(), sd)
+        });
         self.fitted = Some(match self.family() {
-            Some((Family::Structured, _)) => Fitted::Precision(Box::new(fit.factor)),
+            Some((Family::Structured, _)) => Fitted::Precision(fit.mean, Box::new(fit.factor)),
             _ => Fitted::Independent,
         });
     }
@@ -572,9 +587,8 @@ impl Run for GaussianRun {
         // Of a product that is left out, no count varies about the rates.
         let left_out = &self.report.left_out_products;
         let found = match self.fitted.as_ref()? {
-            Fitted::Precision(factor) => {
-                let fitted =
-                    FittedRates::new(panel, priors, likelihood, &posterior.mean).leaving_out(left_out);
+            Fitted::Precision(mean, factor) => {
+                let fitted = FittedRates::new(panel, priors, likelihood, mean).leaving_out(left_out);
                 self.dispersion_under(fitted, factor)
             }
             Fitted::Mode(mode) => {

@@ -37,6 +37,7 @@ use infermark_backend::Posterior;
 use infermark_backend::posterior::{NORMAL_Q95, NORMAL_Q975};
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
+use rows::About;
 use shape::Shape;
 
 /// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
@@ -45,7 +46,8 @@ const NEGLIGIBLE: f64 = 0.05;
 /// What the corrections start from.
 struct Expansion<'a> {
     counts: &'a Counts,
-    /// The mode.
+    about: About,
+    /// The mode, or the mean.
     point: &'a [f64],
     /// By how much the mean is away from it, to first order.
     shift: &'a [f64],
@@ -53,24 +55,46 @@ struct Expansion<'a> {
     factor: &'a ArrowFactor,
 }
 
-/// The corrected posterior. Also returns how many products' marginals are not normal.
+/// The corrected posterior of a Gaussian at the mode. Also returns how many products' marginals are not normal.
 ///
 /// # Errors
 /// When the precision at the mode cannot be factored again.
-pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
+pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
     let Mode { point, factor, .. } = mode;
-    let layout = counts.layout();
     let (shift, factor) = shift::of_means(counts.panel(), factor)?;
-    let expansion = Expansion {
+    Ok(corrected(&Expansion {
         counts,
+        about: About::Mode,
         point: &point,
         shift: &shift,
         factor: &factor,
-    };
-    let periods = period::Few::of(&expansion);
-    let products = pair::marginals(&expansion, &periods);
+    }))
+}
 
-    let mut mean: Vec<f64> = point.iter().zip(&shift).map(|(p, s)| p + s).collect();
+/// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.
+pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor) -> (Posterior, usize) {
+    corrected(&Expansion {
+        counts,
+        about: About::Mean,
+        point: mean,
+        shift: &vec![0.0; mean.len()],
+        factor,
+    })
+}
+
+fn corrected(expansion: &Expansion<'_>) -> (Posterior, usize) {
+    let Expansion {
+        counts,
+        point,
+        shift,
+        factor,
+        ..
+    } = *expansion;
+    let layout = counts.layout();
+    let periods = period::Few::of(expansion);
+    let products = pair::marginals(expansion, &periods);
+
+    let mut mean: Vec<f64> = point.iter().zip(shift).map(|(p, s)| p + s).collect();
     let mut variance = factor.variances_above_products();
     let mut shapes = Vec::new();
     let mut skewed = 0;
@@ -88,14 +112,14 @@ pub(crate) fn corrected(counts: &Counts, mode: Mode) -> Result<(Posterior, usize
         }
     }
     means_above_products(counts, &mut mean);
-    shapes.extend(periods.marginals(&expansion));
+    shapes.extend(periods.marginals(expansion));
 
     let sd = variance.iter().map(|v| v.sqrt()).collect();
     let mut posterior = Posterior::normal(layout, mean, sd);
     for (j, shape) in shapes {
         write(&mut posterior, j, &shape);
     }
-    Ok((posterior, skewed))
+    (posterior, skewed)
 }
 
 fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {

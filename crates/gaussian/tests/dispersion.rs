@@ -5,7 +5,7 @@
 mod panels;
 
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, Method, Request, RunState, VariationalSettings,
+    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, Request, RunState, StructuredViSettings,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_model::dispersion::Dispersion;
@@ -27,11 +27,11 @@ fn dispersion_of(panel: Arc<Panel>, priors: Priors, method: usize, name: &str) -
         ),
         1 => (
             GaussianCpu::structured_vi(),
-            Method::StructuredVi(VariationalSettings::default()),
+            Method::StructuredVi(StructuredViSettings::default()),
         ),
         _ => (
             GaussianCpu::meanfield(),
-            Method::Meanfield(VariationalSettings::default()),
+            Method::Meanfield(MeanfieldSettings::default()),
         ),
     };
     let request = Request {

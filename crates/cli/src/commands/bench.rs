@@ -9,7 +9,8 @@ use anyhow::{Context, bail, ensure};
 use clap::{ArgMatches, Args};
 use infermark_backend::device::DeviceId;
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
+    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
+    StructuredViSettings, SviSettings,
 };
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
@@ -281,8 +282,8 @@ impl BenchArguments {
     fn method_of(&self, backend: &str) -> Method {
         match backend {
             infermark_gaussian::LAPLACE => Method::Laplace(LaplaceSettings::default()),
-            infermark_gaussian::STRUCTURED_VI => Method::StructuredVi(VariationalSettings::default()),
-            infermark_gaussian::MEANFIELD => Method::Meanfield(VariationalSettings::default()),
+            infermark_gaussian::STRUCTURED_VI => Method::StructuredVi(StructuredViSettings::default()),
+            infermark_gaussian::MEANFIELD => Method::Meanfield(MeanfieldSettings::default()),
             name if name.starts_with("nuts") => Method::Nuts(NutsSettings::diagonal()),
             _ => Method::Svi(SviSettings {
                 particles: self.particles,

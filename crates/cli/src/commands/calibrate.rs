@@ -10,7 +10,8 @@ use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_backend::request::MOST_THREADS;
 use infermark_backend::{
-    Backend, LaplaceSettings, Method, NutsSettings, Request, SviSettings, VariationalSettings,
+    Backend, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, StructuredViSettings,
+    SviSettings,
 };
 use infermark_calibration::{
     Calibration, CalibrationError, Contender, Design, Latents, MODERATE_PRIORS, MethodVerdict,
@@ -201,8 +202,8 @@ impl CalibrateArguments {
                     ..SviSettings::default()
                 }),
                 MethodName::Laplace => Method::Laplace(LaplaceSettings::default()),
-                MethodName::StructuredVi => Method::StructuredVi(VariationalSettings::default()),
-                MethodName::Meanfield => Method::Meanfield(VariationalSettings::default()),
+                MethodName::StructuredVi => Method::StructuredVi(StructuredViSettings::default()),
+                MethodName::Meanfield => Method::Meanfield(MeanfieldSettings::default()),
             };
             let request = Request {
                 priors,

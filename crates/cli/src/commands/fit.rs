@@ -79,8 +79,8 @@ impl FitArguments {
             MethodName::Svi => Method::Svi(self.svi.settings()),
             MethodName::Nuts => Method::Nuts(self.nuts.settings()),
             MethodName::Laplace => Method::Laplace(self.gaussian.laplace()),
-            MethodName::StructuredVi => Method::StructuredVi(self.gaussian.variational()),
-            MethodName::Meanfield => Method::Meanfield(self.gaussian.variational()),
+            MethodName::StructuredVi => Method::StructuredVi(self.gaussian.structured_vi()),
+            MethodName::Meanfield => Method::Meanfield(self.gaussian.meanfield()),
         };
         let model = Specification::from(self.model.model);
         let given_priors = self.priors.given()?;
@@ -253,8 +253,9 @@ impl FitArguments {
             }
         }
         ensure!(
-            !self.gaussian.plain || self.run.method == MethodName::Laplace,
-            "--plain goes with --method laplace; marginals of --method {method} are normal"
+            !self.gaussian.plain || matches!(self.run.method, MethodName::Laplace | MethodName::StructuredVi),
+            "--plain goes with --method laplace and structured-vi, whose marginals are corrected for skewness otherwise; --method \
+             {method} knows no such correction"
         );
         if self.run.method == MethodName::Svi {
             ensure!(

@@ -70,6 +70,7 @@ struct Product<'a> {
 struct InPair {
     period: usize,
     log_price: f64,
+    /// `lambda_t`.
     rate: f64,
     by: [f64; 2],
     /// `f_t`.
@@ -106,7 +107,9 @@ impl<'a> Product<'a> {
 
     /// Its rows; none of a product that is left out at the upper bound.
     fn rows(&self) -> impl Iterator<Item = InPair> {
-        let Expansion { counts, point, .. } = *self.expansion;
+        let Expansion {
+            counts, point, about, ..
+        } = *self.expansion;
         let left_out = counts.leaves_out(self.product);
         let [a, e] = self.places;
         counts
@@ -117,14 +120,17 @@ impl<'a> Product<'a> {
                 let (t, x) = (row.period, row.log_price);
                 let first = self.moments.elasticity_with_periods[t] / self.faa;
                 let second = (self.moments.effect_with_periods[t] - self.fea * first) / self.fee;
-                InPair {
+                let mut row = InPair {
                     period: t,
                     log_price: x,
-                    rate: (point[a] * x + point[e] + point[self.time + t]).exp(),
+                    rate: 0.0,
                     by: [x * self.faa + self.fea + first, self.fee + second],
                     with_period: [first, second],
                     noise: (self.moments.periods[t] - first * first - second * second).max(0.0),
-                }
+                };
+                let at_centre = point[a] * x + point[e] + point[self.time + t];
+                row.rate = (at_centre + about.below(row.variance())).exp();
+                row
             })
     }
 
@@ -133,25 +139,28 @@ impl<'a> Product<'a> {
         if rows.iter().map(third).sum::<f64>() < NEGLIGIBLE {
             return None;
         }
-        let Expansion { point, shift, .. } = *self.expansion;
+        let Expansion {
+            about, point, shift, ..
+        } = *self.expansion;
         let [a, e] = self.places;
         // F^-1 s.
         let first = shift[a] / self.faa;
         let whitened = [first, (shift[e] - self.fea * first) / self.fee];
         let mut tilt = whitened;
         for row in rows {
-            let own = 0.5 * row.rate * row.variance();
+            let own = about.slope(row.rate, row.variance());
             tilt[0] += own * row.by[0];
             tilt[1] += own * row.by[1];
         }
-        let group = Group::new(rows.iter().map(|row| Row {
+        let of_row = |row: &InPair| Row {
             rate: row.rate,
             variance: row.variance(),
             by: row.by,
             shift: shift[self.time + row.period]
                 - row.with_period[0] * whitened[0]
                 - row.with_period[1] * whitened[1],
-        }));
+        };
+        let group = Group::new(about, rows.iter().map(of_row));
         let (nodes, logs) = &*PAIR_NODES;
         let mut weights = *logs;
         group.add_to(&mut weights, nodes, tilt);

@@ -11,7 +11,7 @@
 //! All of that is a sum over rows, so that no row is kept: products add theirs as they are visited, in fixed point, whose sums do
 //! not depend on the order of the threads.
 
-use super::rows::{Group, Row};
+use super::rows::{About, Group, Row};
 use super::shape::{NODES, Shape, exponentials};
 use super::{Expansion, NEGLIGIBLE};
 use infermark_model::site::{Layout, Site};
@@ -26,13 +26,13 @@ const FEW_SALES: f64 = 100.0;
 pub(super) struct PeriodRow {
     /// Of its category and period.
     pub(super) slot: u32,
-    /// At the mode.
+    /// `lambda_r`.
     pub(super) rate: f64,
     /// `p_r`.
     pub(super) by: f64,
     /// `v_r`.
     pub(super) variance: f64,
-    /// By how much the mean of its log rate is away from the mode, to first order.
+    /// By how much the mean of its log rate is away from the centre, to first order.
     pub(super) shift: f64,
 }
 
@@ -71,6 +71,7 @@ struct Period {
 
 /// Periods in which a category has few sales.
 pub(super) struct Few {
+    about: About,
     layout: Layout,
     /// By category and period.
     slots: Vec<Option<u32>>,
@@ -87,6 +88,7 @@ impl Few {
         let diagonal = expansion.factor.diagonal();
         let variances = expansion.factor.variances_above_products();
         let mut few = Few {
+            about: expansion.about,
             layout,
             slots: Vec::with_capacity(layout.categories * layout.periods),
             periods: Vec::new(),
@@ -126,12 +128,13 @@ impl Few {
     /// Adds the rows of a product.
     pub(super) fn add(&self, rows: &[PeriodRow]) {
         let period = |row: &PeriodRow| &self.periods[row.slot as usize];
-        let group = Group::new(rows.iter().map(|row| Row {
+        let of_row = |row: &PeriodRow| Row {
             rate: row.rate,
             variance: row.variance,
             by: [row.by, 0.0],
             shift: row.shift - row.by * period(row).whitened,
-        }));
+        };
+        let group = Group::new(self.about, rows.iter().map(of_row));
         let mut values = Vec::with_capacity(rows.len());
         for (k, (node, _)) in NODES.iter().enumerate() {
             group.each([*node, 0.0], &mut values);
@@ -140,7 +143,9 @@ impl Few {
             }
         }
         for row in rows {
-            period(row).tilt.add(0.5 * row.rate * row.variance * row.by);
+            period(row)
+                .tilt
+                .add(self.about.slope(row.rate, row.variance) * row.by);
             period(row).third.add(row.rate * row.by.abs().powi(3));
         }
     }

@@ -4,10 +4,11 @@
 //! coordinates leave of the row's variance. Where `n` is small its mean is taken inside the logarithm,
 //!
 //! ```text
-//! -lambda (exp(m + n / 2) - 1 - m - (m^2 + n) / 2),    m = p u + q s + b,
+//! -lambda (exp(m + n / 2 - c) - 1 - m - (m^2 + n) / 2),    m = p u + q s + b,
 //! ```
 //!
-//! whose constant in `n` is left out, else the mean is taken by a Gauss-Hermite rule.
+//! `c` being 0 about the mode and `v / 2` about the mean ([`About`]), and whose constant in `n` is left out; else the mean is taken by
+//! a Gauss-Hermite rule.
 
 use super::shape::NODES;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
@@ -20,10 +21,38 @@ const LOOSE: f64 = 0.05;
 /// Entries are padded to a multiple of the widest vector.
 const PAD: usize = 16;
 
+/// What the Gaussian is expanded about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// The mode, with the rates there: `h(d) = exp(d) - 1 - d - d^2 / 2`.
+    Mode,
+    /// The mean of the variational Gaussian, with the means of the rates under it: `h(d) = exp(d - v / 2) - 1 - d - (d^2 - v) / 2`,
+    /// whose means are zero, and those of its first two derivatives.
+    Mean,
+}
+
+impl About {
+    /// `lambda E h'(d)` to lowest order.
+    pub(super) fn slope(self, rate: f64, variance: f64) -> f64 {
+        match self {
+            About::Mode => 0.5 * rate * variance,
+            About::Mean => 0.0,
+        }
+    }
+
+    /// What the log of the rate at the centre is below that of `lambda`.
+    pub(super) fn below(self, variance: f64) -> f64 {
+        match self {
+            About::Mode => 0.0,
+            About::Mean => 0.5 * variance,
+        }
+    }
+}
+
 /// A row of a group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
-    /// At the mode.
+    /// `lambda`, its weight in the precision.
     pub(super) rate: f64,
     /// Of its log rate.
     pub(super) variance: f64,
@@ -50,11 +79,13 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 struct Columns {
     rate: Vec<f64>,
+    /// What `exp(d)` is multiplied by.
+    raised: Vec<f64>,
     by_first: Vec<f64>,
     by_second: Vec<f64>,
     at_zero: Vec<f64>,
-    /// `lambda exp(n / 2)`, or the square root of `n`.
-    spread: Vec<f64>,
+    /// The square root of `n`.
+    sd: Vec<f64>,
     /// Its place among the rows as they came; not padded.
     came: Vec<usize>,
 }
@@ -64,21 +95,23 @@ impl Columns {
         let column = || Vec::with_capacity(rows);
         Columns {
             rate: column(),
+            raised: column(),
             by_first: column(),
             by_second: column(),
             at_zero: column(),
-            spread: column(),
+            sd: column(),
             came: Vec::with_capacity(rows),
         }
     }
 
-    fn push(&mut self, came: usize, row: &Row, at_zero: f64, spread: f64) {
+    fn push(&mut self, came: usize, row: &Row, at_zero: f64, log_raised: f64) {
         self.came.push(came);
         self.rate.push(row.rate);
+        self.raised.push(row.rate * log_raised.exp());
         self.by_first.push(row.by[0]);
         self.by_second.push(row.by[1]);
         self.at_zero.push(at_zero);
-        self.spread.push(spread);
+        self.sd.push(row.noise().sqrt());
     }
 
     /// Rows of rate zero to whole vectors.
@@ -86,10 +119,11 @@ impl Columns {
         let length = self.rate.len().next_multiple_of(PAD);
         for column in [
             &mut self.rate,
+            &mut self.raised,
             &mut self.by_first,
             &mut self.by_second,
             &mut self.at_zero,
-            &mut self.spread,
+            &mut self.sd,
         ] {
             column.resize(length, 0.0);
         }
@@ -98,21 +132,20 @@ impl Columns {
 
 impl Group {
     /// Of rows.
-    pub(super) fn new(rows: impl Iterator<Item = Row>) -> Self {
+    pub(super) fn new(about: About, rows: impl Iterator<Item = Row>) -> Self {
         let most = rows.size_hint().0.next_multiple_of(PAD);
         let mut group = Group {
             tight: Columns::with_capacity(most),
             loose: Columns::default(),
         };
         for (came, row) in rows.enumerate() {
-            let noise = row.noise();
+            let (noise, below) = (row.noise(), about.below(row.variance));
             if noise > LOOSE {
                 // The rule has what the row's own skewness does to its noise.
-                let own = -0.5 * row.rate * row.variance * noise;
-                group.loose.push(came, &row, row.shift - own, noise.sqrt());
+                let own = -noise * about.slope(row.rate, row.variance);
+                group.loose.push(came, &row, row.shift - own, -below);
             } else {
-                let raised = row.rate * (0.5 * noise).exp();
-                group.tight.push(came, &row, row.shift, raised);
+                group.tight.push(came, &row, row.shift, 0.5 * noise - below);
             }
         }
         group.tight.pad();
@@ -202,7 +235,7 @@ fn tight<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) 
     let quadratic = isa.mul(isa.load(&rows.rate[r..]), expansion(isa, d));
     isa.sub(
         quadratic,
-        isa.mul(isa.load(&rows.spread[r..]), exponential(isa, d)),
+        isa.mul(isa.load(&rows.raised[r..]), exponential(isa, d)),
     )
 }
 
@@ -210,13 +243,14 @@ fn tight<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) 
 #[inline(always)]
 fn loose<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
     let mean = along(isa, rows, at, r);
-    let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.spread[r..]));
+    let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.sd[r..]));
+    let raised = isa.load(&rows.raised[r..]);
     let mut likelihood = isa.zero();
     for (node, weight) in NODES {
         let d = isa.mul_add(sd, isa.splat(node), mean);
-        let beyond = isa.sub(expansion(isa, d), exponential(isa, d));
-        let part = exponential(isa, isa.mul(rate, beyond));
-        likelihood = isa.mul_add(isa.splat(weight), part, likelihood);
+        let quadratic = isa.mul(rate, expansion(isa, d));
+        let beyond = isa.sub(quadratic, isa.mul(raised, exponential(isa, d)));
+        likelihood = isa.mul_add(isa.splat(weight), exponential(isa, beyond), likelihood);
     }
     isa.ln(likelihood)
 }

@@ -2,8 +2,8 @@
 
 use crate::fake::panel;
 use infermark_backend::{
-    Backend, BackendError, Device, LaplaceSettings, Method, NutsSettings, Request, Run, SviSettings,
-    VariationalSettings,
+    Backend, BackendError, Device, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, Run,
+    StructuredViSettings, SviSettings,
 };
 use infermark_gaussian::{Fault, GaussianCpu};
 use infermark_harness::parity::{ParityRecord, check_parity};
@@ -26,11 +26,11 @@ fn methods() -> [(GaussianCpu, Method); 3] {
         ),
         (
             GaussianCpu::structured_vi(),
-            Method::StructuredVi(VariationalSettings::default()),
+            Method::StructuredVi(StructuredViSettings::default()),
         ),
         (
             GaussianCpu::meanfield(),
-            Method::Meanfield(VariationalSettings::default()),
+            Method::Meanfield(MeanfieldSettings::default()),
         ),
     ]
 }

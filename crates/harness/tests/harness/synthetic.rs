@@ -3,8 +3,8 @@
 use infermark_backend::progress::RunState;
 use infermark_backend::report::{Detail, GaussianReport, SviReport, TracePoint};
 use infermark_backend::{
-    LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report, Request, SviSettings,
-    VariationalSettings,
+    LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Posterior, Precision, Report, Request,
+    StructuredViSettings, SviSettings,
 };
 use infermark_harness::agreement::{Agreement, Reference};
 use infermark_harness::case_record::{CaseKind, CaseRecord, IterationUnit, Sample, Status};
@@ -339,14 +339,14 @@ pub(crate) fn records() -> Vec<CaseRecord> {
         case(
             9,
             "structured-vi-cpu",
-            Method::StructuredVi(VariationalSettings::default()),
+            Method::StructuredVi(StructuredViSettings::default()),
             10_000,
             0.21,
         ),
         case(
             10,
             "meanfield-cpu",
-            Method::Meanfield(VariationalSettings::default()),
+            Method::Meanfield(MeanfieldSettings::default()),
             10_000,
             4.0,
         ),
