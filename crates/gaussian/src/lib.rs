@@ -12,6 +12,7 @@
 //! | `fault` | faults on purpose, in builds with the feature `faults` alone |
 
 mod backend;
+mod cost;
 mod counts;
 #[cfg(feature = "faults")]
 mod fault;
@@ -20,6 +21,7 @@ pub mod newton;
 mod pace;
 mod poisson;
 mod run;
+mod shape_shift;
 mod skewness;
 pub mod variational;
 

@@ -8,6 +8,7 @@
 //! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrow's
 //! factor takes its size there.
 
+use crate::counts::Counts;
 use crate::poisson::{MOST_CHANGE, Spread};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
@@ -98,6 +99,8 @@ impl<'a> NegativeBinomialRates<'a> {
 struct Row {
     value: f64,
     by_eta: f64,
+    /// The part of that which the rate has: `-mu / (1 + w)`.
+    by_rate: f64,
     /// Minus the second derivatives: by the log rate, by it and the log shape.
     weight: f64,
     cross: f64,
@@ -137,6 +140,7 @@ impl Row {
         Row {
             value,
             by_eta: (y - mu) * over,
+            by_rate: -mu * over,
             weight: (mu + y * w) * over * over,
             cross: -(y - mu) * w * over * over,
             by_shape: y * w * over - shape_part,
@@ -158,6 +162,7 @@ impl Row {
             let row = Row::new(y, eta + node * sd, shape);
             mean.value += weight * row.value;
             mean.by_eta += weight * row.by_eta;
+            mean.by_rate += weight * row.by_rate;
             mean.weight += weight * row.weight;
             mean.cross += weight * row.cross;
             mean.by_shape += weight * row.by_shape;
@@ -165,6 +170,46 @@ impl Row {
             mean.expected += weight * row.expected;
         }
         mean
+    }
+}
+
+/// Sum of the weights of a category's rows at a point, but with this log shape.
+pub(crate) fn weight_of_rows(counts: &Counts, point: &[f64], category: usize, log_shape: f64) -> f64 {
+    let (panel, layout) = (counts.panel(), counts.layout());
+    let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+    let shape = Shape::new(log_shape);
+    let of_product = |i: usize| {
+        let of_row = move |row: infermark_model::panel::Row| {
+            let effect = point[layout.time_index(category, row.period)];
+            let eta = point[a + i] * row.log_price + point[e + i] + effect;
+            Row::new(f64::from(row.units), eta, &shape).weight
+        };
+        panel.product_rows(i).map(of_row).sum::<f64>()
+    };
+    let products = panel.category_of().iter().enumerate();
+    let own = products.filter(|(_, of)| **of as usize == category);
+    own.map(|(i, _)| of_product(i)).sum()
+}
+
+impl Row {
+    /// The derivatives of a row of smaller rate, where the weight is beyond the largest that it may have: a gradient that no weight
+    /// goes with would overshoot.
+    fn bound(&mut self, most: f64) {
+        if self.weight <= most {
+            return;
+        }
+        let part = most / self.weight;
+        self.by_eta -= (1.0 - part) * self.by_rate;
+        for of_rate in [
+            &mut self.by_rate,
+            &mut self.weight,
+            &mut self.cross,
+            &mut self.by_shape,
+            &mut self.curvature,
+            &mut self.expected,
+        ] {
+            *of_rate *= part;
+        }
     }
 }
 
@@ -215,7 +260,10 @@ impl Rates for NegativeBinomialRates<'_> {
                 Spread::Structured { .. } => 2.0 * rows.half_variance[t],
                 Spread::Independent(v) => x * x * v[a] + v[e] + v[time + t],
             };
-            let found = Row::mean(f64::from(row.units), eta, variance, shape);
+            let mut found = Row::mean(f64::from(row.units), eta, variance, shape);
+            if matches!(self.spread, Spread::Structured { .. }) {
+                found.bound(weights[t] * MOST_CHANGE);
+            }
             value += found.value;
             by_a += found.by_eta * x;
             by_e += found.by_eta;

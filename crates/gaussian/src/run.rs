@@ -1,8 +1,10 @@
 //! A run of a Gaussian method, advanced a step at a time.
 
+use crate::cost::cost;
 use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::poisson::Spread;
+use crate::shape_shift::ShapeShift;
 use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
 use infermark_arrow::{ArrowFactor, FactorError};
@@ -11,7 +13,7 @@ use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::device_name;
 use infermark_model::dispersion::{Dispersion, FittedRates};
-use infermark_model::{Likelihood, Panel, Site};
+use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -260,7 +262,7 @@ impl GaussianRun {
                 .map(|v| v.sqrt())
                 .collect();
             if self.request.likelihood == Likelihood::NegativeBinomial {
-                self.shape_shift = shape_shift(&self.counts, &mode.point, &sd, mode.factor)?;
+                self.shape_shift = ShapeShift::of(&self.counts, &mode.point, &sd, mode.factor)?;
             }
             Posterior::normal(self.counts.layout(), mode.point, sd)
         });
@@ -348,19 +350,8 @@ impl GaussianRun {
             );
         }
         if let Some(shift) = &self.shape_shift {
-            let category = self.counts.panel().categories().get(shift.category);
-            let direction = if shift.by < 0.0 { "narrow" } else { "wide" };
-            warnings.push(format!(
-                "The joint mode is not where the shapes are: averaged over the posterior of the log rates, the log shape of {category} \
-                 goes by {:+.2} from it, {:.1} of its standard deviations ({} of {} categories go by half of one and more). \
-                 There are few rows for each parameter, which are fitted to the rows' own scatter; the intervals are too {direction}, \
-                 by up to {:.0}%. Take --method structured-vi, which averages.",
-                shift.by,
-                shift.in_sds,
-                shift.categories,
-                self.counts.layout().categories,
-                100.0 * ((0.5 * shift.by.abs()).exp() - 1.0)
-            ));
+            let categories = self.counts.panel().categories();
+            warnings.push(shift.warning(categories.get(shift.category), self.counts.layout().categories));
         }
         if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
             warnings.push(format!(
@@ -395,86 +386,6 @@ impl GaussianRun {
             );
         }
         warnings
-    }
-}
-
-/// How far the joint mode of a log shape is from where it goes when the log rates are averaged over their posterior.
-struct ShapeShift {
-    /// The category in which it is farthest, in standard deviations.
-    category: usize,
-    by: f64,
-    in_sds: f64,
-    /// Categories in which it is noticed.
-    categories: usize,
-}
-
-/// Standard deviations of a log shape, and the shift itself, that are noticed: intervals are wide as `exp(-log_shape / 2)` where counts
-/// are over-dispersed.
-const NOTICED_SHIFT: (f64, f64) = (0.5, 0.05);
-
-/// The shift of the log shapes by one step of the structured variational iteration from the mode: `Q^-1` times the gradient
-/// whose rows are averaged over the Gaussian at the mode, as at that of a Laplace approximation to the shapes' own marginal.
-fn shape_shift(
-    counts: &Counts,
-    mode: &[f64],
-    sd: &[f64],
-    factor: ArrowFactor,
-) -> Result<Option<ShapeShift>, ModeError> {
-    let threads = factor.threads();
-    let found = counts
-        .evaluate(mode, Spread::STRUCTURED, Some(factor), threads)?
-        .found;
-    let step = found.step(&found.gradient);
-    let shifts = counts
-        .layout()
-        .range(Site::LogShape)
-        .map(|j| (step[j], step[j].abs() / sd[j]))
-        .enumerate();
-    let noticed =
-        |(_, (by, in_sds)): &(usize, (f64, f64))| *in_sds > NOTICED_SHIFT.0 && by.abs() > NOTICED_SHIFT.1;
-    let all: Vec<(usize, (f64, f64))> = shifts.filter(noticed).collect();
-    let farthest = all.iter().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
-    Ok(farthest.map(|(category, (by, in_sds))| ShapeShift {
-        category: *category,
-        by: *by,
-        in_sds: *in_sds,
-        categories: all.len(),
-    }))
-}
-
-/// Seconds of a step from which its cost is told first.
-const LONG_STEP: f64 = 2.0;
-
-/// What a fit costs, in words, where a step takes long: the borders' squares and cubes.
-fn cost(counts: &Counts, request: &Request, bytes: u64) -> Option<String> {
-    let variational = matches!(request.method, Method::StructuredVi(_));
-    let walk = counts.walk();
-    let operations = walk.operations_of_pass(variational);
-    let threads = request.resolved_threads().min(walk.layout().categories.max(1)) as f64;
-    // Not worth a measurement: no thread makes less than a giga a second.
-    if operations < LONG_STEP * 1e9 {
-        return None;
-    }
-    let seconds = operations / (infermark_arrow::operations_per_second() * threads);
-    (seconds > LONG_STEP).then(|| {
-        let layout = walk.layout();
-        format!(
-            "{} periods in {} categories: the work grows with the cube of the periods, memory with their square; a step takes about \
-             {}, a fit some 10 to 30 steps, and up to {:.1} GB of memory",
-            layout.periods,
-            layout.categories,
-            duration(seconds),
-            bytes as f64 / 1e9
-        )
-    })
-}
-
-/// Seconds in words.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.0} s"),
-        s if s < 5400.0 => format!("{:.0} minutes", s / 60.0),
-        s => format!("{:.0} hours", s / 3600.0),
     }
 }
 

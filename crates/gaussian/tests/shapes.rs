@@ -116,6 +116,14 @@ fn a_joint_mode_far_from_the_shapes_is_named_with_the_method_that_averages() {
             .any(|w| w.contains("joint mode") && w.contains("--method structured-vi")),
         "{few:?}"
     );
+    // 0.03 units per row of a shape of 50: one step from the mode overshoots, and the rates do not depend on the shape.
+    let poisson = warnings(&drawn(300, 4, 52, -3.5, 50));
+    assert!(
+        poisson
+            .iter()
+            .any(|w| w.contains("by more than 0.5") && w.contains("hardly depend")),
+        "{poisson:?}"
+    );
     // 500 rows a period: a shift of the shape of a hundredth.
     let many = warnings(&drawn(500, 1, 60, 2.0, 2));
     assert!(!many.iter().any(|w| w.contains("joint mode")), "{many:?}");

@@ -1,7 +1,9 @@
 //! Mode, structured and mean-field Gaussians on random panels and on the reference panel, against the model's own log joint
 //! and against NUTS.
 
-use infermark_backend::{Backend, Interrupt, LaplaceSettings, Method, Posterior, Request};
+use infermark_backend::{
+    Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, StructuredViSettings,
+};
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{Counts, GaussianCpu, ModeSettings, find_mode};
 use infermark_model::log_joint::LogJoint;
@@ -206,26 +208,31 @@ fn against_nuts(posterior: &Posterior) -> (f64, f64, f64) {
 /// Bounds: a dense prototype had means within 0.13 (Laplace) and 0.03 (structured) and standard deviations within 4%.
 #[test]
 fn the_gaussians_are_near_nuts_and_the_corrected_quantiles_nearer() {
-    let plain = LaplaceSettings {
-        skewness_correction: false,
-        ..LaplaceSettings::default()
-    };
-    let laplace = against_nuts(&run(GaussianCpu::laplace(), Method::Laplace(plain)));
-    let corrected = against_nuts(&run(
-        GaussianCpu::laplace(),
-        Method::Laplace(LaplaceSettings::default()),
-    ));
-    let structured = against_nuts(&run(
-        GaussianCpu::structured_vi(),
-        Method::StructuredVi(Default::default()),
-    ));
-    println!("Laplace {laplace:?}, corrected {corrected:?}, structured {structured:?}");
+    let [laplace, corrected_laplace] = [false, true].map(|skewness_correction| {
+        let settings = LaplaceSettings {
+            skewness_correction,
+            ..LaplaceSettings::default()
+        };
+        against_nuts(&run(GaussianCpu::laplace(), Method::Laplace(settings)))
+    });
+    let [structured, corrected_structured] = [false, true].map(|skewness_correction| {
+        let settings = StructuredViSettings {
+            skewness_correction,
+            ..StructuredViSettings::default()
+        };
+        against_nuts(&run(GaussianCpu::structured_vi(), Method::StructuredVi(settings)))
+    });
+    println!("Laplace {laplace:?}, corrected {corrected_laplace:?}");
+    println!("structured VI {structured:?}, corrected {corrected_structured:?}");
     assert!(laplace.0 < 0.16 && laplace.1 < 0.06, "{laplace:?}");
-    assert!(structured.0 < 0.06 && structured.1 < 0.06, "{structured:?}");
-    assert!(corrected.0 < 0.06 && corrected.1 < 0.06, "{corrected:?}");
+    for near in [structured, corrected_laplace, corrected_structured] {
+        assert!(near.0 < 0.06 && near.1 < 0.06, "{near:?}");
+    }
     // The reference's quantiles are of 16,000 draws: their own errors are about 0.02 standard deviations.
-    assert!(corrected.2 < 0.5 * laplace.2, "{corrected:?} {laplace:?}");
-    assert!(corrected.2 < structured.2, "{corrected:?} {structured:?}");
+    for corrected in [corrected_laplace, corrected_structured] {
+        assert!(corrected.2 < 0.5 * laplace.2, "{corrected:?} {laplace:?}");
+        assert!(corrected.2 < structured.2, "{corrected:?} {structured:?}");
+    }
 }
 
 /// Counts whose shape is known to matter: over-dispersed, with gaps.

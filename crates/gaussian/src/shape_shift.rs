@@ -1,0 +1,96 @@
+//! How far the joint mode of a negative-binomial shape is from where the shape is.
+
+use crate::counts::Counts;
+use crate::negative_binomial::weight_of_rows;
+use crate::newton::ModeError;
+use crate::poisson::Spread;
+use infermark_arrow::ArrowFactor;
+use infermark_model::site::Site;
+
+/// How far the joint mode of a log shape is from where it goes when the log rates are averaged over their posterior.
+#[derive(Debug)]
+pub(crate) struct ShapeShift {
+    /// The category in which it is farthest, in standard deviations.
+    pub(crate) category: usize,
+    by: f64,
+    in_sds: f64,
+    /// By which part intervals are too wide there, or too narrow if below zero.
+    too_wide: f64,
+    /// Categories in which it is noticed.
+    categories: usize,
+}
+
+/// Standard deviations of a log shape, and the shift itself, that are noticed.
+const NOTICED: (f64, f64) = (0.5, 0.05);
+
+/// The longest shift that one step from the mode tells the size of: it overshoots where shifts are long, by three times
+/// where the counts are all but Poisson.
+const KNOWN: f64 = 0.5;
+
+impl ShapeShift {
+    /// By one step of the structured variational iteration from the mode: `Q^-1` times the gradient whose rows are averaged over the
+    /// Gaussian at the mode, as at that of a Laplace approximation to the shapes' own marginal. None where it is not noticed.
+    ///
+    /// # Errors
+    /// When the precision cannot be factored again.
+    pub(crate) fn of(
+        counts: &Counts,
+        mode: &[f64],
+        sd: &[f64],
+        factor: ArrowFactor,
+    ) -> Result<Option<Self>, ModeError> {
+        let threads = factor.threads();
+        let found = counts
+            .evaluate(mode, Spread::STRUCTURED, Some(factor), threads)?
+            .found;
+        let step = found.step(&found.gradient);
+        let shapes = counts.layout().range(Site::LogShape);
+        let shifts = shapes.clone().map(|j| (step[j], step[j].abs() / sd[j]));
+        let noticed = |(_, (by, in_sds)): &(usize, (f64, f64))| *in_sds > NOTICED.0 && by.abs() > NOTICED.1;
+        let all: Vec<(usize, (f64, f64))> = shifts.enumerate().filter(noticed).collect();
+        let farthest = all.iter().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
+        Ok(farthest.map(|&(category, (by, in_sds))| {
+            let at_mode = mode[shapes.start + category];
+            let weight = |log_shape| weight_of_rows(counts, mode, category, log_shape);
+            let moved = weight(at_mode + by.clamp(-KNOWN, KNOWN));
+            ShapeShift {
+                category,
+                by,
+                in_sds,
+                too_wide: (moved / weight(at_mode)).sqrt() - 1.0,
+                categories: all.len(),
+            }
+        }))
+    }
+
+    /// The warning, with the category's label and the number of categories.
+    pub(crate) fn warning(&self, label: infermark_model::labels::Label<'_>, categories: usize) -> String {
+        let (low, many) = (self.by > 0.0, self.by.abs() > KNOWN);
+        let direction = if low { "low" } else { "high" };
+        let size = if many {
+            format!("by more than {KNOWN}")
+        } else {
+            format!(
+                "by about {:.2}, {:.1} of its standard deviations",
+                self.by.abs(),
+                self.in_sds
+            )
+        };
+        let percent = (100.0 * self.too_wide.abs()).round();
+        let intervals = if percent < 1.0 {
+            "the rates and elasticities hardly depend on it there".to_owned()
+        } else {
+            format!(
+                "intervals of rates and elasticities are too {} there, by {}{percent:.0}%",
+                if self.too_wide > 0.0 { "wide" } else { "narrow" },
+                if many { "more than " } else { "about " },
+            )
+        };
+        format!(
+            "The joint mode is not where the shapes are: averaged over the posterior of the log rates, the log shape of {label} is too \
+             {direction} {size} ({} of {categories} categories are off by half of one and more); {intervals}. There are few rows for \
+             each parameter, which are fitted to the rows' own scatter. Take --method structured-vi, which averages.",
+            self.categories
+        )
+    }
+}
