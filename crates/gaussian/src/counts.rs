@@ -142,6 +142,8 @@ pub(crate) struct Evaluated {
     pub(crate) rounding: f64,
     /// The products' moments under the Gaussian before, if those were asked for.
     pub(crate) moments: PairMoments,
+    /// Where all that is: the point that was asked for, but for the products that were settled.
+    pub(crate) point: Vec<f64>,
 }
 
 impl Counts {
@@ -255,12 +257,14 @@ impl Counts {
             Likelihood::Poisson => {
                 let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, spread);
                 let (found, moments) = self.pass(&rates, spread, before, threads)?;
+                let point = spread.moved(self.layout(), point);
                 Ok(self.complete(point, found, moments))
             }
             Likelihood::NegativeBinomial => {
                 let rates =
                     NegativeBinomialRates::new(&self.walk, &self.priors, &self.distinct, point, spread);
                 let (found, moments) = self.pass(&rates, spread, before, threads)?;
+                let point = spread.moved(self.layout(), point);
                 let mut evaluated = self.complete(point, found, moments);
                 let start = self.layout().start(Site::LogShape);
                 for category in 0..self.layout().categories {
@@ -304,7 +308,7 @@ impl Counts {
     }
 
     /// Adds what belongs to the borders to the gradient, and the priors' densities and all constants to the value.
-    fn complete(&self, point: &[f64], mut found: Assembled, moments: PairMoments) -> Evaluated {
+    fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: PairMoments) -> Evaluated {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let gradient = &mut found.gradient;
         let mut value = found.value - self.bound.ln_factorials;
@@ -358,6 +362,7 @@ impl Counts {
             value,
             rounding: SUMS_ROUND * size,
             moments,
+            point,
         }
     }
 

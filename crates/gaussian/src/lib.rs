@@ -21,6 +21,7 @@ pub mod newton;
 mod pace;
 mod poisson;
 mod run;
+mod settle;
 mod shape_shift;
 mod skewness;
 pub mod variational;

@@ -10,6 +10,7 @@
 
 use crate::counts::Counts;
 use crate::poisson::{MOST_CHANGE, Spread};
+use crate::settle::{self, Pair};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
@@ -21,6 +22,10 @@ use infermark_model::site::{Layout, Site};
 const STANDS: f64 = 1e-10;
 /// Variance below which three nodes are enough: the rule's next term is `v^3 / 48` of a sixth derivative.
 const NARROW: f64 = 0.02;
+
+/// Variance of a log rate from the product's own pair from which the product is settled: rows cost more than Poisson ones, and
+/// the pace deals with smaller ones.
+const UNSETTLED: f64 = 0.5;
 
 /// Nodes and weights of the Gauss-Hermite rules for the standard normal density.
 const ONE: [(f64, f64); 1] = [(0.0, 1.0)];
@@ -213,6 +218,42 @@ impl Row {
     }
 }
 
+impl NegativeBinomialRates<'_> {
+    /// The pair of a product before and after it is settled.
+    #[inline(never)]
+    fn settled(&self, rows: &ProductRows<'_>, weights: &[f64]) -> Option<[Pair; 2]> {
+        let i = rows.product;
+        let [a, e] =
+            [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
+        let first = self.layout.time_index(rows.category, 0);
+        let shape = &self.shapes[rows.category];
+        let of_row = |row: infermark_model::panel::Row| settle::Row {
+            log_price: row.log_price,
+            units: f64::from(row.units),
+            effect: self.point[first + row.period],
+            variance: 2.0 * rows.half_variance[row.period],
+            weight: weights[row.period],
+        };
+        let product = settle::Product {
+            prior: settle::Prior::new(
+                self.priors,
+                self.point[self.layout.start(Site::CategoryA) + rows.category],
+            ),
+            rows: self.panel.product_rows(i).map(of_row),
+            least_variance: UNSETTLED,
+            of: |row: &settle::Row, eta: f64, variance: f64| {
+                let mean = Row::mean(row.units, eta, variance, shape);
+                settle::Means {
+                    value: mean.value,
+                    slope: mean.by_eta,
+                    weight: mean.weight,
+                }
+            },
+        };
+        product.settle([a, e])
+    }
+}
+
 impl Rates for NegativeBinomialRates<'_> {
     #[inline(always)]
     fn weigh<I: Simd<Scalar = f64>>(
@@ -227,15 +268,24 @@ impl Rates for NegativeBinomialRates<'_> {
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
         let time = self.layout.time_index(rows.category, 0);
-        let (elasticity, effect) = (self.point[a], self.point[e]);
+        let (mut elasticity, mut effect) = (self.point[a], self.point[e]);
         let shape = &self.shapes[rows.category];
         let (mut value, mut by_a, mut by_e) = (0.0, 0.0, 0.0);
         let mut by_log_shape = [0.0; 3];
         let (mut wanted, mut given) = (0.0, 0.0);
+        let settled = self.spread.settles(&rows, UNSETTLED).and_then(|settled| {
+            let pairs = self.settled(&rows, weights)?;
+            settled.put(i, pairs[1].mean);
+            Some(pairs)
+        });
+        if let Some([_, to]) = settled {
+            [elasticity, effect] = to.mean;
+        }
         let pace = match self.spread {
             Spread::Structured {
                 part,
                 pace: Some(pace),
+                ..
             } => {
                 // Over the rows alone: entries that stand for no row depend on the width of a vector.
                 let of_rows = self
@@ -243,7 +293,12 @@ impl Rates for NegativeBinomialRates<'_> {
                     .product_rows(i)
                     .map(|row| rows.half_variance[row.period]);
                 let most = of_rows.fold(0.0, f64::max);
-                let of_product = pace.part(i, 1.0 / (1.0 + 0.5 * most));
+                let first = if settled.is_some() {
+                    1.0
+                } else {
+                    1.0 / (1.0 + 0.5 * most)
+                };
+                let of_product = pace.part(i, first);
                 Some((pace, of_product, part * of_product))
             }
             _ => None,
@@ -255,16 +310,20 @@ impl Rates for NegativeBinomialRates<'_> {
         for row in self.panel.product_rows(i) {
             let (t, x) = (row.period, row.log_price);
             let eta = elasticity * x + effect + self.point[time + t];
+            let units = f64::from(row.units);
             let variance = match self.spread {
                 Spread::Point => 0.0,
                 Spread::Structured { .. } => 2.0 * rows.half_variance[t],
                 Spread::Independent(v) => x * x * v[a] + v[e] + v[time + t],
             };
-            let mut found = Row::mean(f64::from(row.units), eta, variance, shape);
-            if matches!(self.spread, Spread::Structured { .. }) {
+            let mut found = Row::mean(units, eta, variance, shape);
+            value += found.value;
+            if let Some([from, to]) = &settled {
+                let half = settle::half_variance(rows.half_variance[t], x, to, from);
+                found = Row::mean(units, eta, 2.0 * half, shape);
+            } else if matches!(self.spread, Spread::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);
             }
-            value += found.value;
             by_a += found.by_eta * x;
             by_e += found.by_eta;
             by_period[t] += found.by_eta;
@@ -277,7 +336,11 @@ impl Rates for NegativeBinomialRates<'_> {
                     let before = weights[t];
                     // tr(Q Sigma) less its priors' part.
                     value += before * rows.half_variance[t];
-                    let bounded = found.weight.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
+                    let bounded = if settled.is_some() {
+                        found.weight
+                    } else {
+                        found.weight.clamp(before / MOST_CHANGE, before * MOST_CHANGE)
+                    };
                     wanted += bounded;
                     given += before;
                     let part = pace.map_or(part, |(_, _, part)| part);

@@ -7,9 +7,11 @@
 use crate::counts::Bound;
 use crate::negative_binomial::NINE;
 use crate::pace::Pace;
+use crate::settle::{self, Settled};
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
+use infermark_model::panel::Row;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::f64::consts::LOG2_E;
@@ -29,22 +31,66 @@ pub(crate) enum Spread<'a> {
         part: f64,
         /// The part of that for each product, where products differ in it.
         pace: Option<&'a Pace>,
+        /// Takes the means of the products that are settled first, where that is asked for; their weights change at once.
+        settled: Option<&'a Settled>,
     },
     /// Independent latents of these variances, in the order of [`Layout`].
     Independent(&'a [f64]),
 }
 
-impl Spread<'_> {
+impl<'a> Spread<'a> {
     /// The Gaussian whose factor the pass takes the place of, and weights that follow it at once.
-    pub(crate) const STRUCTURED: Self = Spread::Structured {
+    pub(crate) const STRUCTURED: Spread<'static> = Spread::Structured {
         part: 1.0,
         pace: None,
+        settled: None,
     };
+
+    /// The point with the means of the products that were settled.
+    pub(crate) fn moved(&self, layout: Layout, point: &[f64]) -> Vec<f64> {
+        let mut point = point.to_vec();
+        if let Spread::Structured {
+            settled: Some(settled),
+            ..
+        } = self
+        {
+            for (i, mean) in settled.means() {
+                for (site, mean) in [Site::ProductA, Site::ProductEffect].into_iter().zip(mean) {
+                    point[layout.start(site) + i] = mean;
+                }
+            }
+        }
+        point
+    }
+
+    /// Where the means of a product's pair go if it is settled: none where no log rate has this
+    /// variance.
+    #[inline]
+    pub(crate) fn settles(&self, rows: &ProductRows<'_>, least_variance: f64) -> Option<&'a Settled> {
+        let Spread::Structured {
+            settled: Some(settled),
+            ..
+        } = *self
+        else {
+            return None;
+        };
+        let halves = rows.half_variance.iter().zip(rows.present);
+        let most = halves.map(|(half, present)| half * present).fold(0.0, f64::max);
+        (2.0 * most > least_variance).then_some(settled)
+    }
 }
 
 /// The factor by which a weight, or a variance, may change in a step: where a rate's variance is large, its mean is far from the
 /// rate at the mean, and the first steps would overshoot.
 pub(crate) const MOST_CHANGE: f64 = 8.0;
+
+/// Variance of a log rate from the product's own pair from which the product is settled.
+const UNSETTLED: f64 = 0.2;
+
+/// `exp` within the finite numbers.
+fn exp_rate(log_rate: f64) -> f64 {
+    log_rate.clamp(-690.0, 690.0).exp()
+}
 
 /// Poisson rows at a point.
 #[derive(Debug)]
@@ -144,8 +190,68 @@ impl PoissonRates<'_> {
         [value, slope * log_price, slope]
     }
 
+    /// A product that is settled: its pair's means, and what its rates add to the value and to the derivatives.
+    #[inline(never)]
+    fn settled(
+        &self,
+        rows: &ProductRows<'_>,
+        weights: &mut [f64],
+        by_period: &mut [f64],
+    ) -> Option<([f64; 2], [f64; 3])> {
+        let i = rows.product;
+        let [a, e] =
+            [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
+        let first = self.layout.time_index(rows.category, 0);
+        let part = match self.spread {
+            Spread::Structured { part, .. } => part,
+            _ => 1.0,
+        };
+        let before = &*weights;
+        let of_row = |row: Row| settle::Row {
+            log_price: row.log_price,
+            units: f64::from(row.units),
+            effect: self.point[first + row.period],
+            variance: 2.0 * rows.half_variance[row.period],
+            weight: before[row.period],
+        };
+        let product = settle::Product {
+            prior: settle::Prior::new(
+                self.priors,
+                self.point[self.layout.start(Site::CategoryA) + rows.category],
+            ),
+            rows: self.panel.product_rows(i).map(of_row),
+            least_variance: UNSETTLED,
+            of: |row: &settle::Row, eta: f64, variance: f64| {
+                let rate = exp_rate(eta + 0.5 * variance);
+                settle::Means {
+                    value: row.units * eta - rate,
+                    slope: row.units - rate,
+                    weight: rate,
+                }
+            },
+        };
+        let [from, to] = product.settle([a, e])?;
+        let mut found = [0.0; 3];
+        for row in self.panel.product_rows(i) {
+            let (t, x) = (row.period, row.log_price);
+            let eta = to.mean[0] * x + to.mean[1] + self.point[first + t];
+            let half = rows.half_variance[t];
+            let rate = exp_rate(eta + settle::half_variance(half, x, &to, &from));
+            found[0] += weights[t] * half - exp_rate(eta + half);
+            found[1] -= rate * x;
+            found[2] -= rate;
+            by_period[t] -= rate;
+            weights[t] = if part == 1.0 || weights[t] <= 0.0 {
+                rate
+            } else {
+                weights[t] * (rate / weights[t]).powf(part)
+            };
+        }
+        Some((to.mean, found))
+    }
+
     /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
-    /// effect, and the sums of its counts, and of those times the log price.
+    /// effect.
     #[inline(always)]
     fn in_vectors<I: Simd<Scalar = f64>>(
         &self,
@@ -153,7 +259,7 @@ impl PoissonRates<'_> {
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> ([f64; 3], (f64, f64)) {
+    ) -> [f64; 3] {
         let i = rows.product;
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
@@ -209,10 +315,7 @@ impl PoissonRates<'_> {
         if let Spread::Structured { .. } = self.spread {
             found[0] = isa.sum(sums[2]);
         }
-        let sums = self.panel.sums();
-        let units = sums.product[i] as f64;
-        let units_log_price = sums.product_deviation[i] + self.panel.mean_log_price()[i] * units;
-        (found, (units, units_log_price))
+        found
     }
 }
 
@@ -229,15 +332,25 @@ impl Rates for PoissonRates<'_> {
         let i = rows.product;
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
-        let (elasticity, effect) = (self.point[a], self.point[e]);
-        let (found, (units, units_log_price)) = if let Some(highest) = self.bound.highest(i) {
-            (
-                self.highest_row(highest, &rows, weights, by_period),
-                Default::default(),
-            )
+        let mut pair = [self.point[a], self.point[e]];
+        let (mut units, mut units_log_price) = (0.0, 0.0);
+        let found = if let Some(highest) = self.bound.highest(i) {
+            self.highest_row(highest, &rows, weights, by_period)
         } else {
-            self.in_vectors(isa, &rows, weights, by_period)
+            let sums = self.panel.sums();
+            units = sums.product[i] as f64;
+            units_log_price = sums.product_deviation[i] + self.panel.mean_log_price()[i] * units;
+            let settles = self.spread.settles(&rows, UNSETTLED);
+            match settles.and_then(|_| self.settled(&rows, weights, by_period)) {
+                Some((mean, found)) => {
+                    settles.expect("it was settled").put(i, mean);
+                    pair = mean;
+                    found
+                }
+                None => self.in_vectors(isa, &rows, weights, by_period),
+            }
         };
+        let [elasticity, effect] = pair;
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
         Weighed {

@@ -12,6 +12,7 @@ use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
 use crate::poisson::{MOST_CHANGE, Spread};
+use crate::settle::Settled;
 use infermark_arrow::{ArrowFactor, Assembled};
 use infermark_model::Likelihood;
 use infermark_model::site::Site;
@@ -116,6 +117,8 @@ pub struct Search {
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
     part: f64,
+    /// Whether passes settle the products of few sales.
+    settles: bool,
     /// Which part of that the weights of each product make; under the negative binomial.
     pace: Option<Pace>,
     /// The last step of each log shape, and the multiple of it that was made.
@@ -154,6 +157,7 @@ impl Search {
             factor: Some(factor),
             known: None,
             part: 1.0,
+            settles: false,
             pace: (counts.likelihood() == Likelihood::NegativeBinomial)
                 .then(|| Pace::new(counts.layout().products)),
             shape_steps: vec![(f64::NAN, 1.0); counts.layout().range(Site::LogShape).len()],
@@ -178,6 +182,8 @@ impl Search {
     /// # Errors
     /// When the precision is not positive definite or the bound is not finite.
     pub fn advance(&mut self) -> Result<(), ModeError> {
+        let from = self.mean.clone();
+        self.settles = self.family == Family::Structured;
         let (found, value, variance, elbo) = self.pass()?;
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
@@ -188,8 +194,9 @@ impl Search {
         }
         let by_means = step
             .iter()
+            .zip(self.mean.iter().zip(&from))
             .zip(&variance)
-            .map(|(s, v)| s.abs() / v.sqrt())
+            .map(|((step, (at, from)), v)| (at - from + step).abs() / v.sqrt())
             .fold(0.0, largest);
         // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the directions that the priors
         // alone hold. A step that is no longer than the one that the rounding of the gradient makes is none.
@@ -384,18 +391,22 @@ impl Search {
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
         let pace = self.pace.take();
+        let settled = self.settles.then(|| Settled::new(self.counts.layout().products));
         let spread = Spread::Structured {
             part: self.part,
             pace: pace.as_ref(),
+            settled: settled.as_ref(),
         };
         let threads = before.threads();
         let Evaluated {
             found,
             value,
             moments,
+            point,
             ..
         } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
         self.pace = pace;
+        self.mean = point;
         let layout = self.counts.layout();
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {

@@ -248,7 +248,7 @@ impl Panel {
     }
 
     /// The rows of a product, by period.
-    pub fn product_rows(&self, product: usize) -> impl Iterator<Item = Row> + '_ {
+    pub fn product_rows(&self, product: usize) -> impl Iterator<Item = Row> + Clone + '_ {
         let range = self.row_range(product);
         let mut period = 0;
         range.map(move |row| {
