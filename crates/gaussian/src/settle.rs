@@ -17,6 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Newton steps at most. From rates far too high each goes down by a factor of e.
 const STEPS: usize = 60;
 
+/// Steps at most once little is to be gained: under other counts than Poisson ones the Hessian is not exact, and passes follow.
+const FEW: usize = 3;
+
+/// Shortest part of a step that is tried.
+const SHORTEST: f64 = 1e-2;
+
 /// The squared Newton decrement that is enough: a part of the first, as other passes follow, and no more than this part of a nat.
 const ENOUGH: f64 = 1e-4;
 
@@ -167,7 +173,7 @@ where
             if made == 0 {
                 enough = (ENOUGH * slope.min(1.0)).max(ROUNDING);
             }
-            if slope < enough {
+            if slope < enough || (made >= FEW && slope < 1.0) {
                 break;
             }
             let mut part = 1.0;
@@ -189,7 +195,7 @@ where
                     break Some((next, there));
                 }
                 part *= 0.5;
-                if part < 1e-4 {
+                if part < SHORTEST {
                     break None;
                 }
             };

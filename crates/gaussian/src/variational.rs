@@ -100,6 +100,10 @@ const LEAST_STRETCH: f64 = 1.25;
 /// them, where they have one an addition.
 const MOST_ROUNDINGS: f64 = 30.0;
 
+/// Where no mean moves by more than this, negative-binomial pairs are not settled any more: that costs more than the steps that it
+/// saves.
+const LEAST_SETTLED: f64 = 1e-3;
+
 /// The least part of a step that is made.
 const LEAST_PART: f64 = 1.0 / 64.0;
 
@@ -183,7 +187,10 @@ impl Search {
     /// When the precision is not positive definite or the bound is not finite.
     pub fn advance(&mut self) -> Result<(), ModeError> {
         let from = self.mean.clone();
-        self.settles = self.family == Family::Structured;
+        self.settles = self.family == Family::Structured
+            && (self.counts.likelihood() == Likelihood::Poisson
+                || self.moved.is_nan()
+                || self.moved > LEAST_SETTLED);
         let (found, value, variance, elbo) = self.pass()?;
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
