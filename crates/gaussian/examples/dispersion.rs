@@ -6,7 +6,7 @@
 mod panels;
 
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, Request, RunState, StructuredViSettings,
+    Backend, Interrupt, LaplaceSettings, Method, Request, RunState, StructuredViSettings,
 };
 use infermark_gaussian::GaussianCpu;
 use panels::{OVER_DISPERSED, POISSON};
