@@ -3,6 +3,7 @@
 use infermark_arrow::{ArrowFactor, FactorError, Whitener};
 use infermark_model::priors::Priors;
 use infermark_model::{Panel, Site};
+use infermark_test_support::dense::{UnitPriors, cholesky, narrow_priors, solve, with_sd};
 use infermark_test_support::{norm, random_panel};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -60,36 +61,6 @@ fn precision(panel: &Panel, priors: &Priors, weights: &[f64]) -> Vec<Vec<f64>> {
     q
 }
 
-/// Lower triangle of the dense factor.
-fn cholesky(q: &[Vec<f64>]) -> Vec<Vec<f64>> {
-    let n = q.len();
-    let mut l = vec![vec![0.0; n]; n];
-    for j in 0..n {
-        for i in j..n {
-            let sum: f64 = (0..j).map(|k| l[i][k] * l[j][k]).sum();
-            l[i][j] = if i == j {
-                (q[i][i] - sum).sqrt()
-            } else {
-                (q[i][j] - sum) / l[j][j]
-            };
-        }
-    }
-    l
-}
-
-/// `Q^-1 b` by the dense factor.
-fn dense_solve(l: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
-    let n = l.len();
-    let mut x = b.to_vec();
-    for i in 0..n {
-        x[i] = (x[i] - (0..i).map(|k| l[i][k] * x[k]).sum::<f64>()) / l[i][i];
-    }
-    for i in (0..n).rev() {
-        x[i] = (x[i] - (i + 1..n).map(|k| l[k][i] * x[k]).sum::<f64>()) / l[i][i];
-    }
-    x
-}
-
 fn off(found: &[f64], expected: &[f64]) -> f64 {
     let difference: Vec<f64> = found.iter().zip(expected).map(|(f, e)| f - e).collect();
     norm(&difference) / norm(expected)
@@ -130,7 +101,7 @@ fn everything_equals_the_dense_factor() {
             let b: Vec<f64> = (0..latents).map(|_| rng.random_range(-1.0..1.0)).collect();
             let mut x = b.clone();
             factor.solve(&mut x);
-            let expected = dense_solve(&l, &b);
+            let expected = solve(&l, &b);
             assert!(
                 off(&x, &expected) < 1e-8,
                 "{case}: solve off by {}",
@@ -163,7 +134,7 @@ fn everything_equals_the_dense_factor() {
             let unit = |j: usize| {
                 let mut unit = vec![0.0; latents];
                 unit[j] = 1.0;
-                dense_solve(&l, &unit)
+                solve(&l, &unit)
             };
             let columns: Vec<Vec<f64>> = (0..latents).map(unit).collect();
             let diagonal: Vec<f64> = (0..latents).map(|j| columns[j][j]).collect();
@@ -253,28 +224,6 @@ fn coordinates_of_rounded_couplings_are_near_the_factors_and_consistent_among_th
     }
 }
 
-/// `theta = M z` with `z` of unit prior precision: each row of `M` as (column, entry). In these coordinates a narrow prior
-/// leaves nothing to cancel.
-fn from_unit_priors(panel: &Panel, priors: &Priors) -> Vec<Vec<(usize, f64)>> {
-    let layout = panel.layout();
-    let mut rows = vec![Vec::new(); layout.latents()];
-    rows[0].push((0, priors.global_a_sd));
-    for j in layout.range(Site::CategoryA) {
-        rows[j] = rows[0].clone();
-        rows[j].push((j, priors.category_a_sd));
-    }
-    for (j, c) in layout.range(Site::ProductA).zip(panel.category_of()) {
-        rows[j] = rows[layout.start(Site::CategoryA) + *c as usize].clone();
-        rows[j].push((j, priors.product_a_sd));
-    }
-    for site in [Site::ProductEffect, Site::TimeCatEffects] {
-        for j in layout.range(site) {
-            rows[j].push((j, priors.sd(site)));
-        }
-    }
-    rows
-}
-
 #[test]
 fn narrow_priors_pool_without_a_loss() {
     let panel = random_panel(&mut StdRng::seed_from_u64(1), 24, 3, 6, 0.2, 9);
@@ -283,65 +232,17 @@ fn narrow_priors_pool_without_a_loss() {
     let weights: Vec<f64> = (0..panel.rows())
         .map(|_| 10f64.powf(rng.random_range(-1.0..4.0)))
         .collect();
-    let published = Priors::default();
-    let narrow = |sd: f64| {
-        [
-            Priors {
-                global_a_sd: sd,
-                ..published
-            },
-            Priors {
-                category_a_sd: sd,
-                ..published
-            },
-            Priors {
-                product_a_sd: sd,
-                ..published
-            },
-            Priors {
-                product_effect_sd: sd,
-                ..published
-            },
-            Priors {
-                time_cat_effects_sd: sd,
-                ..published
-            },
-            Priors {
-                category_a_sd: sd,
-                product_a_sd: sd,
-                ..published
-            },
-            Priors {
-                product_effect_sd: sd,
-                time_cat_effects_sd: sd,
-                ..published
-            },
-            Priors {
-                global_a_sd: sd,
-                category_a_sd: sd,
-                product_a_sd: sd,
-                product_effect_sd: sd,
-                time_cat_effects_sd: sd,
-                ..published
-            },
-        ]
-    };
-    for priors in [1e-3, 1e-8, 1e-10].into_iter().flat_map(narrow) {
-        let m = from_unit_priors(&panel, &priors);
-        let latents = m.len();
+    let with_all = |sd: f64| narrow_priors(sd).into_iter().chain([with_sd(&Site::ALL, sd)]);
+    for priors in [1e-3, 1e-8, 1e-10].into_iter().flat_map(with_all) {
+        let m = UnitPriors::new(&panel, &priors);
+        let latents = layout.latents();
         let mut q = vec![vec![0.0; latents]; latents];
         for (j, row) in q.iter_mut().enumerate() {
             row[j] = 1.0;
         }
         for i in 0..layout.products {
-            let c = panel.category_of()[i] as usize;
             for (row, w) in panel.product_rows(i).zip(&weights[panel.row_range(i)]) {
-                let mut design: Vec<(usize, f64)> = m[layout.start(Site::ProductA) + i]
-                    .iter()
-                    .map(|(j, s)| (*j, s * row.log_price))
-                    .collect();
-                design.extend(&m[layout.start(Site::ProductEffect) + i]);
-                design.extend(&m[layout.time_index(c, row.period)]);
+                let design = m.design(&panel, i, row.period, row.log_price);
                 for (j, x) in &design {
                     for (k, y) in &design {
                         q[*j][*k] += w * x * y;
@@ -350,24 +251,19 @@ fn narrow_priors_pool_without_a_loss() {
             }
         }
         let l = cholesky(&q);
-        let times = |z: &[f64]| -> Vec<f64> {
-            m.iter()
-                .map(|row| row.iter().map(|(k, s)| s * z[*k]).sum())
-                .collect()
-        };
         // Q^-1 b = M Q_z^-1 M' b.
-        let solve = |b: &[f64]| {
+        let solved = |b: &[f64]| {
             let mut by_z = vec![0.0; latents];
-            for (row, b) in m.iter().zip(b) {
+            for (row, b) in m.rows.iter().zip(b) {
                 row.iter().for_each(|(k, s)| by_z[*k] += s * b);
             }
-            times(&dense_solve(&l, &by_z))
+            m.times(&solve(&l, &by_z))
         };
         let factor = ArrowFactor::new(&panel, priors, &weights, 2).unwrap();
         // M is triangular, the sds on its diagonal.
         let ln_det: f64 = 2.0
             * (0..latents)
-                .map(|j| l[j][j].ln() - m[j].iter().find(|(k, _)| *k == j).unwrap().1.ln())
+                .map(|j| l[j][j].ln() - m.rows[j].iter().find(|(k, _)| *k == j).unwrap().1.ln())
                 .sum::<f64>();
         assert!(
             (factor.ln_det() - ln_det).abs() < 1e-8 * ln_det.abs(),
@@ -378,7 +274,7 @@ fn narrow_priors_pool_without_a_loss() {
         for j in 0..latents {
             let mut unit = vec![0.0; latents];
             unit[j] = 1.0;
-            let (found, expected) = (marginals.variance[j], solve(&unit)[j]);
+            let (found, expected) = (marginals.variance[j], solved(&unit)[j]);
             assert!(
                 (found / expected - 1.0).abs() < 1e-6,
                 "{priors:?}: {j} {found} {expected}"
@@ -390,7 +286,7 @@ fn narrow_priors_pool_without_a_loss() {
             .iter()
             .map(|v| rng.random_range(-1.0..1.0) / v.sqrt())
             .collect();
-        let (mut x, expected) = (b.clone(), solve(&b));
+        let (mut x, expected) = (b.clone(), solved(&b));
         factor.solve(&mut x);
         for j in 0..latents {
             let sd = marginals.variance[j].sqrt();

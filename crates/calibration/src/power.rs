@@ -59,6 +59,12 @@ pub enum Latents {
 }
 
 impl Power {
+    /// The part of the level that one test of a quantity has: Bonferroni's over the [`TESTS`], at the first step of Holm's procedure
+    /// over the quantities.
+    pub fn level_of_a_test(&self) -> f64 {
+        self.level / (TESTS * self.quantities.max(1)) as f64
+    }
+
     /// Probability that a quantity with this error fails, at least.
     pub fn of(&self, error: PosteriorError) -> f64 {
         self.least(self.replications, &self.moments(error))
@@ -145,7 +151,7 @@ impl Power {
     /// Probability that the test of scores with these moments rejects.
     fn rejection(&self, replications: usize, score: Score, [m1, m2, m3, m4]: &[f64; 4]) -> f64 {
         let n = replications as f64;
-        let level = self.level / (TESTS * self.quantities.max(1)) as f64;
+        let level = self.level_of_a_test();
         let variance = (m2 - m1 * m1).max(1e-12);
         match (self.latents, score) {
             (Latents::Single, Score::Mean) => {
@@ -227,7 +233,7 @@ mod tests {
     /// Shares of simulated calibrations in which the score's test rejects, and in which any of the three does.
     fn by_simulation(power: &Power, score: Score, error: f64, repeats: u32) -> (f64, f64) {
         let mut rng = StdRng::seed_from_u64(11);
-        let level = power.level / (TESTS * power.quantities) as f64;
+        let level = power.level_of_a_test();
         let uniformity = EcdfTest::new(power.replications);
         let critical = uniformity.critical(level);
         let latents = match power.latents {
@@ -292,6 +298,14 @@ mod tests {
             latents: Latents::Several(4.0),
             ..one
         };
+        let ranked = |power| Power {
+            rank_draws: Some(19.0),
+            ..power
+        };
+        let of_fewer = |replications, power| Power {
+            replications,
+            ..power
+        };
         let repeats = 500;
         // What the normal approximation is allowed, in shares: nothing where the power is exact.
         for (power, score, error, allowed) in [
@@ -299,54 +313,14 @@ mod tests {
             (one, Score::Sd, -0.15, 0.0),
             (one, Score::Sd, 0.2, 0.0),
             (one, Score::Mean, 0.25, 0.0),
-            (
-                Power {
-                    replications: 10,
-                    ..one
-                },
-                Score::Sd,
-                -0.5,
-                0.0,
-            ),
-            (
-                Power {
-                    rank_draws: Some(19.0),
-                    ..one
-                },
-                Score::Sd,
-                -0.25,
-                0.02,
-            ),
-            (
-                Power {
-                    rank_draws: Some(19.0),
-                    ..one
-                },
-                Score::Mean,
-                -0.25,
-                0.02,
-            ),
+            (of_fewer(10, one), Score::Sd, -0.5, 0.0),
+            (ranked(one), Score::Sd, -0.25, 0.02),
+            (ranked(one), Score::Mean, -0.25, 0.02),
             (four, Score::Sd, -0.13, 0.02),
             (four, Score::Sd, 0.16, 0.02),
             (four, Score::Mean, 0.13, 0.02),
-            (
-                Power {
-                    replications: 50,
-                    ..four
-                },
-                Score::Sd,
-                -0.25,
-                0.03,
-            ),
-            (
-                Power {
-                    rank_draws: Some(19.0),
-                    ..four
-                },
-                Score::Sd,
-                -0.15,
-                0.02,
-            ),
+            (of_fewer(50, four), Score::Sd, -0.25, 0.03),
+            (ranked(four), Score::Sd, -0.15, 0.02),
             (
                 Power {
                     quantities: 1,

@@ -4,7 +4,7 @@ use crate::power::{Latents, Power, Sensitivity};
 use crate::quantity::Quantity;
 use crate::run::{Calibration, Placed};
 use crate::score::{Basis, Score, ScoreLaw, ScoreTest};
-use crate::uniformity::EcdfTest;
+use crate::uniformity::{Band, EcdfTest};
 use std::collections::HashMap;
 
 /// Probabilities of the central intervals whose coverage is told.
@@ -72,6 +72,12 @@ impl QuantityVerdict {
     /// The errors that so many replications find.
     pub fn sensitivity(&self) -> Sensitivity {
         Sensitivity::of(self.power, self.latents)
+    }
+
+    /// The band of the uniformity test: leaving it is a p-value that fails the quantity whatever its other tests and the other
+    /// quantities say.
+    pub fn band(&self) -> Band {
+        EcdfTest::new(self.replications).band(self.power.level_of_a_test())
     }
 }
 
@@ -307,6 +313,26 @@ mod tests {
             (narrow.sd_error.standard_error * 4_000f64.sqrt() - 0.7).abs() < 0.05,
             "{narrow:?}"
         );
+    }
+
+    #[test]
+    fn what_leaves_the_band_fails_by_the_uniformity_test_and_what_stays_inside_does_not() {
+        let mut rng = StdRng::seed_from_u64(5);
+        let (mut left, level) = (0, 0.1);
+        for _ in 0..200 {
+            // Places that crowd in the middle, a little.
+            let places = crate::score::tests::dependent_places(&mut rng, 60, 0.0);
+            let pits: Vec<f64> = places.into_iter().map(|u| 0.5 + 0.85 * (u - 0.5)).collect();
+            let shares = crate::uniformity::ecdf(&pits);
+            let found = &verdicts(&of(pits.into_iter(), 0), level)[0].quantities[0];
+            let band = found.band();
+            let mut inside = shares.iter().zip(&band.shares);
+            let leaves = !inside.all(|(share, (low, high))| low <= share && share <= high);
+            assert_eq!(leaves, TESTS as f64 * found.p_uniformity <= level, "{found:?}");
+            assert!(!(leaves && found.passes));
+            left += u32::from(leaves);
+        }
+        assert!((20..180).contains(&left), "{left}");
     }
 
     /// The level of the whole verdict, over many seeds: calibrated methods of six quantities.

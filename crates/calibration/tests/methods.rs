@@ -1,9 +1,7 @@
 //! Calibrated methods pass, others fail: the verdict itself is what is tested.
 
-mod diagonal_gaussian;
-mod scaled_gaussian;
+mod wrong_gaussians;
 
-use diagonal_gaussian::DiagonalGaussian;
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
     StructuredViSettings,
@@ -15,7 +13,6 @@ use infermark_calibration::{
 use infermark_gaussian::GaussianCpu;
 use infermark_model::{Likelihood, Priors, Site};
 use infermark_nuts_cpu::NutsCpu;
-use scaled_gaussian::ScaledGaussian;
 
 /// Probability that a calibrated method fails. The seeds are fixed: a test that passes once passes always.
 const LEVEL: f64 = 0.01;
@@ -110,7 +107,7 @@ fn a_diagonal_gaussian_fails() {
     let verdict = verdict(
         &design,
         contender(
-            &DiagonalGaussian,
+            &wrong_gaussians::diagonal(),
             Method::Laplace(LaplaceSettings::default()),
             design.priors,
         ),
@@ -186,7 +183,7 @@ fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
         ..of_large_counts(replications)
     };
     let found = |scale: f64| {
-        let backend = ScaledGaussian { shift: 0.0, scale };
+        let backend = wrong_gaussians::scaled(0.0, scale);
         verdict(&design, contender(&backend, structured_vi(), design.priors))
     };
     assert!(found(1.0).passes);
@@ -208,10 +205,7 @@ fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
 #[test]
 fn pooled_latents_show_5_percent_to_few_replications() {
     let design = of_large_counts(700);
-    let backend = ScaledGaussian {
-        shift: 0.0,
-        scale: 0.95,
-    };
+    let backend = wrong_gaussians::scaled(0.0, 0.95);
     let narrow = verdict(&design, contender(&backend, structured_vi(), design.priors));
     let product_a = &narrow.quantities[Site::ProductA.index()];
     assert!(product_a.sensitivity().power_sd_5_percent > 0.9 && !product_a.passes);
@@ -219,7 +213,7 @@ fn pooled_latents_show_5_percent_to_few_replications() {
     assert!(global.sensitivity().power_sd_5_percent < 0.1);
     // So do means that are off by what is stated.
     let shift = product_a.sensitivity().mean_error_found.unwrap();
-    let backend = ScaledGaussian { shift, scale: 1.0 };
+    let backend = wrong_gaussians::scaled(shift, 1.0);
     let shifted = verdict(&design, contender(&backend, structured_vi(), design.priors));
     let product_a = &shifted.quantities[Site::ProductA.index()];
     assert!(!product_a.passes);

@@ -2,15 +2,14 @@
 //!
 //! The larger table that this stands for is made by `cargo run --release -p infermark-gaussian --example dispersion`.
 
+mod methods;
 mod panels;
 
-use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, Request, RunState, StructuredViSettings,
-};
-use infermark_gaussian::GaussianCpu;
+use infermark_backend::{Backend, Interrupt, Request, RunState};
 use infermark_model::dispersion::Dispersion;
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Panel, PanelPart};
+use methods::methods;
 use panels::{Kind, OVER_DISPERSED, POISSON};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
@@ -20,20 +19,7 @@ fn dispersion(kind: &Kind, seed: u64, method: usize) -> Dispersion {
 }
 
 fn dispersion_of(panel: Arc<Panel>, priors: Priors, method: usize, name: &str) -> Dispersion {
-    let (backend, method) = match method {
-        0 => (
-            GaussianCpu::laplace(),
-            Method::Laplace(LaplaceSettings::default()),
-        ),
-        1 => (
-            GaussianCpu::structured_vi(),
-            Method::StructuredVi(StructuredViSettings::default()),
-        ),
-        _ => (
-            GaussianCpu::meanfield(),
-            Method::Meanfield(MeanfieldSettings::default()),
-        ),
-    };
+    let (backend, method) = methods()[method].clone();
     let request = Request {
         priors,
         threads: Some(2),

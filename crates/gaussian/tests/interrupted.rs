@@ -1,25 +1,17 @@
 //! A run that is stopped within a step says so at once, and can be taken up again.
 
-use infermark_backend::{Backend, Interrupt, LaplaceSettings, Method, Request, RunState};
-use infermark_gaussian::GaussianCpu;
+mod methods;
+
+use infermark_backend::{Backend, Interrupt, Request, RunState};
 use infermark_model::Likelihood;
 use infermark_test_support::random_panel;
+use methods::methods;
 use rand::{SeedableRng, rngs::StdRng};
 
 #[test]
 fn what_is_stopped_within_a_step_goes_on_to_the_same_posterior() {
     let panel = random_panel(&mut StdRng::seed_from_u64(7), 30, 2, 90, 0.1, 200);
-    for (backend, method) in [
-        (
-            GaussianCpu::laplace(),
-            Method::Laplace(LaplaceSettings::default()),
-        ),
-        (
-            GaussianCpu::structured_vi(),
-            Method::StructuredVi(Default::default()),
-        ),
-        (GaussianCpu::meanfield(), Method::Meanfield(Default::default())),
-    ] {
+    for (backend, method) in methods() {
         for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
             let request = Request {
                 likelihood,

@@ -5,66 +5,17 @@ use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{Counts, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
 use infermark_model::{Likelihood, Panel, Site};
+use infermark_test_support::dense::{UnitPriors, cholesky, narrow_priors, solve};
 use infermark_test_support::random_panel;
 use rand::{SeedableRng, rngs::StdRng};
-
-/// `theta = m + M z`, `z` standard normal a priori: each latent's offset and its row of `M` as (column, entry).
-fn unit_priors(panel: &Panel, priors: &Priors) -> Vec<(f64, Vec<(usize, f64)>)> {
-    let layout = panel.layout();
-    let mut rows = vec![(0.0, Vec::new()); layout.latents()];
-    rows[0] = (priors.global_a_mean, vec![(0, priors.global_a_sd)]);
-    for j in layout.range(Site::CategoryA) {
-        rows[j] = rows[0].clone();
-        rows[j].1.push((j, priors.category_a_sd));
-    }
-    for (j, c) in layout.range(Site::ProductA).zip(panel.category_of()) {
-        rows[j] = rows[layout.start(Site::CategoryA) + *c as usize].clone();
-        rows[j].1.push((j, priors.product_a_sd));
-    }
-    for site in [Site::ProductEffect, Site::TimeCatEffects] {
-        for j in layout.range(site) {
-            rows[j] = (priors.constant_mean(site), vec![(j, priors.sd(site))]);
-        }
-    }
-    rows
-}
-
-/// Solves `Q x = b` for a dense symmetric positive definite `Q`.
-fn solve(q: &[Vec<f64>], b: &[f64]) -> Vec<f64> {
-    let n = b.len();
-    let mut l = vec![vec![0.0; n]; n];
-    for j in 0..n {
-        for i in j..n {
-            let sum: f64 = (0..j).map(|k| l[i][k] * l[j][k]).sum();
-            l[i][j] = if i == j {
-                (q[i][i] - sum).sqrt()
-            } else {
-                (q[i][j] - sum) / l[j][j]
-            };
-        }
-    }
-    let mut x = b.to_vec();
-    for i in 0..n {
-        x[i] = (x[i] - (0..i).map(|k| l[i][k] * x[k]).sum::<f64>()) / l[i][i];
-    }
-    for i in (0..n).rev() {
-        x[i] = (x[i] - (i + 1..n).map(|k| l[k][i] * x[k]).sum::<f64>()) / l[i][i];
-    }
-    x
-}
 
 /// Mode and marginal sds of the natural parameters.
 fn dense(panel: &Panel, priors: &Priors) -> (Vec<f64>, Vec<f64>) {
     let layout = panel.layout();
-    let m = unit_priors(panel, priors);
-    let n = m.len();
-    let natural = |z: &[f64]| -> Vec<f64> {
-        let of =
-            |(mean, row): &(f64, Vec<(usize, f64)>)| mean + row.iter().map(|(k, s)| s * z[*k]).sum::<f64>();
-        m.iter().map(of).collect()
-    };
+    let m = UnitPriors::new(panel, priors);
+    let n = layout.latents();
     let look = |z: &[f64]| {
-        let theta = natural(z);
+        let theta = m.natural(z);
         let mut q = vec![vec![0.0; n]; n];
         let mut g: Vec<f64> = z.iter().map(|z| -z).collect();
         let mut value: f64 = -0.5 * z.iter().map(|z| z * z).sum::<f64>();
@@ -76,10 +27,7 @@ fn dense(panel: &Panel, priors: &Priors) -> (Vec<f64>, Vec<f64>) {
             for row in panel.product_rows(i) {
                 let time = layout.time_index(panel.category_of()[i] as usize, row.period);
                 let eta = theta[a] * row.log_price + theta[e] + theta[time];
-                let mut design: Vec<(usize, f64)> =
-                    m[a].1.iter().map(|(j, s)| (*j, s * row.log_price)).collect();
-                design.extend(&m[e].1);
-                design.extend(&m[time].1);
+                let design = m.design(panel, i, row.period, row.log_price);
                 value += f64::from(row.units) * eta - eta.exp();
                 for (j, x) in &design {
                     g[*j] += x * (f64::from(row.units) - eta.exp());
@@ -94,7 +42,7 @@ fn dense(panel: &Panel, priors: &Priors) -> (Vec<f64>, Vec<f64>) {
     let mut z = vec![0.0; n];
     let mut now = look(&z);
     for _ in 0..200 {
-        let step = solve(&now.2, &now.1);
+        let step = solve(&cholesky(&now.2), &now.1);
         let mut length = 1.0;
         loop {
             let there: Vec<f64> = z.iter().zip(&step).map(|(z, s)| z + length * s).collect();
@@ -106,52 +54,20 @@ fn dense(panel: &Panel, priors: &Priors) -> (Vec<f64>, Vec<f64>) {
             length *= 0.5;
         }
     }
+    let l = cholesky(&now.2);
     let sd = (0..n).map(|j| {
         let mut unit = vec![0.0; n];
-        m[j].1.iter().for_each(|(k, s)| unit[*k] = *s);
-        let x = solve(&now.2, &unit);
+        m.rows[j].iter().for_each(|(k, s)| unit[*k] = *s);
+        let x = solve(&l, &unit);
         unit.iter().zip(&x).map(|(u, x)| u * x).sum::<f64>().sqrt()
     });
-    (natural(&z), sd.collect())
+    (m.natural(&z), sd.collect())
 }
 
 #[test]
 fn pooled_fits_are_those_of_unit_priors() {
     let panel = random_panel(&mut StdRng::seed_from_u64(3), 18, 3, 6, 0.1, 40);
-    let published = Priors::default();
-    let sd = 1e-8;
-    for priors in [
-        Priors {
-            global_a_sd: sd,
-            ..published
-        },
-        Priors {
-            category_a_sd: sd,
-            ..published
-        },
-        Priors {
-            product_a_sd: sd,
-            ..published
-        },
-        Priors {
-            product_a_sd: sd,
-            category_a_sd: sd,
-            ..published
-        },
-        Priors {
-            product_effect_sd: sd,
-            ..published
-        },
-        Priors {
-            time_cat_effects_sd: sd,
-            ..published
-        },
-        Priors {
-            product_effect_sd: sd,
-            time_cat_effects_sd: sd,
-            ..published
-        },
-    ] {
+    for priors in narrow_priors(1e-8) {
         let counts = Counts::new(&panel, &priors, Likelihood::Poisson);
         let mode = find_mode(&counts, &ModeSettings::default()).unwrap();
         assert!(

@@ -1,6 +1,8 @@
 //! Mode, structured and mean-field Gaussians on random panels and on the reference panel, against the model's own log joint
 //! and against NUTS.
 
+mod methods;
+
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, StructuredViSettings,
 };
@@ -10,6 +12,7 @@ use infermark_model::log_joint::LogJoint;
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart, Parameterization, Site};
 use infermark_test_support::{data, norm, random_panel, small_panel};
+use methods::methods;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -365,17 +368,7 @@ fn a_product_with_a_row_at_the_upper_bound_is_left_out_whole() {
     };
     let (one, other) = (panel(1), panel(2));
     assert_eq!(poisson(&one).left_out(), [0, 4, 8, 12, 16]);
-    for (backend, method) in [
-        (
-            GaussianCpu::laplace(),
-            Method::Laplace(LaplaceSettings::default()),
-        ),
-        (
-            GaussianCpu::structured_vi(),
-            Method::StructuredVi(Default::default()),
-        ),
-        (GaussianCpu::meanfield(), Method::Meanfield(Default::default())),
-    ] {
+    for (backend, method) in methods() {
         let of = |panel: &Arc<Panel>| {
             let mut run = backend
                 .start(panel.clone(), &Request::new(method.clone()))

@@ -1,6 +1,8 @@
 //! What the tests of several crates share: the small reference panel with its vectors (origin: `data/ORIGIN.md`),
-//! random panels, and norms.
+//! random panels, dense algebra to hold others against, backends with a known error, and norms.
 
+pub mod altered;
+pub mod dense;
 pub mod iterations;
 pub mod trajectories;
 

@@ -137,14 +137,11 @@ fn fits_under_two_likelihoods_are_compared_in_the_sites_of_both() {
             .unwrap();
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     }
-    let output = command(&["compare"])
-        .args(["laplace", "structured-vi", "meanfield"].map(path))
-        .arg("--reference")
-        .arg(path("structured-vi"))
-        .arg("--out")
-        .arg(path("out"))
-        .output()
-        .unwrap();
+    let output = crate::compare(
+        &["laplace", "structured-vi", "meanfield"].map(path),
+        &path("structured-vi"),
+        &path("out"),
+    );
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let table = text(&output.stdout);
     assert!(table.contains("negative-binomial (structured-vi-cpu)"), "{table}");
@@ -153,14 +150,11 @@ fn fits_under_two_likelihoods_are_compared_in_the_sites_of_both() {
     let csv = std::fs::read_to_string(path("out").join("comparison.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 5 + 6 + 6);
 
-    let into_a_fit = command(&["compare"])
-        .args(["laplace", "structured-vi"].map(path))
-        .arg("--reference")
-        .arg(path("laplace"))
-        .arg("--out")
-        .arg(path("laplace"))
-        .output()
-        .unwrap();
+    let into_a_fit = crate::compare(
+        &["laplace", "structured-vi"].map(path),
+        &path("laplace"),
+        &path("laplace"),
+    );
     assert_eq!(code(&into_a_fit), 2);
     assert!(text(&into_a_fit.stderr).contains("holds a fit"));
 }

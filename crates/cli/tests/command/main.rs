@@ -11,7 +11,7 @@ mod models;
 mod usage;
 
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn command(arguments: &[&str]) -> Command {
@@ -62,8 +62,17 @@ fn posterior(folder: &Path) -> (Vec<String>, Vec<Vec<String>>) {
     (lines.next().unwrap(), lines.collect())
 }
 
+/// Compares fits into a folder.
+fn compare(fits: &[PathBuf], reference: &Path, out: &Path) -> Output {
+    command(&["compare"])
+        .args(fits)
+        .args([Path::new("--reference"), reference, Path::new("--out"), out])
+        .output()
+        .unwrap()
+}
+
 /// Counts whose variance is far above their mean: 3 or 300 at the same price.
-fn over_dispersed_sales(folder: &Path) -> std::path::PathBuf {
+fn over_dispersed_sales(folder: &Path) -> PathBuf {
     let file = folder.join("sales.csv");
     let mut text = String::from("product,category,week,price,units\n");
     for product in 0..6 {

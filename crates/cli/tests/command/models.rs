@@ -1,6 +1,6 @@
 //! The models: one's own sales in any unit of price, the published specification, and that they are never mixed.
 
-use crate::{code, command, json, posterior, text};
+use crate::{code, command, compare, json, posterior, text};
 use infermark_test_support::data;
 use std::path::{Path, PathBuf};
 
@@ -127,14 +127,7 @@ fn elasticities_are_right_in_cents_and_the_published_model_is_still_to_be_had() 
     assert!(covered <= 6 && bias > 0.8, "{covered}, {bias}");
 
     // Effects at a price of 1 and at the usual price have nothing in common.
-    let output = command(&["compare"])
-        .args([path("sales"), path("published")])
-        .arg("--reference")
-        .arg(path("sales"))
-        .arg("--out")
-        .arg(path("out"))
-        .output()
-        .unwrap();
+    let output = compare(&[path("sales"), path("published")], &path("sales"), &path("out"));
     assert_eq!(code(&output), 2);
     let message = text(&output.stderr);
     assert!(
@@ -157,14 +150,11 @@ fn elasticities_are_right_in_cents_and_the_published_model_is_still_to_be_had() 
         &path("laplace"),
         &["--model", "published", "--method", "laplace"],
     );
-    let output = command(&["compare"])
-        .args([path("laplace"), path("published")])
-        .arg("--reference")
-        .arg(path("published"))
-        .arg("--out")
-        .arg(path("out"))
-        .output()
-        .unwrap();
+    let output = compare(
+        &[path("laplace"), path("published")],
+        &path("published"),
+        &path("out"),
+    );
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert!(
         text(&output.stdout).contains("Published model"),

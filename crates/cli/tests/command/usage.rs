@@ -7,157 +7,80 @@ use std::process::Command;
 #[test]
 fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
     let folder = tempfile::tempdir().unwrap();
-    let bad = folder.path().join("bad.csv");
-    std::fs::write(&bad, "product,category,week,price,units\na,x,1,-3,5\n").unwrap();
-    let out = folder.path().join("out");
+    let bad = "product,category,week,price,units\na,x,1,-3,5\n";
+    std::fs::write(folder.path().join("bad.csv"), bad).unwrap();
     for (arguments, word) in [
+        ("fit nowhere.csv --out out", "nowhere.csv"),
+        ("fit bad.csv --out out", "line 2"),
+        ("fit bad.csv", "--out"),
+        ("fit bad.csv --out x --particles 0", "particles"),
+        // Refused before the file is looked at.
         (
-            vec!["fit", "nowhere.csv", "--out", out.to_str().unwrap()],
-            "nowhere.csv",
-        ),
-        (
-            vec!["fit", bad.to_str().unwrap(), "--out", out.to_str().unwrap()],
-            "line 2",
-        ),
-        (vec!["fit", bad.to_str().unwrap()], "--out"),
-        (
-            vec!["fit", bad.to_str().unwrap(), "--out", "x", "--particles", "0"],
-            "particles",
-        ),
-        (
-            // Refused before the file is looked at.
-            vec!["fit", "nowhere.csv", "--out", "x", "--device", "cuda"],
+            "fit nowhere.csv --out x --device cuda",
             "--method svi runs on GPUs",
         ),
+        ("time nowhere.csv --device cuda:99", "cannot run on cuda:99"),
+        ("profile nowhere.csv --device cuda:99", "cannot run on cuda:99"),
         (
-            vec!["time", "nowhere.csv", "--device", "cuda:99"],
-            "cannot run on cuda:99",
-        ),
-        (
-            vec!["profile", "nowhere.csv", "--device", "cuda:99"],
-            "cannot run on cuda:99",
-        ),
-        (
-            vec!["time", "nowhere.csv", "--device", "cuda", "--method", "gradient"],
+            "time nowhere.csv --device cuda --method gradient",
             "gradients run on the processors",
         ),
         (
-            vec!["bench", "--backends", "svi-gpu", "--devices", "cuda:99"],
+            "bench --backends svi-gpu --devices cuda:99",
             "svi-gpu cannot run on cuda:99",
         ),
-        (vec!["frobnicate"], "frobnicate"),
-        (vec!["report", "no-such-folder"], "no-such-folder"),
-        (vec!["bench", "--backends", "gpu9"], "gpu9"),
-        (vec!["bench", "--backends", "all,svi-cpuu"], "svi-cpuu"),
+        ("frobnicate", "frobnicate"),
+        ("report no-such-folder", "no-such-folder"),
+        ("bench --backends gpu9", "gpu9"),
+        ("bench --backends all,svi-cpuu", "svi-cpuu"),
         (
-            vec!["bench", "--backends", "svi-cpu", "--devices", "cuda"],
+            "bench --backends svi-cpu --devices cuda",
             "none of the --backends runs on",
         ),
         (
-            vec!["bench", "--backends", "laplace-cpu", "--particles", "8"],
+            "bench --backends laplace-cpu --particles 8",
             "--particles goes with SVI",
         ),
+        // Refused before the first size is measured.
+        ("bench --products 10,100000000", "--products 100000000"),
         (
-            // Refused before the first size is measured.
-            vec!["bench", "--products", "10,100000000"],
-            "--products 100000000",
-        ),
-        (
-            vec![
-                "calibrate",
-                "--methods",
-                "laplace",
-                "--draws",
-                "500",
-                "--out",
-                "x",
-            ],
+            "calibrate --methods laplace --draws 500 --out x",
             "--draws goes with nuts among the --methods",
         ),
+        ("calibrate --threads 100000 --out x", "--threads is 100000"),
         (
-            vec!["calibrate", "--threads", "100000", "--out", "x"],
-            "--threads is 100000",
-        ),
-        (
-            vec!["time", "nowhere.csv", "--method", "gradient", "--particles", "2"],
+            "time nowhere.csv --method gradient --particles 2",
             "--particles goes with --method svi",
         ),
+        ("bench --repeats 0 --out out", "repeats"),
+        ("fit x.csv --out x --draws 5", "--draws goes with --method nuts"),
         (
-            vec!["bench", "--repeats", "0", "--out", out.to_str().unwrap()],
-            "repeats",
-        ),
-        (
-            vec!["fit", "x.csv", "--out", "x", "--draws", "5"],
-            "--draws goes with --method nuts",
-        ),
-        (
-            vec![
-                "fit",
-                "x.csv",
-                "--out",
-                "x",
-                "--method",
-                "nuts",
-                "--trace-every",
-                "5",
-            ],
+            "fit x.csv --out x --method nuts --trace-every 5",
             "--trace-every goes with --method svi",
         ),
         (
-            vec![
-                "fit",
-                "x.csv",
-                "--out",
-                "x",
-                "--method",
-                "nuts",
-                "--parameterization",
-                "learned",
-            ],
+            "fit x.csv --out x --method nuts --parameterization learned",
             "--metric diagonal",
         ),
         (
-            vec![
-                "fit",
-                "x.csv",
-                "--out",
-                "x",
-                "--method",
-                "svi",
-                "--objective",
-                "elbo",
-                "--alpha",
-                "0.5",
-            ],
+            "fit x.csv --out x --method svi --objective elbo --alpha 0.5",
             "--alpha goes with",
         ),
+        ("fit x.csv --out x --method svi --window 500", "--early-stop"),
         (
-            vec!["fit", "x.csv", "--out", "x", "--method", "svi", "--window", "500"],
-            "--early-stop",
-        ),
-        (
-            vec![
-                "fit",
-                "x.csv",
-                "--out",
-                "x",
-                "--method",
-                "svi",
-                "--require-convergence",
-            ],
+            "fit x.csv --out x --method svi --require-convergence",
             "--early-stop",
         ),
     ] {
-        let output = run(&arguments);
-        assert_eq!(code(&output), 2, "{arguments:?}");
-        assert!(
-            text(&output.stderr).contains(word),
-            "{arguments:?}: {}",
-            text(&output.stderr)
-        );
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let output = command(&words).current_dir(&folder).output().unwrap();
+        assert_eq!(code(&output), 2, "{arguments}");
+        let message = text(&output.stderr);
+        assert!(message.contains(word), "{arguments}: {message}");
         assert!(output.stdout.is_empty());
     }
-    assert!(!out.exists(), "a refused fit leaves nothing");
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "what is refused leaves nothing beside the panel");
     for arguments in [
         vec!["--help"],
         vec!["fit", "--help"],

@@ -8,8 +8,7 @@ use super::palette::{BLUE, FAINT, GRID, INK, PUBLISHED, VERMILLION, ours};
 use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use infermark_calibration::uniformity::{CELLS, binomial_interval, ecdf};
-use infermark_calibration::verdict::TESTS;
-use infermark_calibration::{Band, Calibration, EcdfTest, MethodVerdict, Quantity, QuantityVerdict};
+use infermark_calibration::{Band, Calibration, MethodVerdict, Quantity, QuantityVerdict};
 use plotters::style::RGBColor;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +51,9 @@ struct Cell {
     pits: Vec<f64>,
     color: RGBColor,
     note: String,
-    /// The band that the method's verdict is made by: the level is shared among its quantities.
+    /// The part of the level that a test of the quantity has.
+    level: f64,
+    /// The band of the test that the verdict is made by.
     band: Band,
 }
 
@@ -60,23 +61,23 @@ impl Pictured<'_> {
     /// The cells of a method, one a quantity; `None` where there are no places.
     fn cells(&self, method: usize) -> Vec<Option<Cell>> {
         let verdict = &self.verdicts[method];
-        let shared = self.shared_level(verdict);
-        let mut test: Option<(usize, Band)> = None;
+        // Most quantities have the same number of places, and a band takes its time.
+        let mut last: Option<(usize, Band)> = None;
         self.quantities()
             .iter()
             .map(|quantity| {
                 let found: &QuantityVerdict = verdict.quantities.iter().find(|q| q.quantity == *quantity)?;
                 let placed = self.calibration.placed(method, *quantity);
-                let pits: Vec<f64> = placed.map(|p| p.placement.pit).collect();
-                let band = match &test {
-                    Some((n, band)) if *n == pits.len() => band.clone(),
-                    _ => EcdfTest::new(pits.len()).band(shared),
+                let band = match &last {
+                    Some((replications, band)) if *replications == found.replications => band.clone(),
+                    _ => found.band(),
                 };
-                test = Some((pits.len(), band.clone()));
+                last = Some((found.replications, band.clone()));
                 Some(Cell {
-                    pits,
+                    pits: placed.map(|p| p.placement.pit).collect(),
                     color: if found.passes { BLUE } else { VERMILLION },
                     note: note(found.p_adjusted),
+                    level: found.power.level_of_a_test(),
                     band,
                 })
             })
@@ -86,11 +87,6 @@ impl Pictured<'_> {
     /// The quantities that the counts' law has.
     fn quantities(&self) -> &'static [Quantity] {
         Quantity::all(self.calibration.likelihood)
-    }
-
-    /// The part of the level that a quantity's test of uniformity has.
-    fn shared_level(&self, verdict: &MethodVerdict) -> f64 {
-        self.level / (TESTS * verdict.quantities.len().max(1)) as f64
     }
 
     fn subtitle(&self, what: &str) -> String {
@@ -124,7 +120,7 @@ pub fn draw_histograms(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathB
             HISTOGRAM_CAPTION,
         ),
         "place in the posterior",
-        &|pen, frame, cell, level| histogram(pen, frame, cell, level),
+        &histogram,
         &|_| (0.0, 1.0, Vec::new()),
     )
 }
@@ -144,7 +140,7 @@ pub fn draw_ecdf(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf>, P
             ECDF_CAPTION,
         ),
         "place in the posterior",
-        &|pen, frame, cell, _| difference(pen, frame, cell),
+        &difference,
         &|cells| {
             let largest = cells
                 .iter()
@@ -172,7 +168,7 @@ fn draw_grid(
     pictured: &Pictured<'_>,
     (title, what, text): (&str, &str, &str),
     horizontal: &str,
-    fill: &dyn Fn(&mut dyn Pen, &CellFrame, &Cell, f64),
+    fill: &dyn Fn(&mut dyn Pen, &CellFrame, &Cell),
     axis: &dyn Fn(&[Option<Cell>]) -> Axis,
 ) -> Result<Vec<PathBuf>, PlotError> {
     let methods = pictured.verdicts.len();
@@ -213,7 +209,7 @@ fn draw_grid(
                 };
                 match cell {
                     Some(cell) => {
-                        fill(pen, &frame, cell, pictured.shared_level(verdict));
+                        fill(pen, &frame, cell);
                         pen.text(
                             left + CELL_WIDTH - 4.0,
                             top + 8.0,
@@ -279,7 +275,7 @@ impl CellFrame {
     }
 }
 
-fn histogram(pen: &mut dyn Pen, cell_frame: &CellFrame, cell: &Cell, level: f64) {
+fn histogram(pen: &mut dyn Pen, cell_frame: &CellFrame, cell: &Cell) {
     let n = cell.pits.len();
     // Five expected a bin at least.
     let bins = (n / 5).clamp(2, MOST_BINS);
@@ -287,7 +283,7 @@ fn histogram(pen: &mut dyn Pen, cell_frame: &CellFrame, cell: &Cell, level: f64)
     for pit in &cell.pits {
         counts[((pit * bins as f64) as usize).min(bins - 1)] += 1;
     }
-    let share = level / bins as f64;
+    let share = cell.level / bins as f64;
     let (low, high) = binomial_interval(n, 1.0 / bins as f64, share);
     let tallest = counts.iter().copied().max().unwrap_or(0).max(high).max(1) as f64;
     let frame = CellFrame {

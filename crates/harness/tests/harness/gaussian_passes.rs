@@ -2,18 +2,16 @@
 
 use crate::fake::panel;
 use infermark_backend::{
-    Backend, BackendError, Device, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, Run,
-    StructuredViSettings, SviSettings,
+    Backend, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, StructuredViSettings,
+    SviSettings,
 };
 use infermark_gaussian::{Fault, GaussianCpu};
 use infermark_harness::parity::{ParityRecord, check_parity};
-use infermark_model::guide::Guide;
-use infermark_model::noise::Stream;
 use infermark_model::priors::Priors;
-use infermark_model::svi::LossAndGradient;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
+use infermark_test_support::altered::Altered;
 use std::sync::Arc;
 
 const LIKELIHOODS: [Likelihood; 2] = [Likelihood::Poisson, Likelihood::NegativeBinomial];
@@ -178,52 +176,22 @@ fn svi_and_nuts_are_compared_under_the_requests_likelihood() {
         }
         // A backend that evaluates the other likelihood has another log joint.
         let other = LIKELIHOODS.into_iter().find(|l| *l != likelihood).unwrap();
-        let wrong = check_parity(&OtherLikelihood(other), &panel(60), &nuts, usize::MAX).unwrap();
+        let wrong = check_parity(&of_other_likelihood(other), &panel(60), &nuts, usize::MAX).unwrap();
         assert!(!wrong.passed());
     }
 }
 
 /// NUTS' pass under another likelihood than the one that is asked for.
-struct OtherLikelihood(Likelihood);
-
-impl Backend for OtherLikelihood {
-    fn name(&self) -> &'static str {
-        "other"
-    }
-
-    fn devices(&self) -> Vec<Device> {
-        NutsCpu.devices()
-    }
-
-    fn log_joint(
-        &self,
-        panel: &Arc<Panel>,
-        request: &Request,
-        point: &[f64],
-    ) -> Result<(f64, Vec<f64>), BackendError> {
-        let latents = panel.layout_for(self.0).latents();
+fn of_other_likelihood(other: Likelihood) -> impl Backend {
+    Altered::new(NutsCpu).log_joint(move |nuts, panel, request, point| {
         let mut there = point.to_vec();
-        there.resize(latents, 3.0);
+        there.resize(panel.layout_for(other).latents(), 3.0);
         let request = Request {
-            likelihood: self.0,
+            likelihood: other,
             ..request.clone()
         };
-        let (value, mut gradient) = NutsCpu.log_joint(panel, &request, &there)?;
+        let (value, mut gradient) = nuts.log_joint(panel, &request, &there)?;
         gradient.resize(point.len(), 0.0);
         Ok((value, gradient))
-    }
-
-    fn loss_and_gradient(
-        &self,
-        _: &Arc<Panel>,
-        _: &Request,
-        _: &Guide,
-        _: Stream,
-    ) -> Result<Option<LossAndGradient>, BackendError> {
-        Ok(None)
-    }
-
-    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        NutsCpu.start(panel, request)
-    }
+    })
 }

@@ -58,6 +58,12 @@ fn of_truth(panel: &Panel, likelihood: Likelihood, point: &[f64]) -> Pearson {
     Dispersion::of(panel, &Priors::default(), likelihood, point, variances, 2).overall
 }
 
+/// About the Poisson rates at a point that is known with these variances.
+fn of_poisson(panel: &Panel, point: &[f64], variances: Variances<'_>, threads: usize) -> Dispersion {
+    let priors = Priors::default();
+    Dispersion::of(panel, &priors, Likelihood::Poisson, point, variances, threads)
+}
+
 /// Rows of these rates and log prices, with units to be filled in.
 fn rows(rates: &[f64], log_prices: &[f64]) -> Vec<FittedRow> {
     let pairs = rates.iter().zip(log_prices);
@@ -234,16 +240,7 @@ fn poisson_counts_are_not_refuted_and_varied_ones_are() {
 fn parameters_are_counted_by_what_the_rows_determine_of_them() {
     let (panel, point) = panel(4, 10, 20, 1.0, false);
     let layout = panel.layout();
-    let of = |variances| {
-        Dispersion::of(
-            &panel,
-            &Priors::default(),
-            Likelihood::Poisson,
-            &point,
-            variances,
-            2,
-        )
-    };
+    let of = |variances| of_poisson(&panel, &point, variances, 2);
     let mut variances = vec![0.0; layout.latents()];
     variances[layout.range(Site::ProductEffect)].fill(0.01);
     let found = of(Variances::Independent(&variances));
@@ -294,15 +291,7 @@ fn draws_give_mean_rates_and_their_variances() {
     let found = Dispersion::of_draws(&panel, &Priors::default(), Likelihood::Poisson, &draws, 2);
     let mut variances = vec![0.0; point.len()];
     variances[layout.range(Site::ProductEffect)].fill(2.0 * 0.1f64.cosh().ln());
-    let variances = Variances::Independent(&variances);
-    let expected = Dispersion::of(
-        &panel,
-        &Priors::default(),
-        Likelihood::Poisson,
-        &point,
-        variances,
-        1,
-    );
+    let expected = of_poisson(&panel, &point, Variances::Independent(&variances), 1);
     assert!((found.overall.dispersion / expected.overall.dispersion - 1.0).abs() < 1e-12);
     assert!((found.overall.degrees_of_freedom / expected.overall.degrees_of_freedom - 1.0).abs() < 1e-12);
 }
@@ -326,17 +315,7 @@ fn few_rows_are_no_proof_and_no_panic() {
 fn threads_do_not_change_a_bit() {
     let (panel, point) = panel(9, 8269, 3, 1.0, true);
     let nothing = vec![0.0; point.len()];
-    let of = |threads| {
-        let variances = Variances::Independent(&nothing);
-        Dispersion::of(
-            &panel,
-            &Priors::default(),
-            Likelihood::Poisson,
-            &point,
-            variances,
-            threads,
-        )
-    };
+    let of = |threads| of_poisson(&panel, &point, Variances::Independent(&nothing), threads);
     let one = of(1);
     assert_eq!(one, of(2));
     assert_eq!(one, of(7));

@@ -1,0 +1,158 @@
+//! What a pass takes from the rows: means of their log likelihoods, and of the derivatives, over normal log rates.
+
+use super::Reference;
+use infermark_model::Likelihood;
+use infermark_model::log_joint::LN_SQRT_2PI;
+use infermark_model::negative_binomial::{CountTerm, Shape};
+
+/// Nodes of the Gauss-Hermite rule that the step's mean is defined by.
+const NODES: usize = 9;
+
+/// Scale of the logistic step that stands for the censored highest count of such a product, in standard deviations of the effect.
+const SCALE_OF_STEP: f64 = 0.3;
+
+/// Nodes and weights of the Gauss-Hermite rule for the standard normal density: the roots of Hermite's polynomial `He_n`, found between
+/// those of the one before, and `n! / (n He_(n-1))^2` there.
+fn gauss_hermite(n: usize) -> Vec<(f64, f64)> {
+    // He_n and He_(n-1).
+    let at = |n: usize, x: f64| (1..n).fold((x, 1.0), |(own, before), k| (x * own - k as f64 * before, own));
+    let mut roots = vec![0.0];
+    for order in 2..=n {
+        let most = 2.0 * (order as f64).sqrt();
+        let mut ends = vec![-most];
+        ends.append(&mut roots);
+        ends.push(most);
+        for ends in ends.windows(2) {
+            let (mut low, mut high) = (ends[0], ends[1]);
+            for _ in 0..100 {
+                let middle = 0.5 * (low + high);
+                match (at(order, middle).0 > 0.0) == (at(order, high).0 > 0.0) {
+                    true => high = middle,
+                    false => low = middle,
+                }
+            }
+            roots.push(0.5 * (low + high));
+        }
+    }
+    let factorial: f64 = (1..=n).map(|k| k as f64).product();
+    let weight = |x: f64| factorial / (n as f64 * at(n, x).1).powi(2);
+    roots.into_iter().map(|x| (x, weight(x))).collect()
+}
+
+/// A row's part in a precision: minus second derivatives by the log rate, and by it and the log shape.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weight {
+    pub(super) by_eta: f64,
+    pub(super) cross: f64,
+}
+
+/// The mean of a row's log likelihood, without `ln y!`, over a normal log rate, and of its derivatives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct ExpectedRow {
+    pub(super) value: f64,
+    pub(super) by_eta: f64,
+    pub(super) weight: Weight,
+    pub(super) by_log_shape: f64,
+    /// Minus the second derivative by the log shape.
+    pub(super) curvature: f64,
+    /// What a count is expected to tell of the log shape: half the squared derivative of its log variance.
+    pub(super) told: f64,
+}
+
+impl ExpectedRow {
+    fn poisson(units: f64, mean: f64, variance: f64) -> Self {
+        let rate = (mean + 0.5 * variance).exp();
+        ExpectedRow {
+            value: units * mean - rate,
+            by_eta: units - rate,
+            weight: Weight {
+                by_eta: rate,
+                cross: 0.0,
+            },
+            ..ExpectedRow::default()
+        }
+    }
+
+    /// A count that is known to be at the bound and no more, `ln s((eta - h) / scale)` with the logistic function s.
+    fn at_bound(log_least: f64, scale: f64, mean: f64, variance: f64) -> Self {
+        let mut sum = ExpectedRow::default();
+        for (node, weight) in gauss_hermite(NODES) {
+            let z = (mean + node * variance.sqrt() - log_least) / scale;
+            let above = 1.0 / (1.0 + (-z).exp());
+            // Of two forms the one that does not overflow.
+            sum.value += weight
+                * if z > 0.0 {
+                    -(-z).exp().ln_1p()
+                } else {
+                    z - z.exp().ln_1p()
+                };
+            sum.by_eta += weight / (1.0 + z.exp()) / scale;
+            sum.weight.by_eta += weight * above / (1.0 + z.exp()) / (scale * scale);
+        }
+        sum
+    }
+
+    fn negative_binomial(units: u32, mean: f64, variance: f64, log_shape: f64) -> Self {
+        let at = |eta: f64| {
+            let shape = Shape::new(log_shape);
+            let term = CountTerm::new(units, eta, &shape);
+            let (y, w) = (f64::from(units), (eta - log_shape).exp());
+            let mu = eta.exp();
+            let step = 1e-5;
+            let slope = |s: f64| CountTerm::new(units, eta, &Shape::new(log_shape + s)).by_log_shape;
+            ExpectedRow {
+                value: term.log_likelihood,
+                by_eta: term.by_eta,
+                weight: Weight {
+                    by_eta: (mu + y * w) / (1.0 + w).powi(2),
+                    cross: -(y - mu) * w / (1.0 + w).powi(2),
+                },
+                by_log_shape: term.by_log_shape,
+                curvature: -(slope(step) - slope(-step)) / (2.0 * step),
+                told: 0.5 * (w / (1.0 + w)).powi(2),
+            }
+        };
+        if variance == 0.0 {
+            return at(mean);
+        }
+        // The trapezoid rule over nine standard deviations either way: for a function that is analytic within pi of the real
+        // line its error is far below rounding.
+        let (step, steps) = (0.25, 36);
+        let mut sum = ExpectedRow::default();
+        for k in -steps..=steps {
+            let z = step * f64::from(k);
+            let weight = step * (-0.5 * z * z - LN_SQRT_2PI).exp();
+            let row = at(mean + z * variance.sqrt());
+            sum.value += weight * row.value;
+            sum.by_eta += weight * row.by_eta;
+            sum.weight.by_eta += weight * row.weight.by_eta;
+            sum.weight.cross += weight * row.weight.cross;
+            sum.by_log_shape += weight * row.by_log_shape;
+            sum.curvature += weight * row.curvature;
+            sum.told += weight * row.told;
+        }
+        sum
+    }
+}
+
+impl Reference<'_> {
+    /// What is expected of every row at the means of the latents, with the variances of the rows' log rates, or none.
+    pub(super) fn expected(&self, mean: &[f64], row_variance: Option<&[f64]>) -> Vec<ExpectedRow> {
+        let mut all = vec![ExpectedRow::default(); self.panel.rows()];
+        self.for_each_row(|product, index, row| {
+            let (a, e, t, s) = self.places(product);
+            let eta = mean[a] * row.log_price + mean[e] + mean[t + row.period];
+            let v = row_variance.map_or(0.0, |of| of[index]);
+            all[index] = match self.layout.likelihood {
+                _ if self.at_bound[product] == Some(index) => {
+                    let scale = SCALE_OF_STEP * self.priors.product_effect_sd;
+                    ExpectedRow::at_bound(self.log_least, scale, eta, v)
+                }
+                _ if self.at_bound[product].is_some() => ExpectedRow::default(),
+                Likelihood::Poisson => ExpectedRow::poisson(f64::from(row.units), eta, v),
+                Likelihood::NegativeBinomial => ExpectedRow::negative_binomial(row.units, eta, v, mean[s]),
+            };
+        });
+        all
+    }
+}
