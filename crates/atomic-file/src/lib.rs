@@ -1,11 +1,13 @@
 //! Files that are either whole or not there: written beside their place under a temporary name, brought to the disk,
-//! then renamed.
+//! then renamed. Folders that one process at a time writes, and that are replaced as a whole.
 
 mod error;
+mod folder;
 
 pub use error::FileError;
+pub use folder::{ClaimError, ClaimedFolder};
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
@@ -38,16 +40,26 @@ impl AtomicFile {
         })?;
         let mut builder = Builder::new();
         let prefix = format!(".{}.", name.to_string_lossy());
-        builder.prefix(&prefix).suffix(".part");
+        builder.prefix(&prefix).suffix(folder::PART);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             // A temporary file is private by default; a result is as readable as the umask says.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
-        let file = builder
-            .tempfile_in(folder)
-            .map_err(|e| FileError::new("write", path, e))?;
+        folder::sweep_beside(path, &prefix);
+        let file = loop {
+            let file = builder
+                .tempfile_in(folder)
+                .map_err(|e| FileError::new("write", path, e))?;
+            // Held as long as the file has its temporary name and this process lives: others remove what is not locked, and may
+            // have done so already. Where there are no locks nobody removes anything.
+            match file.as_file().try_lock() {
+                Err(TryLockError::WouldBlock) => {}
+                Ok(()) if !folder::is_at(file.as_file(), file.path()) => {}
+                _ => break file,
+            }
+        };
         Ok(AtomicFile {
             path: path.to_owned(),
             writer: BufWriter::with_capacity(1 << 18, file),

@@ -112,16 +112,17 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     serde_json::from_str(&text).with_context(|| format!("{} is not what is expected", path.display()))
 }
 
-/// An interrupt that Ctrl-C sets; a second Ctrl-C ends the program at once.
-fn interrupt_on_ctrl_c() -> Interrupt {
+/// An interrupt that Ctrl-C sets, or SIGTERM or SIGHUP; a second of them ends the program at once.
+fn interrupt_on_signals() -> Interrupt {
     let interrupt = Interrupt::new();
     let flag = interrupt.clone();
     let installed = ctrlc::set_handler(move || {
         if flag.is_set() {
             std::process::exit(130);
         }
-        say("\nstopping with what there is; once more to stop at once");
         flag.set();
+        // After a hangup there may be no terminal left to say it on.
+        say("\nstopping with what there is; once more to stop at once");
     });
     if let Err(error) = installed {
         say(format_args!(

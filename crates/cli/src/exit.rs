@@ -11,6 +11,8 @@ pub enum Exit {
     GateFailed,
     /// Usage or input: 2.
     Usage,
+    /// Interrupted, with what there was written: 3.
+    Interrupted,
 }
 
 impl From<Exit> for ExitCode {
@@ -19,6 +21,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::GateFailed => 1,
             Exit::Usage => 2,
+            Exit::Interrupted => 3,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! The `infermark` command as a library: its arguments, its verbs, and the backends it knows.
 //!
 //! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity, convergence,
-//! an unfinished run that was asked to finish, a measurement or file that Ctrl-C cut short), 2 usage or input. A fit that Ctrl-C
-//! ends is done with what it has: 0, and `run.json` says `unfinished`.
+//! an unfinished run that was asked to finish, a file that could not be written), 2 usage or input, 3 interrupted: Ctrl-C, SIGTERM or
+//! SIGHUP ended the work, and what there was by then is written. A second of them ends the program at once: 130.
 
 pub mod answer;
 pub mod backends;
@@ -31,7 +31,7 @@ use std::process::ExitCode;
         infermark fit sales.parquet --product-column sku --period-column month --out fit/\n  \
         infermark bench --products 10000,100000 --out results/mine   the speedup table here\n\n\
         A sales file has one row a product and period, with columns product, category, week, price and units\n\
-        (other names can be given). EXIT CODES: 0 done, 1 a gate failed, 2 usage or input."
+        (other names can be given). EXIT CODES: 0 done, 1 a gate failed, 2 usage or input,\n        3 interrupted (Ctrl-C, SIGTERM or SIGHUP) with what there was written."
 )]
 struct Arguments {
     #[command(subcommand)]

@@ -3,16 +3,16 @@
 use crate::digest_writer::DigestWriter;
 use crate::fit_record::{FileDigest, FitStatus, SCHEMA_VERSION, write_json};
 use crate::number_format::three_digits;
-use crate::plots::{PlotError, calibration as pictures};
+use crate::plots::calibration as pictures;
 use crate::system::System;
 use crate::table::grid::Grid;
-use infermark_atomic_file::{FileError, StagedFile, stage};
+use infermark_atomic_file::{ClaimedFolder, FileError, StagedFile, stage};
 use infermark_backend::Request;
 use infermark_calibration::{Calibration, Design, Latents, MethodVerdict, Sensitivity};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One row a replication, method and quantity.
 pub const CALIBRATION_CSV: &str = "calibration.csv";
@@ -99,6 +99,7 @@ impl CalibrationRecord {
         level: f64,
         seconds: f64,
         methods: Vec<CalibratedMethod>,
+        system: System,
     ) -> Self {
         CalibrationRecord {
             schema_version: SCHEMA_VERSION,
@@ -120,33 +121,56 @@ impl CalibrationRecord {
                     format!("replication {}, {method}: {}", f.replication, f.reason)
                 })
                 .collect(),
-            system: System::describe(),
+            system,
             files: BTreeMap::new(),
         }
     }
 }
 
-/// Why a calibration's folder could not be written.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrationOutputError {
-    /// A table or the record.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A picture.
-    #[error(transparent)]
-    Plot(#[from] PlotError),
+/// All files of a calibration.
+pub const FILES: [&str; 9] = [
+    RUN_JSON,
+    CALIBRATION_CSV,
+    SUMMARY_CSV,
+    "pit_histograms.svg",
+    "pit_histograms.png",
+    "ecdf_difference.svg",
+    "ecdf_difference.png",
+    "coverage.svg",
+    "coverage.png",
+];
+
+/// What became of a calibration's files.
+#[derive(Debug)]
+pub struct CalibrationWritten {
+    /// Pictures that could not be drawn or written, with the reasons.
+    pub missing: Vec<String>,
 }
 
-/// Writes tables and pictures into `folder`, `run.json` last; returns the files.
+/// Writes tables and pictures into `folder`: first the tables, with `run.json` after them, then the pictures, without which
+/// nothing is lost. An earlier calibration there is replaced as a whole.
 ///
 /// # Errors
-/// When a file cannot be written, or a picture not be drawn.
+/// When a table or the record cannot be written; an earlier calibration then stands as it was.
 pub fn write_calibration(
+    folder: &ClaimedFolder,
+    calibration: &Calibration,
+    verdicts: &[MethodVerdict],
+    record: CalibrationRecord,
+) -> Result<CalibrationWritten, FileError> {
+    if folder.path().join(RUN_JSON).exists() {
+        folder.replace(&FILES, |into| write_into(into, calibration, verdicts, record))
+    } else {
+        write_into(folder.path(), calibration, verdicts, record)
+    }
+}
+
+fn write_into(
     folder: &Path,
     calibration: &Calibration,
     verdicts: &[MethodVerdict],
     mut record: CalibrationRecord,
-) -> Result<Vec<PathBuf>, CalibrationOutputError> {
+) -> Result<CalibrationWritten, FileError> {
     let mut staged: Vec<StagedFile> = Vec::new();
     let mut add = |name: &str, fill: &dyn Fn(&mut dyn Write) -> io::Result<()>| {
         staged.push(stage(&folder.join(name), |file| {
@@ -159,22 +183,25 @@ pub fn write_calibration(
     };
     add(CALIBRATION_CSV, &|out| write_placements(out, calibration))?;
     add(SUMMARY_CSV, &|out| write_summary(out, verdicts))?;
+    staged.push(stage(&folder.join(RUN_JSON), |f| write_json(f, &record))?);
+    for file in staged {
+        file.commit()?;
+    }
     let pictured = pictures::Pictured {
         calibration,
         verdicts,
         level: record.level,
         subtitle: &subtitle(&record),
     };
-    let mut files = Vec::new();
-    files.extend(pictures::draw_histograms(&folder.join(HISTOGRAMS), &pictured)?);
-    files.extend(pictures::draw_ecdf(&folder.join(ECDF), &pictured)?);
-    files.extend(pictures::draw_coverage(&folder.join(COVERAGE), &pictured)?);
-    staged.push(stage(&folder.join(RUN_JSON), |f| write_json(f, &record))?);
-    for file in staged {
-        files.push(file.path().to_owned());
-        file.commit()?;
+    let mut missing = Vec::new();
+    for drawn in [
+        pictures::draw_histograms(&folder.join(HISTOGRAMS), &pictured),
+        pictures::draw_ecdf(&folder.join(ECDF), &pictured),
+        pictures::draw_coverage(&folder.join(COVERAGE), &pictured),
+    ] {
+        missing.extend(drawn.err().map(|error| error.to_string()));
     }
-    Ok(files)
+    Ok(CalibrationWritten { missing })
 }
 
 fn subtitle(record: &CalibrationRecord) -> String {

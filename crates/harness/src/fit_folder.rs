@@ -10,7 +10,7 @@ use infermark_backend::draws::SiteDraws;
 use infermark_backend::{Method, Posterior};
 use infermark_model::{Layout, Site};
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 
 /// A fit that was read back.
@@ -41,7 +41,7 @@ pub enum FitFolderError {
         /// Why it is unfinished.
         reason: String,
     },
-    /// The posterior is of another run.
+    /// A file is of another run.
     #[error("{} is not the file that {RUN_JSON} beside it was written with; fit again", .0.display())]
     Replaced(PathBuf),
     /// `run.json` is not the record of a fit.
@@ -118,14 +118,20 @@ impl FitFolder {
     /// The draws of the elasticities, where the fit kept some.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When they cannot be read, or are of another run.
     pub fn elasticity_draws(&self) -> Result<Option<SiteDraws>, FitFolderError> {
-        if !self.record.files.contains_key(DRAWS_PARQUET) {
+        let Some(digest) = self.record.files.get(DRAWS_PARQUET) else {
             return Ok(None);
-        }
+        };
         let path = self.path.join(DRAWS_PARQUET);
         let failed = |e| FileError::new("read", &path, e);
-        let file = File::open(&path).map_err(failed)?;
+        let mut file = File::open(&path).map_err(failed)?;
+        let mut sink = DigestWriter::new(io::sink());
+        io::copy(&mut file, &mut sink).map_err(failed)?;
+        if sink.finish() != *digest {
+            return Err(FitFolderError::Replaced(path));
+        }
+        file.rewind().map_err(failed)?;
         Ok(read_elasticity_draws(file, self.posterior.layout.products).map_err(failed)?)
     }
 

@@ -1,7 +1,7 @@
 //! The folder of a fit: `posterior.csv`, `trace.csv`, `draws.parquet`, `coordinates.json`, a picture, and `run.json` last.
 //!
 //! All files are on the disk under temporary names before the first takes its place, and `run.json` comes last with
-//! the digests of the others: whatever happens in between, each file is whole, and `run.json` tells which belong to it.
+//! the digests of the others. An earlier fit is replaced as a whole, by an exchange of folders.
 
 use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::{Coordinates, write_draws_parquet};
@@ -9,7 +9,7 @@ use crate::fit_record::{FitRecord, FitStatus, write_json};
 use crate::plots::Picture;
 use crate::posterior_csv::write_posterior_csv;
 use crate::trace_csv::write_trace_csv;
-use infermark_atomic_file::{AtomicFile, FileError, StagedFile, stage};
+use infermark_atomic_file::{AtomicFile, ClaimedFolder, FileError, StagedFile, stage};
 use infermark_backend::report::Detail;
 use infermark_backend::{Draws, Posterior};
 use infermark_model::Panel;
@@ -32,36 +32,31 @@ pub const RUN_JSON: &str = "run.json";
 /// What the files are written through.
 type Digested<'f> = DigestWriter<&'f mut AtomicFile>;
 
-/// Why a folder does not take a fit.
+/// All files of a fit.
+pub const FILES: [&str; 7] = [
+    RUN_JSON,
+    POSTERIOR_CSV,
+    TRACE_CSV,
+    DRAWS_PARQUET,
+    COORDINATES_JSON,
+    ELASTICITIES_PICTURES[0],
+    ELASTICITIES_PICTURES[1],
+];
+
+/// Another fit is in a folder.
 #[derive(Debug, thiserror::Error)]
-pub enum FolderError {
-    /// Another fit is there.
-    #[error("{} holds a fit already; give another folder, or --force to replace it", .0.display())]
-    Taken(PathBuf),
-    /// It cannot be written to.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
+#[error("{} holds a fit already; give another folder, or --force to replace it", .0.display())]
+pub struct Taken(PathBuf);
 
 /// Refuses a folder that holds a fit, unless it is to be replaced. Touches nothing.
 ///
 /// # Errors
-/// [`FolderError::Taken`].
-pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), FolderError> {
+/// When it holds one.
+pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), Taken> {
     if !replace && folder.join(RUN_JSON).exists() {
-        return Err(FolderError::Taken(folder.to_owned()));
+        return Err(Taken(folder.to_owned()));
     }
     Ok(())
-}
-
-/// Creates `folder` and shows that files can be written in it, so that a run of hours does not end at that.
-///
-/// # Errors
-/// When the folder cannot be created, or no file in it.
-pub fn prove_writable(folder: &Path) -> Result<(), FileError> {
-    std::fs::create_dir_all(folder).map_err(|e| FileError::new("create the folder", folder, e))?;
-    // Dropped without being put in its place, the file leaves nothing behind.
-    AtomicFile::create(&folder.join(RUN_JSON)).map(drop)
 }
 
 /// What a run left, as far as it came.
@@ -84,92 +79,155 @@ pub struct Written {
     pub missing: Vec<String>,
 }
 
-/// Writes all files of a fit into `folder`. Files of an earlier fit there that this one does not have are removed; a run
-/// without a posterior has nothing to put in the place of an earlier fit, and leaves that alone.
+/// Writes all files of a fit into `folder`. An earlier fit there is replaced as a whole: at any moment the files are those of the
+/// one or of the other. A run without a posterior has nothing to put in the place of an earlier fit, and leaves that alone.
 ///
 /// Only `posterior.csv` and `run.json` must be written: where the disk has no room for others, the record says which are
 /// missing and is marked unfinished.
 ///
 /// # Errors
-/// When one of those two cannot be written; the earlier fit's files then stand as they were, or some are replaced and the
-/// earlier `run.json` no longer matches them.
+/// When one of those two cannot be written; the earlier fit then stands as it was.
 pub fn write_fit(
-    folder: &Path,
+    folder: &ClaimedFolder,
     panel: &Panel,
     parts: &FitParts<'_>,
-    mut record: FitRecord,
+    record: FitRecord,
 ) -> Result<Written, FileError> {
-    let at = |name: &str| folder.join(name);
-    if parts.posterior.is_none() && at(RUN_JSON).exists() {
+    if !folder.path().join(RUN_JSON).exists() {
+        return write_into(folder.path(), panel, parts, record);
+    }
+    if parts.posterior.is_none() {
         return Ok(Written {
             files: Vec::new(),
             missing: Vec::new(),
         });
     }
-    let mut staged: Vec<StagedFile> = Vec::new();
-    let mut digests = Vec::new();
-    let mut add = |name: &str, fill: &dyn Fn(&mut Digested<'_>) -> io::Result<()>| {
-        staged.push(stage(&at(name), |file| {
+    let mut written = folder.replace(&FILES, |into| write_into(into, panel, parts, record))?;
+    for file in &mut written.files {
+        if let Some(name) = file.file_name() {
+            *file = folder.path().join(name);
+        }
+    }
+    Ok(written)
+}
+
+/// The files on the disk under temporary names.
+struct Staging<'a> {
+    into: &'a Path,
+    files: Vec<(&'static str, StagedFile)>,
+    record: FitRecord,
+    missing: Vec<String>,
+}
+
+impl Staging<'_> {
+    fn add(
+        &mut self,
+        name: &'static str,
+        fill: &dyn Fn(&mut Digested<'_>) -> io::Result<()>,
+    ) -> Result<(), FileError> {
+        let mut digest = None;
+        let staged = stage(&self.into.join(name), |file| {
             let mut writer = DigestWriter::new(file);
             fill(&mut writer)?;
-            digests.push((name.to_owned(), writer.finish()));
+            digest = Some(writer.finish());
             Ok(())
-        })?);
-        Ok::<(), FileError>(())
-    };
-    let mut missing = Vec::new();
-    if let Some(posterior) = parts.posterior {
-        add(POSTERIOR_CSV, &|f| write_posterior_csv(f, panel, posterior))?;
+        })?;
+        self.files.push((name, staged));
+        self.record.files.extend(digest.map(|digest| (name.to_owned(), digest)));
+        Ok(())
     }
-    // Without paths, of which temporary files append their own: results name no folder.
-    let mut miss = |name: &str, error: FileError| {
-        let cause = error.cause.to_string();
+
+    /// A file without which the fit is one; whether it was written.
+    fn add_if_possible(
+        &mut self,
+        name: &'static str,
+        fill: &dyn Fn(&mut Digested<'_>) -> io::Result<()>,
+    ) -> bool {
+        let added = self.add(name, fill);
+        if let Err(error) = &added {
+            self.miss(name, &error.cause);
+        }
+        added.is_ok()
+    }
+
+    fn miss(&mut self, name: &str, cause: &io::Error) {
+        // Without paths, of which temporary files append their own: results name no folder.
+        let cause = cause.to_string();
         let cause = cause.split(" at path ").next().unwrap_or_default();
-        missing.push(format!("{name} was not written: {cause}"));
-    };
-    if let Detail::Svi(svi) = &record.report.detail
-        && let Err(e) = add(TRACE_CSV, &|f| write_trace_csv(f, &svi.trace))
-    {
-        miss(TRACE_CSV, e);
+        self.missing.push(format!("{name} was not written: {cause}"));
     }
-    if let Some(draws) = parts.draws.filter(|_| parts.posterior.is_some()) {
-        match add(DRAWS_PARQUET, &|f| write_draws_parquet(f, draws)) {
-            Err(e) => miss(DRAWS_PARQUET, e),
-            Ok(()) => {
-                let coordinates = Coordinates::new(panel, draws);
-                if let Err(e) = add(COORDINATES_JSON, &|f| write_json(f, &coordinates)) {
-                    miss(COORDINATES_JSON, e);
+
+    /// Writes the record; where there is no room for it, the optional files go that were written last, one by one.
+    fn add_record(&mut self) -> Result<StagedFile, FileError> {
+        loop {
+            let record = self.record_with_what_is_missing();
+            let error = match stage(&self.into.join(RUN_JSON), |f| record.write(f)) {
+                Ok(staged) => return Ok(staged),
+                Err(error) => error,
+            };
+            match self.files.pop() {
+                Some((name, file)) if name != POSTERIOR_CSV => {
+                    drop(file);
+                    self.record.files.remove(name);
+                    self.miss(name, &error.cause);
                 }
+                _ => return Err(error),
             }
         }
     }
-    for (name, picture) in ELASTICITIES_PICTURES.iter().zip(parts.pictures) {
-        if let Err(e) = add(name, &|f| f.write_all(&picture.bytes)) {
-            miss(name, e);
+
+    fn record_with_what_is_missing(&self) -> FitRecord {
+        let mut record = self.record.clone();
+        if !self.missing.is_empty() {
+            let told = (record.reason != "none").then(|| record.reason.clone());
+            let reasons: Vec<String> = told.into_iter().chain(self.missing.iter().cloned()).collect();
+            record.reason = reasons.join("; ");
+            record.status = FitStatus::Unfinished;
         }
+        record
     }
-    record.files.extend(digests);
-    if !missing.is_empty() {
-        let told = (record.reason != "none").then(|| record.reason.clone());
-        record.reason = told
-            .into_iter()
-            .chain(missing.iter().cloned())
-            .collect::<Vec<_>>()
-            .join("; ");
-        record.status = FitStatus::Unfinished;
+}
+
+/// Writes all files into a folder, `run.json` last.
+fn write_into(
+    into: &Path,
+    panel: &Panel,
+    parts: &FitParts<'_>,
+    record: FitRecord,
+) -> Result<Written, FileError> {
+    let trace = match &record.report.detail {
+        Detail::Svi(svi) => Some(svi.trace.clone()),
+        _ => None,
+    };
+    let mut staging = Staging {
+        into,
+        files: Vec::new(),
+        record,
+        missing: Vec::new(),
+    };
+    if let Some(posterior) = parts.posterior {
+        staging.add(POSTERIOR_CSV, &|f| write_posterior_csv(f, panel, posterior))?;
     }
-    staged.push(stage(&at(RUN_JSON), |f| record.write(f))?);
+    if let Some(trace) = trace {
+        staging.add_if_possible(TRACE_CSV, &|f| write_trace_csv(f, &trace));
+    }
+    if let Some(draws) = parts.draws.filter(|_| parts.posterior.is_some())
+        && staging.add_if_possible(DRAWS_PARQUET, &|f| write_draws_parquet(f, draws))
+    {
+        let coordinates = Coordinates::new(panel, draws);
+        staging.add_if_possible(COORDINATES_JSON, &|f| write_json(f, &coordinates));
+    }
+    for (name, picture) in ELASTICITIES_PICTURES.into_iter().zip(parts.pictures) {
+        staging.add_if_possible(name, &|f| f.write_all(&picture.bytes));
+    }
+    let run = staging.add_record()?;
     let mut files = Vec::new();
-    for file in staged {
+    for file in staging.files.into_iter().map(|(_, file)| file).chain([run]) {
         files.push(file.path().to_owned());
         file.commit()?;
     }
-    let known = [POSTERIOR_CSV, TRACE_CSV, DRAWS_PARQUET, COORDINATES_JSON];
-    for name in known.into_iter().chain(ELASTICITIES_PICTURES) {
-        let stale = at(name);
-        if !files.contains(&stale) && stale.exists() {
-            std::fs::remove_file(&stale).map_err(|e| FileError::new("remove", &stale, e))?;
-        }
-    }
-    Ok(Written { files, missing })
+    Ok(Written {
+        files,
+        missing: staging.missing,
+    })
 }

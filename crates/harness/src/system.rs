@@ -7,7 +7,7 @@ use infermark_cpu_kernels::device_name;
 use infermark_cpu_kernels::processor_name::model_name;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::process::Command;
+use std::time::{Duration, Instant};
 
 pub use gpu::Gpu;
 
@@ -43,7 +43,7 @@ pub struct System {
     pub kernel: String,
     /// Load of the last minute before the run, in busy threads: above zero, others worked on the machine too.
     pub load_average: f64,
-    /// Whether there are GPUs: `none`, `unknown` (a driver that does not answer), or their names.
+    /// Whether there are GPUs: `none`, `unknown` with the reason (a driver that does not answer), or their names.
     pub gpu: String,
     /// The GPUs, one by one.
     pub gpus: Vec<Gpu>,
@@ -66,16 +66,53 @@ pub struct Program {
     pub rustflags: String,
     /// Commit that was checked out when the program was built.
     pub git_commit: String,
-    /// Whether tracked files outside `results/` differ from the commit: `clean`, `dirty`, or `unknown` where there is no
-    /// tree, or another commit is checked out by now.
+    /// Whether tracked files outside `results/` differed from the commit when the program was built: `clean`, `dirty`, or
+    /// `unknown` where there was no tree.
     pub git_tree: String,
     /// Versions of the crates that the workspace names, as `name version`.
     pub crates: Vec<String>,
 }
 
+/// How long a driver is waited for, from when it is asked.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// A description that is being made: drivers are asked in the background, beside the work, so that none that hangs holds a result.
+#[derive(Debug)]
+pub struct Description {
+    system: System,
+    gpus: gpu::Asked,
+    asked: Instant,
+}
+
+impl Description {
+    /// Asks the machine and the program. To be called before the work.
+    pub fn ask() -> Self {
+        Description {
+            gpus: gpu::Asked::ask(),
+            asked: Instant::now(),
+            system: System::without_gpus(),
+        }
+    }
+
+    /// The description: waits for drivers until two seconds after they were asked, no longer.
+    pub fn answer(self) -> System {
+        let left = DEADLINE.saturating_sub(self.asked.elapsed());
+        let (gpu, gpus) = self.gpus.answer(left);
+        System {
+            gpu,
+            gpus,
+            ..self.system
+        }
+    }
+}
+
 impl System {
-    /// Asks the machine and the program.
+    /// Asks the machine and the program, and waits for the answers.
     pub fn describe() -> Self {
+        Description::ask().answer()
+    }
+
+    fn without_gpus() -> Self {
         let system = sysinfo::System::new_with_specifics(
             sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
         );
@@ -84,7 +121,6 @@ impl System {
                 .unwrap_or_else(|| UNKNOWN.to_owned())
         };
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let (gpu, gpus) = gpu::describe();
         System {
             device: device_name(),
             cpu: told(model_name()),
@@ -95,15 +131,15 @@ impl System {
             os: told(sysinfo::System::long_os_version()),
             kernel: told(sysinfo::System::kernel_version()),
             load_average: sysinfo::System::load_average().one,
-            gpu,
-            gpus,
+            gpu: UNKNOWN.to_owned(),
+            gpus: Vec::new(),
             program: Program::describe(),
         }
     }
 }
 
 impl Program {
-    /// What the build recorded, and how the tree stands now.
+    /// What the build recorded.
     pub fn describe() -> Self {
         Program {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -116,42 +152,13 @@ impl Program {
             target: env!("INFERMARK_BUILD_TARGET").to_owned(),
             rustflags: env!("INFERMARK_BUILD_RUSTFLAGS").to_owned(),
             git_commit: env!("INFERMARK_BUILD_COMMIT").to_owned(),
-            git_tree: git_tree(
-                &Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
-                env!("INFERMARK_BUILD_COMMIT"),
-            ),
+            git_tree: env!("INFERMARK_BUILD_TREE").to_owned(),
             crates: env!("INFERMARK_BUILD_CRATES")
                 .split(';')
                 .map(str::to_owned)
                 .collect(),
         }
     }
-}
-
-/// Whether tracked files outside `results/` differ from `commit`, as long as that is what is checked out in `root`.
-fn git_tree(root: &Path, commit: &str) -> String {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(root).args(arguments).output();
-        let output = output.ok().filter(|o| o.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    if git(&["rev-parse", "HEAD"]).as_deref() != Some(commit) {
-        return UNKNOWN.to_owned();
-    }
-    let changes = git(&[
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        ".",
-        ":!results",
-    ]);
-    match changes.as_deref() {
-        Some("") => "clean",
-        Some(_) => "dirty",
-        None => UNKNOWN,
-    }
-    .to_owned()
 }
 
 /// The most memory that the program has had resident so far, in bytes; `None` where the system does not tell (it is read
@@ -188,8 +195,13 @@ pub fn host_for_folder(given: Option<&str>) -> String {
 }
 
 #[cfg(test)]
+#[path = "../build/tree.rs"]
+mod tree;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn nothing_is_blank_and_it_reads_back() {
@@ -224,7 +236,7 @@ mod tests {
     fn a_tree_is_judged_by_its_tracked_files_against_the_commit() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        assert_eq!(git_tree(root, "0123456789"), UNKNOWN, "no tree");
+        assert_eq!(tree::state(root), None, "no tree");
         let git = |arguments: &[&str]| {
             let output = Command::new("git")
                 .arg("-C")
@@ -249,21 +261,15 @@ mod tests {
         write("code.rs", "1");
         write("results/table.md", "1");
         assert!(git(&["add", "."]) && git(&["commit", "--quiet", "-m", "first"]));
-        let head = Command::new("git")
-            .arg("-C")
-            .arg(root)
-            .args(["rev-parse", "HEAD"])
-            .output()
-            .unwrap();
-        let commit = String::from_utf8(head.stdout).unwrap().trim().to_owned();
-        assert_eq!(git_tree(root, &commit), "clean");
+        assert_eq!(tree::state(root), Some("clean"));
         write("new.rs", "untracked");
         write("results/table.md", "2");
-        assert_eq!(git_tree(root, &commit), "clean");
+        assert_eq!(tree::state(root), Some("clean"));
         write("code.rs", "2");
-        assert_eq!(git_tree(root, &commit), "dirty");
-        assert!(git(&["commit", "--quiet", "-a", "-m", "second"]));
-        assert_eq!(git_tree(root, &commit), UNKNOWN, "built from another commit");
+        assert_eq!(tree::state(root), Some("dirty"));
+        // Beside a lock that another git holds.
+        write(".git/index.lock", "");
+        assert_eq!(tree::state(root), Some("dirty"));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `infermark bench`.
 
-use super::{interrupt_on_ctrl_c, refuse_given};
+use super::{interrupt_on_signals, refuse_given};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
 use anyhow::{Context, bail, ensure};
 use clap::{ArgMatches, Args};
+use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::device::DeviceId;
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
@@ -15,7 +16,6 @@ use infermark_backend::{
 use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark, settle};
-use infermark_harness::fit_output::prove_writable;
 use infermark_harness::results_folder::ResultsFolder;
 use infermark_model::Panel;
 use std::path::PathBuf;
@@ -109,7 +109,9 @@ impl BenchArguments {
             refuse_given(given, &["threads"], "backends on the processors")?;
         }
         let (outcome, folder) = self.measure()?;
-        let exit = if outcome.is_success() {
+        let exit = if outcome.interrupted {
+            Exit::Interrupted
+        } else if outcome.is_success() {
             Exit::Done
         } else {
             Exit::GateFailed
@@ -128,7 +130,7 @@ impl BenchArguments {
     pub fn check(&self) -> anyhow::Result<()> {
         self.check_plan()?;
         let folder = self.folder()?;
-        prove_writable(folder.path())?;
+        drop(ClaimedFolder::claim(folder.path(), &[])?);
         // It is made again once there is something for it; what is not empty stays.
         let _ = std::fs::remove_dir(folder.path());
         Ok(())
@@ -209,7 +211,8 @@ impl BenchArguments {
             Some(panel) => Ok(panel),
             None => published_panel(products, seed).map_err(|e| e.to_string()),
         };
-        let interrupt = interrupt_on_ctrl_c();
+        let _claimed = ClaimedFolder::claim(folder.path(), &[])?;
+        let interrupt = interrupt_on_signals();
         let outcome = run_benchmark(&plan, &mut make, &folder, &mut BenchBar::new(), &interrupt)?;
         Ok((outcome, folder))
     }

@@ -1,6 +1,6 @@
 //! `infermark calibrate`: simulation-based calibration.
 
-use super::{interrupt_on_ctrl_c, refuse_given};
+use super::{interrupt_on_signals, refuse_given};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
@@ -8,6 +8,7 @@ use crate::progress_bar::Bar;
 use crate::settings::{GivenPriors, LikelihoodArguments, MethodName};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
+use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::request::MOST_THREADS;
 use infermark_backend::{
     Backend, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, StructuredViSettings,
@@ -19,10 +20,10 @@ use infermark_calibration::{
     verdicts,
 };
 use infermark_harness::calibration_output::{
-    CalibratedMethod, CalibrationRecord, RUN_JSON, calibration_table, write_calibration,
+    CalibratedMethod, CalibrationRecord, FILES, RUN_JSON, calibration_table, write_calibration,
 };
-use infermark_harness::fit_output::prove_writable;
 use infermark_harness::number_format::{count, three_digits};
+use infermark_harness::system::Description;
 use infermark_model::Priors;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,7 +129,7 @@ impl CalibrateArguments {
                 self.out.display()
             );
         }
-        prove_writable(&self.out)?;
+        let folder = ClaimedFolder::claim(&self.out, &FILES)?;
         let contenders: Vec<Contender<'_>> = fitted
             .iter()
             .map(|(request, backend)| Contender {
@@ -141,7 +142,8 @@ impl CalibrateArguments {
             .threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
         say(self.promised(&design));
-        let interrupt = interrupt_on_ctrl_c();
+        let interrupt = interrupt_on_signals();
+        let system = Description::ask();
         let clock = Instant::now();
         let calibration = {
             let bar = Bar::new(design.replications as u64, "replications");
@@ -154,7 +156,7 @@ impl CalibrateArguments {
                     say(
                         "unfinished (interrupted) before the first replication was done: nothing was written",
                     );
-                    return Ok(Exit::GateFailed);
+                    return Ok(Exit::Interrupted);
                 }
                 found => found?,
             }
@@ -177,13 +179,21 @@ impl CalibrateArguments {
             })
             .collect();
         let seconds = clock.elapsed().as_secs_f64();
-        let record = CalibrationRecord::new(design, &calibration, self.level, seconds, methods);
-        write_calibration(&self.out, &calibration, &verdicts, record)?;
+        let record = CalibrationRecord::new(design, &calibration, self.level, seconds, methods, system.answer());
+        let written = write_calibration(&folder, &calibration, &verdicts, record)?;
+        for missing in &written.missing {
+            say(format_args!("warning: {missing}"));
+        }
         let text = calibration_table(&verdicts);
         answer(|out| out.write_all(text.as_bytes()))?;
         self.tell(&calibration, &verdicts);
-        let passes = calibration.is_complete() && verdicts.iter().all(|verdict| verdict.passes);
-        Ok(if passes { Exit::Done } else { Exit::GateFailed })
+        Ok(if !calibration.is_complete() {
+            Exit::Interrupted
+        } else if verdicts.iter().all(|verdict| verdict.passes) {
+            Exit::Done
+        } else {
+            Exit::GateFailed
+        })
     }
 
     /// Request and backend of every method.

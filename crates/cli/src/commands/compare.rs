@@ -7,11 +7,11 @@ use crate::progress_bar::Bar;
 use crate::settings::ColumnArguments;
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args};
+use infermark_atomic_file::ClaimedFolder;
 use infermark_data::read_true_elasticities;
 use infermark_harness::calibration_output::RUN_JSON;
 use infermark_harness::comparison::{COMPARISON_CSV, Comparison, check_same_panel};
 use infermark_harness::fit_folder::FitFolder;
-use infermark_harness::fit_output::prove_writable;
 use infermark_harness::panel_description::panel_sha256;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,7 @@ impl CompareArguments {
             Some(path) => Some(self.units(path, &fits[0])?),
             None => None,
         };
-        prove_writable(&self.out)?;
+        let _claimed = ClaimedFolder::claim(&self.out, &[COMPARISON_CSV])?;
         let comparison = Comparison::new(&fits, reference, truth.as_deref(), units.as_deref())?;
         let files = comparison.write(&self.out)?;
         let table = comparison.table();

@@ -1,6 +1,6 @@
 //! `infermark fit`.
 
-use super::{interrupt_on_ctrl_c, load_panel};
+use super::{interrupt_on_signals, load_panel};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
@@ -12,19 +12,20 @@ use crate::settings::{
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
+use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Request, Run, RunState};
 use infermark_data::read_truth;
 use infermark_harness::fit_dispersion::dispersion_of;
 use infermark_harness::fit_notes::{below_lower_bound, constant_prices};
 use infermark_harness::fit_output::{
-    ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
+    ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
 };
 use infermark_harness::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_harness::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
 use infermark_harness::panel_description::PanelDescription;
 use infermark_harness::plots::categories;
 use infermark_harness::quality::elasticities_by_category;
-use infermark_harness::system::System;
+use infermark_harness::system::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::{Likelihood, Panel, Site, Specification};
@@ -115,8 +116,11 @@ impl FitArguments {
             .map(|product| panel.products().get(product).to_string())
             .collect();
         // Before the hours of the run, not after them.
-        prove_writable(&self.out)?;
-        let interrupt = interrupt_on_ctrl_c();
+        let folder = ClaimedFolder::claim(&self.out, &FILES)?;
+        // Another run may have ended in the meantime.
+        refuse_earlier_fit(&self.out, self.force)?;
+        let interrupt = interrupt_on_signals();
+        let system = Description::ask();
         let mut run = backend.start(panel.clone(), &request)?;
         let failure = advance(&mut *run, &interrupt);
 
@@ -158,7 +162,7 @@ impl FitArguments {
                 request.clone(),
                 report.clone(),
                 description,
-                System::describe(),
+                system.answer(),
             )
         }
         .with_dispersion(dispersion.as_ref().map(|of| DispersionRecord::new(&panel, of)));
@@ -184,10 +188,12 @@ impl FitArguments {
         let summary = posterior
             .as_ref()
             .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
-        let written = write_fit(&self.out, &panel, &parts, record)?;
+        let written = write_fit(&folder, &panel, &parts, record)?;
         let exit =
             if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
                 Exit::GateFailed
+            } else if status == FitStatus::Unfinished {
+                Exit::Interrupted
             } else {
                 Exit::Done
             };
@@ -275,7 +281,7 @@ impl FitArguments {
     }
 }
 
-/// Advances a run to its end in pieces of about [`PIECE`], or until Ctrl-C. Returns why it failed.
+/// Advances a run to its end in pieces of about [`PIECE`], or until it is interrupted. Returns why it failed.
 fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
     let _following = run.within_step().map(|part_done| bar.follow(part_done));

@@ -1,6 +1,6 @@
 //! `infermark generate`.
 
-use super::interrupt_on_ctrl_c;
+use super::interrupt_on_signals;
 use crate::answer::say;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
@@ -47,6 +47,9 @@ pub struct GenerateArguments {
     /// CSV file for the true parameters.
     #[arg(long, value_name = "FILE")]
     truth: PathBuf,
+    /// Replace files that are there.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     priors: PriorArguments,
 }
@@ -54,6 +57,13 @@ pub struct GenerateArguments {
 impl GenerateArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         ensure!(self.threads != Some(0), "--threads is 0; give at least 1");
+        for file in [&self.out, &self.truth] {
+            ensure!(
+                self.force || !file.exists(),
+                "{} is there already; give another file, or --force to replace it",
+                file.display()
+            );
+        }
         let process = match self.process {
             ProcessName::Published => {
                 ensure!(self.priors.priors.is_none(), "--priors goes with --process model");
@@ -68,7 +78,7 @@ impl GenerateArguments {
             categories: self.categories,
             seed: self.seed,
         };
-        let interrupt = interrupt_on_ctrl_c();
+        let interrupt = interrupt_on_signals();
         let bar = Bar::new(self.products as u64, "products");
         let written = generate_to_file(
             &generator,
@@ -88,7 +98,7 @@ impl GenerateArguments {
         match written {
             Err(stopped @ GenerateError::Stopped(_)) => {
                 say(stopped);
-                return Ok(Exit::GateFailed);
+                return Ok(Exit::Interrupted);
             }
             written => written?,
         }

@@ -37,3 +37,29 @@ fn generate_then_fit_against_the_truth() {
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("mean absolute error"));
 }
+
+#[test]
+fn files_that_are_there_are_replaced_on_request_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (panel, truth) = (folder.path().join("panel.csv"), folder.path().join("truth.csv"));
+    let generate = |truth: &Path, seed: &str, more: &[&str]| {
+        command(&["generate", "--products", "20", "--periods", "12", "--seed", seed])
+            .args([Path::new("--out"), &panel, Path::new("--truth"), truth])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(code(&generate(&truth, "1", &[])), 0);
+    let first = std::fs::read(&panel).unwrap();
+    let output = generate(&truth, "2", &[]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("--force"), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read(&panel).unwrap(), first);
+    assert_eq!(code(&generate(&truth, "2", &["--force"])), 0);
+    assert_ne!(std::fs::read(&panel).unwrap(), first);
+    // By another name of the folder, which is not there yet.
+    let same = folder.path().join("new/../panel.csv");
+    let output = generate(&same, "3", &["--force"]);
+    assert_eq!(code(&output), 2);
+    assert!(text(&output.stderr).contains("cannot be one file"), "{}", text(&output.stderr));
+}

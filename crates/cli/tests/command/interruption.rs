@@ -1,6 +1,6 @@
-//! A kill or Ctrl-C in the middle.
+//! A kill or a signal in the middle, runs beside each other, and a driver that hangs.
 
-use crate::{command, text, whole_fit};
+use crate::{code, command, text, whole_fit};
 use infermark_test_support::data;
 use std::io::{BufRead, BufReader};
 use std::process::Command;
@@ -42,7 +42,86 @@ fn a_kill_at_any_moment_leaves_whole_files() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_keeps_what_there_is_and_marks_it_unfinished() {
+fn of_runs_that_write_one_folder_at_once_one_is_done_and_the_others_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
+    for round in 0..6u32 {
+        let mut seeds = Vec::new();
+        let children: Vec<_> = (0..3u32)
+            .map(|k| {
+                let seed = 10 * round + k;
+                seeds.push(seed);
+                command(&["fit", panel.to_str().unwrap(), "--force", "--method", "svi"])
+                    .args(["--iterations", "400", "--seed", &seed.to_string(), "--out"])
+                    .arg(&out)
+                    .stdout(std::process::Stdio::null())
+                    .stderr(std::process::Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        let mut done = 0;
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            match code(&output) {
+                0 => done += 1,
+                2 => assert!(
+                    text(&output.stderr).contains("another run writes"),
+                    "{}",
+                    text(&output.stderr)
+                ),
+                other => panic!("{other}: {}", text(&output.stderr)),
+            }
+        }
+        assert!(done >= 1);
+        let (record, _) = whole_fit(&out).unwrap();
+        let seed = record["request"]["seed"].as_u64().unwrap();
+        assert!(seeds.iter().any(|s| u64::from(*s) == seed), "{seed} {seeds:?}");
+    }
+    let names: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["fit"], "nothing temporary is left");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_driver_that_hangs_holds_no_result() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
+    let driver = folder.path().join("nvidia-smi");
+    std::fs::write(&driver, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&driver, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::join_paths(
+        std::iter::once(folder.path().to_owned())
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    );
+    let clock = Instant::now();
+    let output = command(&["fit", panel.to_str().unwrap(), "--out"])
+        .arg(&out)
+        .env("PATH", path.unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(clock.elapsed().as_secs() < 60, "{:?}", clock.elapsed());
+    let (record, _) = whole_fit(&out).unwrap();
+    // Where the driver's library is there, the command is not asked.
+    let gpu = record["system"]["gpu"].as_str().unwrap();
+    assert!(gpu == "unknown: no answer in 2 s" || gpu.contains("NVIDIA"), "{gpu}");
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_keep_what_there_is_and_mark_it_unfinished() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        keeps_what_there_is(signal);
+    }
+}
+
+#[cfg(unix)]
+fn keeps_what_there_is(signal: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (out, panel) = (folder.path().join("fit"), data("panel.csv"));
     let mut child = command(&[
@@ -68,14 +147,14 @@ fn ctrl_c_keeps_what_there_is_and_marks_it_unfinished() {
         "{progress}"
     );
     let interrupted = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
+        .args([signal, &child.id().to_string()])
         .status()
         .unwrap();
     assert!(interrupted.success());
     // Read to its end, so that what the process still says finds a reader.
     lines.for_each(drop);
     let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(3), "{signal}");
     let table = text(&output.stdout);
     assert!(table.contains("unfinished (interrupted)"), "{table}");
     let (record, _) = whole_fit(&out).unwrap();

@@ -93,5 +93,17 @@ fn whole_fit(folder: &Path) -> Option<(Value, String)> {
     let record: Value = serde_json::from_str(&record).expect("run.json is whole");
     let posterior = std::fs::read_to_string(folder.join("posterior.csv")).expect("posterior.csv is there");
     assert_eq!(posterior.lines().count(), 1 + 137, "posterior.csv is whole");
+    let record: Value = record;
+    let files = record["files"].as_object().expect("the record names its files");
+    for (name, digest) in files {
+        let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(digest["bytes"], bytes.len(), "{name}");
+        assert_eq!(digest["sha256"], format!("{:x}", Sha256::digest(&bytes)), "{name}");
+    }
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let belongs = name == "run.json" || name.starts_with('.') || files.contains_key(&name);
+        assert!(belongs, "{name} is of another fit");
+    }
     Some((record, posterior))
 }

@@ -51,6 +51,10 @@ pub fn generate_to_file(
     let output = AtomicFile::create(out)?;
     // Before the work, so that a truth that cannot be written does not cost it.
     let mut truth_output = AtomicFile::create(truth)?;
+    // Again, as folders are there now that were not.
+    if resolved(out) == resolved(truth) {
+        return Err(GenerateError::SameFile { path: out.to_owned() });
+    }
     let mut writer = RowWriter::new(generator, format, output).map_err(|e| failed(out, e))?;
     let draws = on_threads(threads, || write_rows(generator, out, &mut writer, progress))??;
     let output = writer.finish().map_err(|e| failed(out, e))?;
@@ -78,7 +82,8 @@ pub fn generate_to_file(
 fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
-        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        // There are file systems that tell no case.
+        (Some(Ok(folder)), Some(name)) => folder.join(name.to_ascii_lowercase()),
         _ => absolute,
     }
 }

@@ -209,16 +209,12 @@ pub(super) fn render(
     }
 
     let (width, height) = ((size.0 * PNG_SCALE) as u32, (size.1 * PNG_SCALE) as u32);
-    // Plotters encodes a PNG only into a file of its own naming: it gets one that is read, then thrown away.
-    let scratch = tempfile::Builder::new()
-        .suffix(".png")
-        .tempfile()
-        .map_err(|e| FileError::new("write", &png, e))?;
+    let mut pixels = vec![0; 3 * width as usize * height as usize];
     {
-        let area = BitMapBackend::new(scratch.path(), (width, height)).into_drawing_area();
+        let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
         paint(&area, PNG_SCALE, PNG_TEXT_DROP, draw).map_err(|reason| fail(&png, reason))?;
     }
-    let bytes = std::fs::read(scratch.path()).map_err(|e| FileError::new("write", &png, e))?;
+    let bytes = encode_png(&pixels, width, height).map_err(|e| fail(&png, e.to_string()))?;
     Ok(vec![
         Picture {
             path: svg,
@@ -226,6 +222,16 @@ pub(super) fn render(
         },
         Picture { path: png, bytes },
     ])
+}
+
+/// A PNG of rows of red, green and blue, in memory: Plotters itself encodes into files only.
+fn encode_png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header()?.write_image_data(pixels)?;
+    Ok(bytes)
 }
 
 /// Draws a page of `size` units to `<stem>.svg` and `<stem>.png`, both whole or not at all.

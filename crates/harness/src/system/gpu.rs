@@ -1,10 +1,16 @@
-//! NVIDIA GPUs as `nvidia-smi` describes them.
+//! NVIDIA GPUs as the driver describes them: by its library (NVML) where that is there, else by `nvidia-smi`.
 
 use super::UNKNOWN;
+use nvml_wrapper::Nvml;
+use nvml_wrapper::enum_wrappers::device::Clock;
+use nvml_wrapper::error::NvmlError;
 use serde::{Deserialize, Serialize};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-/// One GPU; every entry is as the driver prints it, `unknown` where it prints nothing useful.
+/// One GPU; every entry is as the driver tells it, `unknown` where it tells nothing useful.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Product name.
@@ -32,25 +38,122 @@ pub struct Gpu {
 const QUERY: &str = "name,driver_version,memory.total,clocks.current.sm,clocks.max.sm,clocks.max.memory,power.limit,\
     ecc.mode.current,pcie.link.gen.current,pcie.link.width.current";
 
-/// `none`, `unknown` or the names, and the GPUs themselves.
-pub(super) fn describe() -> (String, Vec<Gpu>) {
-    let output = Command::new("nvidia-smi")
-        .arg(format!("--query-gpu={QUERY}"))
-        .arg("--format=csv,noheader,nounits")
-        .output();
-    match output {
-        Err(_) => ("none".into(), Vec::new()),
-        Ok(output) if output.status.success() => {
-            let gpus = parse(&String::from_utf8_lossy(&output.stdout));
-            match gpus.len() {
-                0 => ("none".into(), gpus),
-                n => {
-                    let names: Vec<&str> = gpus.iter().map(|g| g.name.as_str()).collect();
-                    (format!("{n}x {}", names.join(" + ")), gpus)
+/// `none`, `unknown` with the reason, or the names; and the GPUs themselves.
+type Found = (String, Vec<Gpu>);
+
+/// Drivers that were asked, in a thread of its own: what hangs there, in a call or in a file system, holds nobody.
+#[derive(Debug)]
+pub(super) struct Asked {
+    found: Receiver<Found>,
+    /// The `nvidia-smi` that runs, if one does.
+    child: Arc<Mutex<Option<Child>>>,
+}
+
+impl Asked {
+    pub(super) fn ask() -> Self {
+        Self::of(Command::new("nvidia-smi"), true)
+    }
+
+    fn of(smi: Command, library: bool) -> Self {
+        let (tell, found) = channel();
+        let child = Arc::default();
+        let shared = Arc::clone(&child);
+        let asking = std::thread::Builder::new()
+            .name("describe-gpus".into())
+            .spawn(move || {
+                let by_library = if library { by_library() } else { None };
+                // None waits for the answer any more after the deadline.
+                let _ = tell.send(by_library.unwrap_or_else(|| by_command(smi, &shared)));
+            });
+        // Without a thread the channel is closed, which is told as no answer.
+        drop(asking);
+        Asked { found, child }
+    }
+
+    /// What was found, `unknown` where there is no answer within `left`.
+    pub(super) fn answer(self, left: Duration) -> Found {
+        match self.found.recv_timeout(left) {
+            Ok(found) => found,
+            Err(error) => {
+                if let Some(child) = &mut *self.child.lock().unwrap_or_else(PoisonError::into_inner) {
+                    // One that cannot be ended is left alone.
+                    let _ = child.kill();
                 }
+                let why = match error {
+                    RecvTimeoutError::Timeout => "no answer in 2 s",
+                    RecvTimeoutError::Disconnected => "it could not be asked",
+                };
+                (format!("{UNKNOWN}: {why}"), Vec::new())
             }
         }
-        Ok(_) => (UNKNOWN.into(), Vec::new()),
+    }
+}
+
+fn named(gpus: Vec<Gpu>) -> Found {
+    match gpus.len() {
+        0 => ("none".into(), gpus),
+        n => {
+            let names: Vec<&str> = gpus.iter().map(|g| g.name.as_str()).collect();
+            (format!("{n}x {}", names.join(" + ")), gpus)
+        }
+    }
+}
+
+/// By NVML; none where its library is not there.
+fn by_library() -> Option<Found> {
+    let nvml = match Nvml::init() {
+        Ok(nvml) => nvml,
+        Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound) => return None,
+        Err(error) => return Some((format!("{UNKNOWN}: {error}"), Vec::new())),
+    };
+    let told = |value: Option<String>| value.unwrap_or_else(|| UNKNOWN.to_owned());
+    let number = |value: Result<u32, NvmlError>| told(value.ok().map(|v| v.to_string()));
+    let driver = told(nvml.sys_driver_version().ok());
+    let count = match nvml.device_count() {
+        Ok(count) => count,
+        Err(error) => return Some((format!("{UNKNOWN}: {error}"), Vec::new())),
+    };
+    let describe = |index| {
+        let gpu = nvml.device_by_index(index).ok()?;
+        let watts = gpu.enforced_power_limit().ok();
+        let ecc = gpu.is_ecc_enabled().ok();
+        Some(Gpu {
+            name: told(gpu.name().ok()),
+            driver: driver.clone(),
+            memory_mib: told(gpu.memory_info().ok().map(|memory| (memory.total >> 20).to_string())),
+            clock_sm_mhz: number(gpu.clock_info(Clock::SM)),
+            clock_sm_max_mhz: number(gpu.max_clock_info(Clock::SM)),
+            clock_memory_max_mhz: number(gpu.max_clock_info(Clock::Memory)),
+            power_limit_w: told(watts.map(|mw| format!("{:.2}", f64::from(mw) / 1000.0))),
+            ecc: told(ecc.map(|ecc| if ecc.currently_enabled { "Enabled" } else { "Disabled" }.to_owned())),
+            pcie_generation: number(gpu.current_pcie_link_gen()),
+            pcie_width: number(gpu.current_pcie_link_width()),
+        })
+    };
+    Some(named((0..count).filter_map(describe).collect()))
+}
+
+fn by_command(mut smi: Command, running: &Mutex<Option<Child>>) -> Found {
+    let spawned = smi
+        .arg(format!("--query-gpu={QUERY}"))
+        .arg("--format=csv,noheader,nounits")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = spawned else {
+        return named(Vec::new());
+    };
+    let output = child.stdout.take();
+    *running.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+    let mut text = String::new();
+    let read = output.map(|mut output| std::io::Read::read_to_string(&mut output, &mut text));
+    // Its output has ended, so that it ends too.
+    let child = running.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let ended = child.and_then(|mut child| child.wait().ok());
+    match (read, ended) {
+        (Some(Ok(_)), Some(status)) if status.success() => named(parse(&text)),
+        _ => (format!("{UNKNOWN}: nvidia-smi failed"), Vec::new()),
     }
 }
 
@@ -95,5 +198,36 @@ mod tests {
         assert_eq!(gpus[1].clock_sm_mhz, UNKNOWN);
         assert_eq!(gpus[1].pcie_width, UNKNOWN);
         assert!(parse("\n").is_empty());
+    }
+
+    /// A command in the place of `nvidia-smi`.
+    #[cfg(unix)]
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        // What follows are its arguments.
+        command.args(["-c", script, "nvidia-smi"]);
+        command
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_driver_that_hangs_is_not_waited_for() {
+        let clock = std::time::Instant::now();
+        let asked = Asked::of(shell("exec sleep 600"), false);
+        let (gpu, gpus) = asked.answer(Duration::from_millis(300));
+        assert!(clock.elapsed() < Duration::from_secs(5), "{:?}", clock.elapsed());
+        assert_eq!((gpu.as_str(), gpus.len()), ("unknown: no answer in 2 s", 0));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_the_command_says_is_told() {
+        let wait = Duration::from_secs(60);
+        let one = Asked::of(shell("echo NVIDIA A10G, 570.86.15, 23028"), false).answer(wait);
+        assert_eq!((one.0.as_str(), one.1.len()), ("1x NVIDIA A10G", 1));
+        let failed = Asked::of(shell("exit 9"), false).answer(wait);
+        assert_eq!(failed.0, "unknown: nvidia-smi failed");
+        let none = Asked::of(Command::new("no-such-command-here"), false).answer(wait);
+        assert_eq!(none, ("none".into(), Vec::new()));
     }
 }

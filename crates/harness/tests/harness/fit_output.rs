@@ -3,13 +3,14 @@
 use crate::fake::panel;
 use crate::synthetic::{svi_report, system};
 use arrow_array::{Array, FixedSizeListArray, Float64Array, Int32Array};
+use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::draws::{DrawStatistics, SiteDraws};
 use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{Detail, TracePoint};
 use infermark_backend::{Draws, Method, Posterior, Request, SviSettings};
 use infermark_harness::draws_parquet::{Coordinates, write_draws_parquet};
 use infermark_harness::fit_output::{
-    ELASTICITIES_PICTURES, FitParts, prove_writable, refuse_earlier_fit, write_fit,
+    ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
 };
 use infermark_harness::fit_record::{FitRecord, FitStatus, SCHEMA_VERSION};
 use infermark_harness::panel_description::{PanelDescription, panel_sha256};
@@ -238,13 +239,14 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
         bytes: name.as_bytes().to_vec(),
     });
     refuse_earlier_fit(folder.path(), false).unwrap();
+    let claimed = ClaimedFolder::claim(folder.path(), &FILES).unwrap();
     let draws = draws(panel.layout());
     let parts = FitParts {
         posterior: Some(&posterior),
         draws: Some(&draws),
         pictures: &pictures,
     };
-    let written = write_fit(folder.path(), &panel, &parts, record(&panel, FitStatus::Finished)).unwrap();
+    let written = write_fit(&claimed, &panel, &parts, record(&panel, FitStatus::Finished)).unwrap();
     assert!(written.missing.is_empty());
     let files = written.files;
     let names: Vec<&str> = files
@@ -286,7 +288,7 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     let earlier = read(folder.path(), "run.json");
     let nothing = FitParts::default();
     let unfinished = || record(&panel, FitStatus::Unfinished);
-    let written = write_fit(folder.path(), &panel, &nothing, unfinished()).unwrap();
+    let written = write_fit(&claimed, &panel, &nothing, unfinished()).unwrap();
     assert!(written.files.is_empty());
     assert_eq!(earlier, read(folder.path(), "run.json"));
 
@@ -295,7 +297,8 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
         posterior: Some(&posterior),
         ..FitParts::default()
     };
-    write_fit(folder.path(), &panel, &parts, unfinished()).unwrap();
+    write_fit(&claimed, &panel, &parts, unfinished()).unwrap();
+    drop(claimed);
     let mut left: Vec<String> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -306,16 +309,6 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     assert_eq!(run["status"], "unfinished");
     assert_eq!(run["reason"], "interrupted");
     assert_eq!(run["schema_version"], SCHEMA_VERSION);
-}
-
-#[test]
-fn a_folder_is_proved_writable_and_left_empty() {
-    let base = tempfile::tempdir().unwrap();
-    let folder = base.path().join("a/b");
-    prove_writable(&folder).unwrap();
-    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
-    std::fs::write(base.path().join("file"), b"").unwrap();
-    assert!(prove_writable(&base.path().join("file/fit")).is_err());
 }
 
 #[test]

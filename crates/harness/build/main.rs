@@ -1,6 +1,8 @@
 //! Records what the program was built with: compiler, profile, commit, and the versions of the crates that the workspace
 //! names. Whatever cannot be told is `unknown`.
 
+mod tree;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -10,7 +12,7 @@ const ALSO: [&str; 4] = ["burn", "cubecl", "cudarc", "wgpu"];
 fn main() {
     let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let root = Path::new(&manifest).join("../..");
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
 
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
     emit("RUSTC", output(Command::new(rustc).arg("--version")));
@@ -34,6 +36,14 @@ fn main() {
         }
     }
     emit("COMMIT", git(&["rev-parse", "HEAD"]));
+    // Whatever makes a tree dirty that the program is built from: its sources, not its tests.
+    for folder in std::fs::read_dir(root.join("crates")).into_iter().flatten().flatten() {
+        let sources = folder.path().join("src");
+        if sources.is_dir() {
+            println!("cargo::rerun-if-changed={}", sources.display());
+        }
+    }
+    emit("TREE", tree::state(&root).map(str::to_owned));
 
     let read = |name: &str| {
         let path = root.join(name);

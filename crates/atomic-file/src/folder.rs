@@ -1,0 +1,335 @@
+//! Folders of results that one process at a time writes, and that are replaced as a whole.
+
+use crate::{AtomicFile, FileError, folder_of};
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use tempfile::{Builder, TempDir};
+
+/// The lock's file in a folder that is being written; a process that is dead holds it no more.
+const LOCK: &str = ".infermark.lock";
+
+/// Why a folder cannot be written to.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another process writes in it.
+    #[error("another run writes in {} at this moment; wait for it, or give another folder", .0.display())]
+    Busy(PathBuf),
+    /// It cannot be made or written to.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// A folder that this process alone writes results in, until it is dropped.
+#[derive(Debug)]
+pub struct ClaimedFolder {
+    path: PathBuf,
+    /// Kept for its lock.
+    _lock: File,
+}
+
+impl ClaimedFolder {
+    /// Creates the folder, takes its lock, and shows that files can be written in it, so that a run of hours does not end at
+    /// that. What killed runs left in the middle of replacing the files `known` is removed.
+    ///
+    /// # Errors
+    /// [`ClaimError::Busy`] where another process has the lock; a [`FileError`] where the folder cannot be written to.
+    pub fn claim(path: &Path, known: &[&str]) -> Result<Self, ClaimError> {
+        std::fs::create_dir_all(path).map_err(|e| FileError::new("create the folder", path, e))?;
+        let lock = lock(path)?;
+        let claimed = ClaimedFolder {
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        claimed.sweep(known);
+        // Dropped without being put in its place, the file leaves nothing behind.
+        AtomicFile::create(&path.join(known.first().copied().unwrap_or("results")))?;
+        Ok(claimed)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a new content of the folder by `fill`, which gets the folder to write in, and exchanges it for the old one at
+    /// once: at any moment the files `known` are all old or all new. What else is in the folder stays.
+    ///
+    /// Where folders cannot be exchanged - the folder is the root of a file system or the one that the program runs in, or its
+    /// parent cannot be written to - `fill` writes in the folder itself.
+    ///
+    /// # Errors
+    /// Those of `fill`, after which the old content stands; and where the folders cannot be exchanged.
+    pub fn replace<T, E: From<FileError>>(
+        &self,
+        known: &[&str],
+        fill: impl FnOnce(&Path) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let Some(beside) = self.beside() else {
+            return fill(&self.path);
+        };
+        let filled = fill(beside.path())?;
+        let whole = |e| FileError::new("replace", &self.path, e);
+        // Names last only once the folder is on the disk.
+        sync(beside.path()).map_err(whole)?;
+        exchange(beside.path(), &self.path).map_err(whole)?;
+        if let Some(parent) = self.path.canonicalize().ok().as_deref().and_then(Path::parent) {
+            // Systems that cannot sync a folder need not.
+            let _ = sync(parent);
+        }
+        // The old content is beside now. Nothing of it goes but results.
+        let old = beside.keep();
+        carry_over(&old, &self.path, known);
+        let _ = std::fs::remove_dir(old);
+        Ok(filled)
+    }
+
+    /// An empty folder beside this one, if the two can be exchanged.
+    fn beside(&self) -> Option<TempDir> {
+        let path = self.path.canonicalize().ok()?;
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        if std::env::current_dir().is_ok_and(|here| here.starts_with(&path)) {
+            // Whoever works in it would be left in a folder that is gone.
+            return None;
+        }
+        let mut builder = Builder::new();
+        let prefix = beside_prefix(name);
+        builder.prefix(&prefix).suffix(PART);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&path).ok()?.permissions().mode();
+            builder.permissions(std::fs::Permissions::from_mode(mode & 0o7777));
+        }
+        let beside = builder.tempdir_in(parent).ok()?;
+        // A trial, with a folder that holds nothing: file systems differ in what they can.
+        let trial = Builder::new().prefix(&prefix).suffix(PART).tempdir_in(parent).ok()?;
+        exchange(trial.path(), beside.path()).ok()?;
+        same_file_system(&path, parent).then_some(beside)
+    }
+
+    /// Removes what killed runs left; what cannot be removed is in nobody's way.
+    fn sweep(&self, known: &[&str]) {
+        let Ok(path) = self.path.canonicalize() else { return };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return;
+        };
+        let prefix = beside_prefix(name);
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            let left = entry.file_name();
+            let left = left.to_string_lossy();
+            if left.starts_with(&prefix) && left.ends_with(PART) && entry.file_type().is_ok_and(|t| t.is_dir()) {
+                carry_over(&entry.path(), &self.path, known);
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for ClaimedFolder {
+    fn drop(&mut self) {
+        // While it is locked: whoever waits for this file finds that it is no longer the folder's.
+        let _ = std::fs::remove_file(self.path.join(LOCK));
+    }
+}
+
+/// End of temporary names.
+pub(crate) const PART: &str = ".part";
+
+fn beside_prefix(name: &OsStr) -> String {
+    format!(".{}.", name.to_string_lossy())
+}
+
+fn lock(folder: &Path) -> Result<File, ClaimError> {
+    let path = folder.join(LOCK);
+    let fail = |e| FileError::new("write", &path, e);
+    loop {
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(fail)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(ClaimError::Busy(folder.to_owned())),
+            // A file system without locks: what cannot be known is not refused.
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            Err(TryLockError::Error(e)) => return Err(fail(e).into()),
+            Ok(()) => {}
+        }
+        // Another run may have removed it between the two, as it ended.
+        if is_at(&file, &path) {
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether `file` is the one at `path`.
+#[cfg(unix)]
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// Open files cannot be removed here.
+#[cfg(not(unix))]
+pub(crate) fn is_at(_file: &File, _path: &Path) -> bool {
+    true
+}
+
+#[cfg(unix)]
+fn same_file_system(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (std::fs::metadata(a), std::fs::metadata(b)) {
+        (Ok(a), Ok(b)) => a.dev() == b.dev(),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn same_file_system(_a: &Path, _b: &Path) -> bool {
+    true
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE)?)
+}
+
+/// There is no such call here.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+fn exchange(_a: &Path, _b: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Moves what is no result from an old folder into the new one, and removes the results, as far as that can be done.
+fn carry_over(old: &Path, new: &Path, known: &[&str]) {
+    for entry in std::fs::read_dir(old).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_result = known.iter().any(|known| *known == name)
+            || name == LOCK
+            || (name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(PART));
+        if is_result {
+            let _ = std::fs::remove_file(entry.path());
+        } else if !new.join(&name).exists() {
+            let _ = std::fs::rename(entry.path(), new.join(&name));
+        }
+    }
+}
+
+/// Removes the files of killed runs that wait beside `path` for their place; those of living ones are locked.
+pub(crate) fn sweep_beside(path: &Path, prefix: &str) {
+    for entry in std::fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_part = name.starts_with(prefix) && name.ends_with(PART);
+        if is_part
+            && entry.file_type().is_ok_and(|t| t.is_file())
+            && let Ok(file) = File::options().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write_atomically;
+    use std::io::Write;
+
+    const KNOWN: [&str; 2] = ["run.json", "table.csv"];
+
+    fn put(folder: &Path, name: &str, text: &str) -> Result<(), FileError> {
+        write_atomically(&folder.join(name), |f| f.write_all(text.as_bytes()))
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_folder_is_replaced_as_a_whole_and_what_is_no_result_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("fit");
+        let claimed = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        put(&path, "run.json", "old").unwrap();
+        put(&path, "table.csv", "old").unwrap();
+        std::fs::write(path.join("notes.txt"), "mine").unwrap();
+        std::fs::create_dir(path.join("more")).unwrap();
+        claimed
+            .replace(&KNOWN, |folder| {
+                put(folder, "run.json", "new")?;
+                assert_eq!(std::fs::read_to_string(path.join("run.json")).unwrap(), "old");
+                Ok::<_, FileError>(())
+            })
+            .unwrap();
+        drop(claimed);
+        assert_eq!(names(&path), ["more", "notes.txt", "run.json"]);
+        assert_eq!(std::fs::read_to_string(path.join("run.json")).unwrap(), "new");
+        assert_eq!(names(base.path()), ["fit"]);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_folder() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("fit");
+        let claimed = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        put(&path, "run.json", "old").unwrap();
+        let failed = claimed.replace(&KNOWN, |folder| {
+            put(folder, "table.csv", "new")?;
+            Err::<(), _>(FileError::new("write", folder, io::Error::other("full")))
+        });
+        assert!(failed.is_err());
+        drop(claimed);
+        assert_eq!(names(&path), ["run.json"]);
+        assert_eq!(names(base.path()), ["fit"]);
+    }
+
+    #[test]
+    fn a_second_run_is_refused_as_long_as_the_first_one_lives() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("fit");
+        let first = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        let second = ClaimedFolder::claim(&path, &KNOWN);
+        assert!(matches!(second, Err(ClaimError::Busy(_))), "{second:?}");
+        drop(first);
+        let third = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        drop(third);
+        // The file of a run that was killed is no lock.
+        std::fs::write(path.join(LOCK), "").unwrap();
+        drop(ClaimedFolder::claim(&path, &KNOWN).unwrap());
+        assert!(names(&path).is_empty());
+    }
+
+    #[test]
+    fn what_killed_runs_left_is_removed_and_what_was_the_users_comes_back() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("fit");
+        let left = base.path().join(".fit.AbCdEf.part");
+        std::fs::create_dir_all(&left).unwrap();
+        std::fs::write(left.join("run.json"), "old").unwrap();
+        std::fs::write(left.join("notes.txt"), "mine").unwrap();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join(".table.csv.AbCdEf.part"), "half").unwrap();
+        drop(ClaimedFolder::claim(&path, &KNOWN).unwrap());
+        put(&path, "table.csv", "new").unwrap();
+        assert_eq!(names(&path), ["notes.txt", "table.csv"]);
+        assert_eq!(names(base.path()), ["fit"]);
+    }
+}
