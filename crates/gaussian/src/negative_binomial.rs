@@ -9,6 +9,7 @@
 //! factor takes its size there.
 
 use crate::counts::Counts;
+use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::{self, Pair};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
@@ -26,25 +27,6 @@ const NARROW: f64 = 0.02;
 /// Variance of a log rate from the product's own pair from which the product is settled: rows cost more than Poisson ones, and
 /// the pace deals with smaller ones.
 const UNSETTLED: f64 = 0.5;
-
-/// Nodes and weights of the Gauss-Hermite rules for the standard normal density.
-const ONE: [(f64, f64); 1] = [(0.0, 1.0)];
-const THREE: [(f64, f64); 3] = [
-    (-1.732_050_807_568_877_2, 1.0 / 6.0),
-    (0.0, 2.0 / 3.0),
-    (1.732_050_807_568_877_2, 1.0 / 6.0),
-];
-pub(crate) const NINE: [(f64, f64); 9] = [
-    (-4.512745863399783, 2.2345844007746607e-05),
-    (-3.20542900285647, 0.0027891413212317692),
-    (-2.07684797867783, 0.04991640676521782),
-    (-1.0232556637891326, 0.24409750289493953),
-    (0.0, 0.40634920634920635),
-    (1.0232556637891326, 0.24409750289493953),
-    (2.07684797867783, 0.04991640676521782),
-    (3.20542900285647, 0.0027891413212317692),
-    (4.512745863399783, 2.2345844007746607e-05),
-];
 
 /// The largest log rate, up and down, that rows are evaluated at.
 const MOST_LOG_RATE: f64 = 200.0;

@@ -5,7 +5,7 @@
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::counts::Bound;
-use crate::negative_binomial::NINE;
+use crate::gauss_hermite::NINE;
 use crate::pace::Pace;
 use crate::settle::{self, Settled};
 use infermark_arrow::{ProductRows, Rates, Weighed};

@@ -168,7 +168,7 @@ impl GaussianRun {
         let most = self.most_steps();
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Mode(mut search) => {
-                let enough = search.converged() || search.steps as u64 >= most;
+                let enough = search.is_evaluated() && (search.converged() || search.steps as u64 >= most);
                 let (point, steps) = (search.point().to_vec(), search.steps);
                 let done = match self.family() {
                     Some((family, _)) if enough => {
@@ -223,6 +223,9 @@ impl GaussianRun {
             done => done,
         };
         if done.as_ref().is_err_and(ModeError::is_stopped) {
+            self.report.variational_steps = 0;
+            self.report.elbo = None;
+            self.report.converged = false;
             let search = ModeSearch::resumed(&self.counts, &self.settings, point, steps);
             self.stage = Stage::Mode(Box::new(search));
         }
@@ -436,6 +439,8 @@ impl Run for GaussianRun {
                 });
             }
             if matches!(self.stage, Stage::Over) {
+                // What is asked of the fit from now on is short, and must be whole.
+                self.counts.walk().watch().stop_when(Arc::new(|| false));
                 self.state = if self.report.converged {
                     RunState::Converged
                 } else {

@@ -61,7 +61,7 @@ struct Expansion<'a> {
 /// When the precision at the mode cannot be factored again.
 pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
     let Mode { point, factor, .. } = mode;
-    let (shift, factor) = shift::of_means(counts.panel(), factor)?;
+    let (shift, factor) = shift::of_means(counts, factor)?;
     Ok(corrected(&Expansion {
         counts,
         about: About::Mode,

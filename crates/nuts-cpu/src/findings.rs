@@ -118,10 +118,11 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
     }
     if detail.saturated_trees > 0 {
         warnings.push(format!(
-            "{} of {} trajectories met the limit of {} doublings: draws are correct but costly and correlated; raise \
-             max_depth, or warm up longer.",
+            "{} of {} trajectories met the limit of {} steps (max_depth {}): draws are correct but correlated; raise max_depth, or warm \
+             up longer.",
             detail.saturated_trees,
             draws.iter().sum::<u64>(),
+            (1_u64 << settings.max_depth) - 1,
             settings.max_depth
         ));
     }

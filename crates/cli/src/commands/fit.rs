@@ -148,7 +148,7 @@ impl FitArguments {
             (Some(error), _) => (FitStatus::Unfinished, Some(error.to_string())),
             (None, false) => (FitStatus::Unfinished, Some("interrupted".to_owned())),
         };
-        let record = FitRecord {
+        let mut record = FitRecord {
             model,
             below_lower_bound: below,
             constant_price_products: constant,
@@ -181,10 +181,14 @@ impl FitArguments {
             draws: draws.as_ref(),
             pictures: &pictures,
         };
+        let written = write_fit(&self.out, &panel, &parts, record.clone())?;
+        if !written.missing.is_empty() {
+            record.status = FitStatus::Unfinished;
+            record.reason = written.missing.join("; ");
+        }
         let summary = posterior
             .as_ref()
             .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
-        let written = write_fit(&self.out, &panel, &parts, record)?;
         let exit =
             if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
                 Exit::GateFailed
