@@ -28,6 +28,9 @@ const NARROW: f64 = 0.02;
 /// the pace deals with smaller ones.
 const UNSETTLED: f64 = 0.5;
 
+/// Steps of a pair that is settled, once a nat is left to be gained: its Hessian is not exact, and passes follow.
+const FEW: usize = 3;
+
 /// The largest log rate, up and down, that rows are evaluated at.
 const MOST_LOG_RATE: f64 = 200.0;
 
@@ -223,12 +226,14 @@ impl NegativeBinomialRates<'_> {
             ),
             rows: self.panel.product_rows(i).map(of_row),
             least_variance: UNSETTLED,
-            of: |row: &settle::Row, eta: f64, variance: f64| {
-                let mean = Row::mean(row.units, eta, variance, shape);
+            few: FEW,
+            of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
+                let mean = Row::mean(row.units, eta, own + rest, shape);
                 settle::Means {
                     value: mean.value,
                     slope: mean.by_eta,
                     weight: mean.weight,
+                    response: mean.weight,
                 }
             },
         };
@@ -301,8 +306,8 @@ impl Rates for NegativeBinomialRates<'_> {
             let mut found = Row::mean(units, eta, variance, shape);
             value += found.value;
             if let Some([from, to]) = &settled {
-                let half = settle::half_variance(rows.half_variance[t], x, to, from);
-                found = Row::mean(units, eta, 2.0 * half, shape);
+                let [own, rest] = settle::variances(2.0 * rows.half_variance[t], x, to, from);
+                found = Row::mean(units, eta, own + rest, shape);
             } else if matches!(self.spread, Spread::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);
             }

@@ -5,7 +5,7 @@ use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::poisson::Spread;
 use crate::shape_shift::ShapeShift;
-use crate::skewness::{corrected_mean, corrected_mode};
+use crate::skewness::{MOST_SHIFT, corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
 use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
@@ -26,6 +26,9 @@ const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
 /// The rate at the upper clip bound below which products with counts near it are not left out but refused: eight standard
 /// deviations below it are a small part of it no more, and what is left out are most of the sales.
 const LEAST_HIGHEST_RATE: f64 = 1e4;
+
+/// Distance of the mode from a mean, in standard deviations, from which a tenth of a standard deviation may be left out.
+const NOTICED_SHIFT: f64 = 0.7;
 
 /// Products and categories that a warning names, at most.
 const NAMED: usize = 5;
@@ -79,6 +82,8 @@ pub(crate) struct GaussianRun {
     near_lower_bound: f64,
     /// What the variances of the log rates come from, once there is a posterior.
     fitted: Option<Fitted>,
+    /// The largest distance of a mean from the mode, in standard deviations, where means were corrected for it.
+    mean_shift: f64,
     /// How far the joint mode of a log shape is from its mean, where that matters.
     shape_shift: Option<ShapeShift>,
     /// What the work costs, where it is much: told before the first step.
@@ -136,6 +141,7 @@ impl GaussianRun {
             posterior: None,
             near_lower_bound: 0.0,
             fitted: None,
+            mean_shift: 0.0,
             shape_shift: None,
             cost_is_told: cost.is_none(),
             cost,
@@ -253,9 +259,10 @@ impl GaussianRun {
             .counts
             .near_lower_bound(&mode.point, self.request.resolved_threads());
         self.posterior = Some(if self.corrects() {
-            let (posterior, skewed) = corrected_mode(&self.counts, mode)?;
-            self.report.skewed_products = skewed as u64;
-            posterior
+            let corrected = corrected_mode(&self.counts, mode)?;
+            self.report.skewed_products = corrected.skewed as u64;
+            self.mean_shift = corrected.shift;
+            corrected.posterior
         } else {
             let sd: Vec<f64> = mode
                 .factor
@@ -335,13 +342,21 @@ impl GaussianRun {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.report.converged {
-            let what = match self.state {
-                RunState::Finished => "the limit of steps was met",
-                RunState::Failed => "the search failed",
-                _ => "the run was stopped",
+            let (what, remedy) = match self.state {
+                RunState::Finished => (
+                    "the limit of steps was met",
+                    " Raise --steps, or take --method nuts.",
+                ),
+                RunState::Failed => ("the search failed", ""),
+                _ => ("the run was stopped", ""),
+            };
+            let found = if self.posterior.is_some() {
+                "means and intervals are not to be trusted"
+            } else {
+                "there is no posterior yet"
             };
             warnings.push(format!(
-                "Not converged: {what} after {} Newton and {} variational steps; means and intervals are not to be trusted.",
+                "Not converged: {what} after {} Newton and {} variational steps; {found}.{remedy}",
                 self.report.newton_steps, self.report.variational_steps
             ));
         }
@@ -352,6 +367,19 @@ impl GaussianRun {
                     .into(),
             );
         }
+        if self.mean_shift > NOTICED_SHIFT {
+            let by = self.mean_shift;
+            warnings.push(if by <= MOST_SHIFT {
+                format!(
+                    "The mode is up to {by:.1} standard deviations from the mean, to first order in the skewness of the posterior. What is left \
+                     out is of the order of a tenth to a quarter of that: take --method structured-vi, whose means need no such correction."
+                )
+            } else {
+                "The posterior is too skewed for an expansion about its mode: means and intervals are those of the normal at the mode, not \
+                 corrected, and not to be trusted. Take --method structured-vi or nuts."
+                    .to_owned()
+            });
+        }
         if let Some(shift) = &self.shape_shift {
             let categories = self.counts.panel().categories();
             warnings.push(shift.warning(categories.get(shift.category), self.counts.layout().categories));
@@ -359,7 +387,7 @@ impl GaussianRun {
         if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
             warnings.push(format!(
                 "{:.0}% of the rows have rates near the lower bound of the log rate or below it. The Gaussian methods do not know \
-                 that bound: where most rows of a product are near it, its intervals are not to be trusted; --method nuts has it.",
+                 that bound: where most rows of a product are near it, its intervals are not to be trusted. --method nuts has it; a lower clip_low (--priors) takes it away.",
                 100.0 * self.near_lower_bound
             ));
         }
@@ -395,7 +423,7 @@ impl GaussianRun {
 fn failed(step: u64, error: &ModeError) -> BackendError {
     BackendError::Diverged {
         step,
-        reason: format!("{error}; check prices and units for extreme values"),
+        reason: format!("{error}; check prices, units and priors for extreme values"),
     }
 }
 

@@ -55,20 +55,49 @@ struct Expansion<'a> {
     factor: &'a ArrowFactor,
 }
 
-/// The corrected posterior of a Gaussian at the mode. Also returns how many products' marginals are not normal.
+/// The corrected posterior of a Gaussian at the mode.
+pub(crate) struct CorrectedMode {
+    /// Not corrected where [`CorrectedMode::shift`] is beyond [`MOST_SHIFT`].
+    pub(crate) posterior: Posterior,
+    /// How many products' marginals are not normal.
+    pub(crate) skewed: usize,
+    /// The largest distance of a mean from the mode, to first order, in standard deviations.
+    pub(crate) shift: f64,
+}
+
+/// Distance of a mean from the mode, in standard deviations, beyond which the first order says nothing.
+pub(crate) const MOST_SHIFT: f64 = 6.0;
+
+/// Corrects a Gaussian at the mode.
 ///
 /// # Errors
 /// When the precision at the mode cannot be factored again.
-pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
+pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<CorrectedMode, ModeError> {
     let Mode { point, factor, .. } = mode;
     let (shift, factor) = shift::of_means(counts, factor)?;
-    Ok(corrected(&Expansion {
-        counts,
-        about: About::Mode,
-        point: &point,
-        shift: &shift,
-        factor: &factor,
-    }))
+    let variance = factor.marginals().variance;
+    let farthest = shift
+        .iter()
+        .zip(&variance)
+        .map(|(s, v)| s.abs() / v.sqrt())
+        .fold(0.0, |most: f64, s| if s > most || s.is_nan() { s } else { most });
+    let (posterior, skewed) = if farthest <= MOST_SHIFT {
+        corrected(&Expansion {
+            counts,
+            about: About::Mode,
+            point: &point,
+            shift: &shift,
+            factor: &factor,
+        })
+    } else {
+        let sd = variance.iter().map(|v| v.sqrt()).collect();
+        (Posterior::normal(counts.layout(), point, sd), 0)
+    };
+    Ok(CorrectedMode {
+        posterior,
+        skewed,
+        shift: farthest,
+    })
 }
 
 /// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.

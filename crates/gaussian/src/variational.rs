@@ -121,6 +121,8 @@ pub struct Search {
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
     part: f64,
+    /// What it may grow to again: less after every overshoot, so that it ends where there are none.
+    most_part: f64,
     /// Whether passes settle the products of few sales.
     settles: bool,
     /// Which part of their change the weights of each product make in a step; under the negative binomial.
@@ -161,6 +163,7 @@ impl Search {
             factor: Some(factor),
             known: None,
             part: 1.0,
+            most_part: 1.0,
             settles: false,
             pace: (counts.likelihood() == Likelihood::NegativeBinomial)
                 .then(|| Pace::new(counts.layout().products)),
@@ -265,8 +268,12 @@ impl Search {
         };
         if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
-        } else if self.counts.likelihood() == Likelihood::NegativeBinomial {
-            self.part = (1.5 * self.part).min(1.0);
+            // Under the negative binomial falls need not be overshoots.
+            if self.counts.likelihood() == Likelihood::Poisson {
+                self.most_part = (0.9 * self.most_part).max(LEAST_PART);
+            }
+        } else if self.family == Family::Structured {
+            self.part = (1.5 * self.part).min(self.most_part);
         }
         self.before_last = self.moved;
         // A step of which a part is made has as much farther to go.

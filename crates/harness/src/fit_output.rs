@@ -48,7 +48,8 @@ pub enum FolderError {
 /// # Errors
 /// [`FolderError::Taken`].
 pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), FolderError> {
-    if !replace && folder.join(RUN_JSON).exists() {
+    // A run that was stopped before it had a posterior leaves its record alone, which is no fit.
+    if !replace && folder.join(RUN_JSON).exists() && folder.join(POSTERIOR_CSV).exists() {
         return Err(FolderError::Taken(folder.to_owned()));
     }
     Ok(())

@@ -6,8 +6,8 @@ use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, GaussianArguments, LikelihoodArguments, MethodName, NutsArguments, ObjectiveName,
-    PriorArguments, RunArguments, SpecificationArguments, SviArguments,
+    ColumnArguments, GaussianArguments, LikelihoodArguments, LikelihoodName, MethodName, NutsArguments,
+    ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
@@ -133,7 +133,10 @@ impl FitArguments {
         let mut report = run.report();
         report.warnings.extend(
             [
-                below.and_then(|share| below_lower_bound(model, &request.priors, share)),
+                // The Gaussian methods do not have the bound, and say so themselves.
+                below
+                    .filter(|_| matches!(request.method, Method::Svi(_) | Method::Nuts(_)))
+                    .and_then(|share| below_lower_bound(model, &request.priors, share)),
                 constant_prices(model, &constant, panel.layout().products),
             ]
             .into_iter()
@@ -237,6 +240,15 @@ impl FitArguments {
         let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
         let method = self.run.method.to_possible_value().expect("no method is hidden");
         let method = method.get_name();
+        ensure!(
+            !self.gaussian.plain || matches!(self.run.method, MethodName::Laplace | MethodName::StructuredVi),
+            "--plain goes with --method laplace and structured-vi, whose marginals are corrected for skewness otherwise; --method \
+             {method} knows no such correction"
+        );
+        ensure!(
+            !self.gaussian.plain || self.likelihood.likelihood == LikelihoodName::Poisson,
+            "--plain goes with --likelihood poisson; under the other marginals are not corrected for skewness"
+        );
         let mut command = crate::Arguments::command();
         let fit = command.find_subcommand_mut("fit").expect("the verb is there");
         for (arguments, its_methods) in [
@@ -256,11 +268,6 @@ impl FitArguments {
                 }
             }
         }
-        ensure!(
-            !self.gaussian.plain || matches!(self.run.method, MethodName::Laplace | MethodName::StructuredVi),
-            "--plain goes with --method laplace and structured-vi, whose marginals are corrected for skewness otherwise; --method \
-             {method} knows no such correction"
-        );
         if self.run.method == MethodName::Svi {
             ensure!(
                 !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),
