@@ -387,7 +387,7 @@ impl GaussianRun {
         if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
             warnings.push(format!(
                 "{:.0}% of the rows have rates near the lower bound of the log rate or below it. The Gaussian methods do not know \
-                 that bound: where most rows of a product are near it, its intervals are not to be trusted. --method nuts has it; a lower clip_low (--priors) takes it away.",
+                 that bound: where most rows of a product are near it, its intervals are not to be trusted; --method nuts has it.",
                 100.0 * self.near_lower_bound
             ));
         }

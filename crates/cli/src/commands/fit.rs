@@ -133,10 +133,7 @@ impl FitArguments {
         let mut report = run.report();
         report.warnings.extend(
             [
-                // The Gaussian methods do not have the bound, and say so themselves.
-                below
-                    .filter(|_| matches!(request.method, Method::Svi(_) | Method::Nuts(_)))
-                    .and_then(|share| below_lower_bound(model, &request.priors, share)),
+                below.and_then(|share| below_lower_bound(model, &request.priors, share)),
                 constant_prices(model, &constant, panel.layout().products),
             ]
             .into_iter()
