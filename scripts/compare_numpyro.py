@@ -96,7 +96,7 @@ class Configuration:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the two sides meet on a GPU."""
+        """Whether the sides meet on a GPU."""
         return self.device != "cpu"
 
     @property

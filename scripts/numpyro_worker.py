@@ -104,18 +104,18 @@ def as_arrays(point: dict[str, np.ndarray]) -> Point:
 def start_gradient(panel: published.Panel, form: str, point_file: Path | None) -> tuple[Answer, Advance]:
     """The log joint and its gradient; an iteration is one evaluation of both.
 
-    Writes the point it starts from, and both values there, to `point_file`, for
-    the two sides to be compared before either is timed.
+    Writes the point it starts from, and both values there, to `point_file`, if one
+    is given, for the sides to be compared before any is timed.
     """
     point = as_arrays(published.fixed_point(panel))
     compile_seconds, compiled = compiled_potential(panel, form, point)
     value, gradient = compiled(point)
-    record = {
-        "point": {name: np.asarray(site).tolist() for name, site in point.items()},
-        "log_joint": -float(value),
-        "grad": {name: (-np.asarray(site)).tolist() for name, site in gradient.items()},
-    }
     if point_file:
+        record = {
+            "point": {name: np.asarray(site).tolist() for name, site in point.items()},
+            "log_joint": -float(value),
+            "grad": {name: (-np.asarray(site)).tolist() for name, site in gradient.items()},
+        }
         point_file.write_text(json.dumps(record))
 
     def advance(iterations: int) -> Answer:

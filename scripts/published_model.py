@@ -1,8 +1,8 @@
 """The published NumPyro model, its guide, objective and optimizer, on a panel file.
 
 `published_model` is written as it was published: one gather per row for each
-effect. `dense_model` is the same model on a products x weeks grid, as someone
-would write it who wants it fast. The published code asks for ``infer={"reparam": LocScaleReparam()}`` but applies no
+effect. `dense_model` is the same model on a products x weeks grid, written for
+speed. The published code asks for ``infer={"reparam": LocScaleReparam()}`` but applies no
 reparameterization handler, which NumPyro then ignores, so what runs, there and
 here, is the centred model.
 """

@@ -456,7 +456,9 @@ fn pass(
         }
     }
     let with_variances = before.is_some();
-    walk.watch.begin(walk.operations_of_pass(with_variances));
+    if !with_variances {
+        walk.watch.begin(walk.operations_of_pass(false));
+    }
     let before: Option<Covariances> =
         before.map(|all| all.into_iter().map(|of| Mutex::new(Some(Arc::new(of)))).collect());
     let borders = InstructionSet::best().run_f64(Pass {

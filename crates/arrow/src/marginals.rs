@@ -111,6 +111,8 @@ impl ArrowFactor {
     /// Covariance of every category's border, column-major: `S_c^-1` and what `global_a` adds.
     pub(crate) fn border_covariances(&self) -> &[Vec<f64>] {
         self.covariances.get_or_init(|| {
+            // They are the first part of the pass that wants variances.
+            self.walk.watch.begin(self.walk.operations_of_pass(true));
             let categories: Vec<usize> = (0..self.categories.len()).collect();
             tasks::run(
                 self.threads,

@@ -98,7 +98,7 @@ impl Walk {
         let cube = (self.border() as f64).powi(3);
         self.operations_of_products(self.order.len(), with_variances)
             + self.layout.categories as f64
-                * (cube / 3.0 + if with_variances { 4.0 / 3.0 * cube } else { 0.0 })
+                * (cube / 3.0 + if with_variances { 2.0 / 3.0 * cube } else { 0.0 })
     }
 
     /// Those of so many products: two outer products, and a product with the covariance.

@@ -18,7 +18,7 @@ pub struct DrawStatistics {
     pub diverging: bool,
     /// Doublings of the trajectory.
     pub tree_depth: u32,
-    /// Leapfrog steps of the trajectory.
+    /// Integrator steps of the trajectory.
     pub leapfrog_steps: u32,
     /// Mean acceptance probability of the trajectory.
     pub acceptance: f64,

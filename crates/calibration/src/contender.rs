@@ -80,13 +80,20 @@ impl Contender<'_> {
             let Some(draws) = run.draws() else {
                 return in_marginals(&*run, replication);
             };
-            let unmixed = match among_draws(&draws, &request, replication)? {
-                Mixed::Yes(places) => return Ok(places),
-                Mixed::No(unmixed) => unmixed,
+            let unmixed = match among_draws(&draws, &request, replication) {
+                Ok(Mixed::Yes(places)) => return Ok(places),
+                Ok(Mixed::No(unmixed)) => unmixed,
+                // A fit that asks for too much by now is one that has not mixed, and no reason to end the others.
+                Err(FitError::Request(why)) if doublings > 0 => {
+                    return Err(FitError::Failed(format!(
+                        "its chains have not mixed, and more draws are too many: {why}"
+                    )));
+                }
+                Err(error) => return Err(error),
             };
             if doublings == DOUBLINGS || !double(&mut request) {
                 return Err(FitError::Failed(format!(
-                    "its chains have not mixed in {} draws, made {doublings} times longer: {unmixed}",
+                    "its chains have not mixed in {} draws, after {doublings} doublings: {unmixed}",
                     draws.chains * draws.draws
                 )));
             }

@@ -19,7 +19,7 @@ use crate::verdict::TESTS;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::SQRT_2;
 
-/// Largest error of a standard deviation that is looked for: 95% too small, or as many times too large.
+/// Largest error of a standard deviation that is looked for: 95% too small, or 95% too large.
 const LARGEST_SD_ERROR: f64 = 0.95;
 
 /// Largest error of a mean that is looked for, in standard deviations.
@@ -156,7 +156,7 @@ impl Power {
         match (self.latents, score) {
             (Latents::Single, Score::Mean) => {
                 // The t of many degrees of freedom is the normal.
-                let critical = student::critical(level, 1e9);
+                let critical = -infermark_diagnostics::normal_quantile(0.5 * level);
                 let beyond = |t: f64| (n.sqrt() * m1 - t) / variance.sqrt();
                 normal_cdf(beyond(critical)) + normal_cdf(-beyond(-critical))
             }

@@ -128,7 +128,8 @@ impl ScoreTest {
         } else if sd > 1e-12 * mean.abs() {
             let third = means.iter().map(|v| (v - mean).powi(3)).sum::<f64>() / n;
             let skewness = third / sd.powi(3);
-            student::two_sided_tail(straightened(mean / sd, skewness, n), n - 1.0)
+            let ratio = mean / (sd * (n / (n - 1.0)).sqrt());
+            student::two_sided_tail(straightened(ratio, skewness, n), n - 1.0)
         } else {
             // All are equal: of continuous scores that is no chance.
             0.0

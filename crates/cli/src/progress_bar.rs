@@ -123,7 +123,7 @@ impl Bar {
         self.advance(progress.completed, &progress.note);
     }
 
-    /// Shows which part of a long step is done until the answer is dropped.
+    /// Shows which part of a long step is done until the returned value is dropped.
     pub(crate) fn follow(&self, part_done: Box<dyn Fn() -> f64 + Send + Sync>) -> Following {
         let over = Arc::new(AtomicBool::new(false));
         let (bar, seen) = (self.bar.clone(), over.clone());

@@ -179,7 +179,8 @@ pub struct LikelihoodArguments {
 pub enum MethodName {
     /// Stochastic variational inference with a mean-field guide: fast, intervals far too narrow.
     Svi,
-    /// The No-U-Turn sampler: slow, exact.
+    /// Hamiltonian Monte Carlo: slow, exact. Trajectories of about a quarter rotation in the structured metric, the No-U-Turn sampler
+    /// in the diagonal one.
     Nuts,
     /// The Gaussian at the posterior mode, with the exact precision there: seconds at a million products.
     Laplace,

@@ -74,6 +74,11 @@ pub fn work_per_particle(panel: &Panel, chunks: &[Chunk]) -> usize {
     panel.rows() + 20 * products + layout.periods * (chunks.len() + layout.categories)
 }
 
+/// Of so many threads, those that have something to do: one per chunk at most, and `least` of the work for each.
+pub fn useful_threads(threads: usize, chunks: usize, work: usize, least: usize) -> usize {
+    threads.min(chunks).min(work / least).max(1)
+}
+
 /// Cuts a panel into chunks, ordered by category, then product.
 pub fn chunks(panel: &Panel) -> Vec<Chunk> {
     let order = panel.products_by_category();

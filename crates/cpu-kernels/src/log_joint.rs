@@ -1,6 +1,6 @@
 //! The log joint and its gradient in double precision, fused and threaded: what NUTS moves on.
 
-use crate::chunk::{Chunk, chunks, most_chunks, products_per_chunk, work_per_particle};
+use crate::chunk::{Chunk, chunks, most_chunks, products_per_chunk, useful_threads, work_per_particle};
 use crate::distinct_counts::distinct_counts;
 use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::{PeriodSums, PeriodTable, PoissonLikelihood, Scratch};
@@ -136,10 +136,8 @@ impl ForSimd for Build {
     fn run<I: Simd>(self, isa: I) -> FusedLogJoint {
         let layout = self.panel.layout_for(self.likelihood);
         let cut = chunks(&self.panel);
-        let most_threads = cut
-            .len()
-            .min(work_per_particle(&self.panel, &cut) / LEAST_WORK)
-            .max(1);
+        let work = work_per_particle(&self.panel, &cut);
+        let most_threads = useful_threads(usize::MAX, cut.len(), work, LEAST_WORK);
         let rows: Vec<ChunkRows<I>> = match self.likelihood {
             Likelihood::Poisson => cut
                 .iter()

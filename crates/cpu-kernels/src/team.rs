@@ -60,7 +60,7 @@ struct Team<'t> {
     outstanding: Apart<AtomicUsize>,
     /// How many helpers sleep, or are about to.
     sleepers: Apart<AtomicUsize>,
-    /// Which.
+    /// Whether each helper sleeps, or is about to.
     asleep: Vec<AtomicBool>,
     leader: Thread,
     leader_sleeps: AtomicBool,
@@ -154,7 +154,7 @@ impl<'t> Team<'t> {
         self.sleepers.0.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Wakes as many sleeping helpers.
+    /// Wakes sleeping helpers, `most` at most.
     fn wake(&self, helpers: &[Thread], most: usize) {
         if self.sleepers.0.load(Ordering::SeqCst) == 0 {
             return;
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "another thread of the team panicked")]
     fn a_panic_of_a_helper_ends_the_team() {
         let leader = std::thread::current().id();
         let came = AtomicBool::new(false);

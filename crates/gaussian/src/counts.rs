@@ -214,22 +214,27 @@ impl Counts {
             let effects = &point[layout.time_index(panel.category_of()[i] as usize, 0)..];
             let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
             if self.leaves_out(i) {
-                return 0;
+                return [0, 0];
             }
-            panel.product_rows(i).filter(below).count()
+            [
+                panel.product_rows(i).filter(below).count(),
+                panel.row_range(i).len(),
+            ]
         };
+        let both = |sum: [usize; 2], own: [usize; 2]| [sum[0] + own[0], sum[1] + own[1]];
         let threads = threads.clamp(1, layout.products);
         let part = layout.products.div_ceil(threads);
-        let near: usize = std::thread::scope(|scope| {
+        let [near, kept] = std::thread::scope(|scope| {
             let parts: Vec<_> = (0..threads)
                 .map(|t| (t * part).min(layout.products)..((t + 1) * part).min(layout.products))
-                .map(|products| scope.spawn(|| products.map(of_product).sum::<usize>()))
+                .map(|products| scope.spawn(move || products.map(of_product).fold([0, 0], both)))
                 .collect();
-            let of_part =
-                |part: std::thread::ScopedJoinHandle<'_, usize>| part.join().expect("counting cannot fail");
-            parts.into_iter().map(of_part).sum()
+            let of_part = |part: std::thread::ScopedJoinHandle<'_, [usize; 2]>| {
+                part.join().expect("counting cannot fail")
+            };
+            parts.into_iter().map(of_part).fold([0, 0], both)
         });
-        near as f64 / panel.rows() as f64
+        near as f64 / kept.max(1) as f64
     }
 
     /// The walk of its passes.

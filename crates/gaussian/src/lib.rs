@@ -6,8 +6,12 @@
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
 //! | `pace` | by which part of its change the weights of each product go |
+//! | `settle` | the best Gaussian of a product's pair, with all else as it is |
+//! | `shape_shift` | how far a shape's joint mode is from its mean |
+//! | `gauss_hermite` | rules for means over normals |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
 //! | `skewness` | means corrected for skewness, and marginals where counts are small |
+//! | `cost` | what a fit costs, in words |
 //! | `backend`, `run` | the three methods behind the backend trait |
 //! | `fault` | faults on purpose, in builds with the feature `faults` alone |
 
@@ -16,6 +20,7 @@ mod cost;
 mod counts;
 #[cfg(feature = "faults")]
 mod fault;
+mod gauss_hermite;
 mod negative_binomial;
 pub mod newton;
 mod pace;

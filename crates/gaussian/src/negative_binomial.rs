@@ -9,6 +9,7 @@
 //! factor takes its size there.
 
 use crate::counts::Counts;
+use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::{self, Pair};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
@@ -27,24 +28,8 @@ const NARROW: f64 = 0.02;
 /// the pace deals with smaller ones.
 const UNSETTLED: f64 = 0.5;
 
-/// Nodes and weights of the Gauss-Hermite rules for the standard normal density.
-const ONE: [(f64, f64); 1] = [(0.0, 1.0)];
-const THREE: [(f64, f64); 3] = [
-    (-1.732_050_807_568_877_2, 1.0 / 6.0),
-    (0.0, 2.0 / 3.0),
-    (1.732_050_807_568_877_2, 1.0 / 6.0),
-];
-pub(crate) const NINE: [(f64, f64); 9] = [
-    (-4.512745863399783, 2.2345844007746607e-05),
-    (-3.20542900285647, 0.0027891413212317692),
-    (-2.07684797867783, 0.04991640676521782),
-    (-1.0232556637891326, 0.24409750289493953),
-    (0.0, 0.40634920634920635),
-    (1.0232556637891326, 0.24409750289493953),
-    (2.07684797867783, 0.04991640676521782),
-    (3.20542900285647, 0.0027891413212317692),
-    (4.512745863399783, 2.2345844007746607e-05),
-];
+/// Steps of a pair that is settled, once a nat is left to be gained: its Hessian is not exact, and passes follow.
+const FEW: usize = 3;
 
 /// The largest log rate, up and down, that rows are evaluated at.
 const MOST_LOG_RATE: f64 = 200.0;
@@ -241,12 +226,14 @@ impl NegativeBinomialRates<'_> {
             ),
             rows: self.panel.product_rows(i).map(of_row),
             least_variance: UNSETTLED,
-            of: |row: &settle::Row, eta: f64, variance: f64| {
-                let mean = Row::mean(row.units, eta, variance, shape);
+            few: FEW,
+            of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
+                let mean = Row::mean(row.units, eta, own + rest, shape);
                 settle::Means {
                     value: mean.value,
                     slope: mean.by_eta,
                     weight: mean.weight,
+                    response: mean.weight,
                 }
             },
         };
@@ -319,8 +306,8 @@ impl Rates for NegativeBinomialRates<'_> {
             let mut found = Row::mean(units, eta, variance, shape);
             value += found.value;
             if let Some([from, to]) = &settled {
-                let half = settle::half_variance(rows.half_variance[t], x, to, from);
-                found = Row::mean(units, eta, 2.0 * half, shape);
+                let [own, rest] = settle::variances(2.0 * rows.half_variance[t], x, to, from);
+                found = Row::mean(units, eta, own + rest, shape);
             } else if matches!(self.spread, Spread::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);
             }

@@ -128,6 +128,11 @@ impl ModeSearch {
         Self::resumed(counts, settings, counts.start(), 0)
     }
 
+    /// Whether its point was evaluated.
+    pub(crate) fn is_evaluated(&self) -> bool {
+        self.factor.is_some()
+    }
+
     /// At a point that was reached before, whose factor is gone: the first [`ModeSearch::advance`] makes that again.
     pub(crate) fn resumed(counts: &Counts, settings: &ModeSettings, point: Vec<f64>, steps: usize) -> Self {
         ModeSearch {

@@ -14,18 +14,19 @@ const PARTS: [f64; 2] = [0.1, 1.0];
 /// A change of the logarithm below which the next one is rounding.
 const NEGLIGIBLE: f64 = 1e-11;
 
-/// The parts, one a product, and the changes of the step before.
+/// The parts, one a product, and the steps before.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// Part and change, as bits: each product is one thread's at a time.
-    products: Vec<[AtomicU64; 2]>,
+    /// The next part, and of the step before the change that was left and the part of it that was made, as bits: each product
+    /// is one thread's at a time.
+    products: Vec<[AtomicU64; 3]>,
 }
 
 impl Pace {
     pub(crate) fn new(products: usize) -> Self {
-        let cell = |x: f64| AtomicU64::new(x.to_bits());
+        let cell = || AtomicU64::new(f64::NAN.to_bits());
         Pace {
-            products: (0..products).map(|_| [cell(f64::NAN), cell(f64::NAN)]).collect(),
+            products: (0..products).map(|_| [cell(), cell(), cell()]).collect(),
         }
     }
 
@@ -37,16 +38,17 @@ impl Pace {
 
     /// Takes the change that is left, of which the part `made` is made now.
     pub(crate) fn take(&self, product: usize, change: f64, part: f64, made: f64) {
-        let [at_part, at_change] = &self.products[product];
-        let before = f64::from_bits(at_change.load(Ordering::Relaxed));
-        // What was made of the change before is kept with it.
+        let [_, before, made_before] = self.products[product]
+            .each_ref()
+            .map(|cell| f64::from_bits(cell.load(Ordering::Relaxed)));
         let mut next = part;
         if change.is_finite() && before.is_finite() && before.abs() > NEGLIGIBLE {
             let left = (change / before).clamp(-4.0, 0.95);
             // Halfway: other products move too.
-            next = 0.5 * part + 0.5 * (made / (1.0 - left)).clamp(PARTS[0], PARTS[1]);
+            next = 0.5 * part + 0.5 * (made_before / (1.0 - left)).clamp(PARTS[0], PARTS[1]);
         }
-        at_part.store(next.to_bits(), Ordering::Relaxed);
-        at_change.store(change.to_bits(), Ordering::Relaxed);
+        for (cell, value) in self.products[product].iter().zip([next, change, made]) {
+            cell.store(value.to_bits(), Ordering::Relaxed);
+        }
     }
 }

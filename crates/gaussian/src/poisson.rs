@@ -5,9 +5,9 @@
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::counts::Bound;
-use crate::negative_binomial::NINE;
+use crate::gauss_hermite::NINE;
 use crate::pace::Pace;
-use crate::settle::{self, Settled};
+use crate::settle::{self, OwnWeight, Settled, finite_exp};
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
@@ -86,11 +86,6 @@ pub(crate) const MOST_CHANGE: f64 = 8.0;
 
 /// Variance of a log rate from the product's own pair from which the product is settled.
 const UNSETTLED: f64 = 0.2;
-
-/// `exp` within the finite numbers.
-fn exp_rate(log_rate: f64) -> f64 {
-    log_rate.clamp(-690.0, 690.0).exp()
-}
 
 /// Poisson rows at a point.
 #[derive(Debug)]
@@ -202,10 +197,6 @@ impl PoissonRates<'_> {
         let [a, e] =
             [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
         let first = self.layout.time_index(rows.category, 0);
-        let part = match self.spread {
-            Spread::Structured { part, .. } => part,
-            _ => 1.0,
-        };
         let before = &*weights;
         let of_row = |row: Row| settle::Row {
             log_price: row.log_price,
@@ -221,13 +212,9 @@ impl PoissonRates<'_> {
             ),
             rows: self.panel.product_rows(i).map(of_row),
             least_variance: UNSETTLED,
-            of: |row: &settle::Row, eta: f64, variance: f64| {
-                let rate = exp_rate(eta + 0.5 * variance);
-                settle::Means {
-                    value: row.units * eta - rate,
-                    slope: row.units - rate,
-                    weight: rate,
-                }
+            few: settle::STEPS,
+            of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
+                OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
             },
         };
         let [from, to] = product.settle([a, e])?;
@@ -236,18 +223,49 @@ impl PoissonRates<'_> {
             let (t, x) = (row.period, row.log_price);
             let eta = to.mean[0] * x + to.mean[1] + self.point[first + t];
             let half = rows.half_variance[t];
-            let rate = exp_rate(eta + settle::half_variance(half, x, &to, &from));
-            found[0] += weights[t] * half - exp_rate(eta + half);
+            let [own, rest] = settle::variances(2.0 * half, x, &to, &from);
+            let rate = OwnWeight::new(eta + 0.5 * own, rest, weights[t]).weight;
+            found[0] += weights[t] * half - finite_exp(eta + half);
             found[1] -= rate * x;
             found[2] -= rate;
             by_period[t] -= rate;
-            weights[t] = if part == 1.0 || weights[t] <= 0.0 {
-                rate
-            } else {
-                weights[t] * (rate / weights[t]).powf(part)
-            };
+            weights[t] = self.changed(weights[t], rate);
         }
         Some((to.mean, found))
+    }
+
+    /// A product whose log rates have a large variance, though not from its own pair: each row beside what it tells of itself.
+    #[inline(never)]
+    fn own_weights(&self, rows: &ProductRows<'_>, weights: &mut [f64], by_period: &mut [f64]) -> [f64; 3] {
+        let i = rows.product;
+        let [a, e] =
+            [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
+        let first = self.layout.time_index(rows.category, 0);
+        let mut found = [0.0; 3];
+        for row in self.panel.product_rows(i) {
+            let (t, x) = (row.period, row.log_price);
+            let eta = a * x + e + self.point[first + t];
+            let half = rows.half_variance[t];
+            let rate = OwnWeight::new(eta, 2.0 * half, weights[t])
+                .weight
+                .clamp(weights[t] / MOST_CHANGE, weights[t] * MOST_CHANGE);
+            found[0] += weights[t] * half - finite_exp(eta + half);
+            found[1] -= rate * x;
+            found[2] -= rate;
+            by_period[t] -= rate;
+            weights[t] = self.changed(weights[t], rate);
+        }
+        found
+    }
+
+    /// The weight that follows, of which a part of the change is made.
+    fn changed(&self, before: f64, weight: f64) -> f64 {
+        match self.spread {
+            Spread::Structured { part, .. } if part < 1.0 && before > 0.0 => {
+                before * (weight / before).powf(part)
+            }
+            _ => weight,
+        }
     }
 
     /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
@@ -347,6 +365,7 @@ impl Rates for PoissonRates<'_> {
                     pair = mean;
                     found
                 }
+                None if settles.is_some() => self.own_weights(&rows, weights, by_period),
                 None => self.in_vectors(isa, &rows, weights, by_period),
             }
         };

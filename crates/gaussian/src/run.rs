@@ -5,7 +5,7 @@ use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::poisson::Spread;
 use crate::shape_shift::ShapeShift;
-use crate::skewness::{corrected_mean, corrected_mode};
+use crate::skewness::{MOST_SHIFT, corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
 use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
@@ -26,6 +26,9 @@ const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
 /// The rate at the upper clip bound below which products with counts near it are not left out but refused: eight standard
 /// deviations below it are a small part of it no more, and what is left out are most of the sales.
 const LEAST_HIGHEST_RATE: f64 = 1e4;
+
+/// Distance of the mode from a mean, in standard deviations, from which a tenth of a standard deviation may be left out.
+const NOTICED_SHIFT: f64 = 0.75;
 
 /// Products and categories that a warning names, at most.
 const NAMED: usize = 5;
@@ -79,6 +82,10 @@ pub(crate) struct GaussianRun {
     near_lower_bound: f64,
     /// What the variances of the log rates come from, once there is a posterior.
     fitted: Option<Fitted>,
+    /// Categories of one product of few sales, where marginals were corrected.
+    lone_categories: usize,
+    /// The largest distance of a mean above the products from the mode, in standard deviations, where means were corrected for it.
+    mean_shift: f64,
     /// How far the joint mode of a log shape is from its mean, where that matters.
     shape_shift: Option<ShapeShift>,
     /// What the work costs, where it is much: told before the first step.
@@ -136,6 +143,8 @@ impl GaussianRun {
             posterior: None,
             near_lower_bound: 0.0,
             fitted: None,
+            lone_categories: 0,
+            mean_shift: 0.0,
             shape_shift: None,
             cost_is_told: cost.is_none(),
             cost,
@@ -168,7 +177,7 @@ impl GaussianRun {
         let most = self.most_steps();
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Mode(mut search) => {
-                let enough = search.converged() || search.steps as u64 >= most;
+                let enough = search.is_evaluated() && (search.converged() || search.steps as u64 >= most);
                 let (point, steps) = (search.point().to_vec(), search.steps);
                 let done = match self.family() {
                     Some((family, _)) if enough => {
@@ -223,6 +232,9 @@ impl GaussianRun {
             done => done,
         };
         if done.as_ref().is_err_and(ModeError::is_stopped) {
+            self.report.variational_steps = 0;
+            self.report.elbo = None;
+            self.report.converged = false;
             let search = ModeSearch::resumed(&self.counts, &self.settings, point, steps);
             self.stage = Stage::Mode(Box::new(search));
         }
@@ -250,9 +262,11 @@ impl GaussianRun {
             .counts
             .near_lower_bound(&mode.point, self.request.resolved_threads());
         self.posterior = Some(if self.corrects() {
-            let (posterior, skewed) = corrected_mode(&self.counts, mode)?;
-            self.report.skewed_products = skewed as u64;
-            posterior
+            let corrected = corrected_mode(&self.counts, mode)?;
+            self.report.skewed_products = corrected.skewed as u64;
+            self.mean_shift = corrected.shift;
+            self.lone_categories = corrected.lone;
+            corrected.posterior
         } else {
             let sd: Vec<f64> = mode
                 .factor
@@ -280,9 +294,10 @@ impl GaussianRun {
             .counts
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
         self.posterior = Some(if self.corrects() {
-            let (posterior, skewed) = corrected_mean(&self.counts, &fit.mean, &fit.factor);
-            self.report.skewed_products = skewed as u64;
-            posterior
+            let corrected = corrected_mean(&self.counts, &fit.mean, &fit.factor);
+            self.report.skewed_products = corrected.skewed as u64;
+            self.lone_categories = corrected.lone;
+            corrected.posterior
         } else {
             let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
             Posterior::normal(self.counts.layout(), fit.mean.clone(), sd)
@@ -332,13 +347,21 @@ impl GaussianRun {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.report.converged {
-            let what = match self.state {
-                RunState::Finished => "the limit of steps was met",
-                RunState::Failed => "the search failed",
-                _ => "the run was stopped",
+            let (what, remedy) = match self.state {
+                RunState::Finished => (
+                    "the limit of steps was met",
+                    " Raise --steps, or take --method nuts.",
+                ),
+                RunState::Failed => ("the search failed", ""),
+                _ => ("the run was stopped", ""),
+            };
+            let found = if self.posterior.is_some() {
+                "means and intervals are not to be trusted"
+            } else {
+                "there is no posterior yet"
             };
             warnings.push(format!(
-                "Not converged: {what} after {} Newton and {} variational steps; means and intervals are not to be trusted.",
+                "Not converged: {what} after {} Newton and {} variational steps; {found}.{remedy}",
                 self.report.newton_steps, self.report.variational_steps
             ));
         }
@@ -348,6 +371,29 @@ impl GaussianRun {
                  curvature stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
                     .into(),
             );
+        }
+        if self.mean_shift > NOTICED_SHIFT {
+            let by = self.mean_shift;
+            warnings.push(if by <= MOST_SHIFT {
+                format!(
+                    "The mode of category and period effects is up to {by:.1} standard deviations from their mean, for which means are corrected \
+                     to first order. Of that a tenth to a quarter may be left out: take --method structured-vi, whose means need no such \
+                     correction."
+                )
+            } else {
+                "The posterior is too skewed for an expansion about its mode: means and intervals are those of the normal at the mode, not \
+                 corrected, and not to be trusted. Take --method structured-vi or nuts."
+                    .to_owned()
+            });
+        }
+        if self.lone_categories > 0 {
+            warnings.push(format!(
+                "{} of {} categories have one product, of few sales. There the skewness of the posterior is corrected less well: period effects may \
+                 be off by 0.3 standard deviations, and where most categories are such, global_a and category_a by 0.15; --method nuts has no \
+                 such error.",
+                self.lone_categories,
+                self.counts.layout().categories
+            ));
         }
         if let Some(shift) = &self.shape_shift {
             let categories = self.counts.panel().categories();
@@ -392,7 +438,7 @@ impl GaussianRun {
 fn failed(step: u64, error: &ModeError) -> BackendError {
     BackendError::Diverged {
         step,
-        reason: format!("{error}; check prices and units for extreme values"),
+        reason: format!("{error}; check prices, units and priors for extreme values"),
     }
 }
 
@@ -436,6 +482,8 @@ impl Run for GaussianRun {
                 });
             }
             if matches!(self.stage, Stage::Over) {
+                // What is asked of the fit from now on is short, and must be whole.
+                self.counts.walk().watch().stop_when(Arc::new(|| false));
                 self.state = if self.report.converged {
                     RunState::Converged
                 } else {

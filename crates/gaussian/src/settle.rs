@@ -15,13 +15,10 @@ use infermark_model::priors::Priors;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Newton steps at most. From rates far too high each goes down by a factor of e.
-const STEPS: usize = 60;
-
-/// Steps at most once little is to be gained: under other counts than Poisson ones the Hessian is not exact, and passes follow.
-const FEW: usize = 3;
+pub(crate) const STEPS: usize = 60;
 
 /// Shortest part of a step that is tried.
-const SHORTEST: f64 = 1e-2;
+const SHORTEST: f64 = 1e-4;
 
 /// The squared Newton decrement that is enough: a part of the first, as other passes follow, and no more than this part of a nat.
 const ENOUGH: f64 = 1e-4;
@@ -72,6 +69,84 @@ pub(crate) struct Means {
     pub(crate) value: f64,
     pub(crate) slope: f64,
     pub(crate) weight: f64,
+    /// Minus the derivative of the slope by the log rate, all that follows it taken along.
+    pub(crate) response: f64,
+}
+
+/// A Poisson row's weight, the mean of its rate, beside what it tells of its own period.
+///
+/// Given the pair, the row's log rate varies by `rest` with the border, of which the row itself has a part: with another weight `w` in
+/// the place of `before` it is `rho = rest / (1 + rest (w - before))`. So the weight is the solution of
+/// `ln w = log_rate + rho / 2`, `log_rate` having half of the pair's variance in it. The row's part of the bound is the largest over
+/// `rho` of `-w + ln(rho) / 2 - rho (1 / rest - before) / 2`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OwnWeight {
+    pub(crate) weight: f64,
+    rho: f64,
+    /// `1 / rest - before`; none where the row has no part in its own variance.
+    precision: Option<f64>,
+}
+
+impl OwnWeight {
+    pub(crate) fn new(log_rate: f64, rest: f64, before: f64) -> Self {
+        if rest < LEAST_REST {
+            return OwnWeight {
+                weight: finite_exp(log_rate + 0.5 * rest),
+                rho: rest,
+                precision: None,
+            };
+        }
+        let precision = (rest.recip() - before).max(0.0);
+        // It rises from a line to another far below: Newton's steps are kept between bounds, which close in on the solution.
+        let rho = |weight: f64| 1.0 / (precision + weight);
+        let mut bounds = [log_rate, log_rate + 0.5 * rho(finite_exp(log_rate))];
+        let mut u = (log_rate + 0.5 * rest).clamp(bounds[0], bounds[1]);
+        for _ in 0..STEPS {
+            let weight = finite_exp(u);
+            let rho = rho(weight);
+            let off = u - log_rate - 0.5 * rho;
+            bounds[usize::from(off > 0.0)] = u;
+            let step = off / (1.0 + 0.5 * weight * rho * rho);
+            u -= step;
+            if u < bounds[0] || u > bounds[1] {
+                u = 0.5 * (bounds[0] + bounds[1]);
+            } else if step.abs() < 1e-12 {
+                break;
+            }
+        }
+        let weight = finite_exp(u);
+        OwnWeight {
+            weight,
+            rho: rho(weight),
+            precision: Some(precision),
+        }
+    }
+
+    /// Means of a row of so many units whose mean log rate is `eta`.
+    pub(crate) fn means(&self, units: f64, eta: f64) -> Means {
+        let OwnWeight { weight, rho, .. } = *self;
+        let (of_border, response) = match self.precision {
+            Some(precision) => (
+                0.5 * (rho.ln() - precision * rho),
+                weight / (1.0 + 0.5 * weight * rho * rho),
+            ),
+            None => (0.0, weight),
+        };
+        Means {
+            value: units * eta - weight + of_border,
+            slope: units - weight,
+            weight,
+            response,
+        }
+    }
+}
+
+/// Variance with the border below which a row's own part in it changes nothing.
+const LEAST_REST: f64 = 1e-3;
+
+/// `exp` within the finite numbers.
+pub(crate) fn finite_exp(x: f64) -> f64 {
+    x.clamp(-690.0, 690.0).exp()
 }
 
 /// The pairs that a pass has settled.
@@ -133,14 +208,16 @@ pub(crate) struct Product<Rows, Of> {
     pub(crate) rows: Rows,
     /// Variance of a log rate from the product's own pair, given the border, from which it is settled.
     pub(crate) least_variance: f64,
-    /// Means over a normal log rate, from the row, its mean and its variance.
+    /// Steps at most once a nat is left to be gained.
+    pub(crate) few: usize,
+    /// Means over a normal log rate, from the row, its mean, and its variance with the pair and with the border.
     pub(crate) of: Of,
 }
 
 impl<Rows, Of> Product<Rows, Of>
 where
     Rows: Iterator<Item = Row> + Clone,
-    Of: Fn(&Row, f64, f64) -> Means,
+    Of: Fn(&Row, f64, [f64; 2]) -> Means,
 {
     /// Its pair before, of these means, and after; none where its variance is small, or a number is not finite.
     pub(crate) fn settle(&self, mean: [f64; 2]) -> Option<[Pair; 2]> {
@@ -173,7 +250,7 @@ where
             if made == 0 {
                 enough = (ENOUGH * slope.min(1.0)).max(ROUNDING);
             }
-            if slope < enough || (made >= FEW && slope < 1.0) {
+            if slope < enough || (made >= self.few && slope < 1.0) {
                 break;
             }
             let mut part = 1.0;
@@ -222,29 +299,25 @@ where
             q_ae,
             0.5 * (q_ee - pe),
         ];
-        // Sums of the weights times powers of the log price.
+        // Sums of the responses times powers of the log price.
         let mut powers = [0.0; 5];
         for row in self.rows.clone() {
             let x = row.log_price;
             let eta = pair.mean[0] * x + pair.mean[1] + row.effect;
-            let means = (self.of)(
-                &row,
-                eta,
-                2.0 * half_variance(0.5 * row.variance, x, pair, before),
-            );
+            let means = (self.of)(&row, eta, variances(row.variance, x, pair, before));
             value += means.value;
             gradient[0] += means.slope * x;
             gradient[1] += means.slope;
-            let mut power = means.weight;
+            gradient[2] -= 0.5 * means.weight * x * x;
+            gradient[3] -= means.weight * x;
+            gradient[4] -= 0.5 * means.weight;
+            let mut power = means.response;
             for sum in &mut powers {
                 *sum += power;
                 power *= x;
             }
         }
         let [w, wx, wxx, wx3, wx4] = powers;
-        gradient[2] -= 0.5 * wxx;
-        gradient[3] -= wx;
-        gradient[4] -= 0.5 * w;
         let curvature = [
             [pa + wxx, 0.0, 0.0, 0.0, 0.0],
             [wx, pe + w, 0.0, 0.0, 0.0],
@@ -272,10 +345,10 @@ where
     }
 }
 
-/// Half the variance of the log rate at log price `x` under a pair, `half` being that under `before`.
-pub(crate) fn half_variance(half: f64, x: f64, pair: &Pair, before: &Pair) -> f64 {
-    let change = dot(along(x), pair.covariance) - dot(along(x), before.covariance);
-    (half + 0.5 * change).max(0.0)
+/// Variances of a log rate at log price `x` with the pair, and with the border given it; all of it under `before` is `variance`.
+pub(crate) fn variances(variance: f64, x: f64, pair: &Pair, before: &Pair) -> [f64; 2] {
+    let of = |pair: &Pair| dot(along(x), pair.covariance);
+    [of(pair), (variance - of(before)).max(0.0)]
 }
 
 /// Solves by a Cholesky factor of the lower triangle; none where it is not positive definite.
@@ -319,7 +392,7 @@ mod tests {
     fn product(
         prices: [f64; 6],
         units: [f64; 6],
-    ) -> Product<std::vec::IntoIter<Row>, impl Fn(&Row, f64, f64) -> Means> {
+    ) -> Product<std::vec::IntoIter<Row>, impl Fn(&Row, f64, [f64; 2]) -> Means> {
         let rows = prices.iter().zip(units).enumerate().map(|(t, (x, units))| Row {
             log_price: *x,
             units,
@@ -331,19 +404,15 @@ mod tests {
             prior: PRIOR,
             rows: rows.collect::<Vec<_>>().into_iter(),
             least_variance: 0.2,
-            of: |row: &Row, eta: f64, variance: f64| {
-                let rate = (eta + 0.5 * variance).exp();
-                Means {
-                    value: row.units * eta - rate,
-                    slope: row.units - rate,
-                    weight: rate,
-                }
+            few: STEPS,
+            of: |row: &Row, eta: f64, [own, rest]: [f64; 2]| {
+                OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
             },
         }
     }
 
     /// The bound as it is written above.
-    fn bound<Of: Fn(&Row, f64, f64) -> Means>(
+    fn bound<Of: Fn(&Row, f64, [f64; 2]) -> Means>(
         product: &Product<std::vec::IntoIter<Row>, Of>,
         before: &Pair,
         at: [f64; 5],
@@ -358,8 +427,14 @@ mod tests {
             .map(|row| {
                 let of_border = row.variance - variance(&row, before.covariance);
                 let eta = a * row.log_price + e + row.effect;
-                let v = variance(&row, [aa, ae, ee]) + of_border;
-                row.units * eta - (eta + 0.5 * v).exp()
+                // The largest over the border's part of the variance, which the row itself makes smaller.
+                let own = variance(&row, [aa, ae, ee]);
+                let of = |rho: f64| {
+                    let precision = 1.0 / of_border - row.weight;
+                    0.5 * (rho.ln() - precision * rho) - (eta + 0.5 * (own + rho)).exp()
+                };
+                let grid = (-4000..=1000).map(|k| of(of_border * (f64::from(k) * 2e-3).exp()));
+                row.units * eta + grid.fold(f64::NEG_INFINITY, f64::max)
             })
             .sum();
         let [pa, pe] = PRIOR.precision;
@@ -391,11 +466,12 @@ mod tests {
             let there = bound(&product, &before, at);
             let sds = [aa.sqrt(), ee.sqrt(), aa, (aa * ee - ae * ae).sqrt(), ee];
             for (k, sd) in sds.into_iter().enumerate() {
-                for by in [-1e-4 * sd, 1e-4 * sd] {
+                for by in [-0.02 * sd, 0.02 * sd] {
                     let mut moved = at;
                     moved[k] += by;
                     let change = bound(&product, &before, moved) - there;
-                    assert!(change < 1e-9, "{k}: {change} by {by} at {at:?}");
+                    // The grid is coarse: 1e-6 of curvature in each of six rows.
+                    assert!(change < 1e-5, "{k}: {change} by {by} at {at:?}");
                 }
             }
         }

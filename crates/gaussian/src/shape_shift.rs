@@ -87,9 +87,9 @@ impl ShapeShift {
             )
         };
         format!(
-            "The joint mode is not where the shapes are: averaged over the posterior of the log rates, the log shape of {label} is too \
-             {direction} {size} ({} of {categories} categories are off by half of one and more); {intervals}. There are few rows for \
-             each parameter, which are fitted to the rows' own scatter. Take --method structured-vi, which averages.",
+            "The joint mode is not where the shapes are: its log shape of {label} is too {direction} {size}, compared with the mean over \
+             the posterior of the log rates ({} of {categories} categories are off by half a standard deviation or more); {intervals}. \
+             There are few rows for each parameter, which are fitted to the rows' own scatter. Take --method structured-vi, which averages.",
             self.categories
         )
     }

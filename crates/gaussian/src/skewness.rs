@@ -55,24 +55,60 @@ struct Expansion<'a> {
     factor: &'a ArrowFactor,
 }
 
-/// The corrected posterior of a Gaussian at the mode. Also returns how many products' marginals are not normal.
+/// A corrected posterior.
+pub(crate) struct Corrected {
+    /// Not corrected where [`Corrected::shift`] is beyond [`MOST_SHIFT`].
+    pub(crate) posterior: Posterior,
+    /// How many products' marginals are not normal.
+    pub(crate) skewed: usize,
+    /// Categories of one product, whose marginals are not normal.
+    pub(crate) lone: usize,
+    /// The largest distance of a mean above the products from the mode, to first order, in standard deviations: what products
+    /// have by their own rows is corrected whole.
+    pub(crate) shift: f64,
+}
+
+/// Distance of a mean from the mode, in standard deviations, beyond which the first order says nothing.
+pub(crate) const MOST_SHIFT: f64 = 6.0;
+
+/// Corrects a Gaussian at the mode.
 ///
 /// # Errors
 /// When the precision at the mode cannot be factored again.
-pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Posterior, usize), ModeError> {
+pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<Corrected, ModeError> {
     let Mode { point, factor, .. } = mode;
-    let (shift, factor) = shift::of_means(counts.panel(), factor)?;
-    Ok(corrected(&Expansion {
-        counts,
-        about: About::Mode,
-        point: &point,
-        shift: &shift,
-        factor: &factor,
-    }))
+    let (shift, factor) = shift::of_means(counts, factor)?;
+    let variance = factor.marginals().variance;
+    let layout = counts.layout();
+    let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
+    let farthest = above
+        .into_iter()
+        .flatten()
+        .map(|j| shift[j].abs() / variance[j].sqrt())
+        .fold(0.0, |most: f64, s| if s > most || s.is_nan() { s } else { most });
+    if farthest <= MOST_SHIFT {
+        return Ok(Corrected {
+            shift: farthest,
+            ..corrected(&Expansion {
+                counts,
+                about: About::Mode,
+                point: &point,
+                shift: &shift,
+                factor: &factor,
+            })
+        });
+    }
+    let sd = variance.iter().map(|v| v.sqrt()).collect();
+    Ok(Corrected {
+        posterior: Posterior::normal(layout, point, sd),
+        skewed: 0,
+        lone: 0,
+        shift: farthest,
+    })
 }
 
 /// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.
-pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor) -> (Posterior, usize) {
+pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor) -> Corrected {
     corrected(&Expansion {
         counts,
         about: About::Mean,
@@ -82,7 +118,7 @@ pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor
     })
 }
 
-fn corrected(expansion: &Expansion<'_>) -> (Posterior, usize) {
+fn corrected(expansion: &Expansion<'_>) -> Corrected {
     let Expansion {
         counts,
         point,
@@ -98,13 +134,18 @@ fn corrected(expansion: &Expansion<'_>) -> (Posterior, usize) {
     let mut variance = factor.variances_above_products();
     let mut shapes = Vec::new();
     let mut skewed = 0;
+    // By category: products, and those whose marginals are not normal.
+    let mut of_category = vec![[0, 0]; layout.categories];
     for (i, product) in products.iter().enumerate() {
         let places = [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + i);
         for (j, v) in places.into_iter().zip(product.variances) {
             variance[j] = v;
         }
+        let of_category = &mut of_category[counts.panel().category_of()[i] as usize];
+        of_category[0] += 1;
         if let Some(pair) = product.shapes {
             skewed += 1;
+            of_category[1] += 1;
             for (j, shape) in places.into_iter().zip(pair) {
                 mean[j] = shape.mean;
                 shapes.push((j, shape));
@@ -119,7 +160,12 @@ fn corrected(expansion: &Expansion<'_>) -> (Posterior, usize) {
     for (j, shape) in shapes {
         write(&mut posterior, j, &shape);
     }
-    (posterior, skewed)
+    Corrected {
+        posterior,
+        skewed,
+        lone: of_category.iter().filter(|of| **of == [1, 1]).count(),
+        shift: 0.0,
+    }
 }
 
 fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {

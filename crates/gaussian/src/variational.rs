@@ -100,7 +100,7 @@ const LEAST_STRETCH: f64 = 1.25;
 /// them, where they have one an addition.
 const MOST_ROUNDINGS: f64 = 30.0;
 
-/// Where no mean moves by more than this, negative-binomial pairs are not settled any more: that costs more than the steps that it
+/// Where no mean and no log standard deviation moves by more than this, negative-binomial pairs are not settled any more: that costs more than the steps that it
 /// saves.
 const LEAST_SETTLED: f64 = 1e-3;
 
@@ -121,9 +121,11 @@ pub struct Search {
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
     part: f64,
+    /// What it may grow to again: less after every overshoot, so that it ends where there are none.
+    most_part: f64,
     /// Whether passes settle the products of few sales.
     settles: bool,
-    /// Which part of that the weights of each product make; under the negative binomial.
+    /// Which part of their change the weights of each product make in a step; under the negative binomial.
     pace: Option<Pace>,
     /// The last step of each log shape, and the multiple of it that was made.
     shape_steps: Vec<(f64, f64)>,
@@ -161,6 +163,7 @@ impl Search {
             factor: Some(factor),
             known: None,
             part: 1.0,
+            most_part: 1.0,
             settles: false,
             pace: (counts.likelihood() == Likelihood::NegativeBinomial)
                 .then(|| Pace::new(counts.layout().products)),
@@ -261,16 +264,20 @@ impl Search {
             .is_some_and(|known| elbo < known.elbo - 1e-9 * known.elbo.abs());
         let overshoots = match self.counts.likelihood() {
             Likelihood::Poisson => falls,
-            Likelihood::NegativeBinomial => falls && by_means.max(by_variances) >= self.before_last,
+            Likelihood::NegativeBinomial => falls && largest(by_means, by_variances) >= self.before_last,
         };
         if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
-        } else if self.counts.likelihood() == Likelihood::NegativeBinomial {
-            self.part = (1.5 * self.part).min(1.0);
+            // Under the negative binomial falls need not be overshoots.
+            if self.counts.likelihood() == Likelihood::Poisson {
+                self.most_part = (0.9 * self.most_part).max(LEAST_PART);
+            }
+        } else if self.family == Family::Structured {
+            self.part = (1.5 * self.part).min(self.most_part);
         }
         self.before_last = self.moved;
         // A step of which a part is made has as much farther to go.
-        self.moved = by_means.max(by_variances / self.part);
+        self.moved = largest(by_means, by_variances / self.part);
         self.known = Some(Known {
             mean: self.mean.clone(),
             variance: variance.clone(),
@@ -278,6 +285,9 @@ impl Search {
             gradient_norm: found.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
             decrement: 0.5 * step.iter().zip(&found.gradient).map(|(s, g)| s * g).sum::<f64>(),
         });
+        for (_, made) in &mut self.shape_steps {
+            *made *= self.part;
+        }
         self.go(&step);
         self.variance = next.unwrap_or(variance);
         self.factor = Some(found.factor);
@@ -320,7 +330,8 @@ impl Search {
             // Where the precision is the shapes' own, steps are Newton's and need no more.
             let slow = factor.stands_in() && left > 0.0 && asked > LEAST_STRETCH;
             let stretch = if slow { asked } else { 1.0 };
-            *own = (step[j], self.part * length * stretch);
+            // The part is the step's own, and known once it is made.
+            *own = (step[j], length * stretch);
             stretches.push(stretch);
         }
         if stretches.iter().all(|stretch| *stretch == 1.0) {

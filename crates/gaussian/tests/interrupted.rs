@@ -2,7 +2,10 @@
 
 mod methods;
 
-use infermark_backend::{Backend, Interrupt, Request, RunState};
+use infermark_backend::{
+    Backend, Interrupt, LaplaceSettings, Method, Request, RunState, StructuredViSettings,
+};
+use infermark_gaussian::GaussianCpu;
 use infermark_model::Likelihood;
 use infermark_test_support::random_panel;
 use methods::methods;
@@ -48,6 +51,50 @@ fn what_is_stopped_within_a_step_goes_on_to_the_same_posterior() {
                     assert!(off < 1e-3, "{} at {at}: {j} off by {off}", backend.name());
                 }
             }
+        }
+    }
+}
+
+/// What is stopped after the last step that was asked for needs its point evaluated again, and no more steps.
+#[test]
+fn what_is_stopped_at_the_limit_of_steps_is_taken_up_again() {
+    let panel = random_panel(&mut StdRng::seed_from_u64(7), 30, 2, 90, 0.1, 200);
+    let limited = [
+        (
+            GaussianCpu::laplace(),
+            Method::Laplace(LaplaceSettings {
+                steps: 1,
+                ..LaplaceSettings::default()
+            }),
+        ),
+        (
+            GaussianCpu::structured_vi(),
+            Method::StructuredVi(StructuredViSettings {
+                steps: 1,
+                ..StructuredViSettings::default()
+            }),
+        ),
+    ];
+    for (backend, method) in limited {
+        for at in 0..4 {
+            let mut run = backend
+                .start(panel.clone(), &Request::new(method.clone()))
+                .unwrap();
+            for _ in 0..at {
+                run.advance(1, &Interrupt::new()).unwrap();
+            }
+            let asked = Interrupt::new();
+            asked.set();
+            run.advance(5, &asked).unwrap();
+            while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+            assert_eq!(
+                run.progress().state,
+                RunState::Finished,
+                "{} at {at}",
+                backend.name()
+            );
+            // Signals that come after the end spoil nothing.
+            assert!(run.posterior().is_ok() && run.dispersion().is_some());
         }
     }
 }

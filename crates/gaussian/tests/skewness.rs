@@ -229,3 +229,82 @@ fn corrected_marginals_are_the_same_bits_with_any_number_of_threads() {
         assert!(one == of(2) && one == of(5), "{}", method.name());
     }
 }
+
+/// What `laplace` and `structured-vi` say of a panel.
+fn warnings(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Vec<String> {
+    let request = Request {
+        priors: Priors {
+            clip_low: -20.0,
+            ..Priors::default()
+        },
+        ..Request::new(method)
+    };
+    let mut run = backend.start(panel.clone(), &request).unwrap();
+    while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+    run.report().warnings
+}
+
+#[test]
+fn where_the_corrections_end_is_told() {
+    let of = |name: &str| {
+        let panel = read_panel(&data(&format!("{name}.csv")));
+        [
+            warnings(
+                &panel,
+                GaussianCpu::laplace(),
+                Method::Laplace(Default::default()),
+            ),
+            warnings(
+                &panel,
+                GaussianCpu::structured_vi(),
+                Method::StructuredVi(Default::default()),
+            ),
+        ]
+    };
+    for warnings in of("sales-1-to-30") {
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    let [laplace, structured] = of("one-product-categories");
+    let says = |warnings: &[String], what: &str| warnings.iter().any(|w| w.contains(what));
+    assert!(
+        says(&laplace, "to first order") && says(&laplace, "structured-vi"),
+        "{laplace:?}"
+    );
+    assert!(
+        says(&structured, "categories have one product") && !says(&structured, "to first order"),
+        "{structured:?}"
+    );
+}
+
+/// With priors as wide as these the mode says nothing of the mean.
+#[test]
+fn what_is_too_skewed_is_not_corrected() {
+    let panel = read_panel(&data("sales-0.01-to-3.csv"));
+    let request = |skewness_correction| Request {
+        priors: Priors {
+            clip_low: -80.0,
+            global_a_sd: 100.0,
+            category_a_sd: 100.0,
+            product_a_sd: 100.0,
+            product_effect_sd: 100.0,
+            time_cat_effects_sd: 100.0,
+            ..Priors::default()
+        },
+        ..Request::new(Method::Laplace(LaplaceSettings {
+            skewness_correction,
+            ..LaplaceSettings::default()
+        }))
+    };
+    let of = |skewness_correction| {
+        let request = request(skewness_correction);
+        let mut run = GaussianCpu::laplace().start(panel.clone(), &request).unwrap();
+        while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
+        (run.posterior().unwrap(), run.report().warnings)
+    };
+    let ((corrected, warnings), (plain, _)) = (of(true), of(false));
+    assert!(
+        corrected.mean == plain.mean && corrected.sd == plain.sd,
+        "{warnings:?}"
+    );
+    assert!(warnings.iter().any(|w| w.contains("too skewed")), "{warnings:?}");
+}

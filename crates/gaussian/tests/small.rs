@@ -11,7 +11,7 @@ use infermark_gaussian::{Counts, GaussianCpu, ModeSettings, find_mode};
 use infermark_model::log_joint::LogJoint;
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart, Parameterization, Site};
-use infermark_test_support::{data, norm, random_panel, small_panel};
+use infermark_test_support::{data, norm, normal, random_panel, small_panel};
 use methods::methods;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::HashMap;
@@ -127,11 +127,6 @@ fn the_mean_field_bound_is_that_of_its_draws_and_is_largest_there() {
     let wider: Vec<f64> = found.variance.iter().map(|v| v * 1.21).collect();
     assert!(bound(&shifted, &found.variance, 20_000).0 < found.elbo - 4.0 * error);
     assert!(bound(&found.mean, &wider, 20_000).0 < found.elbo - 4.0 * error);
-}
-
-fn normal(rng: &mut StdRng) -> f64 {
-    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
 }
 
 #[test]

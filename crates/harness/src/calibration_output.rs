@@ -360,7 +360,7 @@ pub fn calibration_table(verdicts: &[MethodVerdict]) -> String {
         if verdict.quantities.is_empty() {
             let mut row = vec![verdict.method.clone(), "none".to_owned(), "0".to_owned()];
             row.push(verdict.failed_fits.to_string());
-            row.resize(9, String::new());
+            row.resize(grid.columns() - 1, String::new());
             row.push("NO".to_owned());
             grid.push(row);
         }
@@ -379,8 +379,17 @@ pub fn calibration_table(verdicts: &[MethodVerdict]) -> String {
                     100.0 * coverage.actual,
                     100.0 * coverage.standard_error
                 ),
-                format!("{:+.3} ± {:.3}", mean.error, mean.standard_error),
-                format!("{:+.1} ± {:.1}%", 100.0 * sd.error, 100.0 * sd.standard_error),
+                // One replication tells no spread.
+                if quantity.replications > 1 {
+                    format!("{:+.3} ± {:.3}", mean.error, mean.standard_error)
+                } else {
+                    format!("{:+.3}", mean.error)
+                },
+                if quantity.replications > 1 {
+                    format!("{:+.1} ± {:.1}%", 100.0 * sd.error, 100.0 * sd.standard_error)
+                } else {
+                    format!("{:+.1}%", 100.0 * sd.error)
+                },
                 quantity
                     .sensitivity()
                     .sd_error_found
@@ -404,4 +413,28 @@ fn probability(p: f64) -> String {
         return format!("{p:.0e}");
     }
     three_digits(p)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_without_any_posterior_is_a_row_and_fails() {
+        let verdict = MethodVerdict {
+            method: "laplace".into(),
+            quantities: Vec::new(),
+            failed_fits: 2,
+            passes: false,
+        };
+        let table = calibration_table(std::slice::from_ref(&verdict));
+        let row = table.lines().last().unwrap();
+        assert!(row.contains("laplace") && row.contains("NO"), "{table}");
+        let mut summary = Vec::new();
+        write_summary(&mut summary, &[verdict]).unwrap();
+        let summary = String::from_utf8(summary).unwrap();
+        let mut lines = summary.lines().map(|line| line.split(',').count());
+        let header = lines.next().unwrap();
+        assert!(lines.all(|cells| cells == header), "{summary}");
+    }
 }

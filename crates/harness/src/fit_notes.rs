@@ -15,13 +15,22 @@ pub fn below_lower_bound(model: Specification, priors: &Priors, share: f64) -> O
     };
     (share > MOST_BELOW).then(|| {
         format!(
-            "{:.0}% of the rows have a fitted log rate below the model's lower bound of {} ({} units): the posterior there is shaped \
-             by the bound, not by sales; {remedy}",
+            "{:.0}% of the rows have a fitted log rate below the model's lower bound of {} ({} units): under the model those are \
+             shaped by the bound, not by sales; {remedy}",
             100.0 * share,
             priors.clip_low,
-            three_digits(priors.clip_low.exp()),
+            units_of(priors.clip_low.exp()),
         )
     })
+}
+
+/// A rate that may be next to nothing.
+fn units_of(rate: f64) -> String {
+    if rate < 1e-6 {
+        format!("{rate:.0e}")
+    } else {
+        three_digits(rate)
+    }
 }
 
 /// What the elasticities of the products whose price never changed are; `None` where there is no such product.
@@ -64,7 +73,7 @@ mod tests {
         assert_eq!(told(Specification::Published, 0.05), None);
         assert_eq!(
             told(Specification::Published, 0.378).unwrap(),
-            "38% of the rows have a fitted log rate below the model's lower bound of -4 (0.0183 units): the posterior there is \
+            "38% of the rows have a fitted log rate below the model's lower bound of -4 (0.0183 units): under the model those are \
              shaped by the bound, not by sales; use --model sales, or lower clip_low (--priors)"
         );
         // A bound that a user raised under the sales model has only the other remedy.

@@ -53,7 +53,8 @@ pub struct Taken(PathBuf);
 /// # Errors
 /// When it holds one.
 pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), Taken> {
-    if !replace && folder.join(RUN_JSON).exists() {
+    // A run that was stopped before it had a posterior leaves its record alone, which is no fit.
+    if !replace && folder.join(RUN_JSON).exists() && folder.join(POSTERIOR_CSV).exists() {
         return Err(Taken(folder.to_owned()));
     }
     Ok(())

@@ -114,10 +114,11 @@ fn limit(variance: f64, level: f64) -> f64 {
     let mut x = 2.0 * target + (2.0 * k * target).sqrt();
     loop {
         let step = (x - k * (x / k).ln_1p() - target) * (k + x) / x;
-        if step < 1e-12 * x {
+        x -= step;
+        // What is not a number ends this too.
+        if step.is_nan() || step < 1e-12 * x {
             return x;
         }
-        x -= step;
     }
 }
 
@@ -444,7 +445,8 @@ fn excess(rows: &[FittedRow]) -> ProductExcess {
     }
     // Rounding may leave less than nothing where the rows are saturated.
     let variance = 2.0 * units * (units - 1.0) * (own + a0 * a0 + 2.0 * a1 * a1 + a2 * a2);
-    if variance <= SATURATED * units || weight <= SATURATED * units {
+    let tells = variance > SATURATED * units && weight > SATURATED * units && value.is_finite();
+    if !tells {
         return ProductExcess::default();
     }
     ProductExcess {

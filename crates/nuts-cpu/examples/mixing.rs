@@ -8,7 +8,6 @@
 //! `threads`, and any prior of the model by its name, for instance `clip_low=-20`.
 
 use infermark_backend::report::Detail;
-use infermark_backend::request::Metric;
 use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Request};
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Likelihood, Priors, Site};
@@ -22,8 +21,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("give a panel and a number of seeds".into());
     };
     let panel = Arc::new(read_panel(panel.as_ref(), &Columns::default())?);
-    let mut settings = NutsSettings::default();
-    let mut request = Request::new(Method::Nuts(settings.clone()));
+    let mut request = Request::new(Method::Nuts(NutsSettings::default()));
+    let (mut diagonal, mut show) = (false, false);
+    let (mut warmup, mut draws, mut target_accept) = (None, None, None);
     let mut priors = serde_json::to_value(Priors::default())?;
     let mut first_seed = 0;
     for option in options {
@@ -32,17 +32,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "first_seed" => first_seed = value.parse()?,
             "likelihood" if value == "poisson" => request.likelihood = Likelihood::Poisson,
             "likelihood" if value == "negative-binomial" => request.likelihood = Likelihood::NegativeBinomial,
-            "metric" if value == "structured" => settings.metric = Metric::Structured,
-            "metric" if value == "diagonal" => settings = NutsSettings::diagonal(),
-            "warmup" => settings.warmup = value.parse()?,
-            "draws" => settings.draws = value.parse()?,
-            "target_accept" => settings.target_accept = value.parse()?,
+            "metric" if ["structured", "diagonal"].contains(&value) => diagonal = value == "diagonal",
+            "warmup" => warmup = Some(value.parse()?),
+            "draws" => draws = Some(value.parse()?),
+            "target_accept" => target_accept = Some(value.parse()?),
+            "show" => show = value.parse()?,
             "threads" => request.threads = Some(value.parse()?),
             prior if priors.get(prior).is_some() => priors[prior] = value.parse::<f64>()?.into(),
             _ => return Err(format!("{option} is not known").into()),
         }
     }
     request.priors = serde_json::from_value(priors)?;
+    let mut settings = if diagonal {
+        NutsSettings::diagonal()
+    } else {
+        NutsSettings::default()
+    };
+    settings.warmup = warmup.unwrap_or(settings.warmup);
+    settings.draws = draws.unwrap_or(settings.draws);
+    settings.target_accept = target_accept.unwrap_or(settings.target_accept);
     request.method = Method::Nuts(settings);
     println!(
         "seed,max_rhat,above_1.01,worst,min_ess_bulk,min_ess_tail,divergences,saturated,least_step,greatest_step,\
@@ -61,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .max_by(|a, b| diagnostics.rhat[*a].total_cmp(&diagnostics.rhat[*b]))
             .ok_or("no latents")?;
         let layout = &posterior.layout;
-        if std::env::var_os("SHOW").is_some() {
+        if show {
             for (j, r) in diagnostics.rhat.iter().enumerate().filter(|(_, r)| **r > 1.01) {
                 let site = layout.site_of(j);
                 eprintln!(

@@ -106,7 +106,12 @@ impl Backend for NutsCpu {
         let retention = Retention::of(settings, &layout);
         let mut density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
         if settings.metric == Metric::Structured {
-            density = density.saturating_add(Whitening::bytes(&panel, &request.priors));
+            density = density.saturating_add(Whitening::bytes(
+                &panel,
+                request.likelihood,
+                &request.priors,
+                request.resolved_threads(),
+            ));
         }
         memory::check(
             settings,

@@ -13,6 +13,11 @@ pub(crate) trait Density {
     /// The log density at `z`; its gradient is written to `gradient`. Both have [`Density::dimension`] entries.
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64;
 
+    /// Threads that the gradient uses.
+    fn threads(&self) -> usize {
+        1
+    }
+
     /// Coordinates in which it is close to a standard normal, where they are known: the sampler moves in these.
     fn whitening(&self) -> Option<Arc<Whitening>> {
         None
@@ -64,6 +69,10 @@ impl Density for PanelDensity {
 
     fn value_and_gradient(&mut self, z: &[f64], gradient: &mut [f64]) -> f64 {
         self.log_joint.value_and_gradient(z, gradient)
+    }
+
+    fn threads(&self) -> usize {
+        self.log_joint.threads()
     }
 
     fn whitening(&self) -> Option<Arc<Whitening>> {

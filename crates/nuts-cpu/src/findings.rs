@@ -107,7 +107,7 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
     if detail.divergences > 0 {
         warnings.push(format!(
             "{} of {} transitions diverged: the posterior has regions that the step size cannot follow; raise \
-             target_accept{}.",
+             --target-accept{}.",
             detail.divergences,
             draws.iter().sum::<u64>(),
             match settings.metric {
@@ -118,10 +118,10 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
     }
     if detail.saturated_trees > 0 {
         warnings.push(format!(
-            "{} of {} trajectories met the limit of {} doublings: draws are correct but costly and correlated; raise \
-             max_depth, or warm up longer.",
+            "{} of {} trajectories met the limit of {} steps (--max-depth {}): draws are correct but correlated; raise it, or warm up longer.",
             detail.saturated_trees,
             draws.iter().sum::<u64>(),
+            (1_u64 << settings.max_depth) - 1,
             settings.max_depth
         ));
     }

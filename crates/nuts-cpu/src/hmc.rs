@@ -254,7 +254,7 @@ impl Hmc {
 }
 
 /// Whether a log density and its gradient are; without a branch per entry, so that it is done a vector at a time.
-fn finite(value: f64, gradient: &[f64]) -> bool {
+pub(crate) fn finite(value: f64, gradient: &[f64]) -> bool {
     gradient
         .iter()
         .fold(value.is_finite(), |all, g| all & g.is_finite())

@@ -1,5 +1,5 @@
 //! Hamiltonian Monte Carlo on the CPU, in `f64`, on the log joint of `z` (the model's latents in the requested
-//! parameterization): the No-U-Turn sampler, and trajectories of fixed length where their length is known beforehand.
+//! parameterization): the No-U-Turn sampler, and trajectories of about a quarter rotation where their length is known beforehand.
 //!
 //! Chains run in parallel, one thread each; when there are fewer chains than threads, the threads left over are shared
 //! among the chains and work inside their gradients.
@@ -12,7 +12,7 @@
 //! the rest (`pair`). Chains start from over-dispersed draws of the normal. A step costs the gradient and two passes of the factor.
 //!
 //! Under the diagonal metric sampling is done by [nuts-rs](https://docs.rs/nuts-rs) (`no_u_turn`).
-//! Under the diagonal metric, this is how it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
+//! This is how it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
 //! criterion), warm-up is not. The diagonal metric is estimated from draws and gradients together,
 //! `sqrt(var(z) / var(gradient))` per latent, instead of from the draws' variance; it starts from the gradient at the
 //! first point instead of from one, and is updated at every draw of the first 85% of the warm-up from windows that

@@ -3,6 +3,7 @@
 use crate::chain::{DrawFigures, Pass, Sampler};
 use crate::density::Density;
 use crate::gate::Shut;
+use crate::hmc::finite;
 use infermark_backend::NutsSettings;
 use nuts_rs::{Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, HasDims, LogpError, Settings};
 use rand::rngs::StdRng;
@@ -54,11 +55,7 @@ impl<D: Density> CpuLogpFunc for Target<D> {
     fn logp(&mut self, position: &[f64], gradient: &mut [f64]) -> Result<f64, DensityError> {
         self.pass.before_gradient()?;
         let value = self.density.value_and_gradient(position, gradient);
-        // Without a branch an entry, so that it is done a vector at a time.
-        let finite = gradient
-            .iter()
-            .fold(value.is_finite(), |all, g| all & g.is_finite());
-        if finite {
+        if finite(value, gradient) {
             Ok(value)
         } else {
             Err(DensityError::NotFinite)

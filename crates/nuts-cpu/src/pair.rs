@@ -30,6 +30,9 @@ use rand::{Rng, RngExt};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Log rate of a unit in 20,000 rows: bounds below it are in no product's way.
+const NEVER_SELLS: f64 = -10.0;
+
 /// Units in all, up to which a product's pair is drawn by itself wherever the bound is: a wall on one side, the prior on the other.
 const FEW_UNITS: u64 = 3;
 
@@ -142,8 +145,11 @@ impl FewSales {
         (!few.products.is_empty()).then_some(few)
     }
 
-    /// Bytes that the proposals of a panel take at most: those of all products whose units rates at the bound may account for.
-    pub(crate) fn most_bytes(panel: &Panel, priors: &Priors) -> u64 {
+    /// Bytes that the proposals of a panel take, about: those of all products whose units rates at the bound may account for, under
+    /// Poisson counts by one rate each; under the negative binomial, whose counts tell less of their rates, of all products
+    /// while the bound is no rate that never sells.
+    pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> u64 {
+        let may_be_any = likelihood == Likelihood::NegativeBinomial && priors.clip_low > NEVER_SELLS;
         let proposal = (4 * LEVELS * (ELASTICITIES + 1) + size_of::<FewSalesProduct>()) as u64;
         let at_bound = priors.clip_low.exp();
         (0..panel.layout().products)
@@ -151,7 +157,8 @@ impl FewSales {
             .filter(|(units, rows)| {
                 // Units are better by `y ln(y / b) - y + b` nats with rates of their own than with `b` expected at the bound.
                 let (y, expected) = (*units as f64, *rows as f64 * at_bound);
-                *units <= FEW_UNITS || y <= expected || y * (y / expected).ln() - y + expected < NO_WEIGHT
+                let told = *units > FEW_UNITS && y > expected;
+                may_be_any || !told || y * (y / expected).ln() - y + expected < NO_WEIGHT
             })
             .map(|(units, rows)| proposal + 12 * rows as u64 + 8 * units.min(rows as u64))
             .sum()

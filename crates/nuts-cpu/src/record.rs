@@ -62,7 +62,7 @@ fn bytes_of_draws(settings: &NutsSettings, latents: usize) -> u64 {
 pub(crate) struct DrawOutcome {
     /// What is exported of draws after warm-up.
     pub statistics: DrawStatistics,
-    /// The tree met the depth limit.
+    /// The trajectory met the limit of steps.
     pub saturated: bool,
     /// Gradients computed, those of a search for the first step size included.
     pub gradients: u64,
@@ -80,7 +80,7 @@ pub(crate) struct ChainRecord {
     pub report: ChainReport,
     /// Divergent transitions after warm-up.
     pub divergences: u64,
-    /// Draws after warm-up whose tree met the depth limit.
+    /// Draws after warm-up whose trajectory met the limit of steps.
     pub saturated: u64,
     /// Draws after warm-up by depth.
     pub depths: Vec<u64>,

@@ -106,12 +106,15 @@ impl NutsRun {
             workers: Vec::with_capacity(chains),
             summarized: Mutex::new(None),
         };
+        let mut used = Vec::with_capacity(chains);
         for (chain, record) in run.records.iter().enumerate() {
+            let density = density(threads_of_chain(threads, chains, chain));
+            used.push(density.threads());
             let task = ChainTask {
                 chain,
                 seed: request.seed,
                 settings: settings.clone(),
-                density: density(threads_of_chain(threads, chains, chain)),
+                density,
                 to_natural: to_natural.clone(),
                 gate: run.gate.clone(),
                 record: record.clone(),
@@ -125,6 +128,8 @@ impl NutsRun {
                 })?;
             run.workers.push(worker);
         }
+        // Of the chains that work at once.
+        run.threads = used.into_iter().take(threads.min(chains)).sum();
         run.setup_seconds = started.elapsed().as_secs_f64();
         Ok(run)
     }

@@ -69,10 +69,10 @@ impl Whitening {
 
     /// Bytes of the coordinates and of the search for them: weights of the rows, factors of products and categories, of
     /// two points at a time; and the proposals for products of few sales.
-    pub(crate) fn bytes(panel: &Panel, priors: &Priors) -> u64 {
-        ArrowFactor::bytes(panel)
+    pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, priors: &Priors, threads: usize) -> u64 {
+        ArrowFactor::bytes_on(panel, threads)
             .saturating_mul(2)
-            .saturating_add(FewSales::most_bytes(panel, priors))
+            .saturating_add(FewSales::bytes(panel, likelihood, priors))
     }
 
     /// Writes `theta = mode + L^-T xi`.

@@ -357,7 +357,7 @@ fn trouble_is_told_in_the_warnings() {
     };
     assert!(nuts.saturated_trees > 0 && nuts.max_rhat.unwrap() > 1.01);
     for word in [
-        "limit of 1 doublings",
+        "limit of 1 steps (--max-depth 1)",
         "R-hat is above",
         "bulk effective",
         "warm-up of 5",

@@ -2,6 +2,7 @@
 
 use crate::phases::{CategoryBack, CategoryPlace, ChunkPhase, Top, TopTask};
 use crate::state::State;
+use infermark_cpu_kernels::chunk::useful_threads;
 use infermark_cpu_kernels::likelihood::Scratch;
 use infermark_cpu_kernels::simd::Simd;
 use infermark_cpu_kernels::team::{Items, run_team};
@@ -59,7 +60,7 @@ impl<I: Simd> State<I> {
 
     /// Of so many threads, those that have something to do: one per chunk at most, and [`LEAST_WORK`] for each.
     pub(crate) fn useful_threads(&self, threads: usize) -> usize {
-        threads.min(self.chunks.len()).min(self.work / LEAST_WORK).max(1)
+        useful_threads(threads, self.chunks.len(), self.work, LEAST_WORK)
     }
 
     /// Adds up the log-weights of an iteration whose chunks are done: parts in their order, whatever the threads.

@@ -23,6 +23,12 @@ pub fn data(name: &str) -> PathBuf {
     }
 }
 
+/// A standard normal draw, by Box and Muller.
+pub fn normal(rng: &mut StdRng) -> f64 {
+    let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+    (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
+}
+
 /// The GPU that a test runs on, of those that a backend has: the one that `INFERMARK_TEST_DEVICE` names, or else the
 /// first, which may be a software rasterizer. `None`, with a word on stderr, where there is none.
 ///

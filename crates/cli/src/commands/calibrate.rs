@@ -73,7 +73,7 @@ pub struct CalibrateArguments {
     /// must fail: it shows that the check bites.
     #[arg(long, value_name = "FILE")]
     fit_priors: Option<PathBuf>,
-    /// NUTS: warm-up draws of its one chain. Both are doubled, up to five times, where a latent has fewer than 99 effective draws
+    /// NUTS: warm-up draws of its one chain. Warm-up and draws are doubled together, up to five times, where a latent has fewer than 99 effective draws
     /// or an R-hat above 1.01; a chain that has not mixed then is a failed fit.
     #[arg(long, value_name = "N", default_value_t = 500)]
     warmup: u64,
@@ -279,30 +279,31 @@ impl CalibrateArguments {
             );
             needs.extend([needed(dependent), needed(products)]);
         }
-        let in_words = |n: Option<usize>| n.map_or("more than can be done".to_owned(), |n| count(n as u64));
-        let fewest = in_words(
-            needs
-                .iter()
-                .copied()
-                .min_by_key(|n| n.unwrap_or(usize::MAX))
-                .flatten(),
-        );
-        let most = in_words(
-            needs
-                .iter()
-                .copied()
-                .max_by_key(|n| n.unwrap_or(usize::MAX))
-                .flatten(),
-        );
-        let takes = if fewest == most {
-            most
-        } else {
-            format!("{fewest} to {most}")
-        };
-        text + &format!(
-            "Finding an error of the sds by 5% with {:.0}% probability takes {takes} replications.",
+        let fewest = needs.iter().flatten().min();
+        let most = needs
+            .iter()
+            .copied()
+            .max_by_key(|n| n.unwrap_or(usize::MAX))
+            .flatten();
+        let finding = format!(
+            "an error of the sds by 5% with {:.0}% probability",
             100.0 * FOUND_WITH
-        )
+        );
+        text + &match (fewest, most) {
+            (Some(fewest), Some(most)) if *fewest == most => {
+                format!("Finding {finding} takes {} replications.", count(most as u64))
+            }
+            (Some(fewest), Some(most)) => format!(
+                "Finding {finding} takes {} to {} replications.",
+                count(*fewest as u64),
+                count(most as u64)
+            ),
+            (Some(fewest), None) => format!(
+                "Finding {finding} takes {} replications and more, of some quantities more than can be done.",
+                count(*fewest as u64)
+            ),
+            (None, _) => format!("Finding {finding} takes more replications than can be done."),
+        }
     }
 
     /// What the table does not say.

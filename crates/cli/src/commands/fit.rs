@@ -6,8 +6,8 @@ use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, GaussianArguments, LikelihoodArguments, MethodName, NutsArguments, ObjectiveName,
-    PriorArguments, RunArguments, SpecificationArguments, SviArguments,
+    ColumnArguments, GaussianArguments, LikelihoodArguments, LikelihoodName, MethodName, NutsArguments,
+    ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
@@ -152,7 +152,7 @@ impl FitArguments {
             (Some(error), _) => (FitStatus::Unfinished, Some(error.to_string())),
             (None, false) => (FitStatus::Unfinished, Some("interrupted".to_owned())),
         };
-        let record = FitRecord {
+        let mut record = FitRecord {
             model,
             below_lower_bound: below,
             constant_price_products: constant,
@@ -185,10 +185,14 @@ impl FitArguments {
             draws: draws.as_ref(),
             pictures: &pictures,
         };
+        let written = write_fit(&folder, &panel, &parts, record.clone())?;
+        if !written.missing.is_empty() {
+            record.status = FitStatus::Unfinished;
+            record.reason = written.missing.join("; ");
+        }
         let summary = posterior
             .as_ref()
             .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
-        let written = write_fit(&folder, &panel, &parts, record)?;
         let exit =
             if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
                 Exit::GateFailed
@@ -239,6 +243,15 @@ impl FitArguments {
         let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
         let method = self.run.method.to_possible_value().expect("no method is hidden");
         let method = method.get_name();
+        ensure!(
+            !self.gaussian.plain || matches!(self.run.method, MethodName::Laplace | MethodName::StructuredVi),
+            "--plain goes with --method laplace and structured-vi, whose marginals are corrected for skewness otherwise; --method \
+             {method} knows no such correction"
+        );
+        ensure!(
+            !self.gaussian.plain || self.likelihood.likelihood == LikelihoodName::Poisson,
+            "--plain goes with --likelihood poisson; under the other marginals are not corrected for skewness"
+        );
         let mut command = crate::Arguments::command();
         let fit = command.find_subcommand_mut("fit").expect("the verb is there");
         for (arguments, its_methods) in [
@@ -258,11 +271,6 @@ impl FitArguments {
                 }
             }
         }
-        ensure!(
-            !self.gaussian.plain || matches!(self.run.method, MethodName::Laplace | MethodName::StructuredVi),
-            "--plain goes with --method laplace and structured-vi, whose marginals are corrected for skewness otherwise; --method \
-             {method} knows no such correction"
-        );
         if self.run.method == MethodName::Svi {
             ensure!(
                 !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),

@@ -13,7 +13,10 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         ("fit nowhere.csv --out out", "nowhere.csv"),
         ("fit bad.csv --out out", "line 2"),
         ("fit bad.csv", "--out"),
-        ("fit bad.csv --out x --particles 0", "particles"),
+        (
+            "fit bad.csv --out x --method svi --particles 0",
+            "particles is 0; give 1 to",
+        ),
         // Refused before the file is looked at.
         (
             "fit nowhere.csv --out x --device cuda",

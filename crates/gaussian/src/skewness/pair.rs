@@ -12,15 +12,16 @@
 
 use super::period::{Few, PeriodRow};
 use super::rows::{Group, Row};
-use super::shape::{NODES, Shape, exponentials};
+use super::shape::{Shape, exponentials};
 use super::{Expansion, NEGLIGIBLE};
+use crate::gauss_hermite::NINE;
 use infermark_arrow::ProductMoments;
 use infermark_model::site::Site;
 use std::sync::LazyLock;
 
 /// Marginals of a product.
 pub(super) struct ProductMarginals {
-    /// Of elasticity and effect at the mode.
+    /// Of elasticity and effect at the centre.
     pub(super) variances: [f64; 2],
     /// Where they are not about normal.
     pub(super) shapes: Option<[Shape; 2]>,
@@ -28,7 +29,7 @@ pub(super) struct ProductMarginals {
 
 /// The rule in two dimensions: nodes, logs of their weights.
 static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
-    let of = |k: usize| (NODES[k / 9], NODES[k % 9]);
+    let of = |k: usize| (NINE[k / 9], NINE[k % 9]);
     (
         std::array::from_fn(|k| [of(k).0.0, of(k).1.0]),
         std::array::from_fn(|k| (of(k).0.1 * of(k).1.1).ln()),

@@ -12,8 +12,9 @@
 //! not depend on the order of the threads.
 
 use super::rows::{About, Group, Row};
-use super::shape::{NODES, Shape, exponentials};
+use super::shape::{Shape, exponentials};
 use super::{Expansion, NEGLIGIBLE};
+use crate::gauss_hermite::NINE;
 use infermark_model::site::{Layout, Site};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -136,7 +137,7 @@ impl Few {
         };
         let group = Group::new(self.about, rows.iter().map(of_row));
         let mut values = Vec::with_capacity(rows.len());
-        for (k, (node, _)) in NODES.iter().enumerate() {
+        for (k, (node, _)) in NINE.iter().enumerate() {
             group.each([*node, 0.0], &mut values);
             for (row, value) in rows.iter().zip(&values) {
                 period(row).nodes[k].add(*value);
@@ -164,10 +165,10 @@ impl Period {
         }
         let tilt = self.whitened + self.tilt.value();
         let mut weights: [f64; 9] = std::array::from_fn(|k| {
-            let (node, weight) = NODES[k];
+            let (node, weight) = NINE[k];
             weight.ln() + tilt * node + self.nodes[k].value()
         });
         exponentials(&mut weights);
-        Shape::new(mode, &weights, NODES.iter().map(|(node, _)| self.sd * node))
+        Shape::new(mode, &weights, NINE.iter().map(|(node, _)| self.sd * node))
     }
 }

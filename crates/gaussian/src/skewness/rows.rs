@@ -10,7 +10,7 @@
 //! `c` being 0 about the mode and `v / 2` about the mean ([`About`]), and whose constant in `n` is left out; else the mean is taken by
 //! a Gauss-Hermite rule.
 
-use super::shape::NODES;
+use crate::gauss_hermite::NINE;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use std::f64::consts::LOG2_E;
 
@@ -246,7 +246,7 @@ fn loose<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) 
     let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.sd[r..]));
     let raised = isa.load(&rows.raised[r..]);
     let mut likelihood = isa.zero();
-    for (node, weight) in NODES {
+    for (node, weight) in NINE {
         let d = isa.mul_add(sd, isa.splat(node), mean);
         let quadratic = isa.mul(rate, expansion(isa, d));
         let beyond = isa.sub(quadratic, isa.mul(raised, exponential(isa, d)));

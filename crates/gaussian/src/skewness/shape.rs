@@ -2,19 +2,6 @@
 //!
 //! Source of the quantiles: Cornish and Fisher, "Moments and cumulants in the specification of distributions", 1938.
 
-/// Nodes of the Gauss-Hermite rule for the standard normal density, and their weights.
-pub(super) const NODES: [(f64, f64); 9] = [
-    (-4.512745863399783, 2.2345844007746607e-05),
-    (-3.20542900285647, 0.0027891413212317692),
-    (-2.07684797867783, 0.04991640676521782),
-    (-1.0232556637891326, 0.24409750289493953),
-    (0.0, 0.40634920634920635),
-    (1.0232556637891326, 0.24409750289493953),
-    (2.07684797867783, 0.04991640676521782),
-    (3.20542900285647, 0.0027891413212317692),
-    (4.512745863399783, 2.2345844007746607e-05),
-];
-
 /// The largest skewness that the expansion of quantiles is used with: beyond it quantiles would cross.
 const MOST_SKEWNESS: f64 = 0.9;
 

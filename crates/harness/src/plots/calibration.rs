@@ -98,7 +98,9 @@ impl Pictured<'_> {
 }
 
 fn note(p: f64) -> String {
-    if p < 0.01 {
+    if p < 1e-300 {
+        "p < 1e-300".to_owned()
+    } else if p < 0.01 {
         format!("p = {p:.0e}")
     } else {
         format!("p = {p:.2}")

@@ -17,8 +17,13 @@ impl Grid {
         }
     }
 
+    /// Their number.
+    pub(crate) fn columns(&self) -> usize {
+        self.header.len()
+    }
+
     pub(crate) fn push(&mut self, row: Vec<String>) {
-        debug_assert_eq!(row.len(), self.header.len());
+        assert_eq!(row.len(), self.header.len(), "a cell for each column");
         // A bar would end the cell.
         self.rows
             .push(row.into_iter().map(|cell| cell.replace('|', "\\|")).collect());

@@ -322,3 +322,9 @@ fn threads_do_not_change_a_bit() {
     let rows: f64 = one.by_category.iter().map(|c| c.degrees_of_freedom).sum();
     assert_eq!(rows, one.overall.degrees_of_freedom);
 }
+
+#[test]
+fn a_variance_that_is_no_number_ends() {
+    assert!(limit(f64::NAN, 1e-6).is_nan());
+    assert!(limit(4.0, 1e-6) > 0.0);
+}

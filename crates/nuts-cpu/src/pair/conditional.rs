@@ -103,24 +103,17 @@ impl Rows<'_> {
 }
 
 impl Conditional<'_> {
-    /// Bounds of the log rate, within what `exp` can do.
-    fn clip(&self) -> [f64; 2] {
-        [self.priors.clip_low, self.priors.clip_high].map(|bound| bound.clamp(-700.0, 700.0))
-    }
-
     /// The log likelihood at a level and an elasticity.
     pub(super) fn log_likelihood(&self, level: f64, a: f64) -> f64 {
-        let [low, high] = self.clip();
+        let [low, high] = [self.priors.clip_low, self.priors.clip_high];
         let rows = self.rows;
         if let Some(shape) = &self.shape {
-            let mut units = vec![0; rows.deviation.len()];
-            for (r, y) in rows.sold {
-                units[*r as usize] = *y;
-            }
-            let of_row = |(r, y): (usize, &u32)| {
-                CountTerm::new(*y, rows.eta(r, level, a).clamp(low, high), shape).log_likelihood
+            let mut sold = rows.sold.iter().peekable();
+            let of_row = |r: usize| {
+                let units = sold.next_if(|(row, _)| *row as usize == r).map_or(0, |(_, y)| *y);
+                CountTerm::new(units, rows.eta(r, level, a).clamp(low, high), shape).log_likelihood
             };
-            return units.iter().enumerate().map(of_row).sum();
+            return (0..rows.deviation.len()).map(of_row).sum();
         }
         let rates = InstructionSet::best().run_f64(RateSum {
             rows,
