@@ -104,14 +104,20 @@ impl ClaimedFolder {
         }
         let beside = builder.tempdir_in(parent).ok()?;
         // A trial, with a folder that holds nothing: file systems differ in what they can.
-        let trial = Builder::new().prefix(&prefix).suffix(PART).tempdir_in(parent).ok()?;
+        let trial = Builder::new()
+            .prefix(&prefix)
+            .suffix(PART)
+            .tempdir_in(parent)
+            .ok()?;
         exchange(trial.path(), beside.path()).ok()?;
         same_file_system(&path, parent).then_some(beside)
     }
 
     /// Removes what killed runs left; what cannot be removed is in nobody's way.
     fn sweep(&self, known: &[&str]) {
-        let Ok(path) = self.path.canonicalize() else { return };
+        let Ok(path) = self.path.canonicalize() else {
+            return;
+        };
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return;
         };
@@ -119,7 +125,10 @@ impl ClaimedFolder {
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
             let left = entry.file_name();
             let left = left.to_string_lossy();
-            if left.starts_with(&prefix) && left.ends_with(PART) && entry.file_type().is_ok_and(|t| t.is_dir()) {
+            if left.starts_with(&prefix)
+                && left.ends_with(PART)
+                && entry.file_type().is_ok_and(|t| t.is_dir())
+            {
                 carry_over(&entry.path(), &self.path, known);
                 let _ = std::fs::remove_dir(entry.path());
             }

@@ -37,7 +37,11 @@ fn main() {
     }
     emit("COMMIT", git(&["rev-parse", "HEAD"]));
     // Whatever makes a tree dirty that the program is built from: its sources, not its tests.
-    for folder in std::fs::read_dir(root.join("crates")).into_iter().flatten().flatten() {
+    for folder in std::fs::read_dir(root.join("crates"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let sources = folder.path().join("src");
         if sources.is_dir() {
             println!("cargo::rerun-if-changed={}", sources.display());

@@ -10,11 +10,21 @@ pub(crate) fn state(root: &Path) -> Option<&'static str> {
         .arg("-C")
         .arg(root)
         .arg("--no-optional-locks")
-        .args(["status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"])
+        .args([
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ".",
+            ":!results",
+        ])
         .output()
         .ok()?;
-    output
-        .status
-        .success()
-        .then(|| if output.stdout.is_empty() { "clean" } else { "dirty" })
+    output.status.success().then(|| {
+        if output.stdout.is_empty() {
+            "clean"
+        } else {
+            "dirty"
+        }
+    })
 }

@@ -134,7 +134,9 @@ impl Staging<'_> {
             Ok(())
         })?;
         self.files.push((name, staged));
-        self.record.files.extend(digest.map(|digest| (name.to_owned(), digest)));
+        self.record
+            .files
+            .extend(digest.map(|digest| (name.to_owned(), digest)));
         Ok(())
     }
 

@@ -179,7 +179,14 @@ impl CalibrateArguments {
             })
             .collect();
         let seconds = clock.elapsed().as_secs_f64();
-        let record = CalibrationRecord::new(design, &calibration, self.level, seconds, methods, system.answer());
+        let record = CalibrationRecord::new(
+            design,
+            &calibration,
+            self.level,
+            seconds,
+            methods,
+            system.answer(),
+        );
         let written = write_calibration(&folder, &calibration, &verdicts, record)?;
         for missing in &written.missing {
             say(format_args!("warning: {missing}"));

@@ -17,9 +17,7 @@ use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Requ
 use infermark_data::read_truth;
 use infermark_harness::fit_dispersion::dispersion_of;
 use infermark_harness::fit_notes::{below_lower_bound, constant_prices};
-use infermark_harness::fit_output::{
-    ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
-};
+use infermark_harness::fit_output::{ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit};
 use infermark_harness::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_harness::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
 use infermark_harness::panel_description::PanelDescription;

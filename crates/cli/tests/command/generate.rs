@@ -53,7 +53,11 @@ fn files_that_are_there_are_replaced_on_request_alone() {
     let first = std::fs::read(&panel).unwrap();
     let output = generate(&truth, "2", &[]);
     assert_eq!(code(&output), 2);
-    assert!(text(&output.stderr).contains("--force"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("--force"),
+        "{}",
+        text(&output.stderr)
+    );
     assert_eq!(std::fs::read(&panel).unwrap(), first);
     assert_eq!(code(&generate(&truth, "2", &["--force"])), 0);
     assert_ne!(std::fs::read(&panel).unwrap(), first);
@@ -61,5 +65,9 @@ fn files_that_are_there_are_replaced_on_request_alone() {
     let same = folder.path().join("new/../panel.csv");
     let output = generate(&same, "3", &["--force"]);
     assert_eq!(code(&output), 2);
-    assert!(text(&output.stderr).contains("cannot be one file"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("cannot be one file"),
+        "{}",
+        text(&output.stderr)
+    );
 }

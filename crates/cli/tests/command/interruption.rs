@@ -109,7 +109,10 @@ fn a_driver_that_hangs_holds_no_result() {
     let (record, _) = whole_fit(&out).unwrap();
     // Where the driver's library is there, the command is not asked.
     let gpu = record["system"]["gpu"].as_str().unwrap();
-    assert!(gpu == "unknown: no answer in 2 s" || gpu.contains("NVIDIA"), "{gpu}");
+    assert!(
+        gpu == "unknown: no answer in 2 s" || gpu.contains("NVIDIA"),
+        "{gpu}"
+    );
 }
 
 #[cfg(unix)]

@@ -11,6 +11,7 @@ mod models;
 mod usage;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -98,7 +99,11 @@ fn whole_fit(folder: &Path) -> Option<(Value, String)> {
     for (name, digest) in files {
         let bytes = std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(digest["bytes"], bytes.len(), "{name}");
-        assert_eq!(digest["sha256"], format!("{:x}", Sha256::digest(&bytes)), "{name}");
+        assert_eq!(
+            digest["sha256"],
+            format!("{:x}", Sha256::digest(&bytes)),
+            "{name}"
+        );
     }
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

@@ -120,12 +120,23 @@ fn by_library() -> Option<Found> {
         Some(Gpu {
             name: told(gpu.name().ok()),
             driver: driver.clone(),
-            memory_mib: told(gpu.memory_info().ok().map(|memory| (memory.total >> 20).to_string())),
+            memory_mib: told(
+                gpu.memory_info()
+                    .ok()
+                    .map(|memory| (memory.total >> 20).to_string()),
+            ),
             clock_sm_mhz: number(gpu.clock_info(Clock::SM)),
             clock_sm_max_mhz: number(gpu.max_clock_info(Clock::SM)),
             clock_memory_max_mhz: number(gpu.max_clock_info(Clock::Memory)),
             power_limit_w: told(watts.map(|mw| format!("{:.2}", f64::from(mw) / 1000.0))),
-            ecc: told(ecc.map(|ecc| if ecc.currently_enabled { "Enabled" } else { "Disabled" }.to_owned())),
+            ecc: told(ecc.map(|ecc| {
+                if ecc.currently_enabled {
+                    "Enabled"
+                } else {
+                    "Disabled"
+                }
+                .to_owned()
+            })),
             pcie_generation: number(gpu.current_pcie_link_gen()),
             pcie_width: number(gpu.current_pcie_link_width()),
         })

@@ -9,9 +9,7 @@ use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{Detail, TracePoint};
 use infermark_backend::{Draws, Method, Posterior, Request, SviSettings};
 use infermark_harness::draws_parquet::{Coordinates, write_draws_parquet};
-use infermark_harness::fit_output::{
-    ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
-};
+use infermark_harness::fit_output::{ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit};
 use infermark_harness::fit_record::{FitRecord, FitStatus, SCHEMA_VERSION};
 use infermark_harness::panel_description::{PanelDescription, panel_sha256};
 use infermark_harness::plots::Picture;
