@@ -20,11 +20,9 @@ pub(crate) fn state(root: &Path) -> Option<&'static str> {
         ])
         .output()
         .ok()?;
-    output.status.success().then(|| {
-        if output.stdout.is_empty() {
-            "clean"
-        } else {
-            "dirty"
-        }
-    })
+    match (output.status.success(), output.stdout.is_empty()) {
+        (false, _) => None,
+        (true, true) => Some("clean"),
+        (true, false) => Some("dirty"),
+    }
 }
