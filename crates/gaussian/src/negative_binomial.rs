@@ -11,7 +11,7 @@
 use crate::counts::Counts;
 use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::poisson::{MOST_CHANGE, Spread};
-use crate::settle::{self, Pair};
+use crate::settle::{self, Pair, Place};
 use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
@@ -207,24 +207,17 @@ impl NegativeBinomialRates<'_> {
     /// The pair of a product before and after it is settled.
     #[inline(never)]
     fn settled(&self, rows: &ProductRows<'_>, weights: &[f64]) -> Option<[Pair; 2]> {
-        let i = rows.product;
-        let [a, e] =
-            [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
-        let first = self.layout.time_index(rows.category, 0);
         let shape = &self.shapes[rows.category];
-        let of_row = |row: infermark_model::panel::Row| settle::Row {
-            log_price: row.log_price,
-            units: f64::from(row.units),
-            effect: self.point[first + row.period],
-            variance: 2.0 * rows.half_variance[row.period],
-            weight: weights[row.period],
+        let place = Place {
+            panel: self.panel,
+            priors: self.priors,
+            point: self.point,
+            rows,
+            weights,
         };
         let product = settle::Product {
-            prior: settle::Prior::new(
-                self.priors,
-                self.point[self.layout.start(Site::CategoryA) + rows.category],
-            ),
-            rows: self.panel.product_rows(i).map(of_row),
+            prior: place.prior(),
+            rows: place.rows(),
             least_variance: UNSETTLED,
             few: FEW,
             of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
@@ -237,7 +230,7 @@ impl NegativeBinomialRates<'_> {
                 }
             },
         };
-        product.settle([a, e])
+        product.settle(place.pair())
     }
 }
 

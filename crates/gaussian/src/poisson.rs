@@ -7,11 +7,10 @@
 use crate::counts::Bound;
 use crate::gauss_hermite::NINE;
 use crate::pace::Pace;
-use crate::settle::{self, OwnWeight, Settled, finite_exp};
+use crate::settle::{self, OwnWeight, Place, Settled, finite_exp};
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
-use infermark_model::panel::Row;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::f64::consts::LOG2_E;
@@ -193,33 +192,29 @@ impl PoissonRates<'_> {
         weights: &mut [f64],
         by_period: &mut [f64],
     ) -> Option<([f64; 2], [f64; 3])> {
-        let i = rows.product;
-        let [a, e] =
-            [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
+        // Within, since the weights are replaced after it.
+        let [from, to] = {
+            let place = Place {
+                panel: self.panel,
+                priors: self.priors,
+                point: self.point,
+                rows,
+                weights,
+            };
+            let product = settle::Product {
+                prior: place.prior(),
+                rows: place.rows(),
+                least_variance: UNSETTLED,
+                few: settle::STEPS,
+                of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
+                    OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
+                },
+            };
+            product.settle(place.pair())?
+        };
         let first = self.layout.time_index(rows.category, 0);
-        let before = &*weights;
-        let of_row = |row: Row| settle::Row {
-            log_price: row.log_price,
-            units: f64::from(row.units),
-            effect: self.point[first + row.period],
-            variance: 2.0 * rows.half_variance[row.period],
-            weight: before[row.period],
-        };
-        let product = settle::Product {
-            prior: settle::Prior::new(
-                self.priors,
-                self.point[self.layout.start(Site::CategoryA) + rows.category],
-            ),
-            rows: self.panel.product_rows(i).map(of_row),
-            least_variance: UNSETTLED,
-            few: settle::STEPS,
-            of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
-                OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
-            },
-        };
-        let [from, to] = product.settle([a, e])?;
         let mut found = [0.0; 3];
-        for row in self.panel.product_rows(i) {
+        for row in self.panel.product_rows(rows.product) {
             let (t, x) = (row.period, row.log_price);
             let eta = to.mean[0] * x + to.mean[1] + self.point[first + t];
             let half = rows.half_variance[t];

@@ -11,7 +11,10 @@
 //! `z_t = (x_t, 1)`, `r_t` what the border adds to the variance. Under Poisson counts it is concave in (m, S) together, so that Newton's
 //! steps with a line search find its maximum from anywhere. At the optimum of the whole bound nothing moves.
 
+use infermark_arrow::ProductRows;
+use infermark_model::Panel;
 use infermark_model::priors::Priors;
+use infermark_model::site::Site;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Newton steps at most. From rates far too high each goes down by a factor of e.
@@ -212,6 +215,43 @@ pub(crate) struct Product<Rows, Of> {
     pub(crate) few: usize,
     /// Means over a normal log rate, from the row, its mean, and its variance with the pair and with the border.
     pub(crate) of: Of,
+}
+
+/// Where a product is: the panel, what is evaluated there, and what the pass hands its rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) panel: &'a Panel,
+    pub(crate) priors: &'a Priors,
+    pub(crate) point: &'a [f64],
+    pub(crate) rows: &'a ProductRows<'a>,
+    /// Weights before.
+    pub(crate) weights: &'a [f64],
+}
+
+impl<'a> Place<'a> {
+    /// The means of the product's pair.
+    pub(crate) fn pair(&self) -> [f64; 2] {
+        let layout = self.panel.layout();
+        [Site::ProductA, Site::ProductEffect].map(|site| self.point[layout.start(site) + self.rows.product])
+    }
+
+    /// The prior of the pair given the border.
+    pub(crate) fn prior(&self) -> Prior {
+        let category_a = self.panel.layout().start(Site::CategoryA) + self.rows.category;
+        Prior::new(self.priors, self.point[category_a])
+    }
+
+    /// The product's rows.
+    pub(crate) fn rows(self) -> impl Iterator<Item = Row> + Clone + 'a {
+        let first = self.panel.layout().time_index(self.rows.category, 0);
+        self.panel.product_rows(self.rows.product).map(move |row| Row {
+            log_price: row.log_price,
+            units: f64::from(row.units),
+            effect: self.point[first + row.period],
+            variance: 2.0 * self.rows.half_variance[row.period],
+            weight: self.weights[row.period],
+        })
+    }
 }
 
 impl<Rows, Of> Product<Rows, Of>

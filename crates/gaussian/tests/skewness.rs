@@ -2,7 +2,7 @@
 //! (`data/skewness/README.md` says where those come from).
 
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, StructuredViSettings,
+    Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, Run, StructuredViSettings,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_model::priors::Priors;
@@ -67,7 +67,8 @@ fn reference(panel: &str) -> HashMap<(String, usize), [f64; 4]> {
         .collect()
 }
 
-fn fitted(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Posterior {
+/// A run to its end.
+fn run(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Box<dyn Run> {
     let request = Request {
         // As in the reference.
         priors: Priors {
@@ -78,7 +79,11 @@ fn fitted(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Posterior
     };
     let mut run = backend.start(panel.clone(), &request).unwrap();
     while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
-    run.posterior().unwrap()
+    run
+}
+
+fn fitted(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Posterior {
+    run(panel, backend, method).posterior().unwrap()
 }
 
 fn laplace(panel: &Arc<Panel>, skewness_correction: bool) -> Posterior {
@@ -230,36 +235,23 @@ fn corrected_marginals_are_the_same_bits_with_any_number_of_threads() {
     }
 }
 
-/// What `laplace` and `structured-vi` say of a panel.
-fn warnings(panel: &Arc<Panel>, backend: GaussianCpu, method: Method) -> Vec<String> {
-    let request = Request {
-        priors: Priors {
-            clip_low: -20.0,
-            ..Priors::default()
-        },
-        ..Request::new(method)
-    };
-    let mut run = backend.start(panel.clone(), &request).unwrap();
-    while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
-    run.report().warnings
-}
-
 #[test]
 fn where_the_corrections_end_is_told() {
     let of = |name: &str| {
         let panel = read_panel(&data(&format!("{name}.csv")));
         [
-            warnings(
+            run(
                 &panel,
                 GaussianCpu::laplace(),
                 Method::Laplace(Default::default()),
             ),
-            warnings(
+            run(
                 &panel,
                 GaussianCpu::structured_vi(),
                 Method::StructuredVi(Default::default()),
             ),
         ]
+        .map(|run| run.report().warnings)
     };
     for warnings in of("sales-1-to-30") {
         assert!(warnings.is_empty(), "{warnings:?}");
