@@ -1,0 +1,115 @@
+//! How much memory this process may still take: the least of what the machine has free, what its control groups leave and
+//! what its resource limits (`ulimit`) leave.
+//!
+//! What is about to take much asks first, by [`check`], and refuses with figures: where memory ends, the system kills a process
+//! or an allocation aborts it, and neither leaves a result.
+
+#[cfg(target_os = "linux")]
+mod arenas;
+#[cfg(target_os = "linux")]
+mod control_groups;
+#[cfg(target_os = "linux")]
+mod linux;
+mod shortage;
+
+#[cfg(target_os = "linux")]
+pub use arenas::spare_address_space;
+pub use shortage::{Shortage, gigabytes};
+
+use std::fmt;
+
+/// What bounds the memory that can still be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The machine's free memory.
+    Machine,
+    /// A control group that the process is in, as of a container or a job.
+    ControlGroup,
+    /// The limit of the address space (`ulimit -v`).
+    AddressSpace,
+    /// The limit of the data segment (`ulimit -d`).
+    DataSegment,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bound::Machine => "the machine",
+            Bound::ControlGroup => "the control group (container or job)",
+            Bound::AddressSpace => "the limit of the address space (ulimit -v)",
+            Bound::DataSegment => "the limit of the data segment (ulimit -d)",
+        })
+    }
+}
+
+/// Memory that can still be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Available {
+    /// Bytes.
+    pub bytes: u64,
+    /// What bounds them.
+    pub bound: Bound,
+}
+
+/// What this process may still take; `None` where the system does not say.
+pub fn available() -> Option<Available> {
+    #[cfg(target_os = "linux")]
+    return linux::available();
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Bytes of memory of the machine; `None` where the system does not say.
+pub fn total_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return linux::meminfo("MemTotal:");
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Refuses what would take more than there is.
+///
+/// # Errors
+/// [`Shortage`] with both figures.
+pub fn check(what: impl Into<String>, needed_bytes: u64) -> Result<(), Shortage> {
+    match available() {
+        Some(available) if needed_bytes > available.bytes => Err(Shortage {
+            what: what.into(),
+            needed_bytes,
+            available,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Where an address space costs nothing there is nothing to spare.
+#[cfg(not(target_os = "linux"))]
+pub fn spare_address_space() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_exceeds_any_machine_is_refused_and_a_page_is_not() {
+        if available().is_none() {
+            return;
+        }
+        assert!(check("a page", 4096).is_ok());
+        let shortage = check("everything", u64::MAX).unwrap_err();
+        assert!(shortage.available.bytes > 0);
+        assert!(
+            shortage
+                .to_string()
+                .starts_with("everything needs 18446744073.71 GB, and "),
+            "{shortage}"
+        );
+    }
+
+    #[test]
+    fn no_more_can_be_had_than_there_is() {
+        if let (Some(available), Some(total)) = (available(), total_bytes()) {
+            assert!(available.bytes <= total && total > 1 << 26);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The bounds that Linux tells.
+
+use crate::{Available, Bound, control_groups};
+use rustix::process::{Resource, getrlimit};
+
+/// Address space that is taken without being asked for here: stacks of threads, mappings of files, what the allocator holds back.
+const ADDRESS_SPACE_HELD_BACK: u64 = 24 << 20;
+
+pub(crate) fn available() -> Option<Available> {
+    let of = |bound, bytes: Option<u64>| bytes.map(|bytes| Available { bytes, bound });
+    [
+        of(Bound::Machine, meminfo("MemAvailable:")),
+        of(Bound::ControlGroup, control_groups::left()),
+        of(
+            Bound::AddressSpace,
+            limit(Resource::As).map(|limit| {
+                limit.saturating_sub(status("VmSize:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)
+            }),
+        ),
+        of(
+            Bound::DataSegment,
+            limit(Resource::Data).map(|limit| {
+                limit.saturating_sub(status("VmData:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)
+            }),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .min_by_key(|available| available.bytes)
+}
+
+/// A resource's limit, `None` where there is none.
+pub(crate) fn limit(resource: Resource) -> Option<u64> {
+    getrlimit(resource).current
+}
+
+/// A figure of `/proc/meminfo`, in bytes.
+pub(crate) fn meminfo(key: &str) -> Option<u64> {
+    bytes_in(&std::fs::read_to_string("/proc/meminfo").ok()?, key)
+}
+
+/// A figure of `/proc/self/status`, in bytes.
+fn status(key: &str) -> Option<u64> {
+    bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, key)
+}
+
+fn bytes_in(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
