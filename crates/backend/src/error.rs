@@ -1,5 +1,7 @@
 //! Why a backend did not do what was asked.
 
+use infermark_memory::{Shortage, gigabytes};
+
 /// An error of a backend.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum BackendError {
@@ -15,16 +17,18 @@ pub enum BackendError {
         what: String,
     },
     /// It does not fit: refused before anything was allocated.
-    #[error("{what} needs {needed_bytes} bytes, and {device} has {available_bytes}")]
+    #[error("{what} needs {}, and {device} leaves {}; {remedy}", gigabytes(*needed_bytes), gigabytes(*available_bytes))]
     Memory {
         /// What does not fit.
         what: String,
-        /// Where.
+        /// Where: a device, or what bounds this process's memory.
         device: String,
         /// Bytes needed.
         needed_bytes: u64,
         /// Bytes that are there.
         available_bytes: u64,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The state is no longer finite, or the sampler cannot go on: the run is over, what it had stays readable.
     #[error("the run failed at step {step}: {reason}")]
@@ -45,4 +49,17 @@ pub enum BackendError {
         /// Its message.
         reason: String,
     },
+}
+
+impl BackendError {
+    /// That the processors' memory does not suffice.
+    pub fn short_of_memory(shortage: Shortage, remedy: &'static str) -> Self {
+        BackendError::Memory {
+            what: shortage.what,
+            device: shortage.available.bound.to_string(),
+            needed_bytes: shortage.needed_bytes,
+            available_bytes: shortage.available.bytes,
+            remedy,
+        }
+    }
 }

@@ -40,6 +40,7 @@ struct Arguments {
 
 /// Runs the command with the given arguments, the first of which is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    infermark_memory::spare_address_space();
     let parsed = Arguments::command()
         .try_get_matches_from(arguments)
         .and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches)));

@@ -48,17 +48,31 @@ pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
         Format::Csv => {
             let mut table = CsvTable::open(path)?;
             csv_rows::fill(&mut table, columns, &mut ledger, &mut findings)?;
+            check_memory(&ledger, path)?;
             let panel = ledger.assemble(columns, &mut findings);
             conclude(panel, findings, path, "line", |places| table.lines(places))
         }
         Format::Parquet => {
             parquet_rows::fill(path, columns, &mut ledger, &mut findings)?;
+            check_memory(&ledger, path)?;
             let panel = ledger.assemble(columns, &mut findings);
             conclude(panel, findings, path, "row", |places| {
                 Ok(places.iter().map(|p| p.parquet_row()).collect())
             })
         }
     }
+}
+
+/// Refuses rows that did not fit, and panels that will not.
+fn check_memory(ledger: &Ledger, path: &Path) -> Result<(), ReadError> {
+    let fits = match ledger.shortage() {
+        Some(shortage) => Err(shortage.clone()),
+        None => ledger.panel_fits(),
+    };
+    fits.map_err(|shortage| ReadError::Memory {
+        path: path.to_owned(),
+        shortage,
+    })
 }
 
 /// The panel when nothing was found, the defects otherwise.

@@ -186,16 +186,14 @@ impl Backend for GaussianCpu {
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
             ArrowFactor::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
-        if let Some(available) = device::available_bytes()
-            && needed > available
-        {
-            return Err(BackendError::Memory {
-                what: format!("{} with its factor", request.method.name()),
-                device: "the machine".into(),
-                needed_bytes: needed,
-                available_bytes: available,
-            });
-        }
+        infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
+            |shortage| {
+                BackendError::short_of_memory(
+                    shortage,
+                    "give it more memory or fewer --threads, or fit fewer categories or periods at a time",
+                )
+            },
+        )?;
         Ok(Box::new(GaussianRun::start(
             self.name, panel, request, needed, started,
         )?))

@@ -14,8 +14,11 @@ pub struct Shortage {
     pub available: Available,
 }
 
-/// Bytes in gigabytes (10^9 bytes), with three digits.
+/// Bytes in gigabytes (10^9 bytes), or as they are where they are few.
 pub fn gigabytes(bytes: u64) -> String {
+    if bytes < 1_000_000 {
+        return format!("{bytes} bytes");
+    }
     let gigabytes = bytes as f64 / 1e9;
     let decimals = match gigabytes {
         g if g < 0.1 => 3,
@@ -30,6 +33,7 @@ mod tests {
 
     #[test]
     fn small_and_large_figures_can_be_read() {
+        assert_eq!(gigabytes(4_096), "4096 bytes");
         assert_eq!(gigabytes(3_456_000), "0.003 GB");
         assert_eq!(gigabytes(1_234_000_000), "1.23 GB");
         assert_eq!(gigabytes(320_000_000_000), "320.00 GB");

@@ -129,6 +129,7 @@ impl Panel {
                     return Err(PanelError::Length { what, left, right });
                 }
             }
+            part.add_to(&mut panel.sums.category_period);
             let offset = panel.units.len();
             panel
                 .row_start
@@ -141,14 +142,6 @@ impl Panel {
             panel.sums.product.extend(part.sums.product);
             panel.sums.product_deviation.extend(part.sums.product_deviation);
             panel.sums.ln_factorials += part.sums.ln_factorials;
-            for (total, units) in panel
-                .sums
-                .category_period
-                .iter_mut()
-                .zip(part.sums.category_period)
-            {
-                *total += units;
-            }
             if let Some(presence) = &mut panel.presence {
                 presence.words.extend(part.presence);
             }
@@ -312,6 +305,27 @@ mod tests {
         assert_eq!(panel.sums().category_period[70 + 64], 5);
         assert_eq!(panel.sums().category_period[65], 3);
         assert_eq!(panel.products_by_category(), [1, 0]);
+    }
+
+    #[test]
+    fn sums_larger_than_a_part_are_made_as_parts_are_joined() {
+        let (categories, periods) = (90, 130);
+        let mut few = PanelPart::new(categories, periods);
+        let mut room = PanelPart::with_capacity(categories, periods, categories, categories * periods);
+        for category in 0..categories {
+            let at = [category as u32 % 64, 64 + category as u32 % 66];
+            for part in [&mut few, &mut room] {
+                part.push_product(category, Some(&at), &[1.0, 2.0], &[3, category as u32])
+                    .unwrap();
+            }
+        }
+        assert!(few.sums.category_period.is_empty() && !room.sums.category_period.is_empty());
+        let panels = [few, room].map(|part| {
+            let (p, c, t) = numbered(categories, periods, categories);
+            Panel::from_parts(p, c, t, vec![part]).unwrap()
+        });
+        assert_eq!(panels[0], panels[1]);
+        assert_eq!(panels[0].sums().category_period[64 + 5 + 5 * periods], 5);
     }
 
     #[test]

@@ -113,12 +113,8 @@ impl Backend for NutsCpu {
                 request.resolved_threads(),
             ));
         }
-        memory::check(
-            settings,
-            &layout,
-            retention.bytes(settings, &layout).saturating_add(density),
-            device::available_bytes(),
-        )?;
+        let besides = retention.bytes(settings, &layout).saturating_add(density);
+        memory::check(settings, &layout, besides)?;
         Ok(Box::new(NutsRun::start(
             panel, request, settings, retention, started,
         )?))

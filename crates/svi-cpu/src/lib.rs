@@ -6,6 +6,7 @@
 
 mod block;
 mod iterate;
+mod memory;
 mod phases;
 mod run;
 mod state;
@@ -62,6 +63,15 @@ impl SviCpu {
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let (set, settings) = self.check(&panel, request)?;
+        let needed = memory::bytes(&panel, request.likelihood, &settings);
+        infermark_memory::check(format!("SVI with {} particles", settings.particles), needed).map_err(
+            |shortage| {
+                BackendError::short_of_memory(
+                    shortage,
+                    "give it more memory or fewer --particles, or fit fewer products at a time",
+                )
+            },
+        )?;
         let begin = Instant::now();
         let threads = request.resolved_threads();
         let placed = Placed {

@@ -168,10 +168,11 @@ fn check_memory(
     memory_bytes: Option<u64>,
 ) -> Result<(), BackendError> {
     let refuse = |what: &str, needed_bytes: u64, available_bytes: u64| BackendError::Memory {
-        what: format!("{what} (svi-gpu needs far less)"),
+        what: what.to_owned(),
         device: device.to_string(),
         needed_bytes,
         available_bytes,
+        remedy: "svi-gpu needs far less",
     };
     if tensor_bytes > largest_buffer {
         return Err(refuse(

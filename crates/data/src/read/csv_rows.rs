@@ -241,6 +241,9 @@ pub(crate) fn fill(
         return Ok(());
     };
     table.for_each(findings, |row, record, findings| {
+        if ledger.shortage().is_some() {
+            return;
+        }
         let cells = record.map(|record| places.map(|i| record.get(i).unwrap_or_default()));
         match cells.and_then(|cells| check_row(row, cells, columns, ledger, findings)) {
             Some((keys, price, units)) => ledger.push(row, keys, price, units, columns, findings),

@@ -1,5 +1,6 @@
 //! What is wrong with a file: where, which value, and what to do about it.
 
+use infermark_memory::Shortage;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +66,14 @@ pub enum ReadError {
     Compressed {
         /// The file.
         path: PathBuf,
+    },
+    /// The rows, or the panel that they make, do not fit in memory: refused before it is taken.
+    #[error("{}: {shortage}; give it more memory, check that category and period are the right columns, or split the file by category", path.display())]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit, with figures.
+        shortage: Shortage,
     },
     /// The file was read and has defects.
     #[error("{}", listed(path, defects, *total))]

@@ -4,12 +4,20 @@ use super::columns::Columns;
 use super::defect::{Findings, Place};
 use super::keys::Keys;
 use super::periods::{Period, Periods};
+use infermark_memory::Shortage;
 use infermark_model::{Labels, Panel, PanelPart};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 
 /// Largest number of units a row may have, 2^31 - 1.
 pub(crate) const MAX_UNITS: u32 = i32::MAX as u32;
+
+/// Bytes of a row in the columns.
+const ROW_BYTES: u64 = 16;
+/// Bytes that a key takes, about: the text, and its slot in a table that is at times half empty and copied as it grows.
+const KEY_BYTES: u64 = 120;
+/// Bytes of the sum of a category's units in a period, and of the vectors of its period effect that the least method has.
+const PERIOD_EFFECT_BYTES: u64 = 40;
 
 /// Rows of one product that follow each other in the file; the run ends where the next starts.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +48,8 @@ pub(crate) struct Ledger {
     period: Vec<u32>,
     price: Vec<f64>,
     units: Vec<u32>,
+    /// That the next rows do not fit in memory: none is added from then on.
+    shortage: Option<Shortage>,
     /// For rows left out of the columns: how many columns' rows precede, and how many rows were left out by then.
     left_out: Vec<(usize, u64)>,
 }
@@ -48,9 +58,56 @@ impl Ledger {
     /// Makes room for `rows` more rows, as far as there is memory.
     pub(crate) fn reserve(&mut self, rows: usize) {
         // A number of rows that does not fit may be wrong; if it is right, adding them says so.
-        let _ = self.period.try_reserve(rows);
-        let _ = self.price.try_reserve(rows);
-        let _ = self.units.try_reserve(rows);
+        if infermark_memory::check("", ROW_BYTES * rows as u64).is_ok() {
+            let _ = self.period.try_reserve_exact(rows);
+            let _ = self.price.try_reserve_exact(rows);
+            let _ = self.units.try_reserve_exact(rows);
+        }
+    }
+
+    /// What does not fit in memory of the rows, once it does not.
+    pub(crate) fn shortage(&self) -> Option<&Shortage> {
+        self.shortage.as_ref()
+    }
+
+    /// Makes room for as many rows again, or for an eighth, and asks before whether they fit with the keys that such rows bring.
+    #[cold]
+    fn grow(&mut self) -> bool {
+        let rows = self.period.len();
+        let keys = (self.products.len() + self.categories.len()) as u64;
+        for more in [rows.max(1 << 16), (rows / 8).max(1 << 14)] {
+            let new_keys = keys * more as u64 / rows.max(1) as u64;
+            let needed = (ROW_BYTES * more as u64).saturating_add(KEY_BYTES * new_keys);
+            let what = format!("reading on after {rows} rows");
+            match infermark_memory::check(what, needed) {
+                Ok(()) => {
+                    self.shortage = None;
+                    self.period.reserve_exact(more);
+                    self.price.reserve_exact(more);
+                    self.units.reserve_exact(more);
+                    return true;
+                }
+                Err(shortage) => self.shortage = Some(shortage),
+            }
+        }
+        false
+    }
+
+    /// Whether the panel of these rows fits, with the least that any method makes of it.
+    pub(crate) fn panel_fits(&self) -> Result<(), Shortage> {
+        let [products, categories, periods] =
+            [self.products.len(), self.categories.len(), self.periods.len()].map(|n| n as u64);
+        let presence = products.saturating_mul(8 * periods.div_ceil(64));
+        let period_effects = categories.saturating_mul(periods);
+        // A part of the rows is in both forms at a time.
+        let needed = (13 * self.period.len() as u64)
+            .saturating_add(presence.saturating_mul(2))
+            .saturating_add(period_effects.saturating_mul(PERIOD_EFFECT_BYTES))
+            .saturating_add(KEY_BYTES * (products + categories + periods));
+        let what = format!(
+            "a panel of {products} products, {categories} categories and {periods} periods, with {period_effects} period effects,"
+        );
+        infermark_memory::check(what, needed)
     }
 
     /// Adds a row whose cells are sound; `keys` are the codes of product, category and period.
@@ -98,6 +155,9 @@ impl Ledger {
             self.leave_out();
             return;
         };
+        if self.period.len() == self.period.capacity() && !self.grow() {
+            return;
+        }
         if self.runs.last().is_none_or(|run| run.product != product) {
             self.runs.push(Run { product, start });
         }
@@ -173,6 +233,7 @@ impl Ledger {
     /// The panel of all rows; `None` when there is none or rows contradict each other, with the findings why.
     pub(crate) fn assemble(self, columns: &Columns, findings: &mut Findings) -> Option<Panel> {
         let Ledger {
+            shortage: _,
             products,
             categories,
             periods,

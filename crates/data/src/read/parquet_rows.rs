@@ -111,6 +111,9 @@ fn rows(
     let mut codes = [KeyCodes::default(), KeyCodes::default()];
     let mut first_row = 0;
     for batch in reader {
+        if ledger.shortage().is_some() {
+            break;
+        }
         let batch = batch?;
         add_batch(&batch, order, first_row, &mut codes, columns, ledger, findings)?;
         first_row += batch.num_rows() as u64;

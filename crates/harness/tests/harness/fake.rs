@@ -229,6 +229,7 @@ impl Backend for Fake {
                 device: name_of(request.devices[0]).into(),
                 needed_bytes: 2,
                 available_bytes: 1,
+                remedy: "take less",
             });
         }
         if self.fault == Fault::Start {

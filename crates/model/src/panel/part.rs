@@ -3,6 +3,9 @@
 use super::{PanelError, UnitSums};
 use crate::ln_factorial::ln_factorial;
 
+/// Sums by category and period that a part may hold whatever its rows.
+const FEW_SUMS: usize = 1 << 12;
+
 /// A run of consecutive products of a panel; parts are filled independently, for instance one a thread.
 #[derive(Debug, Clone)]
 pub struct PanelPart {
@@ -15,6 +18,7 @@ pub struct PanelPart {
     pub(super) deviation: Vec<f32>,
     pub(super) deviation_residual: Vec<f32>,
     pub(super) units: Vec<u32>,
+    /// Its `category_period` is empty where it would be larger than the part's rows: of those it is summed as parts are joined.
     pub(super) sums: UnitSums,
     log_price: Vec<f64>,
 }
@@ -40,7 +44,10 @@ impl PanelPart {
             sums: UnitSums {
                 product: Vec::with_capacity(products),
                 product_deviation: Vec::with_capacity(products),
-                category_period: vec![0; categories * periods],
+                category_period: match categories.saturating_mul(periods) {
+                    sums if sums <= rows.max(FEW_SUMS) => vec![0; sums],
+                    _ => Vec::new(),
+                },
                 ln_factorials: 0.0,
             },
             log_price: Vec::with_capacity(periods),
@@ -79,11 +86,17 @@ impl PanelPart {
         let words = self.periods.div_ceil(64);
         let first_word = self.presence.len();
         self.presence.resize(first_word + words, 0);
-        let totals = &mut self.sums.category_period[category * self.periods..][..self.periods];
+        let mut none = [];
+        let totals = match &mut self.sums.category_period {
+            sums if sums.is_empty() => none.as_mut_slice(),
+            sums => &mut sums[category * self.periods..][..self.periods],
+        };
         for (row, y) in units.iter().enumerate() {
             let period = row_periods.map_or(row, |p| p[row] as usize);
             self.presence[first_word + period / 64] |= 1 << (period % 64);
-            totals[period] += u64::from(*y);
+            if let Some(total) = totals.get_mut(period) {
+                *total += u64::from(*y);
+            }
         }
         self.units.extend_from_slice(units);
         self.category_of.push(category as u32);
@@ -149,5 +162,28 @@ impl PanelPart {
             });
         }
         Ok(())
+    }
+
+    /// Adds the part's units to `totals`, the panel's sums by category and period.
+    pub(super) fn add_to(&self, totals: &mut [u64]) {
+        if !self.sums.category_period.is_empty() {
+            for (total, units) in totals.iter_mut().zip(&self.sums.category_period) {
+                *total += units;
+            }
+            return;
+        }
+        let words = self.periods.div_ceil(64);
+        let mut row = 0;
+        for (product, category) in self.category_of.iter().enumerate() {
+            let totals = &mut totals[*category as usize * self.periods..][..self.periods];
+            for (at, word) in self.presence[product * words..][..words].iter().enumerate() {
+                let mut word = *word;
+                while word != 0 {
+                    totals[64 * at + word.trailing_zeros() as usize] += u64::from(self.units[row]);
+                    row += 1;
+                    word &= word - 1;
+                }
+            }
+        }
     }
 }

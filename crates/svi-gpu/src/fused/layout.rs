@@ -180,10 +180,11 @@ impl Sizes {
     /// [`BackendError::Memory`] with the numbers, before anything is uploaded.
     pub(super) fn check(&self, limits: &DeviceLimits) -> Result<(), BackendError> {
         let refuse = |what: &str, needed: u64, available: u64| BackendError::Memory {
-            what: format!("{what}; shard the panel over several devices, or use the processors,"),
+            what: what.to_owned(),
             device: limits.device.clone(),
             needed_bytes: needed,
             available_bytes: available,
+            remedy: "use the processors, or a device with more memory",
         };
         let largest = self.all().into_iter().max().unwrap_or(0) as u64 * 4;
         // Kernels count in 32 bits.
