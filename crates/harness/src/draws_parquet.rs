@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-/// Values that one batch may hold: 32 MiB of doubles.
-const BATCH_VALUES: usize = 1 << 22;
+/// Values that one batch may hold: 8 MiB of doubles.
+const BATCH_VALUES: usize = 1 << 20;
 
 /// Names along the axes of the draws.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,8 @@ pub fn write_draws_parquet(out: impl Write + Send, draws: &Draws) -> io::Result<
         let end = (first + step).min(rows);
         let batch = batch(&schema, draws, first..end)?;
         writer.write(&batch).map_err(io::Error::other)?;
+        // A row group is held until it ends.
+        writer.flush().map_err(io::Error::other)?;
         first = end;
     }
     writer.close().map_err(io::Error::other)?;

@@ -43,9 +43,10 @@ pub(crate) fn check(
 }
 
 /// Bytes of what is told of every latent at the end: mean, standard deviation, quantiles, R-hat, effective sample sizes and
-/// errors, and a copy of them as they are written.
+/// errors, and a copy of them as they are written; and the batch of draws that is being written, one draw or 8 MiB, as it is and encoded.
 fn statistics_bytes(layout: &Layout) -> u64 {
-    2 * 12 * 8 * layout.latents() as u64
+    let draw = 8 * layout.latents() as u64;
+    (2 * 12 * draw).saturating_add(2 * draw.max(8 << 20))
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ impl Ledger {
             self.leave_out();
             return;
         };
-        if self.period.len() == self.period.capacity() && !self.grow() {
+        if self.period.len() == self.period.capacity() && (self.shortage.is_some() || !self.grow()) {
             return;
         }
         if self.runs.last().is_none_or(|run| run.product != product) {
