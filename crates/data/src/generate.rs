@@ -16,6 +16,7 @@ pub use in_memory::generate_panel;
 pub use to_file::generate_to_file;
 
 use infermark_atomic_file::FileError;
+use infermark_memory::Shortage;
 use infermark_model::Labels;
 use infermark_model::priors::PriorsError;
 use std::path::PathBuf;
@@ -92,6 +93,9 @@ pub enum GenerateError {
     /// The threads cannot be started.
     #[error("cannot start threads: {0}; ask for fewer")]
     Threads(rayon::ThreadPoolBuildError),
+    /// The panel does not fit in memory: refused before it is drawn.
+    #[error("{0}; give it more memory, or draw fewer products or periods")]
+    Memory(#[from] Shortage),
     /// The watcher of the progress asked for the end.
     #[error("stopped after {} of {} products; nothing was written", .0.products_done, .0.products)]
     Stopped(GenerateProgress),

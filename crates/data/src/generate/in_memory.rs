@@ -21,6 +21,10 @@ struct Block {
 /// [`GenerateError`] for sizes or priors that cannot be drawn from.
 pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, Truth), GenerateError> {
     generator.validate()?;
+    let rows = generator.products as u64 * generator.periods as u64;
+    let sums = generator.categories as u64 * generator.periods as u64;
+    let what = format!("a panel of {rows} rows");
+    infermark_memory::check(what, 24 * rows + 64 * generator.products as u64 + 8 * sums)?;
     on_threads(threads, || {
         let candidates = Candidates::new(generator);
         let everything: Vec<usize> = (0..generator.categories).collect();

@@ -4,7 +4,7 @@ use super::columns::Columns;
 use super::defect::{Findings, Place};
 use super::keys::Keys;
 use super::periods::{Period, Periods};
-use infermark_memory::Shortage;
+use infermark_memory::{Shortage, gigabytes};
 use infermark_model::{Labels, Panel, PanelPart};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -18,6 +18,11 @@ const ROW_BYTES: u64 = 16;
 const KEY_BYTES: u64 = 120;
 /// Bytes of the sum of a category's units in a period, and of the vectors of its period effect that the least method has.
 const PERIOD_EFFECT_BYTES: u64 = 40;
+
+/// Bytes of the table of gaps that a row may bring, and that any panel may have: a million products over ten years of days have
+/// 0.46 GB. Far beyond them a column is not what it was taken for, and a small file would take all memory.
+const GAP_BYTES_A_ROW: u64 = 64;
+const GAP_BYTES_OF_ANY: u64 = 1 << 28;
 
 /// Rows of one product that follow each other in the file; the run ends where the next starts.
 #[derive(Debug, Clone, Copy)]
@@ -288,6 +293,24 @@ impl Ledger {
         let (categories, category_rank) = categories.into_labels(|c| has_product[c as usize]);
         let (periods, period_rank) = periods.into_labels();
 
+        let gap_bytes = products.len() as u64 * 8 * periods.len().div_ceil(64) as u64;
+        if gap_bytes > GAP_BYTES_A_ROW * period.len() as u64 + GAP_BYTES_OF_ANY {
+            findings.push(Place::File, &columns.period, None, || {
+                (
+                    format!(
+                        "{} rows are spread over {} products and {} periods, and the table of their gaps would take {}",
+                        period.len(),
+                        products.len(),
+                        periods.len(),
+                        gigabytes(gap_bytes)
+                    ),
+                    "check that the column holds the week or month of a sale and not its date or time, and add up the sales of each; \
+                     or split the file by category"
+                        .into(),
+                )
+            });
+            return None;
+        }
         let mut category_of = vec![0; products.len()];
         for (product, m) in membership
             .iter()
