@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, TempDir};
 
 /// The lock's file in a folder that is being written; a process that is dead holds it no more.
-const LOCK: &str = ".infermark.lock";
+pub const LOCK: &str = ".infermark.lock";
 
 /// Why a folder cannot be written to.
 #[derive(Debug, thiserror::Error)]

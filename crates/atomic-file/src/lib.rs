@@ -5,7 +5,7 @@ mod error;
 mod folder;
 
 pub use error::FileError;
-pub use folder::{ClaimError, ClaimedFolder};
+pub use folder::{ClaimError, ClaimedFolder, LOCK};
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Write};

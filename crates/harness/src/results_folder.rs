@@ -5,7 +5,7 @@
 use crate::case_record::CaseRecord;
 use crate::fit_record::{SCHEMA_VERSION, finite_report, write_json};
 use crate::system::host_for_folder;
-use infermark_atomic_file::{FileError, write_atomically};
+use infermark_atomic_file::{FileError, LOCK, write_atomically};
 use infermark_model::labels::civil_from_days;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,8 @@ fn read_case(path: &Path) -> Result<CaseRecord, ResultsError> {
 
 fn is_taken(path: &Path) -> bool {
     match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
+        // The lock of a run that died before it had a result is nothing in it.
+        Ok(mut entries) => entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != LOCK)),
         Err(e) => e.kind() != io::ErrorKind::NotFound,
     }
 }

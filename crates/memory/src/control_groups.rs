@@ -34,9 +34,8 @@ impl Version {
             ),
             Version::Two => ("memory.max", "memory.current", ["inactive_file", "active_file"]),
         };
-        let number = |name: &str| -> Option<u64> {
-            fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
-        };
+        let number =
+            |name: &str| -> Option<u64> { fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok() };
         // "max" is no number; version 1 writes a number beyond any memory.
         let limit = number(limit).filter(|limit| *limit < 1 << 60)?;
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
@@ -164,7 +163,10 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
         write("memory.max", "1000000\n");
         write("memory.current", "700000\n");
-        write("memory.stat", "anon 400000\ninactive_file 200000\nactive_file 100000\n");
+        write(
+            "memory.stat",
+            "anon 400000\ninactive_file 200000\nactive_file 100000\n",
+        );
         assert_eq!(Version::Two.left(&folder), Some(600_000));
         write("memory.max", "max\n");
         assert_eq!(Version::Two.left(&folder), None);

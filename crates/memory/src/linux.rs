@@ -13,15 +13,13 @@ pub(crate) fn available() -> Option<Available> {
         of(Bound::ControlGroup, control_groups::left()),
         of(
             Bound::AddressSpace,
-            limit(Resource::As).map(|limit| {
-                limit.saturating_sub(status("VmSize:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)
-            }),
+            limit(Resource::As)
+                .map(|limit| limit.saturating_sub(status("VmSize:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)),
         ),
         of(
             Bound::DataSegment,
-            limit(Resource::Data).map(|limit| {
-                limit.saturating_sub(status("VmData:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)
-            }),
+            limit(Resource::Data)
+                .map(|limit| limit.saturating_sub(status("VmData:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)),
         ),
     ]
     .into_iter()

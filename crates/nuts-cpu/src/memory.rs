@@ -22,11 +22,7 @@ fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
 ///
 /// # Errors
 /// [`BackendError::Memory`] with what is needed and what is there.
-pub(crate) fn check(
-    settings: &NutsSettings,
-    layout: &Layout,
-    besides: u64,
-) -> Result<(), BackendError> {
+pub(crate) fn check(settings: &NutsSettings, layout: &Layout, besides: u64) -> Result<(), BackendError> {
     let needed = besides
         .saturating_add(trajectory_bytes(settings, layout))
         .saturating_add(statistics_bytes(layout));

@@ -7,6 +7,8 @@ mod fit;
 mod generate;
 mod gpu;
 mod interruption;
+mod kills;
+mod limits;
 mod models;
 mod usage;
 
