@@ -27,9 +27,9 @@ impl fmt::Display for Defect {
         let mut place = Vec::new();
         place.extend(self.row.map(|row| format!("{} {row}", self.row_word)));
         if !self.column.is_empty() {
-            place.push(format!("column {:?}", self.column));
+            place.push(format!("column {}", quoted(&self.column)));
         }
-        place.extend(self.value.as_ref().map(|v| format!("value {v:?}")));
+        place.extend(self.value.as_ref().map(|v| format!("value {}", quoted(v))));
         if !place.is_empty() {
             write!(f, "{}: ", place.join(", "))?;
         }
@@ -49,9 +49,17 @@ pub enum ReadError {
         cause: std::io::Error,
     },
     /// The path is a directory.
-    #[error("{} is a directory; name one .csv or .parquet file in it", path.display())]
+    #[error("{} is a folder; {remedy}", path.display())]
     Directory {
         /// The path.
+        path: PathBuf,
+        /// What is in it, and how that becomes one file.
+        remedy: String,
+    },
+    /// A Parquet file comes through a pipe.
+    #[error("{}: Parquet is read from its end, which a pipe has not; save it as a file first and name that", path.display())]
+    ParquetPipe {
+        /// The pipe.
         path: PathBuf,
     },
     /// Neither the extension nor the content says what the file is.
@@ -61,10 +69,14 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// The file is compressed as a whole.
-    #[error("{}: the file is compressed by gzip; decompress it first (gunzip), or convert it to Parquet", path.display())]
+    #[error("{}: {}", path.display(), by.told(path, *regular))]
     Compressed {
         /// The file.
         path: PathBuf,
+        /// What compressed it.
+        by: Compression,
+        /// Whether it is a file rather than a pipe.
+        regular: bool,
     },
     /// The file was read and has defects.
     #[error("{}", listed(path, defects, *total))]
@@ -116,8 +128,8 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The row as a reader of Parquet counts it.
-    pub(crate) fn parquet_row(&self) -> Option<u64> {
+    /// The row from 1, a header not counted.
+    pub(crate) fn data_row(&self) -> Option<u64> {
         match self {
             Place::Row(row) => Some(row + 1),
             Place::File | Place::Byte(_) => None,
@@ -130,6 +142,8 @@ struct Finding {
     place: Place,
     /// A second row that the problem ends by naming.
     other: Option<Place>,
+    /// Whether both rows are about one product and period.
+    repeated: bool,
     column: String,
     value: Option<String>,
     problem: String,
@@ -175,11 +189,42 @@ impl Findings {
         self.kept.push(Finding {
             place,
             other,
+            repeated: false,
             column: column.to_owned(),
             value: value.map(|value| shortened(value())),
             problem,
             remedy,
         });
+    }
+
+    /// Notes that `place` is about the product and period of the row `other`.
+    pub(crate) fn push_repeated(
+        &mut self,
+        place: Place,
+        other: Place,
+        column: &str,
+        value: &dyn Fn() -> String,
+        problem: impl FnOnce() -> String,
+    ) {
+        if self.admit(place) {
+            self.kept.push(Finding {
+                place,
+                other: Some(other),
+                repeated: true,
+                column: column.to_owned(),
+                value: Some(shortened(value())),
+                problem: problem(),
+                remedy: REPEATED_REMEDY.into(),
+            });
+        }
+    }
+
+    /// The two rows and the remedy of every kept finding of a repeated product and period.
+    pub(crate) fn repeated(&mut self) -> impl Iterator<Item = (Place, Place, &mut String)> {
+        self.kept
+            .iter_mut()
+            .filter(|f| f.repeated)
+            .filter_map(|f| Some((f.place, f.other?, &mut f.remedy)))
     }
 
     /// Counts a defect at `place` and makes room for it, if it is to be kept.
@@ -254,10 +299,122 @@ impl Findings {
     }
 }
 
+/// What to do about two rows of one product and period when the rest of the rows is not known.
+const REPEATED_REMEDY: &str = "keep one of the two rows, or, where another column (a year, a store) tells them apart, \
+                               make it a part of the period or the product";
+
+/// What a file is compressed by, or holds instead of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Compression {
+    Gzip,
+    Zstandard,
+    Bzip2,
+    Xz,
+    Lz4,
+    Zip,
+    OldExcel,
+}
+
+impl Compression {
+    /// By the first bytes of a file.
+    pub(crate) fn of(head: &[u8]) -> Option<Self> {
+        match head {
+            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstandard),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Some(Compression::Bzip2),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Some(Compression::Lz4),
+            [b'P', b'K', 3 | 5, 4 | 6, ..] => Some(Compression::Zip),
+            [0xd0, 0xcf, 0x11, 0xe0, ..] => Some(Compression::OldExcel),
+            _ => None,
+        }
+    }
+
+    /// What the file is and the command that unpacks it.
+    fn told(self, path: &Path, regular: bool) -> String {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        let extension = extension.unwrap_or_default();
+        let workbook = matches!(extension.as_str(), "xlsx" | "xlsm" | "xlsb" | "ods");
+        let (by, command) = match self {
+            Compression::Gzip => ("gzip", "gunzip -c"),
+            Compression::Zstandard => ("Zstandard", "zstd -dc"),
+            Compression::Bzip2 => ("bzip2", "bunzip2 -c"),
+            Compression::Xz => ("xz", "xz -dc"),
+            Compression::Lz4 => ("LZ4", "lz4 -dc"),
+            Compression::Zip if !workbook => ("zip", "unzip -p"),
+            Compression::Zip | Compression::OldExcel => {
+                return "the file is a spreadsheet, not a table as text; save its sheet as CSV (UTF-8, commas) and name \
+                        that"
+                    .into();
+            }
+        };
+        if !regular {
+            return format!("what comes through the pipe is compressed by {by}; put `{command}` before it");
+        }
+        let stem = if matches!(
+            extension.as_str(),
+            "gz" | "zst" | "zstd" | "bz2" | "xz" | "lz4" | "zip"
+        ) {
+            path.with_extension("")
+        } else {
+            let mut name = path.to_path_buf();
+            name.set_file_name(format!(
+                "unpacked-{}",
+                path.file_name().unwrap_or_default().to_string_lossy()
+            ));
+            name
+        };
+        let mut target = stem.to_string_lossy().into_owned();
+        let lower = target.to_lowercase();
+        if !lower.ends_with(".csv") && !lower.ends_with(".parquet") {
+            target += ".csv";
+        }
+        format!(
+            "the file is compressed by {by}; unpack it first: {command} {} > {}",
+            shell_quoted(&path.to_string_lossy()),
+            shell_quoted(&target)
+        )
+    }
+}
+
+/// A word as a shell takes it.
+pub(crate) fn shell_quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// Text in quotes as a message shows it: escaped, and cut where it is long. A file's cells and names may have any length.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN_BYTES: usize = 120;
+    let mut shown = String::from("\"");
+    for (i, c) in text.chars().enumerate() {
+        // As `{:?}` of the text escapes it.
+        let escaped = match c {
+            '\'' => "'".to_owned(),
+            c => c.escape_debug().to_string(),
+        };
+        // Three more for the dots of a text that was cut before.
+        if i == SHOWN_CHARACTERS + 3 || shown.len() + escaped.len() > SHOWN_BYTES {
+            shown += "...";
+            break;
+        }
+        shown += &escaped;
+    }
+    shown.push('"');
+    shown
+}
+
+/// How many characters of a value are shown.
+const SHOWN_CHARACTERS: usize = 60;
+
 /// A value short enough to print: a broken quote may make a cell of half the file.
 fn shortened(value: String) -> String {
-    const SHOWN: usize = 60;
-    match value.char_indices().nth(SHOWN) {
+    match value.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{}...", &value[..end]),
         None => value,
     }
