@@ -25,6 +25,8 @@ pub(crate) struct CsvTable {
     reader: CsvReader,
     /// Places of the first faults, where lines are not counted.
     fault_places: Vec<Place>,
+    /// Place of the record read last, where lines are not counted.
+    latest: Place,
 }
 
 impl CsvTable {
@@ -49,6 +51,7 @@ impl CsvTable {
             regular,
             reader,
             fault_places: Vec::new(),
+            latest: Place::File,
         };
         table.note_fault_places(Place::File);
         Ok(table)
@@ -131,12 +134,12 @@ impl CsvTable {
         if !faults.is_empty() {
             findings.clear();
         }
-        let last = self.fault_places.last().copied().unwrap_or(Place::File);
         for (i, (offset, fault)) in faults.into_iter().enumerate() {
             let place = if self.regular {
                 Place::Byte(offset)
             } else {
-                self.fault_places.get(i).copied().unwrap_or(last)
+                // A quote that is never closed is known at the end only, which is the end of its record.
+                self.fault_places.get(i).copied().unwrap_or(self.latest)
             };
             findings.push(place, "", None, || {
                 let (problem, remedy) = fault_texts(fault);
@@ -147,6 +150,7 @@ impl CsvTable {
 
     /// Notes that the faults seen up to the end of the record just read, and not noted before, are at `place`.
     fn note_fault_places(&mut self, place: Place) {
+        self.latest = place;
         let end = self.reader.position().byte();
         let seen = self.reader.get_ref().seen_before(end);
         if self.fault_places.len() < seen {
