@@ -1,6 +1,7 @@
 //! Reading a panel from a CSV or Parquet file: every defect is named, none is repaired in silence.
 
 mod columns;
+mod compression;
 mod csv_rows;
 mod defect;
 mod folder;
@@ -15,9 +16,9 @@ mod repeated;
 mod source;
 
 pub use columns::Columns;
-pub(crate) use columns::listed;
+pub use compression::Compression;
 pub(crate) use csv_rows::CsvTable;
-pub use defect::{Compression, Defect, ReadError, SHOWN_DEFECTS};
+pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
 pub(crate) use defect::{Findings, Place, quoted};
 pub(crate) use keys::without_zero_decimals;
 

@@ -1,6 +1,6 @@
 //! The parameters that a synthetic panel was drawn from, in memory and as a file.
 
-use crate::read::{CsvTable, Findings, Place, ReadError, conclude, listed, quoted, without_zero_decimals};
+use crate::read::{CsvTable, Findings, Place, ReadError, conclude, quoted, without_zero_decimals};
 use infermark_atomic_file::{FileError, write_atomically};
 use infermark_model::{Axes, Labels, Layout, Panel, Site};
 use std::collections::HashMap;
@@ -171,8 +171,8 @@ fn whole_point(table: &CsvTable, findings: &mut Findings) -> Option<bool> {
             findings.push(Place::File, "", None, || {
                 (
                     format!(
-                        "the columns are {}, neither product,category,elasticity nor site,key,value",
-                        listed(table.header())
+                        "the header is {}, neither product,category,elasticity nor site,key,value",
+                        quoted(&header.join(","))
                     ),
                     "name the file that was written as the panel's truth".into(),
                 )

@@ -1,6 +1,7 @@
 //! The names that the panel's five columns have in a file.
 
-use super::defect::{Findings, Place, quoted, shell_quoted};
+use super::compression::shell_quoted;
+use super::defect::{Findings, Place, quoted};
 
 /// Column names in the file. The defaults are `product`, `category`, `week`, `price` and `units`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Columns {
 const LISTED_COLUMNS: usize = 20;
 
 /// The names of a file's columns, as many as fit a message.
-pub(crate) fn listed(header: &[String]) -> String {
+fn listed(header: &[String]) -> String {
     let shown: Vec<String> = header.iter().take(LISTED_COLUMNS).map(|h| quoted(h)).collect();
     let shown = shown.join(", ");
     match header.len().saturating_sub(LISTED_COLUMNS) {

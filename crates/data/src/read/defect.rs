@@ -1,5 +1,6 @@
 //! What is wrong with a file: where, which value, and what to do about it.
 
+use super::compression::Compression;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -302,91 +303,6 @@ impl Findings {
 /// What to do about two rows of one product and period when the rest of the rows is not known.
 const REPEATED_REMEDY: &str = "keep one of the two rows, or, where another column (a year, a store) tells them apart, \
                                make it a part of the period or the product";
-
-/// What a file is compressed by, or holds instead of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Compression {
-    Gzip,
-    Zstandard,
-    Bzip2,
-    Xz,
-    Lz4,
-    Zip,
-    OldExcel,
-}
-
-impl Compression {
-    /// By the first bytes of a file.
-    pub(crate) fn of(head: &[u8]) -> Option<Self> {
-        match head {
-            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstandard),
-            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..] => Some(Compression::Bzip2),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Some(Compression::Lz4),
-            [b'P', b'K', 3 | 5, 4 | 6, ..] => Some(Compression::Zip),
-            [0xd0, 0xcf, 0x11, 0xe0, ..] => Some(Compression::OldExcel),
-            _ => None,
-        }
-    }
-
-    /// What the file is and the command that unpacks it.
-    fn told(self, path: &Path, regular: bool) -> String {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        let extension = extension.unwrap_or_default();
-        let workbook = matches!(extension.as_str(), "xlsx" | "xlsm" | "xlsb" | "ods");
-        let (by, command) = match self {
-            Compression::Gzip => ("gzip", "gunzip -c"),
-            Compression::Zstandard => ("Zstandard", "zstd -dc"),
-            Compression::Bzip2 => ("bzip2", "bunzip2 -c"),
-            Compression::Xz => ("xz", "xz -dc"),
-            Compression::Lz4 => ("LZ4", "lz4 -dc"),
-            Compression::Zip if !workbook => ("zip", "unzip -p"),
-            Compression::Zip | Compression::OldExcel => {
-                return "the file is a spreadsheet, not a table as text; save its sheet as CSV (UTF-8, commas) and name \
-                        that"
-                    .into();
-            }
-        };
-        if !regular {
-            return format!("what comes through the pipe is compressed by {by}; put `{command}` before it");
-        }
-        let stem = if matches!(
-            extension.as_str(),
-            "gz" | "zst" | "zstd" | "bz2" | "xz" | "lz4" | "zip"
-        ) {
-            path.with_extension("")
-        } else {
-            let mut name = path.to_path_buf();
-            name.set_file_name(format!(
-                "unpacked-{}",
-                path.file_name().unwrap_or_default().to_string_lossy()
-            ));
-            name
-        };
-        let mut target = stem.to_string_lossy().into_owned();
-        let lower = target.to_lowercase();
-        if !lower.ends_with(".csv") && !lower.ends_with(".parquet") {
-            target += ".csv";
-        }
-        format!(
-            "the file is compressed by {by}; unpack it first: {command} {} > {}",
-            shell_quoted(&path.to_string_lossy()),
-            shell_quoted(&target)
-        )
-    }
-}
-
-/// A word as a shell takes it.
-pub(crate) fn shell_quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
 
 /// Text in quotes as a message shows it: escaped, and cut where it is long. A file's cells and names may have any length.
 pub(crate) fn quoted(text: &str) -> String {

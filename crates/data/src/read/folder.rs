@@ -1,6 +1,6 @@
 //! What to say of a folder where a file is wanted.
 
-use super::defect::shell_quoted;
+use super::compression::shell_quoted;
 use std::path::Path;
 
 /// How many entries are looked at.

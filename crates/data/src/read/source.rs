@@ -1,6 +1,7 @@
 //! A file that is opened once: a pipe's first bytes are looked at and handed on with the rest.
 
-use super::defect::{Compression, ReadError};
+use super::compression::Compression;
+use super::defect::ReadError;
 use super::folder::describe;
 use std::fs::File;
 use std::io::{Chain, Cursor, Read};
