@@ -37,7 +37,7 @@ impl Compression {
     }
 
     /// What the file is and the command that unpacks it.
-    fn told(self, path: &Path, regular: bool) -> String {
+    pub(crate) fn told(self, path: &Path, regular: bool) -> String {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         let extension = extension.unwrap_or_default();
         let workbook = matches!(extension.as_str(), "xlsx" | "xlsm" | "xlsb" | "ods");
