@@ -102,7 +102,7 @@ fn rows_that_another_column_tells_apart_are_not_to_be_added_up() {
     assert_eq!(
         defect(&format!("{HEADER},year\nP1,a,7,2,3,2023\nP1,a,7,3,4,2024\n")),
         format!(
-            r#"line 3, {repeated}; column "year" tells the rows apart ("2023" and "2024"): make it a part of the period, such as 202307 here"#
+            r#"line 3, {repeated}; column "year" tells the rows apart ("2023" and "2024"): make it a part of the period, such as 202407 here"#
         )
     );
     assert_eq!(
@@ -110,7 +110,7 @@ fn rows_that_another_column_tells_apart_are_not_to_be_added_up() {
             "{HEADER},revenue,store\nP1,a,7,2,3,6.5,0\nP1,a,7,3,4,12.5,1\n"
         )),
         format!(
-            r#"line 3, {repeated}; column "store" tells the rows apart ("0" and "1"): make it a part of the product, such as "P1 0", or keep the rows of one "store" only"#
+            r#"line 3, {repeated}; column "store" tells the rows apart ("0" and "1"): make it a part of the product, such as "P1 1" here, or keep the rows of one "store" only"#
         )
     );
     assert_eq!(

@@ -89,7 +89,7 @@ fn told_apart(header: &[String], columns: &Columns, rows: [&ByteRecord; 2]) -> S
     );
     if time.is_some() {
         let period = named(&columns.period).and_then(|place| small_number(cells(place)[0]));
-        return match (small_number(a.as_bytes()), period) {
+        return match (small_number(b.as_bytes()), period) {
             (Some(year @ 1900..=2100), Some(period @ 0..1000)) => {
                 let width = if period < 100 { 2 } else { 3 };
                 format!("{told}: make it a part of the period, such as {year}{period:0width$} here")
@@ -98,9 +98,9 @@ fn told_apart(header: &[String], columns: &Columns, rows: [&ByteRecord; 2]) -> S
         };
     }
     let product = named(&columns.product).map_or(&[][..], |place| cells(place)[0]);
-    let example = format!("{} {a}", String::from_utf8_lossy(product));
+    let example = format!("{} {b}", String::from_utf8_lossy(product));
     format!(
-        "{told}: make it a part of the product, such as {}, or keep the rows of one {} only",
+        "{told}: make it a part of the product, such as {} here, or keep the rows of one {} only",
         quoted(&example),
         quoted(&header[place])
     )
