@@ -11,5 +11,5 @@ pub mod read;
 pub mod truth;
 
 pub use generate::{GenerateError, GenerateProgress, Generator, Process, generate_panel, generate_to_file};
-pub use read::{Columns, Defect, ReadError, read_panel};
+pub use read::{Columns, Compression, Defect, ReadError, read_panel};
 pub use truth::{Truth, read_true_elasticities, read_truth};

@@ -1,6 +1,6 @@
 //! The parameters that a synthetic panel was drawn from, in memory and as a file.
 
-use crate::read::{CsvTable, Findings, Place, ReadError, conclude};
+use crate::read::{CsvTable, Findings, Place, ReadError, conclude, quoted, without_zero_decimals};
 use infermark_atomic_file::{FileError, write_atomically};
 use infermark_model::{Axes, Labels, Layout, Panel, Site};
 use std::collections::HashMap;
@@ -71,7 +71,9 @@ pub fn read_truth(path: &Path, panel: &Panel) -> Result<Truth, ReadError> {
     let mut table = CsvTable::open(path)?;
     let mut findings = Findings::default();
     let truth = fill(&mut table, panel, &mut findings)?;
-    conclude(truth, findings, path, "line", |places| table.lines(places))
+    conclude(truth, findings, path, table.row_word(), |places| {
+        table.lines(places)
+    })
 }
 
 fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<Option<Truth>, ReadError> {
@@ -89,7 +91,10 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
         } else {
             (Site::ProductA.name().into(), cell(0))
         };
-        let Some(latent) = places.find(&site, &key) else {
+        let found = places
+            .find(&site, &key)
+            .or_else(|| places.find(&site, without_zero_decimals(&key)));
+        let Some(latent) = found else {
             if !Site::ALL.iter().any(|s| s.name() == site) {
                 findings.push(Place::Row(row), "site", Some(&|| site.clone()), || {
                     ("there is no such site".into(), "correct the site's name".into())
@@ -100,12 +105,14 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
         if !whole_point {
             let product = latent - layout.start(Site::ProductA);
             let category = panel.categories().get(panel.category_of()[product] as usize);
-            if category.to_string() != cell(1) {
+            let named = category.to_string();
+            if named != cell(1) && named != without_zero_decimals(&cell(1)) {
                 findings.push(Place::Row(row), "category", Some(&|| cell(1)), || {
                     (
                         format!(
-                            "the panel has product {key:?} in category {:?}",
-                            category.to_string()
+                            "the panel has product {} in category {}",
+                            quoted(&key),
+                            quoted(&category.to_string())
                         ),
                         "name the truth that belongs to this panel".into(),
                     )
@@ -161,11 +168,11 @@ fn whole_point(table: &CsvTable, findings: &mut Findings) -> Option<bool> {
         ["product", "category", "elasticity"] => Some(false),
         ["site", "key", "value"] => Some(true),
         _ => {
-            let listed = header.join(",");
             findings.push(Place::File, "", None, || {
                 (
                     format!(
-                        "the header is {listed:?}, neither product,category,elasticity nor site,key,value"
+                        "the header is {}, neither product,category,elasticity nor site,key,value",
+                        quoted(&header.join(","))
                     ),
                     "name the file that was written as the panel's truth".into(),
                 )
@@ -223,7 +230,9 @@ pub fn read_true_elasticities(path: &Path, products: &[String]) -> Result<Vec<f6
         None => None,
     };
     let found = found.filter(|_| findings.is_empty());
-    conclude(found, findings, path, "line", |places| table.lines(places))
+    conclude(found, findings, path, table.row_word(), |places| {
+        table.lines(places)
+    })
 }
 
 /// The elasticities of `products`; where they are not all there, `findings` say why.
@@ -248,7 +257,10 @@ fn elasticities(
         if whole_point && cell(0) != site {
             return;
         }
-        if let Some(place) = places.get(key.as_str()) {
+        let place = places
+            .get(key.as_str())
+            .or_else(|| places.get(without_zero_decimals(&key)));
+        if let Some(place) = place {
             take_value(&mut found[*place], row, columns, (site, &key), &cell(2), findings);
         }
     })?;

@@ -361,7 +361,7 @@ fn contradictions_name_both_rows() {
             ("category", text(["a", "a", "a"])),
         ]),
         [
-            r#"row 2, column "week", value "1": product "p1" has this period already, on row 1; keep one of the two rows, or add them up"#
+            r#"row 2, column "week", value "1": product "p1" has this period already, on row 1; keep one of the two rows, or, where another column (a year, a store) tells them apart, make it a part of the period or the product"#
         ]
     );
     assert_eq!(

@@ -1,6 +1,7 @@
 //! The names that the panel's five columns have in a file.
 
-use super::defect::{Findings, Place};
+use super::compression::shell_quoted;
+use super::defect::{Findings, Place, quoted};
 
 /// Column names in the file. The defaults are `product`, `category`, `week`, `price` and `units`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,19 @@ impl Columns {
     /// Where the five columns are among a file's columns; `None` after findings of missing or repeated ones, and of
     /// one column that is named for two things.
     pub(crate) fn locate(&self, header: &[String], findings: &mut Findings) -> Option<[usize; 5]> {
+        self.locate_where(header, |_, _| true, findings)
+    }
+
+    /// [`Columns::locate`]; a column is suggested for another of the five, which counts from 0 as above, only where `fits`
+    /// says so of the two.
+    pub(crate) fn locate_where(
+        &self,
+        header: &[String],
+        mut fits: impl FnMut(usize, usize) -> bool,
+        findings: &mut Findings,
+    ) -> Option<[usize; 5]> {
         let wanted = self.with_options();
+        let mut missing = Vec::new();
         let mut found = [0; 5];
         let mut complete = true;
         for (i, (name, option)) in wanted.iter().enumerate() {
@@ -58,7 +71,7 @@ impl Columns {
                 });
             }
         }
-        for (slot, (name, option)) in found.iter_mut().zip(wanted) {
+        for (role, (slot, (name, _))) in found.iter_mut().zip(wanted).enumerate() {
             let mut places = header
                 .iter()
                 .enumerate()
@@ -81,50 +94,145 @@ impl Columns {
                 }
                 (None, _) => {
                     complete = false;
-                    findings.push(Place::File, name, None, || missing(name, option, header));
+                    missing.push(role);
                 }
             }
         }
+        tell_missing(&wanted, &missing, header, &mut fits, findings);
         complete.then_some(found)
     }
 }
 
-fn missing(name: &str, option: &str, header: &[String]) -> (String, String) {
-    let listed = header
-        .iter()
-        .map(|h| format!("{h:?}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let problem = format!("the column is missing; the file has {listed}");
+/// How many of a file's columns a message lists.
+const LISTED_COLUMNS: usize = 20;
+
+/// The names of a file's columns, as many as fit a message.
+fn listed(header: &[String]) -> String {
+    let shown: Vec<String> = header.iter().take(LISTED_COLUMNS).map(|h| quoted(h)).collect();
+    let shown = shown.join(", ");
+    match header.len().saturating_sub(LISTED_COLUMNS) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// One finding of all columns that are missing, so that the file's columns are listed once.
+fn tell_missing(
+    wanted: &[(&str, &'static str); 5],
+    missing: &[usize],
+    header: &[String],
+    fits: &mut impl FnMut(usize, usize) -> bool,
+    findings: &mut Findings,
+) {
+    if missing.is_empty() {
+        return;
+    }
+    let has = listed(header);
     if let [only] = header
         && let Some(separator) = [';', '\t', '|'].into_iter().find(|s| only.contains(*s))
     {
-        return (
-            problem,
-            format!("the file seems to be separated by {separator:?}: save it with commas"),
-        );
+        findings.push(Place::File, "", None, || {
+            (
+                format!("the file has one column, {has}"),
+                format!("it seems to be separated by {separator:?}: save it with commas"),
+            )
+        });
+        return;
     }
-    let wanted = name.to_lowercase();
-    let nearest = header
+    let mut suggested: Vec<usize> = Vec::new();
+    let suggestions: Vec<Option<usize>> = missing
         .iter()
-        .map(|h| {
+        .map(|role| {
+            let place = nearest(wanted[*role].0, header, |place| {
+                let taken = wanted.iter().any(|(name, _)| *name == header[place]);
+                !taken && !suggested.contains(&place) && fits(*role, place)
+            });
+            suggested.extend(place);
+            place
+        })
+        .collect();
+    if let ([role], [suggestion]) = (missing, &suggestions[..]) {
+        let (name, option) = wanted[*role];
+        findings.push(Place::File, name, None, || {
+            let remedy = match suggestion {
+                Some(place) => {
+                    let h = &header[*place];
+                    format!("did you mean {}? pass {option} {}", quoted(h), option_value(h))
+                }
+                None => format!("name the column that holds it with {option}"),
+            };
+            (format!("the column is missing; the file has {has}"), remedy)
+        });
+        return;
+    }
+    let names: Vec<String> = missing.iter().map(|role| quoted(wanted[*role].0)).collect();
+    let pairs = || missing.iter().zip(&suggestions);
+    let options = |known: bool| -> Vec<String> {
+        pairs()
+            .filter(|(_, suggestion)| suggestion.is_some() == known)
+            .map(|(role, suggestion)| {
+                let option = wanted[*role].1;
+                suggestion.map_or(option.into(), |place| {
+                    format!("{option} {}", option_value(&header[place]))
+                })
+            })
+            .collect()
+    };
+    let (known, unknown) = (options(true), options(false));
+    let remedy = match (known.is_empty(), unknown.is_empty()) {
+        (true, _) => format!("name the columns that hold them with {}", unknown.join(", ")),
+        (false, true) => format!("did you mean {}?", known.join(" ")),
+        (false, false) => format!(
+            "did you mean {}? name the rest with {}",
+            known.join(" "),
+            unknown.join(", ")
+        ),
+    };
+    findings.push(Place::File, "", None, || {
+        (
+            format!("the columns {} are missing; the file has {has}", names.join(", ")),
+            remedy,
+        )
+    });
+}
+
+/// A name as the value of an option, in quotes that keep it whole in a shell.
+fn option_value(name: &str) -> String {
+    if name.contains(['"', '\\', '$', '`', '!']) {
+        shell_quoted(name)
+    } else {
+        format!("\"{name}\"")
+    }
+}
+
+/// The column whose name is nearest to a wanted one, among those that may be suggested.
+fn nearest(name: &str, header: &[String], mut may_be: impl FnMut(usize) -> bool) -> Option<usize> {
+    let wanted = name.to_lowercase();
+    let limit = wanted.chars().count() / 2;
+    let mut near: Vec<(usize, usize)> = header
+        .iter()
+        .enumerate()
+        // The distance takes time and memory in proportion to both; a long name is none that was mistyped.
+        .filter(|(_, h)| h.len() <= LONGEST_SUGGESTION && !h.is_empty())
+        .map(|(place, h)| {
             let lower = h.to_lowercase();
             let distance = if lower.contains(&wanted) {
                 0
             } else {
                 edit_distance(&lower, &wanted)
             };
-            (distance, h)
+            (distance, place)
         })
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, _)| *distance <= wanted.chars().count() / 2)
-        .map(|(_, h)| h);
-    let remedy = match nearest {
-        Some(h) => format!("did you mean {h:?}? pass {option} {h:?}"),
-        None => format!("name the column that holds it with {option}"),
-    };
-    (problem, remedy)
+        .filter(|(distance, _)| *distance <= limit)
+        .collect();
+    near.sort_unstable();
+    near.into_iter()
+        .map(|(_, place)| place)
+        .find(|place| may_be(*place))
 }
+
+/// The longest name, in bytes, that is suggested.
+const LONGEST_SUGGESTION: usize = 100;
 
 /// Levenshtein distance in characters.
 fn edit_distance(a: &str, b: &str) -> usize {

@@ -6,35 +6,55 @@ use super::ledger::{Ledger, MAX_UNITS};
 use super::numbers::{parse_number, small_number};
 use super::periods::parse_period;
 use super::quoting::{QuoteCheck, QuoteFault};
+use super::source::Source;
 use csv::ByteRecord;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Chain, Cursor};
 use std::path::{Path, PathBuf};
 
-const BUFFER_BYTES: usize = 1 << 18;
+pub(super) const BUFFER_BYTES: usize = 1 << 18;
+
+pub(super) type CsvReader = csv::Reader<QuoteCheck<Chain<Cursor<Vec<u8>>, File>>>;
 
 /// A CSV file that is read record by record.
 pub(crate) struct CsvTable {
-    path: PathBuf,
-    reader: csv::Reader<QuoteCheck<File>>,
-    header: Vec<String>,
+    pub(super) path: PathBuf,
+    pub(super) header: Vec<String>,
+    /// Whether the file can be read once more, to count lines.
+    pub(super) regular: bool,
+    reader: CsvReader,
+    /// Places of the first faults, where lines are not counted.
+    fault_places: Vec<Place>,
+    /// Place of the record read last, where lines are not counted.
+    latest: Place,
 }
 
 impl CsvTable {
     /// Opens a file and reads its header, empty when the file is.
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
-        let mut reader = reader(path)?;
+        Self::read(path, Source::open(path)?)
+    }
+
+    /// Reads the header of an open file, empty when the file is.
+    pub(super) fn read(path: &Path, source: Source) -> Result<Self, ReadError> {
+        let regular = source.regular();
+        let mut reader = reader(source);
         let mut first = ByteRecord::new();
         reader.read_byte_record(&mut first).map_err(|e| failed(path, e))?;
         let header = first
             .iter()
             .map(|name| String::from_utf8_lossy(name).trim().to_owned())
             .collect();
-        Ok(CsvTable {
+        let mut table = CsvTable {
             path: path.to_owned(),
-            reader,
             header,
-        })
+            regular,
+            reader,
+            fault_places: Vec::new(),
+            latest: Place::File,
+        };
+        table.note_fault_places(Place::File);
+        Ok(table)
     }
 
     /// Names of the columns.
@@ -55,6 +75,8 @@ impl CsvTable {
                     "save the file as UTF-8 (it may be UTF-16)".into(),
                 )
             });
+        } else if !self.fault_places.is_empty() || self.reader.get_ref().stopped() {
+            self.check_quotes(findings);
         }
         findings.is_empty()
     }
@@ -75,17 +97,16 @@ impl CsvTable {
             .read_byte_record(&mut record)
             .map_err(|e| failed(&self.path, e))?
         {
+            if !self.regular {
+                self.note_fault_places(Place::Row(row));
+            }
             if let Some((row, len, cells)) = short.take() {
                 count_differs(findings, row, len, fields, &cells);
             }
             if record.len() == fields {
                 each(row, Some(&record), findings);
             } else {
-                let cells = record
-                    .iter()
-                    .map(String::from_utf8_lossy)
-                    .collect::<Vec<_>>()
-                    .join(",");
+                let cells = start_of(&record);
                 if record.len() < fields {
                     short = Some((row, record.len(), cells));
                 } else {
@@ -113,104 +134,89 @@ impl CsvTable {
         if !faults.is_empty() {
             findings.clear();
         }
-        for (offset, fault) in faults {
-            findings.push(Place::Byte(offset), "", None, || {
-                let problem = match fault {
-                    QuoteFault::Stray => "broken quoting: a quote inside a cell that does not start with one",
-                    QuoteFault::AfterClosing => "broken quoting: text between a closing quote and the comma",
-                    QuoteFault::Unclosed => "broken quoting: the quote opened here is never closed",
-                };
-                (
-                    problem.into(),
-                    "quote the whole cell and write quotes inside it twice (\"\")".into(),
-                )
+        for (i, (offset, fault)) in faults.into_iter().enumerate() {
+            let place = if self.regular {
+                Place::Byte(offset)
+            } else {
+                // A quote that is never closed is known at the end only, which is the end of its record.
+                self.fault_places.get(i).copied().unwrap_or(self.latest)
+            };
+            findings.push(place, "", None, || {
+                let (problem, remedy) = fault_texts(fault);
+                (problem.into(), remedy.into())
             });
         }
     }
 
-    /// Line of every place, from 1, by reading the file once more.
-    pub(crate) fn lines(&self, places: &[Place]) -> Result<Vec<Option<u64>>, ReadError> {
-        let offsets = self.offsets(places)?;
-        let io = |cause| ReadError::Io {
-            path: self.path.clone(),
-            cause,
-        };
-        let mut order: Vec<(u64, usize)> = offsets
-            .iter()
-            .enumerate()
-            .filter_map(|(i, offset)| Some(((*offset)?, i)))
-            .collect();
-        order.sort_unstable();
-        let mut lines = vec![None; places.len()];
-        let mut file = File::open(&self.path).map_err(io)?;
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let (mut position, mut line) = (0u64, 1u64);
-        // CR, LF and CRLF each end one line; the two bytes of a CRLF may come in two buffers.
-        let mut after_return = false;
-        let mut next = order.into_iter().peekable();
-        while next.peek().is_some() {
-            let read = file.read(&mut buffer).map_err(io)?;
-            if read == 0 {
-                break;
-            }
-            for byte in &buffer[..read] {
-                // A record's offset is before the line ends and blank lines that precede it.
-                let at_line_end = matches!(byte, b'\n' | b'\r');
-                while !at_line_end && next.peek().is_some_and(|(offset, _)| *offset <= position) {
-                    lines[next.next().expect("peeked").1] = Some(line);
-                }
-                line += u64::from(*byte == b'\r' || (*byte == b'\n' && !after_return));
-                after_return = *byte == b'\r';
-                position += 1;
-            }
+    /// Notes that the faults seen up to the end of the record just read, and not noted before, are at `place`.
+    fn note_fault_places(&mut self, place: Place) {
+        self.latest = place;
+        let end = self.reader.position().byte();
+        let seen = self.reader.get_ref().seen_before(end);
+        if self.fault_places.len() < seen {
+            self.fault_places.resize(seen, place);
         }
-        Ok(lines)
     }
 
-    fn offsets(&self, places: &[Place]) -> Result<Vec<Option<u64>>, ReadError> {
-        let mut wanted: Vec<(u64, usize)> = Vec::new();
-        let mut offsets = vec![None; places.len()];
-        for (i, place) in places.iter().enumerate() {
-            match place {
-                Place::Row(row) => wanted.push((*row, i)),
-                Place::Byte(offset) => offsets[i] = Some(*offset),
-                Place::File => {}
-            }
-        }
-        wanted.sort_unstable();
-        let mut reader = reader(&self.path)?;
+    /// The next record; `None` behind the last.
+    pub(super) fn next_record(&mut self) -> Result<Option<ByteRecord>, ReadError> {
         let mut record = ByteRecord::new();
-        reader
-            .read_byte_record(&mut record)
-            .map_err(|e| failed(&self.path, e))?;
-        let mut read = 0;
-        for (row, i) in wanted {
-            while read <= row
-                && reader
-                    .read_byte_record(&mut record)
-                    .map_err(|e| failed(&self.path, e))?
-            {
-                read += 1;
-            }
-            offsets[i] = record.position().map(|p| p.byte());
-        }
-        Ok(offsets)
+        let read = self.reader.read_byte_record(&mut record);
+        Ok(read.map_err(|e| failed(&self.path, e))?.then_some(record))
     }
 }
 
-fn reader(path: &Path) -> Result<csv::Reader<QuoteCheck<File>>, ReadError> {
-    let file = File::open(path).map_err(|cause| ReadError::Io {
-        path: path.to_owned(),
-        cause,
-    })?;
-    Ok(csv::ReaderBuilder::new()
+fn fault_texts(fault: QuoteFault) -> (&'static str, &'static str) {
+    const QUOTING: &str = "quote the whole cell and write quotes inside it twice (\"\")";
+    const DAMAGED: &str = "export or copy the file again";
+    match fault {
+        QuoteFault::Stray => (
+            "broken quoting: a quote inside a cell that does not start with one",
+            QUOTING,
+        ),
+        QuoteFault::AfterClosing => (
+            "broken quoting: text between a closing quote and the comma",
+            QUOTING,
+        ),
+        QuoteFault::Unclosed => ("broken quoting: the quote opened here is never closed", QUOTING),
+        QuoteFault::UnclosedSoFar => (
+            "broken quoting: the quote opened here is not closed within 1 MiB",
+            QUOTING,
+        ),
+        QuoteFault::TooLong => (
+            "the line is longer than 1 MiB",
+            "check that the file is CSV with a line a row, and export it again",
+        ),
+        QuoteFault::Nul => ("a NUL byte, which no text has: the file is damaged", DAMAGED),
+    }
+}
+
+/// A reader of records from the start of a file.
+pub(super) fn reader(source: Source) -> CsvReader {
+    csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .buffer_capacity(BUFFER_BYTES)
-        .from_reader(QuoteCheck::new(file)))
+        .from_reader(QuoteCheck::new(source.into_reader()))
 }
 
-fn failed(path: &Path, error: csv::Error) -> ReadError {
+/// The first cells of a record, as many as a message shows.
+fn start_of(record: &ByteRecord) -> String {
+    const SHOWN_BYTES: usize = 256;
+    let mut start = Vec::new();
+    for (i, cell) in record.iter().enumerate() {
+        if start.len() > SHOWN_BYTES {
+            break;
+        }
+        if i > 0 {
+            start.push(b',');
+        }
+        start.extend_from_slice(&cell[..cell.len().min(SHOWN_BYTES)]);
+    }
+    String::from_utf8_lossy(&start).into_owned()
+}
+
+pub(super) fn failed(path: &Path, error: csv::Error) -> ReadError {
     ReadError::Io {
         path: path.to_owned(),
         cause: error.into(),
@@ -237,8 +243,21 @@ pub(crate) fn fill(
         return Ok(());
     }
     let header = table.header().to_vec();
-    let Some(places) = columns.locate(&header, findings) else {
-        return Ok(());
+    // The first row says what a column holds, where one is to be suggested.
+    let mut first: Option<ByteRecord> = None;
+    let mut failure = None;
+    let fits = |role: usize, place: usize| {
+        if first.is_none() {
+            match table.next_record() {
+                Ok(record) => first = Some(record.unwrap_or_default()),
+                Err(e) => failure = Some(e),
+            }
+        }
+        let cell = first.as_ref().and_then(|record| record.get(place));
+        cell.is_none_or(|cell| may_hold(role, cell.trim_ascii()))
+    };
+    let Some(places) = columns.locate_where(&header, fits, findings) else {
+        return failure.map_or(Ok(()), Err);
     };
     table.for_each(findings, |row, record, findings| {
         if ledger.shortage().is_some() {
@@ -250,6 +269,15 @@ pub(crate) fn fill(
             None => ledger.leave_out(),
         }
     })
+}
+
+/// Whether a cell may be one of a column of the five, which count from product, category, period, price to units.
+fn may_hold(role: usize, cell: &[u8]) -> bool {
+    match role {
+        2 => parse_period(cell).is_ok(),
+        3 | 4 => parse_number(cell).is_some(),
+        _ => true,
+    }
 }
 
 /// Codes, price and units of a row, or `None` after findings.

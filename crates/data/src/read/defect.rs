@@ -1,5 +1,6 @@
 //! What is wrong with a file: where, which value, and what to do about it.
 
+use super::compression::Compression;
 use infermark_memory::Shortage;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,9 +29,9 @@ impl fmt::Display for Defect {
         let mut place = Vec::new();
         place.extend(self.row.map(|row| format!("{} {row}", self.row_word)));
         if !self.column.is_empty() {
-            place.push(format!("column {:?}", self.column));
+            place.push(format!("column {}", quoted(&self.column)));
         }
-        place.extend(self.value.as_ref().map(|v| format!("value {v:?}")));
+        place.extend(self.value.as_ref().map(|v| format!("value {}", quoted(v))));
         if !place.is_empty() {
             write!(f, "{}: ", place.join(", "))?;
         }
@@ -50,9 +51,17 @@ pub enum ReadError {
         cause: std::io::Error,
     },
     /// The path is a directory.
-    #[error("{} is a directory; name one .csv or .parquet file in it", path.display())]
+    #[error("{} is a folder; {remedy}", path.display())]
     Directory {
         /// The path.
+        path: PathBuf,
+        /// What is in it, and how that becomes one file.
+        remedy: String,
+    },
+    /// A Parquet file comes through a pipe.
+    #[error("{}: Parquet is read from its end, which a pipe has not; save it as a file first and name that", path.display())]
+    ParquetPipe {
+        /// The pipe.
         path: PathBuf,
     },
     /// Neither the extension nor the content says what the file is.
@@ -62,10 +71,14 @@ pub enum ReadError {
         path: PathBuf,
     },
     /// The file is compressed as a whole.
-    #[error("{}: the file is compressed by gzip; decompress it first (gunzip), or convert it to Parquet", path.display())]
+    #[error("{}: {}", path.display(), by.told(path, *regular))]
     Compressed {
         /// The file.
         path: PathBuf,
+        /// What compressed it.
+        by: Compression,
+        /// Whether it is a file rather than a pipe.
+        regular: bool,
     },
     /// The rows, or the panel that they make, do not fit in memory: refused before it is taken.
     #[error("{}: {shortage}; give it more memory, check that category and period are the right columns, or split the file by category", path.display())]
@@ -125,8 +138,8 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The row as a reader of Parquet counts it.
-    pub(crate) fn parquet_row(&self) -> Option<u64> {
+    /// The row from 1, a header not counted.
+    pub(crate) fn data_row(&self) -> Option<u64> {
         match self {
             Place::Row(row) => Some(row + 1),
             Place::File | Place::Byte(_) => None,
@@ -139,6 +152,8 @@ struct Finding {
     place: Place,
     /// A second row that the problem ends by naming.
     other: Option<Place>,
+    /// Whether both rows are about one product and period.
+    repeated: bool,
     column: String,
     value: Option<String>,
     problem: String,
@@ -184,11 +199,42 @@ impl Findings {
         self.kept.push(Finding {
             place,
             other,
+            repeated: false,
             column: column.to_owned(),
             value: value.map(|value| shortened(value())),
             problem,
             remedy,
         });
+    }
+
+    /// Notes that `place` is about the product and period of the row `other`.
+    pub(crate) fn push_repeated(
+        &mut self,
+        place: Place,
+        other: Place,
+        column: &str,
+        value: &dyn Fn() -> String,
+        problem: impl FnOnce() -> String,
+    ) {
+        if self.admit(place) {
+            self.kept.push(Finding {
+                place,
+                other: Some(other),
+                repeated: true,
+                column: column.to_owned(),
+                value: Some(shortened(value())),
+                problem: problem(),
+                remedy: REPEATED_REMEDY.into(),
+            });
+        }
+    }
+
+    /// The two rows and the remedy of every kept finding of a repeated product and period.
+    pub(crate) fn repeated(&mut self) -> impl Iterator<Item = (Place, Place, &mut String)> {
+        self.kept
+            .iter_mut()
+            .filter(|f| f.repeated)
+            .filter_map(|f| Some((f.place, f.other?, &mut f.remedy)))
     }
 
     /// Counts a defect at `place` and makes room for it, if it is to be kept.
@@ -263,10 +309,37 @@ impl Findings {
     }
 }
 
+/// What to do about two rows of one product and period when the rest of the rows is not known.
+const REPEATED_REMEDY: &str = "keep one of the two rows, or, where another column (a year, a store) tells them apart, \
+                               make it a part of the period or the product";
+
+/// Text in quotes as a message shows it: escaped, and cut where it is long. A file's cells and names may have any length.
+pub(crate) fn quoted(text: &str) -> String {
+    const SHOWN_BYTES: usize = 120;
+    let mut shown = String::from("\"");
+    for (i, c) in text.chars().enumerate() {
+        // As `{:?}` of the text escapes it.
+        let escaped = match c {
+            '\'' => "'".to_owned(),
+            c => c.escape_debug().to_string(),
+        };
+        // Three more for the dots of a text that was cut before.
+        if i == SHOWN_CHARACTERS + 3 || shown.len() + escaped.len() > SHOWN_BYTES {
+            shown += "...";
+            break;
+        }
+        shown += &escaped;
+    }
+    shown.push('"');
+    shown
+}
+
+/// How many characters of a value are shown.
+const SHOWN_CHARACTERS: usize = 60;
+
 /// A value short enough to print: a broken quote may make a cell of half the file.
 fn shortened(value: String) -> String {
-    const SHOWN: usize = 60;
-    match value.char_indices().nth(SHOWN) {
+    match value.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{}...", &value[..end]),
         None => value,
     }

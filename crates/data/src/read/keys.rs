@@ -2,13 +2,13 @@
 
 use infermark_model::Labels;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Codes of the keys of one column, in the order of their first appearance.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    by_text: HashMap<Box<str>, u32, BuildHasherDefault<WordHasher>>,
-    by_integer: HashMap<i64, u32, BuildHasherDefault<WordHasher>>,
+    by_text: HashMap<Box<str>, u32, KeyedWords>,
+    by_integer: HashMap<i64, u32, KeyedWords>,
     last_text: Vec<u8>,
     last_code: Option<u32>,
 }
@@ -71,9 +71,33 @@ impl Keys {
         text.or_else(integer).unwrap_or_default()
     }
 
+    /// Keys that are the same whole number written in two ways, `1001` and `1001.0`: the one with more decimals and the
+    /// other, in the order of their appearance.
+    pub(crate) fn two_spellings(&self) -> Vec<(&str, &str)> {
+        let mut plain: HashMap<&str, &str> = HashMap::new();
+        let mut decimal: Vec<(u32, &str)> = self
+            .by_text
+            .iter()
+            .filter(|(text, _)| without_zero_decimals(text).len() < text.len())
+            .map(|(text, code)| (*code, &**text))
+            .collect();
+        decimal.sort_unstable();
+        let mut found = Vec::new();
+        for (_, text) in decimal {
+            let whole = without_zero_decimals(text);
+            match (plain.insert(whole, text), self.by_text.get_key_value(whole)) {
+                (Some(other), _) => found.push((text, other)),
+                (None, Some((other, _))) => found.push((text, &**other)),
+                (None, None) => {}
+            }
+        }
+        found
+    }
+
     /// Sorted labels of the keys that `kept` wants, and the rank of every code among them (`u32::MAX` for others).
     ///
-    /// Text becomes integers when every kept key is a whole number written as it would be printed.
+    /// Text becomes integers when every kept key is a whole number written as it would be printed, but for zero
+    /// decimals (`1001.0`), and no two of them are the same number.
     pub(crate) fn into_labels(self, kept: impl Fn(u32) -> bool) -> (Labels, Vec<u32>) {
         let mut rank = vec![u32::MAX; self.len()];
         let mut integers: Vec<(i64, u32)> = self.by_integer.into_iter().filter(|(_, c)| kept(*c)).collect();
@@ -81,9 +105,9 @@ impl Keys {
         if !texts.is_empty() {
             let parsed: Option<Vec<(i64, u32)>> = texts
                 .iter()
-                .map(|(text, code)| Some((canonical_integer(text)?, *code)))
+                .map(|(text, code)| Some((canonical_integer(without_zero_decimals(text))?, *code)))
                 .collect();
-            match parsed {
+            match parsed.and_then(distinct) {
                 Some(parsed) => integers = parsed,
                 None => {
                     texts.sort_unstable();
@@ -108,6 +132,20 @@ impl Keys {
     }
 }
 
+/// The numbers sorted, `None` if one comes twice.
+fn distinct(mut numbers: Vec<(i64, u32)>) -> Option<Vec<(i64, u32)>> {
+    numbers.sort_unstable();
+    numbers.is_sorted_by(|a, b| a.0 < b.0).then_some(numbers)
+}
+
+/// `1001` of `1001.0`, the text itself where it is no whole number with decimals that are all zeros.
+pub(crate) fn without_zero_decimals(text: &str) -> &str {
+    match text.trim_end_matches('0').strip_suffix('.') {
+        Some(whole) if !text.ends_with('.') && canonical_integer(whole).is_some() => whole,
+        _ => text,
+    }
+}
+
 /// The whole number that `text` prints, `None` for `007`, `+7`, `-0` and whatever else would be printed differently.
 fn canonical_integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -119,22 +157,52 @@ fn canonical_integer(text: &str) -> Option<i64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// A multiply-rotate hash of eight bytes at a time: the keys are the user's own, so no attack is feared.
-#[derive(Debug, Default)]
-pub(crate) struct WordHasher(u64);
+/// Hashes by a key that each process draws anew: a file cannot be made of keys that all collide.
+#[derive(Debug, Clone)]
+struct KeyedWords {
+    start: u64,
+    multiplier: u64,
+}
+
+impl Default for KeyedWords {
+    fn default() -> Self {
+        let random = RandomState::new();
+        KeyedWords {
+            start: random.hash_one(0u8),
+            multiplier: random.hash_one(1u8) | 1,
+        }
+    }
+}
+
+impl BuildHasher for KeyedWords {
+    type Hasher = WordHasher;
+
+    fn build_hasher(&self) -> WordHasher {
+        WordHasher {
+            state: self.start,
+            multiplier: self.multiplier,
+        }
+    }
+}
+
+/// A hash of eight bytes at a time. Each word is multiplied by the secret and both halves of the product are kept, so
+/// that what a difference of two words becomes cannot be told without the secret.
+#[derive(Debug)]
+struct WordHasher {
+    state: u64,
+    multiplier: u64,
+}
 
 impl WordHasher {
     fn mix(&mut self, word: u64) {
-        // The multiplier is 2^64 over the golden ratio; the shift carries high bits into the low ones that pick the
-        // bucket.
-        let product = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ (product >> 32);
+        let product = u128::from(self.state ^ word) * u128::from(self.multiplier);
+        self.state = (product as u64) ^ (product >> 64) as u64;
     }
 }
 
 impl Hasher for WordHasher {
     fn finish(&self) -> u64 {
-        self.0
+        self.state
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -184,6 +252,60 @@ mod tests {
             labels(&["9223372036854775808", "5"]),
             ["5", "9223372036854775808"]
         );
+    }
+
+    #[test]
+    fn whole_numbers_may_have_zero_decimals() {
+        assert_eq!(labels(&["10.0", "9.0", "-3.0", "0.00"]), ["-3", "0", "9", "10"]);
+        assert_eq!(labels(&["10.0", "9"]), ["9", "10"]);
+        for kept in [
+            ["10.0", "9.5"],
+            ["10.", "9.0"],
+            ["07.0", "7.0"],
+            ["-0.0", "0.0"],
+            ["1.0.0", "1.0"],
+        ] {
+            let mut found = labels(&kept);
+            found.sort_by_key(|label| kept.iter().position(|k| k == label));
+            assert_eq!(found, kept);
+        }
+        // The same number twice is never merged in silence.
+        assert_eq!(labels(&["1.0", "1", "2.0"]), ["1", "1.0", "2.0"]);
+        let mut keys = Keys::default();
+        for key in ["1", "1.0", "2.0", "2.00", "3.0", "x"] {
+            keys.text(key.as_bytes()).unwrap();
+        }
+        assert_eq!(keys.two_spellings(), [("1.0", "1"), ("2.00", "2.0")]);
+    }
+
+    /// The hash that was in place before it had a secret.
+    fn unkeyed(state: u64, word: u64) -> u64 {
+        let product = (state.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ (product >> 32)
+    }
+
+    #[test]
+    fn keys_made_to_collide_do_not() {
+        // Two words each, the second chosen so that the state behind it is the same for all.
+        let keys: Vec<[u64; 2]> = (0..1000)
+            .map(|first| [first, unkeyed(0, first).rotate_left(5)])
+            .collect();
+        assert!(keys.iter().all(|[a, b]| unkeyed(unkeyed(0, *a), *b) == 0));
+        let build = KeyedWords::default();
+        let hash = |[a, b]: &[u64; 2]| {
+            let mut hasher = build.build_hasher();
+            hasher.write(&[a.to_le_bytes(), b.to_le_bytes()].concat());
+            hasher.finish()
+        };
+        let distinct: std::collections::HashSet<u64> = keys.iter().map(hash).collect();
+        assert_eq!(distinct.len(), keys.len());
+        // Nor do words that differ in high bits, whose products differ alike under every odd multiplier.
+        let high: std::collections::HashSet<u64> = (0..16)
+            .map(|i| hash(&[i << 60, (i << 60).rotate_left(5)]))
+            .collect();
+        assert_eq!(high.len(), 16);
+        // Two processes, two orders of buckets.
+        assert_ne!(KeyedWords::default().start, build.start);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The rows of a file in compact columns, and their assembly into a panel sorted by product and period.
 
 use super::columns::Columns;
-use super::defect::{Findings, Place};
+use super::defect::{Findings, Place, quoted};
 use super::keys::Keys;
 use super::periods::{Period, Periods};
 use infermark_memory::{Shortage, gigabytes};
@@ -140,7 +140,11 @@ impl Ledger {
                         let (product, before) =
                             (self.products.name(product), self.categories.name(known.category));
                         (
-                            format!("product {product:?} has another category, {before:?}, on"),
+                            format!(
+                                "product {} has another category, {}, on",
+                                quoted(&product),
+                                quoted(&before)
+                            ),
                             "give the product one category, or two names".into(),
                         )
                     },
@@ -284,6 +288,8 @@ impl Ledger {
             }
             return None;
         }
+        check_spellings(&products, &columns.product, findings);
+        check_spellings(&categories, &columns.category, findings);
         let in_use = |product: u32| {
             membership
                 .get(product as usize)
@@ -350,6 +356,18 @@ impl Ledger {
             Panel::from_parts(products, categories, periods, parts)
                 .expect("every rule was checked on the way"),
         )
+    }
+}
+
+/// Findings of whole numbers that are written in two ways, which may be one key or two.
+fn check_spellings(keys: &Keys, column: &str, findings: &mut Findings) {
+    for (text, other) in keys.two_spellings() {
+        findings.push(Place::File, column, Some(&|| text.to_owned()), || {
+            (
+                format!("the same whole number is also written {}", quoted(other)),
+                "write it in one way if both are one key, or rename one of the two".into(),
+            )
+        });
     }
 }
 
@@ -431,12 +449,9 @@ impl Rows<'_> {
                     for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
                         let period = || periods.get(pair[0].0 as usize).to_string();
                         let (place, other) = (self.place(pair[1].1), self.place(pair[0].1));
-                        findings.push_pair(place, Some(other), &columns.period, Some(&period), || {
+                        findings.push_repeated(place, other, &columns.period, &period, || {
                             let product = products.get(product).to_string();
-                            (
-                                format!("product {product:?} has this period already, on"),
-                                "keep one of the two rows, or add them up".into(),
-                            )
+                            format!("product {} has this period already, on", quoted(&product))
                         });
                     }
                     order.dedup_by_key(|(period, _)| *period);

@@ -1,5 +1,6 @@
 //! Periods: whole numbers or calendar dates, one kind in a file.
 
+use super::keys::without_zero_decimals;
 use super::numbers::small_number;
 use infermark_model::Labels;
 use infermark_model::labels::days_from_civil;
@@ -30,8 +31,8 @@ pub(crate) const NO_PERIOD: &str = "the period is neither a whole number nor a d
 /// What is wrong with a whole number that does not fit.
 pub(crate) const PERIOD_TOO_LARGE: &str = "the period is a number beyond 64 bits";
 
-/// The period that a cell says, or what is wrong if it is neither a whole number of 64 bits nor an existing date as
-/// `YYYY-MM-DD`.
+/// The period that a cell says, or what is wrong if it is neither a whole number of 64 bits, which may have zero decimals
+/// (`202401.0`), nor an existing date as `YYYY-MM-DD`.
 pub(crate) fn parse_period(cell: &[u8]) -> Result<Period, &'static str> {
     if let Some(number) = small_number(cell) {
         return Ok((PeriodKind::Integer, i64::from(number)));
@@ -40,7 +41,7 @@ pub(crate) fn parse_period(cell: &[u8]) -> Result<Period, &'static str> {
         return Ok((PeriodKind::Date, i64::from(days)));
     }
     let text = std::str::from_utf8(cell).map_err(|_| NO_PERIOD)?;
-    match text.parse() {
+    match without_zero_decimals(text).parse() {
         Ok(number) => Ok((PeriodKind::Integer, number)),
         Err(e) if matches!(e.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
             Err(PERIOD_TOO_LARGE)
@@ -136,7 +137,13 @@ mod tests {
     fn cells_are_whole_numbers_or_existing_dates() {
         assert_eq!(parse_period(b"-12"), Ok((PeriodKind::Integer, -12)));
         assert_eq!(parse_period(b"1970-01-02"), Ok((PeriodKind::Date, 1)));
+        assert_eq!(parse_period(b"202401.0"), Ok((PeriodKind::Integer, 202_401)));
+        assert_eq!(parse_period(b"-3.00"), Ok((PeriodKind::Integer, -3)));
         for cell in [
+            "2024.",
+            "2024.05",
+            "2024.0.0",
+            ".0",
             "2023-02-29",
             "2023-2-28",
             "01/02/2023",

@@ -1,4 +1,5 @@
-//! A strict look at the quotes of a CSV file while it is read: parsers take broken quoting in silence.
+//! A strict look at the bytes of a CSV file while it is read: parsers take broken quoting in silence, and hold a record
+//! of any length.
 
 use std::io::Read;
 
@@ -11,7 +12,16 @@ pub(crate) enum QuoteFault {
     AfterClosing,
     /// The file ends inside a quoted field.
     Unclosed,
+    /// A quoted field does not end within the longest record.
+    UnclosedSoFar,
+    /// A record is longer than the longest that is read.
+    TooLong,
+    /// A byte that no text has.
+    Nul,
 }
+
+/// The longest record, in bytes. A file without line ends would otherwise be held whole.
+pub(crate) const LONGEST_RECORD: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -29,6 +39,10 @@ pub(crate) struct QuoteCheck<R> {
     state: State,
     offset: u64,
     opened_at: u64,
+    /// Where the record began that is being read.
+    record_at: u64,
+    /// Whether a record was too long, so that the rest is not read.
+    stopped: bool,
     faults: Vec<(u64, QuoteFault)>,
 }
 
@@ -41,6 +55,8 @@ impl<R: Read> QuoteCheck<R> {
             state: State::FieldStart,
             offset: 0,
             opened_at: 0,
+            record_at: 0,
+            stopped: false,
             faults: Vec::new(),
         }
     }
@@ -48,27 +64,59 @@ impl<R: Read> QuoteCheck<R> {
     /// The faults, once the file has been read to its end.
     pub(crate) fn faults(&self) -> Vec<(u64, QuoteFault)> {
         let mut faults = self.faults.clone();
-        if self.state == State::Quoted {
+        if self.state == State::Quoted && !self.stopped {
             faults.push((self.opened_at, QuoteFault::Unclosed));
         }
         faults
     }
 
+    /// How many of the faults kept so far are before an offset.
+    pub(crate) fn seen_before(&self, offset: u64) -> usize {
+        self.faults.iter().take_while(|(at, _)| *at < offset).count()
+    }
+
+    /// Whether a record was too long, so that the rest of the file is not read.
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped
+    }
+
     fn scan(&mut self, block: &[u8]) {
+        if block.contains(&0) && self.faults.iter().all(|(_, fault)| *fault != QuoteFault::Nul) {
+            let at = block.iter().position(|byte| *byte == 0).unwrap_or(0);
+            self.note(self.offset + at as u64, QuoteFault::Nul);
+        }
         let plain = matches!(self.state, State::FieldStart | State::Unquoted);
         // A byte-order mark may come in pieces.
         let past_mark = self.offset > 2 || block.len() > 3;
         if plain && past_mark && !block.contains(&b'"') {
-            if let Some(last) = block.last() {
-                self.state = after_plain(*last);
+            self.skip_plain(block);
+        } else {
+            for byte in block {
+                self.step(*byte);
+                self.offset += 1;
+                if self.state == State::FieldStart && is_line_end(*byte) {
+                    self.record_at = self.offset;
+                }
             }
-            self.offset += block.len() as u64;
-            return;
         }
-        for byte in block {
-            self.step(*byte);
-            self.offset += 1;
+        if self.offset - self.record_at > LONGEST_RECORD {
+            self.stopped = true;
+            if self.state == State::Quoted {
+                self.note(self.opened_at, QuoteFault::UnclosedSoFar);
+            } else {
+                self.note(self.record_at, QuoteFault::TooLong);
+            }
         }
+    }
+
+    /// A block without quotes that starts outside them.
+    fn skip_plain(&mut self, block: &[u8]) {
+        let Some(last) = block.last() else { return };
+        self.state = after_plain(*last);
+        if let Some(end) = block.iter().rposition(|byte| is_line_end(*byte)) {
+            self.record_at = self.offset + end as u64 + 1;
+        }
+        self.offset += block.len() as u64;
     }
 
     fn step(&mut self, byte: u8) {
@@ -103,6 +151,10 @@ impl<R: Read> QuoteCheck<R> {
     }
 }
 
+fn is_line_end(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
 fn after_plain(byte: u8) -> State {
     match byte {
         b',' | b'\n' | b'\r' => State::FieldStart,
@@ -112,6 +164,9 @@ fn after_plain(byte: u8) -> State {
 
 impl<R: Read> Read for QuoteCheck<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.stopped {
+            return Ok(0);
+        }
         let read = self.inner.read(buffer)?;
         self.scan(&buffer[..read]);
         Ok(read)
@@ -148,9 +203,28 @@ mod tests {
     }
 
     #[test]
+    fn a_record_without_an_end_is_not_read_to_it() {
+        for (start, fault) in [
+            ("a\nb", (2, QuoteFault::TooLong)),
+            ("a\n\"b", (2, QuoteFault::UnclosedSoFar)),
+        ] {
+            let endless = start.as_bytes().chain(std::io::repeat(b'x'));
+            let mut check = QuoteCheck::new(endless);
+            let read = std::io::copy(&mut check, &mut std::io::sink()).unwrap();
+            assert!(read < LONGEST_RECORD + (1 << 18), "{read}");
+            assert_eq!(check.faults(), [fault]);
+        }
+        let longest = "x".repeat(LONGEST_RECORD as usize - 1) + "\n";
+        let mut check = QuoteCheck::new(std::io::empty());
+        check.scan(longest.repeat(2).as_bytes());
+        assert_eq!(check.faults(), []);
+    }
+
+    #[test]
     fn faults_are_at_their_quotes() {
         assert_eq!(faults("a\nb\"c,d\n"), [(3, QuoteFault::Stray)]);
         assert_eq!(faults("a\n\"b\"c,d\n"), [(2, QuoteFault::AfterClosing)]);
         assert_eq!(faults("a,b\n1,\"2\n3,4\n"), [(6, QuoteFault::Unclosed)]);
+        assert_eq!(faults("a,b\n1\0,2\0\n"), [(5, QuoteFault::Nul)]);
     }
 }

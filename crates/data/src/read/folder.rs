@@ -1,0 +1,105 @@
+//! What to say of a folder where a file is wanted.
+
+use super::compression::shell_quoted;
+use std::path::Path;
+
+/// How many entries are looked at.
+const LOOKED_AT: usize = 10_000;
+/// How deep folders are looked into.
+const DEPTH: usize = 6;
+
+#[derive(Default)]
+struct Found {
+    csv: usize,
+    parquet: usize,
+    /// Whether names of folders hold a column, as in `category=C1`.
+    partitioned: bool,
+    entries: usize,
+}
+
+/// What is in a folder, and how its parts become one file.
+pub(crate) fn describe(folder: &Path) -> String {
+    let mut found = Found::default();
+    look(folder, 0, &mut found);
+    let name = folder.to_string_lossy();
+    let name = name.trim_end_matches('/');
+    let (all, kind, count) = match (found.csv, found.parquet) {
+        (0, 0) => return "no .csv or .parquet file is in it: name the file itself".into(),
+        (csv, 0) => ("read_csv", "csv", csv),
+        (0, parquet) => ("read_parquet", "parquet", parquet),
+        (csv, parquet) => {
+            return format!(
+                "it holds {csv} .csv and {parquet} .parquet files: name one that holds all the sales"
+            );
+        }
+    };
+    if count == 1 && !found.partitioned {
+        return format!("it holds one .{kind} file: name that file");
+    }
+    let held = if found.partitioned {
+        "in folders whose names hold a column (name=value)"
+    } else {
+        "which may be parts of one table"
+    };
+    let sources = format!("{name}/**/*.{kind}").replace('\'', "''");
+    let query = if found.partitioned {
+        format!("COPY (FROM {all}('{sources}', hive_partitioning = true)) TO 'joined.{kind}'")
+    } else {
+        format!("COPY (FROM {all}('{sources}')) TO 'joined.{kind}'")
+    };
+    let command = if kind == "csv" && !found.partitioned {
+        // Every part has a header, of which one is kept.
+        format!(
+            "find {} -name '*.csv' -exec awk 'NR == 1 || FNR > 1' {{}} + > joined.csv",
+            shell_quoted(name)
+        )
+    } else {
+        format!("duckdb -c {}", shell_quoted_double(&query))
+    };
+    format!("it holds {count} .{kind} files, {held}: join them with\n  {command}\nand name joined.{kind}")
+}
+
+fn look(folder: &Path, depth: usize, found: &mut Found) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        found.entries += 1;
+        if found.entries > LOOKED_AT {
+            return;
+        }
+        let path = entry.path();
+        // A link may lead back to a folder above.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if depth < DEPTH {
+                let before = found.csv + found.parquet;
+                look(&path, depth + 1, found);
+                let holds_parts = found.csv + found.parquet > before;
+                found.partitioned |= holds_parts && entry.file_name().to_string_lossy().contains('=');
+            }
+            continue;
+        }
+        match path
+            .extension()
+            .map(|e| e.to_string_lossy().to_lowercase())
+            .as_deref()
+        {
+            Some("csv") => found.csv += 1,
+            Some("parquet") => found.parquet += 1,
+            _ => {}
+        }
+    }
+}
+
+/// In double quotes for a shell; for text that itself has single quotes.
+fn shell_quoted_double(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
