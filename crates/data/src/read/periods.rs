@@ -106,6 +106,11 @@ impl Periods {
         Ok(*slot)
     }
 
+    /// How many distinct periods there are.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// Sorted labels, and the rank of every code.
     pub(crate) fn into_labels(self) -> (Labels, Vec<u32>) {
         let mut order: Vec<u32> = (0..self.values.len() as u32).collect();
