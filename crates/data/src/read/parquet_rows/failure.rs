@@ -27,7 +27,7 @@ impl fmt::Display for Failure {
         const SHOWN: usize = 300;
         let text = match self {
             Failure::Damaged(what) => what.clone(),
-            Failure::Decoder(error) => error.to_string(),
+            Failure::Decoder(error) => without_kinds(&error.to_string()).to_owned(),
             Failure::Panic(message) => format!("its parts contradict each other: {message}"),
         };
         match text.char_indices().nth(SHOWN) {
@@ -35,6 +35,20 @@ impl fmt::Display for Failure {
             None => f.write_str(&text),
         }
     }
+}
+
+/// A text of the decoder without the names of the kinds of error that it went through.
+fn without_kinds(mut text: &str) -> &str {
+    const KINDS: [&str; 4] = [
+        "External: ",
+        "Arrow: ",
+        "Parquet argument error: ",
+        "Parquet error: ",
+    ];
+    while let Some(rest) = KINDS.iter().find_map(|kind| text.strip_prefix(kind)) {
+        text = rest;
+    }
+    text
 }
 
 impl From<ParquetError> for Failure {
