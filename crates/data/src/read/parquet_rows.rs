@@ -230,9 +230,13 @@ fn add_batch(
         let code = category_codes.code(category, i, &mut ledger.categories);
         let category = key(code, 1, &columns.category, "the category is empty");
         let code = product_codes.code(product, i, &mut ledger.products);
+        let nameless = matches!(code, Ok(None));
         let product = key(code, 0, &columns.product, "the product is empty");
         if product.is_none() {
-            category.inspect(|category| ledger.orphan(*category, row));
+            category.inspect(|category| match nameless {
+                true => ledger.orphan(*category, row),
+                false => ledger.has_product(*category),
+            });
         }
         let price =
             (price.is_valid(i) && price.value(i) > 0.0 && price.value(i).is_finite()).then(|| price.value(i));
