@@ -69,7 +69,6 @@ impl Cells {
     }
 
     /// A row's cell, `None` when it is null, or what is wrong with it.
-    #[inline]
     fn cell(&self, row: usize) -> Result<Option<Cell<'_>>, &'static str> {
         Ok(match self {
             Cells::Text(codes, values) if codes.is_valid(row) => {
@@ -125,7 +124,8 @@ fn whole(array: &Decimal128Array, row: usize) -> Result<Cell<'static>, &'static 
 pub(super) struct KeyCodes {
     dictionary: Option<BinaryArray>,
     codes: Vec<u32>,
-    last: Option<(i128, u32)>,
+    last: Option<(i64, u32)>,
+    last_wide: Option<(i128, u32)>,
 }
 
 const UNKNOWN: u32 = u32::MAX;
@@ -146,45 +146,74 @@ impl KeyCodes {
     }
 
     /// Code of a row's key, `None` when it is null or blank, or what is wrong with it and what to do.
-    #[inline]
     pub(super) fn code(
         &mut self,
         cells: &Cells,
         row: usize,
         keys: &mut Keys,
     ) -> Result<Option<u32>, (&'static str, &'static str)> {
-        let Some(cell) = cells.cell(row).map_err(|problem| (problem, NUMBER_REMEDY))? else {
-            return Ok(None);
-        };
-        let (number, wide) = match cell {
-            Cell::Number(number) => (i128::from(number), false),
-            Cell::Wide(number) => (number, true),
-            Cell::Text(slot, text) => {
-                if self.codes[slot] == UNKNOWN {
-                    if text.trim_ascii().is_empty() {
-                        return Ok(None);
-                    }
-                    self.codes[slot] = keys
-                        .text(text)
-                        .map_err(|_| ("the cell is not UTF-8 text", "store the column as UTF-8 text"))?;
+        match cells {
+            Cells::Text(codes, _) => {
+                if codes.is_null(row) {
+                    return Ok(None);
                 }
-                return Ok(Some(self.codes[slot]));
+                let slot = codes.value(row) as usize;
+                match self.codes[slot] {
+                    UNKNOWN => self.text(slot, keys),
+                    code => Ok(Some(code)),
+                }
             }
-        };
+            Cells::Number(array) => {
+                if array.is_null(row) {
+                    return Ok(None);
+                }
+                Ok(Some(self.number(array.value(row), keys)))
+            }
+            _ => match cells.cell(row).map_err(|problem| (problem, NUMBER_REMEDY))? {
+                None => Ok(None),
+                Some(Cell::Number(number)) => Ok(Some(self.number(number, keys))),
+                Some(Cell::Wide(number)) => Ok(Some(self.wide(number, keys))),
+                Some(Cell::Text(slot, _)) => self.text(slot, keys),
+            },
+        }
+    }
+
+    /// Code of a text of the dictionary that has none yet.
+    fn text(&mut self, slot: usize, keys: &mut Keys) -> Result<Option<u32>, (&'static str, &'static str)> {
+        let values = self.dictionary.as_ref().expect("entered");
+        if values.is_null(slot) || values.value(slot).trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let code = keys
+            .text(values.value(slot))
+            .map_err(|_| ("the cell is not UTF-8 text", "store the column as UTF-8 text"))?;
+        self.codes[slot] = code;
+        Ok(Some(code))
+    }
+
+    fn number(&mut self, number: i64, keys: &mut Keys) -> u32 {
         if let Some((last, code)) = self.last
             && last == number
         {
-            return Ok(Some(code));
+            return code;
         }
-        let code = match i64::try_from(number) {
-            Ok(number) if !wide => keys.integer(number),
-            // As text it is still the same key, and a column has one kind of keys.
-            _ => keys
-                .text(number.to_string().as_bytes())
-                .expect("digits are UTF-8"),
-        };
+        let code = keys.integer(number);
         self.last = Some((number, code));
-        Ok(Some(code))
+        code
+    }
+
+    /// Code of a number that may exceed 64 bits: as text it is still the same key, and a column has one kind of keys.
+    fn wide(&mut self, number: i128, keys: &mut Keys) -> u32 {
+        if let Some((last, code)) = self.last_wide
+            && last == number
+        {
+            return code;
+        }
+        let code = keys
+            .text(number.to_string().as_bytes())
+            .expect("digits are UTF-8");
+        self.last_wide = Some((number, code));
+        code
     }
 }
 
@@ -212,6 +241,12 @@ impl PeriodCells {
     /// A row's period, or why it has none.
     pub(super) fn period(&self, row: usize) -> Result<Period, &'static str> {
         const DATE_TOO_FAR: &str = "the period is a date millions of years away";
+        if let Cells::Number(array) = &self.cells
+            && self.kind == PeriodKind::Integer
+            && array.is_valid(row)
+        {
+            return Ok((self.kind, array.value(row)));
+        }
         match self.cells.cell(row)? {
             Some(Cell::Number(day)) if self.kind == PeriodKind::Date && i32::try_from(day).is_err() => {
                 Err(DATE_TOO_FAR)
