@@ -29,7 +29,7 @@ use std::path::Path;
 /// - product and category: text or whole numbers; a column of whole numbers only is sorted by value, any other by
 ///   Unicode code point. Text is taken as it is, blanks included.
 /// - period: whole numbers, or dates (`YYYY-MM-DD` in CSV and text columns; Date or Timestamp in Parquet, of which
-///   the time of day is dropped).
+///   the time of day is dropped; a timestamp with a zone has the date of that zone).
 /// - price: a positive finite number, in the currency unit.
 /// - units: a whole number from 0 to 2^31 - 1; `3.0` is 3.
 ///

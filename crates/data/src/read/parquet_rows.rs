@@ -21,7 +21,7 @@ use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
 use arrow_cast::cast;
 use arrow_cast::display::array_value_to_string;
 use arrow_schema::{DataType, Field, Fields, Schema};
-use cells::{Cells, KeyCodes, PeriodCells, UnitCells};
+use cells::{Cells, KeyCodes, NoKey, PeriodCells, UnitCells};
 use contained::contained;
 use dates::Clock;
 use failure::Failure;
@@ -216,26 +216,20 @@ fn add_batch(
                 (problem.to_owned(), remedy.to_owned())
             });
         };
-        let mut key = |code: Result<Option<u32>, (&str, &str)>, column, name, empty| match code {
-            Ok(Some(code)) => Some(code),
-            Ok(None) => {
-                bad(column, name, empty, "fill it in or remove the row");
-                None
-            }
-            Err((problem, remedy)) => {
-                bad(column, name, problem, remedy);
-                None
-            }
-        };
-        let code = category_codes.code(category, i, &mut ledger.categories);
-        let category = key(code, 1, &columns.category, "the category is empty");
-        let code = product_codes.code(product, i, &mut ledger.products);
-        let nameless = matches!(code, Ok(None));
-        let product = key(code, 0, &columns.product, "the product is empty");
-        if product.is_none() {
-            category.inspect(|category| match nameless {
-                true => ledger.orphan(*category, row),
-                false => ledger.has_product(*category),
+        let category = category_codes
+            .code(category, i, &mut ledger.categories)
+            .map_err(|none| {
+                let (problem, remedy) = none.texts("the category is empty");
+                bad(1, &columns.category, problem, remedy);
+            })
+            .ok();
+        let product = product_codes.code(product, i, &mut ledger.products);
+        if let Err(none) = product {
+            let (problem, remedy) = none.texts("the product is empty");
+            bad(0, &columns.product, problem, remedy);
+            category.inspect(|category| match none {
+                NoKey::Empty => ledger.orphan(*category, row),
+                _ => ledger.has_product(*category),
             });
         }
         let price =
@@ -255,10 +249,10 @@ fn add_batch(
             }
         };
         match (product, category, period, price, units) {
-            (Some(product), Some(category), Some(period), Some(price), Some(units)) => {
+            (Ok(product), Some(category), Some(period), Some(price), Some(units)) => {
                 ledger.push(row, (product, category, period), price, units, columns, findings);
             }
-            (Some(_), Some(category), ..) => {
+            (Ok(_), Some(category), ..) => {
                 ledger.has_product(category);
                 ledger.leave_out();
             }

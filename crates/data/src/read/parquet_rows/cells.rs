@@ -18,8 +18,27 @@ use arrow_schema::{ArrowError, DataType};
 const FRACTION: &str = "the number has a fraction";
 /// What is wrong with a whole float that may have been another number.
 const INEXACT: &str = "the number is a float beyond 2^53, where floats leave whole numbers out";
-/// What to do about either in a key.
-pub(super) const NUMBER_REMEDY: &str = "store whole numbers or text";
+/// Why a row has no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoKey {
+    /// Its cell is null or blank.
+    Empty,
+    /// Its cell is no UTF-8.
+    NotText,
+    /// Its number is not whole.
+    Number(&'static str),
+}
+
+impl NoKey {
+    /// What is wrong and what to do; `empty` says the former of a cell that holds nothing.
+    pub(super) fn texts(self, empty: &'static str) -> (&'static str, &'static str) {
+        match self {
+            NoKey::Empty => (empty, "fill it in or remove the row"),
+            NoKey::NotText => ("the cell is not UTF-8 text", "store the column as UTF-8 text"),
+            NoKey::Number(problem) => (problem, "store whole numbers or text"),
+        }
+    }
+}
 
 /// A column of keys or periods.
 pub(super) enum Cells {
@@ -145,52 +164,47 @@ impl KeyCodes {
         }
     }
 
-    /// Code of a row's key, `None` when it is null or blank, or what is wrong with it and what to do.
-    pub(super) fn code(
-        &mut self,
-        cells: &Cells,
-        row: usize,
-        keys: &mut Keys,
-    ) -> Result<Option<u32>, (&'static str, &'static str)> {
+    /// Code of a row's key, or why it has none.
+    #[inline]
+    pub(super) fn code(&mut self, cells: &Cells, row: usize, keys: &mut Keys) -> Result<u32, NoKey> {
         match cells {
             Cells::Text(codes, _) => {
                 if codes.is_null(row) {
-                    return Ok(None);
+                    return Err(NoKey::Empty);
                 }
                 let slot = codes.value(row) as usize;
                 match self.codes[slot] {
                     UNKNOWN => self.text(slot, keys),
-                    code => Ok(Some(code)),
+                    code => Ok(code),
                 }
             }
             Cells::Number(array) => {
                 if array.is_null(row) {
-                    return Ok(None);
+                    return Err(NoKey::Empty);
                 }
-                Ok(Some(self.number(array.value(row), keys)))
+                Ok(self.number(array.value(row), keys))
             }
-            _ => match cells.cell(row).map_err(|problem| (problem, NUMBER_REMEDY))? {
-                None => Ok(None),
-                Some(Cell::Number(number)) => Ok(Some(self.number(number, keys))),
-                Some(Cell::Wide(number)) => Ok(Some(self.wide(number, keys))),
+            _ => match cells.cell(row).map_err(NoKey::Number)? {
+                None => Err(NoKey::Empty),
+                Some(Cell::Number(number)) => Ok(self.number(number, keys)),
+                Some(Cell::Wide(number)) => Ok(self.wide(number, keys)),
                 Some(Cell::Text(slot, _)) => self.text(slot, keys),
             },
         }
     }
 
     /// Code of a text of the dictionary that has none yet.
-    fn text(&mut self, slot: usize, keys: &mut Keys) -> Result<Option<u32>, (&'static str, &'static str)> {
+    fn text(&mut self, slot: usize, keys: &mut Keys) -> Result<u32, NoKey> {
         let values = self.dictionary.as_ref().expect("entered");
         if values.is_null(slot) || values.value(slot).trim_ascii().is_empty() {
-            return Ok(None);
+            return Err(NoKey::Empty);
         }
-        let code = keys
-            .text(values.value(slot))
-            .map_err(|_| ("the cell is not UTF-8 text", "store the column as UTF-8 text"))?;
+        let code = keys.text(values.value(slot)).map_err(|_| NoKey::NotText)?;
         self.codes[slot] = code;
-        Ok(Some(code))
+        Ok(code)
     }
 
+    #[inline]
     fn number(&mut self, number: i64, keys: &mut Keys) -> u32 {
         if let Some((last, code)) = self.last
             && last == number
@@ -239,6 +253,7 @@ impl PeriodCells {
     }
 
     /// A row's period, or why it has none.
+    #[inline]
     pub(super) fn period(&self, row: usize) -> Result<Period, &'static str> {
         const DATE_TOO_FAR: &str = "the period is a date millions of years away";
         if let Cells::Number(array) = &self.cells
@@ -284,6 +299,7 @@ impl UnitCells {
         }
     }
 
+    #[inline]
     pub(super) fn units(&self, row: usize) -> Result<u32, &'static str> {
         const MISSING: &str = "the units are missing";
         match self {
