@@ -3,6 +3,8 @@
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use infermark_data::{Columns, read_panel};
 use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -119,4 +121,49 @@ fn panics_elsewhere_are_shown_as_before() {
     damaged(&stored("panic_delta_101.parquet"));
     assert!(std::panic::catch_unwind(|| panic!("elsewhere")).is_err());
     assert_eq!(shown.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn well_compressed_files_are_sound() {
+    // One page a column, plain: the constant columns shrink a thousandfold and more.
+    let rows = || (0..500i64).flat_map(|p| (0..400i64).map(move |t| (p, t)));
+    let count = rows().count();
+    let category = StringArray::from(vec!["the only category"; count]);
+    let columns: [(&str, ArrayRef); 5] = [
+        (
+            "product",
+            Arc::new(Int64Array::from_iter_values(rows().map(|(p, _)| p))),
+        ),
+        ("category", Arc::new(category)),
+        (
+            "week",
+            Arc::new(Int64Array::from_iter_values(rows().map(|(_, t)| t))),
+        ),
+        ("price", Arc::new(Float64Array::from(vec![2.5; count]))),
+        ("units", Arc::new(Int64Array::from(vec![0; count]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    for compression in [
+        Compression::ZSTD(ZstdLevel::default()),
+        Compression::GZIP(GzipLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::SNAPPY,
+    ] {
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_dictionary_enabled(false)
+            .set_data_page_size_limit(1 << 30)
+            .set_data_page_row_count_limit(1 << 30)
+            .build();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let panel = read_panel(&path, &Columns::default());
+        let panel = panel.unwrap_or_else(|e| panic!("{compression}: {e}"));
+        assert_eq!(panel.units().len(), count, "{compression}");
+    }
 }
