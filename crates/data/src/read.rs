@@ -37,7 +37,7 @@ use std::path::Path;
 ///   Unicode code point. In text, `1001.0` is the whole number 1001 where the whole column is such, and a defect beside a
 ///   `1001`. Text is taken as it is, blanks included.
 /// - period: whole numbers (`202401.0` is 202401), or dates (`YYYY-MM-DD` in CSV and text columns; Date or Timestamp in Parquet, of which
-///   the time of day is dropped).
+///   the time of day is dropped; a timestamp with a zone has the date of that zone).
 /// - price: a positive finite number, in the currency unit.
 /// - units: a whole number from 0 to 2^31 - 1; `3.0` is 3.
 ///

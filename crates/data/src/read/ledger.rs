@@ -229,6 +229,11 @@ impl Ledger {
         }
     }
 
+    /// Whether there are so many rows that some pair of product and period must be there twice.
+    pub(crate) fn more_rows_than_pairs(&self) -> bool {
+        self.period.len() as u64 > self.products.len() as u64 * self.periods.len() as u64
+    }
+
     /// Notes a row that has a category and no product.
     pub(crate) fn orphan(&mut self, category: u32, row: u64) {
         self.orphans.entry(category).or_insert(row);

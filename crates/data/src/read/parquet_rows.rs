@@ -1,26 +1,39 @@
 //! Rows of a Parquet file.
 
+mod cells;
+mod contained;
+mod dates;
+mod delta;
+mod failure;
+mod footer;
+mod page_headers;
+mod pages;
+mod thrift;
+mod types;
+
 use super::columns::Columns;
-use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY, whole_units};
+use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};
 use super::defect::{Findings, Place, ReadError};
-use super::keys::Keys;
-use super::ledger::{Ledger, MAX_UNITS};
-use super::periods::{NO_PERIOD, Period, PeriodKind, parse_period};
+use super::ledger::Ledger;
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Date32Type, Float64Type, Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
 use arrow_cast::cast;
 use arrow_cast::display::array_value_to_string;
-use arrow_schema::{DataType, Field, Schema};
-use parquet::arrow::ProjectionMask;
+use arrow_schema::{DataType, Field, Fields, Schema};
+use cells::{Cells, KeyCodes, NoKey, PeriodCells, UnitCells};
+use contained::contained;
+use dates::Clock;
+use failure::Failure;
+use pages::CheckedGroups;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowGroups,
 };
-use parquet::basic::CompressionCodec;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use types::{check_compression, check_type, dictionary, is_text};
 
 const BATCH_ROWS: usize = 1 << 16;
 
@@ -58,24 +71,19 @@ pub(crate) fn fill(
 }
 
 fn rows(
-    file: File,
+    mut file: File,
     columns: &Columns,
     ledger: &mut Ledger,
     findings: &mut Findings,
-) -> Result<(), parquet::errors::ParquetError> {
+) -> Result<(), Failure> {
     let bytes = file.metadata()?.len();
-    let options = ArrowReaderOptions::new();
-    let metadata = ArrowReaderMetadata::load(&file, options.clone())?;
-    let header: Vec<String> = metadata
-        .schema()
-        .fields()
-        .iter()
-        .map(|f| f.name().clone())
-        .collect();
+    footer::check(&mut file, bytes)?;
+    let metadata = contained(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
+    let schema = Arc::clone(metadata.schema());
+    let header: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     let Some(places) = columns.locate(&header, findings) else {
         return Ok(());
     };
-    let schema = Arc::clone(metadata.schema());
     let mut sound = true;
     for (place, role) in places.iter().zip(ROLES) {
         sound &= check_type(schema.field(*place), role, findings);
@@ -83,308 +91,125 @@ fn rows(
     if !sound || !check_compression(metadata.metadata(), &places, findings) {
         return Ok(());
     }
-    // Text is read as a dictionary, as most files hold it: a key is then looked up once, not once a row.
-    let fields = schema.fields().iter().enumerate().map(|(i, field)| {
-        if places[..3].contains(&i) && is_text(field.data_type()) {
-            Arc::new(Field::new(field.name(), dictionary(), field.is_nullable()))
-        } else {
-            Arc::clone(field)
-        }
-    });
-    let hinted = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let metadata =
-        ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options.with_schema(hinted))?;
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+    let groups = CheckedGroups {
+        file: Arc::new(file),
+        bytes,
+        metadata: Arc::clone(metadata.metadata()),
+    };
     // The footer may be damaged; prices and units of a row seldom take less than a byte together.
-    let rows = builder.metadata().file_metadata().num_rows().max(0) as u64;
-    ledger.reserve(rows.min(bytes) as usize);
-    let mask = ProjectionMask::roots(builder.parquet_schema(), places);
-    let reader = builder
-        .with_projection(mask)
-        .with_batch_size(BATCH_ROWS)
-        .build()?;
+    ledger.reserve((groups.num_rows() as u64).min(bytes) as usize);
+    let mut reader = contained(|| batches(&groups, &schema, places))?;
 
     // A projection keeps the file's order of columns.
     let mut sorted = places;
     sorted.sort_unstable();
     let order = places.map(|p| sorted.iter().position(|s| *s == p).expect("a permutation"));
     let mut codes = [KeyCodes::default(), KeyCodes::default()];
+    let mut clock = Clock::default();
     let mut first_row = 0;
-    for batch in reader {
-        if ledger.shortage().is_some() {
+    while ledger.shortage().is_none()
+        && let Some(batch) = contained(|| reader.next().transpose())?
+    {
+        let cells = contained(|| BatchCells::new(&batch, order, &mut clock))?;
+        add_batch(
+            &batch, order, &cells, first_row, &mut codes, columns, ledger, findings,
+        );
+        first_row += batch.num_rows() as u64;
+        if ledger.more_rows_than_pairs() && first_row > bytes.saturating_add(REPEATED_ROWS) {
+            findings.push(Place::File, "", None, || {
+                (
+                    format!("the first {first_row} rows repeat products and periods, the rest is not read"),
+                    "keep one row of a product and period, or add them up".into(),
+                )
+            });
             break;
         }
-        let batch = batch?;
-        add_batch(&batch, order, first_row, &mut codes, columns, ledger, findings)?;
-        first_row += batch.num_rows() as u64;
     }
+    clock.check(&columns.period, findings);
     Ok(())
 }
 
-fn dictionary() -> DataType {
-    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
-}
+/// How many rows more than it has bytes a file may have when some of them repeat others: a few bytes can say the same
+/// row billions of times.
+const REPEATED_ROWS: u64 = 1 << 21;
 
-fn value_type(data_type: &DataType) -> &DataType {
-    match data_type {
-        DataType::Dictionary(_, value) => value,
-        other => other,
-    }
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    use DataType::{LargeUtf8, Utf8, Utf8View};
-    matches!(value_type(data_type), Utf8 | LargeUtf8 | Utf8View)
-}
-
-fn check_type(field: &Field, role: Role, findings: &mut Findings) -> bool {
-    use DataType::{Date32, Date64, Timestamp};
-    let data_type = value_type(field.data_type());
-    let (fits, wanted) = match role {
-        Role::Key => (
-            is_text(data_type) || data_type.is_integer(),
-            "text or whole numbers",
-        ),
-        Role::Period => (
-            is_text(data_type)
-                || data_type.is_integer()
-                || matches!(data_type, Date32 | Date64 | Timestamp(..)),
-            "whole numbers or dates",
-        ),
-        Role::Price | Role::Units => (data_type.is_numeric(), "numbers"),
-    };
-    if !fits {
-        findings.push(Place::File, field.name(), None, || {
-            (
-                format!("the column has type {data_type}, it must hold {wanted}"),
-                "convert the column, or name another one".into(),
-            )
-        });
-    }
-    fits
-}
-
-/// Whether the columns at `places` are compressed, if at all, with what can be read.
-fn check_compression(metadata: &ParquetMetaData, places: &[usize], findings: &mut Findings) -> bool {
-    let schema = metadata.file_metadata().schema_descr();
-    let mut readable = true;
-    for place in places {
-        let mut chunks = metadata.row_groups().iter().flat_map(|group| group.columns());
-        let other = chunks.find_map(|chunk| {
-            let root = chunk.column_path().parts().first()?;
-            let codec = chunk.compression_codec();
-            let read = matches!(
-                codec,
-                CompressionCodec::UNCOMPRESSED
-                    | CompressionCodec::SNAPPY
-                    | CompressionCodec::GZIP
-                    | CompressionCodec::ZSTD
-                    | CompressionCodec::LZ4
-                    | CompressionCodec::LZ4_RAW
-            );
-            (!read && *root == schema.root_schema().get_fields()[*place].name()).then_some(codec)
-        });
-        if let Some(codec) = other {
-            readable = false;
-            let name = schema.root_schema().get_fields()[*place].name();
-            findings.push(Place::File, name, None, || {
-                (
-                    format!("the column is compressed with {codec:?}, which is not read"),
-                    "write it with Snappy, Zstandard, Gzip, LZ4 or none".into(),
-                )
-            });
-        }
-    }
-    readable
-}
-
-/// A column of keys or periods, in one of the two forms that are read.
-enum Cells {
-    Text(DictionaryArray<Int32Type>),
-    Number(Int64Array),
-}
-
-impl Cells {
-    fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
-        if is_text(array.data_type()) {
-            Ok(Cells::Text(cast(array, &dictionary())?.as_dictionary().clone()))
-        } else if *value_type(array.data_type()) == DataType::UInt64 {
-            // Such a number may exceed Int64; as text it is still the same key.
-            let text = cast(array, &DataType::Utf8)?;
-            Ok(Cells::Text(cast(&text, &dictionary())?.as_dictionary().clone()))
-        } else {
-            Ok(Cells::Number(
-                cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
+/// A reader of the columns at `places`.
+fn batches(
+    groups: &CheckedGroups,
+    schema: &Schema,
+    places: [usize; 5],
+) -> Result<ParquetRecordBatchReader, parquet::errors::ParquetError> {
+    let fields = schema.fields().iter().enumerate().map(|(i, field)| {
+        if places[..3].contains(&i) && is_text(field.data_type()) {
+            Arc::new(Field::new(
+                field.name(),
+                dictionary(field.data_type()),
+                field.is_nullable(),
             ))
+        } else {
+            Arc::clone(field)
         }
-    }
+    });
+    let hinted: Fields = fields.collect();
+    let descriptor = groups.metadata.file_metadata().schema_descr();
+    let mask = ProjectionMask::roots(descriptor, places);
+    let levels = parquet_to_arrow_field_levels(descriptor, mask, Some(&hinted))?;
+    ParquetRecordBatchReader::try_new_with_row_groups(&levels, groups, BATCH_ROWS, None)
 }
 
-/// Codes of the keys of the dictionary at hand; it stays the same over many batches.
-#[derive(Default)]
-struct KeyCodes {
-    dictionary: Option<StringArray>,
-    codes: Vec<u32>,
-    last: Option<(i64, u32)>,
+/// The five columns of a batch, in the forms that are read.
+struct BatchCells {
+    product: Cells,
+    category: Cells,
+    period: PeriodCells,
+    price: Float64Array,
+    units: UnitCells,
 }
 
-const UNKNOWN: u32 = u32::MAX;
-
-impl KeyCodes {
-    fn enter(&mut self, cells: &Cells) {
-        let Cells::Text(array) = cells else { return };
-        let values = array.values().as_string::<i32>();
-        let same = self.dictionary.as_ref().is_some_and(|held| {
-            held.len() == values.len()
-                && held.value_data().as_ptr() == values.value_data().as_ptr()
-                && held.value_offsets().as_ptr() == values.value_offsets().as_ptr()
-        });
-        if !same {
-            self.codes.clear();
-            self.codes.resize(values.len(), UNKNOWN);
-            self.dictionary = Some(values.clone());
-        }
-    }
-
-    /// Code of a row's key, `None` when it is null or blank.
-    fn code(&mut self, cells: &Cells, row: usize, keys: &mut Keys) -> Option<u32> {
-        match cells {
-            Cells::Number(array) => {
-                if array.is_null(row) {
-                    return None;
-                }
-                let key = array.value(row);
-                if let Some((last, code)) = self.last
-                    && last == key
-                {
-                    return Some(code);
-                }
-                let code = keys.integer(key);
-                self.last = Some((key, code));
-                Some(code)
-            }
-            Cells::Text(array) => {
-                let keys_of_rows = array.keys();
-                if keys_of_rows.is_null(row) {
-                    return None;
-                }
-                let slot = keys_of_rows.value(row) as usize;
-                if self.codes[slot] == UNKNOWN {
-                    let values = self.dictionary.as_ref().expect("entered");
-                    if values.is_null(slot) || values.value(slot).trim_ascii().is_empty() {
-                        return None;
-                    }
-                    self.codes[slot] = keys
-                        .text(values.value(slot).as_bytes())
-                        .expect("Arrow text is UTF-8");
-                }
-                Some(self.codes[slot])
-            }
-        }
-    }
-}
-
-/// The periods of a batch.
-struct PeriodCells {
-    cells: Cells,
-    kind: PeriodKind,
-}
-
-impl PeriodCells {
-    fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
-        use DataType::{Date32, Date64, Timestamp};
-        let data_type = value_type(array.data_type());
-        if matches!(data_type, Date32 | Date64 | Timestamp(..)) {
-            let days = cast(array, &Date32)?;
-            let days = days.as_primitive::<Date32Type>().unary::<_, Int64Type>(i64::from);
-            return Ok(PeriodCells {
-                cells: Cells::Number(days),
-                kind: PeriodKind::Date,
-            });
-        }
-        Ok(PeriodCells {
-            cells: Cells::new(array)?,
-            kind: PeriodKind::Integer,
+impl BatchCells {
+    fn new(
+        batch: &RecordBatch,
+        order: [usize; 5],
+        clock: &mut Clock,
+    ) -> Result<Self, arrow_schema::ArrowError> {
+        let arrays = order.map(|i| batch.column(i));
+        Ok(BatchCells {
+            product: Cells::new(arrays[0])?,
+            category: Cells::new(arrays[1])?,
+            period: PeriodCells::new(arrays[2], clock)?,
+            price: cast(arrays[3], &DataType::Float64)?
+                .as_primitive::<Float64Type>()
+                .clone(),
+            units: UnitCells::new(arrays[4])?,
         })
     }
-
-    /// A row's period, or why it has none.
-    fn period(&self, row: usize) -> Result<Period, &'static str> {
-        match &self.cells {
-            Cells::Number(array) if array.is_valid(row) => Ok((self.kind, array.value(row))),
-            Cells::Number(_) => Err(NO_PERIOD),
-            Cells::Text(array) => {
-                let values = array.values().as_string::<i32>();
-                match array.key(row).filter(|slot| values.is_valid(*slot)) {
-                    Some(slot) => parse_period(values.value(slot).trim_ascii().as_bytes()),
-                    None => Err(NO_PERIOD),
-                }
-            }
-        }
-    }
 }
 
-/// The units of a batch.
-enum UnitCells {
-    Whole(Int64Array),
-    Real(Float64Array),
-}
-
-impl UnitCells {
-    fn new(array: &ArrayRef) -> Result<Self, arrow_schema::ArrowError> {
-        // Unsigned 64-bit numbers may exceed Int64; as floats they are refused as too large, not as missing.
-        if value_type(array.data_type()).is_integer() && *value_type(array.data_type()) != DataType::UInt64 {
-            Ok(UnitCells::Whole(
-                cast(array, &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
-            ))
-        } else {
-            Ok(UnitCells::Real(
-                cast(array, &DataType::Float64)?
-                    .as_primitive::<Float64Type>()
-                    .clone(),
-            ))
-        }
-    }
-
-    fn units(&self, row: usize) -> Result<u32, &'static str> {
-        const MISSING: &str = "the units are missing";
-        match self {
-            UnitCells::Whole(array) if array.is_valid(row) => {
-                let units = array.value(row);
-                if (0..=i64::from(MAX_UNITS)).contains(&units) {
-                    Ok(units as u32)
-                } else {
-                    whole_units(units as f64)
-                }
-            }
-            UnitCells::Real(array) if array.is_valid(row) => whole_units(array.value(row)),
-            _ => Err(MISSING),
-        }
-    }
-}
-
+#[allow(clippy::too_many_arguments)]
 fn add_batch(
     batch: &RecordBatch,
     order: [usize; 5],
+    cells: &BatchCells,
     first_row: u64,
     codes: &mut [KeyCodes; 2],
     columns: &Columns,
     ledger: &mut Ledger,
     findings: &mut Findings,
-) -> Result<(), arrow_schema::ArrowError> {
+) {
     let arrays = order.map(|i| batch.column(i));
-    let product = Cells::new(arrays[0])?;
-    let category = Cells::new(arrays[1])?;
-    let period = PeriodCells::new(arrays[2])?;
-    let price = cast(arrays[3], &DataType::Float64)?;
-    let price = price.as_primitive::<Float64Type>();
-    let units = UnitCells::new(arrays[4])?;
+    let BatchCells {
+        product,
+        category,
+        period,
+        price,
+        units,
+    } = cells;
     let [product_codes, category_codes] = codes;
-    product_codes.enter(&product);
-    category_codes.enter(&category);
+    product_codes.enter(product);
+    category_codes.enter(category);
     let cell = |column: usize, row: usize| match arrays[column].is_null(row) {
         true => "null".to_owned(),
-        false => array_value_to_string(arrays[column], row).unwrap_or_default(),
+        false => shown(arrays[column], row),
     };
     for i in 0..batch.num_rows() {
         let row = first_row + i as u64;
@@ -393,24 +218,21 @@ fn add_batch(
                 (problem.to_owned(), remedy.to_owned())
             });
         };
-        let category = category_codes.code(&category, i, &mut ledger.categories);
-        if category.is_none() {
-            bad(
-                1,
-                &columns.category,
-                "the category is empty",
-                "fill it in or remove the row",
-            );
-        }
-        let product = product_codes.code(&product, i, &mut ledger.products);
-        if product.is_none() {
-            bad(
-                0,
-                &columns.product,
-                "the product is empty",
-                "fill it in or remove the row",
-            );
-            category.inspect(|category| ledger.orphan(*category, row));
+        let category = category_codes
+            .code(category, i, &mut ledger.categories)
+            .map_err(|none| {
+                let (problem, remedy) = none.texts("the category is empty");
+                bad(1, &columns.category, problem, remedy);
+            })
+            .ok();
+        let product = product_codes.code(product, i, &mut ledger.products);
+        if let Err(none) = product {
+            let (problem, remedy) = none.texts("the product is empty");
+            bad(0, &columns.product, problem, remedy);
+            category.inspect(|category| match none {
+                NoKey::Empty => ledger.orphan(*category, row),
+                _ => ledger.has_product(*category),
+            });
         }
         let price =
             (price.is_valid(i) && price.value(i) > 0.0 && price.value(i).is_finite()).then(|| price.value(i));
@@ -429,15 +251,25 @@ fn add_batch(
             }
         };
         match (product, category, period, price, units) {
-            (Some(product), Some(category), Some(period), Some(price), Some(units)) => {
+            (Ok(product), Some(category), Some(period), Some(price), Some(units)) => {
                 ledger.push(row, (product, category, period), price, units, columns, findings);
             }
-            (Some(_), Some(category), ..) => {
+            (Ok(_), Some(category), ..) => {
                 ledger.has_product(category);
                 ledger.leave_out();
             }
             _ => ledger.leave_out(),
         }
     }
-    Ok(())
+}
+
+/// A value as the file has it.
+fn shown(array: &ArrayRef, row: usize) -> String {
+    let shown = match types::value_type(array.data_type()) {
+        // Arrow knows no places' zones: such a time is shown in UTC.
+        DataType::Timestamp(unit, Some(_)) => cast(array, &DataType::Timestamp(*unit, None))
+            .and_then(|times| array_value_to_string(&times, row)),
+        _ => array_value_to_string(array, row),
+    };
+    shown.unwrap_or_else(|_| "not to be shown".into())
 }

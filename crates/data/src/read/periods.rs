@@ -107,7 +107,7 @@ impl Periods {
         Ok(*slot)
     }
 
-    /// Their number.
+    /// How many distinct periods there are.
     pub(crate) fn len(&self) -> usize {
         self.values.len()
     }

@@ -1,0 +1,57 @@
+//! Panics of the Parquet decoder: it meets some contradictions of a damaged file with one.
+
+use super::Failure;
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+thread_local! {
+    /// Whether this thread is inside the decoder, where a panic says no more than that the file is damaged.
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does a step of the decoder; a panic in it becomes an error. What the step changes must not be used after one.
+pub(super) fn contained<T, E: Into<Failure>>(step: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
+    quieten();
+    let before = DECODING.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(step));
+    DECODING.set(before);
+    match done {
+        Ok(result) => result.map_err(Into::into),
+        Err(payload) => Err(Failure::Panic(message(payload.as_ref()))),
+    }
+}
+
+/// Keeps panics that are contained off the standard error; all others are shown by the hook that was there.
+fn quieten() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let shown = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            // A thread that is ending has no flag any more, and decodes nothing.
+            if !DECODING.try_with(Cell::get).unwrap_or(false) {
+                shown(panic);
+            }
+        }));
+    });
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no reason given").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_and_the_flag_is_taken_back() {
+        let failed = contained::<(), Failure>(|| panic!("index {} of 2", 391)).unwrap_err();
+        assert!(failed.to_string().contains("index 391 of 2"), "{failed}");
+        assert!(!DECODING.get());
+        assert!(contained::<_, Failure>(|| Ok(DECODING.get())).unwrap());
+    }
+}

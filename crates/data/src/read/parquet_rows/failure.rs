@@ -1,0 +1,70 @@
+//! Why a Parquet file cannot be read on.
+
+use arrow_schema::ArrowError;
+use parquet::errors::ParquetError;
+use std::fmt;
+
+/// What shows that a Parquet file is truncated or damaged.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Its headers say what cannot be.
+    Damaged(String),
+    /// The decoder says so.
+    Decoder(ParquetError),
+    /// The decoder panicked.
+    Panic(String),
+}
+
+impl Failure {
+    pub(super) fn damaged(what: impl Into<String>) -> Self {
+        Failure::Damaged(what.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Texts of the decoder may quote what the file says at any length.
+        const SHOWN: usize = 300;
+        let text = match self {
+            Failure::Damaged(what) => what.clone(),
+            Failure::Decoder(error) => without_kinds(&error.to_string()).to_owned(),
+            Failure::Panic(message) => format!("its parts contradict each other: {message}"),
+        };
+        match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => write!(f, "{}...", &text[..end]),
+            None => f.write_str(&text),
+        }
+    }
+}
+
+/// A text of the decoder without the names of the kinds of error that it went through.
+fn without_kinds(mut text: &str) -> &str {
+    const KINDS: [&str; 4] = [
+        "External: ",
+        "Arrow: ",
+        "Parquet argument error: ",
+        "Parquet error: ",
+    ];
+    while let Some(rest) = KINDS.iter().find_map(|kind| text.strip_prefix(kind)) {
+        text = rest;
+    }
+    text
+}
+
+impl From<ParquetError> for Failure {
+    fn from(error: ParquetError) -> Self {
+        Failure::Decoder(error)
+    }
+}
+
+impl From<ArrowError> for Failure {
+    fn from(error: ArrowError) -> Self {
+        Failure::Decoder(error.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Decoder(error.into())
+    }
+}

@@ -1,0 +1,224 @@
+//! The headers of a column's pages, read before the decoder takes memory for what they declare.
+
+use super::thrift::{Compact, I32, STRUCT};
+use parquet::basic::{CompressionCodec, Type};
+use parquet::file::metadata::ColumnChunkMetaData;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+
+/// Bytes that a column may take beyond what its values or its compressed bytes explain.
+const SLACK: u64 = 1 << 16;
+/// Text and dictionaries up to this size are taken however well they are compressed.
+const SMALL: u64 = 8 << 20;
+/// Text and dictionaries beyond it are taken when they are compressed up to this many times.
+const RATIO: u64 = 20;
+/// Bytes of text that a value may have on the average of a page that is compressed better.
+const TEXT: u64 = 64;
+/// The longest header that is read: one with two long statistics.
+const LONGEST_HEADER: u64 = 16 << 20;
+
+/// Numbers of the fields that hold the own header of each kind of page.
+const DATA_PAGE: i64 = 5;
+const DICTIONARY_PAGE: i64 = 7;
+const DATA_PAGE_V2: i64 = 8;
+
+/// A page's header, as far as it is about sizes.
+#[derive(Default)]
+struct Header {
+    uncompressed: i64,
+    compressed: i64,
+    data_values: Option<i64>,
+    dictionary_values: Option<i64>,
+}
+
+impl Header {
+    /// The header at the start of `bytes`, and how many it takes.
+    fn parse(bytes: &[u8]) -> Option<(Header, u64)> {
+        let mut header = Header::default();
+        let mut compact = Compact::new(bytes);
+        compact.fields(|compact, id, kind| {
+            match (id, kind) {
+                (2, I32) => header.uncompressed = compact.signed()?,
+                (3, I32) => header.compressed = compact.signed()?,
+                (DATA_PAGE | DATA_PAGE_V2, STRUCT) => header.data_values = Some(values(compact)?),
+                (DICTIONARY_PAGE, STRUCT) => header.dictionary_values = Some(values(compact)?),
+                _ => return Some(false),
+            }
+            Some(true)
+        })?;
+        Some((header, compact.at() as u64))
+    }
+}
+
+/// The number of values, which is the first field of every kind of page's own header.
+fn values(compact: &mut Compact<'_>) -> Option<i64> {
+    let mut values = 0;
+    compact.fields(|compact, id, kind| {
+        if (id, kind) != (1, I32) {
+            return Some(false);
+        }
+        values = compact.signed()?;
+        Some(true)
+    })?;
+    Some(values)
+}
+
+/// Whether the pages of a chunk can be what their headers declare, for a group of `rows` rows in a file of `bytes`
+/// bytes; otherwise what is wrong.
+pub(super) fn check(
+    file: &mut File,
+    bytes: u64,
+    chunk: &ColumnChunkMetaData,
+    rows: i64,
+) -> Result<(), String> {
+    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+    let length = chunk.compressed_size();
+    let inside = |start: u64, length: u64| start.checked_add(length).is_some_and(|end| end <= bytes);
+    let (Ok(start), Ok(length)) = (u64::try_from(start), u64::try_from(length)) else {
+        return Err(format!("start at byte {start} and take {length} bytes"));
+    };
+    if !inside(start, length) {
+        return Err(format!(
+            "start at byte {start} and take {length} bytes, beyond the file's {bytes}"
+        ));
+    }
+    let (mut at, end, mut total) = (start, start + length, 0);
+    while at < end && total < rows {
+        let (header, header_length) = read_header(file, at, end)
+            .map_err(|e| e.to_string())?
+            .ok_or_else(|| format!("have no header at byte {at}"))?;
+        at += header_length;
+        let compressed = u64::try_from(header.compressed)
+            .ok()
+            .filter(|size| at + size <= end);
+        let (Some(compressed), Ok(uncompressed)) = (compressed, u64::try_from(header.uncompressed)) else {
+            return Err(format!(
+                "declare {} bytes, {} uncompressed, where {} are left",
+                header.compressed,
+                header.uncompressed,
+                end - at
+            ));
+        };
+        let size = Size {
+            compressed,
+            uncompressed,
+        };
+        if let Some(values) = header.dictionary_values {
+            size.check_dictionary(chunk, values)?;
+        } else if let Some(values) = header.data_values {
+            if !(0..=rows - total).contains(&values) {
+                return Err(format!(
+                    "declare {} values in {rows} rows",
+                    i128::from(total) + i128::from(values)
+                ));
+            }
+            total += values;
+            size.check_data(chunk, values as u64)?;
+        } else if uncompressed > SMALL {
+            return Err(format!(
+                "declare {uncompressed} bytes of neither a dictionary nor data"
+            ));
+        }
+        at += compressed;
+    }
+    if total != rows {
+        return Err(format!("hold {total} values for {rows} rows"));
+    }
+    Ok(())
+}
+
+/// The page header at byte `at`, with its length.
+fn read_header(file: &mut File, at: u64, end: u64) -> std::io::Result<Option<(Header, u64)>> {
+    // Nearly all are this short; a statistic of long texts is not.
+    let mut window = 128;
+    let mut bytes = Vec::new();
+    loop {
+        let wanted = window.min(end - at);
+        file.seek(SeekFrom::Start(at))?;
+        bytes.clear();
+        file.take(wanted).read_to_end(&mut bytes)?;
+        let header = Header::parse(&bytes);
+        if header.is_some() || wanted < window || window >= LONGEST_HEADER {
+            return Ok(header);
+        }
+        window *= 16;
+    }
+}
+
+/// What a page's header declares.
+struct Size {
+    compressed: u64,
+    uncompressed: u64,
+}
+
+impl Size {
+    /// How much the codec can expand at most.
+    fn check_codec(&self, chunk: &ColumnChunkMetaData) -> Result<(), String> {
+        let greatest = match chunk.compression_codec() {
+            CompressionCodec::UNCOMPRESSED => 1,
+            // A copy of 64 bytes takes three.
+            CompressionCodec::SNAPPY => 22,
+            CompressionCodec::LZ4 | CompressionCodec::LZ4_RAW => 256,
+            CompressionCodec::GZIP => 1033,
+            // A block of 128 KiB takes four bytes.
+            _ => 1 << 15,
+        };
+        if self.uncompressed > self.compressed.saturating_mul(greatest).saturating_add(64) {
+            return Err(format!(
+                "declare {} bytes in {} bytes of {:?}",
+                self.uncompressed,
+                self.compressed,
+                chunk.compression_codec()
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is taken without more reason: text may be of any length, dictionaries of any number.
+    fn plausible(&self) -> u64 {
+        SMALL + RATIO * self.compressed
+    }
+
+    fn check_dictionary(&self, chunk: &ColumnChunkMetaData, values: i64) -> Result<(), String> {
+        self.check_codec(chunk)?;
+        let fits = u64::try_from(values).is_ok_and(|values| {
+            values
+                .checked_mul(width(chunk))
+                .is_some_and(|least| least <= self.uncompressed)
+        });
+        if !fits || self.uncompressed > self.plausible() {
+            return Err(format!(
+                "declare a dictionary of {values} values in {} bytes, {} compressed",
+                self.uncompressed, self.compressed
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_data(&self, chunk: &ColumnChunkMetaData, values: u64) -> Result<(), String> {
+        self.check_codec(chunk)?;
+        // Levels, indices into a dictionary and the framing of an encoding take a few bytes a value.
+        let most = match chunk.column_type() {
+            Type::BYTE_ARRAY => (values * TEXT + SLACK).max(self.plausible()),
+            _ => values.saturating_mul(width(chunk) + 8).saturating_add(SLACK),
+        };
+        if self.uncompressed > most {
+            return Err(format!(
+                "declare {values} values in {} bytes, {} compressed",
+                self.uncompressed, self.compressed
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that a value takes at least where it is written plainly.
+fn width(chunk: &ColumnChunkMetaData) -> u64 {
+    match chunk.column_type() {
+        Type::BOOLEAN => 0,
+        Type::INT32 | Type::FLOAT | Type::BYTE_ARRAY => 4,
+        Type::INT64 | Type::DOUBLE => 8,
+        Type::INT96 => 12,
+        Type::FIXED_LEN_BYTE_ARRAY => u64::try_from(chunk.column_descr().type_length()).unwrap_or(0),
+    }
+}

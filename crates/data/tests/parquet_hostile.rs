@@ -1,0 +1,169 @@
+//! Parquet files that are damaged in ways that the decoder does not survive, or that ask for memory without end.
+
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use infermark_data::{Columns, read_panel};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The message for a file, which must be that of a damaged one.
+fn damaged(path: &Path) -> String {
+    let message = read_panel(path, &Columns::default()).unwrap_err().to_string();
+    assert!(message.contains(&path.display().to_string()), "{message}");
+    assert!(
+        message.contains("the Parquet file is truncated or damaged ("),
+        "{message}"
+    );
+    assert!(message.contains("export or copy the file again"), "{message}");
+    assert!(message.len() < 2_000, "{message}");
+    message
+}
+
+fn stored(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/parquet")
+        .join(name)
+}
+
+#[test]
+fn files_that_the_decoder_panics_over_are_damaged() {
+    for name in [
+        "panic_bit_chunk_235",
+        "panic_byte_array_391",
+        "panic_decoder_374",
+        "panic_delta_101",
+        "panic_metadata_1043",
+    ] {
+        damaged(&stored(&format!("{name}.parquet")));
+    }
+}
+
+#[test]
+fn a_dictionary_has_no_more_values_than_bytes() {
+    let message = damaged(&stored("dictionary_of_2_31_values.parquet"));
+    assert!(message.contains("2147483647 values"), "{message}");
+}
+
+/// A sound file of the five columns, without compression.
+fn sound() -> Vec<u8> {
+    let columns: [(&str, ArrayRef); 5] = [
+        ("product", Arc::new(StringArray::from(vec!["p1", "p1", "p2"]))),
+        ("category", Arc::new(StringArray::from(vec!["a", "a", "b"]))),
+        ("week", Arc::new(Int32Array::from(vec![2, 1, 1]))),
+        ("price", Arc::new(Float64Array::from(vec![2.5, 2.0, 4.0]))),
+        ("units", Arc::new(Int64Array::from(vec![3, 0, 7]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+/// A file that ends in `footer`.
+fn with_footer(footer: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    let length = (footer.len() as u32).to_le_bytes();
+    std::fs::write(&path, [b"PAR1", footer, &length, b"PAR1"].concat()).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_schema_of_endless_groups_is_not_descended() {
+    // version 1, and a list of a million groups of one child each, named "g".
+    const GROUPS: usize = 1_000_000;
+    let mut footer = vec![0x15, 2, 0x19, 0xfc];
+    footer.extend([0xc0, 0x84, 0x3d]);
+    for _ in 0..GROUPS {
+        // Field 4, the name; field 5, the number of children.
+        footer.extend([0x48, 1, b'g', 0x15, 2, 0]);
+    }
+    footer.push(0);
+    let (_folder, path) = with_footer(&footer);
+    let message = damaged(&path);
+    assert!(message.contains("nests more than 100 groups"), "{message}");
+}
+
+#[test]
+fn a_footer_declares_no_more_than_it_holds() {
+    // A list of 2^31 - 1 schema elements.
+    let (_folder, path) = with_footer(&[0x15, 2, 0x19, 0xfc, 0xff, 0xff, 0xff, 0xff, 0x07, 0]);
+    damaged(&path);
+    // A footer that is longer than the file.
+    let mut bytes = sound();
+    let tail = bytes.len() - 8;
+    bytes[tail..tail + 4].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    let message = damaged(&path);
+    assert!(message.contains("a footer of 4294967295 bytes"), "{message}");
+}
+
+#[test]
+fn panics_elsewhere_are_shown_as_before() {
+    // The hook that keeps the decoder's panics silent passes on others to the one that was there.
+    let shown = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = Arc::clone(&shown);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic
+            .location()
+            .is_some_and(|place| place.file().ends_with("parquet_hostile.rs"))
+        {
+            counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        } else {
+            before(panic);
+        }
+    }));
+    damaged(&stored("panic_delta_101.parquet"));
+    assert!(std::panic::catch_unwind(|| panic!("elsewhere")).is_err());
+    assert_eq!(shown.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn well_compressed_files_are_sound() {
+    // One page a column, plain: the constant columns shrink a thousandfold and more.
+    let rows = || (0..500i64).flat_map(|p| (0..400i64).map(move |t| (p, t)));
+    let count = rows().count();
+    let category = StringArray::from(vec!["the only category"; count]);
+    let columns: [(&str, ArrayRef); 5] = [
+        (
+            "product",
+            Arc::new(Int64Array::from_iter_values(rows().map(|(p, _)| p))),
+        ),
+        ("category", Arc::new(category)),
+        (
+            "week",
+            Arc::new(Int64Array::from_iter_values(rows().map(|(_, t)| t))),
+        ),
+        ("price", Arc::new(Float64Array::from(vec![2.5; count]))),
+        ("units", Arc::new(Int64Array::from(vec![0; count]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    for compression in [
+        Compression::ZSTD(ZstdLevel::default()),
+        Compression::GZIP(GzipLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+        Compression::SNAPPY,
+    ] {
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_dictionary_enabled(false)
+            .set_data_page_size_limit(1 << 30)
+            .set_data_page_row_count_limit(1 << 30)
+            .build();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let panel = read_panel(&path, &Columns::default());
+        let panel = panel.unwrap_or_else(|e| panic!("{compression}: {e}"));
+        assert_eq!(panel.units().len(), count, "{compression}");
+    }
+}
