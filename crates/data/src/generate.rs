@@ -89,9 +89,6 @@ pub enum GenerateError {
     /// An output cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The threads cannot be started.
-    #[error("cannot start threads: {0}; ask for fewer")]
-    Threads(rayon::ThreadPoolBuildError),
     /// The watcher of the progress asked for the end.
     #[error("stopped after {} of {} products; nothing was written", .0.products_done, .0.products)]
     Stopped(GenerateProgress),
@@ -159,13 +156,4 @@ impl Generator {
         }
         Labels::Text(kept.iter().map(|c| all.get(*c).to_string().into()).collect())
     }
-}
-
-/// Runs `work` on `threads` threads, as many as there are cores when 0.
-fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, GenerateError> {
-    Ok(rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(GenerateError::Threads)?
-        .install(work))
 }

@@ -3,9 +3,10 @@
 use super::candidate::{Candidates, Draw, ProductRows};
 use super::demand::Demand;
 use super::survivors::{Grouping, draw_survivors};
-use super::{GenerateError, Generator, Process, on_threads};
+use super::{GenerateError, Generator, Process};
 use crate::truth::Truth;
 use infermark_model::{Panel, PanelPart};
+use infermark_threads::on_pool;
 
 struct Block {
     part: PanelPart,
@@ -21,7 +22,7 @@ struct Block {
 /// [`GenerateError`] for sizes or priors that cannot be drawn from.
 pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, Truth), GenerateError> {
     generator.validate()?;
-    on_threads(threads, || {
+    on_pool(threads, || {
         let candidates = Candidates::new(generator);
         let everything: Vec<usize> = (0..generator.categories).collect();
         let (parts, draws) = draw_parts(generator, &candidates, &everything)?;
@@ -43,7 +44,7 @@ pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, T
         )
         .expect("parts are drawn to the panel's layout");
         Ok((panel, truth))
-    })?
+    })
 }
 
 fn draw_parts(
