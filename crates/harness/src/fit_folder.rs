@@ -246,6 +246,18 @@ mod tests {
     }
 
     #[test]
+    fn sizes_that_are_only_claimed_take_no_memory() {
+        for layout in [
+            Layout::new(4_000_000_000, 1, 1),
+            Layout::new(1, usize::MAX, usize::MAX),
+            Layout::new(usize::MAX, 1, 1).with_likelihood(Likelihood::NegativeBinomial),
+        ] {
+            let (line, what) = parse_posterior(FILE.as_bytes(), layout).unwrap_err();
+            assert!(line == 6 && what.starts_with("it ends after 5 of "), "{what}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (from, to, line, word) in [
             ("q95", "q99", 1, "columns"),

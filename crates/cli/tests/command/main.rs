@@ -8,6 +8,8 @@ mod generate;
 mod gpu;
 mod interruption;
 mod models;
+mod terminal;
+mod threads;
 mod usage;
 
 use serde_json::Value;
