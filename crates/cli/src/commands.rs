@@ -142,7 +142,9 @@ fn interrupt_on_signals() -> Interrupt {
     let flag = interrupt.clone();
     // The handler has a thread of its own. Installed without one, it would swallow the signals.
     if let Err(error) = infermark_threads::check(2) {
-        say(format_args!("warning: Ctrl-C will end the program at once: {error}"));
+        say(format_args!(
+            "warning: Ctrl-C will end the program at once: {error}"
+        ));
         return interrupt;
     }
     let installed = ctrlc::set_handler(move || {

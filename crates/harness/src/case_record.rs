@@ -195,7 +195,9 @@ impl CaseRecord {
 
     /// Timed iterations, all repeats.
     pub fn timed_iterations(&self) -> u64 {
-        self.repeats.iter().fold(0, |sum, s| sum.saturating_add(s.iterations))
+        self.repeats
+            .iter()
+            .fold(0, |sum, s| sum.saturating_add(s.iterations))
     }
 
     /// Timed seconds, all repeats.

@@ -186,7 +186,10 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
         return Err((1, format!("the columns do not begin with {}", COLUMNS.join(","))));
     }
     // Before there is room for them: the sizes are those of another file.
-    let (latents, rows) = (claimed_latents(&layout), bytes.iter().filter(|b| **b == b'\n').count());
+    let (latents, rows) = (
+        claimed_latents(&layout),
+        bytes.iter().filter(|b| **b == b'\n').count(),
+    );
     let ends_early = |found: usize| {
         let what = format!("it ends after {found} of {latents} rows, as many as {RUN_JSON} tells of");
         (found + 1, what)

@@ -51,7 +51,9 @@ struct Version {
 pub(crate) fn parse_record<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     // A structure would take an array's entries in their order.
     if !text.trim_start().starts_with('{') {
-        return Err(Fault::Json(serde_json::Error::custom("a record is a JSON object")));
+        return Err(Fault::Json(serde_json::Error::custom(
+            "a record is a JSON object",
+        )));
     }
     // Where the version itself is no number, the record tells so with its place.
     match serde_json::from_str::<Version>(text) {
@@ -84,7 +86,13 @@ mod tests {
         let later = format!("{{\"x\": 1, \"schema_version\": {}}}", SCHEMA_VERSION + 1);
         let found = parse_record::<Vec<u8>>(&later).unwrap_err();
         assert!(matches!(found, Fault::Newer(v) if v == u64::from(SCHEMA_VERSION) + 1));
-        for text in ["", "{\"schema_version\": \"4\"}", "[4]", "[[[[", "{\"schema_version\": 1}"] {
+        for text in [
+            "",
+            "{\"schema_version\": \"4\"}",
+            "[4]",
+            "[[[[",
+            "{\"schema_version\": 1}",
+        ] {
             let found = parse_record::<Vec<u8>>(text).unwrap_err();
             assert!(matches!(found, Fault::Json(_)), "{text}");
         }

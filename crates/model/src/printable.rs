@@ -27,12 +27,14 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let pieces = text.split_inclusive(is_kept);
-    Cow::Owned(pieces.fold(String::with_capacity(text.len()), |mut shown, piece| {
-        let line = piece.trim_end_matches(is_kept);
-        shown += &printable(line);
-        shown += &piece[line.len()..];
-        shown
-    }))
+    Cow::Owned(
+        pieces.fold(String::with_capacity(text.len()), |mut shown, piece| {
+            let line = piece.trim_end_matches(is_kept);
+            shown += &printable(line);
+            shown += &piece[line.len()..];
+            shown
+        }),
+    )
 }
 
 fn is_unprintable(character: char) -> bool {
@@ -53,7 +55,10 @@ mod tests {
         for text in ["", "tea & ink <1>", "Brötchen 300 g", "パン", "a\\b"] {
             assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
         }
-        assert_eq!(printable("a\u{1b}[2Jb\u{7}\r\n\tc"), "a\\u{1b}[2Jb\\u{7}\\r\\n\\tc");
+        assert_eq!(
+            printable("a\u{1b}[2Jb\u{7}\r\n\tc"),
+            "a\\u{1b}[2Jb\\u{7}\\r\\n\\tc"
+        );
         assert_eq!(
             printable("\u{85}\u{9b}x\u{202e}y\0"),
             "\\u{85}\\u{9b}x\\u{202e}y\\u{0}"

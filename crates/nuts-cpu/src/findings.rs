@@ -126,7 +126,9 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
         ));
     }
     acceptance_warnings(&mut warnings, settings, &detail.chains);
-    mixing_warnings(&mut warnings, settings.chains, diagnostics, &|latent| place(run, latent));
+    mixing_warnings(&mut warnings, settings.chains, diagnostics, &|latent| {
+        place(run, latent)
+    });
     if let Retention::Moments(sites) = &run.retention {
         let kept: Vec<&str> = sites.iter().map(|s| s.name()).collect();
         warnings.push(format!(
@@ -223,7 +225,10 @@ fn place(run: &NutsRun, latent: usize) -> String {
     let site = run.layout.site_of(latent);
     match &run.panel {
         Some(panel) if site != Site::GlobalA => {
-            let key = panel.axes().key(site, latent - run.layout.start(site)).to_string();
+            let key = panel
+                .axes()
+                .key(site, latent - run.layout.start(site))
+                .to_string();
             format!("{} of '{}'", site.name(), printable(&key))
         }
         _ => site.name().to_owned(),

@@ -39,13 +39,18 @@ pub(crate) fn summarize(records: &[&ChainRecord], layout: &Layout, threads: usiz
         let first = marginals.len();
         marginals.resize(first + count, None);
         let share = count.div_ceil(threads).next_multiple_of(BLOCK);
-        run_parts(marginals[first..].chunks_mut(share).enumerate().map(|(part, out)| {
-            let start = part * share;
-            move || match records[0].site_draw(site, 0) {
-                Some(_) => from_draws(records, site, start, draws, out),
-                None => from_moments(records, layout.start(site) + start, out),
-            }
-        }));
+        run_parts(
+            marginals[first..]
+                .chunks_mut(share)
+                .enumerate()
+                .map(|(part, out)| {
+                    let start = part * share;
+                    move || match records[0].site_draw(site, 0) {
+                        Some(_) => from_draws(records, site, start, draws, out),
+                        None => from_moments(records, layout.start(site) + start, out),
+                    }
+                }),
+        );
     }
     let marginals: Vec<Marginal> = marginals
         .into_iter()

@@ -11,10 +11,7 @@ use std::sync::{Mutex, PoisonError};
 /// When a part does.
 pub fn run_parts<T: Send, F: FnOnce() -> T + Send>(parts: impl IntoIterator<Item = F>) -> Vec<T> {
     // A part whose thread is not started must not be lost with it.
-    let parts: Vec<Mutex<Option<F>>> = parts
-        .into_iter()
-        .map(|part| Mutex::new(Some(part)))
-        .collect();
+    let parts: Vec<Mutex<Option<F>>> = parts.into_iter().map(|part| Mutex::new(Some(part))).collect();
     let run = |part: &Mutex<Option<F>>| {
         let part = part.lock().unwrap_or_else(PoisonError::into_inner).take();
         part.map(|part| part())

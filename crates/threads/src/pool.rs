@@ -31,7 +31,10 @@ pub fn on_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     if let Some(pool) = pool(threads) {
         return pool.install(work);
     }
-    let alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    let alone = ThreadPoolBuilder::new()
+        .num_threads(1)
+        .use_current_thread()
+        .build();
     match alone {
         Ok(pool) => {
             let done = pool.install(work);
@@ -69,7 +72,10 @@ mod tests {
     fn the_calling_thread_does_the_work_where_it_is_in_a_pool_of_its_own() {
         // As where the system starts no thread.
         let alone = || {
-            let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(1)
+                .use_current_thread()
+                .build();
             std::mem::forget(pool.unwrap());
             let here = std::thread::current().id();
             let sum: u64 = (0..1000_u64)

@@ -82,7 +82,8 @@ pub fn check(threads: usize) -> Result<(), NoThreads> {
         // Nobody passes before all are there.
         let shut = gate.write();
         let gate = &gate;
-        let started = (1..threads).try_for_each(|_| start_unnoted(scope, move || drop(gate.read())).map(drop));
+        let started =
+            (1..threads).try_for_each(|_| start_unnoted(scope, move || drop(gate.read())).map(drop));
         drop(shut);
         started.map_err(|error| NoThreads {
             asked: threads,

@@ -13,7 +13,12 @@ fn sales(folder: &std::path::Path, name: &str, prefix: &str, price: &str) -> Pat
             let usual = format!("{:.2}", 2.0 + f64::from((product + 3 * week) % 7) / 5.0);
             let price = if (product, week) == (3, 5) { price } else { &usual };
             let units = 1 + (product * 5 + week * 3) % 11;
-            writeln!(rows, "{prefix}p{product},{prefix}c{},{week},{price},{units}", product % 2).unwrap();
+            writeln!(
+                rows,
+                "{prefix}p{product},{prefix}c{},{week},{price},{units}",
+                product % 2
+            )
+            .unwrap();
         }
     }
     std::fs::write(&file, rows).unwrap();
@@ -23,9 +28,17 @@ fn sales(folder: &std::path::Path, name: &str, prefix: &str, price: &str) -> Pat
 #[test]
 fn names_with_commands_to_a_terminal_are_written_out() {
     let folder = tempfile::tempdir().unwrap();
-    let name = if cfg!(windows) { "sales.csv" } else { "sa\u{1b}[2Jles.csv" };
+    let name = if cfg!(windows) {
+        "sales.csv"
+    } else {
+        "sa\u{1b}[2Jles.csv"
+    };
     let file = sales(folder.path(), name, "\u{1b}]0;x\u{7}<&", "2.5");
-    for (method, more) in [("laplace", "--plain"), ("nuts", "--draws=20"), ("svi", "--iterations=200")] {
+    for (method, more) in [
+        ("laplace", "--plain"),
+        ("nuts", "--draws=20"),
+        ("svi", "--iterations=200"),
+    ] {
         let out = folder.path().join(method);
         let output = run(&[
             "fit",
@@ -45,10 +58,18 @@ fn names_with_commands_to_a_terminal_are_written_out() {
         let picture = std::fs::read_to_string(out.join("elasticities.svg")).unwrap();
         assert!(!picture.contains(['\u{1b}', '\u{7}']) && picture.contains("&lt;&amp;c0"));
     }
-    let missing = run(&["fit", "no\u{1b}[2J.csv", "--out", folder.path().join("x").to_str().unwrap()]);
+    let missing = run(&[
+        "fit",
+        "no\u{1b}[2J.csv",
+        "--out",
+        folder.path().join("x").to_str().unwrap(),
+    ]);
     assert_eq!(code(&missing), 2);
     let message = text(&missing.stderr);
-    assert!(!message.contains('\u{1b}') && message.contains("no\\u{1b}[2J.csv"), "{message}");
+    assert!(
+        !message.contains('\u{1b}') && message.contains("no\\u{1b}[2J.csv"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -88,14 +109,23 @@ fn priors_that_are_no_settings_are_explained() {
         ("[-2, 1]", "is an array; give a JSON object"),
         ("3", "is a single value; give a JSON object"),
         ("{", "is no JSON"),
-        ("{\"global_a_sd\": [1]}", "\"global_a_sd\" is an array; give a number"),
-        ("{\"global_a_sd\": \"1\"}", "\"global_a_sd\" is \"1\"; give a number"),
+        (
+            "{\"global_a_sd\": [1]}",
+            "\"global_a_sd\" is an array; give a number",
+        ),
+        (
+            "{\"global_a_sd\": \"1\"}",
+            "\"global_a_sd\" is \"1\"; give a number",
+        ),
         ("{\"global_b_sd\": 1}", "global_b_sd"),
     ] {
         std::fs::write(&file, content).unwrap();
         let output = run(&["model", "--priors", file.to_str().unwrap()]);
         assert_eq!(code(&output), 2, "{content}");
         let message = text(&output.stderr);
-        assert!(message.contains(word) && message.contains("priors.json"), "{message}");
+        assert!(
+            message.contains(word) && message.contains("priors.json"),
+            "{message}"
+        );
     }
 }

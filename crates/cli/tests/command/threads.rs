@@ -122,9 +122,20 @@ fn no_verb_panics_where_no_thread_starts() {
     // To the bit what all threads find.
     for (method, more) in [("laplace", "4"), ("structured-vi", "2"), ("meanfield", "1")] {
         let out = place.file("free");
-        let free = run(&["fit", sales, "--method", method, "--threads", more, "--out", &out, "--force"]);
+        let free = run(&[
+            "fit",
+            sales,
+            "--method",
+            method,
+            "--threads",
+            more,
+            "--out",
+            &out,
+            "--force",
+        ]);
         assert_eq!(code(&free), 0, "{}", text(&free.stderr));
-        let posterior = |folder: &str| std::fs::read(place.folder.path().join(folder).join("posterior.csv")).unwrap();
+        let posterior =
+            |folder: &str| std::fs::read(place.folder.path().join(folder).join("posterior.csv")).unwrap();
         assert!(posterior(method) == posterior("free"), "{method}");
     }
 }
@@ -139,7 +150,17 @@ fn some_threads_are_fewer_than_asked_for() {
     for processes in [2, 3, 5] {
         let output = place.run_limited(
             processes,
-            &["fit", sales, "--method", "laplace", "--threads", "16", "--out", "out", "--force"],
+            &[
+                "fit",
+                sales,
+                "--method",
+                "laplace",
+                "--threads",
+                "16",
+                "--out",
+                "out",
+                "--force",
+            ],
         );
         assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     }

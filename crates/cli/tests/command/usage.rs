@@ -51,12 +51,27 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "--draws goes with nuts among the --methods",
         ),
         // Every verb has the same limit, and the same words.
-        ("calibrate --threads 100000 --out x", "threads is 100000; give 1 to 1024"),
-        ("generate --threads 1025 --out x.csv --truth t.csv", "threads is 1025; give 1 to 1024"),
-        ("fit panel.csv --threads 1025 --out x", "threads is 1025; give 1 to 1024"),
-        ("evaluate panel.csv --point p --threads 1025", "threads is 1025; give 1 to 1024"),
+        (
+            "calibrate --threads 100000 --out x",
+            "threads is 100000; give 1 to 1024",
+        ),
+        (
+            "generate --threads 1025 --out x.csv --truth t.csv",
+            "threads is 1025; give 1 to 1024",
+        ),
+        (
+            "fit panel.csv --threads 1025 --out x",
+            "threads is 1025; give 1 to 1024",
+        ),
+        (
+            "evaluate panel.csv --point p --threads 1025",
+            "threads is 1025; give 1 to 1024",
+        ),
         ("time panel.csv --threads 1025", "threads is 1025; give 1 to 1024"),
-        ("bench --threads 1,1025 --out x", "threads is 1025; give 1 to 1024"),
+        (
+            "bench --threads 1,1025 --out x",
+            "threads is 1025; give 1 to 1024",
+        ),
         ("bench --threads 0 --out x", "threads is 0; give 1 to 1024"),
         // Their product, and the sum, are beyond 64 bits.
         (

@@ -143,7 +143,11 @@ fn names_in_a_case_lead_to_no_other_folder() {
         record.truth_quality = Some(truth_quality(120));
     }
     let files = draw_all(&folder, &records).unwrap();
-    assert!(files.iter().any(|file| file.to_string_lossy().contains("elasticities_x")));
+    assert!(
+        files
+            .iter()
+            .any(|file| file.to_string_lossy().contains("elasticities_x"))
+    );
     for file in &files {
         assert_eq!(file.parent(), Some(folder.as_path()), "{}", file.display());
         if file.extension().is_some_and(|extension| extension == "svg") {
@@ -159,10 +163,11 @@ fn names_in_a_case_lead_to_no_other_folder() {
 #[test]
 fn figures_that_are_none_are_drawn_in_no_time() {
     let mut records = records();
-    for (record, (seconds, iterations)) in records
-        .iter_mut()
-        .zip([(0.0, 1), (1e-308, u64::MAX), (-1.0, 0), (1e308, 1)].into_iter().cycle())
-    {
+    for (record, (seconds, iterations)) in records.iter_mut().zip(
+        [(0.0, 1), (1e-308, u64::MAX), (-1.0, 0), (1e308, 1)]
+            .into_iter()
+            .cycle(),
+    ) {
         record.panel.rows = usize::MAX;
         for repeat in &mut record.repeats {
             (repeat.seconds, repeat.iterations) = (seconds, iterations);
