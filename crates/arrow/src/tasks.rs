@@ -35,7 +35,7 @@ pub(crate) fn run<T: Send, S, R: Send>(
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // Those that there are take the tasks.
-            if start(scope, &take).is_err() {
+            if start(scope, take).is_err() {
                 break;
             }
         }

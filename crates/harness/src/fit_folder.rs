@@ -46,12 +46,12 @@ pub enum FitFolderError {
     #[error("{} is not the file that {RUN_JSON} beside it was written with; fit again", .0.display())]
     Replaced(PathBuf),
     /// `run.json` is not the record of a fit.
-    #[error("{}: {source}; fit again", path.display())]
+    #[error("{}: {error}; fit again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What is wrong, with line and column.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// It is of a later version of this program.
     #[error("{} has schema version {found}, and this program reads up to {SCHEMA_VERSION}; use a newer one", path.display())]
@@ -163,7 +163,7 @@ fn read_record(folder: &Path) -> Result<FitRecord, FitFolderError> {
     };
     parse_record(&text).map_err(|fault| match fault {
         Fault::Newer(found) => FitFolderError::Schema { path, found },
-        Fault::Json(source) => FitFolderError::Json { path, source },
+        Fault::Json(error) => FitFolderError::Json { path, error },
     })
 }
 

@@ -34,12 +34,12 @@ pub enum ResultsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file is not the JSON of a case.
-    #[error("{}: {source}; remove the file, or measure again", path.display())]
+    #[error("{}: {error}; remove the file, or measure again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What is wrong, with line and column.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// A file of a later version of this program.
     #[error("{} has schema version {found}, and this program reads up to {SCHEMA_VERSION}; use a newer one", path.display())]
@@ -154,7 +154,7 @@ fn read_case(path: &Path) -> Result<CaseRecord, ResultsError> {
     let path = path.to_owned();
     parse_record(&text).map_err(|fault| match fault {
         Fault::Newer(found) => ResultsError::Schema { path, found },
-        Fault::Json(source) => ResultsError::Json { path, source },
+        Fault::Json(error) => ResultsError::Json { path, error },
     })
 }
 

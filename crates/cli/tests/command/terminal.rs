@@ -55,7 +55,7 @@ fn names_with_commands_to_a_terminal_are_written_out() {
         for shown in [answer, message] {
             assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
         }
-        let picture = std::fs::read_to_string(out.join("elasticities.svg")).unwrap();
+        let picture = std::fs::read_to_string(out.join("elasticities_by_category.svg")).unwrap();
         assert!(!picture.contains(['\u{1b}', '\u{7}']) && picture.contains("&lt;&amp;c0"));
     }
     let missing = run(&[
