@@ -1,5 +1,6 @@
 //! Threads that take pieces of work from a list.
 
+use infermark_threads::start;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -33,7 +34,10 @@ pub(crate) fn run<T: Send, S, R: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(take);
+            // Those that there are take the tasks.
+            if start(scope, take).is_err() {
+                break;
+            }
         }
         take();
     });

@@ -7,8 +7,7 @@ use infermark_model::optimizer::AdamW;
 use infermark_model::{Likelihood, Panel, Parameterization, Priors, Site};
 use serde::{Deserialize, Serialize};
 
-/// Largest number of processor threads that may be asked for.
-pub const MOST_THREADS: usize = 1024;
+pub use infermark_threads::MOST_THREADS;
 
 /// A run to be made: the resolved configuration, which result files record whole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,8 +62,7 @@ impl Request {
 
     /// The number of threads to use: the one asked for, or the machine's.
     pub fn resolved_threads(&self) -> usize {
-        self.threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()))
+        self.threads.unwrap_or_else(infermark_threads::available)
     }
 
     /// Checks every setting that no hardware needs to be asked for.
@@ -78,13 +76,7 @@ impl Request {
         if self.devices.is_empty() {
             return Err(BackendError::Request("no device was asked for".into()));
         }
-        if let Some(threads) = self.threads
-            && !(1..=MOST_THREADS).contains(&threads)
-        {
-            return Err(BackendError::Request(format!(
-                "threads is {threads}; give 1 to {MOST_THREADS}"
-            )));
-        }
+        check_threads(self.threads)?;
         match &self.method {
             Method::Svi(svi) => svi.validate(),
             Method::Nuts(nuts) => {
@@ -116,6 +108,19 @@ impl Request {
             )));
         }
         Ok(())
+    }
+}
+
+/// Checks that a number of processor threads, where one was asked for, is from 1 to [`MOST_THREADS`].
+///
+/// # Errors
+/// [`BackendError::Request`] with the number and its range.
+pub fn check_threads(threads: Option<usize>) -> Result<(), BackendError> {
+    match threads {
+        Some(threads) if !(1..=MOST_THREADS).contains(&threads) => Err(BackendError::Request(format!(
+            "threads is {threads}; give 1 to {MOST_THREADS}"
+        ))),
+        _ => Ok(()),
     }
 }
 

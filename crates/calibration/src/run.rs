@@ -8,6 +8,7 @@ use crate::replication::{Replication, ReplicationError};
 use crate::score::Scores;
 use infermark_backend::{BackendError, Interrupt};
 use infermark_model::Likelihood;
+use infermark_threads::start;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -152,35 +153,52 @@ pub fn calibrate(
     let over = Interrupt::new();
     let mut shares: Vec<Option<Share>> = Vec::new();
     shares.resize_with(design.replications, || None);
-    let mut failure = None;
+    let (mut failure, mut done) = (None, 0);
+    let mut keep = |(index, found): (usize, Result<Share, CalibrationError>)| {
+        match found {
+            Ok(share) => shares[index] = Some(share),
+            Err(error) => failure = Some(error),
+        }
+        done += 1;
+        observer(done);
+    };
+    // The next replication, and what it gives; `None` when there is no more to be done.
+    let take = || {
+        if interrupt.is_set() || over.is_set() {
+            return None;
+        }
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index >= design.replications {
+            return None;
+        }
+        let found = replicate(design, contenders, index);
+        if found.is_err() {
+            over.set();
+        }
+        Some((index, found))
+    };
     std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::channel();
+        let mut is_alone = true;
         for _ in 0..threads.clamp(1, design.replications) {
-            let sender = sender.clone();
-            let (next, over) = (&next, &over);
-            scope.spawn(move || {
-                while !interrupt.is_set() && !over.is_set() {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= design.replications {
-                        break;
-                    }
-                    let found = replicate(design, contenders, index);
-                    if found.is_err() {
-                        over.set();
-                    }
-                    if sender.send((index, found)).is_err() {
+            let (sender, take) = (sender.clone(), &take);
+            let started = start(scope, move || {
+                while let Some(found) = take() {
+                    if sender.send(found).is_err() {
                         break;
                     }
                 }
             });
+            if started.is_err() {
+                break;
+            }
+            is_alone = false;
         }
         drop(sender);
-        for (done, (index, found)) in receiver.iter().enumerate() {
-            match found {
-                Ok(share) => shares[index] = Some(share),
-                Err(error) => failure = Some(error),
-            }
-            observer(done + 1);
+        if is_alone {
+            std::iter::from_fn(&take).for_each(&mut keep);
+        } else {
+            receiver.iter().for_each(&mut keep);
         }
     });
     if let Some(error) = failure {

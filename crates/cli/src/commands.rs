@@ -20,8 +20,10 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
 use infermark_backend::Interrupt;
 use infermark_data::{Columns, read_panel};
+use infermark_harness::json_file::read_text;
 use infermark_model::Panel;
-use serde::de::DeserializeOwned;
+use infermark_threads::on_pool;
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,7 +63,9 @@ impl Command {
     /// Usage and input errors; gates that fail are an [`Exit`].
     pub fn run(self, matches: &ArgMatches) -> anyhow::Result<Exit> {
         let (_, given) = matches.subcommand().expect("a verb was parsed");
-        match self {
+        // A fit records it with its other warnings.
+        let tells_itself = matches!(self, Command::Fit(_));
+        let exit = match self {
             Command::Fit(arguments) => arguments.run(given),
             Command::Bench(arguments) => arguments.run(given),
             Command::Compare(arguments) => arguments.run(given),
@@ -74,7 +78,11 @@ impl Command {
             Command::Devices(arguments) => arguments.run(),
             Command::Model(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
+        };
+        if !tells_itself && let Some(told) = fewer_threads() {
+            say(format_args!("warning: {told}"));
         }
+        exit
     }
 }
 
@@ -103,19 +111,42 @@ fn refuse_given(given: &ArgMatches, options: &[&str], with: &str) -> anyhow::Res
 /// Reads a sales file, with a sign of life.
 fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
     let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
-    Ok(Arc::new(read_panel(path, columns)?))
+    Ok(Arc::new(on_pool(0, || read_panel(path, columns))?))
 }
 
-/// Reads a JSON file.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not what is expected", path.display()))
+/// What to know where the system started fewer threads than were asked for.
+fn fewer_threads() -> Option<String> {
+    infermark_threads::refused().map(|reason| {
+        format!(
+            "The system started fewer threads than were asked for ({reason}): the results are the same, later. Ask for fewer by \
+             --threads, or raise the limit of processes (`ulimit -u`, or `pids.max` of a container)."
+        )
+    })
+}
+
+/// Reads the JSON object of a file of at most `most` bytes; `such_as` is one, for who gave something else.
+pub(crate) fn read_object(path: &Path, most: u64, such_as: &str) -> anyhow::Result<Map<String, Value>> {
+    let text = read_text(path, most).with_context(|| format!("cannot read {}", path.display()))?;
+    let what = match serde_json::from_str(&text) {
+        Ok(Value::Object(object)) => return Ok(object),
+        Ok(Value::Array(_)) => "an array".to_owned(),
+        Ok(_) => "a single value".to_owned(),
+        Err(error) => format!("no JSON ({error})"),
+    };
+    bail!("{} is {what}; give a JSON object, as {such_as}", path.display())
 }
 
 /// An interrupt that Ctrl-C sets, or SIGTERM or SIGHUP; a second of them ends the program at once.
 fn interrupt_on_signals() -> Interrupt {
     let interrupt = Interrupt::new();
     let flag = interrupt.clone();
+    // The handler has a thread of its own. Installed without one, it would swallow the signals.
+    if let Err(error) = infermark_threads::check(2) {
+        say(format_args!(
+            "warning: Ctrl-C will end the program at once: {error}"
+        ));
+        return interrupt;
+    }
     let installed = ctrlc::set_handler(move || {
         if flag.is_set() {
             std::process::exit(130);

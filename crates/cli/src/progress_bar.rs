@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infermark_backend::{Progress, StepUnit};
 use infermark_harness::number_format::{count, duration, three_digits};
 use infermark_harness::observer::Observer;
+use infermark_model::printable;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -77,6 +78,8 @@ impl Lines {
 pub(crate) struct Bar {
     bar: ProgressBar,
     lines: Option<Mutex<Lines>>,
+    /// What turns a spinner.
+    turning: Option<Following>,
 }
 
 impl Bar {
@@ -94,16 +97,26 @@ impl Bar {
         let lines = bar
             .is_hidden()
             .then(|| Mutex::new(Lines::new(unit, is_limit, total, Instant::now())));
-        Bar { bar, lines }
+        Bar {
+            bar,
+            lines,
+            turning: None,
+        }
     }
 
     /// A spinner for work of unknown length.
     pub(crate) fn spinner(message: &str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is well-formed"));
-        bar.set_message(message.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Bar { bar, lines: None }
+        bar.set_message(printable(message).into_owned());
+        let ticking = bar.clone();
+        // Without a thread it stands still.
+        let turning = Following::start("spinner", Duration::from_millis(200), move || ticking.tick());
+        Bar {
+            bar,
+            lines: None,
+            turning: Some(turning),
+        }
     }
 
     /// A bar for a run.
@@ -119,36 +132,28 @@ impl Bar {
 
     /// Shows where a run is.
     pub(crate) fn show(&self, progress: &Progress) {
-        self.bar.set_message(progress.note.clone());
+        self.bar.set_message(printable(&progress.note).into_owned());
         self.advance(progress.completed, &progress.note);
     }
 
     /// Shows which part of a long step is done until the returned value is dropped.
     pub(crate) fn follow(&self, part_done: Box<dyn Fn() -> f64 + Send + Sync>) -> Following {
-        let over = Arc::new(AtomicBool::new(false));
-        let (bar, seen) = (self.bar.clone(), over.clone());
+        let bar = self.bar.clone();
         let in_lines = self.lines.is_some();
-        let thread = std::thread::spawn(move || {
-            let (mut before, mut since) = (0.0, Instant::now());
-            while !seen.load(Ordering::Relaxed) {
-                let part = part_done();
-                let text = format!("step {:.0}% done", 100.0 * part);
-                // Of steps that are short the lines between them are enough.
-                if part < before {
-                    since = Instant::now();
-                } else if in_lines && since.elapsed() >= BETWEEN_LINES {
-                    say(&text);
-                    since = Instant::now();
-                }
-                before = part;
-                bar.set_prefix(text + ", ");
-                std::thread::park_timeout(Duration::from_millis(500));
+        let (mut before, mut since) = (0.0, Instant::now());
+        Following::start("progress", Duration::from_millis(500), move || {
+            let part = part_done();
+            let text = format!("step {:.0}% done", 100.0 * part);
+            // Of steps that are short the lines between them are enough.
+            if part < before {
+                since = Instant::now();
+            } else if in_lines && since.elapsed() >= BETWEEN_LINES {
+                say(&text);
+                since = Instant::now();
             }
-        });
-        Following {
-            over,
-            thread: Some(thread),
-        }
+            before = part;
+            bar.set_prefix(text + ", ");
+        })
     }
 
     /// Moves the bar.
@@ -169,14 +174,31 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
+        // First: it would draw again.
+        self.turning = None;
         self.bar.finish_and_clear();
     }
 }
 
-/// A thread that shows the part of a step that is done, as long as this lives.
+/// A thread that shows how work goes, as long as this lives; none where the system starts none, and the work goes on.
 pub(crate) struct Following {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Following {
+    /// Calls `show` at once, and again every `pause`.
+    fn start(name: &str, pause: Duration, mut show: impl FnMut() + Send + 'static) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = over.clone();
+        let thread = infermark_threads::start_detached(name, move || {
+            while !seen.load(Ordering::Relaxed) {
+                show();
+                std::thread::park_timeout(pause);
+            }
+        });
+        Following { over, thread }
+    }
 }
 
 impl Drop for Following {
@@ -209,7 +231,7 @@ impl Observer for BenchBar {
         }
         self.0.set_length(1);
         self.0.set_position(0);
-        self.0.set_message(text.to_owned());
+        self.0.set_message(printable(text).into_owned());
     }
 
     fn advanced(&mut self, done: u64, total: u64) {

@@ -1,7 +1,8 @@
 //! Arguments that several verbs share, and the requests made of them.
 
 use crate::backends;
-use anyhow::Context;
+use crate::commands::read_object;
+use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use infermark_backend::request::{EarlyStop, Metric};
 use infermark_backend::{
@@ -106,6 +107,9 @@ impl PriorArguments {
     }
 }
 
+/// Bytes of a file of prior settings, at most.
+const MOST_PRIOR_BYTES: u64 = 1 << 20;
+
 /// The prior settings that a file gives, read once: it may be a pipe.
 #[derive(Debug, Clone, Default)]
 pub struct GivenPriors(Option<(PathBuf, Map<String, Value>)>);
@@ -114,11 +118,25 @@ impl GivenPriors {
     /// The settings of `file`; none without one.
     ///
     /// # Errors
-    /// When it cannot be read or is not a JSON object.
+    /// When it cannot be read, is not a JSON object, or a setting in it is no number.
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let settings =
-            file.map(|path| Ok::<_, anyhow::Error>((path.to_owned(), crate::commands::read_json(path)?)));
-        Ok(GivenPriors(settings.transpose()?))
+        let Some(path) = file else {
+            return Ok(GivenPriors(None));
+        };
+        let settings = read_object(path, MOST_PRIOR_BYTES, "{\"product_a_sd\": 1.5}")?;
+        for (name, value) in &settings {
+            ensure!(
+                value.is_number(),
+                "{}: {name:?} is {}; give a number",
+                path.display(),
+                match value {
+                    Value::Array(_) => "an array".to_owned(),
+                    Value::Object(_) => "an object".to_owned(),
+                    other => other.to_string(),
+                }
+            );
+        }
+        Ok(GivenPriors(Some((path.to_owned(), settings))))
     }
 
     /// Whether the setting `name` was given.

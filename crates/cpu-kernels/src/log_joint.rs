@@ -15,6 +15,7 @@ use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
+use infermark_threads::pool;
 use rayon::prelude::*;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -241,13 +242,11 @@ struct Crew<I: Simd> {
 
 impl<I: Simd> Crew<I> {
     fn new(isa: I, threads: usize) -> Self {
-        let pool = (threads > 1).then(|| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            Arc::new(pool.expect("threads can be started"))
-        });
-        let scratch = (0..threads.max(1)).map(|_| Mutex::new(Scratch::new(isa, 1)));
+        let pool = if threads > 1 { pool(threads) } else { None };
+        let threads = pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads);
+        let scratch = (0..threads).map(|_| Mutex::new(Scratch::new(isa, 1)));
         Crew {
-            pool,
+            pool: pool.map(Arc::new),
             scratch: scratch.collect(),
         }
     }

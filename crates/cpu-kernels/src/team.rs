@@ -8,6 +8,7 @@
 //! waits spins first; the step from one phase to the next costs about a microsecond. Who has waited for `SPIN`
 //! sleeps until there is something to do, and leaves its core to others.
 
+use infermark_threads::start;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::Thread;
@@ -283,10 +284,11 @@ impl Drop for EndOnDrop<'_> {
 /// `counts` says how many items each phase has. `lead` is given a function that carries out one phase, named by its index
 /// in `counts`: it returns when all items are done, and whatever `lead` does between two phases it does alone. `work`
 /// carries out the items that a thread gets; it must take them until there are none. Each thread makes its `scratch` once.
-/// What was written before a phase is visible in it, and what its items wrote after it.
+/// What was written before a phase is visible in it, and what its items wrote after it. Where the system starts fewer threads,
+/// the team is smaller.
 ///
 /// # Panics
-/// When `threads` is 0, when there is no such phase, and when a thread panics or cannot be started.
+/// When `threads` is 0, when there is no such phase, and when a thread panics.
 pub fn run_team<S, R>(
     threads: usize,
     counts: &[usize],
@@ -311,11 +313,15 @@ fn lead_team<S, R>(
         };
         for helper in 0..team.asleep.len() {
             let (scratch, work) = (&scratch, &work);
-            let started = scope.spawn(move || {
+            let started = start(scope, move || {
                 let _guard = AbandonOnPanic(team);
                 let mut scratch = scratch();
                 team.help(helper, |items| work(&mut scratch, items));
             });
+            // A phase needs no helper: with those that there are it takes longer.
+            let Ok(started) = started else {
+                break;
+            };
             end.helpers.push(started.thread().clone());
         }
         let mut scratch = scratch();

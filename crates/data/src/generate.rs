@@ -90,9 +90,6 @@ pub enum GenerateError {
     /// An output cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The threads cannot be started.
-    #[error("cannot start threads: {0}; ask for fewer")]
-    Threads(rayon::ThreadPoolBuildError),
     /// The panel does not fit in memory: refused before it is drawn.
     #[error("{0}; give it more memory, or draw fewer products or periods")]
     Memory(#[from] Shortage),
@@ -163,13 +160,4 @@ impl Generator {
         }
         Labels::Text(kept.iter().map(|c| all.get(*c).to_string().into()).collect())
     }
-}
-
-/// Runs `work` on `threads` threads, as many as there are cores when 0.
-fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, GenerateError> {
-    Ok(rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(GenerateError::Threads)?
-        .install(work))
 }

@@ -101,14 +101,14 @@ impl GaussianCpu {
             ..ModeSettings::default()
         };
         ModeSearch::at(&self.counts(panel, request)?, &settings, point.to_vec())
-            .map_err(|error| no_pass(&error))
+            .map_err(|error| no_pass(&error, panel))
     }
 }
 
-fn no_pass(error: &ModeError) -> BackendError {
+fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
     BackendError::Diverged {
         step: 0,
-        reason: format!("{error} at the given point"),
+        reason: format!("at the given point, {}", error.in_panel(panel)),
     }
 }
 
@@ -159,7 +159,7 @@ impl Backend for GaussianCpu {
             ..self.search(panel, request, at.precision_at)?.into_mode()
         };
         let mut search = Search::new(&self.counts(panel, request)?, family, start);
-        let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error))?;
+        let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error, panel))?;
         Ok(Some(GaussianPass {
             value,
             step: found.step(&found.gradient),

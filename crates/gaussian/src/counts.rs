@@ -11,6 +11,7 @@ use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Panel};
+use infermark_threads::run_parts;
 use std::sync::Arc;
 
 /// A panel under priors and a likelihood.
@@ -224,16 +225,10 @@ impl Counts {
         let both = |sum: [usize; 2], own: [usize; 2]| [sum[0] + own[0], sum[1] + own[1]];
         let threads = threads.clamp(1, layout.products);
         let part = layout.products.div_ceil(threads);
-        let [near, kept] = std::thread::scope(|scope| {
-            let parts: Vec<_> = (0..threads)
-                .map(|t| (t * part).min(layout.products)..((t + 1) * part).min(layout.products))
-                .map(|products| scope.spawn(move || products.map(of_product).fold([0, 0], both)))
-                .collect();
-            let of_part = |part: std::thread::ScopedJoinHandle<'_, [usize; 2]>| {
-                part.join().expect("counting cannot fail")
-            };
-            parts.into_iter().map(of_part).fold([0, 0], both)
-        });
+        let parts = (0..threads)
+            .map(|t| (t * part).min(layout.products)..((t + 1) * part).min(layout.products))
+            .map(|products| move || products.map(of_product).fold([0, 0], both));
+        let [near, kept] = run_parts(parts).into_iter().fold([0, 0], both);
         near as f64 / kept.max(1) as f64
     }
 

@@ -3,6 +3,8 @@
 use crate::counts::{Counts, Evaluated};
 use crate::poisson::Spread;
 use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_model::wild_price::{wild_price_of, wildest_price};
+use infermark_model::{Panel, printable};
 
 /// When a search for the mode ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +39,31 @@ pub enum ModeError {
 }
 
 impl ModeError {
+    /// The error with the labels of `panel`, what in its data is the likely cause, and what to do.
+    pub fn in_panel(&self, panel: &Panel) -> String {
+        let (what, wild) = match self {
+            ModeError::Factor(FactorError::Product(product)) => (
+                format!(
+                    "the precision of product '{}' is not positive definite: a weight of its rows is negative or not finite",
+                    printable(&panel.products().get(*product).to_string())
+                ),
+                wild_price_of(panel, *product),
+            ),
+            ModeError::Factor(FactorError::Category(category)) => (
+                format!(
+                    "the precision of category '{}' is not positive definite: weights of its rows are too large for double precision",
+                    printable(&panel.categories().get(*category).to_string())
+                ),
+                None,
+            ),
+            other => (other.to_string(), None),
+        };
+        match wild.or_else(|| wildest_price(panel)) {
+            Some(wild) => format!("{what}; {wild}"),
+            None => format!("{what}; check prices, units and priors for extreme values"),
+        }
+    }
+
     /// Whether the work was stopped on request.
     pub fn is_stopped(&self) -> bool {
         matches!(self, ModeError::Factor(FactorError::Stopped))

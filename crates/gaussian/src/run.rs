@@ -118,7 +118,7 @@ impl GaussianRun {
         let cost = cost(&counts, request, bytes);
         // What takes long waits for an advance, which can be stopped.
         let search = match cost {
-            None => ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error))?,
+            None => ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error, &panel))?,
             Some(_) => ModeSearch::unstarted(&counts, &settings),
         };
         Ok(GaussianRun {
@@ -435,10 +435,10 @@ impl GaussianRun {
     }
 }
 
-fn failed(step: u64, error: &ModeError) -> BackendError {
+fn failed(step: u64, error: &ModeError, panel: &Panel) -> BackendError {
     BackendError::Diverged {
         step,
-        reason: format!("{error}; check prices, units and priors for extreme values"),
+        reason: error.in_panel(panel),
     }
 }
 
@@ -470,7 +470,7 @@ impl Run for GaussianRun {
             if let Err(error) = step {
                 self.state = RunState::Failed;
                 self.run_seconds = before + clock.elapsed().as_secs_f64();
-                return Err(failed(done, &error));
+                return Err(failed(done, &error, self.counts.panel()));
             }
             self.run_seconds = before + clock.elapsed().as_secs_f64();
             if self.completed() > done {

@@ -17,6 +17,7 @@ use crate::system::System;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
 use infermark_model::Panel;
+use infermark_threads::NoThreads;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,6 +146,9 @@ pub enum BenchmarkError {
         /// Why not.
         reason: String,
     },
+    /// The threads to measure with cannot be had.
+    #[error(transparent)]
+    Threads(#[from] NoThreads),
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -188,6 +192,10 @@ pub fn run_benchmark(
     interrupt: &Interrupt,
 ) -> Result<Outcome, BenchmarkError> {
     plan.check()?;
+    let on_processors = plan.cases.iter().map(|case| &case.request);
+    let on_processors = on_processors.filter(|request| request.devices.contains(&DeviceId::CPU));
+    // A speed on fewer threads than were asked for would be told as one on all of them.
+    infermark_threads::check(on_processors.map(Request::resolved_threads).max().unwrap_or(1))?;
     let mut patience = Duration::from_secs_f64(plan.settle_seconds.min(1e6));
     settle(&mut patience, observer, interrupt);
     let system = System::describe();
@@ -195,7 +203,7 @@ pub fn run_benchmark(
     let bytes = plan
         .memory_array_bytes
         .unwrap_or_else(|| array_bytes(system.cache_bytes, system.memory_bytes));
-    let memory_limit = measure_memory_limit(system.cores, bytes, 5);
+    let memory_limit = measure_memory_limit(system.cores, bytes, 5)?;
     let device_limits = device_limits(&plan.cases, observer);
     let mut records: Vec<CaseRecord> = Vec::new();
     for (place, products) in plan.products.iter().copied().enumerate() {

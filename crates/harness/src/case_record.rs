@@ -2,6 +2,7 @@
 //! it, so that tables and plots drawn later are the same.
 
 use crate::agreement::Agreement;
+use crate::file_name::in_file_name;
 use crate::limits::MemoryLimit;
 use crate::panel_description::PanelDescription;
 use crate::parity::ParityRecord;
@@ -194,7 +195,9 @@ impl CaseRecord {
 
     /// Timed iterations, all repeats.
     pub fn timed_iterations(&self) -> u64 {
-        self.repeats.iter().map(|s| s.iterations).sum()
+        self.repeats
+            .iter()
+            .fold(0, |sum, s| sum.saturating_add(s.iterations))
     }
 
     /// Timed seconds, all repeats.
@@ -221,7 +224,7 @@ impl CaseRecord {
         if self.unit == IterationUnit::Fits {
             return None;
         }
-        let per_iteration = (self.panel.rows * self.particles()) as f64;
+        let per_iteration = self.panel.rows as f64 * self.particles() as f64;
         Some(self.iterations_per_second()?.median * per_iteration)
     }
 
@@ -311,7 +314,9 @@ impl CaseRecord {
         };
         format!(
             "{:03}-{}-{}-{kind}",
-            self.sequence, self.backend, self.panel.products
+            self.sequence,
+            in_file_name(&self.backend),
+            self.panel.products
         )
     }
 }

@@ -4,11 +4,12 @@ use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::read_elasticity_draws;
 use crate::fit_output::{DRAWS_PARQUET, POSTERIOR_CSV, RUN_JSON};
 use crate::fit_record::{FitRecord, SCHEMA_VERSION};
+use crate::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
 use crate::posterior_csv::COLUMNS;
 use infermark_atomic_file::FileError;
 use infermark_backend::draws::SiteDraws;
 use infermark_backend::{Method, Posterior};
-use infermark_model::{Layout, Site};
+use infermark_model::{Layout, Likelihood, Site};
 use std::fs::File;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
@@ -45,12 +46,12 @@ pub enum FitFolderError {
     #[error("{} is not the file that {RUN_JSON} beside it was written with; fit again", .0.display())]
     Replaced(PathBuf),
     /// `run.json` is not the record of a fit.
-    #[error("{}: {source}; fit again", path.display())]
+    #[error("{}: {error}; fit again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What is wrong, with line and column.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// It is of a later version of this program.
     #[error("{} has schema version {found}, and this program reads up to {SCHEMA_VERSION}; use a newer one", path.display())]
@@ -153,23 +154,28 @@ impl FitFolder {
 
 fn read_record(folder: &Path) -> Result<FitRecord, FitFolderError> {
     let path = folder.join(RUN_JSON);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read_text(&path, MOST_RECORD_BYTES) {
         Ok(text) => text,
         Err(e) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&e.kind()) => {
             return Err(FitFolderError::NoFit(folder.to_owned()));
         }
         Err(e) => return Err(FileError::new("read", &path, e).into()),
     };
-    let json = |source| FitFolderError::Json {
-        path: path.clone(),
-        source,
+    parse_record(&text).map_err(|fault| match fault {
+        Fault::Newer(found) => FitFolderError::Schema { path, found },
+        Fault::Json(error) => FitFolderError::Json { path, error },
+    })
+}
+
+/// Latents of a layout, whose sizes a file may only claim.
+fn claimed_latents(layout: &Layout) -> u128 {
+    let [products, categories, periods] =
+        [layout.products, layout.categories, layout.periods].map(|size| size as u128);
+    let shapes = match layout.likelihood {
+        Likelihood::Poisson => 0,
+        Likelihood::NegativeBinomial => categories,
     };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
-    match value.get("schema_version").and_then(serde_json::Value::as_u64) {
-        Some(found) if found > u64::from(SCHEMA_VERSION) => Err(FitFolderError::Schema { path, found }),
-        // From the text, not the value: its errors tell line and column.
-        _ => serde_json::from_str(&text).map_err(json),
-    }
+    1 + categories + 2 * products + categories.saturating_mul(periods) + shapes
 }
 
 /// The posterior in `bytes`, with its keys; otherwise the line, from 1, and what is wrong there.
@@ -178,6 +184,18 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
     let header = reader.headers().map_err(|e| (1, e.to_string()))?;
     if header.iter().take(COLUMNS.len()).ne(COLUMNS) {
         return Err((1, format!("the columns do not begin with {}", COLUMNS.join(","))));
+    }
+    // Before there is room for them: the sizes are those of another file.
+    let (latents, rows) = (
+        claimed_latents(&layout),
+        bytes.iter().filter(|b| **b == b'\n').count(),
+    );
+    let ends_early = |found: usize| {
+        let what = format!("it ends after {found} of {latents} rows, as many as {RUN_JSON} tells of");
+        (found + 1, what)
+    };
+    if latents > rows as u128 {
+        return Err(ends_early(rows.saturating_sub(1)));
     }
     let latents = layout.latents();
     let mut keys = Vec::with_capacity(latents);
@@ -206,8 +224,7 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
         }
     }
     if keys.len() < latents {
-        let (found, line) = (keys.len(), keys.len() + 1);
-        return Err((line, format!("it ends after {found} of {latents} rows")));
+        return Err(ends_early(keys.len()));
     }
     let [mean, sd, q05, q95] = columns;
     let normal = Posterior::normal(layout, mean, sd);
@@ -229,6 +246,18 @@ mod tests {
         assert_eq!(posterior.mean, [-2.0, -1.0, -1.0, 3.0, 0.0]);
         assert_eq!((posterior.q05[2], posterior.q95[2]), (-2.0, 0.0));
         assert!((posterior.q975[2] - (-1.0 + 0.5 * 1.959_963_984_540_054)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn sizes_that_are_only_claimed_take_no_memory() {
+        for layout in [
+            Layout::new(4_000_000_000, 1, 1),
+            Layout::new(1, usize::MAX, usize::MAX),
+            Layout::new(usize::MAX, 1, 1).with_likelihood(Likelihood::NegativeBinomial),
+        ] {
+            let (line, what) = parse_posterior(FILE.as_bytes(), layout).unwrap_err();
+            assert!(line == 6 && what.starts_with("it ends after 5 of "), "{what}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::number_format::{count, three_digits};
 use infermark_model::lower_bound::MOST_BELOW;
-use infermark_model::{Priors, Specification};
+use infermark_model::{Priors, Specification, printable};
 
 /// Products that are named in a sentence, at most; `run.json` has all.
 const NAMED: usize = 12;
@@ -38,7 +38,7 @@ pub fn constant_prices(model: Specification, constant: &[String], products: usiz
     let named = constant
         .iter()
         .take(NAMED)
-        .map(String::as_str)
+        .map(|name| printable(name))
         .collect::<Vec<_>>();
     let more = match constant.len().saturating_sub(NAMED) {
         0 => String::new(),

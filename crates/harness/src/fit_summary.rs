@@ -6,7 +6,7 @@ use crate::table::grid::Grid;
 use crate::time_to_posterior::name_of;
 use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
 use infermark_backend::{Method, Posterior, Report, RunState};
-use infermark_model::{Likelihood, Panel, Site, Specification};
+use infermark_model::{Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
 
 /// Categories that have a line in the summary; `posterior.csv` has all.
@@ -128,7 +128,7 @@ pub fn fit_summary(record: &FitRecord, panel: &Panel, posterior: &Posterior, fol
         "{}: {} products, {} rows, {} periods. {}, {}.\n\n{}{more}\
          Elastic: the 90% interval of the product's elasticity is below -1; inelastic: above -1.\n\n\
          {}: {}, {}.\n{}\nFiles: {}\n",
-        data.source,
+        printable(&data.source),
         count(data.products as u64),
         count(data.rows as u64),
         count(data.periods as u64),

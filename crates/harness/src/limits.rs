@@ -2,9 +2,10 @@
 
 use infermark_backend::Request;
 use infermark_model::Panel;
+use infermark_threads::{NoThreads, start};
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, PoisonError, RwLock};
 use std::time::Instant;
 
 /// The measured limits.
@@ -41,15 +42,28 @@ pub fn array_bytes(cache_bytes: Option<u64>, memory_bytes: u64) -> usize {
 
 /// Measures how fast `threads` threads read memory: each sums its own part of the array, `passes` times, and the best
 /// pass counts. A pass lasts from the first reader's start to the last one's end.
-pub fn measure_memory_limit(threads: usize, array_bytes: usize, passes: usize) -> MemoryLimit {
+///
+/// # Errors
+/// When so many threads cannot be had.
+pub fn measure_memory_limit(
+    threads: usize,
+    array_bytes: usize,
+    passes: usize,
+) -> Result<MemoryLimit, NoThreads> {
     let words = (array_bytes / 8 / threads).max(1);
     let barrier = Barrier::new(threads);
+    // Whether all readers are there: without one, the others would wait for it for ever.
+    let complete = RwLock::new(false);
     // Of each reader, start and end of each pass.
     let spans: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..threads)
+        let mut all = complete.write().unwrap_or_else(PoisonError::into_inner);
+        let readers: Result<Vec<_>, _> = (0..threads)
             .map(|thread| {
-                let barrier = &barrier;
-                scope.spawn(move || {
+                let (barrier, complete) = (&barrier, &complete);
+                start(scope, move || {
+                    if !*complete.read().unwrap_or_else(PoisonError::into_inner) {
+                        return Vec::new();
+                    }
                     // The thread that reads a page is the first to touch it, so that it lies near.
                     let part: Vec<u64> = (0..words as u64).map(|w| w ^ thread as u64).collect();
                     let pass = |_| {
@@ -62,22 +76,28 @@ pub fn measure_memory_limit(threads: usize, array_bytes: usize, passes: usize) -
                 })
             })
             .collect();
-        readers
+        *all = readers.is_ok();
+        drop(all);
+        let readers = readers.map_err(|error| NoThreads {
+            asked: threads,
+            reason: error.to_string(),
+        })?;
+        Ok(readers
             .into_iter()
             .map(|reader| reader.join().expect("a reader does not panic"))
-            .collect()
-    });
+            .collect())
+    })?;
     let seconds = (0..passes).filter_map(|pass| {
         let start = spans.iter().map(|s| s[pass].0).min()?;
         let end = spans.iter().map(|s| s[pass].1).max()?;
         Some((end - start).as_secs_f64())
     });
     let array_bytes = words * 8 * threads;
-    MemoryLimit {
+    Ok(MemoryLimit {
         read_bytes_per_second: array_bytes as f64 / seconds.fold(f64::INFINITY, f64::min),
         threads,
         array_bytes,
-    }
+    })
 }
 
 /// The sum in 32 independent lanes: whole numbers, so that the compiler may use vectors.
@@ -108,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_rate_of_this_world_is_measured() {
-        let limit = measure_memory_limit(2, 32 << 20, 3);
+        let limit = measure_memory_limit(2, 32 << 20, 3).unwrap();
         assert_eq!((limit.threads, limit.array_bytes), (2, 32 << 20));
         // Slower than any memory of the last twenty years, faster than any cache of today.
         let rate = limit.read_bytes_per_second;

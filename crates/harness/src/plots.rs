@@ -22,6 +22,7 @@ pub mod speedups;
 pub use pen::{Picture, PlotError};
 
 use crate::case_record::{CaseRecord, IterationUnit, of_most_threads};
+use crate::file_name::in_file_name;
 use std::path::{Path, PathBuf};
 
 /// Draws every picture that `records` have figures for into `folder`; returns the files.
@@ -54,7 +55,8 @@ pub fn draw_all(folder: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, P
             if let Some(quality) = &record.truth_quality {
                 let stem = folder.join(format!(
                     "elasticities_{}_{products}_{:03}",
-                    record.backend, record.sequence
+                    in_file_name(&record.backend),
+                    record.sequence
                 ));
                 files.extend(elasticities::draw_record(&stem, record, quality)?);
             }

@@ -32,7 +32,7 @@ impl PublishedNutsEstimate {
             return self.saturated_gradients_per_draw();
         }
         let half = &self.gradients_per_draw[self.gradients_per_draw.len() / 2..];
-        half.iter().sum::<u64>() as f64 / half.len().max(1) as f64
+        half.iter().map(|gradients| *gradients as f64).sum::<f64>() / half.len().max(1) as f64
     }
 
     /// Gradients of a draw whose tree is full.

@@ -4,6 +4,7 @@
 
 use crate::case_record::CaseRecord;
 use crate::fit_record::{SCHEMA_VERSION, finite_report, write_json};
+use crate::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
 use crate::system::host_for_folder;
 use infermark_atomic_file::{FileError, LOCK, write_atomically};
 use infermark_model::labels::civil_from_days;
@@ -33,12 +34,12 @@ pub enum ResultsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file is not the JSON of a case.
-    #[error("{}: {source}; remove the file, or measure again", path.display())]
+    #[error("{}: {error}; remove the file, or measure again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// What is wrong, with line and column.
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// A file of a later version of this program.
     #[error("{} has schema version {found}, and this program reads up to {SCHEMA_VERSION}; use a newer one", path.display())]
@@ -149,23 +150,12 @@ impl ResultsFolder {
 }
 
 fn read_case(path: &Path) -> Result<CaseRecord, ResultsError> {
-    let text = std::fs::read_to_string(path).map_err(|e| FileError::new("read", path, e))?;
-    let json = |source| ResultsError::Json {
-        path: path.to_owned(),
-        source,
-    };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(json)?;
-    let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
-    if let Some(found) = version
-        && found > u64::from(SCHEMA_VERSION)
-    {
-        return Err(ResultsError::Schema {
-            path: path.to_owned(),
-            found,
-        });
-    }
-    // From the text, not the value: its errors tell line and column.
-    serde_json::from_str(&text).map_err(json)
+    let text = read_text(path, MOST_RECORD_BYTES).map_err(|e| FileError::new("read", path, e))?;
+    let path = path.to_owned();
+    parse_record(&text).map_err(|fault| match fault {
+        Fault::Newer(found) => ResultsError::Schema { path, found },
+        Fault::Json(error) => ResultsError::Json { path, error },
+    })
 }
 
 fn is_taken(path: &Path) -> bool {

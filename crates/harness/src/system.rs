@@ -3,6 +3,7 @@
 mod cpu;
 mod gpu;
 
+use crate::file_name::in_file_name;
 use infermark_cpu_kernels::device_name;
 use infermark_cpu_kernels::processor_name::model_name;
 use serde::{Deserialize, Serialize};
@@ -120,11 +121,10 @@ impl System {
             text.filter(|t| !t.is_empty())
                 .unwrap_or_else(|| UNKNOWN.to_owned())
         };
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         System {
             device: device_name(),
             cpu: told(model_name()),
-            cores,
+            cores: infermark_threads::available(),
             cache_bytes: cpu::last_level_cache_bytes(Path::new("/sys/devices/system/cpu/cpu0/cache")),
             memory_bytes: system.total_memory(),
             instruction_sets: cpu::instruction_sets(),
@@ -176,16 +176,7 @@ pub fn host_for_folder(given: Option<&str>) -> String {
         .map(str::to_owned)
         .or_else(sysinfo::System::host_name)
         .unwrap_or_default();
-    let clean: String = host
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
-                c
-            } else {
-                '-'
-            }
-        })
-        .collect();
+    let clean = in_file_name(&host);
     let clean = clean.trim_matches('-');
     if clean.is_empty() {
         "host".into()

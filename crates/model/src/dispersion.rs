@@ -44,6 +44,7 @@ use crate::negative_binomial::{Shape, variance_ratio};
 use crate::panel::{Panel, Row};
 use crate::priors::Priors;
 use crate::site::{Layout, Site};
+use infermark_threads::run_parts;
 use serde::{Deserialize, Serialize};
 
 /// Probability under the Poisson likelihood that an excess is above its [`Excess::limit`], at most.
@@ -467,16 +468,14 @@ fn for_each_product(
 ) -> Vec<ProductSums> {
     let mut sums = vec![ProductSums::default(); products];
     let share = products.div_ceil(threads.clamp(1, products.max(1))).max(1);
-    std::thread::scope(|scope| {
-        for (part, sums) in sums.chunks_mut(share).enumerate() {
-            let f = &f;
-            scope.spawn(move || {
-                for (own, sum) in sums.iter_mut().enumerate() {
-                    *sum = f(part * share + own);
-                }
-            });
+    let f = &f;
+    run_parts(sums.chunks_mut(share).enumerate().map(|(part, sums)| {
+        move || {
+            for (own, sum) in sums.iter_mut().enumerate() {
+                *sum = f(part * share + own);
+            }
         }
-    });
+    }));
     sums
 }
 

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`panel`] | the rows, sorted by product then period, with the sums that never change |
 //! | [`labels`] | the names of products, categories and periods |
+//! | [`mod@printable`] | text of files as it may be shown |
+//! | [`wild_price`] | prices far from all others of their product |
 //! | [`axes`] | the labels along all axes, and the keys of latents in files |
 //! | [`site`] | the model's sites and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
@@ -38,16 +40,19 @@ pub mod objective;
 pub mod optimizer;
 pub mod panel;
 pub mod parameterization;
+pub mod printable;
 pub mod priors;
 pub mod site;
 pub mod specification;
 pub mod svi;
+pub mod wild_price;
 
 pub use axes::Axes;
 pub use labels::Labels;
 pub use likelihood::Likelihood;
 pub use panel::{Panel, PanelPart};
 pub use parameterization::{Centredness, Parameterization};
+pub use printable::printable;
 pub use priors::Priors;
 pub use site::{Layout, Site};
 pub use specification::Specification;

@@ -6,7 +6,7 @@
 use crate::panel::Panel;
 use crate::priors::Priors;
 use crate::site::{Layout, Site};
-use std::thread;
+use infermark_threads::run_parts;
 
 /// Share of the rows below the bound from which a fit is said to be shaped by it.
 ///
@@ -19,23 +19,15 @@ pub const MOST_BELOW: f64 = 0.05;
 pub fn share_below(panel: &Panel, priors: &Priors, point: &[f64], threads: usize) -> f64 {
     let layout = panel.layout();
     let part = layout.products.div_ceil(threads.clamp(1, layout.products));
-    let below: usize = thread::scope(|scope| {
-        let parts: Vec<_> = (0..layout.products)
-            .step_by(part)
-            .map(|first| {
-                let products = first..(first + part).min(layout.products);
-                scope.spawn(move || {
-                    products
-                        .map(|i| below_of(panel, &layout, priors.clip_low, point, i))
-                        .sum::<usize>()
-                })
-            })
-            .collect();
-        let counted = parts
-            .into_iter()
-            .map(|part| part.join().expect("counting cannot fail"));
-        counted.sum()
-    });
+    let counted = run_parts((0..layout.products).step_by(part).map(|first| {
+        let products = first..(first + part).min(layout.products);
+        move || {
+            products
+                .map(|i| below_of(panel, &layout, priors.clip_low, point, i))
+                .sum::<usize>()
+        }
+    }));
+    let below: usize = counted.into_iter().sum();
     below as f64 / panel.rows() as f64
 }
 

@@ -8,7 +8,7 @@ use infermark_backend::report::{ChainReport, Detail, NutsReport};
 use infermark_backend::request::Metric;
 use infermark_backend::{NutsSettings, Report, RunState};
 use infermark_cpu_kernels::device_name;
-use infermark_model::{Layout, Parameterization, Site};
+use infermark_model::{Parameterization, Site, printable};
 
 /// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
 const RHAT_LIMIT: f64 = 1.01;
@@ -126,7 +126,9 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
         ));
     }
     acceptance_warnings(&mut warnings, settings, &detail.chains);
-    mixing_warnings(&mut warnings, settings.chains, &run.layout, diagnostics);
+    mixing_warnings(&mut warnings, settings.chains, diagnostics, &|latent| {
+        place(run, latent)
+    });
     if let Retention::Moments(sites) = &run.retention {
         let kept: Vec<&str> = sites.iter().map(|s| s.name()).collect();
         warnings.push(format!(
@@ -169,10 +171,10 @@ fn acceptance_warnings(warnings: &mut Vec<String>, settings: &NutsSettings, chai
 fn mixing_warnings(
     warnings: &mut Vec<String>,
     chains: usize,
-    layout: &Layout,
     diagnostics: &ChainDiagnostics,
+    place: &dyn Fn(usize) -> String,
 ) {
-    let latents = layout.latents();
+    let latents = diagnostics.rhat.len();
     if chains < 2 {
         warnings.push("There is one chain: R-hat cannot be told, and a missed mode would not show.".into());
     } else {
@@ -187,7 +189,7 @@ fn mixing_warnings(
         warnings.push(format!(
             "R-hat is above {RHAT_LIMIT} for {count} of {latents} latents, {value:.3} for {}: the chains have not \
              mixed; draw more, or warm up longer.",
-            place(layout, worst)
+            place(worst)
         ));
     }
     for (kind, column) in [("bulk", &diagnostics.ess_bulk), ("tail", &diagnostics.ess_tail)] {
@@ -195,7 +197,7 @@ fn mixing_warnings(
             warnings.push(format!(
                 "The {kind} effective sample size is below {ESS_LIMIT} for {count} of {latents} latents, {value:.0} \
                  for {}: draw more.",
-                place(layout, worst)
+                place(worst)
             ));
         }
     }
@@ -218,11 +220,18 @@ fn beyond(
     found
 }
 
-/// A latent by site and position, for instance `product_a[17]`.
-fn place(layout: &Layout, latent: usize) -> String {
-    match layout.site_of(latent) {
-        Site::GlobalA => Site::GlobalA.name().to_owned(),
-        site => format!("{}[{}]", site.name(), latent - layout.start(site)),
+/// A latent by site and key, for instance `product_a of 'p17'`.
+fn place(run: &NutsRun, latent: usize) -> String {
+    let site = run.layout.site_of(latent);
+    match &run.panel {
+        Some(panel) if site != Site::GlobalA => {
+            let key = panel
+                .axes()
+                .key(site, latent - run.layout.start(site))
+                .to_string();
+            format!("{} of '{}'", site.name(), printable(&key))
+        }
+        _ => site.name().to_owned(),
     }
 }
 

@@ -25,6 +25,7 @@ mod proposal;
 use conditional::{Conditional, OwnRows, Rows};
 use infermark_model::negative_binomial::Shape;
 use infermark_model::{Layout, Likelihood, Panel, Priors, Site};
+use infermark_threads::run_parts;
 use proposal::{ELASTICITIES, LEVELS, PairProposal};
 use rand::{Rng, RngExt};
 use std::ops::Range;
@@ -111,16 +112,11 @@ impl FewSales {
         };
         let threads = threads.clamp(1, layout.products);
         let share = layout.products.div_ceil(threads);
-        let found: Vec<(usize, OwnRows, PairProposal)> = std::thread::scope(|scope| {
-            let parts: Vec<_> = (0..threads)
-                .map(|t| (t * share).min(layout.products)..((t + 1) * share).min(layout.products))
-                .map(|products| scope.spawn(|| products.filter_map(of_product).collect::<Vec<_>>()))
-                .collect();
-            parts
-                .into_iter()
-                .flat_map(|part| part.join().expect("sums over a grid cannot fail"))
-                .collect()
-        });
+        let of_product = &of_product;
+        let parts = (0..threads)
+            .map(|t| (t * share).min(layout.products)..((t + 1) * share).min(layout.products))
+            .map(|products| move || products.filter_map(of_product).collect::<Vec<_>>());
+        let found: Vec<(usize, OwnRows, PairProposal)> = run_parts(parts).into_iter().flatten().collect();
         let mut few = FewSales {
             layout,
             likelihood,

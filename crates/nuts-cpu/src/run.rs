@@ -23,6 +23,8 @@ use std::time::Instant;
 /// A run under way: its chains' threads wait at the gate between calls.
 pub(crate) struct NutsRun {
     pub(crate) layout: Layout,
+    /// The panel, where that is what the density is of.
+    pub(crate) panel: Option<Arc<Panel>>,
     pub(crate) request: Request,
     pub(crate) settings: NutsSettings,
     pub(crate) retention: Retention,
@@ -74,6 +76,7 @@ impl NutsRun {
             |threads| density.with_threads(threads, whitening.clone()),
         )?;
         run.mode_search = mode_search;
+        run.panel = Some(panel);
         Ok(run)
     }
 
@@ -91,6 +94,7 @@ impl NutsRun {
         let chains = settings.chains;
         let mut run = NutsRun {
             layout,
+            panel: None,
             request: request.clone(),
             settings: settings.clone(),
             threads,
@@ -124,7 +128,11 @@ impl NutsRun {
                 .spawn(move || run_chain(task))
                 .map_err(|error| BackendError::Device {
                     device: "the machine".into(),
-                    reason: format!("no thread for chain {}: {error}", chain + 1),
+                    reason: format!(
+                        "no thread for chain {} could be started ({error}); ask for fewer chains, or raise the limit of \
+                         processes (`ulimit -u`, or `pids.max` of a container)",
+                        chain + 1
+                    ),
                 })?;
             run.workers.push(worker);
         }

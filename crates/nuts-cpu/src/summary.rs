@@ -5,6 +5,7 @@ use infermark_backend::Posterior;
 use infermark_backend::posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975};
 use infermark_diagnostics::{StreamingSummary, Workspace, quantile};
 use infermark_model::{Layout, Site};
+use infermark_threads::run_parts;
 
 /// Latents that are gathered from the draws at a time: a draw's entries of one block lie in a few cache lines.
 const BLOCK: usize = 32;
@@ -38,15 +39,18 @@ pub(crate) fn summarize(records: &[&ChainRecord], layout: &Layout, threads: usiz
         let first = marginals.len();
         marginals.resize(first + count, None);
         let share = count.div_ceil(threads).next_multiple_of(BLOCK);
-        std::thread::scope(|scope| {
-            for (part, out) in marginals[first..].chunks_mut(share).enumerate() {
-                let start = part * share;
-                scope.spawn(move || match records[0].site_draw(site, 0) {
-                    Some(_) => from_draws(records, site, start, draws, out),
-                    None => from_moments(records, layout.start(site) + start, out),
-                });
-            }
-        });
+        run_parts(
+            marginals[first..]
+                .chunks_mut(share)
+                .enumerate()
+                .map(|(part, out)| {
+                    let start = part * share;
+                    move || match records[0].site_draw(site, 0) {
+                        Some(_) => from_draws(records, site, start, draws, out),
+                        None => from_moments(records, layout.start(site) + start, out),
+                    }
+                }),
+        );
     }
     let marginals: Vec<Marginal> = marginals
         .into_iter()

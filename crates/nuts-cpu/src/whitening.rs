@@ -48,8 +48,8 @@ impl Whitening {
         let refused = |error: ModeError| BackendError::Diverged {
             step: 0,
             reason: format!(
-                "there is no structured metric: {error}; check prices and units for extreme values, or ask for the \
-                 diagonal metric (--metric diagonal)"
+                "there is no structured metric: {}; or ask for the diagonal metric (--metric diagonal)",
+                error.in_panel(panel)
             ),
         };
         let mode = find_mode(&Counts::new(panel, priors, likelihood), &settings).map_err(refused)?;

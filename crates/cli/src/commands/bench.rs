@@ -1,6 +1,6 @@
 //! `infermark bench`.
 
-use super::{interrupt_on_signals, refuse_given};
+use super::{interrupt_on_signals, load_panel, refuse_given};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
@@ -9,11 +9,12 @@ use anyhow::{Context, bail, ensure};
 use clap::{ArgMatches, Args};
 use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::device::DeviceId;
+use infermark_backend::request::check_threads;
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
     StructuredViSettings, SviSettings,
 };
-use infermark_data::{Columns, Generator, Process, generate_panel, read_panel, read_truth};
+use infermark_data::{Columns, Generator, Process, generate_panel, read_truth};
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark, settle};
 use infermark_harness::results_folder::ResultsFolder;
@@ -138,7 +139,7 @@ impl BenchArguments {
 
     /// Waits until other programs leave the machine alone, for at most `settle_seconds`, and tells that it does.
     pub fn wait_until_quiet(&self) {
-        let mut patience = Duration::from_secs_f64(self.settle_seconds);
+        let mut patience = Duration::from_secs_f64(self.settle_seconds.min(1e6));
         settle(&mut patience, &mut BenchBar::new(), &Interrupt::new());
     }
 
@@ -163,7 +164,6 @@ impl BenchArguments {
     }
 
     fn plan(&self, sizes: Vec<usize>) -> anyhow::Result<Plan<'static>> {
-        ensure!(!self.threads.contains(&0), "--threads has a 0; give at least 1");
         Ok(Plan {
             repeats: self.repeats,
             warmup_seconds: self.warmup_seconds,
@@ -187,7 +187,7 @@ impl BenchArguments {
         let mut sizes = self.products.clone();
         let mut read = None;
         if let Some(path) = &self.data {
-            let panel = Arc::new(read_panel(path, &Columns::default())?);
+            let panel = load_panel(path, &Columns::default())?;
             let truth = self
                 .truth
                 .as_ref()
@@ -233,9 +233,11 @@ impl BenchArguments {
         if chosen.is_empty() {
             bail!("no backend was named");
         }
-        let machine = std::thread::available_parallelism().map_or(1, |n| n.get());
+        for count in &self.threads {
+            check_threads(Some(*count))?;
+        }
         let mut threads = if self.threads.is_empty() {
-            vec![1, machine]
+            vec![1, infermark_threads::available()]
         } else {
             self.threads.clone()
         };

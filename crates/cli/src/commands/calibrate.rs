@@ -9,7 +9,7 @@ use crate::settings::{GivenPriors, LikelihoodArguments, MethodName};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::request::MOST_THREADS;
+use infermark_backend::request::check_threads;
 use infermark_backend::{
     Backend, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, StructuredViSettings,
     SviSettings,
@@ -93,12 +93,7 @@ pub struct CalibrateArguments {
 
 impl CalibrateArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
-        if let Some(threads) = self.threads {
-            ensure!(
-                (1..=MOST_THREADS).contains(&threads),
-                "--threads is {threads}; give 1 to {MOST_THREADS}"
-            );
-        }
+        check_threads(self.threads)?;
         if !self.methods.contains(&MethodName::Nuts) {
             refuse_given(given, &["warmup", "draws"], "nuts among the --methods")?;
         }
@@ -138,9 +133,7 @@ impl CalibrateArguments {
                 request: request.clone(),
             })
             .collect();
-        let threads = self
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+        let threads = self.threads.unwrap_or_else(infermark_threads::available);
         say(self.promised(&design));
         let interrupt = interrupt_on_signals();
         let system = Description::ask();

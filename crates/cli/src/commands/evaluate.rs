@@ -1,14 +1,15 @@
 //! `infermark evaluate`.
 
-use super::{load_panel, read_json, refuse_given};
-use crate::answer::answer;
+use super::{load_panel, read_object, refuse_given};
+use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use anyhow::{Context, bail};
 use clap::{ArgMatches, Args};
+use infermark_backend::request::check_threads;
 use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
-use infermark_model::{Layout, Site};
+use infermark_model::{Layout, Panel, Site, printable};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,7 @@ impl EvaluateArguments {
         if self.device != DeviceId::CPU {
             refuse_given(given, &["threads"], "--device cpu")?;
         }
+        check_threads(self.threads)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
         let likelihood = self.likelihood.likelihood.into();
         let layout = panel.layout_for(likelihood);
@@ -60,6 +62,10 @@ impl EvaluateArguments {
         };
         let backend = backends::for_request(&request);
         let (log_joint, gradient) = backend.log_joint(&panel, &request, &point)?;
+        if let Some(told) = overflow(&panel, &layout, &point, log_joint, &gradient) {
+            say(format_args!("{}: {told}", self.point.display()));
+            return Ok(Exit::GateFailed);
+        }
         let mut by_site = Map::new();
         for site in layout.sites() {
             let numbers = &gradient[layout.range(*site)];
@@ -76,9 +82,49 @@ impl EvaluateArguments {
     }
 }
 
+/// What to say where the log joint or its gradient at `point` is not a finite number; `None` where all are.
+fn overflow(
+    panel: &Panel,
+    layout: &Layout,
+    point: &[f64],
+    log_joint: f64,
+    gradient: &[f64],
+) -> Option<String> {
+    let what = if log_joint.is_finite() {
+        let latent = gradient.iter().position(|g| !g.is_finite())?;
+        format!(
+            "the gradient by {} is {}",
+            latent_in_words(panel, layout, latent),
+            gradient[latent]
+        )
+    } else {
+        format!("the log joint is {log_joint}")
+    };
+    let farthest = (0..point.len()).max_by(|a, b| point[*a].abs().total_cmp(&point[*b].abs()))?;
+    Some(format!(
+        "{what} at this point: it is beyond double precision; the entry farthest from 0 is {:e}, {}; give one nearer",
+        point[farthest],
+        latent_in_words(panel, layout, farthest)
+    ))
+}
+
+/// A latent by its site and key: `product_a of 'p17'`.
+fn latent_in_words(panel: &Panel, layout: &Layout, latent: usize) -> String {
+    let site = layout.site_of(latent);
+    match site {
+        Site::GlobalA => site.name().to_owned(),
+        _ => {
+            let key = panel.axes().key(site, latent - layout.start(site)).to_string();
+            format!("{} of '{}'", site.name(), printable(&key))
+        }
+    }
+}
+
 /// Reads natural parameters in the order of the layout.
 fn read_point(path: &Path, layout: &Layout) -> anyhow::Result<Vec<f64>> {
-    let sites: Map<String, Value> = read_json(path)?;
+    // Numbers in full, each on a line of its own, take less.
+    let most = (1 << 20) + 128 * layout.latents() as u64;
+    let sites = read_object(path, most, "{\"global_a\": -2, \"category_a\": [-2, -1.5], ..}")?;
     let name = path.display();
     if let Some(unknown) = sites
         .keys()

@@ -1,6 +1,6 @@
 //! `infermark fit`.
 
-use super::{interrupt_on_signals, load_panel};
+use super::{fewer_threads, interrupt_on_signals, load_panel};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
@@ -26,7 +26,8 @@ use infermark_harness::quality::elasticities_by_category;
 use infermark_harness::system::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
-use infermark_model::{Likelihood, Panel, Site, Specification};
+use infermark_model::wild_price::wildest_price;
+use infermark_model::{Likelihood, Panel, Site, Specification, printable};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -137,6 +138,8 @@ impl FitArguments {
             [
                 below.and_then(|share| below_lower_bound(model, &request.priors, share)),
                 constant_prices(model, &constant, panel.layout().products),
+                wildest_price(&panel).map(|wild| format!("The fit may be of a price that is none: {wild}.")),
+                fewer_threads(),
             ]
             .into_iter()
             .flatten(),
@@ -383,7 +386,7 @@ fn by_category(dispersion: &Dispersion, panel: &Panel) -> String {
     let named: Vec<String> = all
         .iter()
         .take(NAMED)
-        .map(|(name, of)| format!("{name} {of:.1}"))
+        .map(|(name, of)| format!("{} {of:.1}", printable(name)))
         .collect();
     let more = match all.len().saturating_sub(NAMED) {
         0 => String::new(),

@@ -7,6 +7,7 @@ use crate::progress_bar::Bar;
 use crate::settings::PriorArguments;
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
+use infermark_backend::request::check_threads;
 use infermark_data::{GenerateError, Generator, Process, generate_to_file};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -56,7 +57,7 @@ pub struct GenerateArguments {
 
 impl GenerateArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        ensure!(self.threads != Some(0), "--threads is 0; give at least 1");
+        check_threads(self.threads)?;
         for file in [&self.out, &self.truth] {
             ensure!(
                 self.force || !file.exists(),

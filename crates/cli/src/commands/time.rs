@@ -5,7 +5,7 @@ use crate::answer::answer;
 use crate::backends;
 use crate::exit::Exit;
 use crate::settings::ColumnArguments;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_backend::device::DeviceId;
 use infermark_backend::{Interrupt, Method, Precision, Request, SviSettings};
@@ -70,7 +70,9 @@ impl TimeArguments {
             "gradients run on the processors; --device {} goes with --method svi",
             self.device
         );
-        let total = self.warmup + self.iterations * self.repeats as u64;
+        let timed = self.iterations.checked_mul(self.repeats as u64);
+        let total = timed.and_then(|timed| timed.checked_add(self.warmup));
+        let total = total.context("--iterations times --repeats, and --warmup, are too many; give fewer")?;
         let settings = SviSettings {
             iterations: total,
             particles: self.particles,
@@ -84,6 +86,10 @@ impl TimeArguments {
         request.validate()?;
         let backend = backends::for_request(&request);
         backends::check_devices(&*backend, &request)?;
+        if self.device == DeviceId::CPU {
+            // A speed on fewer threads would be told as one on all of them.
+            infermark_threads::check(request.resolved_threads())?;
+        }
         let panel = load_panel(&self.data, &self.columns.clone().into())?;
         let clock = Instant::now();
         let mut side = match self.method {
@@ -119,7 +125,7 @@ impl TimeArguments {
         if self.warmup > 0 {
             (side.advance)(self.warmup)?;
         }
-        let mut seconds = Vec::with_capacity(self.repeats);
+        let mut seconds = Vec::new();
         for _ in 0..self.repeats {
             let clock = Instant::now();
             (side.advance)(self.iterations)?;

@@ -45,6 +45,7 @@ fn a_point_that_does_not_fit_the_panel_is_explained() {
     let panel = data("panel.csv");
     for (content, word) in [
         ("{", "point.json"),
+        ("[1, [2]]", "an array; give a JSON object"),
         ("{\"global_a\": 1}", "category_a"),
         ("{\"global_a\": [1, 2]}", "2 numbers"),
         ("{\"globl_a\": 1}", "globl_a"),
@@ -65,6 +66,31 @@ fn a_point_that_does_not_fit_the_panel_is_explained() {
         );
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn a_point_beyond_double_precision_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let sales = over_dispersed_sales(folder.path());
+    let file = folder.path().join("point.json");
+    let point = serde_json::json!({
+        "global_a": -1.0,
+        "category_a": [-1.0, -1.0],
+        "product_a": [-1.0, -1.0, 1e300, -1.0, -1.0, -1.0],
+        "product_effect": vec![1.0; 6],
+        "time_cat_effects": vec![1.0; 40],
+    });
+    std::fs::write(&file, point.to_string()).unwrap();
+    let output = run(&[
+        "evaluate",
+        sales.to_str().unwrap(),
+        "--point",
+        file.to_str().unwrap(),
+    ]);
+    let message = text(&output.stderr);
+    assert_eq!(code(&output), 1, "{message}");
+    assert!(output.stdout.is_empty());
+    assert!(message.contains("product_a of 'p2'"), "{message}");
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod interruption;
 mod kills;
 mod limits;
 mod models;
+mod terminal;
+mod threads;
 mod usage;
 
 use serde_json::Value;

@@ -50,7 +50,38 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "calibrate --methods laplace --draws 500 --out x",
             "--draws goes with nuts among the --methods",
         ),
-        ("calibrate --threads 100000 --out x", "--threads is 100000"),
+        // Every verb has the same limit, and the same words.
+        (
+            "calibrate --threads 100000 --out x",
+            "threads is 100000; give 1 to 1024",
+        ),
+        (
+            "generate --threads 1025 --out x.csv --truth t.csv",
+            "threads is 1025; give 1 to 1024",
+        ),
+        (
+            "fit panel.csv --threads 1025 --out x",
+            "threads is 1025; give 1 to 1024",
+        ),
+        (
+            "evaluate panel.csv --point p --threads 1025",
+            "threads is 1025; give 1 to 1024",
+        ),
+        ("time panel.csv --threads 1025", "threads is 1025; give 1 to 1024"),
+        (
+            "bench --threads 1,1025 --out x",
+            "threads is 1025; give 1 to 1024",
+        ),
+        ("bench --threads 0 --out x", "threads is 0; give 1 to 1024"),
+        // Their product, and the sum, are beyond 64 bits.
+        (
+            "time panel.csv --iterations 4294967296 --repeats 4294967296",
+            "--iterations times --repeats",
+        ),
+        (
+            "time panel.csv --method gradient --iterations 2 --warmup 18446744073709551615",
+            "--iterations times --repeats",
+        ),
         (
             "time nowhere.csv --method gradient --particles 2",
             "--particles goes with --method svi",

@@ -3,9 +3,10 @@
 use super::candidate::{Candidates, Draw, ProductRows};
 use super::demand::Demand;
 use super::survivors::{Grouping, draw_survivors};
-use super::{GenerateError, Generator, Process, on_threads};
+use super::{GenerateError, Generator, Process};
 use crate::truth::Truth;
 use infermark_model::{Panel, PanelPart};
+use infermark_threads::on_pool;
 
 struct Block {
     part: PanelPart,
@@ -25,7 +26,7 @@ pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, T
     let sums = generator.categories as u64 * generator.periods as u64;
     let what = format!("a panel of {rows} rows");
     infermark_memory::check(what, 24 * rows + 64 * generator.products as u64 + 8 * sums)?;
-    on_threads(threads, || {
+    on_pool(threads, || {
         let candidates = Candidates::new(generator);
         let everything: Vec<usize> = (0..generator.categories).collect();
         let (parts, draws) = draw_parts(generator, &candidates, &everything)?;
@@ -47,7 +48,7 @@ pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, T
         )
         .expect("parts are drawn to the panel's layout");
         Ok((panel, truth))
-    })?
+    })
 }
 
 fn draw_parts(

@@ -3,12 +3,13 @@
 use super::candidate::{Candidates, Draw, ProductRows};
 use super::in_memory::{categories_in_use, truth_of};
 use super::survivors::{Grouping, draw_survivors};
-use super::{GenerateError, GenerateProgress, Generator, on_threads};
+use super::{GenerateError, GenerateProgress, Generator};
 use crate::truth::write_truth;
 use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use infermark_atomic_file::{AtomicFile, FileError};
 use infermark_model::{Axes, Labels};
+use infermark_threads::on_pool;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
@@ -56,7 +57,7 @@ pub fn generate_to_file(
         return Err(GenerateError::SameFile { path: out.to_owned() });
     }
     let mut writer = RowWriter::new(generator, format, output).map_err(|e| failed(out, e))?;
-    let draws = on_threads(threads, || write_rows(generator, out, &mut writer, progress))??;
+    let draws = on_pool(threads, || write_rows(generator, out, &mut writer, progress))?;
     let output = writer.finish().map_err(|e| failed(out, e))?;
 
     let candidates = Candidates::new(generator);

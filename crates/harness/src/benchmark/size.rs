@@ -84,7 +84,7 @@ impl Size<'_, '_> {
 
         let busy_share = settle(patience, observer, interrupt);
         observer.phase(&format!("{products} products: timing"));
-        let total = (self.plan.repeats * cases.len()) as u64;
+        let total = self.plan.repeats.saturating_mul(cases.len()) as u64;
         let mut done = 0;
         for _ in 0..self.plan.repeats {
             for (slot, record) in runs.iter_mut().zip(&mut records) {

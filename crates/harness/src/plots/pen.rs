@@ -2,6 +2,7 @@
 
 use super::palette::PAPER;
 use infermark_atomic_file::{FileError, write_atomically};
+use infermark_model::printable;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -23,6 +24,9 @@ static FONT: LazyLock<bool> = LazyLock::new(|| {
 
 /// Pixels of the PNG for one unit of the page.
 const PNG_SCALE: f64 = 2.0;
+
+/// Coordinates on the page lie within this of its corner; pages are some hundreds wide.
+const FAR: f64 = 20_000.0;
 
 /// Plotters sets texts in a PNG a little above their point, by this part of their size.
 const PNG_TEXT_DROP: f64 = 0.13;
@@ -64,13 +68,16 @@ pub(super) trait Pen {
 /// A dashed line between two points.
 pub(super) fn dashes(pen: &mut dyn Pen, from: (f64, f64), to: (f64, f64), color: RGBColor, width: f64) {
     let length = (to.0 - from.0).hypot(to.1 - from.1);
-    let count = (length / 9.0).ceil().max(1.0);
+    let count = (length / 9.0).ceil().clamp(1.0, MOST_DASHES);
     let at = |share: f64| (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1));
     for dash in 0..count as usize {
         let start = dash as f64 / count;
         pen.line(&[at(start), at(start + 0.55 / count)], color, width);
     }
 }
+
+/// Dashes of a line, at most: more than cross any page.
+const MOST_DASHES: f64 = 1000.0;
 
 /// Width of a text on the page.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
@@ -92,7 +99,9 @@ struct PagePen<'a, DB: DrawingBackend> {
 
 impl<DB: DrawingBackend> PagePen<'_, DB> {
     fn at(&self, x: f64, y: f64) -> (i32, i32) {
-        ((x * self.scale).round() as i32, (y * self.scale).round() as i32)
+        // What lies far outside the page must not be walked to.
+        let pixel = |v: f64| (v.clamp(-FAR, FAR) * self.scale).round() as i32;
+        (pixel(x), pixel(y))
     }
 
     fn keep<E: std::fmt::Display>(&mut self, result: Result<(), E>) {
@@ -112,7 +121,7 @@ impl<DB: DrawingBackend> PagePen<'_, DB> {
             at.1 += self.text_drop * size;
         }
         let style = TextStyle::from(font).color(&color).pos(Pos::new(h, VPos::Center));
-        let result = self.area.draw_text(text, &style, self.at(at.0, at.1));
+        let result = self.area.draw_text(&printable(text), &style, self.at(at.0, at.1));
         self.keep(result);
     }
 }

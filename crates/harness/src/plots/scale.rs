@@ -2,6 +2,10 @@
 
 use crate::number_format::count;
 
+/// Ends of a logarithmic scale, at most: beyond them its decades cannot be told any more.
+const SMALLEST: f64 = 1e-300;
+const LARGEST: f64 = 1e300;
+
 /// A linear or logarithmic scale over a range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Scale {
@@ -24,8 +28,8 @@ impl Scale {
     pub(super) fn log(values: impl Iterator<Item = f64>, below: f64, above: f64) -> Self {
         let (low, high) = range(values.filter(|v| *v > 0.0), 1.0, 10.0);
         Scale::Log {
-            low: low * 10f64.powf(-below),
-            high: high * 10f64.powf(above),
+            low: (low * 10f64.powf(-below)).max(SMALLEST),
+            high: (high * 10f64.powf(above)).min(LARGEST),
         }
     }
 

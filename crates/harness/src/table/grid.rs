@@ -1,5 +1,7 @@
 //! A Markdown table whose columns line up as plain text too.
 
+use infermark_model::printable;
+
 /// Rows of text under a header.
 pub(crate) struct Grid {
     header: Vec<String>,
@@ -24,9 +26,9 @@ impl Grid {
 
     pub(crate) fn push(&mut self, row: Vec<String>) {
         assert_eq!(row.len(), self.header.len(), "a cell for each column");
-        // A bar would end the cell.
-        self.rows
-            .push(row.into_iter().map(|cell| cell.replace('|', "\\|")).collect());
+        // A bar would end the cell, a line feed the row.
+        let shown = |cell: String| printable(&cell).replace('|', "\\|");
+        self.rows.push(row.into_iter().map(shown).collect());
     }
 
     /// The table under `heading`, unless it has no rows.

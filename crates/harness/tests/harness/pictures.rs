@@ -133,6 +133,51 @@ fn pictures_of_a_fit() {
 }
 
 #[test]
+fn names_in_a_case_lead_to_no_other_folder() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("a/b/c");
+    std::fs::create_dir_all(folder.join("elasticities_x")).unwrap();
+    let mut records = records();
+    for record in &mut records {
+        record.backend = "x/../../../out\u{1b}[2J<&".to_owned();
+        record.truth_quality = Some(truth_quality(120));
+    }
+    let files = draw_all(&folder, &records).unwrap();
+    assert!(
+        files
+            .iter()
+            .any(|file| file.to_string_lossy().contains("elasticities_x"))
+    );
+    for file in &files {
+        assert_eq!(file.parent(), Some(folder.as_path()), "{}", file.display());
+        if file.extension().is_some_and(|extension| extension == "svg") {
+            let text = std::fs::read_to_string(file).unwrap();
+            well_formed(&text).unwrap();
+            assert!(!text.contains('\u{1b}'), "{}", file.display());
+        }
+    }
+    assert_eq!(std::fs::read_dir(base.path()).unwrap().count(), 1);
+    assert!(!records[0].file_stem().contains(['/', '.']));
+}
+
+#[test]
+fn figures_that_are_none_are_drawn_in_no_time() {
+    let mut records = records();
+    for (record, (seconds, iterations)) in records.iter_mut().zip(
+        [(0.0, 1), (1e-308, u64::MAX), (-1.0, 0), (1e308, 1)]
+            .into_iter()
+            .cycle(),
+    ) {
+        record.panel.rows = usize::MAX;
+        for repeat in &mut record.repeats {
+            (repeat.seconds, repeat.iterations) = (seconds, iterations);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    draw_all(folder.path(), &records).unwrap();
+}
+
+#[test]
 fn nothing_to_draw_draws_nothing() {
     let empty = tempfile::tempdir().unwrap();
     assert!(draw_all(empty.path(), &[]).unwrap().is_empty());

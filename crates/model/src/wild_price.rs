@@ -1,0 +1,114 @@
+//! Prices that are no prices: a misplaced unit, a bit that fell over. One of them in a product is enough that nothing can be
+//! computed of it, and no error of a factorization tells.
+
+use crate::panel::Panel;
+use crate::printable::printable;
+use std::f64::consts::LN_10;
+use std::fmt;
+
+/// Natural logarithm of how far from its product's median a price is wild: a thousand times above it, or below.
+const WILD: f64 = 3.0 * LN_10;
+
+/// A price far from all others of its product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WildPrice {
+    /// Index of the product.
+    pub product: usize,
+    /// The product's label, as it may be shown.
+    pub product_label: String,
+    /// The period's.
+    pub period_label: String,
+    /// Logarithm of the price over the median one of the product.
+    pub log_ratio: f64,
+}
+
+impl fmt::Display for WildPrice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the price of product '{}' in period '{}' is about 1e{:.0} times the product's median price; correct it, or leave the \
+             row out",
+            self.product_label,
+            self.period_label,
+            self.log_ratio / LN_10
+        )
+    }
+}
+
+/// The price farthest from the median one of its product, of those that are at least a thousand times above or below it.
+pub fn wildest_price(panel: &Panel) -> Option<WildPrice> {
+    wildest_among(panel, 0..panel.category_of().len())
+}
+
+/// As [`wildest_price`], of one product.
+pub fn wild_price_of(panel: &Panel, product: usize) -> Option<WildPrice> {
+    wildest_among(panel, product..product + 1)
+}
+
+fn wildest_among(panel: &Panel, products: std::ops::Range<usize>) -> Option<WildPrice> {
+    let found = products.filter_map(|product| {
+        // Where no price is far from the mean, none is twice as far from the median.
+        let deviations = &panel.deviation()[panel.row_range(product)];
+        if !deviations.iter().any(|d| f64::from(d.abs()) > 0.5 * WILD) {
+            return None;
+        }
+        let mut sorted: Vec<f64> = panel.product_rows(product).map(|row| row.log_price).collect();
+        sorted.sort_by(f64::total_cmp);
+        let median = sorted[sorted.len() / 2];
+        panel
+            .product_rows(product)
+            .map(|row| (product, row.period, row.log_price - median))
+            .filter(|(_, _, log_ratio)| log_ratio.abs() > WILD)
+            .max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))
+    });
+    let (product, period, log_ratio) = found.max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))?;
+    let shown = |label: String| printable(&label).into_owned();
+    Some(WildPrice {
+        product,
+        product_label: shown(panel.products().get(product).to_string()),
+        period_label: shown(panel.periods().get(period).to_string()),
+        log_ratio,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Labels, PanelPart};
+
+    /// Two products of eight periods; the second one's price in the fifth is `price`.
+    fn panel(price: f64) -> Panel {
+        let mut part = PanelPart::new(1, 8);
+        let usual = [2.0, 2.5, 3.0, 2.2, 2.1, 2.9, 2.0, 2.4];
+        let mut prices = usual;
+        prices[4] = price;
+        part.push_product(0, None, &usual, &[1; 8]).unwrap();
+        part.push_product(0, None, &prices, &[1; 8]).unwrap();
+        Panel::from_parts(
+            Labels::Text(vec!["p".into(), "p\u{1b}3".into()]),
+            Labels::numbered("c", 1),
+            Labels::Integer((11..19).collect()),
+            vec![part],
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_wild_price_is_named_by_its_labels_in_either_model() {
+        for (price, times) in [(1e-300, "1e-300"), (2.3e7, "1e7"), (1e308, "1e308")] {
+            for panel in [panel(price), panel(price).with_relative_prices()] {
+                let found = wildest_price(&panel).unwrap();
+                assert_eq!(wild_price_of(&panel, 1), Some(found.clone()));
+                assert_eq!(
+                    found.to_string(),
+                    format!(
+                        "the price of product 'p\\u{{1b}}3' in period '15' is about {times} times the product's median price; \
+                         correct it, or leave the row out"
+                    )
+                );
+                assert_eq!(wild_price_of(&panel, 0), None);
+            }
+        }
+        assert_eq!(wildest_price(&panel(200.0)), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! Starting a thread, and what became of it.
+
+use std::fmt;
+use std::io;
+use std::sync::{OnceLock, RwLock};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+/// Why the system started no thread, the first time that it refused one.
+static REFUSED: OnceLock<String> = OnceLock::new();
+
+/// What the system said the first time that it refused a thread; `None` while it started all that were asked for.
+pub fn refused() -> Option<&'static str> {
+    REFUSED.get().map(String::as_str)
+}
+
+pub(crate) fn note(error: &dyn fmt::Display) {
+    // The first reason stands.
+    let _ = REFUSED.set(error.to_string());
+}
+
+/// Starts `work` on a thread of `scope`.
+///
+/// # Errors
+/// When the system starts none; [`refused`] knows of it then.
+pub fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    start_unnoted(scope, work).inspect_err(|error| note(error))
+}
+
+fn start_unnoted<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    #[cfg(test)]
+    tests::take_permit()?;
+    Builder::new().spawn_scoped(scope, work)
+}
+
+/// Starts `work` beside the program's own, for what a result does not depend on: `None` where the system starts no thread.
+pub fn start_detached<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<JoinHandle<T>> {
+    Builder::new().name(name.to_owned()).spawn(work).ok()
+}
+
+/// The threads that were asked for cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoThreads {
+    /// How many were asked for.
+    pub asked: usize,
+    /// What the system said.
+    pub reason: String,
+}
+
+impl fmt::Display for NoThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} cannot be started ({}); ask for fewer threads, or raise the limit of processes (`ulimit -u`, or `pids.max` of a \
+             container)",
+            match self.asked {
+                1 => "1 thread".to_owned(),
+                n => format!("{n} threads"),
+            },
+            self.reason
+        )
+    }
+}
+
+impl std::error::Error for NoThreads {}
+
+/// Checks that `threads` threads can be had at once, the calling one among them.
+///
+/// # Errors
+/// [`NoThreads`] when one of them cannot be started.
+pub fn check(threads: usize) -> Result<(), NoThreads> {
+    let gate = RwLock::new(());
+    std::thread::scope(|scope| {
+        // Nobody passes before all are there.
+        let shut = gate.write();
+        let gate = &gate;
+        let started =
+            (1..threads).try_for_each(|_| start_unnoted(scope, move || drop(gate.read())).map(drop));
+        drop(shut);
+        started.map_err(|error| NoThreads {
+            asked: threads,
+            reason: error.to_string(),
+        })
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// How many threads a test may still start from this one.
+        static PERMITS: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    /// Lets `work` start so many threads, as where the system has a limit.
+    pub(crate) fn with_permits<T>(permits: usize, work: impl FnOnce() -> T) -> T {
+        PERMITS.set(permits);
+        let done = work();
+        PERMITS.set(usize::MAX);
+        done
+    }
+
+    pub(super) fn take_permit() -> io::Result<()> {
+        match PERMITS.get() {
+            0 => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            left => {
+                PERMITS.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+
+    #[test]
+    fn threads_are_checked_all_at_once() {
+        assert_eq!(check(5), Ok(()));
+        // The calling thread is one of them.
+        assert_eq!(with_permits(0, || check(1)), Ok(()));
+        assert_eq!(with_permits(4, || check(5)), Ok(()));
+        let error = with_permits(3, || check(5)).unwrap_err();
+        assert_eq!(error.asked, 5);
+        let told = error.to_string();
+        assert!(told.starts_with("5 threads cannot be started ("), "{told}");
+        assert!(told.contains("ulimit -u"), "{told}");
+        // Who asks is told; who goes on without is remembered.
+        let started = with_permits(0, || std::thread::scope(|scope| start(scope, || ()).is_ok()));
+        assert!(!started);
+        assert_eq!(refused(), Some(error.reason.as_str()));
+    }
+}
