@@ -15,15 +15,13 @@ pub mod time;
 
 use crate::answer::say;
 use crate::exit::Exit;
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
 use infermark_backend::Interrupt;
 use infermark_data::{Columns, read_panel};
-use infermark_harness::json_file::read_text;
 use infermark_model::Panel;
 use infermark_threads::on_pool;
-use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -122,18 +120,6 @@ fn fewer_threads() -> Option<String> {
              --threads, or raise the limit of processes (`ulimit -u`, or `pids.max` of a container)."
         )
     })
-}
-
-/// Reads the JSON object of a file of at most `most` bytes; `such_as` is one, for who gave something else.
-pub(crate) fn read_object(path: &Path, most: u64, such_as: &str) -> anyhow::Result<Map<String, Value>> {
-    let text = read_text(path, most).with_context(|| format!("cannot read {}", path.display()))?;
-    let what = match serde_json::from_str(&text) {
-        Ok(Value::Object(object)) => return Ok(object),
-        Ok(Value::Array(_)) => "an array".to_owned(),
-        Ok(_) => "a single value".to_owned(),
-        Err(error) => format!("no JSON ({error})"),
-    };
-    bail!("{} is {what}; give a JSON object, as {such_as}", path.display())
 }
 
 /// An interrupt that Ctrl-C sets, or SIGTERM or SIGHUP; a second of them ends the program at once.

@@ -1,8 +1,6 @@
 //! Arguments that several verbs share, and the requests made of them.
 
 use crate::backends;
-use crate::commands::read_object;
-use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use infermark_backend::request::{EarlyStop, Metric};
 use infermark_backend::{
@@ -10,11 +8,11 @@ use infermark_backend::{
     StructuredViSettings, SviSettings,
 };
 use infermark_data::Columns;
+use infermark_harness::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
 use infermark_model::{Likelihood, Parameterization, Priors, Specification};
-use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Names of the columns in a sales file.
 #[derive(Debug, Clone, Args)]
@@ -104,64 +102,6 @@ impl PriorArguments {
     /// When the file cannot be read.
     pub fn given(&self) -> anyhow::Result<GivenPriors> {
         GivenPriors::read(self.priors.as_deref())
-    }
-}
-
-/// Bytes of a file of prior settings, at most.
-const MOST_PRIOR_BYTES: u64 = 1 << 20;
-
-/// The prior settings that a file gives, read once: it may be a pipe.
-#[derive(Debug, Clone, Default)]
-pub struct GivenPriors(Option<(PathBuf, Map<String, Value>)>);
-
-impl GivenPriors {
-    /// The settings of `file`; none without one.
-    ///
-    /// # Errors
-    /// When it cannot be read, is not a JSON object, or a setting in it is no number.
-    pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = file else {
-            return Ok(GivenPriors(None));
-        };
-        let settings = read_object(path, MOST_PRIOR_BYTES, "{\"product_a_sd\": 1.5}")?;
-        for (name, value) in &settings {
-            ensure!(
-                value.is_number(),
-                "{}: {name:?} is {}; give a number",
-                path.display(),
-                match value {
-                    Value::Array(_) => "an array".to_owned(),
-                    Value::Object(_) => "an object".to_owned(),
-                    other => other.to_string(),
-                }
-            );
-        }
-        Ok(GivenPriors(Some((path.to_owned(), settings))))
-    }
-
-    /// Whether the setting `name` was given.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.as_ref().is_some_and(|(_, given)| given.contains_key(name))
-    }
-
-    /// `base` with what was given.
-    ///
-    /// # Errors
-    /// When a setting is unknown or out of its range; names the file.
-    pub fn over(&self, base: Priors) -> anyhow::Result<Priors> {
-        let Some((path, given)) = &self.0 else {
-            return Ok(base);
-        };
-        let mut settings = serde_json::to_value(base)?;
-        if let Value::Object(settings) = &mut settings {
-            settings.extend(given.clone());
-        }
-        let priors: Priors = serde_json::from_value(settings)
-            .with_context(|| format!("{} is not what is expected", path.display()))?;
-        priors
-            .validate()
-            .map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
-        Ok(priors)
     }
 }
 

@@ -140,7 +140,7 @@ fn what_makes_no_sense_is_exit_code_2() {
     for (arguments, word) in [
         (["--replications", "0"], "replications"),
         (["--level", "0"], "--level"),
-        (["--threads", "0"], "--threads"),
+        (["--threads", "0"], "threads is 0; give 1 to 1024"),
         (["--methods", "structured-vi"], "twice"),
         (["--draws", "7"], "--draws"),
     ] {

@@ -27,6 +27,7 @@ pub mod fit_notes;
 pub mod fit_output;
 pub mod fit_record;
 pub mod fit_summary;
+pub mod given;
 pub mod json_file;
 pub mod limits;
 pub mod number_format;

@@ -5,7 +5,7 @@ use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::{GivenPriors, LikelihoodArguments, MethodName};
+use crate::settings::{LikelihoodArguments, MethodName};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_atomic_file::ClaimedFolder;
@@ -22,6 +22,7 @@ use infermark_calibration::{
 use infermark_harness::calibration_output::{
     CalibratedMethod, CalibrationRecord, FILES, RUN_JSON, calibration_table, write_calibration,
 };
+use infermark_harness::given::GivenPriors;
 use infermark_harness::number_format::{count, three_digits};
 use infermark_harness::system::Description;
 use infermark_model::Priors;

@@ -1,17 +1,17 @@
 //! `infermark evaluate`.
 
-use super::{load_panel, read_object, refuse_given};
+use super::{load_panel, refuse_given};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
-use anyhow::{Context, bail};
 use clap::{ArgMatches, Args};
 use infermark_backend::request::check_threads;
 use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
+use infermark_harness::given::read_point;
 use infermark_model::{Layout, Panel, Site, printable};
 use serde_json::{Map, Value};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `evaluate`.
 #[derive(Debug, Args)]
@@ -118,51 +118,4 @@ fn latent_in_words(panel: &Panel, layout: &Layout, latent: usize) -> String {
             format!("{} of '{}'", site.name(), printable(&key))
         }
     }
-}
-
-/// Reads natural parameters in the order of the layout.
-fn read_point(path: &Path, layout: &Layout) -> anyhow::Result<Vec<f64>> {
-    // Numbers in full, each on a line of its own, take less.
-    let most = (1 << 20) + 128 * layout.latents() as u64;
-    let sites = read_object(path, most, "{\"global_a\": -2, \"category_a\": [-2, -1.5], ..}")?;
-    let name = path.display();
-    if let Some(unknown) = sites
-        .keys()
-        .find(|key| layout.sites().iter().all(|site| site.name() != *key))
-    {
-        bail!(
-            "{name}: there is no site \"{unknown}\"; the sites under the {} likelihood are {}",
-            layout.likelihood.name(),
-            layout
-                .sites()
-                .iter()
-                .map(|site| site.name())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-    }
-    let mut point = Vec::with_capacity(layout.latents());
-    for site in layout.sites() {
-        let value = sites.get(site.name());
-        let value = value.with_context(|| format!("{name}: site \"{}\" is missing", site.name()))?;
-        let numbers = match value {
-            Value::Array(numbers) => numbers.as_slice(),
-            number => std::slice::from_ref(number),
-        };
-        if numbers.len() != layout.len(*site) {
-            bail!(
-                "{name}: \"{}\" has {} numbers; this panel needs {}",
-                site.name(),
-                numbers.len(),
-                layout.len(*site)
-            );
-        }
-        for (i, number) in numbers.iter().enumerate() {
-            let number = number.as_f64();
-            point.push(number.with_context(|| {
-                format!("{name}: entry {} of \"{}\" is not a number", i + 1, site.name())
-            })?);
-        }
-    }
-    Ok(point)
 }

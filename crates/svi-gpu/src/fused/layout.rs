@@ -327,14 +327,15 @@ mod tests {
             .check(&limits(Some(1 << 30), 1 << 30))
             .unwrap_err()
             .to_string();
-        assert!(whole.contains(&sizes.bytes().to_string()), "{whole}");
+        let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+        assert!(whole.contains(&gigabytes(sizes.bytes())), "{whole}");
         assert!(
-            whole.contains(&((1u64 << 30) / 20 * 19).to_string()) && whole.contains("shard"),
+            whole.contains(&gigabytes((1 << 30) / 20 * 19)) && whole.contains("use the processors"),
             "{whole}"
         );
         let column = sizes.check(&limits(None, 128 << 20)).unwrap_err().to_string();
         assert!(
-            column.contains("624000000") && column.contains("the largest buffer"),
+            column.contains("0.62 GB") && column.contains("the largest buffer"),
             "{column}"
         );
     }
