@@ -48,6 +48,12 @@ impl ClaimedFolder {
         Ok(claimed)
     }
 
+    /// Removes what claiming `path` left there, and the folder if it is empty: for a process that is about to end with the claim.
+    pub fn abandon(path: &Path) {
+        let _ = std::fs::remove_file(path.join(LOCK));
+        let _ = std::fs::remove_dir(path);
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -18,12 +18,14 @@ use crate::exit::Exit;
 use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
+use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::Interrupt;
 use infermark_data::{Columns, read_panel};
 use infermark_model::Panel;
 use infermark_threads::on_pool;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -124,6 +126,26 @@ fn fewer_threads() -> Option<String> {
 
 /// An interrupt that Ctrl-C sets, or SIGTERM or SIGHUP; a second of them ends the program at once.
 fn interrupt_on_signals() -> Interrupt {
+    interrupt_or_end(|| {})
+}
+
+/// The same while a run is set up that will write into `out`: until the flag that is returned is set there is nothing to keep, and a signal
+/// ends the program, however long the set-up would have taken.
+fn interrupt_set_up(out: &Path) -> (Interrupt, Arc<AtomicBool>) {
+    let begun = Arc::new(AtomicBool::new(false));
+    let (flag, out) = (begun.clone(), out.to_owned());
+    let interrupt = interrupt_or_end(move || {
+        if !flag.load(Ordering::SeqCst) {
+            ClaimedFolder::abandon(&out);
+            say("\ninterrupted before there was anything to keep");
+            std::process::exit(Exit::Interrupted.code().into());
+        }
+    });
+    (interrupt, begun)
+}
+
+/// An interrupt that a signal sets after `first`, which may end the program.
+fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
     let interrupt = Interrupt::new();
     let flag = interrupt.clone();
     // The handler has a thread of its own. Installed without one, it would swallow the signals.
@@ -137,6 +159,7 @@ fn interrupt_on_signals() -> Interrupt {
         if flag.is_set() {
             std::process::exit(130);
         }
+        first();
         flag.set();
         // After a hangup there may be no terminal left to say it on.
         say("\nstopping with what there is; once more to stop at once");

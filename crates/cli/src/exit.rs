@@ -15,13 +15,20 @@ pub enum Exit {
     Interrupted,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        ExitCode::from(match exit {
+impl Exit {
+    /// The number that the system is told.
+    pub fn code(self) -> u8 {
+        match self {
             Exit::Done => 0,
             Exit::GateFailed => 1,
             Exit::Usage => 2,
             Exit::Interrupted => 3,
-        })
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.code())
     }
 }

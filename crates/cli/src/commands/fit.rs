@@ -1,6 +1,6 @@
 //! `infermark fit`.
 
-use super::{fewer_threads, interrupt_on_signals, load_panel};
+use super::{fewer_threads, interrupt_set_up, load_panel};
 use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
@@ -30,6 +30,7 @@ use infermark_model::wild_price::wildest_price;
 use infermark_model::{Likelihood, Panel, Site, Specification, printable};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a piece of a run lasts, and so how often the bar moves; of a sampler with long draws, longer.
@@ -118,9 +119,10 @@ impl FitArguments {
         let folder = ClaimedFolder::claim(&self.out, &FILES)?;
         // Another run may have ended in the meantime.
         refuse_earlier_fit(&self.out, self.force)?;
-        let interrupt = interrupt_on_signals();
+        let (interrupt, begun) = interrupt_set_up(&self.out);
         let system = Description::ask();
         let mut run = backend.start(panel.clone(), &request)?;
+        begun.store(true, Ordering::SeqCst);
         let failure = advance(&mut *run, &interrupt);
 
         let progress = run.progress();

@@ -164,3 +164,41 @@ fn keeps_what_there_is(signal: &str) {
     assert_eq!(record["status"], "unfinished");
     assert_eq!(record["reason"], "interrupted");
 }
+
+/// A category of so many periods that the search for the posterior's mode, which NUTS starts from, takes far longer than the test.
+#[cfg(unix)]
+#[test]
+fn a_set_up_is_ended_by_a_signal_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (panel, out) = (folder.path().join("sales.csv"), folder.path().join("fit"));
+    let mut sales = String::from("product,category,week,price,units\n");
+    for week in 0..6000 {
+        sales += &format!(
+            "p{},c,{week},{},{}\n",
+            week % 40,
+            1.0 + f64::from(week % 7) / 10.0,
+            week % 5
+        );
+    }
+    std::fs::write(&panel, sales).unwrap();
+    let mut fit = command(&["fit", panel.to_str().unwrap(), "--method", "nuts", "--out"]);
+    let mut fit = fit
+        .arg(&out)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The folder is there when the file is read and the signals are listened to, or about to be.
+    while !out.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let clock = Instant::now();
+    let interrupted = Command::new("kill")
+        .args(["-TERM", &fit.id().to_string()])
+        .status();
+    assert!(interrupted.unwrap().success());
+    assert_eq!(fit.wait().unwrap().code(), Some(3));
+    assert!(clock.elapsed().as_secs_f64() < 3.0, "{:?}", clock.elapsed());
+    assert!(!out.exists());
+}

@@ -46,7 +46,7 @@ fn assert_ended_or_refused(output: &Output, what: &str) {
     match output.status.code() {
         Some(0) => {}
         Some(2) => assert!(
-            told.contains(" GB, and ") && told.contains("leaves"),
+            told.contains(" needs ") && told.contains(" leaves "),
             "{what}: {told}"
         ),
         other => panic!("{what}: {other:?}: {told}"),
