@@ -3,23 +3,30 @@
 use crate::{Available, Bound, control_groups};
 use rustix::process::{Resource, getrlimit};
 
-/// Address space that is taken without being asked for here: stacks of threads, mappings of files, what the allocator holds back.
-const ADDRESS_SPACE_HELD_BACK: u64 = 24 << 20;
+/// Bytes that are taken without being asked for: the pictures that a fit draws at its end, and its tables as they are written.
+const HELD_BACK: u64 = 20 << 20;
+/// Addresses beside those: stacks of threads, mappings of files, what the allocator does not give back.
+const ADDRESSES_HELD_BACK: u64 = 24 << 20;
 
 pub(crate) fn available() -> Option<Available> {
-    let of = |bound, bytes: Option<u64>| bytes.map(|bytes| Available { bytes, bound });
+    let of = |bound, bytes: Option<u64>| {
+        bytes.map(|bytes| Available {
+            bytes: bytes.saturating_sub(HELD_BACK),
+            bound,
+        })
+    };
     [
         of(Bound::Machine, meminfo("MemAvailable:")),
         of(Bound::ControlGroup, control_groups::left()),
         of(
             Bound::AddressSpace,
             limit(Resource::As)
-                .map(|limit| limit.saturating_sub(status("VmSize:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)),
+                .map(|limit| limit.saturating_sub(status("VmSize:").unwrap_or(0) + ADDRESSES_HELD_BACK)),
         ),
         of(
             Bound::DataSegment,
             limit(Resource::Data)
-                .map(|limit| limit.saturating_sub(status("VmData:").unwrap_or(0) + ADDRESS_SPACE_HELD_BACK)),
+                .map(|limit| limit.saturating_sub(status("VmData:").unwrap_or(0) + ADDRESSES_HELD_BACK)),
         ),
     ]
     .into_iter()
