@@ -229,7 +229,8 @@ fn dates_that_may_be_a_day_early_are_refused() {
             r#"column "week": all timestamps are at 22:00 or 23:00 UTC, which may be midnight in a zone ahead of UTC, a day later; store dates, or timestamps that name their zone"#
         ]
     );
-    // Times that differ are times.
+    // Noon marks a day, and times that differ are times.
+    assert!(read_with(vec![("week", timestamps([12, 12, 12], "UTC"))]).is_ok());
     assert!(read_with(vec![("week", timestamps([20, 23, 23], "UTC"))]).is_ok());
     assert_eq!(
         defects(vec![("week", timestamps([0, 0, 0], "Mars/Olympus"))]),

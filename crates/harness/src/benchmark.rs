@@ -200,9 +200,11 @@ pub fn run_benchmark(
     settle(&mut patience, observer, interrupt);
     let system = System::describe();
     observer.phase("memory bandwidth");
-    let bytes = plan
-        .memory_array_bytes
-        .unwrap_or_else(|| array_bytes(system.cache_bytes, system.memory_bytes));
+    let bytes = plan.memory_array_bytes.unwrap_or_else(|| {
+        let wanted = array_bytes(system.cache_bytes, system.memory_bytes);
+        // Half of what there is, where that is little: the rate is then of a smaller array, as the record says.
+        infermark_memory::available().map_or(wanted, |left| wanted.min((left.bytes / 2) as usize))
+    });
     let memory_limit = measure_memory_limit(system.cores, bytes, 5)?;
     let device_limits = device_limits(&plan.cases, observer);
     let mut records: Vec<CaseRecord> = Vec::new();

@@ -79,6 +79,36 @@ fn under_a_limit_of_memory_every_method_ends_or_refuses_with_figures() {
     assert!(ended >= 10 && refused >= 2, "{ended} ended, {refused} refused");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn under_a_limit_of_memory_generators_and_benchmarks_end_or_refuse_with_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let under = |megabytes: u32, arguments: &str| {
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!("ulimit -v {}000 && exec \"$0\" {arguments}", megabytes))
+            .arg(env!("CARGO_BIN_EXE_infermark"))
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let mut codes = Vec::new();
+    for megabytes in [80, 150, 400] {
+        for arguments in [
+            "generate --process model --products 20000 --out p.parquet --truth t.csv --force",
+            "bench --products 2000 --backends laplace-cpu --repeats 2 --repeat-seconds 0.01 --warm-up-seconds 0.01 \
+             --settle-seconds 0 --quality-seconds 0.05 --published-nuts-seconds 0 --out results",
+            "calibrate --methods laplace --replications 20 --products 3 --periods 4 --out calibration --force",
+        ] {
+            let output = under(megabytes, arguments);
+            assert_ended_or_refused(&output, &format!("{megabytes} MB: {arguments}"));
+            codes.push(code(&output));
+        }
+    }
+    assert!(codes.contains(&0) && codes.contains(&2), "{codes:?}");
+}
+
 /// A control group of the memory controller that this process may make, of version 1 or 2.
 #[cfg(target_os = "linux")]
 fn control_group(megabytes: u64) -> Option<std::path::PathBuf> {

@@ -44,6 +44,7 @@ pub fn generate_to_file(
     progress: &mut (dyn FnMut(GenerateProgress) -> ControlFlow<()> + Send),
 ) -> Result<(), GenerateError> {
     generator.validate()?;
+    check_memory(generator)?;
     let format = Format::of(out)?;
     if resolved(out) == resolved(truth) {
         return Err(GenerateError::SameFile { path: out.to_owned() });
@@ -77,6 +78,18 @@ pub fn generate_to_file(
     let (output, truth_output) = (output.stage()?, truth_output.stage()?);
     output.commit()?;
     Ok(truth_output.commit()?)
+}
+
+/// Refuses what does not fit: the wave of rows that is written and the next one that is drawn meanwhile, buffers, and the
+/// products' parameters.
+fn check_memory(generator: &Generator) -> Result<(), GenerateError> {
+    let (products, periods) = (generator.products as u64, generator.periods as u64);
+    let wave = (products * periods).min(WAVE_ROWS as u64);
+    let needed = 2 * 16 * wave + 100 * products + 8 * generator.categories as u64 * periods + (16 << 20);
+    Ok(infermark_memory::check(
+        format!("drawing {products} products"),
+        needed,
+    )?)
 }
 
 /// A path with its folder's links and relative parts resolved, as far as the folder exists.

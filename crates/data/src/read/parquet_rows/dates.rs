@@ -134,7 +134,8 @@ impl Clock {
     /// Says so when all times are midnights of a place ahead of UTC, whose date in UTC is that of the day before.
     pub(super) fn check(&self, column: &str, findings: &mut Findings) {
         let midnights = match self.times[..] {
-            [_] => true,
+            // Noon marks a day whatever the zone of who reads it.
+            [time] => time != 12 * HOUR,
             [first, second] => second - first == HOUR,
             _ => false,
         };
