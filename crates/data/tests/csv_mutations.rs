@@ -2,57 +2,28 @@
 //!
 //! `INFERMARK_CSV_MUTATIONS` sets how many files are tried.
 
+mod counting;
+
 use infermark_data::{Columns, read_panel};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-/// Counts the bytes in use, and the most there were.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grown(bytes: usize) {
-    PEAK.fetch_max(IN_USE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
-}
-
-// SAFETY: every call is the system allocator's; the counters do not touch memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grown(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const ROOM: usize = 200 << 20;
 const LONGEST_MESSAGE: usize = 8 << 10;
 
-/// Whether the file was read; panics where it takes too much or says too much.
-fn attempt(path: &Path, bytes: &[u8], what: &str) -> bool {
+/// Whether the file was read, and the memory that it took at most; panics where it takes too much or says too much.
+fn attempt(path: &Path, bytes: &[u8], what: &str) -> (bool, usize) {
     std::fs::write(path, bytes).unwrap();
-    let before = IN_USE.load(Relaxed);
-    PEAK.store(before, Relaxed);
+    let before = counting::start();
     let read = read_panel(path, &Columns::default());
-    let peak = PEAK.load(Relaxed) - before;
+    let peak = counting::peak() - before;
     assert!(
         peak <= 20 * bytes.len() + ROOM,
         "{what}: {peak} bytes of memory for a file of {}",
         bytes.len()
     );
-    match read {
+    let read = match read {
         Ok(_) => true,
         Err(e) => {
             let message = e.to_string();
@@ -63,7 +34,8 @@ fn attempt(path: &Path, bytes: &[u8], what: &str) -> bool {
             );
             false
         }
-    }
+    };
+    (read, peak)
 }
 
 /// Sound files of several kinds.
@@ -256,23 +228,23 @@ fn damaged_files_are_read_or_refused() {
     let path = folder.path().join("panel.csv");
     let bases = bases();
     for base in &bases {
-        assert!(attempt(&path, base, "base"));
+        assert!(attempt(&path, base, "base").0);
     }
     let count: u64 = std::env::var("INFERMARK_CSV_MUTATIONS").map_or(400, |n| n.parse().unwrap());
     let mut read = 0;
     for seed in 0..count {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
         let file = mutated(&bases[seed as usize % bases.len()], random);
-        read += u64::from(attempt(&path, &file, &format!("mutation {seed}")));
+        read += u64::from(attempt(&path, &file, &format!("mutation {seed}")).0);
     }
     println!("{read} of {count} files were read, the others refused");
     for (what, bytes) in oversized() {
         let before = std::time::Instant::now();
-        let read = attempt(&path, &bytes, what);
+        let (read, peak) = attempt(&path, &bytes, what);
         println!(
             "{what}: {:.1} MB, {:.1} MB of memory above the rest, {:.2} s, read: {read}",
             bytes.len() as f64 / 1e6,
-            (PEAK.load(Relaxed) - IN_USE.load(Relaxed)) as f64 / 1e6,
+            peak as f64 / 1e6,
             before.elapsed().as_secs_f64()
         );
     }

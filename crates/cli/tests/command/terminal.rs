@@ -1,11 +1,12 @@
 //! What a file's names do to a terminal and in a picture: nothing. And errors that name what a file is wrong in.
 
-use crate::{code, run, text};
+use crate::{code, command, run, text};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
 /// Sales of four products in two categories over ten weeks. `price` is that of the third product in the fifth week.
-fn sales(folder: &std::path::Path, name: &str, prefix: &str, price: &str) -> PathBuf {
+fn sales(folder: &Path, name: &str, prefix: &str, price: &str) -> PathBuf {
     let file = folder.join(name);
     let mut rows = String::from("product,category,week,price,units\n");
     for product in 0..20 {
@@ -25,6 +26,13 @@ fn sales(folder: &std::path::Path, name: &str, prefix: &str, price: &str) -> Pat
     file
 }
 
+fn fit(file: &Path, method: &str, more: &str, out: &Path) -> Output {
+    command(&["fit", "--method", method, more, "--out"])
+        .args([out, file])
+        .output()
+        .unwrap()
+}
+
 #[test]
 fn names_with_commands_to_a_terminal_are_written_out() {
     let folder = tempfile::tempdir().unwrap();
@@ -40,15 +48,7 @@ fn names_with_commands_to_a_terminal_are_written_out() {
         ("svi", "--iterations=200"),
     ] {
         let out = folder.path().join(method);
-        let output = run(&[
-            "fit",
-            file.to_str().unwrap(),
-            "--method",
-            method,
-            more,
-            "--out",
-            out.to_str().unwrap(),
-        ]);
+        let output = fit(&file, method, more, &out);
         let (answer, message) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(code(&output), 0, "{message}");
         assert!(answer.contains("\\u{1b}]0;x\\u{7}<&c0"), "{answer}");
@@ -83,15 +83,7 @@ fn a_wild_price_is_named_with_its_product_and_period() {
         ("nuts", "--draws=20"),
         ("svi", "--iterations=200"),
     ] {
-        let output = run(&[
-            "fit",
-            file.to_str().unwrap(),
-            "--method",
-            method,
-            more,
-            "--out",
-            folder.path().join(method).to_str().unwrap(),
-        ]);
+        let output = fit(&file, method, more, &folder.path().join(method));
         let message = text(&output.stderr);
         assert!(
             message.contains("the price of product 'p3' in period '5' is about 1e-300 times"),

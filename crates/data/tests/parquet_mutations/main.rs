@@ -1,8 +1,9 @@
 //! Parquet files with damage of every kind: each is read or refused, none takes much memory or panics.
 
 mod bases;
+#[path = "../counting/mod.rs"]
+mod counting;
 mod damage;
-mod memory;
 
 use damage::damaged;
 use infermark_data::{Columns, read_panel};
@@ -35,12 +36,12 @@ fn damaged_files_are_read_or_refused() {
             let (bytes, what) = damaged(base, structured, &mut rng);
             std::fs::write(&path, &bytes).unwrap();
             let label = format!("{name}, seed {seed}, structured {structured}: {what}");
-            let before = memory::start();
+            let before = counting::start();
             let result = catch_unwind(AssertUnwindSafe(|| {
                 let result = read_panel(&path, &Columns::default());
                 result.map(drop).map_err(|e| e.to_string())
             }));
-            let grown = memory::peak() - before;
+            let grown = counting::peak() - before;
             if grown > most.0 {
                 most = (grown, label.clone());
             }
