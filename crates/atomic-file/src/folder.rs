@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::{Builder, TempDir};
 
 /// The lock's file in a folder that is being written; a process that is dead holds it no more.
@@ -25,8 +26,10 @@ pub enum ClaimError {
 #[derive(Debug)]
 pub struct ClaimedFolder {
     path: PathBuf,
-    /// Kept for its lock.
-    _lock: File,
+    /// Whether it was not there before.
+    made: bool,
+    /// The file [`LOCK`] of the folder that is in place, locked.
+    lock: Mutex<File>,
 }
 
 impl ClaimedFolder {
@@ -36,11 +39,12 @@ impl ClaimedFolder {
     /// # Errors
     /// [`ClaimError::Busy`] where another process has the lock; a [`FileError`] where the folder cannot be written to.
     pub fn claim(path: &Path, known: &[&str]) -> Result<Self, ClaimError> {
+        let made = !path.exists();
         std::fs::create_dir_all(path).map_err(|e| FileError::new("create the folder", path, e))?;
-        let lock = lock(path)?;
         let claimed = ClaimedFolder {
             path: path.to_owned(),
-            _lock: lock,
+            made,
+            lock: Mutex::new(lock(path)?),
         };
         claimed.sweep(known);
         // Dropped without being put in its place, the file leaves nothing behind.
@@ -48,10 +52,10 @@ impl ClaimedFolder {
         Ok(claimed)
     }
 
-    /// Removes what claiming `path` left there, and the folder if it is empty: for a process that is about to end with the claim.
-    pub fn abandon(path: &Path) {
-        let _ = std::fs::remove_file(path.join(LOCK));
-        let _ = std::fs::remove_dir(path);
+    /// What removes the traces of the claim, for a process that is about to end without dropping it.
+    pub fn abandonment(&self) -> impl Fn() + Send + use<> {
+        let (path, made) = (self.path.clone(), self.made);
+        move || remove_traces(&path, made)
     }
 
     /// Where it is.
@@ -75,11 +79,14 @@ impl ClaimedFolder {
         let Some(beside) = self.beside() else {
             return fill(&self.path);
         };
-        let filled = fill(beside.path())?;
         let whole = |e| FileError::new("replace", &self.path, e);
+        // Held before it is in place, so that no other run finds the folder free.
+        let next = lock(beside.path()).map_err(|e| whole(io::Error::other(e)))?;
+        let filled = fill(beside.path())?;
         // Names last only once the folder is on the disk.
         sync(beside.path()).map_err(whole)?;
         exchange(beside.path(), &self.path).map_err(whole)?;
+        *self.held() = next;
         if let Some(parent) = self.path.canonicalize().ok().as_deref().and_then(Path::parent) {
             // Systems that cannot sync a folder need not.
             let _ = sync(parent);
@@ -89,6 +96,10 @@ impl ClaimedFolder {
         carry_over(&old, &self.path, known);
         let _ = std::fs::remove_dir(old);
         Ok(filled)
+    }
+
+    fn held(&self) -> MutexGuard<'_, File> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An empty folder beside this one, if the two can be exchanged.
@@ -129,12 +140,7 @@ impl ClaimedFolder {
         };
         let prefix = beside_prefix(name);
         for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            let left = entry.file_name();
-            let left = left.to_string_lossy();
-            if left.starts_with(&prefix)
-                && left.ends_with(PART)
-                && entry.file_type().is_ok_and(|t| t.is_dir())
-            {
+            if is_part(&entry.file_name(), &prefix) && entry.file_type().is_ok_and(|t| t.is_dir()) {
                 carry_over(&entry.path(), &self.path, known);
                 let _ = std::fs::remove_dir(entry.path());
             }
@@ -145,7 +151,18 @@ impl ClaimedFolder {
 impl Drop for ClaimedFolder {
     fn drop(&mut self) {
         // While it is locked: whoever waits for this file finds that it is no longer the folder's.
-        let _ = std::fs::remove_file(self.path.join(LOCK));
+        if is_at(&self.held(), &self.path.join(LOCK)) {
+            remove_traces(&self.path, self.made);
+        }
+    }
+}
+
+/// Removes the lock, and a folder that was made for it and that nothing was put in.
+fn remove_traces(path: &Path, made: bool) {
+    let _ = std::fs::remove_file(path.join(LOCK));
+    if made {
+        // Refused where there is something in it.
+        let _ = std::fs::remove_dir(path);
     }
 }
 
@@ -154,6 +171,14 @@ pub(crate) const PART: &str = ".part";
 
 fn beside_prefix(name: &OsStr) -> String {
     format!(".{}.", name.to_string_lossy())
+}
+
+/// Whether `name` is a temporary one: the prefix, letters without a point, and [`PART`]. `.fit.2.AbCdEf.part` is beside `fit.2`, not
+/// beside `fit`.
+fn is_part(name: &OsStr, prefix: &str) -> bool {
+    let name = name.to_string_lossy();
+    let random = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(PART));
+    random.is_some_and(|random| !random.is_empty() && !random.contains('.'))
 }
 
 fn lock(folder: &Path) -> Result<File, ClaimError> {
@@ -244,10 +269,7 @@ fn carry_over(old: &Path, new: &Path, known: &[&str]) {
 /// Removes the files of killed runs that wait beside `path` for their place; those of living ones are locked.
 pub(crate) fn sweep_beside(path: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let is_part = name.starts_with(prefix) && name.ends_with(PART);
-        if is_part
+        if is_part(&entry.file_name(), prefix)
             && entry.file_type().is_ok_and(|t| t.is_file())
             && let Ok(file) = File::options().write(true).open(entry.path())
             && file.try_lock().is_ok()
@@ -326,10 +348,53 @@ mod tests {
         drop(first);
         let third = ClaimedFolder::claim(&path, &KNOWN).unwrap();
         drop(third);
+        // Made for the claim, and nothing was put in it.
+        assert!(!path.exists());
         // The file of a run that was killed is no lock.
+        std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join(LOCK), "").unwrap();
         drop(ClaimedFolder::claim(&path, &KNOWN).unwrap());
         assert!(names(&path).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_was_exchanged_is_still_claimed() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("fit");
+        let first = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        first
+            .replace(&KNOWN, |folder| put(folder, "run.json", "new"))
+            .unwrap();
+        let second = ClaimedFolder::claim(&path, &KNOWN);
+        assert!(matches!(second, Err(ClaimError::Busy(_))), "{second:?}");
+        drop(first);
+        let third = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        assert!(ClaimedFolder::claim(&path, &KNOWN).is_err());
+        drop(third);
+        assert_eq!(names(&path), ["run.json"]);
+    }
+
+    #[test]
+    fn the_users_own_empty_folder_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let claimed = ClaimedFolder::claim(base.path(), &KNOWN).unwrap();
+        claimed.abandonment()();
+        drop(claimed);
+        assert!(base.path().exists() && names(base.path()).is_empty());
+        let made = base.path().join("made");
+        let claimed = ClaimedFolder::claim(&made, &KNOWN).unwrap();
+        claimed.abandonment()();
+        assert!(!made.exists());
+    }
+
+    #[test]
+    fn what_another_run_writes_beside_a_longer_name_is_not_touched() {
+        let base = tempfile::tempdir().unwrap();
+        let other = base.path().join(".fit.2.AbCdEf.part");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("run.json"), "of fit.2").unwrap();
+        drop(ClaimedFolder::claim(&base.path().join("fit"), &KNOWN).unwrap());
+        assert_eq!(names(&other), ["run.json"]);
     }
 
     #[test]

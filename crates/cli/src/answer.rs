@@ -23,7 +23,41 @@ pub fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::R
     }
 }
 
+/// Bytes of a message, at most: what a file holds may be quoted in it, and be of any length.
+const LONGEST: usize = 8 << 10;
+
 /// Writes a line to stderr, as [`answer`] does. Nobody can be told when that fails.
 pub fn say(message: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "{}", printable_lines(&message.to_string()));
+    let _ = writeln!(
+        io::stderr(),
+        "{}",
+        shortened(printable_lines(&message.to_string()).into_owned())
+    );
+}
+
+/// The message, or its beginning and its end, where the remedy stands.
+fn shortened(message: String) -> String {
+    const CUT: &str = " .. ";
+    if message.len() <= LONGEST {
+        return message;
+    }
+    let half = (LONGEST - CUT.len()) / 2;
+    let start = message.floor_char_boundary(half);
+    let end = message.ceil_char_boundary(message.len() - half);
+    format!("{}{CUT}{}", &message[..start], &message[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_keep_their_beginning_and_their_end() {
+        assert_eq!(shortened("short".into()), "short");
+        for letter in ["a", "\u{e9}", "\u{1f600}"] {
+            let long = shortened(format!("error: {}; do this", letter.repeat(1 << 20)));
+            assert!(long.len() <= LONGEST && long.len() > LONGEST - 16);
+            assert!(long.starts_with("error: ") && long.ends_with("; do this"));
+        }
+    }
 }

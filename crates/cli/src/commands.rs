@@ -79,7 +79,11 @@ impl Command {
             Command::Model(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
         };
-        if !tells_itself && let Some(told) = fewer_threads() {
+        // An error says itself what could not be had.
+        if !tells_itself
+            && exit.is_ok()
+            && let Some(told) = fewer_threads()
+        {
             say(format_args!("warning: {told}"));
         }
         exit
@@ -129,14 +133,14 @@ fn interrupt_on_signals() -> Interrupt {
     interrupt_or_end(|| {})
 }
 
-/// The same while a run is set up that will write into `out`: until the flag that is returned is set there is nothing to keep, and a signal
+/// The same while a run is set up that will write into `folder`: until the flag that is returned is set there is nothing to keep, and a signal
 /// ends the program, however long the set-up would have taken.
-fn interrupt_set_up(out: &Path) -> (Interrupt, Arc<AtomicBool>) {
+fn interrupt_set_up(folder: &ClaimedFolder) -> (Interrupt, Arc<AtomicBool>) {
     let begun = Arc::new(AtomicBool::new(false));
-    let (flag, out) = (begun.clone(), out.to_owned());
+    let (flag, abandon) = (begun.clone(), folder.abandonment());
     let interrupt = interrupt_or_end(move || {
         if !flag.load(Ordering::SeqCst) {
-            ClaimedFolder::abandon(&out);
+            abandon();
             say("\ninterrupted before there was anything to keep");
             std::process::exit(Exit::Interrupted.code().into());
         }
@@ -151,7 +155,8 @@ fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
     // The handler has a thread of its own. Installed without one, it would swallow the signals.
     if let Err(error) = infermark_threads::check(2) {
         say(format_args!(
-            "warning: Ctrl-C will end the program at once: {error}"
+            "warning: Ctrl-C will end the program at once: {}",
+            error.reason
         ));
         return interrupt;
     }

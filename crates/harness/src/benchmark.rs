@@ -16,6 +16,7 @@ use crate::results_folder::ResultsFolder;
 use crate::system::System;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
+use infermark_memory::Shortage;
 use infermark_model::Panel;
 use infermark_threads::NoThreads;
 use std::collections::HashMap;
@@ -149,6 +150,9 @@ pub enum BenchmarkError {
     /// The threads to measure with cannot be had.
     #[error(transparent)]
     Threads(#[from] NoThreads),
+    /// The machine cannot be measured in so little memory.
+    #[error("{0}; give it more memory")]
+    Memory(#[from] Shortage),
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -195,17 +199,26 @@ pub fn run_benchmark(
     let on_processors = plan.cases.iter().map(|case| &case.request);
     let on_processors = on_processors.filter(|request| request.devices.contains(&DeviceId::CPU));
     // A speed on fewer threads than were asked for would be told as one on all of them.
-    infermark_threads::check(on_processors.map(Request::resolved_threads).max().unwrap_or(1))?;
+    let most_threads = on_processors.map(Request::resolved_threads).max().unwrap_or(1);
+    infermark_threads::check(most_threads)?;
     let mut patience = Duration::from_secs_f64(plan.settle_seconds.min(1e6));
     settle(&mut patience, observer, interrupt);
     let system = System::describe();
     observer.phase("memory bandwidth");
-    let bytes = plan.memory_array_bytes.unwrap_or_else(|| {
-        let wanted = array_bytes(system.cache_bytes, system.memory_bytes);
-        // Half of what there is, where that is little: the rate is then of a smaller array, as the record says.
-        infermark_memory::available().map_or(wanted, |left| wanted.min((left.bytes / 2) as usize))
-    });
-    let memory_limit = measure_memory_limit(system.cores, bytes, 5)?;
+    let bytes = plan
+        .memory_array_bytes
+        .unwrap_or_else(|| array_bytes(system.cache_bytes, system.memory_bytes));
+    // A smaller array would tell the rate of the caches.
+    infermark_memory::check(
+        "the array that the memory's bandwidth is measured on",
+        bytes as u64,
+    )?;
+    // Of the machine, as far as its threads start here.
+    let readers = match infermark_threads::check(system.cores) {
+        Ok(()) => system.cores,
+        Err(_) => most_threads,
+    };
+    let memory_limit = measure_memory_limit(readers, bytes, 5)?;
     let device_limits = device_limits(&plan.cases, observer);
     let mut records: Vec<CaseRecord> = Vec::new();
     for (place, products) in plan.products.iter().copied().enumerate() {

@@ -1,6 +1,7 @@
 //! The labels along a panel's axes, and the keys that they give the latents in files.
 
 use crate::labels::Labels;
+use crate::printable::printable;
 use crate::site::{Layout, Site};
 use std::fmt;
 
@@ -31,6 +32,21 @@ impl<'l> Axes<'l> {
             axes: *self,
             site,
             index,
+        }
+    }
+
+    /// The latent at `latent` of the flat vector by its site and key, for messages: `product_a of 'p17'`, `global_a`.
+    ///
+    /// # Panics
+    /// When `latent` is not below [`Layout::latents`].
+    pub fn latent_in_words(&self, layout: &Layout, latent: usize) -> String {
+        let site = layout.site_of(latent);
+        match site {
+            Site::GlobalA => site.name().to_owned(),
+            _ => {
+                let key = self.key(site, latent - layout.start(site)).to_string();
+                format!("{} of '{}'", site.name(), printable(&key))
+            }
         }
     }
 }
@@ -81,6 +97,9 @@ mod tests {
                 .map(|k| axes.key(site, k).to_string())
                 .collect()
         };
+        let words = |latent| axes.latent_in_words(&layout, latent);
+        assert_eq!(words(0), "global_a");
+        assert_eq!(words(layout.start(Site::ProductA) + 1), "product_a of 'ink'");
         assert_eq!(keys(Site::GlobalA), [""]);
         assert_eq!(keys(Site::CategoryA), ["7", "12"]);
         assert_eq!(keys(Site::LogShape), ["7", "12"]);

@@ -8,7 +8,7 @@ use infermark_backend::report::{ChainReport, Detail, NutsReport};
 use infermark_backend::request::Metric;
 use infermark_backend::{NutsSettings, Report, RunState};
 use infermark_cpu_kernels::device_name;
-use infermark_model::{Parameterization, Site, printable};
+use infermark_model::Parameterization;
 
 /// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
 const RHAT_LIMIT: f64 = 1.01;
@@ -220,18 +220,11 @@ fn beyond(
     found
 }
 
-/// A latent by site and key, for instance `product_a of 'p17'`.
+/// A latent by site and key, or by site alone where there is no panel.
 fn place(run: &NutsRun, latent: usize) -> String {
-    let site = run.layout.site_of(latent);
     match &run.panel {
-        Some(panel) if site != Site::GlobalA => {
-            let key = panel
-                .axes()
-                .key(site, latent - run.layout.start(site))
-                .to_string();
-            format!("{} of '{}'", site.name(), printable(&key))
-        }
-        _ => site.name().to_owned(),
+        Some(panel) => panel.axes().latent_in_words(&run.layout, latent),
+        None => run.layout.site_of(latent).name().to_owned(),
     }
 }
 

@@ -23,12 +23,9 @@ fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
 /// # Errors
 /// [`BackendError::Memory`] with what is needed and what is there.
 pub(crate) fn check(settings: &NutsSettings, layout: &Layout, besides: u64) -> Result<(), BackendError> {
-    let needed = besides
-        .saturating_add(trajectory_bytes(settings, layout))
-        .saturating_add(statistics_bytes(layout));
     infermark_memory::check(
         format!("NUTS with {} chains, its rows and its draws", settings.chains),
-        needed,
+        needed(settings, layout, besides),
     )
     .map_err(|shortage| {
         BackendError::short_of_memory(
@@ -36,6 +33,12 @@ pub(crate) fn check(settings: &NutsSettings, layout: &Layout, besides: u64) -> R
             "give it more memory, or fewer --chains, --draws or --threads, or fit fewer products at a time",
         )
     })
+}
+
+fn needed(settings: &NutsSettings, layout: &Layout, besides: u64) -> u64 {
+    besides
+        .saturating_add(trajectory_bytes(settings, layout))
+        .saturating_add(statistics_bytes(layout))
 }
 
 /// Bytes of what is told of every latent at the end: mean, standard deviation, quantiles, R-hat, effective sample sizes and
@@ -48,6 +51,18 @@ fn statistics_bytes(layout: &Layout) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn needs_are_those_of_the_points_and_of_what_is_told_of_each_latent() {
+        let (large, larger) = (Layout::new(1_000_000, 10, 156), Layout::new(2_000_000, 20, 156));
+        let of = |settings: &NutsSettings, layout: &Layout| needed(settings, layout, 7) as f64;
+        let structured = NutsSettings::default();
+        // 4 chains of 9 vectors, 24 columns that are told, and 2 of the draw that is written, of 2 million latents.
+        assert!((of(&structured, &large) / (2.0016e6 * 8.0 * (36.0 + 26.0)) - 1.0).abs() < 1e-3);
+        assert!((of(&structured, &larger) / of(&structured, &large) - 2.0).abs() < 1e-3);
+        // Trees of ten doublings hold far more points.
+        assert!(of(&NutsSettings::diagonal(), &large) > 10.0 * of(&structured, &large));
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_figures() {

@@ -9,11 +9,10 @@ const LANES: usize = 16;
 
 /// Bytes, beside the panel, of a run and of the posterior that it hands over, about.
 ///
-/// Rows lie in whole vectors of up to 16, of which only those with a row are kept: 4 bytes a row that is one of many in Poisson counts in
-/// single precision, 12 under the negative binomial. A latent has value and two moments of both its parameters, scale and slope,
-/// and three columns a particle. Against the growth of the resident memory on two threads: 98 MB for 100,000 products of 156 rows and
-/// 4 particles (103 estimated), 168 MB for 32 particles (191), 83 MB for 300,000 products of 5 rows (140, with a posterior of 60 that was
-/// not asked for there).
+/// Rows lie in whole vectors of up to 16, of which only those with a row are kept: 4 bytes a row of Poisson counts in single precision. Under
+/// the negative binomial the count is kept beside it, in double precision. A latent has value and two moments of both its parameters,
+/// scale and slope, and three columns a particle; a product its place and its sums. The tests hold it against the growth of the resident
+/// memory.
 pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSettings) -> u64 {
     let layout = panel.layout_for(likelihood);
     let scalar: u64 = match settings.precision {
@@ -38,6 +37,51 @@ pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSetting
         .saturating_mul(a_row)
         .saturating_add(16 * vectors)
         .saturating_add(latents.saturating_mul(scalar * (8 + 3 * particles) + 4))
+        .saturating_add(32 * layout.products as u64)
         .saturating_add(sums_by_period)
         .saturating_add(posterior)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infermark_model::{Labels, PanelPart};
+
+    fn panel(products: usize, periods: usize) -> Panel {
+        let mut part = PanelPart::with_capacity(10, periods, products, products * periods);
+        for product in 0..products {
+            part.push_product(product % 10, None, &vec![1.5; periods], &vec![2; periods])
+                .unwrap();
+        }
+        let [p, c, t] =
+            [("p", products), ("c", 10), ("t", periods)].map(|(axis, n)| Labels::numbered(axis, n));
+        Panel::from_parts(p, c, t, vec![part]).unwrap()
+    }
+
+    /// Megabytes without the posterior, which was not asked for when these were measured.
+    fn megabytes(panel: &Panel, particles: usize) -> f64 {
+        let settings = SviSettings {
+            particles,
+            ..SviSettings::default()
+        };
+        let posterior = 12 * 8 * panel.layout().latents() as u64;
+        (bytes(panel, Likelihood::Poisson, &settings) - posterior) as f64 / 1e6
+    }
+
+    #[test]
+    fn estimates_are_near_what_was_measured_and_not_below() {
+        for (products, periods, particles, measured) in [
+            (100_000, 156, 4, 98.0),
+            (100_000, 156, 32, 168.0),
+            (300_000, 5, 4, 83.0),
+        ] {
+            // A tenth of the products: all but the sums by period grows with them.
+            let estimated = 10.0 * megabytes(&panel(products / 10, periods), particles);
+            let ratio = estimated / measured;
+            assert!(
+                (1.0..1.6).contains(&ratio),
+                "{products} x {periods}, K = {particles}: {estimated} MB"
+            );
+        }
+    }
 }

@@ -9,7 +9,7 @@ use clap::{ArgMatches, Args};
 use infermark_backend::request::check_threads;
 use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
 use infermark_harness::given::read_point;
-use infermark_model::{Layout, Panel, Site, printable};
+use infermark_model::{Layout, Panel, Site};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -82,6 +82,9 @@ impl EvaluateArguments {
     }
 }
 
+/// Entries of a point that no posterior has: beyond it they are what made a log joint overflow.
+const FAR: f64 = 1e6;
+
 /// What to say where the log joint or its gradient at `point` is not a finite number; `None` where all are.
 fn overflow(
     panel: &Panel,
@@ -94,28 +97,21 @@ fn overflow(
         let latent = gradient.iter().position(|g| !g.is_finite())?;
         format!(
             "the gradient by {} is {}",
-            latent_in_words(panel, layout, latent),
+            panel.axes().latent_in_words(layout, latent),
             gradient[latent]
         )
     } else {
         format!("the log joint is {log_joint}")
     };
     let farthest = (0..point.len()).max_by(|a, b| point[*a].abs().total_cmp(&point[*b].abs()))?;
+    let remedy = match point[farthest] {
+        far if far.abs() > FAR => format!(
+            "the entry farthest from 0 is {far:e}, {}; give one nearer",
+            panel.axes().latent_in_words(layout, farthest)
+        ),
+        _ => "check priors, prices and units for extreme values".to_owned(),
+    };
     Some(format!(
-        "{what} at this point: it is beyond double precision; the entry farthest from 0 is {:e}, {}; give one nearer",
-        point[farthest],
-        latent_in_words(panel, layout, farthest)
+        "{what} at this point: it is beyond double precision; {remedy}"
     ))
-}
-
-/// A latent by its site and key: `product_a of 'p17'`.
-fn latent_in_words(panel: &Panel, layout: &Layout, latent: usize) -> String {
-    let site = layout.site_of(latent);
-    match site {
-        Site::GlobalA => site.name().to_owned(),
-        _ => {
-            let key = panel.axes().key(site, latent - layout.start(site)).to_string();
-            format!("{} of '{}'", site.name(), printable(&key))
-        }
-    }
 }

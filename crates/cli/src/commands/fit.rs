@@ -119,7 +119,7 @@ impl FitArguments {
         let folder = ClaimedFolder::claim(&self.out, &FILES)?;
         // Another run may have ended in the meantime.
         refuse_earlier_fit(&self.out, self.force)?;
-        let (interrupt, begun) = interrupt_set_up(&self.out);
+        let (interrupt, begun) = interrupt_set_up(&folder);
         let system = Description::ask();
         let mut run = backend.start(panel.clone(), &request)?;
         begun.store(true, Ordering::SeqCst);

@@ -164,6 +164,8 @@ fn some_threads_are_fewer_than_asked_for() {
                 "--force",
             ],
         );
-        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let message = text(&output.stderr);
+        assert_eq!(code(&output), 0, "{message}");
+        assert!(message.contains("fewer threads than were asked for"), "{message}");
     }
 }
