@@ -219,6 +219,59 @@ fn a_folder_of_parts_is_told_with_how_to_join_them() {
     );
 }
 
+#[test]
+fn parts_are_joined_without_their_headers_too_and_where_they_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    // As Spark calls a folder of parts.
+    let parts = folder.path().join("sales.csv");
+    std::fs::create_dir(&parts).unwrap();
+    std::fs::write(parts.join("a.csv"), format!("{HEADER}\np,a,1,2,3\nq,a,1,2,3\n")).unwrap();
+    std::fs::write(parts.join("b.CSV"), "p,a,2,2,3\nq,a,2,2,3\n").unwrap();
+    std::fs::write(parts.join("c.csv"), format!("{HEADER}\np,a,3,2,3\n")).unwrap();
+    for (shown, place) in [
+        (folder.path().join("sales.csv"), folder.path()),
+        (parts.join("."), &*parts),
+    ] {
+        let told = read_panel(&shown, &Columns::default()).unwrap_err().to_string();
+        let command = told.lines().nth(1).unwrap();
+        for _ in 0..2 {
+            let status = std::process::Command::new("sh")
+                .args(["-c", command])
+                .current_dir(place)
+                .status();
+            assert!(status.unwrap().success(), "{told}");
+            let joined = read_panel(&place.join("joined.csv"), &Columns::default()).unwrap();
+            assert_eq!(joined.rows(), 5, "{command}");
+        }
+        std::fs::remove_file(place.join("joined.csv")).unwrap();
+    }
+}
+
+#[test]
+fn an_amount_does_not_tell_rows_apart() {
+    for (column, cells, told) in [
+        (
+            "revenue",
+            ["6", "12.5"],
+            "keep one of the two rows, or add them up",
+        ),
+        ("revenue", ["6", "12"], "where it is an amount, keep one"),
+        ("store_id", ["6", "12"], "make it a part of the product, such as"),
+        (
+            "outlet",
+            ["north", "south"],
+            "make it a part of the product, such as",
+        ),
+    ] {
+        let text = format!(
+            "{HEADER},{column}\np,a,1,2,3,{}\np,a,1,2,3,{}\n",
+            cells[0], cells[1]
+        );
+        let error = read("sales.csv", text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(told), "{column} {cells:?}: {error}");
+    }
+}
+
 #[cfg(unix)]
 mod pipes {
     use super::*;
@@ -287,6 +340,11 @@ mod pipes {
                 "{told}"
             );
         }
+        let two = message(&format!("{HEADER}\np\"q,a,1,2,3\np,a,2,2,3\np\0,a,3,2,3\n"));
+        assert!(
+            two.contains("data row 1: broken quoting") && two.contains("data row 3: "),
+            "{two}"
+        );
         assert!(message("").contains("the file is empty"));
     }
 

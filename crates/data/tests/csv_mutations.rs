@@ -201,6 +201,14 @@ fn oversized() -> Vec<(&'static str, Vec<u8>)> {
             "long keys",
             rows(&|i| format!("{long}{i},{long}{i},1,1,1\n"), 10_000),
         ),
+        (
+            "as many products as periods",
+            rows(&|i| format!("{i},1,{i},1,1\n"), 46_000),
+        ),
+        (
+            "as many categories as periods",
+            rows(&|i| format!("{i},{i},{i},1,1\n"), 5_000),
+        ),
         ("many products", rows(&|i| format!("{i:x},1,1,1,1\n"), 1_000_000)),
         (
             "many products in turn",

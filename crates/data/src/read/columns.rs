@@ -196,8 +196,8 @@ fn tell_missing(
     });
 }
 
-/// A name as the value of an option, in quotes that keep it whole in a shell.
-fn option_value(name: &str) -> String {
+/// A name or a query as the value of an option, in quotes that keep it whole in a shell.
+pub(super) fn option_value(name: &str) -> String {
     if name.contains(['"', '\\', '$', '`', '!']) {
         shell_quoted(name)
     } else {

@@ -1,5 +1,6 @@
 //! What to say of a folder where a file is wanted.
 
+use super::columns::option_value;
 use super::compression::shell_quoted;
 use std::path::Path;
 
@@ -48,13 +49,14 @@ pub(crate) fn describe(folder: &Path) -> String {
         format!("COPY (FROM {all}('{sources}')) TO 'joined.{kind}'")
     };
     let command = if kind == "csv" && !found.partitioned {
-        // Every part has a header, of which one is kept.
+        // The header is kept once, whether or not each part has it. What is written is no part.
         format!(
-            "find {} -name '*.csv' -exec awk 'NR == 1 || FNR > 1' {{}} + > joined.csv",
+            "find {} ! -type d -iname '*.csv' ! -name joined.csv -exec awk 'NR == 1 {{ header = $0 }} NR == 1 || $0 != header' {{}} + \
+             > joined.csv",
             shell_quoted(name)
         )
     } else {
-        format!("duckdb -c {}", shell_quoted_double(&query))
+        format!("duckdb -c {}", option_value(&query))
     };
     format!("it holds {count} .{kind} files, {held}: join them with\n  {command}\nand name joined.{kind}")
 }
@@ -89,17 +91,4 @@ fn look(folder: &Path, depth: usize, found: &mut Found) {
             _ => {}
         }
     }
-}
-
-/// In double quotes for a shell; for text that itself has single quotes.
-fn shell_quoted_double(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        if matches!(c, '"' | '\\' | '$' | '`') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted.push('"');
-    quoted
 }

@@ -19,10 +19,11 @@ const KEY_BYTES: u64 = 120;
 /// Bytes of the sum of a category's units in a period, and of the vectors of its period effect that the least method has.
 const PERIOD_EFFECT_BYTES: u64 = 40;
 
-/// Bytes of the table of gaps that a row may bring, and that any panel may have: a million products over ten years of days have
-/// 0.46 GB. Far beyond them a column is not what it was taken for, and a small file would take all memory.
-const GAP_BYTES_A_ROW: u64 = 64;
-const GAP_BYTES_OF_ANY: u64 = 1 << 28;
+/// Bytes of the tables by product and period (gaps, a bit each) and by category and period (sums) that a row may bring, and that any panel
+/// may have: a million products over ten years of days have 0.46 GB. Far beyond them a column is not what it was taken for, and a small
+/// file would take all memory; they are there twice while parts are joined.
+const TABLE_BYTES_A_ROW: u64 = 64;
+const TABLE_BYTES_OF_ANY: u64 = 1 << 26;
 
 /// Rows of one product that follow each other in the file; the run ends where the next starts.
 #[derive(Debug, Clone, Copy)]
@@ -305,15 +306,19 @@ impl Ledger {
         let (periods, period_rank) = periods.into_labels();
 
         let gap_bytes = products.len() as u64 * 8 * periods.len().div_ceil(64) as u64;
-        if gap_bytes > GAP_BYTES_A_ROW * period.len() as u64 + GAP_BYTES_OF_ANY {
+        let sum_bytes = categories.len() as u64 * 8 * periods.len() as u64;
+        let table_bytes = gap_bytes.saturating_add(sum_bytes);
+        if table_bytes > TABLE_BYTES_A_ROW * period.len() as u64 + TABLE_BYTES_OF_ANY {
             findings.push(Place::File, &columns.period, None, || {
                 (
                     format!(
-                        "{} rows are spread over {} products and {} periods, and the table of their gaps would take {}",
+                        "{} rows are spread over {} products, {} categories and {} periods, and the tables of their gaps and sums would \
+                         take {}",
                         period.len(),
                         products.len(),
+                        categories.len(),
                         periods.len(),
-                        gigabytes(gap_bytes)
+                        gigabytes(table_bytes)
                     ),
                     "check that the column holds the week or month of a sale and not its date or time, and add up the sales of each; \
                      or split the file by category"

@@ -146,7 +146,9 @@ impl<R: Read> QuoteCheck<R> {
 
     fn note(&mut self, offset: u64, fault: QuoteFault) {
         if self.faults.len() < KEPT_FAULTS {
-            self.faults.push((offset, fault));
+            // In the order of the file: a NUL is seen before the quotes of its block are.
+            let place = self.faults.partition_point(|(at, _)| *at <= offset);
+            self.faults.insert(place, (offset, fault));
         }
     }
 }

@@ -71,14 +71,24 @@ fn told_apart(header: &[String], columns: &Columns, rows: [&ByteRecord; 2]) -> S
         .filter(|place| !roles.contains(&&header[*place]))
         .filter(|place| {
             let [a, b] = cells(*place);
-            a != b && !(is_measure(a) && is_measure(b))
+            a != b && !is_measure(a) && !is_measure(b)
         })
         .collect();
     let time = differing
         .iter()
         .find(|place| is_time(&header[**place], cells(**place)));
-    let Some(place) = time.or(differing.first()).copied() else {
-        return "keep one of the two rows, or add them up".into();
+    let place = differing.iter().find(|place| {
+        names_a_place(&header[**place]) || !cells(**place).iter().all(|cell| parse_number(cell).is_some())
+    });
+    let Some(place) = time.or(place).copied() else {
+        return match differing.first() {
+            None => "keep one of the two rows, or add them up".into(),
+            Some(place) => format!(
+                "where column {} is a place or a customer, make it a part of the product; where it is an amount, keep one of the two rows, or \
+                 add them up",
+                quoted(&header[*place])
+            ),
+        };
     };
     let [a, b] = cells(place).map(String::from_utf8_lossy);
     let told = format!(
@@ -109,6 +119,26 @@ fn told_apart(header: &[String], columns: &Columns, rows: [&ByteRecord; 2]) -> S
 /// Whether a cell is an amount that differs between any two rows and tells no rows apart, such as a turnover.
 fn is_measure(cell: &[u8]) -> bool {
     parse_number(cell).is_some_and(|number| number.fract() != 0.0)
+}
+
+/// Whether a column of numbers says where or to whom, by its name; any other may be an amount.
+fn names_a_place(name: &str) -> bool {
+    let name = name.to_lowercase();
+    [
+        "store",
+        "shop",
+        "branch",
+        "outlet",
+        "site",
+        "region",
+        "market",
+        "country",
+        "channel",
+        "warehouse",
+        "customer",
+    ]
+    .iter()
+    .any(|word| name.contains(word))
 }
 
 /// Whether a column says when, by its name or by two years in it.
