@@ -52,6 +52,14 @@ impl ClaimedFolder {
         Ok(claimed)
     }
 
+    /// Brings back what a killed run left beside `path` of files that are no results, where no other run is at work there. For those
+    /// who will not claim the folder.
+    pub fn recover(path: &Path, known: &[&str]) {
+        if path.is_dir() {
+            let _ = Self::claim(path, known);
+        }
+    }
+
     /// What removes the traces of the claim, for a process that is about to end without dropping it.
     pub fn abandonment(&self) -> impl Fn() + Send + use<> {
         let (path, made) = (self.path.clone(), self.made);
@@ -85,9 +93,13 @@ impl ClaimedFolder {
         let filled = fill(beside.path())?;
         // Names last only once the folder is on the disk.
         sync(beside.path()).map_err(whole)?;
-        exchange(beside.path(), &self.path).map_err(whole)?;
+        // The folder itself, where the path is a link to it or ends in a point.
+        let place = self.path.canonicalize().map_err(whole)?;
+        // In both, so that no moment is without them.
+        link_others(&place, beside.path(), known);
+        exchange(beside.path(), &place).map_err(whole)?;
         *self.held() = next;
-        if let Some(parent) = self.path.canonicalize().ok().as_deref().and_then(Path::parent) {
+        if let Some(parent) = place.parent() {
             // Systems that cannot sync a folder need not.
             let _ = sync(parent);
         }
@@ -251,17 +263,33 @@ fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Whether a name in a folder is one of its results or of what writing them leaves.
+fn is_result(name: &OsStr, known: &[&str]) -> bool {
+    let text = name.to_string_lossy();
+    known.iter().any(|known| *known == name)
+        || name == LOCK
+        || (text.starts_with('.') && text.ends_with(PART))
+}
+
+/// Links the files that are no results into the new folder, as far as that can be done.
+fn link_others(old: &Path, new: &Path, known: &[&str]) {
+    for entry in std::fs::read_dir(old).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !is_result(&name, known) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::hard_link(entry.path(), new.join(name));
+        }
+    }
+}
+
 /// Moves what is no result from an old folder into the new one, and removes the results, as far as that can be done.
 fn carry_over(old: &Path, new: &Path, known: &[&str]) {
     for entry in std::fs::read_dir(old).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let is_result = known.iter().any(|known| *known == name)
-            || name == LOCK
-            || (name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(PART));
-        if is_result {
+        let (there, name) = (new.join(entry.file_name()), entry.file_name());
+        let linked = || File::open(entry.path()).is_ok_and(|file| is_at(&file, &there));
+        if is_result(&name, known) || (cfg!(unix) && linked()) {
             let _ = std::fs::remove_file(entry.path());
-        } else if !new.join(&name).exists() {
-            let _ = std::fs::rename(entry.path(), new.join(&name));
+        } else if !there.exists() {
+            let _ = std::fs::rename(entry.path(), there);
         }
     }
 }
@@ -320,6 +348,40 @@ mod tests {
         assert_eq!(names(&path), ["more", "notes.txt", "run.json"]);
         assert_eq!(std::fs::read_to_string(path.join("run.json")).unwrap(), "new");
         assert_eq!(names(base.path()), ["fit"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_behind_a_link_or_a_point_is_replaced_where_it_lies() {
+        let base = tempfile::tempdir().unwrap();
+        let (real, link) = (base.path().join("real"), base.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        for path in [link.clone(), link.join(""), real.join("."), real.join("")] {
+            let claimed = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+            std::fs::write(real.join("notes.txt"), "mine").unwrap();
+            claimed
+                .replace(&KNOWN, |folder| put(folder, "run.json", "new"))
+                .unwrap();
+            drop(claimed);
+            assert_eq!(names(&real), ["notes.txt", "run.json"], "{}", path.display());
+            assert!(link.is_symlink());
+        }
+        assert_eq!(names(base.path()), ["link", "real"]);
+    }
+
+    #[test]
+    fn the_users_files_are_in_the_new_folder_before_it_is_in_place() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("fit");
+        let claimed = ClaimedFolder::claim(&path, &KNOWN).unwrap();
+        std::fs::write(path.join("notes.txt"), "mine").unwrap();
+        let beside = tempfile::tempdir_in(base.path()).unwrap();
+        link_others(&path, beside.path(), &KNOWN);
+        assert_eq!(names(beside.path()), ["notes.txt"]);
+        carry_over(&path, beside.path(), &KNOWN);
+        assert!(names(&path).is_empty() && names(beside.path()) == ["notes.txt"]);
+        drop(claimed);
     }
 
     #[test]

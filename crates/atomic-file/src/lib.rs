@@ -34,6 +34,13 @@ impl AtomicFile {
     pub fn create(path: &Path) -> Result<Self, FileError> {
         let folder = folder_of(path);
         std::fs::create_dir_all(folder).map_err(|e| FileError::new("create the folder", folder, e))?;
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            let e = io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is no regular file, and would be replaced",
+            );
+            return Err(FileError::new("write", path, e));
+        }
         let name = path.file_name().ok_or_else(|| {
             let e = io::Error::new(io::ErrorKind::InvalidInput, "the path names no file");
             FileError::new("write", path, e)

@@ -6,6 +6,7 @@
 use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::{Coordinates, write_draws_parquet};
 use crate::fit_record::{FitRecord, FitStatus, write_json};
+use crate::json_file::{MOST_RECORD_BYTES, read_text};
 use crate::plots::Picture;
 use crate::posterior_csv::write_posterior_csv;
 use crate::trace_csv::write_trace_csv;
@@ -45,19 +46,27 @@ pub const FILES: [&str; 7] = [
 
 /// Another fit is in a folder.
 #[derive(Debug, thiserror::Error)]
-#[error("{} holds a fit already; give another folder, or --force to replace it", .0.display())]
+#[error("{} holds a fit already, or files of the names that a fit has; give another folder, or --force to replace them", .0.display())]
 pub struct Taken(PathBuf);
 
-/// Refuses a folder that holds a fit, unless it is to be replaced. Touches nothing.
+/// Refuses a folder that holds a fit or a file of the name of one of its files, unless it is to be replaced. Touches nothing.
 ///
 /// # Errors
 /// When it holds one.
 pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), Taken> {
-    // A run that was stopped before it had a posterior leaves its record alone, which is no fit.
-    if !replace && folder.join(RUN_JSON).exists() && folder.join(POSTERIOR_CSV).exists() {
+    let record = folder.join(RUN_JSON);
+    let mut others = FILES.iter().filter(|name| **name != RUN_JSON);
+    let taken = others.any(|name| folder.join(name).exists()) || (record.exists() && !is_unfinished(&record));
+    if !replace && taken {
         return Err(Taken(folder.to_owned()));
     }
     Ok(())
+}
+
+/// Whether a file is the record of a run that was stopped: without its posterior beside it, it is no fit.
+fn is_unfinished(record: &Path) -> bool {
+    let text = read_text(record, MOST_RECORD_BYTES).unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|record| record["status"] == "unfinished")
 }
 
 /// What a run left, as far as it came.

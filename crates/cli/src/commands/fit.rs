@@ -94,6 +94,7 @@ impl FitArguments {
         request.validate()?;
         let backend = backends::for_request(&request);
         backends::check_devices(&*backend, &request)?;
+        ClaimedFolder::recover(&self.out, &FILES);
         refuse_earlier_fit(&self.out, self.force)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
         let truth = self
