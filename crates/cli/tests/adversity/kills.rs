@@ -73,22 +73,22 @@ fn of_complete_run(name: &str, output: &str) -> String {
 /// The files below a folder that are not marked as being written, by their path in it.
 fn files(folder: &Path) -> BTreeMap<String, PathBuf> {
     let mut found = everything(folder);
-    found.retain(|name, _| !name.split('/').any(|part| part.starts_with('.')));
+    found.retain(|name, path| path.is_file() && !name.split('/').any(|part| part.starts_with('.')));
     found
 }
 
+/// Files and folders below a folder, by their path in it.
 fn everything(folder: &Path) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     let mut below = vec![folder.to_owned()];
     while let Some(next) = below.pop() {
         for entry in std::fs::read_dir(next).unwrap() {
             let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
             if path.is_dir() {
-                below.push(path);
-            } else {
-                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, path);
+                below.push(path.clone());
             }
+            found.insert(name, path);
         }
     }
     found
