@@ -9,7 +9,7 @@ use crate::posterior_csv::COLUMNS;
 use infermark_atomic_file::FileError;
 use infermark_backend::draws::SiteDraws;
 use infermark_backend::{Method, Posterior};
-use infermark_model::{Layout, Likelihood, Site};
+use infermark_model::{Layout, Site};
 use std::fs::File;
 use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
@@ -167,17 +167,6 @@ fn read_record(folder: &Path) -> Result<FitRecord, FitFolderError> {
     })
 }
 
-/// Latents of a layout, whose sizes a file may only claim.
-fn claimed_latents(layout: &Layout) -> u128 {
-    let [products, categories, periods] =
-        [layout.products, layout.categories, layout.periods].map(|size| size as u128);
-    let shapes = match layout.likelihood {
-        Likelihood::Poisson => 0,
-        Likelihood::NegativeBinomial => categories,
-    };
-    1 + categories + 2 * products + categories.saturating_mul(periods) + shapes
-}
-
 /// The posterior in `bytes`, with its keys; otherwise the line, from 1, and what is wrong there.
 fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<String>), (usize, String)> {
     let mut reader = csv::Reader::from_reader(bytes);
@@ -186,18 +175,16 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
         return Err((1, format!("the columns do not begin with {}", COLUMNS.join(","))));
     }
     // Before there is room for them: the sizes are those of another file.
-    let (latents, rows) = (
-        claimed_latents(&layout),
-        bytes.iter().filter(|b| **b == b'\n').count(),
-    );
-    let ends_early = |found: usize| {
+    let rows = bytes.iter().filter(|b| **b == b'\n').count();
+    let ends_early = |found: usize, latents: Option<usize>| {
+        let latents = latents.map_or("more than any file has".to_owned(), |latents| latents.to_string());
         let what = format!("it ends after {found} of {latents} rows, as many as {RUN_JSON} tells of");
         (found + 1, what)
     };
-    if latents > rows as u128 {
-        return Err(ends_early(rows.saturating_sub(1)));
-    }
-    let latents = layout.latents();
+    let claimed = layout.checked_latents();
+    let Some(latents) = claimed.filter(|latents| *latents <= rows) else {
+        return Err(ends_early(rows.saturating_sub(1), claimed));
+    };
     let mut keys = Vec::with_capacity(latents);
     let mut columns: [Vec<f64>; 4] = std::array::from_fn(|_| Vec::with_capacity(latents));
     let mut row = csv::StringRecord::new();
@@ -224,7 +211,7 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
         }
     }
     if keys.len() < latents {
-        return Err(ends_early(keys.len()));
+        return Err(ends_early(keys.len(), claimed));
     }
     let [mean, sd, q05, q95] = columns;
     let normal = Posterior::normal(layout, mean, sd);
@@ -234,6 +221,7 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::Likelihood;
 
     const LAYOUT: Layout = Layout::new(1, 1, 1);
     const FILE: &str = "site,key,mean,sd,q05,q95\nglobal_a,,-2,1,-3.5,-0.5\ncategory_a,c,-1,1,-2.5,0.5\n\

@@ -86,6 +86,15 @@ impl Layout {
         self.start(Site::LogShape) + self.len(Site::LogShape)
     }
 
+    /// The same of sizes that a file may only claim; `None` where they exceed any memory.
+    pub fn checked_latents(&self) -> Option<usize> {
+        // Every other length is one of the sizes.
+        self.categories.checked_mul(self.periods)?;
+        self.sites()
+            .iter()
+            .try_fold(0usize, |sum, site| sum.checked_add(self.len(*site)))
+    }
+
     /// The sites that there are, in the order of the flat vector.
     pub const fn sites(&self) -> &'static [Site] {
         const EVERY: [Site; 6] = [
@@ -162,7 +171,11 @@ mod tests {
     fn sites_tile_the_vector() {
         let poisson = Layout::new(7, 3, 5);
         let negative_binomial = poisson.with_likelihood(Likelihood::NegativeBinomial);
+        let huge = Layout::new(4, usize::MAX / 2, 3);
+        assert_eq!(huge.checked_latents(), None);
+        assert_eq!(Layout::new(usize::MAX / 2, 1, 1).checked_latents(), None);
         for layout in [poisson, negative_binomial] {
+            assert_eq!(layout.checked_latents(), Some(layout.latents()));
             let mut next = 0;
             for site in layout.sites() {
                 assert_eq!(layout.start(*site), next);
