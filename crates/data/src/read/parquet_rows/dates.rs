@@ -91,10 +91,13 @@ pub(super) fn days(array: &ArrayRef, clock: &mut Clock) -> Result<Int64Array, Ar
     let times = cast(&array, &DataType::Int64)?;
     let times = times.as_primitive::<Int64Type>();
     if watched {
-        times
-            .iter()
-            .flatten()
-            .for_each(|time| clock.watch(time, per_second));
+        // A remainder of a constant is quicker.
+        match unit {
+            TimeUnit::Second => clock.watch::<1>(times),
+            TimeUnit::Millisecond => clock.watch::<1_000>(times),
+            TimeUnit::Microsecond => clock.watch::<1_000_000>(times),
+            TimeUnit::Nanosecond => clock.watch::<1_000_000_000>(times),
+        }
     }
     // Rows of a period often follow each other.
     let last = Cell::new((0, zone.day(0)));
@@ -115,17 +118,29 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn watch(&mut self, time: i64, per_second: i64) {
-        if self.mixed {
-            return;
+    /// Takes note of the times of day, of which a second has `PER_SECOND` parts.
+    fn watch<const PER_SECOND: i64>(&mut self, times: &Int64Array) {
+        let mut last = None;
+        for time in times.iter().flatten() {
+            if self.mixed {
+                return;
+            }
+            let time = time.rem_euclid(DAY * PER_SECOND);
+            if last != Some(time) {
+                last = Some(time);
+                self.note(time / PER_SECOND, time % (HOUR / 4 * PER_SECOND) == 0);
+            }
         }
-        let time = time.rem_euclid(DAY * per_second);
-        // Midnight has one time in UTC, or two with daylight saving.
-        let quarter = time % (HOUR / 4 * per_second) == 0;
-        let time = time / per_second;
-        if !quarter || time < 10 * HOUR || (self.times.len() == 2 && !self.times.contains(&time)) {
+    }
+
+    /// Takes note of a time of day, in seconds; `quarter` says whether it is that of a whole quarter of an hour.
+    fn note(&mut self, time: i64, quarter: bool) {
+        // Midnight has one time in UTC, or two with daylight saving; where the clocks show UTC in winter, one is 00:00.
+        let may_be = quarter && (time == 0 || time >= 10 * HOUR);
+        let known = self.times.contains(&time);
+        if !may_be || (self.times.len() == 2 && !known) {
             self.mixed = true;
-        } else if !self.times.contains(&time) {
+        } else if !known {
             self.times.push(time);
             self.times.sort_unstable();
         }
@@ -134,9 +149,9 @@ impl Clock {
     /// Says so when all times are midnights of a place ahead of UTC, whose date in UTC is that of the day before.
     pub(super) fn check(&self, column: &str, findings: &mut Findings) {
         let midnights = match self.times[..] {
-            // Noon marks a day whatever the zone of who reads it.
-            [time] => time != 12 * HOUR,
-            [first, second] => second - first == HOUR,
+            // Midnight is as it should be, and noon marks a day whatever the zone of who reads it.
+            [time] => time != 0 && time != 12 * HOUR,
+            [first, second] => second - first == HOUR || (first, second) == (0, 23 * HOUR),
             _ => false,
         };
         if self.mixed || !midnights {

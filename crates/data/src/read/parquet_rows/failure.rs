@@ -13,6 +13,8 @@ pub(super) enum Failure {
     Decoder(ParquetError),
     /// The decoder panicked.
     Panic(String),
+    /// This crate panicked over what the decoder gave it, at the place named.
+    Own(String, String),
 }
 
 impl Failure {
@@ -28,6 +30,7 @@ impl fmt::Display for Failure {
         let text = match self {
             Failure::Damaged(what) => what.clone(),
             Failure::Decoder(error) => without_kinds(&error.to_string()).to_owned(),
+            Failure::Own(message, place) => format!("a fault of this program: {message} at {place}"),
             Failure::Panic(message) => format!("its parts contradict each other: {message}"),
         };
         match text.char_indices().nth(SHOWN) {
