@@ -61,6 +61,7 @@ const LOGICAL_TYPE: Fields = &[
     (16, Kind::Struct(&[(1, Kind::Byte)])),
     (17, Kind::Struct(&[(1, Kind::Binary)])),
     (18, Kind::Struct(&[(1, Kind::Binary), (2, Kind::I32)])),
+    (19, Kind::Struct(&[])),
 ];
 
 const TIME: Fields = &[(1, Kind::Bool), (2, Kind::Struct(UNIT))];
@@ -99,7 +100,7 @@ pub(super) fn check(file: &mut File, bytes: u64) -> Result<(), Failure> {
 fn check_lists(footer: &[u8]) -> Option<Result<(), Failure>> {
     let mut depth = Ok(());
     let mut last = 0;
-    Compact::new(footer).fields(FILE, |compact, id| {
+    let followed = Compact::new(footer).fields(FILE, |compact, id| {
         // Every writer keeps this order. So only the version comes before the schema, and what is not followed to its
         // end here cannot hide another schema from these checks.
         if id <= last {
@@ -114,9 +115,12 @@ fn check_lists(footer: &[u8]) -> Option<Result<(), Failure>> {
             return None;
         }
         depth = check_schema(compact, count)?;
-        Some(true)
-    })?;
-    Some(depth)
+        depth.is_ok().then_some(true)
+    });
+    match depth {
+        Ok(()) => followed.map(Ok),
+        Err(_) => Some(depth),
+    }
 }
 
 /// Follows the schema, which lists its groups before their children.
