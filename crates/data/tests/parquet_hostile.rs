@@ -69,9 +69,8 @@ fn pages_behind_the_declared_rows_are_checked() {
     assert!(message.contains("declare 3 values in 0 rows"), "{message}");
 }
 
-#[test]
-fn a_page_is_no_larger_than_its_bytes_justify() {
-    // Zeros compress a thousandfold: one page of 32 MiB.
+/// A file of 2^22 rows of a product and week, all at no price; where `plain`, the prices are one page of 32 MiB.
+fn rows_without_prices(plain: bool) -> (tempfile::TempDir, std::path::PathBuf) {
     const ROWS: usize = 1 << 22;
     let ones = || Arc::new(Int32Array::from(vec![1; ROWS])) as ArrayRef;
     let columns: [(&str, ArrayRef); 5] = [
@@ -84,7 +83,7 @@ fn a_page_is_no_larger_than_its_bytes_justify() {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = WriterProperties::builder()
         .set_compression(Compression::GZIP(GzipLevel::default()))
-        .set_column_dictionary_enabled("price".into(), false)
+        .set_column_dictionary_enabled("price".into(), !plain)
         .set_data_page_size_limit(1 << 30)
         .set_data_page_row_count_limit(1 << 30)
         .set_max_row_group_row_count(None)
@@ -95,9 +94,23 @@ fn a_page_is_no_larger_than_its_bytes_justify() {
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_page_is_no_larger_than_its_bytes_justify() {
+    let (_folder, path) = rows_without_prices(true);
     let message = damaged(&path);
     assert!(message.contains("in 33554432 bytes"), "{message}");
     assert!(message.contains("write smaller pages"), "{message}");
+}
+
+#[test]
+fn refused_rows_are_not_read_without_end() {
+    let (_folder, path) = rows_without_prices(false);
+    let error = read_panel(&path, &Columns::default()).unwrap_err().to_string();
+    let found = "have defects, the rest is not read; mend the rows that are named";
+    assert!(error.contains(found), "{error}");
 }
 
 #[test]
