@@ -60,12 +60,7 @@ pub(crate) fn fill(
         cause,
     })?;
     if let Err(error) = rows(file, columns, ledger, findings) {
-        findings.push(Place::File, "", None, || {
-            (
-                format!("the Parquet file is truncated or damaged ({error})"),
-                "export or copy the file again".into(),
-            )
-        });
+        findings.push(Place::File, "", None, || error.problem_and_remedy());
     }
     Ok(())
 }

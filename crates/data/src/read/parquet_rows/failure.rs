@@ -1,5 +1,6 @@
 //! Why a Parquet file cannot be read on.
 
+use super::page_headers::{LARGE_PAGE, PAGE};
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 use std::fmt;
@@ -18,6 +19,21 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// What is wrong with the file and what to do.
+    pub(super) fn problem_and_remedy(&self) -> (String, String) {
+        let text = self.to_string();
+        if text.contains(LARGE_PAGE) {
+            return (
+                format!("the Parquet file has a page that is too large ({text})"),
+                format!("write it with pages of at most {} MiB", PAGE >> 20),
+            );
+        }
+        (
+            format!("the Parquet file is truncated or damaged ({text})"),
+            "export or copy the file again".into(),
+        )
+    }
+
     pub(super) fn damaged(what: impl Into<String>) -> Self {
         Failure::Damaged(what.into())
     }

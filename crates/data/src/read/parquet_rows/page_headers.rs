@@ -16,7 +16,9 @@ const RATIO: u64 = 20;
 const TEXT: u64 = 64;
 /// Bytes of a page that are taken however well it is compressed; beyond them, so many times its compressed bytes as
 /// `RATIO` says. A page of each of the five columns is held at a time.
-const PAGE: u64 = 16 << 20;
+pub(super) const PAGE: u64 = 16 << 20;
+/// How the text of an error starts that says so; the decoder passes errors on as texts.
+pub(super) const LARGE_PAGE: &str = "include one that is larger than is read where it is so well compressed";
 /// The longest header that is read: one with two long statistics.
 const LONGEST_HEADER: u64 = 16 << 20;
 
@@ -288,11 +290,8 @@ impl Size {
         }
         if self.uncompressed > PAGE + self.in_proportion() {
             return Err(format!(
-                "declare {values} values in {} bytes, {} compressed; a page of more than {} MiB is read where it is \
-                 compressed at most {RATIO} times: write smaller pages",
-                self.uncompressed,
-                self.compressed,
-                PAGE >> 20
+                "{LARGE_PAGE}, {} bytes in {} compressed ones",
+                self.uncompressed, self.compressed
             ));
         }
         Ok(())
