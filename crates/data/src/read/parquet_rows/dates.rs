@@ -90,24 +90,19 @@ pub(super) fn days(array: &ArrayRef, clock: &mut Clock) -> Result<Int64Array, Ar
     let watched = zone == Zone::Fixed(0) && matches!(array.data_type(), DataType::Timestamp(_, Some(_)));
     let times = cast(&array, &DataType::Int64)?;
     let times = times.as_primitive::<Int64Type>();
-    if watched {
-        // A remainder of a constant is quicker.
-        match unit {
-            TimeUnit::Second => clock.watch::<1>(times),
-            TimeUnit::Millisecond => clock.watch::<1_000>(times),
-            TimeUnit::Microsecond => clock.watch::<1_000_000>(times),
-            TimeUnit::Nanosecond => clock.watch::<1_000_000_000>(times),
-        }
-    }
     // Rows of a period often follow each other.
     let last = Cell::new((0, zone.day(0)));
-    Ok(times.unary(|time| {
+    let days: Int64Array = times.unary(|time| {
         let seconds = time.div_euclid(per_second);
         if last.get().0 != seconds {
             last.set((seconds, zone.day(seconds)));
         }
         last.get().1
-    }))
+    });
+    if watched {
+        clock.watch(times, &days, per_second);
+    }
+    Ok(days)
 }
 
 /// The times of day of a column in UTC. Some writers store a date as midnight where they run, and say UTC.
@@ -118,17 +113,18 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Takes note of the times of day, of which a second has `PER_SECOND` parts.
-    fn watch<const PER_SECOND: i64>(&mut self, times: &Int64Array) {
+    /// Takes note of the times of day, of which a second has `per_second` parts; `days` are those of the times in UTC.
+    fn watch(&mut self, times: &Int64Array, days: &Int64Array, per_second: i64) {
         let mut last = None;
-        for time in times.iter().flatten() {
+        for (row, (time, day)) in times.values().iter().zip(days.values()).enumerate() {
             if self.mixed {
                 return;
             }
-            let time = time.rem_euclid(DAY * PER_SECOND);
-            if last != Some(time) {
+            // What is left of the time is less than a day, even where the start of the day is beyond the numbers.
+            let time = time.wrapping_sub(day.wrapping_mul(DAY * per_second));
+            if last != Some(time) && times.is_valid(row) {
                 last = Some(time);
-                self.note(time / PER_SECOND, time % (HOUR / 4 * PER_SECOND) == 0);
+                self.note(time / per_second, time % (HOUR / 4 * per_second) == 0);
             }
         }
     }
