@@ -4,6 +4,7 @@ use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, S
 use infermark_data::{Columns, read_panel};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::properties::WriterProperties;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +47,132 @@ fn a_dictionary_has_no_more_values_than_bytes() {
     assert!(message.contains("2147483647 values"), "{message}");
 }
 
+#[test]
+fn a_field_of_another_kind_hides_nothing() {
+    // The decoder takes the number of values as such whatever the kind of the field says.
+    let mut bytes = std::fs::read(stored("dictionary_of_2_31_values.parquet")).unwrap();
+    let head = [0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f];
+    let at = bytes.windows(head.len()).position(|found| found == head).unwrap();
+    bytes[at + 1] = 0x16;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    std::fs::write(&path, bytes).unwrap();
+    let message = damaged(&path);
+    assert!(message.contains("have no header at byte"), "{message}");
+}
+
+#[test]
+fn pages_behind_the_declared_rows_are_checked() {
+    // The groups declare no rows, and their pages hold some.
+    let (_folder, path) = rewritten(&[], Some(0));
+    let message = damaged(&path);
+    assert!(message.contains("declare 3 values in 0 rows"), "{message}");
+}
+
+/// A file of 2^22 rows of a product and week, all at no price; where `plain`, the prices are one page of 32 MiB.
+fn rows_without_prices(plain: bool) -> (tempfile::TempDir, std::path::PathBuf) {
+    const ROWS: usize = 1 << 22;
+    let ones = || Arc::new(Int32Array::from(vec![1; ROWS])) as ArrayRef;
+    let columns: [(&str, ArrayRef); 5] = [
+        ("product", ones()),
+        ("category", ones()),
+        ("week", ones()),
+        ("price", Arc::new(Float64Array::from(vec![0.0; ROWS]))),
+        ("units", ones()),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::GZIP(GzipLevel::default()))
+        .set_column_dictionary_enabled("price".into(), !plain)
+        .set_data_page_size_limit(1 << 30)
+        .set_data_page_row_count_limit(1 << 30)
+        .set_max_row_group_row_count(None)
+        .build();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_page_is_no_larger_than_its_bytes_justify() {
+    let (_folder, path) = rows_without_prices(true);
+    let message = read_panel(&path, &Columns::default()).unwrap_err().to_string();
+    let found = "has a page that is too large (the pages of column \"price\" include one";
+    assert!(message.contains(found), "{message}");
+    assert!(message.contains("33554432 bytes in "), "{message}");
+    assert!(
+        message.contains("write it with pages of at most 16 MiB"),
+        "{message}"
+    );
+}
+
+#[test]
+fn refused_rows_are_not_read_without_end() {
+    let (_folder, path) = rows_without_prices(false);
+    let error = read_panel(&path, &Columns::default()).unwrap_err().to_string();
+    let found = "have defects, the rest is not read; mend the rows that are named";
+    assert!(error.contains(found), "{error}");
+}
+
+#[test]
+fn a_header_of_any_length_is_not_read() {
+    // An unknown field of a text, before the others of the first header.
+    let field = |length: usize| {
+        let mut field = vec![0x08, 0];
+        field.extend((0..4).map(|i| (length >> (7 * i)) as u8 & 0x7f | if i < 3 { 0x80 } else { 0 }));
+        field.resize(field.len() + length, b'x');
+        field
+    };
+    let (_folder, path) = rewritten(&field(1 << 20), None);
+    read_panel(&path, &Columns::default()).unwrap();
+    let (_folder, path) = rewritten(&field(17 << 20), None);
+    let message = damaged(&path);
+    assert!(message.contains("have no header at byte 4"), "{message}");
+}
+
+/// A sound file with bytes put before its first page, whose groups declare so many rows.
+fn rewritten(before: &[u8], rows: Option<i64>) -> (tempfile::TempDir, std::path::PathBuf) {
+    let bytes = sound();
+    let tail = bytes.len() - 8;
+    let footer = tail - u32::from_le_bytes(bytes[tail..tail + 4].try_into().unwrap()) as usize;
+    let metadata = ParquetMetaDataReader::decode_metadata(&bytes[footer..tail]).unwrap();
+    let grown = before.len() as i64;
+    let mut metadata = metadata.into_builder();
+    let groups = metadata.take_row_groups().into_iter().map(|group| {
+        let rows = rows.unwrap_or(group.num_rows());
+        let mut group = group.into_builder().set_num_rows(rows);
+        let chunks = group.take_columns().into_iter().map(|chunk| {
+            let first = chunk.byte_range().0 == 4;
+            let dictionary = chunk
+                .dictionary_page_offset()
+                .map(|at| if first { at } else { at + grown });
+            let (data, size) = (chunk.data_page_offset() + grown, chunk.compressed_size());
+            let chunk = chunk.into_builder().set_data_page_offset(data);
+            let chunk = chunk.set_dictionary_page_offset(dictionary);
+            chunk
+                .set_total_compressed_size(if first { size + grown } else { size })
+                .build()
+                .unwrap()
+        });
+        let chunks = chunks.collect();
+        group.set_column_metadata(chunks).build().unwrap()
+    });
+    let groups = groups.collect();
+    let metadata = metadata.set_row_groups(groups).build();
+    let mut changed = [b"PAR1", before, &bytes[4..footer]].concat();
+    ParquetMetaDataWriter::new(&mut changed, &metadata)
+        .finish()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    std::fs::write(&path, changed).unwrap();
+    (folder, path)
+}
+
 /// A sound file of the five columns, without compression.
 fn sound() -> Vec<u8> {
     let columns: [(&str, ArrayRef); 5] = [
@@ -86,6 +213,31 @@ fn a_schema_of_endless_groups_is_not_descended() {
     let (_folder, path) = with_footer(&footer);
     let message = damaged(&path);
     assert!(message.contains("nests more than 100 groups"), "{message}");
+    // The decoder follows the schema whatever the kind of its field says, and also behind a version that is no number.
+    let schema = footer[2..].to_vec();
+    for (start, head) in [(&[0x15, 2][..], 0x16), (&[0x18, 2][..], 0x19)] {
+        let mut other = start.to_vec();
+        other.extend(&schema);
+        other[start.len()] = head;
+        let (_folder, path) = with_footer(&other);
+        let message = damaged(&path);
+        assert!(message.contains("its footer cannot be followed"), "{message}");
+    }
+}
+
+#[test]
+fn a_file_without_columns_says_so() {
+    let batch = RecordBatch::new_empty(Arc::new(arrow_schema::Schema::empty()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("panel.parquet");
+    let file = std::fs::File::create(&path).unwrap();
+    let writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.close().unwrap();
+    let message = read_panel(&path, &Columns::default()).unwrap_err().to_string();
+    assert!(
+        message.contains("the Parquet file has no columns; export it again"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The types that other programs' Parquet files have, and what is read of them.
 
 use arrow_array::{
-    ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, LargeBinaryArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray, TimestampNanosecondArray,
+    ArrayRef, BinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray, RecordBatch,
+    StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
 };
 use arrow_cast::cast;
 use arrow_schema::DataType;
@@ -139,8 +139,8 @@ fn fractions_in_keys_and_periods_are_named() {
             r#"row 1, column "week", value "1.5": the number has a fraction; number the periods, or write them as YYYY-MM-DD"#,
             r#"row 2, column "product", value "null": the product is empty; fill it in or remove the row"#,
             r#"row 2, column "week", value "null": the period is neither a whole number nor a date; number the periods, or write them as YYYY-MM-DD"#,
-            r#"row 3, column "product", value "1e17": the number is a float beyond 2^53, where floats leave whole numbers out; store whole numbers or text"#,
-            r#"row 3, column "week", value "1e17": the number is a float beyond 2^53, where floats leave whole numbers out; number the periods, or write them as YYYY-MM-DD"#,
+            r#"row 3, column "product", value "1e17": the number is a 64-bit float of 2^53 or beyond, where such floats leave whole numbers out; store whole numbers or text"#,
+            r#"row 3, column "week", value "1e17": the number is a 64-bit float of 2^53 or beyond, where such floats leave whole numbers out; number the periods, or write them as YYYY-MM-DD"#,
         ]
     );
     let found = defects(vec![(
@@ -151,6 +151,59 @@ fn fractions_in_keys_and_periods_are_named() {
         found,
         [
             r#"row 2, column "week", value "1.25": the number has a fraction; number the periods, or write them as YYYY-MM-DD"#
+        ]
+    );
+}
+
+#[test]
+fn floats_that_may_be_other_numbers_are_not_merged() {
+    // Each is what the next whole number is read as too.
+    let singles = |numbers: Vec<f32>| Arc::new(Float32Array::from(numbers)) as ArrayRef;
+    let read = |array: ArrayRef| read_with(vec![("product", array)]);
+    assert!(read(singles(vec![16_777_215.0, 16_777_215.0, 1.0])).is_ok());
+    let arrays = [
+        (singles(vec![16_777_216.0, 1.0, 1.0]), "a 32-bit float of 2^24"),
+        (
+            Arc::new(Float64Array::from(vec![-9_007_199_254_740_992.0, 1.0, 1.0])) as ArrayRef,
+            "a 64-bit float of 2^53",
+        ),
+        (
+            cast(&singles(vec![2_048.0, 1.0, 1.0]), &DataType::Float16).unwrap(),
+            "a 16-bit float of 2^11",
+        ),
+    ];
+    for (array, what) in arrays {
+        for column in ["product", "week"] {
+            let mut changes = vec![(column, Arc::clone(&array))];
+            if column == "product" {
+                changes.push(weeks());
+            }
+            let found = defects(changes);
+            assert!(
+                found[0].starts_with(&format!(r#"row 1, column "{column}""#)),
+                "{}",
+                found[0]
+            );
+            assert!(found[0].contains(what), "{}", found[0]);
+        }
+    }
+}
+
+#[test]
+fn decimals_beyond_38_digits_are_named() {
+    let long = "123456789012345678901234567890123456789012";
+    let array = decimals(DataType::Decimal256(60, 0), [long, "1", "1"]);
+    assert_eq!(
+        defects(vec![("week", array)]),
+        [format!(
+            r#"row 1, column "week", value "{long}": the number has more than 38 digits; number the periods, or write them as YYYY-MM-DD"#
+        )]
+    );
+    let array = decimals(DataType::Decimal256(60, 50), ["2", "1", "1"]);
+    assert_eq!(
+        defects(vec![("product", array)]),
+        [
+            r#"column "product": the column has type Decimal256(60, 50), it must hold text or whole numbers; convert the column, or name another one"#
         ]
     );
 }
@@ -229,6 +282,15 @@ fn dates_that_may_be_a_day_early_are_refused() {
             r#"column "week": all timestamps are at 22:00 or 23:00 UTC, which may be midnight in a zone ahead of UTC, a day later; store dates, or timestamps that name their zone"#
         ]
     );
+    // In London midnight is at 00:00 in winter.
+    assert_eq!(
+        defects(vec![("week", timestamps([23, 0, 0], "UTC"))]),
+        [
+            r#"column "week": all timestamps are at 00:00 or 23:00 UTC, which may be midnight in a zone ahead of UTC, a day later; store dates, or timestamps that name their zone"#
+        ]
+    );
+    assert!(read_with(vec![("week", timestamps([0, 0, 0], "UTC"))]).is_ok());
+    assert!(read_with(vec![("week", timestamps([0, 22, 0], "UTC"))]).is_ok());
     // Noon marks a day, and times that differ are times.
     assert!(read_with(vec![("week", timestamps([12, 12, 12], "UTC"))]).is_ok());
     assert!(read_with(vec![("week", timestamps([20, 23, 23], "UTC"))]).is_ok());

@@ -60,12 +60,7 @@ pub(crate) fn fill(
         cause,
     })?;
     if let Err(error) = rows(file, columns, ledger, findings) {
-        findings.push(Place::File, "", None, || {
-            (
-                format!("the Parquet file is truncated or damaged ({error})"),
-                "export or copy the file again".into(),
-            )
-        });
+        findings.push(Place::File, "", None, || error.problem_and_remedy());
     }
     Ok(())
 }
@@ -81,6 +76,15 @@ fn rows(
     let metadata = contained(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
     let schema = Arc::clone(metadata.schema());
     let header: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+    if header.is_empty() {
+        findings.push(Place::File, "", None, || {
+            (
+                "the Parquet file has no columns".into(),
+                "export it again with the columns of the panel".into(),
+            )
+        });
+        return Ok(());
+    }
     let Some(places) = columns.locate(&header, findings) else {
         return Ok(());
     };
@@ -115,12 +119,20 @@ fn rows(
             &batch, order, &cells, first_row, &mut codes, columns, ledger, findings,
         );
         first_row += batch.num_rows() as u64;
-        if ledger.more_rows_than_pairs() && first_row > bytes.saturating_add(REPEATED_ROWS) {
-            findings.push(Place::File, "", None, || {
-                (
+        if first_row > bytes.saturating_add(REPEATED_ROWS) {
+            let repeated = ledger.more_rows_than_pairs();
+            if !repeated && findings.is_empty() {
+                continue;
+            }
+            findings.push(Place::File, "", None, || match repeated {
+                true => (
                     format!("the first {first_row} rows repeat products and periods, the rest is not read"),
                     "keep one row of a product and period, or add them up".into(),
-                )
+                ),
+                false => (
+                    format!("the first {first_row} rows have defects, the rest is not read"),
+                    "mend the rows that are named, and read the file again".into(),
+                ),
             });
             break;
         }
@@ -129,8 +141,8 @@ fn rows(
     Ok(())
 }
 
-/// How many rows more than it has bytes a file may have when some of them repeat others: a few bytes can say the same
-/// row billions of times.
+/// How many rows more than it has bytes a file may have when some of them repeat others or are refused: a few bytes can
+/// say the same row billions of times.
 const REPEATED_ROWS: u64 = 1 << 21;
 
 /// A reader of the columns at `places`.

@@ -57,6 +57,26 @@ fn batch(plain_types: bool, nullable: bool) -> RecordBatch {
     RecordBatch::try_from_iter_with_nullable(columns).unwrap()
 }
 
+/// A file whose prices are one page of 256 MiB of zeros, which is compressed a thousandfold.
+pub(crate) fn constant_page() -> Vec<u8> {
+    const ROWS: usize = 1 << 25;
+    let ones = || Arc::new(Int32Array::from(vec![1; ROWS])) as ArrayRef;
+    let columns: [(&str, ArrayRef); 5] = [
+        ("product", ones()),
+        ("category", ones()),
+        ("week", ones()),
+        ("price", Arc::new(Float64Array::from(vec![0.0; ROWS]))),
+        ("units", ones()),
+    ];
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::GZIP(GzipLevel::default()))
+        .set_column_dictionary_enabled("price".into(), false)
+        .set_data_page_size_limit(1 << 30)
+        .set_data_page_row_count_limit(1 << 30)
+        .set_max_row_group_row_count(None);
+    write(&RecordBatch::try_from_iter(columns).unwrap(), properties.build())
+}
+
 fn write(batch: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();

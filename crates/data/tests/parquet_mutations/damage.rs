@@ -13,14 +13,23 @@ struct Spot {
     signed: bool,
 }
 
-/// The numbers of the struct at `at`, and where it ends.
-fn spots(bytes: &[u8], mut at: usize, found: &mut Vec<Spot>) -> usize {
+/// What a header holds that can be changed.
+#[derive(Debug, Default)]
+struct Found {
+    numbers: Vec<Spot>,
+    /// Where its fields start: with a step of the number of the field, and its wire type.
+    heads: Vec<usize>,
+}
+
+/// The numbers and heads of the struct at `at`, and where it ends.
+fn spots(bytes: &[u8], mut at: usize, found: &mut Found) -> usize {
     loop {
         let head = bytes[at];
         at += 1;
         if head == 0 {
             return at;
         }
+        found.heads.push(at - 1);
         if head >> 4 == 0 {
             at = number(bytes, at, true, found).1;
         }
@@ -31,7 +40,7 @@ fn spots(bytes: &[u8], mut at: usize, found: &mut Vec<Spot>) -> usize {
     }
 }
 
-fn value(bytes: &[u8], at: usize, kind: u8, found: &mut Vec<Spot>) -> usize {
+fn value(bytes: &[u8], at: usize, kind: u8, found: &mut Found) -> usize {
     match kind {
         1..=3 => at + 1,
         4..=6 => number(bytes, at, true, found).1,
@@ -52,10 +61,10 @@ fn value(bytes: &[u8], at: usize, kind: u8, found: &mut Vec<Spot>) -> usize {
     }
 }
 
-fn number(bytes: &[u8], at: usize, signed: bool, found: &mut Vec<Spot>) -> (u64, usize) {
+fn number(bytes: &[u8], at: usize, signed: bool, found: &mut Found) -> (u64, usize) {
     let length = 1 + bytes[at..].iter().position(|byte| *byte < 0x80).unwrap();
     let number = (0..length).fold(0, |n, i| n | u64::from(bytes[at + i] & 0x7f) << (7 * i));
-    found.push(Spot { at, length, signed });
+    found.numbers.push(Spot { at, length, signed });
     (number, at + length)
 }
 
@@ -71,7 +80,7 @@ fn encoded(mut number: u64) -> Vec<u8> {
 
 /// Another value for the number at a spot.
 fn replacement(bytes: &[u8], spot: Spot, rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let raw = number(bytes, spot.at, spot.signed, &mut Vec::new()).0;
+    let raw = number(bytes, spot.at, spot.signed, &mut Found::default()).0;
     let old = (raw >> 1) as i64 ^ -((raw & 1) as i64);
     let values = [
         0,
@@ -107,8 +116,18 @@ fn metadata(bytes: &[u8]) -> ParquetMetaData {
     ParquetMetaDataReader::decode_metadata(&bytes[footer_start(bytes)..bytes.len() - 8]).unwrap()
 }
 
-/// The numbers of every page's header, and where its own bytes start.
-fn pages(bytes: &[u8]) -> Vec<(Vec<Spot>, usize)> {
+/// A page of a file.
+struct Page {
+    /// What its header holds, and where that is.
+    found: Found,
+    header: usize,
+    /// Its own bytes.
+    bytes: std::ops::Range<usize>,
+    /// Where its chunk ends.
+    chunk_end: usize,
+}
+
+fn pages(bytes: &[u8]) -> Vec<Page> {
     let mut pages = Vec::new();
     for chunk in metadata(bytes)
         .row_groups()
@@ -118,12 +137,18 @@ fn pages(bytes: &[u8]) -> Vec<(Vec<Spot>, usize)> {
         let (mut at, length) = chunk.byte_range();
         let end = at + length;
         while at < end {
-            let mut found = Vec::new();
+            let mut found = Found::default();
             let start = spots(bytes, at as usize, &mut found);
             // The third number is the compressed size.
-            let size = number(bytes, found[2].at, true, &mut Vec::new()).0 >> 1;
-            pages.push((found, start));
+            let size = number(bytes, found.numbers[2].at, true, &mut Found::default()).0 >> 1;
+            let header = at as usize;
             at = start as u64 + size;
+            pages.push(Page {
+                found,
+                header,
+                bytes: start..at as usize,
+                chunk_end: end as usize,
+            });
         }
     }
     pages
@@ -134,25 +159,29 @@ pub(crate) fn damaged(base: &[u8], structured: bool, rng: &mut ChaCha8Rng) -> (V
     if !structured {
         return anywhere(base, rng);
     }
-    match rng.random_range(0..5) {
+    match rng.random_range(0..8) {
         0 | 1 => footer(base, rng),
         2 | 3 => page_header(base, rng),
-        _ => page_start(base, rng),
+        4 => page_start(base, rng),
+        5 | 6 => field_head(base, rng),
+        _ => repeated_page(base, rng),
     }
 }
 
 fn footer(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
     let start = footer_start(base);
     let mut footer = base[start..base.len() - 8].to_vec();
-    let mut found = Vec::new();
+    let mut found = Found::default();
     spots(&footer, 0, &mut found);
     let changes = rng.random_range(1..3);
-    let mut places: Vec<usize> = (0..changes).map(|_| rng.random_range(0..found.len())).collect();
+    let mut places: Vec<usize> = (0..changes)
+        .map(|_| rng.random_range(0..found.numbers.len()))
+        .collect();
     // From the last on, as a change moves what follows it.
     places.sort_unstable_by(|a, b| b.cmp(a));
     places.dedup();
     for place in &places {
-        let spot = found[*place];
+        let spot = found.numbers[*place];
         let new = replacement(&footer, spot, rng);
         footer.splice(spot.at..spot.at + spot.length, new);
     }
@@ -163,18 +192,65 @@ fn footer(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
     )
 }
 
+/// Changes the wire type or the number of a field of the footer or of a page's header, in place.
+fn field_head(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
+    let mut found = Found::default();
+    if rng.random_range(0..2) == 0 {
+        spots(base, footer_start(base), &mut found);
+    } else {
+        let mut pages = pages(base);
+        found = pages.swap_remove(rng.random_range(0..pages.len())).found;
+    }
+    let at = found.heads[rng.random_range(0..found.heads.len())];
+    let mut bytes = base.to_vec();
+    bytes[at] = match rng.random_range(0..2) {
+        0 => bytes[at] & 0xf0 | rng.random_range(0..16),
+        _ => bytes[at] & 0x0f | rng.random_range(0..16) << 4,
+    };
+    (
+        bytes,
+        format!("the head of a field at byte {at}, {:#x} before", base[at]),
+    )
+}
+
+/// Repeats a page at the end of its chunk, with its header changed or not.
+fn repeated_page(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
+    let pages = pages(base);
+    let page = &pages[rng.random_range(0..pages.len())];
+    let mut copy = base[page.header..page.bytes.end].to_vec();
+    if rng.random_range(0..2) == 0 {
+        let spot = page.found.numbers[rng.random_range(0..page.found.numbers.len())];
+        let at = spot.at - page.header;
+        copy.splice(at..at + spot.length, replacement(base, spot, rng));
+    }
+    let end = page.chunk_end;
+    (
+        spliced(base, end..end, copy),
+        format!("the page at byte {} once more at {end}", page.header),
+    )
+}
+
 /// Changes a number of a page's header, and moves what follows without a further contradiction.
 fn page_header(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
     let pages = pages(base);
-    let (found, _) = &pages[rng.random_range(0..pages.len())];
-    let place = rng.random_range(0..found.len());
-    let spot = found[place];
+    let found = &pages[rng.random_range(0..pages.len())].found;
+    let place = rng.random_range(0..found.numbers.len());
+    let spot = found.numbers[place];
     let new = replacement(base, spot, rng);
-    let grown = new.len() as i64 - spot.length as i64;
+    (
+        spliced(base, spot.at..spot.at + spot.length, new),
+        format!("number {place} of the page header before byte {}", spot.at),
+    )
+}
+
+/// Replaces bytes of a chunk, behind its first one, and moves what follows.
+fn spliced(base: &[u8], old: std::ops::Range<usize>, new: Vec<u8>) -> Vec<u8> {
+    let grown = new.len() as i64 - old.len() as i64;
+    let at = old.start as u64;
     let mut bytes = base[..footer_start(base)].to_vec();
-    bytes.splice(spot.at..spot.at + spot.length, new);
+    bytes.splice(old, new);
     let moved = |offset: i64| {
-        if offset > spot.at as i64 {
+        if offset >= at as i64 {
             offset + grown
         } else {
             offset
@@ -185,7 +261,7 @@ fn page_header(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
         let mut group = group.into_builder();
         let chunks = group.take_columns().into_iter().map(|chunk| {
             let (start, length) = chunk.byte_range();
-            let inside = (start..start + length).contains(&(spot.at as u64));
+            let inside = start < at && at <= start + length;
             let data = moved(chunk.data_page_offset());
             let dictionary = chunk.dictionary_page_offset().map(moved);
             let size = chunk.compressed_size() + if inside { grown } else { 0 };
@@ -201,16 +277,13 @@ fn page_header(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
     ParquetMetaDataWriter::new(&mut bytes, &metadata)
         .finish()
         .unwrap();
-    (
-        bytes,
-        format!("number {place} of the page header before byte {}", spot.at),
-    )
+    bytes
 }
 
 /// Changes the first bytes of a page, where encodings keep their own headers.
 fn page_start(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
     let pages = pages(base);
-    let (_, start) = pages[rng.random_range(0..pages.len())];
+    let start = pages[rng.random_range(0..pages.len())].bytes.start;
     let mut bytes = base.to_vec();
     let at = start + rng.random_range(0..16);
     let new = encoded(rng.random::<u64>() >> rng.random_range(0..64));

@@ -16,8 +16,40 @@ use arrow_schema::{ArrowError, DataType};
 
 /// What is wrong with a number that should be whole.
 const FRACTION: &str = "the number has a fraction";
-/// What is wrong with a whole float that may have been another number.
-const INEXACT: &str = "the number is a float beyond 2^53, where floats leave whole numbers out";
+/// What is wrong with a number that 128 bits do not hold.
+const TOO_LONG: &str = "the number has more than 38 digits";
+
+/// Up to where the floats of a type stand for one whole number each.
+#[derive(Clone, Copy)]
+pub(super) struct Exact {
+    end: f64,
+    /// What is wrong with a whole float from there on, which may have been another number.
+    beyond: &'static str,
+}
+
+impl Exact {
+    fn of(data_type: &DataType) -> Self {
+        let (digits, beyond) = match data_type {
+            DataType::Float16 => (
+                11,
+                "the number is a 16-bit float of 2^11 or beyond, where such floats leave whole numbers out",
+            ),
+            DataType::Float32 => (
+                24,
+                "the number is a 32-bit float of 2^24 or beyond, where such floats leave whole numbers out",
+            ),
+            _ => (
+                53,
+                "the number is a 64-bit float of 2^53 or beyond, where such floats leave whole numbers out",
+            ),
+        };
+        Exact {
+            end: (1u64 << digits) as f64,
+            beyond,
+        }
+    }
+}
+
 /// Why a row has no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoKey {
@@ -45,9 +77,9 @@ pub(super) enum Cells {
     /// Codes of texts, and the texts.
     Text(Int32Array, BinaryArray),
     Number(Int64Array),
-    /// Numbers beyond 64 bits, or with decimals that should be 0.
-    Wide(Decimal128Array),
-    Real(Float64Array),
+    /// Numbers beyond 64 bits, or with decimals that should be 0; the array as the file has it tells which are null.
+    Wide(Decimal128Array, ArrayRef),
+    Real(Float64Array, Exact),
 }
 
 /// A cell that holds something.
@@ -66,14 +98,16 @@ impl Cells {
         }
         Ok(match &data_type {
             // Such a number may exceed Int64.
-            DataType::UInt64 => Cells::Wide(wide(array, 20, 0)?),
+            DataType::UInt64 => wide(array, 20, 0)?,
             DataType::Decimal32(precision, scale)
             | DataType::Decimal64(precision, scale)
             | DataType::Decimal128(precision, scale)
-            | DataType::Decimal256(precision, scale) => Cells::Wide(wide(array, *precision, *scale)?),
-            _ if data_type.is_floating() => {
-                Cells::Real(cast(array, &DataType::Float64)?.as_primitive().clone())
-            }
+            | DataType::Decimal256(precision, scale) => wide(array, *precision, *scale)?,
+            _ if data_type.is_floating() => Cells::Real(
+                cast(array, &DataType::Float64)?.as_primitive().clone(),
+                // The cast hides how many digits the file's own type has.
+                Exact::of(&data_type),
+            ),
             _ => Cells::Number(cast(array, &DataType::Int64)?.as_primitive().clone()),
         })
     }
@@ -97,8 +131,10 @@ impl Cells {
                     .then(|| Cell::Text(code, values.value(code)))
             }
             Cells::Number(array) if array.is_valid(row) => Some(Cell::Number(array.value(row))),
-            Cells::Wide(array) if array.is_valid(row) => Some(whole(array, row)?),
-            Cells::Real(array) if array.is_valid(row) => {
+            Cells::Wide(array, _) if array.is_valid(row) => Some(whole(array, row)?),
+            // The cast leaves out what 128 bits do not hold.
+            Cells::Wide(_, source) if source.is_valid(row) => return Err(TOO_LONG),
+            Cells::Real(array, exact) if array.is_valid(row) => {
                 let number = array.value(row);
                 // Where floats stand for whole numbers, gaps are not numbers.
                 if number.is_nan() {
@@ -107,8 +143,8 @@ impl Cells {
                 if number.fract() != 0.0 || number.is_infinite() {
                     return Err(FRACTION);
                 }
-                if number.abs() > (1u64 << 53) as f64 {
-                    return Err(INEXACT);
+                if number.abs() >= exact.end {
+                    return Err(exact.beyond);
                 }
                 Some(Cell::Number(number as i64))
             }
@@ -118,10 +154,10 @@ impl Cells {
 }
 
 /// A column as decimals of 128 bits.
-fn wide(array: &ArrayRef, precision: u8, scale: i8) -> Result<Decimal128Array, ArrowError> {
-    let wide = cast(array, value_type(array.data_type()))?;
-    let wide = cast(&wide, &DataType::Decimal128(precision.clamp(20, 38), scale))?;
-    Ok(wide.as_primitive::<Decimal128Type>().clone())
+fn wide(array: &ArrayRef, precision: u8, scale: i8) -> Result<Cells, ArrowError> {
+    let source = cast(array, value_type(array.data_type()))?;
+    let wide = cast(&source, &DataType::Decimal128(precision.clamp(20, 38), scale))?;
+    Ok(Cells::Wide(wide.as_primitive::<Decimal128Type>().clone(), source))
 }
 
 fn whole(array: &Decimal128Array, row: usize) -> Result<Cell<'static>, &'static str> {

@@ -2,13 +2,15 @@
 
 use super::Failure;
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
     /// Whether this thread is inside the decoder, where a panic says no more than that the file is damaged.
     static DECODING: Cell<bool> = const { Cell::new(false) };
+    /// Where the last contained panic was, if in this crate.
+    static OWN: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Does a step of the decoder; a panic in it becomes an error. What the step changes must not be used after one.
@@ -19,7 +21,10 @@ pub(super) fn contained<T, E: Into<Failure>>(step: impl FnOnce() -> Result<T, E>
     DECODING.set(before);
     match done {
         Ok(result) => result.map_err(Into::into),
-        Err(payload) => Err(Failure::Panic(message(payload.as_ref()))),
+        Err(payload) => Err(match OWN.take() {
+            None => Failure::Panic(message(payload.as_ref())),
+            Some(place) => Failure::Own(message(payload.as_ref()), place),
+        }),
     }
 }
 
@@ -32,9 +37,20 @@ fn quieten() {
             // A thread that is ending has no flag any more, and decodes nothing.
             if !DECODING.try_with(Cell::get).unwrap_or(false) {
                 shown(panic);
+                return;
             }
+            let place = panic
+                .location()
+                .filter(|place| place.file().starts_with(sources()));
+            OWN.set(place.map(|place| format!("{}:{}", place.file(), place.line())));
         }));
     });
+}
+
+/// The path of this crate's sources as panics name it.
+fn sources() -> &'static str {
+    let this = file!();
+    this.find("read/").map_or(this, |end| &this[..end])
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -50,7 +66,16 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_and_the_flag_is_taken_back() {
         let failed = contained::<(), Failure>(|| panic!("index {} of 2", 391)).unwrap_err();
-        assert!(failed.to_string().contains("index 391 of 2"), "{failed}");
+        // It is one of this crate, which tests of damaged files must not take for damage.
+        let text = failed.to_string();
+        assert!(
+            text.starts_with("a fault of this program: index 391 of 2 at "),
+            "{text}"
+        );
+        assert!(
+            text.contains("crates/data/src/read/parquet_rows/contained.rs:"),
+            "{text}"
+        );
         assert!(!DECODING.get());
         assert!(contained::<_, Failure>(|| Ok(DECODING.get())).unwrap());
     }

@@ -90,21 +90,19 @@ pub(super) fn days(array: &ArrayRef, clock: &mut Clock) -> Result<Int64Array, Ar
     let watched = zone == Zone::Fixed(0) && matches!(array.data_type(), DataType::Timestamp(_, Some(_)));
     let times = cast(&array, &DataType::Int64)?;
     let times = times.as_primitive::<Int64Type>();
-    if watched {
-        times
-            .iter()
-            .flatten()
-            .for_each(|time| clock.watch(time, per_second));
-    }
     // Rows of a period often follow each other.
     let last = Cell::new((0, zone.day(0)));
-    Ok(times.unary(|time| {
+    let days: Int64Array = times.unary(|time| {
         let seconds = time.div_euclid(per_second);
         if last.get().0 != seconds {
             last.set((seconds, zone.day(seconds)));
         }
         last.get().1
-    }))
+    });
+    if watched {
+        clock.watch(times, &days, per_second);
+    }
+    Ok(days)
 }
 
 /// The times of day of a column in UTC. Some writers store a date as midnight where they run, and say UTC.
@@ -115,17 +113,30 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn watch(&mut self, time: i64, per_second: i64) {
-        if self.mixed {
-            return;
+    /// Takes note of the times of day, of which a second has `per_second` parts; `days` are those of the times in UTC.
+    fn watch(&mut self, times: &Int64Array, days: &Int64Array, per_second: i64) {
+        let mut last = None;
+        for (row, (time, day)) in times.values().iter().zip(days.values()).enumerate() {
+            if self.mixed {
+                return;
+            }
+            // What is left of the time is less than a day, even where the start of the day is beyond the numbers.
+            let time = time.wrapping_sub(day.wrapping_mul(DAY * per_second));
+            if last != Some(time) && times.is_valid(row) {
+                last = Some(time);
+                self.note(time / per_second, time % (HOUR / 4 * per_second) == 0);
+            }
         }
-        let time = time.rem_euclid(DAY * per_second);
-        // Midnight has one time in UTC, or two with daylight saving.
-        let quarter = time % (HOUR / 4 * per_second) == 0;
-        let time = time / per_second;
-        if !quarter || time < 10 * HOUR || (self.times.len() == 2 && !self.times.contains(&time)) {
+    }
+
+    /// Takes note of a time of day, in seconds; `quarter` says whether it is that of a whole quarter of an hour.
+    fn note(&mut self, time: i64, quarter: bool) {
+        // Midnight has one time in UTC, or two with daylight saving; where the clocks show UTC in winter, one is 00:00.
+        let may_be = quarter && (time == 0 || time >= 10 * HOUR);
+        let known = self.times.contains(&time);
+        if !may_be || (self.times.len() == 2 && !known) {
             self.mixed = true;
-        } else if !self.times.contains(&time) {
+        } else if !known {
             self.times.push(time);
             self.times.sort_unstable();
         }
@@ -134,9 +145,9 @@ impl Clock {
     /// Says so when all times are midnights of a place ahead of UTC, whose date in UTC is that of the day before.
     pub(super) fn check(&self, column: &str, findings: &mut Findings) {
         let midnights = match self.times[..] {
-            // Noon marks a day whatever the zone of who reads it.
-            [time] => time != 12 * HOUR,
-            [first, second] => second - first == HOUR,
+            // Midnight is as it should be, and noon marks a day whatever the zone of who reads it.
+            [time] => time != 0 && time != 12 * HOUR,
+            [first, second] => second - first == HOUR || (first, second) == (0, 23 * HOUR),
             _ => false,
         };
         if self.mixed || !midnights {

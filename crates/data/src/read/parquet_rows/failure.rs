@@ -1,5 +1,6 @@
 //! Why a Parquet file cannot be read on.
 
+use super::page_headers::{LARGE_PAGE, PAGE};
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 use std::fmt;
@@ -13,9 +14,26 @@ pub(super) enum Failure {
     Decoder(ParquetError),
     /// The decoder panicked.
     Panic(String),
+    /// This crate panicked over what the decoder gave it, at the place named.
+    Own(String, String),
 }
 
 impl Failure {
+    /// What is wrong with the file and what to do.
+    pub(super) fn problem_and_remedy(&self) -> (String, String) {
+        let text = self.to_string();
+        if text.contains(LARGE_PAGE) {
+            return (
+                format!("the Parquet file has a page that is too large ({text})"),
+                format!("write it with pages of at most {} MiB", PAGE >> 20),
+            );
+        }
+        (
+            format!("the Parquet file is truncated or damaged ({text})"),
+            "export or copy the file again".into(),
+        )
+    }
+
     pub(super) fn damaged(what: impl Into<String>) -> Self {
         Failure::Damaged(what.into())
     }
@@ -28,6 +46,7 @@ impl fmt::Display for Failure {
         let text = match self {
             Failure::Damaged(what) => what.clone(),
             Failure::Decoder(error) => without_kinds(&error.to_string()).to_owned(),
+            Failure::Own(message, place) => format!("a fault of this program: {message} at {place}"),
             Failure::Panic(message) => format!("its parts contradict each other: {message}"),
         };
         match text.char_indices().nth(SHOWN) {

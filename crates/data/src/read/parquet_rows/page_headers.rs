@@ -1,6 +1,6 @@
 //! The headers of a column's pages, read before the decoder takes memory for what they declare.
 
-use super::thrift::{Compact, I32, STRUCT};
+use super::thrift::{Compact, Fields, Kind};
 use parquet::basic::{CompressionCodec, Type};
 use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
@@ -14,6 +14,11 @@ const SMALL: u64 = 8 << 20;
 const RATIO: u64 = 20;
 /// Bytes of text that a value may have on the average of a page that is compressed better.
 const TEXT: u64 = 64;
+/// Bytes of a page that are taken however well it is compressed; beyond them, so many times its compressed bytes as
+/// `RATIO` says. A page of each of the five columns is held at a time.
+pub(super) const PAGE: u64 = 16 << 20;
+/// How the text of an error starts that says so; the decoder passes errors on as texts.
+pub(super) const LARGE_PAGE: &str = "include one that is larger than is read where it is so well compressed";
 /// The longest header that is read: one with two long statistics.
 const LONGEST_HEADER: u64 = 16 << 20;
 
@@ -22,13 +27,55 @@ const DATA_PAGE: i64 = 5;
 const DICTIONARY_PAGE: i64 = 7;
 const DATA_PAGE_V2: i64 = 8;
 
+/// The fields of a page's header, and of the own headers; the number of values is the first of each.
+const HEADER: Fields = &[
+    (1, Kind::I32),
+    (2, Kind::I32),
+    (3, Kind::I32),
+    (4, Kind::I32),
+    (DATA_PAGE, Kind::Struct(DATA)),
+    (6, Kind::Struct(&[])),
+    (DICTIONARY_PAGE, Kind::Struct(DICTIONARY)),
+    (DATA_PAGE_V2, Kind::Struct(DATA_V2)),
+];
+const DATA: Fields = &[
+    (1, Kind::I32),
+    (2, Kind::I32),
+    (3, Kind::I32),
+    (4, Kind::I32),
+    (5, Kind::Struct(STATISTICS)),
+];
+const DICTIONARY: Fields = &[(1, Kind::I32), (2, Kind::I32), (3, Kind::Bool)];
+const DATA_V2: Fields = &[
+    (1, Kind::I32),
+    (2, Kind::I32),
+    (3, Kind::I32),
+    (4, Kind::I32),
+    (5, Kind::I32),
+    (6, Kind::I32),
+    (7, Kind::Bool),
+    (8, Kind::Struct(STATISTICS)),
+];
+const STATISTICS: Fields = &[
+    (1, Kind::Binary),
+    (2, Kind::Binary),
+    (3, Kind::I64),
+    (4, Kind::I64),
+    (5, Kind::Binary),
+    (6, Kind::Binary),
+    (7, Kind::Bool),
+    (8, Kind::Bool),
+    (9, Kind::I64),
+];
+
 /// A page's header, as far as it is about sizes.
 #[derive(Default)]
 struct Header {
-    uncompressed: i64,
-    compressed: i64,
-    data_values: Option<i64>,
-    dictionary_values: Option<i64>,
+    page: i32,
+    uncompressed: i32,
+    compressed: i32,
+    /// The number of the field of the own header, and of values.
+    own: Option<(i64, i32)>,
 }
 
 impl Header {
@@ -36,28 +83,48 @@ impl Header {
     fn parse(bytes: &[u8]) -> Option<(Header, u64)> {
         let mut header = Header::default();
         let mut compact = Compact::new(bytes);
-        compact.fields(|compact, id, kind| {
-            match (id, kind) {
-                (2, I32) => header.uncompressed = compact.signed()?,
-                (3, I32) => header.compressed = compact.signed()?,
-                (DATA_PAGE | DATA_PAGE_V2, STRUCT) => header.data_values = Some(values(compact)?),
-                (DICTIONARY_PAGE, STRUCT) => header.dictionary_values = Some(values(compact)?),
+        compact.fields(HEADER, |compact, id| {
+            let fields = match id {
+                1 => {
+                    header.page = compact.signed_32()?;
+                    return Some(true);
+                }
+                2 => {
+                    header.uncompressed = compact.signed_32()?;
+                    return Some(true);
+                }
+                3 => {
+                    header.compressed = compact.signed_32()?;
+                    return Some(true);
+                }
+                DATA_PAGE => DATA,
+                DICTIONARY_PAGE => DICTIONARY,
+                DATA_PAGE_V2 => DATA_V2,
                 _ => return Some(false),
-            }
-            Some(true)
+            };
+            let values = values(compact, fields)?;
+            // The decoder goes by the kind of page, and takes the header that fits.
+            header.own.replace((id, values)).is_none().then_some(true)
         })?;
-        Some((header, compact.at() as u64))
+        let fits = matches!(
+            (header.page, header.own),
+            (0, Some((DATA_PAGE, _)))
+                | (2, Some((DICTIONARY_PAGE, _)))
+                | (3, Some((DATA_PAGE_V2, _)))
+                | (_, None)
+        );
+        fits.then(|| (header, compact.at() as u64))
     }
 }
 
-/// The number of values, which is the first field of every kind of page's own header.
-fn values(compact: &mut Compact<'_>) -> Option<i64> {
+/// The number of values of a page's own header of `fields`.
+fn values(compact: &mut Compact<'_>, fields: Fields) -> Option<i32> {
     let mut values = 0;
-    compact.fields(|compact, id, kind| {
-        if (id, kind) != (1, I32) {
+    compact.fields(fields, |compact, id| {
+        if id != 1 {
             return Some(false);
         }
-        values = compact.signed()?;
+        values = compact.signed_32()?;
         Some(true)
     })?;
     Some(values)
@@ -83,7 +150,8 @@ pub(super) fn check(
         ));
     }
     let (mut at, end, mut total) = (start, start + length, 0);
-    while at < end && total < rows {
+    // The decoder reads a chunk to its last byte, whatever the number of rows.
+    while at < end {
         let (header, header_length) = read_header(file, at, end)
             .map_err(|e| e.to_string())?
             .ok_or_else(|| format!("have no header at byte {at}"))?;
@@ -103,21 +171,25 @@ pub(super) fn check(
             compressed,
             uncompressed,
         };
-        if let Some(values) = header.dictionary_values {
-            size.check_dictionary(chunk, values)?;
-        } else if let Some(values) = header.data_values {
-            if !(0..=rows - total).contains(&values) {
+        match header.own {
+            Some((DICTIONARY_PAGE, values)) => size.check_dictionary(chunk, values)?,
+            Some((_, values)) => {
+                let values = i64::from(values);
+                if !(0..=rows - total).contains(&values) {
+                    return Err(format!(
+                        "declare {} values in {rows} rows",
+                        total.saturating_add(values)
+                    ));
+                }
+                total += values;
+                size.check_data(chunk, values as u64)?;
+            }
+            None if uncompressed > SMALL => {
                 return Err(format!(
-                    "declare {} values in {rows} rows",
-                    i128::from(total) + i128::from(values)
+                    "declare {uncompressed} bytes of neither a dictionary nor data"
                 ));
             }
-            total += values;
-            size.check_data(chunk, values as u64)?;
-        } else if uncompressed > SMALL {
-            return Err(format!(
-                "declare {uncompressed} bytes of neither a dictionary nor data"
-            ));
+            None => {}
         }
         at += compressed;
     }
@@ -133,7 +205,7 @@ fn read_header(file: &mut File, at: u64, end: u64) -> std::io::Result<Option<(He
     let mut window = 128;
     let mut bytes = Vec::new();
     loop {
-        let wanted = window.min(end - at);
+        let wanted = window.min(LONGEST_HEADER).min(end - at);
         file.seek(SeekFrom::Start(at))?;
         bytes.clear();
         file.take(wanted).read_to_end(&mut bytes)?;
@@ -176,10 +248,15 @@ impl Size {
 
     /// What is taken without more reason: text may be of any length, dictionaries of any number.
     fn plausible(&self) -> u64 {
-        SMALL + RATIO * self.compressed
+        SMALL + self.in_proportion()
     }
 
-    fn check_dictionary(&self, chunk: &ColumnChunkMetaData, values: i64) -> Result<(), String> {
+    /// What the compressed bytes justify.
+    fn in_proportion(&self) -> u64 {
+        RATIO.saturating_mul(self.compressed)
+    }
+
+    fn check_dictionary(&self, chunk: &ColumnChunkMetaData, values: i32) -> Result<(), String> {
         self.check_codec(chunk)?;
         let fits = u64::try_from(values).is_ok_and(|values| {
             values
@@ -199,12 +276,21 @@ impl Size {
         self.check_codec(chunk)?;
         // Levels, indices into a dictionary and the framing of an encoding take a few bytes a value.
         let most = match chunk.column_type() {
-            Type::BYTE_ARRAY => (values * TEXT + SLACK).max(self.plausible()),
+            Type::BYTE_ARRAY => values
+                .saturating_mul(TEXT)
+                .saturating_add(SLACK)
+                .max(self.plausible()),
             _ => values.saturating_mul(width(chunk) + 8).saturating_add(SLACK),
         };
         if self.uncompressed > most {
             return Err(format!(
                 "declare {values} values in {} bytes, {} compressed",
+                self.uncompressed, self.compressed
+            ));
+        }
+        if self.uncompressed > PAGE + self.in_proportion() {
+            return Err(format!(
+                "{LARGE_PAGE}, {} bytes in {} compressed ones",
                 self.uncompressed, self.compressed
             ));
         }

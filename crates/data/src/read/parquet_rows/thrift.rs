@@ -1,9 +1,38 @@
 //! Thrift's compact protocol, as far as Parquet's headers need it, in slices: nothing is allocated.
 
-/// Wire types of fields and of elements of lists.
-pub(super) const I32: u8 = 5;
-pub(super) const LIST: u8 = 9;
+/// Wire types of lists and structs, as of elements of lists.
+const LIST: u8 = 9;
 pub(super) const STRUCT: u8 = 12;
+
+/// What a field of a known number holds. The decoder goes by the number alone: where the file says another wire type,
+/// it would read on elsewhere than what is checked.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Bool,
+    Byte,
+    I32,
+    I64,
+    Binary,
+    List,
+    Struct(Fields),
+}
+
+/// The fields of a struct that the decoder knows, each by its number.
+pub(super) type Fields = &'static [(i64, Kind)];
+
+impl Kind {
+    fn is(self, wire: u8) -> bool {
+        match self {
+            Kind::Bool => matches!(wire, 1 | 2),
+            Kind::Byte => wire == 3,
+            Kind::I32 => wire == 5,
+            Kind::I64 => wire == 6,
+            Kind::Binary => wire == 8,
+            Kind::List => wire == LIST,
+            Kind::Struct(_) => wire == STRUCT,
+        }
+    }
+}
 
 /// The deepest nesting that is followed; Parquet's own structures nest five deep.
 const DEEPEST: u8 = 32;
@@ -66,16 +95,26 @@ impl<'a> Compact<'a> {
         Some((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
-    /// Reads a struct; `field` is called with the number and wire type of each of its fields and says whether it has read
-    /// the value.
-    pub(super) fn fields(&mut self, mut field: impl FnMut(&mut Self, i64, u8) -> Option<bool>) -> Option<()> {
-        self.fields_at(0, &mut field)
+    /// A signed number of 32 bits; the decoder would cut a longer one.
+    pub(super) fn signed_32(&mut self) -> Option<i32> {
+        i32::try_from(self.signed()?).ok()
+    }
+
+    /// Reads a struct, of which the fields in `known` must be of their kinds; `field` is called with the number of each
+    /// and says whether it has read the value.
+    pub(super) fn fields(
+        &mut self,
+        known: Fields,
+        mut field: impl FnMut(&mut Self, i64) -> Option<bool>,
+    ) -> Option<()> {
+        self.fields_at(0, known, &mut field)
     }
 
     fn fields_at(
         &mut self,
         depth: u8,
-        field: &mut dyn FnMut(&mut Self, i64, u8) -> Option<bool>,
+        known: Fields,
+        field: &mut dyn FnMut(&mut Self, i64) -> Option<bool>,
     ) -> Option<()> {
         let mut id = 0;
         loop {
@@ -88,8 +127,16 @@ impl<'a> Compact<'a> {
                 0 => self.signed()?,
                 step => i64::from(step).checked_add(id)?,
             };
-            if !field(self, id, kind)? {
-                self.skip(kind, depth)?;
+            // The decoder keeps 16 bits of it.
+            i16::try_from(id).ok()?;
+            match known.iter().find(|(number, _)| *number == id) {
+                None => self.skip(kind, depth)?,
+                Some((_, expected)) if !expected.is(kind) => return None,
+                Some((_, expected)) => {
+                    if !field(self, id)? {
+                        self.skip_known(*expected, kind, depth)?;
+                    }
+                }
             }
         }
     }
@@ -102,6 +149,16 @@ impl<'a> Compact<'a> {
             few => usize::from(few),
         };
         (count <= self.bytes.len() - self.at).then_some((head & 0x0f, count))
+    }
+
+    fn skip_known(&mut self, expected: Kind, kind: u8, depth: u8) -> Option<()> {
+        match expected {
+            Kind::I32 => self.signed_32().map(drop),
+            Kind::Struct(fields) if depth < DEEPEST => {
+                self.fields_at(depth + 1, fields, &mut |_, _| Some(false))
+            }
+            _ => self.skip(kind, depth),
+        }
     }
 
     fn skip(&mut self, kind: u8, depth: u8) -> Option<()> {
@@ -135,16 +192,17 @@ impl<'a> Compact<'a> {
                 }
                 Some(())
             }
-            STRUCT => self.fields_at(depth + 1, &mut |_, _, _| Some(false)),
+            STRUCT => self.fields_at(depth + 1, &[], &mut |_, _| Some(false)),
             13 => self.pass(16),
             _ => None,
         }
     }
 
-    /// Skips an element of a list or map: unlike a field, a truth value takes a byte.
+    /// Skips an element of a list or map. A truth value takes a byte there, and none in the decoder's eyes: a list of
+    /// them, which no footer or page header needs, is not followed.
     fn skip_element(&mut self, kind: u8, depth: u8) -> Option<()> {
         match kind {
-            1 | 2 => self.pass(1),
+            1 | 2 => None,
             _ => self.skip(kind, depth),
         }
     }
@@ -163,12 +221,12 @@ mod tests {
         let mut found = Vec::new();
         let mut compact = Compact::new(&bytes);
         compact
-            .fields(|c, id, kind| {
-                Some(if kind == I32 {
+            .fields(&[(1, Kind::I32), (2, Kind::List), (7, Kind::I32)], |c, id| {
+                Some(if id == 2 {
+                    false
+                } else {
                     found.push((id, c.signed()?));
                     true
-                } else {
-                    false
                 })
             })
             .unwrap();
@@ -177,7 +235,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(
                 Compact::new(&bytes[..length])
-                    .fields(|_, _, _| Some(false))
+                    .fields(&[], |_, _| Some(false))
                     .is_none()
             );
         }
@@ -188,8 +246,31 @@ mod tests {
         // A list of 2^31 elements in a few bytes, and structs in structs without end.
         let mut list = vec![0x19, 0xfc];
         list.extend([0xff, 0xff, 0xff, 0xff, 0x07, 0, 0]);
-        assert!(Compact::new(&list).fields(|_, _, _| Some(false)).is_none());
+        assert!(followed(&list, &[]).is_none());
         let deep = vec![0x1c; 1_000_000];
-        assert!(Compact::new(&deep).fields(|_, _, _| Some(false)).is_none());
+        assert!(followed(&deep, &[]).is_none());
+        // A number of a field beyond 16 bits, and a list of truth values.
+        assert!(followed(&[0x05, 0x80, 0x80, 0x08, 2, 0], &[]).is_none());
+        assert!(followed(&[0x19, 0x21, 1, 1, 0], &[]).is_none());
+    }
+
+    #[test]
+    fn a_known_field_is_of_its_kind() {
+        const INNER: Fields = &[(1, Kind::I32)];
+        const OUTER: Fields = &[(1, Kind::I32), (2, Kind::Bool), (3, Kind::Struct(INNER))];
+        // 1: i32 1; 2: true; 3: struct with 1: i32 1 and 2: i64 2.
+        let sound = [0x15, 2, 0x11, 0x1c, 0x15, 2, 0x16, 4, 0, 0];
+        assert!(followed(&sound, OUTER).is_some());
+        for (at, head) in [(0, 0x16), (2, 0x14), (3, 0x1b), (4, 0x16)] {
+            let mut other = sound;
+            other[at] = head;
+            assert!(followed(&other, OUTER).is_none(), "{at}");
+        }
+        // 1: i32 2^32 + 1.
+        assert!(followed(&[0x15, 0x82, 0x80, 0x80, 0x80, 0x20, 0], OUTER).is_none());
+    }
+
+    fn followed(bytes: &[u8], known: Fields) -> Option<()> {
+        Compact::new(bytes).fields(known, |_, _| Some(false))
     }
 }

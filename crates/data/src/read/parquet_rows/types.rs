@@ -32,17 +32,28 @@ pub(super) fn is_text(data_type: &DataType) -> bool {
     )
 }
 
+/// Whether numbers of a type may be whole: decimals need room for the digits before their point.
+fn may_be_whole(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Decimal32(_, scale)
+        | DataType::Decimal64(_, scale)
+        | DataType::Decimal128(_, scale)
+        | DataType::Decimal256(_, scale) => (0..=38).contains(scale),
+        _ => data_type.is_numeric(),
+    }
+}
+
 pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> bool {
     use DataType::{Date32, Date64, Timestamp};
     let data_type = value_type(field.data_type());
     let (fits, wanted) = match role {
         Role::Key => (
-            is_text(data_type) || data_type.is_numeric(),
+            is_text(data_type) || may_be_whole(data_type),
             "text or whole numbers",
         ),
         Role::Period => (
             is_text(data_type)
-                || data_type.is_numeric()
+                || may_be_whole(data_type)
                 || matches!(data_type, Date32 | Date64 | Timestamp(..)),
             "whole numbers or dates",
         ),
