@@ -1,11 +1,14 @@
 //! The rows of a file in compact columns, and their assembly into a panel sorted by product and period.
 
+mod parts;
+
 use super::columns::Columns;
 use super::defect::{Findings, Place, quoted};
 use super::keys::Keys;
 use super::periods::{Period, Periods};
 use infermark_memory::{Shortage, gigabytes};
-use infermark_model::{Labels, Panel, PanelPart};
+use infermark_model::{Panel, PanelPart};
+use parts::{Rows, Run, RunOrder};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 
@@ -24,13 +27,6 @@ const PERIOD_EFFECT_BYTES: u64 = 40;
 /// file would take all memory; they are there twice while parts are joined.
 const TABLE_BYTES_A_ROW: u64 = 64;
 const TABLE_BYTES_OF_ANY: u64 = 1 << 26;
-
-/// Rows of one product that follow each other in the file; the run ends where the next starts.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    product: u32,
-    start: u32,
-}
 
 /// A product's category, and the row that said so first.
 #[derive(Debug, Clone, Copy)]
@@ -378,136 +374,5 @@ fn check_spellings(keys: &Keys, column: &str, findings: &mut Findings) {
                 "write it in one way if both are one key, or rename one of the two".into(),
             )
         });
-    }
-}
-
-/// Which runs each product has, in file order.
-enum RunOrder {
-    /// One run a product, in the order of the labels: run `i` is product `i`'s.
-    InPlace,
-    /// Run indices grouped by product, and where each product's group starts.
-    Grouped { runs: Vec<u32>, start: Vec<u32> },
-}
-
-impl RunOrder {
-    fn new(runs: &[Run], rank: &[u32], products: usize) -> Self {
-        let ranks = || runs.iter().map(|run| rank[run.product as usize] as usize);
-        if ranks().enumerate().all(|(i, r)| i == r) {
-            return RunOrder::InPlace;
-        }
-        let mut start = vec![0u32; products + 1];
-        for r in ranks() {
-            start[r + 1] += 1;
-        }
-        for r in 0..products {
-            start[r + 1] += start[r];
-        }
-        let mut next = start.clone();
-        let mut grouped = vec![0; runs.len()];
-        for (i, r) in ranks().enumerate() {
-            grouped[next[r] as usize] = i as u32;
-            next[r] += 1;
-        }
-        RunOrder::Grouped { runs: grouped, start }
-    }
-}
-
-/// The columns of the ledger while parts are made of them.
-struct Rows<'l> {
-    order: RunOrder,
-    runs: &'l [Run],
-    period: &'l [u32],
-    price: &'l [f64],
-    units: &'l [u32],
-    period_rank: &'l [u32],
-    left_out: &'l [(usize, u64)],
-}
-
-impl Rows<'_> {
-    fn part(
-        &self,
-        members: std::ops::Range<usize>,
-        category_of: &[u32],
-        [products, categories, periods]: [&Labels; 3],
-        columns: &Columns,
-    ) -> (PanelPart, Findings) {
-        let rows = members
-            .clone()
-            .map(|p| self.ranges(p).map(|r| r.len()).sum::<usize>())
-            .sum();
-        let mut part = PanelPart::with_capacity(categories.len(), periods.len(), members.len(), rows);
-        let mut findings = Findings::default();
-        let mut row_periods = Vec::new();
-        let mut order: Vec<(u32, usize)> = Vec::new();
-        let (mut prices, mut units) = (Vec::new(), Vec::new());
-        for product in members {
-            let rank = |row: usize| self.period_rank[self.period[row] as usize];
-            let mut ranges = self.ranges(product);
-            let (first, second) = (ranges.next(), ranges.next());
-            row_periods.clear();
-            if let (Some(range), None) = (&first, &second) {
-                row_periods.extend(range.clone().map(rank));
-            }
-            let (prices, units): (&[f64], &[u32]) = match first {
-                Some(range) if second.is_none() && row_periods.is_sorted_by(|a, b| a < b) => {
-                    (&self.price[range.clone()], &self.units[range])
-                }
-                _ => {
-                    order.clear();
-                    order.extend(self.ranges(product).flatten().map(|row| (rank(row), row)));
-                    order.sort_unstable();
-                    for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-                        let period = || periods.get(pair[0].0 as usize).to_string();
-                        let (place, other) = (self.place(pair[1].1), self.place(pair[0].1));
-                        findings.push_repeated(place, other, &columns.period, &period, || {
-                            let product = products.get(product).to_string();
-                            format!("product {} has this period already, on", quoted(&product))
-                        });
-                    }
-                    order.dedup_by_key(|(period, _)| *period);
-                    row_periods.clear();
-                    row_periods.extend(order.iter().map(|(period, _)| *period));
-                    prices.clear();
-                    prices.extend(order.iter().map(|(_, row)| self.price[*row]));
-                    units.clear();
-                    units.extend(order.iter().map(|(_, row)| self.units[*row]));
-                    (&prices, &units)
-                }
-            };
-            let category = category_of[product] as usize;
-            part.push_product(category, Some(&row_periods), prices, units)
-                .expect("periods ascend and prices were checked as they were read");
-        }
-        (part, findings)
-    }
-
-    /// Rows of a product, run by run.
-    fn ranges(&self, product: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        let slots = match &self.order {
-            RunOrder::InPlace => product..product + 1,
-            RunOrder::Grouped { start, .. } => start[product] as usize..start[product + 1] as usize,
-        };
-        slots.map(move |slot| {
-            let run = match &self.order {
-                RunOrder::InPlace => slot,
-                RunOrder::Grouped { runs, .. } => runs[slot] as usize,
-            };
-            let end = self
-                .runs
-                .get(run + 1)
-                .map_or(self.period.len(), |next| next.start as usize);
-            self.runs[run].start as usize..end
-        })
-    }
-
-    /// The file's row of a row of the columns.
-    fn place(&self, row: usize) -> Place {
-        let earlier = self.left_out.partition_point(|(stored, _)| *stored <= row);
-        let left_out = if earlier == 0 {
-            0
-        } else {
-            self.left_out[earlier - 1].1
-        };
-        Place::Row(row as u64 + left_out)
     }
 }
