@@ -2,7 +2,7 @@
 
 use crate::{AtomicFile, FileError, folder_of};
 use std::ffi::OsStr;
-use std::fs::{File, TryLockError};
+use std::fs::{DirEntry, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -281,17 +281,30 @@ fn link_others(old: &Path, new: &Path, known: &[&str]) {
     }
 }
 
-/// Moves what is no result from an old folder into the new one, and removes the results, as far as that can be done.
+/// Moves what is no result from an old folder into the new one, and removes the rest, as far as that can be done.
 fn carry_over(old: &Path, new: &Path, known: &[&str]) {
-    for entry in std::fs::read_dir(old).into_iter().flatten().flatten() {
-        let (there, name) = (new.join(entry.file_name()), entry.file_name());
-        let linked = || File::open(entry.path()).is_ok_and(|file| is_at(&file, &there));
-        if is_result(&name, known) || (cfg!(unix) && linked()) {
-            let _ = std::fs::remove_file(entry.path());
-        } else if !there.exists() {
+    let entries: Vec<_> = std::fs::read_dir(old).into_iter().flatten().flatten().collect();
+    // First what is nowhere else: folders, which cannot be linked.
+    let (to_remove, to_move): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| {
+        let name = entry.file_name();
+        is_result(&name, known) || (cfg!(unix) && is_linked(entry, &new.join(name)))
+    });
+    for entry in to_move {
+        let there = new.join(entry.file_name());
+        if !there.exists() {
             let _ = std::fs::rename(entry.path(), there);
         }
     }
+    for entry in to_remove {
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
+/// Whether the file of an entry is at `there` too.
+fn is_linked(entry: &DirEntry, there: &Path) -> bool {
+    // Opened only where that does not wait, as for a pipe.
+    entry.file_type().is_ok_and(|kind| kind.is_file())
+        && File::open(entry.path()).is_ok_and(|file| is_at(&file, there))
 }
 
 /// Removes the files of killed runs that wait beside `path` for their place; those of living ones are locked.
