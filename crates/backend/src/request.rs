@@ -4,7 +4,7 @@ use crate::device::DeviceId;
 use crate::error::BackendError;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
-use infermark_model::{Likelihood, Panel, Parameterization, Priors, Site};
+use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, Priors, Site};
 use serde::{Deserialize, Serialize};
 
 pub use infermark_threads::MOST_THREADS;
@@ -77,6 +77,15 @@ impl Request {
             return Err(BackendError::Request("no device was asked for".into()));
         }
         check_threads(self.threads)?;
+        if self.method.coordinates() == Coordinates::Orthogonal
+            && self.parameterization != Parameterization::Centered
+        {
+            return Err(BackendError::Request(format!(
+                "orthogonal coordinates go with the centered parameterization, this is {}; ask for the published ones \
+                 (--coordinates published)",
+                self.parameterization.name()
+            )));
+        }
         match &self.method {
             Method::Svi(svi) => svi.validate(),
             Method::Nuts(nuts) => {
@@ -152,6 +161,15 @@ impl Method {
             Method::Meanfield(_) => "meanfield",
         }
     }
+
+    /// The coordinates of a mean-field guide; every other method is in the published ones.
+    pub const fn coordinates(&self) -> Coordinates {
+        match self {
+            Method::Svi(svi) => svi.coordinates,
+            Method::Meanfield(meanfield) => meanfield.coordinates,
+            Method::Nuts(_) | Method::Laplace(_) | Method::StructuredVi(_) => Coordinates::Published,
+        }
+    }
 }
 
 /// Settings of the Laplace approximation.
@@ -213,6 +231,9 @@ impl StructuredViSettings {
 /// Settings of the mean-field Gaussian whose bound has a closed form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeanfieldSettings {
+    /// As [`SviSettings::coordinates`].
+    #[serde(default)]
+    pub coordinates: Coordinates,
     /// As [`StructuredViSettings::steps`].
     pub steps: u64,
     /// As [`StructuredViSettings::tolerance`].
@@ -222,6 +243,7 @@ pub struct MeanfieldSettings {
 impl Default for MeanfieldSettings {
     fn default() -> Self {
         MeanfieldSettings {
+            coordinates: Coordinates::Published,
             steps: 500,
             tolerance: 1e-5,
         }
@@ -278,6 +300,9 @@ pub struct SviSettings {
     pub particles: usize,
     /// What is maximized.
     pub objective: Objective,
+    /// The coordinates of the guide; a request that does not name them is from before there was a choice.
+    #[serde(default)]
+    pub coordinates: Coordinates,
     /// The optimizer and its schedule.
     pub optimizer: AdamW,
     /// Floating-point type of the passes over the panel.
@@ -294,6 +319,7 @@ impl Default for SviSettings {
             iterations: 1_000_000,
             particles: 4,
             objective: Objective::default(),
+            coordinates: Coordinates::Published,
             optimizer: AdamW::default(),
             precision: Precision::F32,
             early_stop: None,

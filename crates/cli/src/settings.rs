@@ -11,7 +11,7 @@ use infermark_data::Columns;
 use infermark_harness::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
-use infermark_model::{Likelihood, Parameterization, Priors, Specification};
+use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};
 use std::path::PathBuf;
 
 /// Names of the columns in a sales file.
@@ -179,6 +179,24 @@ impl From<ParameterizationName> for Parameterization {
     }
 }
 
+/// Coordinates of a mean-field guide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CoordinatesName {
+    /// The model's own parameters, as published: intervals far too narrow.
+    Published,
+    /// Those in which the latents are nearly independent: intervals about as wide as the exact ones.
+    Orthogonal,
+}
+
+impl From<CoordinatesName> for Coordinates {
+    fn from(name: CoordinatesName) -> Self {
+        match name {
+            CoordinatesName::Published => Coordinates::Published,
+            CoordinatesName::Orthogonal => Coordinates::Orthogonal,
+        }
+    }
+}
+
 /// Floating-point types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionName {
@@ -207,6 +225,9 @@ pub struct SviArguments {
     /// Particles an iteration.
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub particles: usize,
+    /// Coordinates of the guide, also of --method meanfield.
+    #[arg(long, value_enum, default_value = "orthogonal")]
+    pub coordinates: CoordinatesName,
     /// What is maximized.
     #[arg(long, value_enum, default_value = "renyi")]
     pub objective: ObjectiveName,
@@ -246,6 +267,7 @@ impl SviArguments {
                 ObjectiveName::Renyi => Objective::Renyi { alpha: self.alpha },
                 ObjectiveName::Elbo => Objective::Elbo,
             },
+            coordinates: self.coordinates.into(),
             optimizer: AdamW {
                 learning_rate: self.learning_rate,
                 ..AdamW::default()
@@ -362,6 +384,7 @@ impl GaussianArguments {
     pub fn meanfield(&self) -> MeanfieldSettings {
         let default = MeanfieldSettings::default();
         MeanfieldSettings {
+            coordinates: Coordinates::Published,
             steps: self.steps.unwrap_or(default.steps),
             tolerance: self.tolerance.unwrap_or(default.tolerance),
         }

@@ -22,7 +22,8 @@ pub struct Chunk {
     pub category: usize,
     /// Index of each product in the panel; not padded.
     pub products: Vec<u32>,
-    /// Means of `ln price`.
+    /// Means of `ln price`, from the product's origin on: the log rate is `effect + elasticity * (ln price - origin)` and its period's effect.
+    /// The origin is 0 unless [`Chunk::measure_from`] sets another.
     pub mean_log_price: Vec<f64>,
     /// Sums of counts.
     pub units: Vec<f64>,
@@ -31,6 +32,13 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// Sets the origins of the products' log prices, one for each product of the panel.
+    pub fn measure_from(&mut self, origin: &[f64]) {
+        for (mean, product) in self.mean_log_price.iter_mut().zip(&self.products) {
+            *mean -= origin[*product as usize];
+        }
+    }
+
     /// Length of the padded vectors.
     pub fn padded(&self) -> usize {
         self.mean_log_price.len()

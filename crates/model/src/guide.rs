@@ -1,5 +1,6 @@
 //! The mean-field guide: an independent `Normal(loc, softplus(u))` for every `z`, and its posterior in closed form.
 
+use crate::coordinates::Orthogonal;
 use crate::likelihood::Likelihood;
 use crate::noise::{START_ITERATION, Stream};
 use crate::panel::Panel;
@@ -98,6 +99,22 @@ impl Guide {
             variance[j] = softplus(self.unconstrained_scale[j]).powi(2);
         }
         (mean, variance.into_iter().map(f64::sqrt).collect())
+    }
+}
+
+impl Guide {
+    /// [`Guide::natural_moments`] of a guide in the coordinates of `orthogonal`.
+    pub fn orthogonal_moments(&self, orthogonal: &Orthogonal) -> (Vec<f64>, Vec<f64>) {
+        let own: Vec<f64> = self
+            .unconstrained_scale
+            .iter()
+            .map(|u| softplus(*u).powi(2))
+            .collect();
+        let variance = orthogonal.natural_variances(&own);
+        (
+            orthogonal.to_natural(&self.loc),
+            variance.into_iter().map(f64::sqrt).collect(),
+        )
     }
 }
 

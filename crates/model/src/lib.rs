@@ -13,6 +13,7 @@
 //! | [`site`] | the model's sites and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
 //! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
+//! | [`coordinates`] | those in which the latents are nearly independent |
 //! | [`likelihood`] | Poisson or negative-binomial counts |
 //! | [`log_joint`] | the log joint density and its gradient |
 //! | [`negative_binomial`] | the log likelihood of a negative-binomial count |
@@ -27,6 +28,7 @@
 //! | [`noise`] | counter-based normals (Philox4x32-10) |
 
 pub mod axes;
+pub mod coordinates;
 pub mod dispersion;
 pub mod guide;
 pub mod labels;
@@ -48,6 +50,7 @@ pub mod svi;
 pub mod wild_price;
 
 pub use axes::Axes;
+pub use coordinates::{Coordinates, Orthogonal};
 pub use labels::Labels;
 pub use likelihood::Likelihood;
 pub use panel::{Panel, PanelPart};

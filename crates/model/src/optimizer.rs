@@ -24,6 +24,10 @@ pub struct AdamW {
     pub decay_iterations: f64,
     /// Floor of the learning rate.
     pub learning_rate_floor: f64,
+    /// Whether a mean of the guide makes its steps in units of its own standard deviation. Where the standard deviations of the latents lie
+    /// orders of magnitude apart, no other length suits all of them. Those of the unconstrained scales are not touched: below 1 a step
+    /// of these is a relative change of the standard deviation in any case.
+    pub steps_in_sds: bool,
 }
 
 impl Default for AdamW {
@@ -37,6 +41,7 @@ impl Default for AdamW {
             decay_rate: 0.99,
             decay_iterations: 1000.0,
             learning_rate_floor: 1e-5,
+            steps_in_sds: false,
         }
     }
 }

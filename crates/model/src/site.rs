@@ -148,6 +148,12 @@ impl Layout {
         self.start(Site::TimeCatEffects) + category * self.periods + period
     }
 
+    /// A category's effects in all periods.
+    pub const fn time_range(&self, category: usize) -> Range<usize> {
+        let start = self.time_index(category, 0);
+        start..start + self.periods
+    }
+
     /// The site that holds a latent.
     ///
     /// # Panics

@@ -1,10 +1,11 @@
 //! One SVI iteration as the published algorithm defines it, in plain `f64`: what fast backends are held against.
 
+use crate::coordinates::Orthogonal;
 use crate::guide::{Guide, sigmoid, softplus};
-use crate::log_joint::{LN_SQRT_2PI, LogJoint};
+use crate::log_joint::{Gradient, LN_SQRT_2PI, LogJoint};
 use crate::noise::{PARTICLES_PER_BLOCK, Stream};
 use crate::objective::{Objective, Weighted};
-use crate::optimizer::{AdamW, Moments};
+use crate::optimizer::{AdamW, Moments, StepScalars};
 use crate::panel::Panel;
 use crate::parameterization::Parameterization;
 use crate::priors::Priors;
@@ -64,6 +65,37 @@ pub fn loss_and_gradient_of(
     noise: &Noise,
 ) -> LossAndGradient {
     let centredness = guide.centredness(parameterization);
+    weigh_particles(guide, objective, noise, |z| log_joint.at(z, &centredness))
+}
+
+/// [`loss_and_gradient_of`] for a guide in the coordinates of `orthogonal`.
+///
+/// # Panics
+/// When a particle's noise is not of length [`Layout::latents`].
+pub fn loss_and_gradient_in(
+    log_joint: &LogJoint<'_>,
+    orthogonal: &Orthogonal,
+    objective: Objective,
+    guide: &Guide,
+    noise: &Noise,
+) -> LossAndGradient {
+    weigh_particles(guide, objective, noise, |z| {
+        let (value, by_natural) = log_joint.natural(&orthogonal.to_natural(z));
+        let gradient = Gradient {
+            z: orthogonal.gradient(by_natural),
+            centredness: [0.0; 5],
+        };
+        (value + orthogonal.ln_jacobian(), gradient)
+    })
+}
+
+/// Loss and gradient where `at` gives the log density of `z` and its gradient.
+fn weigh_particles(
+    guide: &Guide,
+    objective: Objective,
+    noise: &Noise,
+    at: impl Fn(&[f64]) -> (f64, Gradient),
+) -> LossAndGradient {
     let sigma: Vec<f64> = guide.unconstrained_scale.iter().map(|u| softplus(*u)).collect();
     let ln_sigma: f64 = sigma.iter().map(|s| s.ln()).sum();
 
@@ -77,7 +109,7 @@ pub fn loss_and_gradient_of(
             .zip(eps)
             .map(|((m, s), e)| m + s * e)
             .collect();
-        let (ln_p, gradient) = log_joint.at(&z, &centredness);
+        let (ln_p, gradient) = at(&z);
         let minus_ln_q = ln_sigma + eps.iter().map(|e| 0.5 * e * e + LN_SQRT_2PI).sum::<f64>();
         log_weights.push(ln_p + minus_ln_q);
         gradients.push(gradient);
@@ -133,18 +165,16 @@ impl GuideMoments {
     /// Moves `guide` one step down `gradient`; `iteration` counts from 0.
     pub fn step(&mut self, adam: &AdamW, iteration: u64, guide: &mut Guide, gradient: &Guide) {
         let scalars = adam.scalars(iteration);
-        let vectors = [
-            (&mut guide.loc, &gradient.loc, &mut self.loc),
-            (
-                &mut guide.unconstrained_scale,
-                &gradient.unconstrained_scale,
-                &mut self.unconstrained_scale,
-            ),
-        ];
-        for (parameters, gradients, moments) in vectors {
-            for ((p, g), m) in parameters.iter_mut().zip(gradients).zip(moments) {
-                *p = adam.step(&scalars, *p, *g, m);
-            }
+        for j in 0..guide.loc.len() {
+            let scale = &mut guide.unconstrained_scale[j];
+            let unit = if adam.steps_in_sds { softplus(*scale) } else { 1.0 };
+            let of_mean = StepScalars {
+                learning_rate: scalars.learning_rate * unit,
+                ..scalars
+            };
+            guide.loc[j] = adam.step(&of_mean, guide.loc[j], gradient.loc[j], &mut self.loc[j]);
+            let (by_scale, moments) = (gradient.unconstrained_scale[j], &mut self.unconstrained_scale[j]);
+            *scale = adam.step(&scalars, *scale, by_scale, moments);
         }
         if let (Some(parameters), Some(gradients)) = (
             &mut guide.unconstrained_centredness,

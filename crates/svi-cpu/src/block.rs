@@ -23,7 +23,7 @@ struct Column<S> {
 impl<S: Scalar> Column<S> {
     fn new(values: impl Iterator<Item = f64>, padded: usize) -> Self {
         let mut value: Vec<S> = values.map(S::from_f64).collect();
-        let pad = value[0];
+        let pad = value.first().copied().unwrap_or_default();
         value.resize(padded, pad);
         Column {
             value,
@@ -72,7 +72,7 @@ pub(crate) struct Step<'a> {
 }
 
 impl<S: Scalar> Block<S> {
-    /// A block of the given latents of `guide`.
+    /// A block of the given latents of `guide`, of which there may be none.
     pub(crate) fn new(latents: Vec<u32>, guide: &Guide, particles: usize) -> Self {
         let len = latents.len();
         let padded = len.next_multiple_of(PAD);
@@ -80,7 +80,8 @@ impl<S: Scalar> Block<S> {
         let (loc, unconstrained_scale) = (column(&guide.loc), column(&guide.unconstrained_scale));
         let columns = || vec![vec![S::default(); padded]; particles];
         let mut latents = latents;
-        latents.resize(padded, latents[0]);
+        let pad = latents.first().copied().unwrap_or_default();
+        latents.resize(padded, pad);
         Block {
             len,
             loc,
@@ -153,6 +154,63 @@ impl<S: Scalar> Block<S> {
         means: &[f64],
         log_weights: &mut [f64],
     ) {
+        let mean_at = |k: usize| {
+            let vector = |x: f64| isa.splat(S::from_f64(x));
+            let (mean, anchor) = (vector(means[k]), vector(transform.centredness * means[k]));
+            move |_: usize| [mean, anchor]
+        };
+        self.place_about(isa, transform, mean_at, log_weights);
+    }
+
+    /// [`Block::place`] of centred latents whose prior means are `means[k] + slope * of.particle[k]`, of another block's values.
+    #[inline(always)]
+    pub(crate) fn place_along<I: Simd<Scalar = S>>(
+        &mut self,
+        isa: I,
+        transform: &LocScale,
+        means: &[f64],
+        slope: &[S],
+        of: &Block<S>,
+        log_weights: &mut [f64],
+    ) {
+        let mean_at = |k: usize| {
+            let (mean, values) = (isa.splat(S::from_f64(means[k])), &of.particle[k]);
+            move |i: usize| {
+                let mean = isa.mul_add(isa.load(&slope[i..]), isa.load(&values[i..]), mean);
+                [mean, mean]
+            }
+        };
+        self.place_about(isa, transform, mean_at, log_weights);
+    }
+
+    /// Adds to the derivatives by this block's values what they move in the prior of `of`, which was placed along them.
+    #[inline(always)]
+    pub(crate) fn pull_back_along<I: Simd<Scalar = S>>(
+        &mut self,
+        isa: I,
+        transform: &LocScale,
+        slope: &[S],
+        of: &Block<S>,
+    ) {
+        let precision = isa.splat(S::from_f64(transform.precision));
+        for (by_value, residual) in self.particle.iter_mut().zip(&of.residual) {
+            for i in (0..by_value.len()).step_by(I::LANES) {
+                let pull = isa.mul(isa.load(&residual[i..]), precision);
+                let moved = isa.mul_add(pull, isa.load(&slope[i..]), isa.load(&by_value[i..]));
+                isa.store(moved, &mut by_value[i..]);
+            }
+        }
+    }
+
+    /// [`Block::place`] where `mean_at(k)(i)` gives, for particle k and the vector at `i`, the prior mean and the centredness times it.
+    #[inline(always)]
+    fn place_about<I: Simd<Scalar = S>, At: Fn(usize) -> [I::V; 2]>(
+        &mut self,
+        isa: I,
+        transform: &LocScale,
+        mean_at: impl Fn(usize) -> At,
+        log_weights: &mut [f64],
+    ) {
         let wide = isa.wide();
         let ln_sigma = self.scales(isa);
         let constant = ln_sigma - self.len as f64 * transform.centredness * transform.ln_sd;
@@ -160,11 +218,12 @@ impl<S: Scalar> Block<S> {
         let (stretch, half) = (scalar(transform.stretch), scalar(0.5));
         let minus_half_precision = scalar(-0.5 * transform.precision);
         for k in 0..self.eps.len() {
-            let (mean, anchor) = (scalar(means[k]), scalar(transform.centredness * means[k]));
+            let mean_at = mean_at(k);
             let mut total = [wide.zero(); 2];
             for i in (0..self.latents.len()).step_by(I::LANES) {
                 let eps = isa.load(&self.eps[k][i..]);
                 let z = isa.mul_add(isa.load(&self.sigma[i..]), eps, isa.load(&self.loc.value[i..]));
+                let [mean, anchor] = mean_at(i);
                 let r = isa.sub(z, anchor);
                 isa.store(r, &mut self.residual[k][i..]);
                 let value = if transform.centredness == 1.0 {
@@ -299,15 +358,28 @@ impl<S: Scalar> Block<S> {
     pub(crate) fn step<I: Simd<Scalar = S>>(&mut self, isa: I, step: &Step<'_>) {
         for i in (0..self.latents.len()).step_by(I::LANES) {
             let [by_loc, by_u] = self.gradient_at(isa, step.weights, i);
-            adam(isa, step, &mut self.loc, by_loc, i);
-            adam(isa, step, &mut self.unconstrained_scale, by_u, i);
+            let rate = isa.splat(S::from_f64(-step.scalars.learning_rate));
+            let of_mean = if step.adam.steps_in_sds {
+                isa.mul(rate, isa.load(&self.sigma[i..]))
+            } else {
+                rate
+            };
+            adam(isa, step, &mut self.loc, by_loc, of_mean, i);
+            adam(isa, step, &mut self.unconstrained_scale, by_u, rate, i);
         }
     }
 }
 
-/// [`AdamW::step`] for the vector at `i`.
+/// [`AdamW::step`] for the vector at `i`; `rate` is minus the learning rate.
 #[inline(always)]
-fn adam<I: Simd>(isa: I, step: &Step<'_>, column: &mut Column<I::Scalar>, gradient: I::V, i: usize) {
+fn adam<I: Simd>(
+    isa: I,
+    step: &Step<'_>,
+    column: &mut Column<I::Scalar>,
+    gradient: I::V,
+    rate: I::V,
+    i: usize,
+) {
     let scalar = |x: f64| isa.splat(I::Scalar::from_f64(x));
     let (adam, scalars) = (step.adam, &step.scalars);
     let value = isa.load(&column.value[i..]);
@@ -323,8 +395,5 @@ fn adam<I: Simd>(isa: I, step: &Step<'_>, column: &mut Column<I::Scalar>, gradie
         isa.add(root, scalar(adam.eps)),
     );
     let update = isa.mul_add(value, scalar(adam.weight_decay), update);
-    isa.store(
-        isa.mul_add(update, scalar(-scalars.learning_rate), value),
-        &mut column.value[i..],
-    );
+    isa.store(isa.mul_add(update, rate, value), &mut column.value[i..]);
 }

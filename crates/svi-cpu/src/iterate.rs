@@ -191,8 +191,12 @@ impl<I: Simd> State<I> {
             chunk.elasticity.write_gradient(isa, weights, &mut gradient);
             chunk.effect.write_gradient(isa, weights, &mut gradient);
         });
-        self.categories
-            .for_each(|_, category| category.time.write_gradient(isa, weights, &mut gradient));
+        self.categories.for_each(|_, category| {
+            category.time.write_gradient(isa, weights, &mut gradient);
+            if let Some(contrasts) = &category.contrasts {
+                contrasts.write_gradient(isa, weights, &mut gradient);
+            }
+        });
         let top = self.top.read().unwrap_or_else(PoisonError::into_inner);
         top.category.write_gradient(isa, weights, &mut gradient);
         top.global.write_gradient(isa, weights, &mut gradient);

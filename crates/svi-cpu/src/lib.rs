@@ -5,6 +5,7 @@
 //! taken by whichever thread is free, and their sums are added in a fixed order.
 
 mod block;
+mod contrasts;
 mod iterate;
 mod memory;
 mod phases;
@@ -20,7 +21,7 @@ use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{GuidedRun, NoiseSource, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,7 +52,7 @@ impl SviCpu {
     }
 
     /// Starts a run at the parameters of `guide` with noise from `noise`: to follow another implementation step by
-    /// step. [`Backend::start`] starts at [`Guide::start`] with the noise of the request's seed.
+    /// step. [`Backend::start`] starts at [`Chart::start`] with the noise of the request's seed.
     ///
     /// # Errors
     /// When the request is out of range or asks for another method or device.
@@ -60,6 +61,17 @@ impl SviCpu {
         panel: Arc<Panel>,
         request: &Request,
         guide: &Guide,
+        noise: NoiseSource,
+    ) -> Result<Box<dyn GuidedRun>, BackendError> {
+        self.begin(panel, request, Some(guide), noise)
+    }
+
+    /// Starts a run at `guide`, or where its chart starts.
+    fn begin(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        guide: Option<&Guide>,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let (set, settings) = self.check(&panel, request)?;
@@ -74,10 +86,16 @@ impl SviCpu {
         )?;
         let begin = Instant::now();
         let threads = request.resolved_threads();
+        let chart = Chart::of(&panel, request);
+        let guide = match guide {
+            Some(guide) => guide,
+            None => &chart.start(&panel, request),
+        };
         let placed = Placed {
             panel,
             request,
             settings,
+            chart,
             guide,
             noise,
         };
@@ -109,6 +127,7 @@ impl SviCpu {
             panel: panel.clone(),
             request,
             settings,
+            chart: Chart::of(panel, request),
             guide,
             noise,
         };
@@ -157,6 +176,7 @@ struct Placed<'a> {
     panel: Arc<Panel>,
     request: &'a Request,
     settings: SviSettings,
+    chart: Chart,
     guide: &'a Guide,
     noise: NoiseSource,
 }
@@ -164,17 +184,14 @@ struct Placed<'a> {
 impl Placed<'_> {
     fn state<I: Simd>(self, isa: I) -> State<I> {
         let Request {
-            priors,
-            likelihood,
-            parameterization,
-            ..
+            priors, likelihood, ..
         } = *self.request;
         State::new(
             isa,
             self.panel,
             likelihood,
             priors,
-            parameterization,
+            self.chart,
             self.settings,
             self.guide,
             self.noise,
@@ -257,10 +274,8 @@ impl Backend for SviCpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        let layout = panel.layout_for(request.likelihood);
-        let guide = Guide::start(&layout, request.parameterization, request.seed);
         let noise = NoiseSource::Philox { seed: request.seed };
-        let run: Box<dyn Run> = self.start_from(panel, request, &guide, noise)?;
+        let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
         Ok(run)
     }
 }

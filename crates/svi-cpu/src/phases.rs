@@ -59,21 +59,42 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
         let elasticity = &frame.transforms[Site::ProductA.index()];
         let effect = &frame.transforms[Site::ProductEffect.index()];
         let means = &frame.category_value[item.chunk.category];
-        let effect_means = &frame.constant_means.effect;
         item.log_weights.fill(0.0);
         item.elasticity.draw(isa, &state.noise, frame.iteration);
         item.effect.draw(isa, &state.noise, frame.iteration);
         item.elasticity
             .place(isa, elasticity, means, &mut item.log_weights);
-        item.effect
-            .place(isa, effect, effect_means, &mut item.log_weights);
+        match &item.origin {
+            None => item
+                .effect
+                .place(isa, effect, &frame.constant_means.effect, &mut item.log_weights),
+            Some(origin) => {
+                let category = state.categories.read(item.chunk.category);
+                let contrasts = category
+                    .contrasts
+                    .as_ref()
+                    .expect("products and periods go together");
+                item.effect.place_along(
+                    isa,
+                    effect,
+                    &contrasts.effect_means,
+                    origin,
+                    &item.elasticity,
+                    &mut item.log_weights,
+                );
+            }
+        }
         self::rows(isa, state, frame, item, scratch);
+        if let Some(origin) = &item.origin {
+            item.elasticity.pull_back_along(isa, effect, origin, &item.effect);
+        }
         item.elasticity_sums.fill(ParentSums::default());
         item.elasticity
             .back(isa, elasticity, means, Some(&mut item.elasticity_sums));
         item.effect_sums.fill(ParentSums::default());
-        let sums = state.learns_centredness().then_some(&mut item.effect_sums[..]);
-        item.effect.back(isa, effect, effect_means, sums);
+        let needed = state.learns_centredness() || item.origin.is_some();
+        let sums = needed.then_some(&mut item.effect_sums[..]);
+        item.effect.back(isa, effect, &frame.constant_means.effect, sums);
     }
 }
 
@@ -181,8 +202,21 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
                             .for_each(|(total, part)| *total += part),
                     }
                 }
-                for (t, total) in item.totals.iter().enumerate() {
-                    item.time.particle[k][t] = I::Scalar::from_f64(item.units[t] - total);
+                for (total, units) in item.totals.iter_mut().zip(&item.units) {
+                    *total = units - *total;
+                }
+                match &mut item.contrasts {
+                    None => {
+                        for (by_effect, by) in item.time.particle[k].iter_mut().zip(&item.totals) {
+                            *by_effect = I::Scalar::from_f64(*by);
+                        }
+                    }
+                    Some(contrasts) => {
+                        let chunks = item.chunks.clone();
+                        let by_mean = |index| state.chunks.read(index).effect_sums[k].by_mean;
+                        let by_effect_mean: f64 = chunks.map(by_mean).sum();
+                        contrasts.back(&item.totals, by_effect_mean, k, &mut item.time.particle[k]);
+                    }
                 }
                 k += 1;
             }
@@ -191,8 +225,15 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
         let sums = state.learns_centredness().then_some(&mut item.sums[..]);
         let transform = &frame.transforms[Site::TimeCatEffects.index()];
         item.time.back(isa, transform, &frame.constant_means.time, sums);
+        if let Some(contrasts) = &mut item.contrasts {
+            contrasts.back_level(isa);
+        }
         if learn {
-            item.time.step(isa, &step_of(state, frame));
+            let step = step_of(state, frame);
+            item.time.step(isa, &step);
+            if let Some(contrasts) = &mut item.contrasts {
+                contrasts.step(isa, &step);
+            }
         }
     }
 }
@@ -215,8 +256,17 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
         item.time.draw(isa, &state.noise, frame.iteration);
         item.time
             .place(isa, transform, &frame.constant_means.time, &mut item.log_weights);
+        if let Some(contrasts) = &mut item.contrasts {
+            contrasts.place_level(isa, &state.noise, frame.iteration, &mut item.log_weights);
+        }
         for k in 0..item.log_weights.len() {
-            let values = &item.time.particle[k][..item.units.len()];
+            let values = match &mut item.contrasts {
+                None => &item.time.particle[k][..item.units.len()],
+                Some(contrasts) => {
+                    contrasts.place(&item.time.particle[k], k);
+                    &contrasts.values[..]
+                }
+            };
             let linear: f64 = values.iter().zip(&item.units).map(|(v, y)| v.to_f64() * y).sum();
             item.log_weights[k] += linear;
             match &mut item.effects {

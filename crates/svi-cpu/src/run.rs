@@ -5,7 +5,7 @@ use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Ru
 use infermark_cpu_kernels::device_name;
 use infermark_cpu_kernels::simd::Simd;
 use infermark_model::guide::Guide;
-use infermark_svi::{GuidedRun, Ledger, posterior_of};
+use infermark_svi::{GuidedRun, Ledger};
 use std::time::Instant;
 
 /// An SVI run under way.
@@ -58,17 +58,19 @@ impl<I: Simd> Run for SviRun<I> {
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
         let state = &self.state;
-        posterior_of(
+        state.chart.posterior(
             &state.guide(),
             &state.panel,
             state.layout.likelihood,
             &state.priors,
-            state.parameterization,
         )
     }
 
     fn report(&self) -> Report {
-        let centredness = self.state.guide().centredness(self.state.parameterization);
+        let centredness = self
+            .state
+            .guide()
+            .centredness(self.state.chart.parameterization());
         self.ledger.report(
             crate::NAME,
             device_name(),

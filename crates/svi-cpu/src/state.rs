@@ -1,13 +1,14 @@
 //! Everything that an SVI run carries from iteration to iteration, cut so that threads share it without waiting.
 
 use crate::block::{Block, ParentSums};
+use crate::contrasts::Contrasts;
 use infermark_backend::SviSettings;
 use infermark_cpu_kernels::chunk::{Chunk, chunks, work_per_particle};
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
 use infermark_cpu_kernels::negative_binomial::{CountRows, padded_periods};
 use infermark_cpu_kernels::packed_rows::PackedRows;
-use infermark_cpu_kernels::simd::Simd;
+use infermark_cpu_kernels::simd::{Scalar, Simd};
 use infermark_cpu_kernels::team::Shared;
 use infermark_model::Likelihood;
 use infermark_model::guide::{Guide, sigmoid};
@@ -16,7 +17,7 @@ use infermark_model::panel::Panel;
 use infermark_model::parameterization::{LocScale, Parameterization};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
-use infermark_svi::NoiseSource;
+use infermark_svi::{Chart, NoiseSource};
 use std::sync::{Arc, RwLock};
 
 /// Particles of a group: the passes over the rows serve [`GROUP`] at once.
@@ -29,6 +30,8 @@ pub(crate) fn groups(particles: usize) -> impl Iterator<Item = usize> {
 /// A chunk of products with its part of the guide.
 pub(crate) struct ChunkState<I: Simd> {
     pub(crate) chunk: Chunk,
+    /// In orthogonal coordinates, the products' `m`, where their log prices are measured from; padded.
+    pub(crate) origin: Option<Vec<I::Scalar>>,
     pub(crate) rows: ChunkRows<I>,
     pub(crate) elasticity: Block<I::Scalar>,
     pub(crate) effect: Block<I::Scalar>,
@@ -66,7 +69,9 @@ pub(crate) enum PeriodEffects<I: Simd> {
 pub(crate) struct CategoryState<I: Simd> {
     /// Its chunks, consecutive.
     pub(crate) chunks: std::ops::Range<usize>,
+    /// Its period effects; in orthogonal coordinates the free numbers of their contrasts.
     pub(crate) time: Block<I::Scalar>,
+    pub(crate) contrasts: Option<Contrasts<I::Scalar>>,
     pub(crate) effects: PeriodEffects<I>,
     /// Sums of counts by period.
     pub(crate) units: Vec<f64>,
@@ -124,7 +129,7 @@ pub(crate) struct State<I: Simd> {
     pub(crate) panel: Arc<Panel>,
     pub(crate) layout: Layout,
     pub(crate) priors: Priors,
-    pub(crate) parameterization: Parameterization,
+    pub(crate) chart: Chart,
     pub(crate) settings: SviSettings,
     pub(crate) noise: NoiseSource,
     pub(crate) chunks: Shared<ChunkState<I>>,
@@ -143,7 +148,7 @@ impl<I: Simd> State<I> {
         panel: Arc<Panel>,
         likelihood: Likelihood,
         priors: Priors,
-        parameterization: Parameterization,
+        chart: Chart,
         settings: SviSettings,
         guide: &Guide,
         noise: NoiseSource,
@@ -153,7 +158,7 @@ impl<I: Simd> State<I> {
         let zeros = || vec![0.0; particles];
         let sums = || vec![ParentSums::default(); particles];
         let by_period = || vec![vec![0.0; padded_periods(layout.periods)]; particles];
-        let cut = chunks(&panel);
+        let mut cut = chunks(&panel);
         let rows: Vec<ChunkRows<I>> = match likelihood {
             Likelihood::Poisson => cut
                 .iter()
@@ -179,11 +184,16 @@ impl<I: Simd> State<I> {
             .map(|category| {
                 let first = cut.partition_point(|c| c.category < category);
                 let end = cut.partition_point(|c| c.category <= category);
-                let start = layout.time_index(category, 0) as u32;
+                let mut periods = layout.time_range(category);
+                let contrasts = chart.orthogonal().map(|orthogonal| {
+                    periods.end -= 1;
+                    Contrasts::new(orthogonal, &layout, category, &priors, guide, particles)
+                });
                 let units = &panel.sums().category_period[category * layout.periods..][..layout.periods];
                 CategoryState {
                     chunks: first..end,
-                    time: Block::new((start..start + layout.periods as u32).collect(), guide, particles),
+                    time: Block::new(periods.map(|j| j as u32).collect(), guide, particles),
+                    contrasts,
                     effects: match likelihood {
                         Likelihood::Poisson => PeriodEffects::Poisson(
                             groups(particles)
@@ -199,6 +209,11 @@ impl<I: Simd> State<I> {
                 }
             })
             .collect();
+        if let Some(orthogonal) = chart.orthogonal() {
+            for chunk in &mut cut {
+                chunk.measure_from(&orthogonal.origin);
+            }
+        }
         let chunks = cut
             .into_iter()
             .zip(rows)
@@ -213,6 +228,12 @@ impl<I: Simd> State<I> {
                     log_weights: zeros(),
                     elasticity_sums: sums(),
                     effect_sums: sums(),
+                    origin: chart.orthogonal().map(|orthogonal| {
+                        let of = |p: &u32| I::Scalar::from_f64(orthogonal.origin[*p as usize]);
+                        let mut origin: Vec<I::Scalar> = chunk.products.iter().map(of).collect();
+                        origin.resize(chunk.padded(), I::Scalar::default());
+                        origin
+                    }),
                     rows,
                     chunk,
                 }
@@ -234,7 +255,7 @@ impl<I: Simd> State<I> {
         };
         let frame = Frame {
             iteration: 0,
-            transforms: guide.centredness(parameterization).transforms(&priors),
+            transforms: guide.centredness(chart.parameterization()).transforms(&priors),
             category_value: vec![zeros(); layout.categories],
             log_shape: vec![zeros(); layout.len(Site::LogShape)],
             log_shape_transform: LocScale::new(priors.log_shape_sd, 1.0),
@@ -244,7 +265,11 @@ impl<I: Simd> State<I> {
             constant_means: ConstantMeans {
                 global: vec![priors.global_a_mean; particles],
                 effect: vec![priors.product_effect_mean; particles],
-                time: vec![priors.time_cat_effects_mean; particles],
+                // Contrasts are about zero.
+                time: match &chart {
+                    Chart::Published(_) => vec![priors.time_cat_effects_mean; particles],
+                    Chart::Orthogonal(_) => zeros(),
+                },
                 log_shape: vec![priors.log_shape_mean; particles],
             },
         };
@@ -253,7 +278,7 @@ impl<I: Simd> State<I> {
             panel,
             layout,
             priors,
-            parameterization,
+            chart,
             settings,
             noise,
             chunks: Shared::new(chunks),
@@ -266,7 +291,7 @@ impl<I: Simd> State<I> {
 
     /// Whether the centredness is optimized.
     pub(crate) fn learns_centredness(&self) -> bool {
-        self.parameterization == Parameterization::Learned
+        self.chart.parameterization() == Parameterization::Learned
     }
 
     /// Centredness of a site from its unconstrained value, and the derivative of the one by the other.
@@ -292,8 +317,12 @@ impl<I: Simd> State<I> {
             chunk.elasticity.write_to(&mut guide);
             chunk.effect.write_to(&mut guide);
         });
-        self.categories
-            .for_each(|_, category| category.time.write_to(&mut guide));
+        self.categories.for_each(|_, category| {
+            category.time.write_to(&mut guide);
+            if let Some(contrasts) = &category.contrasts {
+                contrasts.write_to(&mut guide);
+            }
+        });
         let top = self.top.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         top.category.write_to(&mut guide);
         top.global.write_to(&mut guide);

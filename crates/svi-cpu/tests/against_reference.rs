@@ -6,19 +6,22 @@ use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_model::svi::{GuideMoments, draw_noise, loss_and_gradient_of};
-use infermark_model::{Likelihood, Panel, Parameterization, Priors};
-use infermark_svi::NoiseSource;
+use infermark_model::optimizer::AdamW;
+use infermark_model::svi::{GuideMoments, draw_noise};
+use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, Priors};
+use infermark_svi::{Chart, NoiseSource};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::flat;
 use infermark_test_support::{norm, random_panel};
 use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
-const PARAMETERIZATIONS: [Parameterization; 3] = [
-    Parameterization::Centered,
-    Parameterization::Learned,
-    Parameterization::Noncentered,
+/// The charts of a guide.
+const FORMS: [(Coordinates, Parameterization); 4] = [
+    (Coordinates::Published, Parameterization::Centered),
+    (Coordinates::Published, Parameterization::Learned),
+    (Coordinates::Published, Parameterization::Noncentered),
+    (Coordinates::Orthogonal, Parameterization::Centered),
 ];
 
 /// N, C, T, share of missing rows, largest count.
@@ -37,7 +40,7 @@ fn compare(
     panel: &Arc<Panel>,
     likelihood: Likelihood,
     priors: Priors,
-    parameterization: Parameterization,
+    (coordinates, parameterization): (Coordinates, Parameterization),
     particles: usize,
     objective: Objective,
 ) {
@@ -55,22 +58,24 @@ fn compare(
     };
     let noise = draw_noise(&layout, particles, stream);
     let log_joint = LogJoint::new(panel, priors).with_likelihood(likelihood);
-    let expected = loss_and_gradient_of(&log_joint, parameterization, objective, &guide, &noise);
+    let request_with = |precision| Request {
+        priors,
+        likelihood,
+        parameterization,
+        threads: Some(3),
+        ..Request::new(Method::Svi(SviSettings {
+            particles,
+            objective,
+            precision,
+            coordinates,
+            ..Default::default()
+        }))
+    };
+    let chart = Chart::of(panel, &request_with(Precision::F64));
+    let expected = chart.plain_iteration(&log_joint, objective, &guide, &noise);
     for set in InstructionSet::available() {
         for precision in [Precision::F64, Precision::F32] {
-            let settings = SviSettings {
-                particles,
-                objective,
-                precision,
-                ..Default::default()
-            };
-            let request = Request {
-                priors,
-                likelihood,
-                parameterization,
-                threads: Some(3),
-                ..Request::new(Method::Svi(settings))
-            };
+            let request = request_with(precision);
             let backend = SviCpu::with_instruction_set(set);
             let found = match precision {
                 Precision::F64 => {
@@ -85,7 +90,7 @@ fn compare(
                     .unwrap(),
             };
             let case = format!(
-                "{set} {precision:?} {likelihood:?} {parameterization:?} K={particles} {objective:?} {}x{} clip [{}, {}]",
+                "{set} {precision:?} {likelihood:?} {coordinates:?} {parameterization:?} K={particles} {objective:?} {}x{} clip [{}, {}]",
                 layout.products, layout.periods, priors.clip_low, priors.clip_high
             );
             // f64: sums in another order. f32: a latent is rounded at 1e-7 and the vector noise is good to 1e-5, which
@@ -132,13 +137,13 @@ const PARTICLES: [(usize, Objective); 8] = [
 fn loss_log_weights_and_gradient() {
     for (seed, (n, c, t, gaps, largest)) in PANELS.into_iter().enumerate() {
         let panel = random_panel(&mut StdRng::seed_from_u64(seed as u64), n, c, t, gaps, largest);
-        for parameterization in PARAMETERIZATIONS {
+        for form in FORMS {
             for (particles, objective) in PARTICLES {
                 compare(
                     &panel,
                     Likelihood::Poisson,
                     Priors::default(),
-                    parameterization,
+                    form,
                     particles,
                     objective,
                 );
@@ -151,7 +156,7 @@ fn loss_log_weights_and_gradient() {
 fn negative_binomial_loss_log_weights_and_gradient() {
     for (seed, (n, c, t, gaps, largest)) in PANELS.into_iter().enumerate() {
         let panel = random_panel(&mut StdRng::seed_from_u64(seed as u64), n, c, t, gaps, largest);
-        for parameterization in PARAMETERIZATIONS {
+        for form in FORMS {
             for (particles, objective) in [(1, Objective::default()), (5, Objective::Renyi { alpha: 0.5 })] {
                 for clip_high in [2.0, 20.0] {
                     let priors = Priors {
@@ -159,7 +164,7 @@ fn negative_binomial_loss_log_weights_and_gradient() {
                         ..Priors::default()
                     };
                     let likelihood = Likelihood::NegativeBinomial;
-                    compare(&panel, likelihood, priors, parameterization, particles, objective);
+                    compare(&panel, likelihood, priors, form, particles, objective);
                 }
             }
         }
@@ -176,8 +181,10 @@ fn both_clip_bounds_bite_at_every_number_of_particles() {
     for (n, c, t, gaps, largest) in [(3, 1, 17, 0.0, 9), (40, 4, 13, 0.2, 50), (70, 3, 90, 0.5, 9)] {
         let panel = random_panel(&mut StdRng::seed_from_u64(17), n, c, t, gaps, largest);
         for (particles, objective) in PARTICLES {
-            let (likelihood, centered) = (Likelihood::Poisson, Parameterization::Centered);
-            compare(&panel, likelihood, priors, centered, particles, objective);
+            for coordinates in [Coordinates::Published, Coordinates::Orthogonal] {
+                let form = (coordinates, Parameterization::Centered);
+                compare(&panel, Likelihood::Poisson, priors, form, particles, objective);
+            }
         }
     }
 }
@@ -193,10 +200,17 @@ fn follow(likelihood: Likelihood) {
     let panel = random_panel(&mut StdRng::seed_from_u64(3), 37, 3, 21, 0.3, 40);
     let layout = panel.layout_for(likelihood);
     let log_joint = LogJoint::new(&panel, Priors::default()).with_likelihood(likelihood);
-    for parameterization in PARAMETERIZATIONS {
+    for ((coordinates, parameterization), steps_in_sds) in
+        FORMS.into_iter().flat_map(|form| [(form, false), (form, true)])
+    {
         let settings = SviSettings {
             iterations: 50,
             precision: Precision::F64,
+            coordinates,
+            optimizer: AdamW {
+                steps_in_sds,
+                ..AdamW::default()
+            },
             ..Default::default()
         };
         let request = Request {
@@ -206,7 +220,8 @@ fn follow(likelihood: Likelihood) {
             threads: Some(2),
             ..Request::new(Method::Svi(settings.clone()))
         };
-        let mut guide = Guide::start(&layout, parameterization, 8);
+        let chart = Chart::of(&panel, &request);
+        let mut guide = chart.start(&panel, &request);
         let mut moments = GuideMoments::new(layout.latents());
         let noise: Vec<_> = (0..50)
             .map(|iteration| draw_noise(&layout, 4, Stream { seed: 8, iteration }))
@@ -217,12 +232,15 @@ fn follow(likelihood: Likelihood) {
             .unwrap();
         run.advance(50, &Interrupt::new()).unwrap();
         for (t, noise) in noise.iter().enumerate() {
-            let at = loss_and_gradient_of(&log_joint, parameterization, settings.objective, &guide, noise);
+            let at = chart.plain_iteration(&log_joint, settings.objective, &guide, noise);
             moments.step(&settings.optimizer, t as u64, &mut guide, &at.gradient);
         }
         for (a, b) in flat(&run.guide().unwrap()).iter().zip(flat(&guide)) {
             // Rounding at 1e-16 grows through fifty steps; a step is at most the learning rate.
-            assert!((a - b).abs() < 1e-9, "{parameterization:?}: {a} {b}");
+            assert!(
+                (a - b).abs() < 1e-9,
+                "{coordinates:?} {parameterization:?} {steps_in_sds}: {a} {b}"
+            );
         }
     }
 }
@@ -231,15 +249,16 @@ fn follow(likelihood: Likelihood) {
 fn pieces_threads_and_repeats_do_not_change_a_bit() {
     // Large enough for five threads to have something to do.
     let panel = random_panel(&mut StdRng::seed_from_u64(4), 300, 4, 60, 0.2, 60);
-    let run = |likelihood, threads: usize, pieces: &[u64]| {
+    let run = |likelihood, (coordinates, parameterization), threads: usize, pieces: &[u64]| {
         let settings = SviSettings {
             iterations: 60,
             particles: 5,
+            coordinates,
             ..Default::default()
         };
         let request = Request {
             likelihood,
-            parameterization: Parameterization::Learned,
+            parameterization,
             threads: Some(threads),
             seed: 2,
             ..Request::new(Method::Svi(settings))
@@ -252,10 +271,12 @@ fn pieces_threads_and_repeats_do_not_change_a_bit() {
         run.posterior().unwrap()
     };
     for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
-        let once = run(likelihood, 1, &[60]);
-        assert_eq!(once, run(likelihood, 1, &[1, 30, 7, 100]));
-        for threads in [2, 3, 5] {
-            assert_eq!(once, run(likelihood, threads, &[13, 47]));
+        for form in [FORMS[1], FORMS[3]] {
+            let once = run(likelihood, form, 1, &[60]);
+            assert_eq!(once, run(likelihood, form, 1, &[1, 30, 7, 100]));
+            for threads in [2, 3, 5] {
+                assert_eq!(once, run(likelihood, form, threads, &[13, 47]));
+            }
         }
     }
 }

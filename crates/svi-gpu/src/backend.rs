@@ -9,6 +9,7 @@ use infermark_backend::{
     Backend, BackendError, Device, DeviceId, DeviceKind, Limits, Method, Precision, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Way};
+use infermark_model::Coordinates;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
@@ -201,6 +202,9 @@ fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::F
     };
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
+    }
+    if settings.coordinates == Coordinates::Orthogonal || settings.optimizer.steps_in_sds {
+        return Err(unsupported("orthogonal coordinates; svi-cpu does".into()));
     }
     if settings.particles > MOST_PARTICLES {
         return Err(unsupported(format!(

@@ -4,7 +4,7 @@ use crate::fused::engine::{LOG_ENTRIES, Machine};
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Request, Run, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::panel::Panel;
-use infermark_svi::{GuidedRun, Ledger, Verdict, posterior_of};
+use infermark_svi::{Chart, GuidedRun, Ledger, Verdict};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,12 +97,11 @@ impl Run for GpuRun {
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
         let guide = self.machine.guide()?;
-        posterior_of(
+        Chart::of(&self.panel, &self.request).posterior(
             &guide,
             &self.panel,
             self.request.likelihood,
             &self.request.priors,
-            self.request.parameterization,
         )
     }
 

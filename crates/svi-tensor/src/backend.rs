@@ -8,6 +8,7 @@ use infermark_backend::{
     Backend, BackendError, Device, DeviceId, Method, Precision, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Found, Way};
+use infermark_model::Coordinates;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
@@ -152,6 +153,9 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
     };
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
+    }
+    if settings.coordinates == Coordinates::Orthogonal || settings.optimizer.steps_in_sds {
+        return Err(unsupported("orthogonal coordinates; svi-cpu does".into()));
     }
     let layout = panel.layout();
     let tensor = 4 * (settings.particles * layout.products * layout.periods) as u64;

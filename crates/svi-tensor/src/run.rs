@@ -4,7 +4,7 @@ use crate::descent::Descend;
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Request, Run, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::panel::Panel;
-use infermark_svi::{GuidedRun, Ledger, Verdict, posterior_of};
+use infermark_svi::{Chart, GuidedRun, Ledger, Verdict};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -71,12 +71,11 @@ impl Run for TensorRun {
     }
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
-        posterior_of(
+        Chart::of(&self.panel, &self.request).posterior(
             &self.descent.guide()?,
             &self.panel,
             self.request.likelihood,
             &self.request.priors,
-            self.request.parameterization,
         )
     }
 

@@ -3,6 +3,7 @@
 use crate::convergence::ConvergenceWatch;
 use infermark_backend::report::{Detail, SviReport, TracePoint};
 use infermark_backend::{BackendError, Progress, Report, RunState, StepUnit, SviSettings};
+use infermark_model::Coordinates;
 
 /// What the books say after an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,11 +188,14 @@ impl Ledger {
                 self.completed, self.settings.iterations
             ));
         }
-        warnings.push(
-            "The guide is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
-             narrow where elasticities and effects are correlated."
-                .into(),
-        );
+        if self.settings.coordinates == Coordinates::Published {
+            warnings.push(
+                "The guide is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
+                 narrow where elasticities and effects are correlated; in orthogonal coordinates they are not \
+                 (--coordinates orthogonal)."
+                    .into(),
+            );
+        }
         Report {
             backend: backend.into(),
             device,

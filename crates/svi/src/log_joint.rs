@@ -2,6 +2,7 @@
 
 use crate::NoiseSource;
 use infermark_backend::{BackendError, Method, Request};
+use infermark_model::coordinates::Coordinates;
 use infermark_model::guide::{Guide, START_SCALE};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::objective::Objective;
@@ -25,6 +26,7 @@ pub fn log_joint_of(
     if let Method::Svi(settings) = &mut request.method {
         settings.particles = 1;
         settings.objective = Objective::Elbo;
+        settings.coordinates = Coordinates::Published;
     }
     request.check_point(panel, point)?;
     let layout = panel.layout_for(request.likelihood);

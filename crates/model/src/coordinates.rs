@@ -1,0 +1,448 @@
+//! Coordinates in which the latents of the posterior are nearly independent: those in which a mean-field guide is right.
+//!
+//! In the published coordinates a product's elasticity and effect are correlated at -0.998, since ln price is far from 0, and all
+//! effects of a category can be shifted against its period effects. Write, with the units `y` of the panel as weights,
+//!
+//! - `m_i` for the weighted mean ln price of product i,
+//! - `tau_ct = l_c + s_ct`, a level `l_c` and contrasts `s_c` that sum to zero over the periods,
+//! - `w_c` for the weighted mean of `s_c` over the periods.
+//!
+//! Then the log rate is
+//!
+//! ```text
+//! eta_it = a_i (x_it - m_i) + e''_i + s_ct - w_c,      effect_i = e''_i - a_i m_i - l_c - w_c,
+//! ```
+//!
+//! and the rates, which are close to the units where these say anything, weigh what is beside each other in it to covariances of
+//! nearly zero: those of `a_i` with `e''_i`, and of the `e''_i` of a category with its `s_c`. The level is seen by the prior alone.
+//! The map is linear and of constant Jacobian, so that the posterior is the same; only the prior of the effects couples its parts.
+//!
+//! Contrasts are the zero-sum vectors `s = A y` of `T - 1` free numbers `y`, `A` an isometry ([`ZeroSum`]), so that period effects that
+//! are independent `Normal(m, s)` are contrasts that are independent `Normal(0, s)` and a level that is `Normal(m, s / sqrt T)`.
+
+use crate::guide::{Guide, softplus_inverse};
+use crate::likelihood::Likelihood;
+use crate::panel::Panel;
+use crate::priors::Priors;
+use crate::site::{Layout, Site};
+use infermark_threads::run_parts;
+use serde::{Deserialize, Serialize};
+
+/// Which coordinates the normals of a mean-field guide are independent in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Coordinates {
+    /// The natural parameters, in one of the forms of [`Parameterization`](crate::Parameterization): the published ones.
+    #[default]
+    Published,
+    /// Those of [`Orthogonal`]; every site is centred.
+    Orthogonal,
+}
+
+impl Coordinates {
+    /// The name in files and in the command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Coordinates::Published => "published",
+            Coordinates::Orthogonal => "orthogonal",
+        }
+    }
+}
+
+/// The isometry between `T - 1` free numbers and the vectors of length T that sum to zero.
+///
+/// With `k = 1 / (T + sqrt T)`, `s_t = y_t - k sum y` for `t < T`, and `s_T = -sum y / sqrt T`: a reflection that takes one unit vector to the
+/// direction of all ones, without which every period but the last has nearly a number of its own. Source: the zero-sum transform of
+/// PyMC and NumPyro (`ZeroSumNormal`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ZeroSum {
+    /// `1 / (T + sqrt T)`.
+    pub shared: f64,
+    /// `1 / sqrt T`.
+    pub last: f64,
+}
+
+impl ZeroSum {
+    /// The isometry for T periods, of which there is at least one.
+    pub fn new(periods: usize) -> Self {
+        let root = (periods as f64).sqrt();
+        ZeroSum {
+            shared: 1.0 / (root * (root + 1.0)),
+            last: 1.0 / root,
+        }
+    }
+
+    /// The contrasts `s` (length T) of `free` (length T - 1).
+    pub fn contrasts(&self, free: &[f64], contrasts: &mut [f64]) {
+        let sum: f64 = free.iter().sum();
+        for (s, y) in contrasts.iter_mut().zip(free) {
+            *s = y - self.shared * sum;
+        }
+        contrasts[free.len()] = -self.last * sum;
+    }
+
+    /// The transposed map, from length T to T - 1: of contrasts their free numbers, of a gradient by the contrasts that by the free numbers.
+    pub fn transposed(&self, by_contrasts: &[f64], by_free: &mut [f64]) {
+        let (last, others) = by_contrasts.split_last().expect("a period");
+        let common = self.shared * others.iter().sum::<f64>() + self.last * last;
+        for (y, s) in by_free.iter_mut().zip(others) {
+            *y = s - common;
+        }
+    }
+}
+
+/// The coordinates of a panel. In a vector of latents the elasticities and shapes have their places, `e''_i` has that of the product's effect,
+/// and a category's T places of period effects hold its `T - 1` free numbers and then its level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Orthogonal {
+    layout: Layout,
+    category_of: Vec<u32>,
+    /// `m_i`, length N.
+    pub origin: Vec<f64>,
+    /// The weights by which `w_c` is the mean over the periods, each category's sum to one; length C * T.
+    pub period_share: Vec<f64>,
+    /// The isometry of the contrasts.
+    pub zero_sum: ZeroSum,
+}
+
+impl Orthogonal {
+    /// The coordinates of `panel` under `likelihood`.
+    ///
+    /// Weights are the information of a row on its log rate, its units in the place of its rate: under the Poisson likelihood the units
+    /// themselves, under the negative binomial `y / (1 + y / r)`, with a rough shape `r` of the category. A product without sales has its plain
+    /// mean ln price, a category without sales equal weights.
+    pub fn new(panel: &Panel, likelihood: Likelihood) -> Self {
+        let layout = panel.layout_for(likelihood);
+        let dispersion = match likelihood {
+            Likelihood::Poisson => vec![0.0; layout.categories],
+            Likelihood::NegativeBinomial => rough_dispersions(panel),
+        };
+        let mut origin = panel.mean_log_price().to_vec();
+        let mut period_share = vec![0.0; layout.categories * layout.periods];
+        for (i, category) in panel.category_of().iter().enumerate() {
+            let c = *category as usize;
+            let shares = &mut period_share[c * layout.periods..][..layout.periods];
+            let (mut total, mut moment) = (0.0, 0.0);
+            let mean = origin[i];
+            for row in panel.product_rows(i) {
+                let y = f64::from(row.units);
+                let weight = y / (1.0 + y * dispersion[c]);
+                total += weight;
+                moment += weight * (row.log_price - mean);
+                shares[row.period] += weight;
+            }
+            if total > 0.0 {
+                origin[i] += moment / total;
+            }
+        }
+        for shares in period_share.chunks_mut(layout.periods) {
+            let total: f64 = shares.iter().sum();
+            if total > 0.0 {
+                shares.iter_mut().for_each(|share| *share /= total);
+            } else {
+                shares.fill(1.0 / layout.periods as f64);
+            }
+        }
+        Orthogonal {
+            category_of: panel.category_of().to_vec(),
+            origin,
+            period_share,
+            zero_sum: ZeroSum::new(layout.periods),
+            layout,
+        }
+    }
+
+    /// The weights of a category's periods, length T.
+    pub fn shares_of(&self, category: usize) -> &[f64] {
+        &self.period_share[category * self.layout.periods..][..self.layout.periods]
+    }
+
+    /// Log of the constant Jacobian determinant of the natural parameters by these coordinates, `C / 2 ln T`: what the log density
+    /// of the coordinates has beyond that of the natural parameters.
+    pub fn ln_jacobian(&self) -> f64 {
+        0.5 * self.layout.categories as f64 * (self.layout.periods as f64).ln()
+    }
+
+    /// The weighted mean `w_c` of a category's contrasts.
+    fn weighted_mean(&self, category: usize, contrasts: &[f64]) -> f64 {
+        let shares = self.shares_of(category);
+        shares.iter().zip(contrasts).map(|(p, s)| p * s).sum()
+    }
+
+    /// Natural parameters of the coordinates `z`; both have length [`Layout::latents`].
+    pub fn to_natural(&self, z: &[f64]) -> Vec<f64> {
+        let mut natural = z.to_vec();
+        let mut shift = vec![0.0; self.layout.categories];
+        for (c, shift) in shift.iter_mut().enumerate() {
+            let range = self.layout.time_range(c);
+            let (level, free) = z[range.clone()].split_last().expect("a period");
+            let effects = &mut natural[range];
+            self.zero_sum.contrasts(free, effects);
+            *shift = level + self.weighted_mean(c, effects);
+            effects.iter_mut().for_each(|effect| *effect += level);
+        }
+        let (a, e) = (
+            self.layout.start(Site::ProductA),
+            self.layout.start(Site::ProductEffect),
+        );
+        for (i, c) in self.category_of.iter().enumerate() {
+            natural[e + i] = z[e + i] - z[a + i] * self.origin[i] - shift[*c as usize];
+        }
+        natural
+    }
+
+    /// The coordinates of natural parameters: the inverse of [`Orthogonal::to_natural`].
+    pub fn from_natural(&self, natural: &[f64]) -> Vec<f64> {
+        let mut z = natural.to_vec();
+        let mut shift = vec![0.0; self.layout.categories];
+        let mut contrasts = vec![0.0; self.layout.periods];
+        for (c, shift) in shift.iter_mut().enumerate() {
+            let range = self.layout.time_range(c);
+            let effects = &natural[range.clone()];
+            let level = effects.iter().sum::<f64>() / effects.len() as f64;
+            for (s, effect) in contrasts.iter_mut().zip(effects) {
+                *s = effect - level;
+            }
+            *shift = level + self.weighted_mean(c, &contrasts);
+            let (last, free) = z[range].split_last_mut().expect("a period");
+            self.zero_sum.transposed(&contrasts, free);
+            *last = level;
+        }
+        let (a, e) = (
+            self.layout.start(Site::ProductA),
+            self.layout.start(Site::ProductEffect),
+        );
+        for (i, c) in self.category_of.iter().enumerate() {
+            z[e + i] = natural[e + i] + natural[a + i] * self.origin[i] + shift[*c as usize];
+        }
+        z
+    }
+
+    /// The gradient by the coordinates of one by the natural parameters.
+    pub fn gradient(&self, mut by_natural: Vec<f64>) -> Vec<f64> {
+        let (a, e) = (
+            self.layout.start(Site::ProductA),
+            self.layout.start(Site::ProductEffect),
+        );
+        let mut by_shift = vec![0.0; self.layout.categories];
+        for (i, c) in self.category_of.iter().enumerate() {
+            by_natural[a + i] -= by_natural[e + i] * self.origin[i];
+            by_shift[*c as usize] -= by_natural[e + i];
+        }
+        let mut by_contrasts = vec![0.0; self.layout.periods];
+        for (c, by_shift) in by_shift.iter().enumerate() {
+            let by_effects = &mut by_natural[self.layout.time_range(c)];
+            let by_level = by_effects.iter().sum::<f64>() + by_shift;
+            for ((by, share), by_effect) in by_contrasts.iter_mut().zip(self.shares_of(c)).zip(&*by_effects) {
+                *by = by_effect + share * by_shift;
+            }
+            let (last, free) = by_effects.split_last_mut().expect("a period");
+            self.zero_sum.transposed(&by_contrasts, free);
+            *last = by_level;
+        }
+        by_natural
+    }
+
+    /// Variances of the natural parameters where the coordinates are independent and have the variances `own`.
+    pub fn natural_variances(&self, own: &[f64]) -> Vec<f64> {
+        let ZeroSum { shared, last } = self.zero_sum;
+        let mut natural = own.to_vec();
+        let mut of_shift = vec![0.0; self.layout.categories];
+        for (c, of_shift) in of_shift.iter_mut().enumerate() {
+            let range = self.layout.time_range(c);
+            let (level, free) = own[range.clone()].split_last().expect("a period");
+            let total: f64 = free.iter().sum();
+            // The weighted mean by the free number of period t: its share, less what all of them have in common.
+            let (last_share, shares) = self.shares_of(c).split_last().expect("a period");
+            let common = shared * shares.iter().sum::<f64>() + last * last_share;
+            let of_mean = shares.iter().zip(free).map(|(p, v)| (p - common).powi(2) * v);
+            *of_shift = level + of_mean.sum::<f64>();
+            let (last_effect, effects) = natural[range].split_last_mut().expect("a period");
+            for (effect, v) in effects.iter_mut().zip(free) {
+                *effect = level + v - 2.0 * shared * v + shared * shared * total;
+            }
+            *last_effect = level + last * last * total;
+        }
+        let (a, e) = (
+            self.layout.start(Site::ProductA),
+            self.layout.start(Site::ProductEffect),
+        );
+        for (i, c) in self.category_of.iter().enumerate() {
+            natural[e + i] = own[e + i] + own[a + i] * self.origin[i].powi(2) + of_shift[*c as usize];
+        }
+        natural
+    }
+
+    /// Where a guide starts: levels and elasticities that the sales suggest, and standard deviations from the information that sales and
+    /// priors hold, were every latent alone.
+    pub fn start(&self, panel: &Panel, priors: &Priors, threads: usize) -> Guide {
+        let layout = &self.layout;
+        let mut loc = vec![priors.global_a_mean; layout.latents()];
+        let mut information: Vec<f64> = Vec::with_capacity(layout.latents());
+        for site in Site::ALL.into_iter().chain([Site::LogShape]) {
+            information.extend(layout.range(site).map(|_| priors.sd(site).powi(-2)));
+        }
+        let table = self.start_periods(panel, &mut loc);
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        let part = layout.products.div_ceil(threads.clamp(1, layout.products));
+        let starts = run_parts((0..layout.products).step_by(part).map(|first| {
+            let (products, table) = (first..(first + part).min(layout.products), &table);
+            move || -> Vec<ProductStart> {
+                products
+                    .map(|i| self.start_product(panel, priors, table, i))
+                    .collect()
+            }
+        }));
+        let precision = |site| priors.sd(site).powi(-2);
+        let (of_elasticity, of_effect) = (precision(Site::ProductA), precision(Site::ProductEffect));
+        information[layout.start(Site::GlobalA)] += layout.categories as f64 * precision(Site::CategoryA);
+        // By category: products, and their effects were the level zero.
+        let mut products = vec![0.0; layout.categories];
+        let mut effects = vec![0.0; layout.categories];
+        for (i, start) in starts.iter().flatten().enumerate() {
+            let c = self.category_of[i] as usize;
+            loc[a + i] = start.elasticity;
+            loc[e + i] = start.effect;
+            information[a + i] += start.units_deviation2;
+            information[e + i] += panel.sums().product[i] as f64;
+            information[layout.start(Site::CategoryA) + c] += of_elasticity;
+            products[c] += 1.0;
+            effects[c] += start.effect - start.elasticity * self.origin[i] - priors.product_effect_mean;
+        }
+        let of_periods = layout.periods as f64 * precision(Site::TimeCatEffects);
+        for c in 0..layout.categories {
+            let range = layout.time_range(c);
+            let (of_level, of_free) = information[range.clone()].split_last_mut().expect("a period");
+            let sold = &panel.sums().category_period[c * layout.periods..];
+            for (of_free, y) in of_free.iter_mut().zip(sold) {
+                *of_free += *y as f64;
+            }
+            *of_level = of_periods + products[c] * of_effect;
+            // What the priors of effects and period effects make of it; the effects' weighted mean is zero in the table.
+            let pull = effects[c] * of_effect + of_periods * priors.time_cat_effects_mean;
+            let mean = self.mean_of_free(c, &loc[range.start..range.end - 1]);
+            loc[range.end - 1] = (pull - mean * products[c] * of_effect) / *of_level;
+        }
+        loc[layout.range(Site::LogShape)].fill(priors.log_shape_mean);
+        Guide {
+            loc,
+            unconstrained_scale: information
+                .iter()
+                .map(|i| softplus_inverse(i.sqrt().recip()))
+                .collect(),
+            unconstrained_centredness: None,
+        }
+    }
+
+    /// The weighted mean of the contrasts of `free`.
+    fn mean_of_free(&self, category: usize, free: &[f64]) -> f64 {
+        let mut contrasts = vec![0.0; free.len() + 1];
+        self.zero_sum.contrasts(free, &mut contrasts);
+        self.weighted_mean(category, &contrasts)
+    }
+
+    /// Sets the contrasts of `loc` to what a category's sales of a period are beside those that its products' means alone would make of it,
+    /// and returns `s_ct - w_c`, length C * T.
+    fn start_periods(&self, panel: &Panel, loc: &mut [f64]) -> Vec<f64> {
+        let layout = &self.layout;
+        let mut table = vec![0.0; layout.categories * layout.periods];
+        for (i, category) in self.category_of.iter().enumerate() {
+            let mean = panel.sums().product[i] as f64 / panel.row_range(i).len() as f64;
+            for row in panel.product_rows(i) {
+                table[*category as usize * layout.periods + row.period] += mean;
+            }
+        }
+        for (c, contrasts) in table.chunks_mut(layout.periods).enumerate() {
+            let sold = &panel.sums().category_period[c * layout.periods..];
+            for (s, y) in contrasts.iter_mut().zip(sold) {
+                *s = ((*y as f64 + 0.5) / (*s + 0.5)).ln();
+            }
+            let mean = contrasts.iter().sum::<f64>() / layout.periods as f64;
+            contrasts.iter_mut().for_each(|s| *s -= mean);
+            let range = layout.time_range(c);
+            self.zero_sum
+                .transposed(contrasts, &mut loc[range.start..range.end - 1]);
+            let weighted = self.weighted_mean(c, contrasts);
+            contrasts.iter_mut().for_each(|s| *s -= weighted);
+        }
+        table
+    }
+
+    /// A product's start, given the table of `s_ct - w_c`: its elasticity by least squares of the log units, weighted by the units and held to the
+    /// prior, and the level at which its rates sum to its units.
+    fn start_product(&self, panel: &Panel, priors: &Priors, table: &[f64], i: usize) -> ProductStart {
+        let table = &table[self.category_of[i] as usize * self.layout.periods..];
+        let (mut cross, mut units_deviation2) = (0.0, 0.0);
+        for row in panel.product_rows(i) {
+            if row.units > 0 {
+                let (y, d) = (f64::from(row.units), row.log_price - self.origin[i]);
+                cross += y * d * (y.ln() - table[row.period]);
+                units_deviation2 += y * d * d;
+            }
+        }
+        // About the prior of a product whose category is not known.
+        let held = (priors.product_a_sd.powi(2) + priors.category_a_sd.powi(2)).recip();
+        let elasticity = (cross + held * priors.global_a_mean) / (units_deviation2 + held);
+        let rates: f64 = panel
+            .product_rows(i)
+            .map(|row| (elasticity * (row.log_price - self.origin[i]) + table[row.period]).exp())
+            .sum();
+        let effect = (panel.sums().product[i] as f64 + 0.5).ln() - rates.ln();
+        ProductStart {
+            elasticity,
+            effect: effect.clamp(priors.clip_low, priors.clip_high),
+            units_deviation2,
+        }
+    }
+}
+
+/// Where a product's part of a guide starts.
+struct ProductStart {
+    elasticity: f64,
+    /// `e''_i`.
+    effect: f64,
+    /// `sum_t y (ln price - m_i)^2`.
+    units_deviation2: f64,
+}
+
+/// Rough dispersions `1 / r` of the categories' counts: by how much they vary beyond Poisson counts about what their product's and their
+/// category's period's sales lead to expect.
+///
+/// Prices are left out, so that it is on the high side. It only weighs rows.
+fn rough_dispersions(panel: &Panel) -> Vec<f64> {
+    let layout = panel.layout();
+    let means: Vec<f64> = (0..layout.products)
+        .map(|i| panel.sums().product[i] as f64 / panel.row_range(i).len() as f64)
+        .collect();
+    let mut expected = vec![0.0; layout.categories * layout.periods];
+    let entry = |i: usize, period: usize| panel.category_of()[i] as usize * layout.periods + period;
+    for (i, mean) in means.iter().enumerate() {
+        for row in panel.product_rows(i) {
+            expected[entry(i, row.period)] += mean;
+        }
+    }
+    let mut excess = vec![0.0; layout.categories];
+    let mut squares = vec![0.0; layout.categories];
+    for (i, mean) in means.iter().enumerate() {
+        let c = panel.category_of()[i] as usize;
+        for row in panel.product_rows(i) {
+            let at = entry(i, row.period);
+            if expected[at] > 0.0 {
+                let rate = mean * panel.sums().category_period[at] as f64 / expected[at];
+                excess[c] += (f64::from(row.units) - rate).powi(2) - rate;
+                squares[c] += rate * rate;
+            }
+        }
+    }
+    let ratio = |(excess, squares): (&f64, &f64)| {
+        if *squares > 0.0 {
+            (excess / squares).max(0.0)
+        } else {
+            0.0
+        }
+    };
+    excess.iter().zip(&squares).map(ratio).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! How the latents of a guide stand for the natural parameters.
+
+use infermark_backend::{BackendError, Posterior, Request};
+use infermark_model::coordinates::{Coordinates, Orthogonal};
+use infermark_model::guide::Guide;
+use infermark_model::likelihood::Likelihood;
+use infermark_model::log_joint::LogJoint;
+use infermark_model::objective::Objective;
+use infermark_model::panel::Panel;
+use infermark_model::parameterization::Parameterization;
+use infermark_model::priors::Priors;
+use infermark_model::svi::{LossAndGradient, Noise, loss_and_gradient_in, loss_and_gradient_of};
+use std::sync::Arc;
+
+/// The coordinates of a request's guide, on its panel.
+#[derive(Debug, Clone)]
+pub enum Chart {
+    /// The natural parameters in one of their forms.
+    Published(Parameterization),
+    /// Those in which the latents are nearly independent.
+    Orthogonal(Arc<Orthogonal>),
+}
+
+impl Chart {
+    /// The chart that `request` asks for on `panel`.
+    pub fn of(panel: &Panel, request: &Request) -> Self {
+        match request.method.coordinates() {
+            Coordinates::Published => Chart::Published(request.parameterization),
+            Coordinates::Orthogonal => {
+                Chart::Orthogonal(Arc::new(Orthogonal::new(panel, request.likelihood)))
+            }
+        }
+    }
+
+    /// The orthogonal coordinates, where it is those.
+    pub fn orthogonal(&self) -> Option<&Arc<Orthogonal>> {
+        match self {
+            Chart::Published(_) => None,
+            Chart::Orthogonal(orthogonal) => Some(orthogonal),
+        }
+    }
+
+    /// The form of the sites.
+    pub fn parameterization(&self) -> Parameterization {
+        match self {
+            Chart::Published(parameterization) => *parameterization,
+            Chart::Orthogonal(_) => Parameterization::Centered,
+        }
+    }
+
+    /// Where a run of `request` starts.
+    pub fn start(&self, panel: &Panel, request: &Request) -> Guide {
+        match self {
+            Chart::Published(parameterization) => Guide::start(
+                &panel.layout_for(request.likelihood),
+                *parameterization,
+                request.seed,
+            ),
+            Chart::Orthogonal(orthogonal) => {
+                orthogonal.start(panel, &request.priors, request.resolved_threads())
+            }
+        }
+    }
+
+    /// Loss and gradient of `guide` under `noise` by the plain iteration, which fast ones are held against.
+    ///
+    /// # Panics
+    /// When a particle's noise is not of the guide's length.
+    pub fn plain_iteration(
+        &self,
+        log_joint: &LogJoint<'_>,
+        objective: Objective,
+        guide: &Guide,
+        noise: &Noise,
+    ) -> LossAndGradient {
+        match self {
+            Chart::Published(parameterization) => {
+                loss_and_gradient_of(log_joint, *parameterization, objective, guide, noise)
+            }
+            Chart::Orthogonal(orthogonal) => {
+                loss_and_gradient_in(log_joint, orthogonal, objective, guide, noise)
+            }
+        }
+    }
+
+    /// The posterior that a guide stands for.
+    ///
+    /// # Errors
+    /// [`BackendError::NoPosterior`] when a moment is not finite.
+    pub fn posterior(
+        &self,
+        guide: &Guide,
+        panel: &Panel,
+        likelihood: Likelihood,
+        priors: &Priors,
+    ) -> Result<Posterior, BackendError> {
+        let (mean, sd) = match self {
+            Chart::Published(parameterization) => {
+                guide.natural_moments(panel, likelihood, priors, *parameterization)
+            }
+            Chart::Orthogonal(orthogonal) => guide.orthogonal_moments(orthogonal),
+        };
+        if !mean.iter().chain(&sd).all(|m| m.is_finite()) {
+            return Err(BackendError::NoPosterior(
+                "parameters of the guide are not finite; try a lower learning rate, or --precision f64"
+                    .into(),
+            ));
+        }
+        Ok(Posterior::normal(panel.layout_for(likelihood), mean, sd))
+    }
+}
