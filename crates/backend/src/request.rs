@@ -328,8 +328,31 @@ impl Default for SviSettings {
     }
 }
 
+impl SviSettings {
+    /// The defaults in orthogonal coordinates: objective and particles as published, and 10,000 iterations over which the learning rate falls from
+    /// 0.01 to 1e-5.
+    pub fn orthogonal() -> Self {
+        SviSettings {
+            coordinates: Coordinates::Orthogonal,
+            ..SviSettings::default()
+        }
+        .falling_over(10_000)
+    }
+
+    /// The settings with `iterations` over which the learning rate falls from where it is to its floor, and the criterion that goes with it.
+    #[must_use]
+    pub fn falling_over(self, iterations: u64) -> Self {
+        SviSettings {
+            iterations,
+            optimizer: AdamW::falling_over(iterations, self.optimizer.learning_rate),
+            early_stop: Some(EarlyStop::falling_over(iterations)),
+            ..self
+        }
+    }
+}
+
 /// When a run has converged: the mean loss of the last `window` iterations is lower than that of the `window` before
-/// by less than `tolerance` standard errors of their difference, `patience` windows in a row.
+/// by less than `tolerance` standard errors of their difference, or by less than `least_fall` for each latent, `patience` windows in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStop {
     /// Iterations of a window.
@@ -338,6 +361,9 @@ pub struct EarlyStop {
     pub tolerance: f64,
     /// Windows in a row.
     pub patience: u32,
+    /// Nats for each latent.
+    #[serde(default)]
+    pub least_fall: f64,
 }
 
 impl Default for EarlyStop {
@@ -346,6 +372,21 @@ impl Default for EarlyStop {
             window: 2_000,
             tolerance: 1.0,
             patience: 5,
+            least_fall: 0.0,
+        }
+    }
+}
+
+impl EarlyStop {
+    /// The criterion for a learning rate that falls over `iterations`: its loss is never flat before the end, for a lower rate leaves the means less far
+    /// from where they belong. What a twentieth of the way still takes off the loss says how far: means that are on average `d` of their
+    /// standard deviations away cost `d^2 / 2` nats each, and a fall of 0.001 nats is one from 0.08 to 0.07.
+    pub fn falling_over(iterations: u64) -> Self {
+        EarlyStop {
+            window: (iterations / 20).max(10),
+            tolerance: 1.0,
+            patience: 1,
+            least_fall: 1e-3,
         }
     }
 }
@@ -393,10 +434,11 @@ impl SviSettings {
                 if stop.window < 10
                     || stop.patience == 0
                     || stop.tolerance.is_nan()
-                    || stop.tolerance <= 0.0 =>
+                    || stop.tolerance <= 0.0
+                    || !(0.0..=1e3).contains(&stop.least_fall) =>
             {
                 refuse(
-                    "early stop needs a window of at least 10, a positive tolerance and a patience of 1"
+                    "early stop needs a window of at least 10, a positive tolerance, a patience of 1 and a least fall from 0 to 1000"
                         .into(),
                 )
             }

@@ -184,7 +184,7 @@ impl From<ParameterizationName> for Parameterization {
 pub enum CoordinatesName {
     /// The model's own parameters, as published: intervals far too narrow.
     Published,
-    /// Those in which the latents are nearly independent: intervals about as wide as the exact ones.
+    /// Coordinates in which the posterior is nearly uncorrelated: intervals about as wide as the exact ones.
     Orthogonal,
 }
 
@@ -215,19 +215,25 @@ impl From<PrecisionName> for Precision {
     }
 }
 
+/// The choice of a mean-field guide's coordinates.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "SVI, meanfield")]
+pub struct CoordinatesArguments {
+    /// Coordinates in which the latents of the guide are independent; orthogonal ones go with --parameterization centered.
+    #[arg(long, value_enum, default_value = "orthogonal")]
+    pub coordinates: CoordinatesName,
+}
+
 /// Settings of SVI.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "SVI")]
 pub struct SviArguments {
-    /// Iterations.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-    pub iterations: u64,
+    /// Iterations; by default 10,000 in orthogonal coordinates, and 1,000,000 in the published ones.
+    #[arg(long, value_name = "N")]
+    pub iterations: Option<u64>,
     /// Particles an iteration.
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub particles: usize,
-    /// Coordinates of the guide, also of --method meanfield.
-    #[arg(long, value_enum, default_value = "orthogonal")]
-    pub coordinates: CoordinatesName,
     /// What is maximized.
     #[arg(long, value_enum, default_value = "renyi")]
     pub objective: ObjectiveName,
@@ -242,16 +248,17 @@ pub struct SviArguments {
     /// Precision of the passes over the panel.
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: PrecisionName,
-    /// AdamW's learning rate at the start; it decays by 1% every 1,000 iterations, down to 1e-5.
+    /// AdamW's learning rate at the start. In orthogonal coordinates it falls to 1e-5 at the last iteration; in the published ones it decays by
+    /// 1% every 1,000 iterations, down to 1e-5.
     #[arg(long, value_name = "RATE", default_value_t = 0.01)]
     pub learning_rate: f64,
-    /// Stop early once the loss no longer falls: five windows of --window iterations in a row whose mean is lower than
-    /// the one before by less than one standard error.
-    #[arg(long)]
-    pub early_stop: bool,
-    /// Iterations of a window of --early-stop.
-    #[arg(long, value_name = "N", default_value_t = EarlyStop::default().window)]
-    pub window: u64,
+    /// Stop early once the loss no longer falls; the default in orthogonal coordinates. There the mean loss of --window iterations is lower than that
+    /// of the ones before by less than 0.001 per latent; in the published ones by less than one standard error, five times in a row.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub early_stop: Option<bool>,
+    /// Iterations of a window of --early-stop; by default a twentieth of --iterations in orthogonal coordinates, and 2,000 in the published ones.
+    #[arg(long, value_name = "N")]
+    pub window: Option<u64>,
     /// Iterations between two entries of the loss trace.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub trace_every: u64,
@@ -259,25 +266,46 @@ pub struct SviArguments {
 
 impl SviArguments {
     /// The settings.
-    pub fn settings(&self) -> SviSettings {
+    pub fn settings(&self, coordinates: CoordinatesName) -> SviSettings {
+        let published = SviSettings {
+            optimizer: AdamW {
+                learning_rate: self.learning_rate,
+                ..AdamW::default()
+            },
+            ..SviSettings::default()
+        };
+        let default = match coordinates {
+            CoordinatesName::Published => SviSettings {
+                iterations: self.iterations.unwrap_or(published.iterations),
+                ..published
+            },
+            CoordinatesName::Orthogonal => {
+                let iterations = self.iterations.unwrap_or(SviSettings::orthogonal().iterations);
+                SviSettings {
+                    coordinates: Coordinates::Orthogonal,
+                    ..published
+                }
+                .falling_over(iterations)
+            }
+        };
+        let early_stop = match self.early_stop {
+            Some(false) => None,
+            Some(true) => Some(default.early_stop.unwrap_or_default()),
+            None => default.early_stop,
+        };
         SviSettings {
-            iterations: self.iterations,
             particles: self.particles,
             objective: match self.objective {
                 ObjectiveName::Renyi => Objective::Renyi { alpha: self.alpha },
                 ObjectiveName::Elbo => Objective::Elbo,
             },
-            coordinates: self.coordinates.into(),
-            optimizer: AdamW {
-                learning_rate: self.learning_rate,
-                ..AdamW::default()
-            },
             precision: self.precision.into(),
-            early_stop: self.early_stop.then(|| EarlyStop {
-                window: self.window,
-                ..EarlyStop::default()
+            early_stop: early_stop.map(|stop| EarlyStop {
+                window: self.window.unwrap_or(stop.window),
+                ..stop
             }),
             trace_every: self.trace_every,
+            ..default
         }
     }
 }
@@ -381,10 +409,10 @@ impl GaussianArguments {
     }
 
     /// The settings of the mean-field Gaussian.
-    pub fn meanfield(&self) -> MeanfieldSettings {
+    pub fn meanfield(&self, coordinates: CoordinatesName) -> MeanfieldSettings {
         let default = MeanfieldSettings::default();
         MeanfieldSettings {
-            coordinates: Coordinates::Published,
+            coordinates: coordinates.into(),
             steps: self.steps.unwrap_or(default.steps),
             tolerance: self.tolerance.unwrap_or(default.tolerance),
         }

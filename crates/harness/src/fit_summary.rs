@@ -6,7 +6,7 @@ use crate::table::grid::Grid;
 use crate::time_to_posterior::name_of;
 use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
 use infermark_backend::{Method, Posterior, Report, RunState};
-use infermark_model::{Likelihood, Panel, Site, Specification, printable};
+use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
 
 /// Categories that have a line in the summary; `posterior.csv` has all.
@@ -192,17 +192,25 @@ fn of_gaussian(gaussian: &GaussianReport) -> String {
 }
 
 fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
-    let verdict = match state {
-        RunState::Converged => "the loss no longer falls",
+    let (particles, watched) = match method {
+        Method::Svi(settings) => (settings.particles, settings.early_stop.is_some()),
+        _ => (0, false),
+    };
+    let verdict = match (state, watched) {
+        (RunState::Converged, _) => "the loss no longer falls",
+        (RunState::Finished, true) => "NOT converged: the loss still fell at the end",
         _ => "whether it converged is not known (--early-stop tests it)",
     };
-    let particles = match method {
-        Method::Svi(settings) => settings.particles,
-        _ => 0,
+    let correlations = match method.coordinates() {
+        Coordinates::Published => {
+            "Intervals of a mean-field guide in these coordinates ignore correlations of up to 0.998."
+        }
+        Coordinates::Orthogonal => {
+            "The guide is mean-field, in coordinates in which the posterior is nearly uncorrelated."
+        }
     };
     format!(
-        "Diagnostics: {} iterations, {verdict}; {} effective particles of {particles} in the mean. \
-         Intervals of a mean-field guide ignore correlations.",
+        "Diagnostics: {} iterations, {verdict}; {} effective particles of {particles} in the mean. {correlations}",
         count(svi.iterations),
         three_digits(svi.mean_effective_particles),
     )

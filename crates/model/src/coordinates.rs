@@ -3,7 +3,8 @@
 //! In the published coordinates a product's elasticity and effect are correlated at -0.998, since ln price is far from 0, and all
 //! effects of a category can be shifted against its period effects. Write, with the units `y` of the panel as weights,
 //!
-//! - `m_i` for the weighted mean ln price of product i,
+//! - `m_i = sum_t y x / (sum_t y + 1 / s_e^2)` for the weighted mean ln price of product i, to which the prior of its effect, of
+//!   standard deviation `s_e`, adds a part of a unit at ln price 0,
 //! - `tau_ct = l_c + s_ct`, a level `l_c` and contrasts `s_c` that sum to zero over the periods,
 //! - `w_c` for the weighted mean of `s_c` over the periods.
 //!
@@ -15,7 +16,7 @@
 //!
 //! and the rates, which are close to the units where these say anything, weigh what is beside each other in it to covariances of
 //! nearly zero: those of `a_i` with `e''_i`, and of the `e''_i` of a category with its `s_c`. The level is seen by the prior alone.
-//! The map is linear and of constant Jacobian, so that the posterior is the same; only the prior of the effects couples its parts.
+//! Without sales `m_i` is 0 and the effect its own coordinate, as the prior has it. The map is linear and of constant Jacobian, so that the posterior is the same; only the prior of the effects couples its parts.
 //!
 //! Contrasts are the zero-sum vectors `s = A y` of `T - 1` free numbers `y`, `A` an isometry ([`ZeroSum`]), so that period effects that
 //! are independent `Normal(m, s)` are contrasts that are independent `Normal(0, s)` and a level that is `Normal(m, s / sqrt T)`.
@@ -106,17 +107,18 @@ pub struct Orthogonal {
 }
 
 impl Orthogonal {
-    /// The coordinates of `panel` under `likelihood`.
+    /// The coordinates of `panel` under `likelihood` and `priors`.
     ///
     /// Weights are the information of a row on its log rate, its units in the place of its rate: under the Poisson likelihood the units
-    /// themselves, under the negative binomial `y / (1 + y / r)`, with a rough shape `r` of the category. A product without sales has its plain
-    /// mean ln price, a category without sales equal weights.
-    pub fn new(panel: &Panel, likelihood: Likelihood) -> Self {
+    /// themselves, under the negative binomial `y / (1 + y / r)`, with a rough shape `r` of the category. A category without sales has equal
+    /// weights.
+    pub fn new(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> Self {
         let layout = panel.layout_for(likelihood);
         let dispersion = match likelihood {
             Likelihood::Poisson => vec![0.0; layout.categories],
             Likelihood::NegativeBinomial => rough_dispersions(panel),
         };
+        let prior = priors.product_effect_sd.powi(-2);
         let mut origin = panel.mean_log_price().to_vec();
         let mut period_share = vec![0.0; layout.categories * layout.periods];
         for (i, category) in panel.category_of().iter().enumerate() {
@@ -131,9 +133,7 @@ impl Orthogonal {
                 moment += weight * (row.log_price - mean);
                 shares[row.period] += weight;
             }
-            if total > 0.0 {
-                origin[i] += moment / total;
-            }
+            origin[i] = (moment + mean * total) / (total + prior);
         }
         for shares in period_share.chunks_mut(layout.periods) {
             let total: f64 = shares.iter().sum();

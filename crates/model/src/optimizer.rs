@@ -24,10 +24,6 @@ pub struct AdamW {
     pub decay_iterations: f64,
     /// Floor of the learning rate.
     pub learning_rate_floor: f64,
-    /// Whether a mean of the guide makes its steps in units of its own standard deviation. Where the standard deviations of the latents lie
-    /// orders of magnitude apart, no other length suits all of them. Those of the unconstrained scales are not touched: below 1 a step
-    /// of these is a relative change of the standard deviation in any case.
-    pub steps_in_sds: bool,
 }
 
 impl Default for AdamW {
@@ -41,7 +37,6 @@ impl Default for AdamW {
             decay_rate: 0.99,
             decay_iterations: 1000.0,
             learning_rate_floor: 1e-5,
-            steps_in_sds: false,
         }
     }
 }
@@ -67,6 +62,20 @@ pub struct Moments {
 }
 
 impl AdamW {
+    /// The published optimizer with a learning rate that falls from `learning_rate` to its floor over `iterations`.
+    ///
+    /// Standard deviations of a posterior lie orders of magnitude apart. A mean whose own is `s` is found to a small part of it once the rate is well
+    /// below `s`; a rate that falls exponentially spends as many iterations on each order of magnitude.
+    pub fn falling_over(iterations: u64, learning_rate: f64) -> Self {
+        let published = AdamW::default();
+        AdamW {
+            learning_rate,
+            decay_rate: (published.learning_rate_floor / learning_rate).clamp(1e-12, 1.0),
+            decay_iterations: iterations as f64,
+            ..published
+        }
+    }
+
     /// `max(floor, rate * decay^(t / iterations))`, iterations counted from 0.
     pub fn learning_rate_at(&self, iteration: u64) -> f64 {
         let decay = self.decay_rate.powf(iteration as f64 / self.decay_iterations);

@@ -5,7 +5,7 @@ use crate::guide::{Guide, sigmoid, softplus};
 use crate::log_joint::{Gradient, LN_SQRT_2PI, LogJoint};
 use crate::noise::{PARTICLES_PER_BLOCK, Stream};
 use crate::objective::{Objective, Weighted};
-use crate::optimizer::{AdamW, Moments, StepScalars};
+use crate::optimizer::{AdamW, Moments};
 use crate::panel::Panel;
 use crate::parameterization::Parameterization;
 use crate::priors::Priors;
@@ -165,16 +165,18 @@ impl GuideMoments {
     /// Moves `guide` one step down `gradient`; `iteration` counts from 0.
     pub fn step(&mut self, adam: &AdamW, iteration: u64, guide: &mut Guide, gradient: &Guide) {
         let scalars = adam.scalars(iteration);
-        for j in 0..guide.loc.len() {
-            let scale = &mut guide.unconstrained_scale[j];
-            let unit = if adam.steps_in_sds { softplus(*scale) } else { 1.0 };
-            let of_mean = StepScalars {
-                learning_rate: scalars.learning_rate * unit,
-                ..scalars
-            };
-            guide.loc[j] = adam.step(&of_mean, guide.loc[j], gradient.loc[j], &mut self.loc[j]);
-            let (by_scale, moments) = (gradient.unconstrained_scale[j], &mut self.unconstrained_scale[j]);
-            *scale = adam.step(&scalars, *scale, by_scale, moments);
+        let vectors = [
+            (&mut guide.loc, &gradient.loc, &mut self.loc),
+            (
+                &mut guide.unconstrained_scale,
+                &gradient.unconstrained_scale,
+                &mut self.unconstrained_scale,
+            ),
+        ];
+        for (parameters, gradients, moments) in vectors {
+            for ((p, g), m) in parameters.iter_mut().zip(gradients).zip(moments) {
+                *p = adam.step(&scalars, *p, *g, m);
+            }
         }
         if let (Some(parameters), Some(gradients)) = (
             &mut guide.unconstrained_centredness,

@@ -358,28 +358,15 @@ impl<S: Scalar> Block<S> {
     pub(crate) fn step<I: Simd<Scalar = S>>(&mut self, isa: I, step: &Step<'_>) {
         for i in (0..self.latents.len()).step_by(I::LANES) {
             let [by_loc, by_u] = self.gradient_at(isa, step.weights, i);
-            let rate = isa.splat(S::from_f64(-step.scalars.learning_rate));
-            let of_mean = if step.adam.steps_in_sds {
-                isa.mul(rate, isa.load(&self.sigma[i..]))
-            } else {
-                rate
-            };
-            adam(isa, step, &mut self.loc, by_loc, of_mean, i);
-            adam(isa, step, &mut self.unconstrained_scale, by_u, rate, i);
+            adam(isa, step, &mut self.loc, by_loc, i);
+            adam(isa, step, &mut self.unconstrained_scale, by_u, i);
         }
     }
 }
 
-/// [`AdamW::step`] for the vector at `i`; `rate` is minus the learning rate.
+/// [`AdamW::step`] for the vector at `i`.
 #[inline(always)]
-fn adam<I: Simd>(
-    isa: I,
-    step: &Step<'_>,
-    column: &mut Column<I::Scalar>,
-    gradient: I::V,
-    rate: I::V,
-    i: usize,
-) {
+fn adam<I: Simd>(isa: I, step: &Step<'_>, column: &mut Column<I::Scalar>, gradient: I::V, i: usize) {
     let scalar = |x: f64| isa.splat(I::Scalar::from_f64(x));
     let (adam, scalars) = (step.adam, &step.scalars);
     let value = isa.load(&column.value[i..]);
@@ -395,5 +382,8 @@ fn adam<I: Simd>(
         isa.add(root, scalar(adam.eps)),
     );
     let update = isa.mul_add(value, scalar(adam.weight_decay), update);
-    isa.store(isa.mul_add(update, rate, value), &mut column.value[i..]);
+    isa.store(
+        isa.mul_add(update, scalar(-scalars.learning_rate), value),
+        &mut column.value[i..],
+    );
 }

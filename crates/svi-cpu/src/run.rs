@@ -19,7 +19,7 @@ impl<I: Simd> SviRun<I> {
     /// A run from a state whose first iteration is placed; `setup_seconds` is the time that took.
     pub(crate) fn new(state: State<I>, threads: usize, setup_seconds: f64) -> Self {
         SviRun {
-            ledger: Ledger::new(state.settings.clone(), setup_seconds),
+            ledger: Ledger::new(state.settings.clone(), state.layout.latents(), setup_seconds),
             threads: state.useful_threads(threads),
             state,
         }

@@ -3,11 +3,14 @@
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
 use infermark_cpu_kernels::InstructionSet;
 use infermark_model::log_joint::LogJoint;
-use infermark_model::{Panel, Parameterization, Priors};
+use infermark_model::objective::Objective;
+use infermark_model::{Coordinates, Likelihood, Orthogonal, Panel, Parameterization, Priors};
 use infermark_svi::{NoiseSource, Recording};
 use infermark_svi_cpu::SviCpu;
-use infermark_test_support::trajectories::{RECORDED_RATES, Trajectory, flat, sites, trajectories};
-use infermark_test_support::{norm, small_panel, vectors};
+use infermark_test_support::trajectories::{
+    RECORDED_RATES, Trajectory, flat, guide_of, orthogonal_trajectory, sites, trajectories,
+};
+use infermark_test_support::{norm, numbers, orthogonal_vectors, small_panel, vectors};
 use std::sync::Arc;
 
 fn request(parameterization: Parameterization, precision: Precision) -> Request {
@@ -95,6 +98,125 @@ fn follow(
                 );
             }
         }
+    }
+}
+
+#[test]
+fn orthogonal_trajectory_is_reproduced() {
+    let panel = small_panel();
+    let trajectory = orthogonal_trajectory();
+    assert_eq!(trajectory.steps.len(), 12);
+    let source = NoiseSource::Recorded(Recording {
+        noise: trajectory.noise(),
+        learning_rates: RECORDED_RATES.to_vec(),
+    });
+    for set in InstructionSet::available() {
+        for precision in [Precision::F64, Precision::F32] {
+            let request = orthogonal_request(precision, Objective::default());
+            follow(
+                &panel,
+                &trajectory,
+                SviCpu::with_instruction_set(set),
+                &request,
+                &source,
+                &format!("orthogonal {set} {precision:?}"),
+            );
+        }
+    }
+}
+
+fn orthogonal_request(precision: Precision, objective: Objective) -> Request {
+    let mut request = request(Parameterization::Centered, precision);
+    if let Method::Svi(settings) = &mut request.method {
+        settings.coordinates = Coordinates::Orthogonal;
+        settings.objective = objective;
+    }
+    request
+}
+
+/// Log joints, gradients, natural parameters and their moments as another implementation has them in these coordinates, and the losses of every
+/// objective.
+#[test]
+fn orthogonal_coordinates_are_those_of_the_record() {
+    let (panel, vectors) = (small_panel(), orthogonal_vectors());
+    let priors = Priors::default();
+    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &priors);
+    let close = |found: &[f64], expected: &[f64], what: &str| {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (f, e) in found.iter().zip(expected) {
+            assert!((f - e).abs() <= 1e-9 * e.abs().max(1.0), "{what}: {f} {e}");
+        }
+    };
+    close(&orthogonal.origin, &numbers(&vectors["centre"]), "centres");
+    let shares: Vec<f64> = vectors["period_weights"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(numbers)
+        .collect();
+    close(&orthogonal.period_share, &shares, "weights of the periods");
+    let points = vectors["orthogonal_log_joint"].as_array().unwrap();
+    assert_eq!(points.len(), 4);
+    let log_joint = LogJoint::new(&panel, priors);
+    for point in points {
+        let z = sites(&point["z"]);
+        let natural = orthogonal.to_natural(&z);
+        close(&natural, &sites(&point["natural"]), "natural parameters");
+        let (value, by_natural) = log_joint.natural(&natural);
+        let expected = point["log_joint"].as_f64().unwrap();
+        let value = value + orthogonal.ln_jacobian();
+        assert!(
+            (value - expected).abs() < 1e-10 * expected.abs(),
+            "{value} {expected}"
+        );
+        let gradient = sites(&point["grad"]);
+        let off: Vec<f64> = orthogonal
+            .gradient(by_natural)
+            .iter()
+            .zip(&gradient)
+            .map(|(a, b)| a - b)
+            .collect();
+        assert!(norm(&off) < 1e-9 * norm(&gradient));
+    }
+    let objectives = &vectors["objectives"];
+    let guide = guide_of(&objectives["guide_unconstrained"], false);
+    for (name, objective) in [
+        ("renyi", Objective::Renyi { alpha: 0.0 }),
+        ("renyi_half", Objective::Renyi { alpha: 0.5 }),
+        ("elbo", Objective::Elbo),
+    ] {
+        let recorded = &objectives[name];
+        let noise = recorded["eps"].as_array().unwrap().iter().map(sites).collect();
+        let found = SviCpu::new()
+            .loss_and_gradient_under(
+                &panel,
+                &orthogonal_request(Precision::F64, objective),
+                &guide,
+                NoiseSource::recorded(vec![noise]),
+                0,
+            )
+            .unwrap();
+        let loss = recorded["loss"].as_f64().unwrap();
+        assert!((found.weighted.loss - loss).abs() < 1e-10 * loss.abs(), "{name}");
+        close(&found.log_weights, &numbers(&recorded["log_weights"]), name);
+        let expected = flat(&guide_of(&recorded["grad"], false));
+        let off: Vec<f64> = flat(&found.gradient)
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| a - b)
+            .collect();
+        assert!(norm(&off) < 1e-9 * norm(&expected), "{name}");
+    }
+    let svi = &vectors["svi"]["orthogonal"];
+    let trajectory = orthogonal_trajectory();
+    let last = trajectory.steps.last().unwrap().after.as_ref().unwrap();
+    for (guide, name) in [
+        (&trajectory.start, "natural_moments_before"),
+        (last, "natural_moments_after"),
+    ] {
+        let (mean, sd) = guide.orthogonal_moments(&orthogonal);
+        close(&mean, &sites(&svi[name]["mean"]), name);
+        close(&sd, &sites(&svi[name]["sd"]), name);
     }
 }
 

@@ -203,7 +203,7 @@ fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::F
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
     }
-    if settings.coordinates == Coordinates::Orthogonal || settings.optimizer.steps_in_sds {
+    if settings.coordinates == Coordinates::Orthogonal {
         return Err(unsupported("orthogonal coordinates; svi-cpu does".into()));
     }
     if settings.particles > MOST_PARTICLES {

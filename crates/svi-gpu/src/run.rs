@@ -32,12 +32,13 @@ impl GpuRun {
         device: String,
         setup_seconds: f64,
     ) -> Self {
+        let latents = panel.layout_for(request.likelihood).latents();
         GpuRun {
             machine,
             panel,
             request: request.clone(),
             device,
-            ledger: Ledger::new(settings, setup_seconds),
+            ledger: Ledger::new(settings, latents, setup_seconds),
             batch: 1,
         }
     }

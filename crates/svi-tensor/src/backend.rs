@@ -154,7 +154,7 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
     }
-    if settings.coordinates == Coordinates::Orthogonal || settings.optimizer.steps_in_sds {
+    if settings.coordinates == Coordinates::Orthogonal {
         return Err(unsupported("orthogonal coordinates; svi-cpu does".into()));
     }
     let layout = panel.layout();

@@ -26,12 +26,13 @@ impl TensorRun {
         device: String,
         setup_seconds: f64,
     ) -> Self {
+        let latents = panel.layout_for(request.likelihood).latents();
         TensorRun {
             descent,
             panel,
             request: request.clone(),
             device,
-            ledger: Ledger::new(settings, setup_seconds),
+            ledger: Ledger::new(settings, latents, setup_seconds),
         }
     }
 }

@@ -26,9 +26,11 @@ impl Chart {
     pub fn of(panel: &Panel, request: &Request) -> Self {
         match request.method.coordinates() {
             Coordinates::Published => Chart::Published(request.parameterization),
-            Coordinates::Orthogonal => {
-                Chart::Orthogonal(Arc::new(Orthogonal::new(panel, request.likelihood)))
-            }
+            Coordinates::Orthogonal => Chart::Orthogonal(Arc::new(Orthogonal::new(
+                panel,
+                request.likelihood,
+                &request.priors,
+            ))),
         }
     }
 

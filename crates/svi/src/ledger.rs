@@ -31,10 +31,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The books of a run that has not iterated; `setup_seconds` is what starting it took.
-    pub fn new(settings: SviSettings, setup_seconds: f64) -> Self {
+    /// The books of a run of a guide over `latents` latents that has not iterated; `setup_seconds` is what starting it took.
+    pub fn new(settings: SviSettings, latents: usize, setup_seconds: f64) -> Self {
         Ledger {
-            convergence: settings.early_stop.map(ConvergenceWatch::new),
+            convergence: settings
+                .early_stop
+                .map(|criterion| ConvergenceWatch::new(criterion, latents)),
             settings,
             setup_seconds,
             run_seconds: 0.0,
@@ -113,10 +115,10 @@ impl Ledger {
             });
         }
         let converged = self.convergence.as_mut().is_some_and(|c| c.push(loss));
-        self.state = if self.completed == total {
-            RunState::Finished
-        } else if converged {
+        self.state = if converged {
             RunState::Converged
+        } else if self.completed == total {
+            RunState::Finished
         } else if interrupted {
             RunState::Interrupted
         } else if self.completed == target {
@@ -187,6 +189,13 @@ impl Ledger {
                 "Unfinished: {} of {} iterations were done.",
                 self.completed, self.settings.iterations
             ));
+        }
+        if self.state == RunState::Finished && self.settings.coordinates == Coordinates::Orthogonal {
+            warnings.push(
+                "The loss was still falling when the learning rate had come to its floor: means may be a part of a standard deviation \
+                 from where they belong. Give more --iterations."
+                    .into(),
+            );
         }
         if self.settings.coordinates == Coordinates::Published {
             warnings.push(

@@ -90,6 +90,11 @@ pub fn read_panel(path: &Path) -> Arc<Panel> {
     Arc::new(Panel::from_parts(Labels::Text(products), categories, periods, vec![part]).unwrap())
 }
 
+/// `vectors_orthogonal.json`.
+pub fn orthogonal_vectors() -> Value {
+    serde_json::from_str(&std::fs::read_to_string(data("vectors_orthogonal.json")).unwrap()).unwrap()
+}
+
 /// `vectors.json`.
 pub fn vectors() -> Value {
     serde_json::from_str(&std::fs::read_to_string(data("vectors.json")).unwrap()).unwrap()

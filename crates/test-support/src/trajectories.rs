@@ -1,6 +1,6 @@
 //! The recorded trajectories of `vectors.json`: twelve steps of another implementation with the noise that it drew.
 
-use crate::{numbers, vectors};
+use crate::{numbers, orthogonal_vectors, vectors};
 use infermark_model::guide::Guide;
 use infermark_model::svi::Noise;
 use infermark_model::{Parameterization, Site};
@@ -62,11 +62,40 @@ pub fn trajectories() -> Vec<Trajectory> {
         ("learned", Parameterization::Learned),
     ]
     .into_iter()
-    .map(|(name, parameterization)| {
-        let learned = parameterization == Parameterization::Learned;
-        let recorded = &vectors["svi"][name];
-        let guide = |value: &Value| (!value.is_null()).then(|| guide_of(value, learned));
-        let steps: Vec<Step> = recorded["steps"]
+    .map(|(name, parameterization)| trajectory_of(&vectors["svi"][name], parameterization))
+    .map(|trajectory| {
+        let count = |f: fn(&Step) -> bool| trajectory.steps.iter().filter(|s| f(s)).count();
+        let found = (
+            trajectory.steps.len(),
+            count(|s| s.gradient.is_some()),
+            count(|s| s.after.is_some()),
+        );
+        assert_eq!(
+            found,
+            (12, 2, 3),
+            "the record of {:?}",
+            trajectory.parameterization
+        );
+        trajectory
+    })
+    .collect()
+}
+
+/// The trajectory in orthogonal coordinates, of `vectors_orthogonal.json`.
+pub fn orthogonal_trajectory() -> Trajectory {
+    trajectory_of(
+        &orthogonal_vectors()["svi"]["orthogonal"],
+        Parameterization::Centered,
+    )
+}
+
+fn trajectory_of(recorded: &Value, parameterization: Parameterization) -> Trajectory {
+    let learned = parameterization == Parameterization::Learned;
+    let guide = |value: &Value| (!value.is_null()).then(|| guide_of(value, learned));
+    Trajectory {
+        parameterization,
+        start: guide_of(&recorded["init_unconstrained"], learned),
+        steps: recorded["steps"]
             .as_array()
             .unwrap()
             .iter()
@@ -76,25 +105,12 @@ pub fn trajectories() -> Vec<Trajectory> {
                 gradient: guide(&step["grad"]),
                 after: guide(&step["params_after"]),
             })
-            .collect();
-        let count = |f: fn(&Step) -> bool| steps.iter().filter(|s| f(s)).count();
-        let found = (
-            steps.len(),
-            count(|s| s.gradient.is_some()),
-            count(|s| s.after.is_some()),
-        );
-        assert_eq!(found, (12, 2, 3), "the record of {name}");
-        Trajectory {
-            parameterization,
-            start: guide_of(&recorded["init_unconstrained"], learned),
-            steps,
-        }
-    })
-    .collect()
+            .collect(),
+    }
 }
 
 /// A site's numbers of one kind: `loc` and `scale` are named after the decentred site where it is reparameterized.
-fn guide_of(params: &Value, learned: bool) -> Guide {
+pub fn guide_of(params: &Value, learned: bool) -> Guide {
     let suffix = if learned { "_decentered" } else { "" };
     let column = |kind: &str| -> Vec<f64> {
         Site::ALL

@@ -6,8 +6,9 @@ use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, GaussianArguments, LikelihoodArguments, LikelihoodName, MethodName, NutsArguments,
-    ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
+    ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, LikelihoodName,
+    MethodName, NutsArguments, ObjectiveName, PriorArguments, RunArguments, SpecificationArguments,
+    SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
@@ -51,7 +52,7 @@ pub struct FitArguments {
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
     /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
-    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
+    /// needed for it in published coordinates; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
     /// --tolerance not met.
     #[arg(long)]
     require_convergence: bool,
@@ -66,6 +67,8 @@ pub struct FitArguments {
     #[command(flatten)]
     likelihood: LikelihoodArguments,
     #[command(flatten)]
+    guide: CoordinatesArguments,
+    #[command(flatten)]
     svi: SviArguments,
     #[command(flatten)]
     nuts: NutsArguments,
@@ -77,11 +80,11 @@ impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
         let method = match self.run.method {
-            MethodName::Svi => Method::Svi(self.svi.settings()),
+            MethodName::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodName::Nuts => Method::Nuts(self.nuts.settings()),
             MethodName::Laplace => Method::Laplace(self.gaussian.laplace()),
             MethodName::StructuredVi => Method::StructuredVi(self.gaussian.structured_vi()),
-            MethodName::Meanfield => Method::Meanfield(self.gaussian.meanfield()),
+            MethodName::Meanfield => Method::Meanfield(self.gaussian.meanfield(self.guide.coordinates)),
         };
         let model = Specification::from(self.model.model);
         let given_priors = self.priors.given()?;
@@ -260,6 +263,7 @@ impl FitArguments {
         let fit = command.find_subcommand_mut("fit").expect("the verb is there");
         for (arguments, its_methods) in [
             ("SviArguments", &["svi"] as &[&str]),
+            ("CoordinatesArguments", &["svi", "meanfield"]),
             ("NutsArguments", &["nuts"]),
             ("GaussianArguments", &["laplace", "structured-vi", "meanfield"]),
         ] {
@@ -280,12 +284,10 @@ impl FitArguments {
                 !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),
                 "--alpha goes with --objective renyi"
             );
+            let watched = self.svi.settings(self.guide.coordinates).early_stop.is_some();
+            ensure!(!was_given("window") || watched, "--window goes with --early-stop");
             ensure!(
-                !was_given("window") || self.svi.early_stop,
-                "--window goes with --early-stop"
-            );
-            ensure!(
-                !self.require_convergence || self.svi.early_stop,
+                !self.require_convergence || watched,
                 "--require-convergence needs --early-stop with --method svi: a schedule that runs to its end says nothing"
             );
         }

@@ -54,7 +54,7 @@ fn columns(orthogonal: &Orthogonal, latents: usize) -> Vec<Vec<f64>> {
 fn the_map_and_its_inverse_and_what_is_left_of_the_log_rate() {
     for (periods, likelihood) in CASES {
         let panel = panel(1, periods);
-        let orthogonal = Orthogonal::new(&panel, likelihood);
+        let orthogonal = Orthogonal::new(&panel, likelihood, &Priors::default());
         let layout = panel.layout_for(likelihood);
         let z = point(layout.latents());
         let natural = orthogonal.to_natural(&z);
@@ -107,7 +107,7 @@ fn contrasts_are_an_isometry() {
 fn the_density_is_the_natural_one_and_a_constant() {
     for (periods, likelihood) in CASES {
         let panel = panel(2, periods);
-        let orthogonal = Orthogonal::new(&panel, likelihood);
+        let orthogonal = Orthogonal::new(&panel, likelihood, &Priors::default());
         let layout = panel.layout_for(likelihood);
         let priors = Priors {
             time_cat_effects_mean: 0.4,
@@ -137,7 +137,7 @@ fn the_density_is_the_natural_one_and_a_constant() {
 fn gradients_and_variances_are_those_of_the_linear_map() {
     for (periods, likelihood) in CASES {
         let panel = panel(3, periods);
-        let orthogonal = Orthogonal::new(&panel, likelihood);
+        let orthogonal = Orthogonal::new(&panel, likelihood, &Priors::default());
         let layout = panel.layout_for(likelihood);
         let latents = layout.latents();
         let columns = columns(&orthogonal, latents);
@@ -157,24 +157,60 @@ fn gradients_and_variances_are_those_of_the_linear_map() {
     }
 }
 
-/// At rates that are the units, products' elasticities, effects and contrasts have no covariance given the others.
+/// Where rates are the units, the precision has nothing between a product's elasticity and its level, priors and all, nor between the sum of a
+/// category's levels and its contrasts.
 #[test]
 fn units_as_weights_take_the_covariances_away() {
     let panel = panel(4, 30);
-    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson);
+    let priors = Priors::default();
+    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &priors);
     let layout = panel.layout();
+    let latents = layout.latents();
+    let columns = columns(&orthogonal, latents);
+    // Curvature along two coordinates: of the rows with rates that are the units, and of the effects' prior.
+    let curvature = |j: usize, k: usize| {
+        let mut total = 0.0;
+        for (i, c) in panel.category_of().iter().enumerate() {
+            let (a, e) = (
+                layout.start(Site::ProductA) + i,
+                layout.start(Site::ProductEffect) + i,
+            );
+            for row in panel.product_rows(i) {
+                let t = layout.time_index(*c as usize, row.period);
+                let along = |column: &[f64]| column[a] * row.log_price + column[e] + column[t];
+                total += f64::from(row.units) * along(&columns[j]) * along(&columns[k]);
+            }
+            total += columns[j][e] * columns[k][e] / priors.product_effect_sd.powi(2);
+        }
+        total
+    };
     for i in 0..layout.products {
-        let moment: f64 = panel
-            .product_rows(i)
-            .map(|row| f64::from(row.units) * (row.log_price - orthogonal.origin[i]))
-            .sum();
-        assert!(moment.abs() < 1e-9 * (1.0 + panel.sums().product[i] as f64));
+        let (a, e) = (
+            layout.start(Site::ProductA) + i,
+            layout.start(Site::ProductEffect) + i,
+        );
+        let scale = (curvature(a, a) * curvature(e, e)).sqrt();
+        assert!(
+            curvature(a, e).abs() <= 1e-9 * scale,
+            "{i}: {}",
+            curvature(a, e) / scale
+        );
     }
+    // Without a sale the effect stands for itself.
+    assert_eq!(orthogonal.origin[2], 0.0);
     for c in 0..layout.categories {
         assert!((orthogonal.shares_of(c).iter().sum::<f64>() - 1.0).abs() < 1e-12);
+        let mut contrasts = vec![0.0; layout.periods];
+        for t in 0..layout.periods - 1 {
+            let mut free = vec![0.0; layout.periods - 1];
+            free[t] = 1.0;
+            orthogonal.zero_sum.contrasts(&free, &mut contrasts);
+            let w = orthogonal.weighted_mean(c, &contrasts);
+            let sold = &panel.sums().category_period[c * layout.periods..];
+            let moment: f64 = contrasts.iter().zip(sold).map(|(s, y)| (s - w) * *y as f64).sum();
+            assert!(moment.abs() < 1e-9 * (1.0 + sold[t] as f64), "{c} {t}: {moment}");
+        }
     }
-    // Without a sale the plain mean, and equal weights.
-    assert_eq!(orthogonal.origin[2], panel.mean_log_price()[2]);
     assert!(orthogonal.shares_of(2).iter().all(|share| *share == 1.0 / 30.0));
 }
 
@@ -182,7 +218,7 @@ fn units_as_weights_take_the_covariances_away() {
 fn starts_are_finite_and_near_what_made_the_sales() {
     for (periods, likelihood) in CASES {
         let panel = panel(5, periods);
-        let orthogonal = Orthogonal::new(&panel, likelihood);
+        let orthogonal = Orthogonal::new(&panel, likelihood, &Priors::default());
         let guide = orthogonal.start(&panel, &Priors::default(), 2);
         assert!(
             guide
@@ -209,7 +245,7 @@ fn starts_are_finite_and_near_what_made_the_sales() {
     }
     let labels = |kind: &'static str, n| Labels::numbered(kind, n);
     let panel = Panel::from_parts(labels("p", 20), labels("c", 1), labels("t", periods), vec![part]).unwrap();
-    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson);
+    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &Priors::default());
     let guide = orthogonal.start(&panel, &Priors::default(), 1);
     let natural = orthogonal.to_natural(&guide.loc);
     let a = panel.layout().start(Site::ProductA);
