@@ -11,8 +11,8 @@ use crate::quality::{ChainQuality, TruthQuality};
 use crate::spread::Spread;
 use crate::system::System;
 use infermark_backend::{DeviceId, Limits, Method, Report, Request};
-use infermark_model::Parameterization;
 use infermark_model::objective::Objective;
+use infermark_model::{Coordinates, Parameterization};
 use serde::{Deserialize, Serialize};
 
 /// Whether a case may be relied on.
@@ -278,12 +278,19 @@ impl CaseRecord {
         let parameterization = self.request.parameterization.name();
         match &self.request.method {
             Method::Svi(svi) => format!(
-                "{}, {parameterization}, {}, K = {}",
+                "{}, {}, {}, K = {}",
                 svi.precision.name(),
+                match svi.coordinates {
+                    Coordinates::Published => parameterization,
+                    orthogonal => orthogonal.name(),
+                },
                 objective_in_words(&svi.objective),
                 svi.particles
             ),
             Method::Nuts(nuts) => format!("f64, {parameterization}, {} chains", nuts.chains),
+            Method::Meanfield(meanfield) if meanfield.coordinates != Coordinates::Published => {
+                format!("f64, {}", meanfield.coordinates.name())
+            }
             Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => "f64".to_owned(),
         }
     }
@@ -293,7 +300,7 @@ impl CaseRecord {
         format!("{} on {}: {}", self.backend, self.device, self.settings())
     }
 
-    /// Whether it does the work of the published runs: centred, Renyi alpha 0, 4 particles.
+    /// Whether it does the work of the published runs: their coordinates, centred, Renyi alpha 0, 4 particles.
     pub fn is_published_workload(&self) -> bool {
         let Method::Svi(svi) = &self.request.method else {
             return false;
@@ -301,6 +308,7 @@ impl CaseRecord {
         self.kind == CaseKind::Speed
             && svi.particles == crate::published::PARTICLES
             && svi.objective == Objective::Renyi { alpha: 0.0 }
+            && svi.coordinates == Coordinates::Published
             && self.request.parameterization == Parameterization::Centered
     }
 
@@ -308,7 +316,13 @@ impl CaseRecord {
     pub fn file_stem(&self) -> String {
         let kind = match (self.kind, &self.request.method) {
             (CaseKind::PublishedNuts, _) => "published-nuts".to_owned(),
-            (CaseKind::Speed, Method::Svi(svi)) => format!("k{}-{}", svi.particles, svi.precision.name()),
+            (CaseKind::Speed, Method::Svi(svi)) => {
+                let coordinates = match svi.coordinates {
+                    Coordinates::Published => String::new(),
+                    orthogonal => format!("-{}", orthogonal.name()),
+                };
+                format!("k{}-{}{coordinates}", svi.particles, svi.precision.name())
+            }
             (CaseKind::Speed, Method::Nuts(_)) => "gradients".to_owned(),
             (CaseKind::Speed, _) => "fits".to_owned(),
         };

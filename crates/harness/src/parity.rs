@@ -17,8 +17,9 @@ use infermark_model::guide::{Guide, softplus_inverse};
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_model::svi::{draw_noise, loss_and_gradient_of};
+use infermark_model::svi::draw_noise;
 use infermark_model::{Likelihood, Panel};
+use infermark_svi::Chart;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -371,14 +372,18 @@ fn check_loss(
         seed: request.seed,
         iteration: 7,
     };
-    let mut guide = Guide::start(&layout, request.parameterization, request.seed);
-    let centredness = guide.centredness(request.parameterization);
-    guide.loc = centredness.from_natural(
-        &point_near_the_data(panel, request.likelihood),
-        panel.category_of(),
-        &layout,
-        &request.priors,
-    );
+    let chart = Chart::of(panel, request);
+    let mut guide = chart.start(panel, request);
+    let point = point_near_the_data(panel, request.likelihood);
+    guide.loc = match &chart {
+        Chart::Published(parameterization) => guide.centredness(*parameterization).from_natural(
+            &point,
+            panel.category_of(),
+            &layout,
+            &request.priors,
+        ),
+        Chart::Orthogonal(orthogonal) => orthogonal.from_natural(&point),
+    };
     guide.unconstrained_scale = vec![softplus_inverse(GUIDE_SCALE); layout.latents()];
     let Some(got) = backend.loss_and_gradient(panel, request, &guide, stream)? else {
         return Ok(());
@@ -387,15 +392,7 @@ fn check_loss(
     // Each particle alone has weight 1: its gradient is its own, to be combined by the backend's weights.
     let alone: Vec<_> = draw_noise(&layout, particles, stream)
         .into_iter()
-        .map(|eps| {
-            loss_and_gradient_of(
-                &log_joint,
-                request.parameterization,
-                Objective::Elbo,
-                &guide,
-                &vec![eps],
-            )
-        })
+        .map(|eps| chart.plain_iteration(&log_joint, Objective::Elbo, &guide, &vec![eps]))
         .collect();
     let log_weights: Vec<f64> = alone.iter().map(|p| p.log_weights[0]).collect();
     let reference = objective.weigh(&log_weights);

@@ -14,7 +14,7 @@ pub const NOT_MEASURED: &str = "not measured";
 pub const NOT_APPLICABLE: &str = "not applicable";
 
 /// The columns, in order.
-pub const COLUMNS: [&str; 74] = [
+pub const COLUMNS: [&str; 75] = [
     "backend",
     "device",
     "products",
@@ -30,6 +30,7 @@ pub const COLUMNS: [&str; 74] = [
     "objective",
     "particles",
     "parameterization",
+    "coordinates",
     "seed",
     "setup_seconds",
     "warmup_iterations",
@@ -181,6 +182,10 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         (
             "parameterization",
             record.request.parameterization.name().to_owned(),
+        ),
+        (
+            "coordinates",
+            record.request.method.coordinates().name().to_owned(),
         ),
         ("seed", record.request.seed.to_string()),
         ("setup_seconds", number(record.setup_seconds)),

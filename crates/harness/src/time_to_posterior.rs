@@ -8,6 +8,7 @@ use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
 use infermark_backend::Method;
 use infermark_backend::report::Detail;
+use infermark_model::Coordinates;
 
 /// Where a time is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +128,7 @@ pub fn times_to_posterior(records: &[CaseRecord]) -> Vec<PosteriorTime> {
 }
 
 /// The way that a case stands for, held against the published ones alone; `None` where it has no speed or no end: of SVI the
-/// published 1M iterations, of chains the draws that were asked for if all were made, or the published reference, of whole
+/// published 1M iterations, or in orthogonal coordinates those that were asked for, of chains the draws that were asked for if all were made, or the published reference, of whole
 /// fits one.
 pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     let truth = |after: String| {
@@ -165,14 +166,21 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
         return Some(of(nuts_reference(), nuts.estimated_seconds(), basis));
     }
     match &record.request.method {
-        // The time is of 1M iterations; the quality is of the run so far, which is seldom the whole.
-        Method::Svi(_) => Some(PosteriorTime {
-            truth: truth(match after as f64 >= ITERATIONS {
-                true => format!("{} iterations", count(after)),
-                false => format!("{} iterations, the run so far", count(after)),
-            }),
-            ..of(SVI.into(), record.estimated_seconds_1m()?, Basis::Estimated)
-        }),
+        // The time is of the whole schedule; the quality is of the run so far, which in the published coordinates is seldom the whole.
+        Method::Svi(svi) => {
+            let (way, iterations) = match svi.coordinates {
+                Coordinates::Published => (SVI.to_owned(), ITERATIONS),
+                Coordinates::Orthogonal => (svi_orthogonal(svi.iterations), svi.iterations as f64),
+            };
+            let seconds = record.estimated_seconds_1m()? * iterations / 1e6;
+            Some(PosteriorTime {
+                truth: truth(match after as f64 >= iterations {
+                    true => format!("{} iterations", count(after)),
+                    false => format!("{} iterations, the run so far", count(after)),
+                }),
+                ..of(way, seconds, Basis::Estimated)
+            })
+        }
         Method::Nuts(_) => {
             let chains = record.chain_quality.as_ref().filter(|c| c.finished)?;
             let way = format!(
@@ -223,6 +231,10 @@ pub const fn name_of(method: &Method) -> &'static str {
 }
 
 const SVI: &str = "SVI, 1M iterations";
+
+fn svi_orthogonal(iterations: u64) -> String {
+    format!("SVI in orthogonal coordinates, {} iterations", count(iterations))
+}
 
 fn nuts_reference() -> String {
     format!(

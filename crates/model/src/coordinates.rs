@@ -104,6 +104,8 @@ pub struct Orthogonal {
     pub period_share: Vec<f64>,
     /// The isometry of the contrasts.
     pub zero_sum: ZeroSum,
+    /// Rough dispersions `1 / r` of the categories, length C; 0 under the Poisson likelihood.
+    dispersion: Vec<f64>,
 }
 
 impl Orthogonal {
@@ -148,6 +150,7 @@ impl Orthogonal {
             origin,
             period_share,
             zero_sum: ZeroSum::new(layout.periods),
+            dispersion,
             layout,
         }
     }
@@ -309,6 +312,17 @@ impl Orthogonal {
             products[c] += 1.0;
             effects[c] += start.effect - start.elasticity * self.origin[i] - priors.product_effect_mean;
         }
+        // What a row says of the log shape, roughly: half a unit of information where its rate is far above the shape, nothing far below.
+        let mut over_dispersed = vec![0.0; layout.categories];
+        if layout.likelihood == Likelihood::NegativeBinomial {
+            for (i, category) in self.category_of.iter().enumerate() {
+                let c = *category as usize;
+                for units in &panel.units()[panel.row_range(i)] {
+                    let ratio = f64::from(*units) * self.dispersion[c];
+                    over_dispersed[c] += (ratio / (1.0 + ratio)).powi(2);
+                }
+            }
+        }
         let of_periods = layout.periods as f64 * precision(Site::TimeCatEffects);
         for c in 0..layout.categories {
             let range = layout.time_range(c);
@@ -323,7 +337,11 @@ impl Orthogonal {
             let mean = self.mean_of_free(c, &loc[range.start..range.end - 1]);
             loc[range.end - 1] = (pull - mean * products[c] * of_effect) / *of_level;
         }
-        loc[layout.range(Site::LogShape)].fill(priors.log_shape_mean);
+        for (c, latent) in layout.range(Site::LogShape).enumerate() {
+            let dispersion = self.dispersion[c].clamp(LEAST_DISPERSION, LEAST_DISPERSION.recip());
+            loc[latent] = -dispersion.ln();
+            information[latent] += 0.5 * over_dispersed[c];
+        }
         Guide {
             loc,
             unconstrained_scale: information
@@ -395,6 +413,9 @@ impl Orthogonal {
         }
     }
 }
+
+/// The least dispersion that a guide starts at, and the inverse of the largest: beyond it counts are Poisson counts.
+const LEAST_DISPERSION: f64 = 1e-3;
 
 /// Where a product's part of a guide starts.
 struct ProductStart {

@@ -18,7 +18,7 @@ use infermark_data::{Columns, Generator, Process, generate_panel, read_truth};
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark, settle};
 use infermark_harness::results_folder::ResultsFolder;
-use infermark_model::Panel;
+use infermark_model::{Coordinates, Panel};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,6 +259,7 @@ impl BenchArguments {
             }
             let method = self.method_of(backend.name());
             let sampler = matches!(method, Method::Nuts(_));
+            let orthogonal = matches!(method, Method::Svi(_)).then(|| self.svi(Coordinates::Orthogonal));
             let most = *threads.last().expect("there is a thread count");
             // What one thread does is asked of the published algorithm, whose iterations are compared across machines.
             let scales = matches!(method, Method::Svi(_));
@@ -279,6 +280,19 @@ impl BenchArguments {
                     },
                 });
             }
+            if let Some(orthogonal) = orthogonal {
+                let request = Request {
+                    threads: Some(most),
+                    seed: self.seed,
+                    ..Request::new(orthogonal)
+                };
+                request.validate()?;
+                cases.push(Case {
+                    backend,
+                    request,
+                    most_products: usize::MAX,
+                });
+            }
         }
         Ok(cases)
     }
@@ -290,11 +304,24 @@ impl BenchArguments {
             infermark_gaussian::STRUCTURED_VI => Method::StructuredVi(StructuredViSettings::default()),
             infermark_gaussian::MEANFIELD => Method::Meanfield(MeanfieldSettings::default()),
             name if name.starts_with("nuts") => Method::Nuts(NutsSettings::diagonal()),
-            _ => Method::Svi(SviSettings {
-                particles: self.particles,
-                ..SviSettings::default()
-            }),
+            _ => self.svi(Coordinates::Published),
         }
+    }
+
+    /// SVI as it is measured: the published algorithm, and the same in coordinates that make its intervals right.
+    fn svi(&self, coordinates: Coordinates) -> Method {
+        let settings = match coordinates {
+            Coordinates::Published => SviSettings::default(),
+            // To the end of its schedule, so that every repeat is of as many iterations.
+            Coordinates::Orthogonal => SviSettings {
+                early_stop: None,
+                ..SviSettings::orthogonal()
+            },
+        };
+        Method::Svi(SviSettings {
+            particles: self.particles,
+            ..settings
+        })
     }
 
     /// A case for each GPU that was asked for, or for all. Software on the processor is measured only when it, or the
@@ -319,15 +346,13 @@ impl BenchArguments {
                 [] => named || !device.software,
                 wanted => wanted.contains(&device.id),
             })
-            .map(|device| {
+            .flat_map(|device| [Coordinates::Published, Coordinates::Orthogonal].map(|c| (device.id, c)))
+            .map(|(device, coordinates)| {
                 let request = Request {
-                    devices: vec![device.id],
+                    devices: vec![device],
                     threads: Some(1),
                     seed: self.seed,
-                    ..Request::new(Method::Svi(SviSettings {
-                        particles: self.particles,
-                        ..SviSettings::default()
-                    }))
+                    ..Request::new(self.svi(coordinates))
                 };
                 request.validate()?;
                 Ok(Case {
