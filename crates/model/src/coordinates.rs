@@ -129,8 +129,7 @@ impl Orthogonal {
             let (mut total, mut moment) = (0.0, 0.0);
             let mean = origin[i];
             for row in panel.product_rows(i) {
-                let y = f64::from(row.units);
-                let weight = y / (1.0 + y * dispersion[c]);
+                let weight = weight_of(f64::from(row.units), dispersion[c]);
                 total += weight;
                 moment += weight * (row.log_price - mean);
                 shares[row.period] += weight;
@@ -153,6 +152,11 @@ impl Orthogonal {
             dispersion,
             layout,
         }
+    }
+
+    /// The weight of a row of category `c` that sold `units`.
+    fn weight(&self, c: usize, units: f64) -> f64 {
+        weight_of(units, self.dispersion[c])
     }
 
     /// The weights of a category's periods, length T.
@@ -299,17 +303,19 @@ impl Orthogonal {
         let precision = |site| priors.sd(site).powi(-2);
         let (of_elasticity, of_effect) = (precision(Site::ProductA), precision(Site::ProductEffect));
         information[layout.start(Site::GlobalA)] += layout.categories as f64 * precision(Site::CategoryA);
-        // By category: products, and their effects were the level zero.
+        // By category: products, their effects were the level zero, their weights.
         let mut products = vec![0.0; layout.categories];
         let mut effects = vec![0.0; layout.categories];
+        let mut weights = vec![0.0; layout.categories];
         for (i, start) in starts.iter().flatten().enumerate() {
             let c = self.category_of[i] as usize;
             loc[a + i] = start.elasticity;
             loc[e + i] = start.effect;
-            information[a + i] += start.units_deviation2;
-            information[e + i] += panel.sums().product[i] as f64;
+            information[a + i] += start.weighted_deviation2;
+            information[e + i] += start.weight;
             information[layout.start(Site::CategoryA) + c] += of_elasticity;
             products[c] += 1.0;
+            weights[c] += start.weight;
             effects[c] += start.effect - start.elasticity * self.origin[i] - priors.product_effect_mean;
         }
         // What a row says of the log shape, roughly: half a unit of information where its rate is far above the shape, nothing far below.
@@ -327,9 +333,8 @@ impl Orthogonal {
         for c in 0..layout.categories {
             let range = layout.time_range(c);
             let (of_level, of_free) = information[range.clone()].split_last_mut().expect("a period");
-            let sold = &panel.sums().category_period[c * layout.periods..];
-            for (of_free, y) in of_free.iter_mut().zip(sold) {
-                *of_free += *y as f64;
+            for (of_free, share) in of_free.iter_mut().zip(self.shares_of(c)) {
+                *of_free += share * weights[c];
             }
             *of_level = of_periods + products[c] * of_effect;
             // What the priors of effects and period effects make of it; the effects' weighted mean is zero in the table.
@@ -386,21 +391,38 @@ impl Orthogonal {
         table
     }
 
-    /// A product's start, given the table of `s_ct - w_c`: its elasticity by least squares of the log units, weighted by the units and held to the
-    /// prior, and the level at which its rates sum to its units.
+    /// A product's start, given the table of `s_ct - w_c`: its elasticity by least squares of the log units, weighted and held to the prior, and the
+    /// level at which its rates sum to its units.
     fn start_product(&self, panel: &Panel, priors: &Priors, table: &[f64], i: usize) -> ProductStart {
-        let table = &table[self.category_of[i] as usize * self.layout.periods..];
-        let (mut cross, mut units_deviation2) = (0.0, 0.0);
-        for row in panel.product_rows(i) {
-            if row.units > 0 {
-                let (y, d) = (f64::from(row.units), row.log_price - self.origin[i]);
-                cross += y * d * (y.ln() - table[row.period]);
-                units_deviation2 += y * d * d;
-            }
+        let c = self.category_of[i] as usize;
+        let table = &table[c * self.layout.periods..];
+        // Weight, deviation and log units beside those of the period.
+        let rows = panel.product_rows(i).filter(|row| row.units > 0).map(|row| {
+            let y = f64::from(row.units);
+            (
+                self.weight(c, y),
+                row.log_price - self.origin[i],
+                y.ln() - table[row.period],
+            )
+        });
+        let (mut total, mut sum_d, mut sum_r) = (0.0, 0.0, 0.0);
+        for (w, d, r) in rows.clone() {
+            total += w;
+            sum_d += w * d;
+            sum_r += w * r;
+        }
+        let (mean_d, mean_r) = match total > 0.0 {
+            true => (sum_d / total, sum_r / total),
+            false => (0.0, 0.0),
+        };
+        let (mut cross, mut square) = (0.0, 0.0);
+        for (w, d, r) in rows {
+            cross += w * (d - mean_d) * (r - mean_r);
+            square += w * (d - mean_d).powi(2);
         }
         // About the prior of a product whose category is not known.
         let held = (priors.product_a_sd.powi(2) + priors.category_a_sd.powi(2)).recip();
-        let elasticity = (cross + held * priors.global_a_mean) / (units_deviation2 + held);
+        let elasticity = (cross + held * priors.global_a_mean) / (square + held);
         let rates: f64 = panel
             .product_rows(i)
             .map(|row| (elasticity * (row.log_price - self.origin[i]) + table[row.period]).exp())
@@ -409,7 +431,8 @@ impl Orthogonal {
         ProductStart {
             elasticity,
             effect: effect.clamp(priors.clip_low, priors.clip_high),
-            units_deviation2,
+            weight: total,
+            weighted_deviation2: square + total * mean_d.powi(2),
         }
     }
 }
@@ -422,8 +445,15 @@ struct ProductStart {
     elasticity: f64,
     /// `e''_i`.
     effect: f64,
-    /// `sum_t y (ln price - m_i)^2`.
-    units_deviation2: f64,
+    /// Sum of the rows' weights.
+    weight: f64,
+    /// Sum of the rows' weights times `(ln price - m_i)^2`.
+    weighted_deviation2: f64,
+}
+
+/// A row's information on its log rate, were that the log of its units.
+fn weight_of(units: f64, dispersion: f64) -> f64 {
+    units / (1.0 + units * dispersion)
 }
 
 /// Rough dispersions `1 / r` of the categories' counts: by how much they vary beyond Poisson counts about what their product's and their
