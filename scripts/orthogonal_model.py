@@ -172,6 +172,36 @@ def natural_values(sites: Sites, panel: Panel) -> Sites:
     }
 
 
+def natural_moments(loc: Sites, sd: Sites, panel: Panel) -> tuple[Sites, Sites]:
+    """Mean and sd of every natural parameter under independent normals in the unconstrained sites, in double precision.
+
+    The map is linear, so an sd is the root of the sum of squares of what each normal adds to it.
+    """
+    loc, variance = ({n: np.asarray(v, dtype=np.float64) for n, v in sites.items()} for sites in (loc, sd))
+    variance = {name: value**2 for name, value in variance.items()}
+    category, weights = panel.category_idx, period_weights(panel)
+    periods = weights.shape[1]
+    # contrasts = basis @ y, with orthonormal columns; here by the transform's own formula, not by its code.
+    basis = np.zeros((periods, periods - 1))
+    if periods > 1:
+        norm = 1.0 / (np.sqrt(periods) + periods)
+        basis = np.concatenate([np.eye(periods - 1) - norm, np.full((1, periods - 1), -1.0 / np.sqrt(periods))])
+    empty = np.zeros((weights.shape[0], periods - 1))
+    contrasts, spread = loc.get("period_contrasts", empty), variance.get("period_contrasts", empty)
+    mean_shift = loc["category_level"] + ((weights @ basis) * contrasts).sum(axis=1)
+    variance_shift = variance["category_level"] + ((weights @ basis) ** 2 * spread).sum(axis=1)
+    centre = centres(panel)
+    mean = {name: loc[name] for name in ("global_a", "category_a", "product_a")} | {
+        "product_effect": loc["centred_effect"] - loc["product_a"] * centre - mean_shift[category],
+        "time_cat_effects": (loc["category_level"][:, None] + contrasts @ basis.T).ravel(),
+    }
+    variances = {name: variance[name] for name in ("global_a", "category_a", "product_a")} | {
+        "product_effect": variance["centred_effect"] + variance["product_a"] * centre**2 + variance_shift[category],
+        "time_cat_effects": (variance["category_level"][:, None] + spread @ (basis**2).T).ravel(),
+    }
+    return mean, {name: np.sqrt(value) for name, value in variances.items()}
+
+
 def start_values(panel: Panel) -> dict[str, np.ndarray]:
     """Unconstrained values near the data: log of mean units, and of each period's share of the category's units."""
     mean_units = sums_by(panel.product_idx, panel.units.astype(np.float64), len(panel.products))

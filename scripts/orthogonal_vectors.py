@@ -42,6 +42,7 @@ from numpyro.infer.util import potential_energy  # noqa: E402
 from orthogonal_model import (  # noqa: E402
     Sites,
     centres,
+    natural_moments,
     natural_values,
     orthogonal_arguments,
     orthogonal_dense_arguments,
@@ -126,7 +127,10 @@ def moments(panel: Panel, loc: Sites, sd: Sites) -> Sites:
     require_equal("the map to natural parameters is linear", jacobian @ flat, natural(flat))
     covariance = jacobian @ jnp.diag(ravel_pytree(sd)[0] ** 2) @ jacobian.T
     back = ravel_pytree(natural_values(loc, panel))[1]
-    return {"mean": as_lists(back(natural(flat))), "sd": as_lists(back(jnp.sqrt(jnp.diag(covariance))))}
+    found = back(natural(flat)), back(jnp.sqrt(jnp.diag(covariance)))
+    for what, closed, dense in zip(("means", "sds"), natural_moments(loc, sd, panel), found, strict=True):
+        require_equal(f"natural {what} in closed form", closed, dense)
+    return {"mean": as_lists(found[0]), "sd": as_lists(found[1])}
 
 
 def log_joints(panel: Panel, points: list[Sites]) -> list[Sites]:
