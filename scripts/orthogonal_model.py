@@ -34,6 +34,8 @@ from published_model import CLIP, Panel
 
 # Prior of the period effects: mean 0 and this sd, as in `published_model`.
 PERIOD_SD = 3.0
+# The guide's scales at the start, smaller than the published 0.1: most posterior sds are.
+START_SCALE = 0.01
 Sites = dict[str, Any]
 
 
