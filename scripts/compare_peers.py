@@ -25,7 +25,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,27 +72,16 @@ class Side:
 
 def run_process(command: list[str], given: str = "") -> tuple[str, Row]:
     """Standard output of a program that succeeds, with its seconds, processor seconds and peak memory."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, tempfile.TemporaryFile("w+") as stdin:
-        stdin.write(given)
-        stdin.seek(0)
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdin=stdin, stdout=out, stderr=err, text=True)
-        try:
-            _, status, used = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if process.returncode != 0:
-            said = [line for line in err.read().splitlines() if line.strip()] or ["it said nothing"]
+    with tempfile.NamedTemporaryFile("r") as taken:
+        measured = [sys.executable, "-I", "-S", str(SCRIPTS / "measured_process.py"), taken.name, *command]
+        done = subprocess.run(measured, input=given, capture_output=True, text=True)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
             program = " ".join(Path(part).name for part in command[:2])
-            raise RunFailed(f"{program} ended with status {process.returncode}: {said[-1].strip()}")
-        # Kilobytes on Linux.
-        taken = {"process_seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime}
-        return out.read(), taken | {"peak_memory_bytes": used.ru_maxrss * 1024}
+            raise RunFailed(f"{program} ended with status {done.returncode}: {said[-1].strip()}")
+        seconds, cpu_seconds, peak = taken.read().split()
+    told = {"process_seconds": float(seconds), "cpu_seconds": float(cpu_seconds), "peak_memory_bytes": int(peak)}
+    return done.stdout, told
 
 
 def infermark_fit(options: argparse.Namespace, panel: Path, method: list[str]) -> Fit:
