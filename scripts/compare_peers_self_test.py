@@ -18,11 +18,12 @@ from pathlib import Path
 import compare_peers as peers
 import peers_agreement as agreement
 import peers_results
+import peers_sides
 from compare_numpyro import RunFailed
 
 PRODUCTS = 400
 SVI_SIDES = {"numpyro-published", "infermark-svi-published", "numpyro-orthogonal", "infermark-svi-orthogonal"}
-EXACT_SIDES = {peers.PLAIN, peers.ELIMINATION, peers.CORRECTED}
+EXACT_SIDES = {peers_sides.PLAIN, peers_sides.ELIMINATION, peers_sides.CORRECTED}
 
 
 def made_up() -> tuple[agreement.Marginals, dict[str, float]]:
@@ -42,7 +43,7 @@ def moved(mean: float = 0.0, ratio: float = 1.0, only: str | None = None) -> agr
     }
 
 
-def sides(**altered: Callable[[], agreement.Marginals]) -> list[peers.Side]:
+def sides(**altered: Callable[[], agreement.Marginals]) -> list[peers_sides.Side]:
     """All sides, in agreement but for those altered (names with `_` for `-`)."""
     found = []
     for name in sorted(EXACT_SIDES | SVI_SIDES):
@@ -51,10 +52,10 @@ def sides(**altered: Callable[[], agreement.Marginals]) -> list[peers.Side]:
         described = {"coordinates": "orthogonal" if "orthogonal" in name else "published"}
         iterations = 100 if method == "svi" else None
 
-        def run(make: Callable[[], agreement.Marginals] = make, iterations: int | None = iterations) -> peers.Fit:
-            return peers.Fit(0.5, 0.1, 0.75, 1.0, 10**6, iterations, make())
+        def run(make: Callable[[], agreement.Marginals] = make, iterations: int | None = iterations) -> peers_sides.Fit:
+            return peers_sides.Fit(0.5, 0.1, 0.75, 1.0, 10**6, iterations, make())
 
-        found.append(peers.Side(name, method, described, run, 2))
+        found.append(peers_sides.Side(name, method, described, run, 2))
     return found
 
 
@@ -79,16 +80,16 @@ def narrower_where_true() -> agreement.Marginals:
     return EXACT | {key: (EXACT[key][0], 0.01 * abs(TRUTH[key] - EXACT[key][0])) for key in held}
 
 
-def refused(made: list[peers.Side], joints: float = 1e-14) -> set[str]:
+def refused(made: list[peers_sides.Side], joints: float = 1e-14) -> set[str]:
     """The sides that a comparison leaves without speed; none of them may show a figure of it anywhere."""
-    rows, findings = peers.compare(made, "made up", TRUTH, lambda: log_joints(joints), 2)
+    rows, findings = peers.compare(made, "made up", TRUTH, lambda: log_joints(joints), 2, 0.0)
     failed = {row["side"] for row in rows if row["status"] == "failed"}
     for row in rows:
         speeds = {"seconds", "process_seconds", "cpu_seconds", "iterations_per_second", "ratio", "seconds_samples"} & row.keys()
-        assert bool(speeds) == (row["status"] == "ok"), (row["side"], speeds)
-        assert row["reason"] != "none" or row["status"] == "ok", row["side"]
+        assert bool(speeds) == (row["status"] != "failed"), (row["side"], speeds)
+        assert (row["reason"] == "none") == (row["status"] == "ok"), row["side"]
         cells = peers_results.speed_cells(row)
-        assert row["status"] == "ok" or cells == ["not measured"] * 4 + [""] * 2, cells
+        assert row["status"] != "failed" or cells == ["not measured"] * 4 + [""] * 2, cells
         # A peer's ratio is never over a side that was refused.
         assert row.get("ratio_to") not in failed, row["side"]
         assert f"{row['side']}," in peers_results.csv_text([row])
@@ -108,7 +109,7 @@ def check_refusals() -> None:
         ("an sd not a number", refused(sides(numpy_elimination=lambda: EXACT | nan)), EXACT_SIDES),
         ("a product missing", refused(sides(numpy_elimination=without_one)), EXACT_SIDES),
         ("the elimination fails", refused(sides(numpy_elimination=ending_badly)), EXACT_SIDES),
-        ("correction far off", refused(sides(infermark_laplace=lambda: moved(mean=0.2))), {peers.CORRECTED}),
+        ("correction far off", refused(sides(infermark_laplace=lambda: moved(mean=0.2))), {peers_sides.CORRECTED}),
         ("sds of svi", refused(sides(infermark_svi_orthogonal=lambda: moved(ratio=1.05))), svi_pair),
         ("sds of svi within", refused(sides(infermark_svi_orthogonal=lambda: moved(ratio=1.01))), set()),
         ("means of svi", refused(sides(numpyro_orthogonal=lambda: moved(mean=0.2))), svi_pair),
@@ -120,6 +121,14 @@ def check_refusals() -> None:
     ]
     for what, found, expected in cases:
         assert found == expected, (what, found ^ expected)
+
+
+def check_noise() -> None:
+    """Repeats far apart, or a busy machine, are told beside the figures."""
+    for samples, busy, status in (([1.0, 1.1], 0.0, "ok"), ([1.0, 1.3], 0.0, "warn"), ([1.0], 0.5, "warn")):
+        row = {"status": "ok", "reason": "none", "seconds_samples": samples}
+        peers.mark_noise([row], busy)
+        assert row["status"] == status and (row["reason"] == "none") == (status == "ok"), row
 
 
 def check_quality() -> None:
@@ -150,29 +159,30 @@ def check_programs() -> None:
     with tempfile.TemporaryDirectory() as directory:
         stub = Path(directory) / "infermark"
 
-        def fit(*method: str, sd: str = "0.5") -> peers.Fit:
+        def fit(*method: str, sd: str = "0.5") -> peers_sides.Fit:
             stub.write_text(STUB.format(python=sys.executable, sd=sd))
             stub.chmod(0o755)
             options = argparse.Namespace(infermark=stub, threads=1)
-            return peers.infermark_fit(options, Path("panel.parquet"), [*method])
+            return peers_sides.infermark_fit(options, Path("panel.parquet"), [*method])
 
         found = fit()
         assert (found.seconds, found.setup_seconds, found.iterations) == (0.25, 0.125, 10)
         assert found.posterior == {"a": (-1.5, 0.5)} and found.process_seconds > 0.0 and found.peak_memory_bytes > 0
-        cases: list[tuple[str, Callable[[], peers.Fit]]] = [
+        cases: list[tuple[str, Callable[[], peers_sides.Fit]]] = [
             ("broken on purpose", lambda: fit("--broken")),
             ("sd nan", lambda: fit(sd="nan")),
             ("sd 0.0", lambda: fit(sd="0")),
             ("comes twice", lambda: fit(sd="1\\nproduct_a,a,-1,1")),
         ]
         for said, wrong in cases:
-            side = peers.Side(peers.PLAIN, "exact", {}, wrong, 1)
+            side = peers_sides.Side(peers_sides.PLAIN, "exact", {}, wrong, 1)
             peers.run_side(side)
             assert side.failure and said in side.failure and not side.fits, side
 
 
 def main() -> int:
     """Runs the checks."""
+    check_noise()
     check_quality()
     check_programs()
     check_refusals()

@@ -6,8 +6,12 @@ What a statistician writes who knows that, given the border (a category's period
 and its mean elasticity), its products are independent 2x2 blocks: products in batches
 that stay in the cache, a rank-k update by BLAS for each, the batches on all cores. Newton
 with step halving on the published model, in double precision, from start values of its
-own. Prints one JSON object; `seconds` runs from loaded data, laid out by product
-in `setup_seconds`, to the sds of all elasticities, `process_seconds` from the start of the interpreter to the file written.
+own. Like other Gaussian methods it ignores the clip of the log rate, at whose kink no
+curvature is right.
+
+Prints one JSON object: `seconds` from data laid out by product to the sds of all
+elasticities, `setup_seconds` for laying them out, `process_seconds` from the start of the
+interpreter to the file written.
 """
 
 import os
@@ -194,6 +198,7 @@ def process_seconds():
 
 
 def main():
+    """Fits the panel and prints what was found and what it took."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("panel", help="Parquet or CSV: product, category, week, price, units")
     parser.add_argument("--out", help="CSV of product, mode and sd of its elasticity")
@@ -218,7 +223,8 @@ def main():
         mode, sd = (np.concatenate(parts)[np.argsort(order)] for parts in ([b.a for b in batches], sds))
         pa.csv.write_csv(pa.table({"product": names, "mean": mode, "sd": sd}), options.out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    told |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "setup_seconds": setup, "loaded_after_seconds": loaded, "process_seconds": process_seconds()}
+    told |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "setup_seconds": setup}
+    told |= {"loaded_after_seconds": loaded, "process_seconds": process_seconds()}
     print(json.dumps(told | {"threads": options.threads, "products": len(names), "peak_memory_bytes": peak}))
 
 

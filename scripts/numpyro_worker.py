@@ -222,7 +222,7 @@ def start_coordinates(panel: published.Panel, point_file: Path | None) -> tuple[
     if point_file:
         # The natural log joint and gradient at the first point's natural parameters, for the other side to be held against.
         natural = orthogonal.natural_values(points[0], panel)
-        value, by_site = jax.jit(jax.value_and_grad(lambda z: potential_energy(published.published_model, (), arguments, z)))(natural)
+        value, by_site = compiled_potential(panel, "published", natural)[1](natural)
         record = {
             "point": {name: np.asarray(site).tolist() for name, site in natural.items()},
             "log_joint": -float(value),
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--coordinates", choices=["published", "orthogonal"], default="published", help="svi: of the guide")
     parser.add_argument("--objective", choices=["renyi", "elbo"], default="renyi", help="svi: what is maximized")
     parser.add_argument("--precision", choices=["f32", "f64"], default="f32", help="svi: of everything")
-    parser.add_argument("--decay-over", type=int, metavar="N", help="svi: the rate falls to 1e-5 over N iterations (as published)")
+    parser.add_argument("--decay-over", type=int, metavar="N", help="svi: its rate falls to 1e-5 over N iterations")
     parser.add_argument("--posterior", type=Path, help="svi: CSV of means and sds, written after every answer")
     parser.add_argument("--warmup", type=int, default=1000, help="nuts: transitions that adapt")
     parser.add_argument("--device", default="cpu", help="cpu (the default), gpu, or gpu:1 for the second one")

@@ -386,7 +386,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
         return [line for name in ours for line in differences(ours[name], theirs[name], f"{path}/{name}")]
     lists = isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs)
     if lists and any(isinstance(value, (dict, list, str)) for value in ours):
-        return [line for i, pair in enumerate(zip(ours, theirs)) for line in differences(*pair, f"{path}/{i}")]
+        return [line for i, pair in enumerate(zip(ours, theirs, strict=True)) for line in differences(*pair, f"{path}/{i}")]
     numbers = all(type(value) in (int, float) for value in (ours, theirs))
     if lists or numbers:
         a, b = (np.asarray(value, dtype=np.float64) for value in (ours, theirs))

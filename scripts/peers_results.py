@@ -37,7 +37,7 @@ def quality_cells(row: dict[str, Any]) -> list[str]:
 
 def speed_cells(row: dict[str, Any]) -> list[str]:
     """Seconds and ratios; none where the sides disagree."""
-    if row["status"] != "ok":
+    if row["status"] == "failed":
         return [NOT_MEASURED] * 4 + [""] * 2
     rate = figure(row["iterations_per_second"]) if "iterations_per_second" in row else ""
     cells = [figure(row["seconds"]), figure(row["process_seconds"]), figure(row["cpu_seconds"])]
@@ -63,8 +63,8 @@ def markdown_text(record: dict[str, Any]) -> str:
         "means keep. Times Infermark: seconds over those of `laplace --plain`, or over `svi` in the same coordinates, an",
         "iteration each. The elimination finds the sds of the elasticities alone, Infermark those of all parameters.",
         "",
-        "| panel | side | coordinates | iterations | sds over exact | means, 95% within | 95% intervals cover | seconds | process "
-        "| CPU | MB | it/s | times Infermark | status |",
+        "| panel | side | coordinates | iterations | sds over exact | means, 95% within | 95% intervals cover | seconds "
+        "| process | CPU | MB | it/s | times Infermark | status |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
