@@ -300,13 +300,22 @@ def markdown_text(record: dict[str, Any]) -> str:
 
 
 def write_results(directory: Path, record: dict[str, Any], force: bool) -> None:
+    """Writes a comparison with NumPyro: compare.json, compare.csv and compare.md."""
+    texts = {
+        "compare.json": json.dumps(record, indent=1) + "\n",
+        "compare.csv": csv_text(record["rows"]),
+        "compare.md": markdown_text(record),
+    }
+    write_folder(directory, texts, force)
+
+
+def write_folder(directory: Path, texts: dict[str, str], force: bool) -> None:
     """Writes the folder whole or not at all: under another name first, then renamed."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     new = directory.with_name(f".{directory.name}.new-{os.getpid()}")
     new.mkdir()
-    (new / "compare.json").write_text(json.dumps(record, indent=1) + "\n")
-    (new / "compare.csv").write_text(csv_text(record["rows"]))
-    (new / "compare.md").write_text(markdown_text(record))
+    for name, text in texts.items():
+        (new / name).write_text(text)
     old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
     if force and directory.exists():
         directory.rename(old)

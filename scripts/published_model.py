@@ -198,10 +198,14 @@ def published_optimizer() -> optax.GradientTransformation:
     return optax.adamw(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4)
 
 
+def published_objective(num_particles: int = PARTICLES) -> RenyiELBO:
+    """The Renyi bound with alpha = 0."""
+    return RenyiELBO(alpha=0, num_particles=num_particles)
+
+
 def published_svi(particles: int = PARTICLES, model: Callable[..., None] = published_model) -> SVI:
     """Stochastic variational inference on the Renyi bound with alpha = 0."""
-    objective = RenyiELBO(alpha=0, num_particles=particles)
-    return SVI(model, published_guide(model), published_optimizer(), objective)
+    return SVI(model, published_guide(model), published_optimizer(), published_objective(particles))
 
 
 def fixed_point(panel: Panel) -> dict[str, np.ndarray]:
