@@ -4,7 +4,9 @@ The posterior is that of `published_model`; only the coordinates differ, linearl
 with a constant Jacobian. With x = ln price, y = units, T periods:
 
     log rate = product_a (x - m) + centred_effect + s - w
-    m   the product's mean of x, weighted by its units (the plain mean where nothing was sold)
+    m   sum(y x) / (sum(y) + 1 / 3^2), the product's mean of x, weighted by its units y and held
+        to 0 by the prior of its effect, Normal(0, 3): nothing is left between product_a and
+        centred_effect, and a product without sales has m = 0
     s   a category's period effects about their mean, `period_contrasts`, a zero-sum vector
     w   its mean of s, weighted by its units in each period (1/T where nothing was sold)
 
@@ -34,6 +36,8 @@ from published_model import CLIP, Panel
 
 # Prior of the period effects: mean 0 and this sd, as in `published_model`.
 PERIOD_SD = 3.0
+# The same of the products' effects.
+EFFECT_SD = 3.0
 # The guide's scales at the start, smaller than the published 0.1: most posterior sds are.
 START_SCALE = 0.01
 Sites = dict[str, Any]
@@ -45,13 +49,12 @@ def sums_by(index: np.ndarray, values: np.ndarray, length: int) -> np.ndarray:
 
 
 def centres(panel: Panel) -> np.ndarray:
-    """The units-weighted mean ln price of each product, [products]."""
+    """The mean ln price of each product, weighted by its units and held to 0 by its effect's prior, [products]."""
     count = len(panel.products)
     units = panel.units.astype(np.float64)
     sold = sums_by(panel.product_idx, units, count)
     weighted = sums_by(panel.product_idx, units * panel.log_price, count)
-    plain = sums_by(panel.product_idx, panel.log_price, count) / np.bincount(panel.product_idx, minlength=count)
-    return np.where(sold > 0.0, weighted / np.where(sold > 0.0, sold, 1.0), plain)
+    return weighted / (sold + EFFECT_SD**-2)
 
 
 def period_totals(panel: Panel) -> np.ndarray:

@@ -69,7 +69,7 @@ NOTE = (
     "float64; log densities include every constant, the Jacobian is left out as in NumPyro's unconstrained potential; "
     "a site's arrays follow vectors.json, but product_effect holds the product's centred effect e'', and "
     "time_cat_effects, per category, the contrasts y_1 .. y_(T-1) and then the level l. With x = ln price: "
-    "m = the product's units-weighted mean x (the plain mean where nothing was sold), omega = the period's share of the "
+    "m = sum(y x) / (sum(y) + 1 / 9), omega = the period's share of the "
     "category's units (1/T where nothing was sold); s = isometric zero-sum transform of y; tau = l + s; w = sum_t omega s; "
     "effect = e'' - a m - l - w; eta = a (x - m) + e'' + s - w. Prior: y ~ Normal(0, 3), l ~ Normal(0, 3 / sqrt T), "
     "effect ~ Normal(0, 3): log_joint = natural log joint + C/2 ln T"
