@@ -231,6 +231,15 @@ impl ArrowFactor {
         diagonal
     }
 
+    /// The entries of `Q` between the elasticity and the effect of each product, length N.
+    pub fn couplings_of_products(&self) -> Vec<f64> {
+        let mut coupled = vec![0.0; self.walk.layout.products];
+        for (product, lower) in self.walk.order.iter().zip(&self.products) {
+            coupled[*product as usize] = lower.coupling();
+        }
+        coupled
+    }
+
     /// `Q^-1 b`.
     pub fn solved(&self, mut b: Vec<f64>) -> Vec<f64> {
         self.solve(&mut b);

@@ -47,6 +47,11 @@ impl Lower2 {
         self.aa.ln() + self.ee.ln()
     }
 
+    /// The entry of the block beside its diagonal.
+    pub(crate) fn coupling(&self) -> f64 {
+        self.aa * self.ea
+    }
+
     /// The diagonal of the block.
     pub(crate) fn diagonal(&self) -> [f64; 2] {
         [self.aa * self.aa, self.ea * self.ea + self.ee * self.ee]

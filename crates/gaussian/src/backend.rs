@@ -158,7 +158,12 @@ impl Backend for GaussianCpu {
             point: at.mean.to_vec(),
             ..self.search(panel, request, at.precision_at)?.into_mode()
         };
-        let mut search = Search::new(&self.counts(panel, request)?, family, start);
+        let mut search = Search::new(
+            &self.counts(panel, request)?,
+            family,
+            request.method.coordinates(),
+            start,
+        );
         let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error, panel))?;
         Ok(Some(GaussianPass {
             value,

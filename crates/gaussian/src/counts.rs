@@ -10,7 +10,7 @@ use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{Likelihood, Orthogonal, Panel};
 use infermark_threads::run_parts;
 use std::sync::Arc;
 
@@ -181,6 +181,11 @@ impl Counts {
     /// The panel.
     pub fn panel(&self) -> &Arc<Panel> {
         self.walk.panel()
+    }
+
+    /// The orthogonal coordinates of the panel.
+    pub fn orthogonal(&self) -> Orthogonal {
+        Orthogonal::new(self.panel(), self.likelihood(), &self.priors)
     }
 
     /// The priors.

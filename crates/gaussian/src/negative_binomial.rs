@@ -294,7 +294,10 @@ impl Rates for NegativeBinomialRates<'_> {
             let variance = match self.spread {
                 Spread::Point => 0.0,
                 Spread::Structured { .. } => 2.0 * rows.half_variance[t],
-                Spread::Independent(v) => x * x * v[a] + v[e] + v[time + t],
+                Spread::Independent(independent) => {
+                    let (v, d) = (independent.variances, x - independent.origin(i));
+                    d * d * v[a] + v[e] + v[time + t]
+                }
             };
             let mut found = Row::mean(units, eta, variance, shape);
             value += found.value;

@@ -33,8 +33,24 @@ pub(crate) enum Spread<'a> {
         /// Takes the means of the products that are settled first, where that is asked for; their weights change at once.
         settled: Option<&'a Settled>,
     },
-    /// Independent latents of these variances, in the order of [`Layout`].
-    Independent(&'a [f64]),
+    /// Independent latents: the variance of a log rate is `(x - m)^2 v[a] + v[e] + v[tau]`.
+    Independent(Independent<'a>),
+}
+
+/// Latents that are independent in natural parameters or in orthogonal coordinates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Independent<'a> {
+    /// What the variances of log rates are made of, in the order of [`Layout`].
+    pub(crate) variances: &'a [f64],
+    /// `m`, where a product's log prices are measured from, length N; `None` is 0.
+    pub(crate) origin: Option<&'a [f64]>,
+}
+
+impl Independent<'_> {
+    /// The origin of a product's log prices.
+    pub(crate) fn origin(&self, product: usize) -> f64 {
+        self.origin.map_or(0.0, |origin| origin[product])
+    }
 }
 
 impl<'a> Spread<'a> {
@@ -133,7 +149,7 @@ impl<'a> PoissonRates<'a> {
             spread,
             effects: table(point, 1.0),
             half_variances: match spread {
-                Spread::Independent(variances) => table(variances, 0.5),
+                Spread::Independent(Independent { variances, .. }) => table(variances, 0.5),
                 _ => Vec::new(),
             },
             stride,
@@ -158,7 +174,13 @@ impl PoissonRates<'_> {
         let half = match self.spread {
             Spread::Point => 0.0,
             Spread::Structured { .. } => rows.half_variance[period],
-            Spread::Independent(v) => 0.5 * (log_price * log_price * v[a] + v[e] + v[time]),
+            Spread::Independent(independent) => {
+                let (v, d) = (
+                    independent.variances,
+                    log_price - independent.origin(rows.product),
+                );
+                0.5 * (d * d * v[a] + v[e] + v[time])
+            }
         };
         let sd = (2.0 * half).max(0.0).sqrt();
         let scale = self.bound.scale;
@@ -282,15 +304,16 @@ impl PoissonRates<'_> {
         let log2_e = isa.splat(LOG2_E);
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
         let mut sums = [isa.zero(); 3];
-        let (half_a, half_e, half_periods) = match self.spread {
-            Spread::Independent(variances) => (
-                0.5 * variances[a],
-                0.5 * variances[e],
+        let (half_a, half_e, half_periods, origin) = match self.spread {
+            Spread::Independent(independent) => (
+                0.5 * independent.variances[a],
+                0.5 * independent.variances[e],
                 &self.half_variances[rows.category * self.stride..][..self.stride],
+                independent.origin(i),
             ),
-            _ => (0.0, 0.0, effects),
+            _ => (0.0, 0.0, effects, 0.0),
         };
-        let (half_a, half_e) = (isa.splat(half_a), isa.splat(half_e));
+        let (half_a, half_e, origin) = (isa.splat(half_a), isa.splat(half_e), isa.splat(origin));
         let part = isa.splat(match self.spread {
             Spread::Structured { part, .. } => part,
             _ => 1.0,
@@ -304,7 +327,8 @@ impl PoissonRates<'_> {
                 Spread::Structured { .. } => isa.add(eta, isa.load(&rows.half_variance[t..])),
                 Spread::Independent(_) => {
                     let of_period = isa.add(half_e, isa.load(&half_periods[t..]));
-                    isa.add(eta, isa.mul_add(isa.mul(half_a, x), x, of_period))
+                    let d = isa.sub(x, origin);
+                    isa.add(eta, isa.mul_add(isa.mul(half_a, d), d, of_period))
                 }
             };
             let exponent = isa.min(isa.max(isa.mul(raised, log2_e), least), most);

@@ -12,6 +12,7 @@ use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::device_name;
+use infermark_model::Coordinates;
 use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
@@ -181,7 +182,12 @@ impl GaussianRun {
                 let (point, steps) = (search.point().to_vec(), search.steps);
                 let done = match self.family() {
                     Some((family, _)) if enough => {
-                        let search = Search::new(&self.counts, family, search.into_mode());
+                        let search = Search::new(
+                            &self.counts,
+                            family,
+                            self.request.method.coordinates(),
+                            search.into_mode(),
+                        );
                         self.stage = Stage::Variational(Box::new(search));
                         Ok(())
                     }
@@ -424,10 +430,13 @@ impl GaussianRun {
                 if left_out.len() > NAMED { ", ..." } else { "" }
             ));
         }
-        if let Method::Meanfield(_) = self.request.method {
+        if let Method::Meanfield(settings) = &self.request.method
+            && settings.coordinates == Coordinates::Published
+        {
             warnings.push(
                 "The Gaussian is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
-                 narrow where elasticities and effects are correlated."
+                 narrow where elasticities and effects are correlated; in orthogonal coordinates they are not \
+                 (--coordinates orthogonal)."
                     .into(),
             );
         }

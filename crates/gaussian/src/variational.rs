@@ -11,11 +11,13 @@
 use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
-use crate::poisson::{MOST_CHANGE, Spread};
+use crate::poisson::{Independent, MOST_CHANGE, Spread};
 use crate::settle::Settled;
 use infermark_arrow::{ArrowFactor, Assembled};
-use infermark_model::Likelihood;
 use infermark_model::site::Site;
+use infermark_model::{Coordinates, Likelihood, Orthogonal};
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Which Gaussians.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Settings {
     /// The fit is found when no mean moves by more than this many of its standard deviations, nor any log standard
     /// deviation by more than this; or a mean by no more than the rounding of the gradient moves it.
     pub tolerance: f64,
+    /// The coordinates in which a mean-field Gaussian is independent.
+    pub coordinates: Coordinates,
     /// The search for the mode that it starts from.
     pub mode: ModeSettings,
 }
@@ -43,6 +47,7 @@ impl Default for Settings {
         Settings {
             steps: 500,
             tolerance: 1e-5,
+            coordinates: Coordinates::Published,
             mode: ModeSettings::default(),
         }
     }
@@ -69,6 +74,17 @@ pub struct Fit {
     pub factor: ArrowFactor,
 }
 
+/// The diagonal of the precision in the coordinates of a mean-field Gaussian.
+fn precisions(factor: &ArrowFactor, orthogonal: Option<&Orthogonal>, counts: &Counts) -> Vec<f64> {
+    let diagonal = factor.diagonal();
+    match orthogonal {
+        Some(orthogonal) => {
+            orthogonal.precision_diagonal(&diagonal, &factor.couplings_of_products(), counts.priors())
+        }
+        None => diagonal,
+    }
+}
+
 /// The larger of two, or what is not a number: `f64::max` would pass that over.
 fn largest(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }
@@ -80,7 +96,7 @@ fn largest(a: f64, b: f64) -> f64 {
 /// When a precision is not positive definite or the bound is not finite.
 pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, ModeError> {
     let mode = find_mode(counts, &settings.mode)?;
-    let mut search = Search::new(counts, family, mode);
+    let mut search = Search::new(counts, family, settings.coordinates, mode);
     while (search.moved.is_nan() || search.moved >= settings.tolerance) && search.steps < settings.steps {
         search.advance()?;
     }
@@ -114,7 +130,9 @@ pub struct Search {
     counts: Counts,
     /// Means that the next step starts from.
     mean: Vec<f64>,
-    /// Its variances, where latents are independent; of a structured one those of the step before.
+    /// The coordinates in which a mean-field Gaussian is independent, where those are not the natural parameters.
+    orthogonal: Option<Arc<Orthogonal>>,
+    /// Its variances in its coordinates, where latents are independent; of a structured one those of the step before.
     variance: Vec<f64>,
     factor: Option<ArrowFactor>,
     /// The last Gaussian whose bound is known.
@@ -148,17 +166,23 @@ struct Known {
 }
 
 impl Search {
-    /// From the mode, with the precision there.
-    pub fn new(counts: &Counts, family: Family, mode: Mode) -> Self {
+    /// From the mode, with the precision there; a mean-field Gaussian in `coordinates`.
+    pub fn new(counts: &Counts, family: Family, coordinates: Coordinates, mode: Mode) -> Self {
         let Mode { point, factor, .. } = mode;
+        let orthogonal = (family == Family::MeanField && coordinates == Coordinates::Orthogonal)
+            .then(|| Arc::new(counts.orthogonal()));
         let variance = match family {
-            Family::MeanField => factor.diagonal().iter().map(|q| 1.0 / q).collect(),
+            Family::MeanField => precisions(&factor, orthogonal.as_deref(), counts)
+                .iter()
+                .map(|q| 1.0 / q)
+                .collect(),
             Family::Structured => Vec::new(),
         };
         Search {
             family,
             counts: counts.clone(),
             mean: point,
+            orthogonal,
             variance,
             factor: Some(factor),
             known: None,
@@ -205,7 +229,7 @@ impl Search {
         let by_means = step
             .iter()
             .zip(self.mean.iter().zip(&from))
-            .zip(&variance)
+            .zip(&*self.natural(&variance))
             .map(|((step, (at, from)), v)| (at - from + step).abs() / v.sqrt())
             .fold(0.0, largest);
         // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the directions that the priors
@@ -214,7 +238,7 @@ impl Search {
             let rounding = found.factor.solved(self.counts.rounding_of_gradient());
             let by_rounding = rounding
                 .iter()
-                .zip(&variance)
+                .zip(&*self.natural(&variance))
                 .map(|(s, v)| s.abs() / v.sqrt())
                 .fold(0.0, largest);
             if by_means <= MOST_ROUNDINGS * by_rounding {
@@ -229,9 +253,7 @@ impl Search {
             // The variances that follow are known in the next step.
             Family::Structured => None,
             Family::MeanField => Some(
-                found
-                    .factor
-                    .diagonal()
+                precisions(&found.factor, self.orthogonal.as_deref(), &self.counts)
                     .iter()
                     .zip(&variance)
                     .map(|(q, v)| {
@@ -293,6 +315,14 @@ impl Search {
         self.factor = Some(found.factor);
         self.steps += 1;
         Ok(())
+    }
+
+    /// Variances of the natural parameters, of those of the coordinates.
+    fn natural<'v>(&self, variance: &'v [f64]) -> Cow<'v, [f64]> {
+        match &self.orthogonal {
+            Some(orthogonal) => Cow::Owned(orthogonal.natural_variances(variance)),
+            None => Cow::Borrowed(variance),
+        }
     }
 
     /// The pass of a step: what it found, its value, the variances of the latents and the bound. It uses up the factor.
@@ -394,7 +424,10 @@ impl Search {
         let known = self.known.expect("a step was made");
         Fit {
             mean: known.mean,
-            variance: known.variance,
+            variance: match &self.orthogonal {
+                Some(orthogonal) => orthogonal.natural_variances(&known.variance),
+                None => known.variance,
+            },
             elbo: known.elbo,
             gradient_norm: known.gradient_norm,
             decrement: known.decrement,
@@ -439,7 +472,14 @@ impl Search {
 
     /// The pass under independent latents of the variances.
     fn mean_field(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
-        let spread = Spread::Independent(&self.variance);
+        let of_rates = match &self.orthogonal {
+            Some(orthogonal) => Cow::Owned(orthogonal.rate_variances(&self.variance)),
+            None => Cow::Borrowed(&self.variance),
+        };
+        let spread = Spread::Independent(Independent {
+            variances: &of_rates,
+            origin: self.orthogonal.as_ref().map(|orthogonal| &orthogonal.origin[..]),
+        });
         let threads = before.threads();
         let Evaluated { found, value, .. } =
             self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
@@ -450,6 +490,11 @@ impl Search {
             let diagonal = found.factor.diagonal();
             precision[layout.range(Site::LogShape)].copy_from_slice(&diagonal[layout.range(Site::LogShape)]);
         }
+        if let Some(orthogonal) = &self.orthogonal {
+            // The priors alone: no row has a part in what is between elasticities and effects there.
+            precision =
+                orthogonal.precision_diagonal(&precision, &vec![0.0; layout.products], self.counts.priors());
+        }
         let spread: f64 = self
             .variance
             .iter()
@@ -457,7 +502,11 @@ impl Search {
             .map(|(v, p)| v * p - v.ln())
             .sum();
         let latents = layout.latents() as f64;
-        let entropy = 0.5 * latents * (1.0 + (2.0 * std::f64::consts::PI).ln());
+        let entropy = 0.5 * latents * (1.0 + (2.0 * std::f64::consts::PI).ln())
+            + self
+                .orthogonal
+                .as_ref()
+                .map_or(0.0, |orthogonal| orthogonal.ln_jacobian());
         Ok((
             found,
             value,

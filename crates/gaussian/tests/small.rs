@@ -10,7 +10,10 @@ use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{Counts, GaussianCpu, ModeSettings, find_mode};
 use infermark_model::log_joint::LogJoint;
 use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart, Parameterization, Site};
+use infermark_model::{
+    Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Site,
+};
+use infermark_test_support::mean_field::mean_field_optimum;
 use infermark_test_support::{data, norm, normal, random_panel, small_panel};
 use methods::methods;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -127,6 +130,40 @@ fn the_mean_field_bound_is_that_of_its_draws_and_is_largest_there() {
     let wider: Vec<f64> = found.variance.iter().map(|v| v * 1.21).collect();
     assert!(bound(&shifted, &found.variance, 20_000).0 < found.elbo - 4.0 * error);
     assert!(bound(&found.mean, &wider, 20_000).0 < found.elbo - 4.0 * error);
+}
+
+/// The mean-field optimum against dense algebra, in both coordinates.
+#[test]
+fn the_mean_field_optimum_is_the_dense_one_in_either_coordinates() {
+    let panel = small_panel();
+    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &Priors::default());
+    let mut bounds = Vec::new();
+    for (coordinates, dense) in [
+        (Coordinates::Published, None),
+        (Coordinates::Orthogonal, Some(&orthogonal)),
+    ] {
+        let settings = Settings {
+            coordinates,
+            tolerance: 1e-9,
+            ..Settings::default()
+        };
+        let found = fit(&poisson(&panel), Family::MeanField, &settings).unwrap();
+        assert!(found.converged, "{coordinates:?}");
+        let (mean, sd) = mean_field_optimum(&panel, dense);
+        for j in 0..mean.len() {
+            assert!(
+                (found.mean[j] - mean[j]).abs() < 1e-6 * sd[j],
+                "{coordinates:?} {j}"
+            );
+            assert!(
+                (found.variance[j].sqrt() / sd[j] - 1.0).abs() < 1e-6,
+                "{coordinates:?} {j}"
+            );
+        }
+        bounds.push(found.elbo);
+    }
+    // Nearer to the posterior: by half the log determinant of what the published coordinates leave out, at least some nats for each product.
+    assert!(bounds[1] > bounds[0] + 40.0, "{bounds:?}");
 }
 
 #[test]

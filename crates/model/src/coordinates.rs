@@ -280,6 +280,76 @@ impl Orthogonal {
         natural
     }
 
+    /// What the variances of the log rates are made of where the coordinates are independent and have the variances `own`: that of row (i, t) is
+    /// `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`, `v` what is returned. In the places of the period effects are the variances of `s_ct - w_c`.
+    pub fn rate_variances(&self, own: &[f64]) -> Vec<f64> {
+        let ZeroSum { shared, last } = self.zero_sum;
+        let mut variances = own.to_vec();
+        for c in 0..self.layout.categories {
+            let range = self.layout.time_range(c);
+            let free = &own[range.start..range.end - 1];
+            let by_free = self.mean_by_free(c);
+            let (of_last, of_others) = variances[range].split_last_mut().expect("a period");
+            let total: f64 = by_free
+                .iter()
+                .zip(free)
+                .map(|(w, v)| (shared + w).powi(2) * v)
+                .sum();
+            for ((variance, w), v) in of_others.iter_mut().zip(&by_free).zip(free) {
+                *variance = total + v * (1.0 - 2.0 * (shared + w));
+            }
+            *of_last = by_free
+                .iter()
+                .zip(free)
+                .map(|(w, v)| (last + w).powi(2) * v)
+                .sum();
+        }
+        variances
+    }
+
+    /// Derivatives of `w_c` by the free numbers of the category.
+    fn mean_by_free(&self, category: usize) -> Vec<f64> {
+        let mut by_free = vec![0.0; self.layout.periods - 1];
+        self.zero_sum.transposed(self.shares_of(category), &mut by_free);
+        by_free
+    }
+
+    /// The diagonal of the precision of the coordinates, from that of the natural parameters: its diagonal `q`, and `coupled`, the entries between
+    /// each product's elasticity and effect.
+    pub fn precision_diagonal(&self, q: &[f64], coupled: &[f64], priors: &Priors) -> Vec<f64> {
+        let ZeroSum { shared, last } = self.zero_sum;
+        let layout = &self.layout;
+        let mut diagonal = q.to_vec();
+        let mut products = vec![0.0; layout.categories];
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        for (i, c) in self.category_of.iter().enumerate() {
+            let m = self.origin[i];
+            diagonal[a + i] += m * (m * q[e + i] - 2.0 * coupled[i]);
+            products[*c as usize] += 1.0;
+        }
+        let of_effect = priors.product_effect_sd.powi(-2);
+        let of_period = priors.time_cat_effects_sd.powi(-2);
+        for (c, products) in products.iter().enumerate() {
+            let range = layout.time_range(c);
+            // What the rows know of each `s_t - w`.
+            let (known_last, known) = q[range.clone()].split_last().expect("a period");
+            let sum: f64 = known.iter().map(|q| q - of_period).sum();
+            let by_free = self.mean_by_free(c);
+            let (level, free) = diagonal[range].split_last_mut().expect("a period");
+            for ((free, w), known) in free.iter_mut().zip(&by_free).zip(known) {
+                // The free number moves its own period by 1 less what it moves all but the last by, and the last by its own.
+                let all = shared + w;
+                *free = (known - of_period) * (1.0 - 2.0 * all)
+                    + all * all * sum
+                    + (known_last - of_period) * (last + w).powi(2)
+                    + of_period
+                    + products * of_effect * w * w;
+            }
+            *level = layout.periods as f64 * of_period + products * of_effect;
+        }
+        diagonal
+    }
+
     /// Where a guide starts: levels and elasticities that the sales suggest, and standard deviations from the information that sales and
     /// priors hold, were every latent alone.
     pub fn start(&self, panel: &Panel, priors: &Priors, threads: usize) -> Guide {

@@ -10,9 +10,10 @@ use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Likelihood, Parameterization, Priors, Site};
+use infermark_model::{Likelihood, Orthogonal, Parameterization, Priors, Site};
 use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
+use infermark_test_support::mean_field::mean_field_optimum;
 use infermark_test_support::small_panel;
 use std::sync::Arc;
 
@@ -170,96 +171,10 @@ fn the_mean_gradient_is_zero_and_seeds_and_parameterizations_agree() {
     }
 }
 
-/// Solves `matrix x = right` for a symmetric positive definite matrix, in place, by Cholesky's factorization.
-fn solve(matrix: &mut [Vec<f64>], right: &mut [f64]) {
-    let n = right.len();
-    for i in 0..n {
-        for j in 0..=i {
-            let dot: f64 = (0..j).map(|k| matrix[i][k] * matrix[j][k]).sum();
-            let rest = matrix[i][j] - dot;
-            matrix[i][j] = if i == j { rest.sqrt() } else { rest / matrix[j][j] };
-        }
-        let dot: f64 = (0..i).map(|k| matrix[i][k] * right[k]).sum();
-        right[i] = (right[i] - dot) / matrix[i][i];
-    }
-    for i in (0..n).rev() {
-        let dot: f64 = (i + 1..n).map(|k| matrix[k][i] * right[k]).sum();
-        right[i] = (right[i] - dot) / matrix[i][i];
-    }
-}
-
-/// Means and sds of the plain ELBO's mean-field optimum for centred latents: Newton steps for the means, in turn with
-/// the variances, each of which is the inverse of its diagonal entry of the negative Hessian.
-fn closed_form_optimum(panel: &Panel) -> (Vec<f64>, Vec<f64>) {
-    let (layout, priors) = (panel.layout(), Priors::default());
-    let n = layout.latents();
-    let parents: Vec<(Option<usize>, f64, f64)> = (0..n)
-        .map(|j| match layout.site_of(j) {
-            Site::GlobalA => (None, priors.global_a_mean, priors.global_a_sd),
-            Site::CategoryA => (Some(0), 0.0, priors.category_a_sd),
-            Site::ProductA => {
-                let category = panel.category_of()[j - layout.start(Site::ProductA)];
-                (Some(1 + category as usize), 0.0, priors.product_a_sd)
-            }
-            Site::ProductEffect => (None, priors.product_effect_mean, priors.product_effect_sd),
-            Site::TimeCatEffects => (None, priors.time_cat_effects_mean, priors.time_cat_effects_sd),
-            Site::LogShape => unreachable!("not of the Poisson likelihood"),
-        })
-        .collect();
-    let (mut mean, mut variance) = (vec![0.0; n], vec![0.01; n]);
-    for _ in 0..300 {
-        // Gradient and Hessian of the negative ELBO by the means.
-        let mut gradient = vec![0.0; n];
-        let mut hessian = vec![vec![0.0; n]; n];
-        for (j, (parent, prior_mean, sd)) in parents.iter().enumerate() {
-            let precision = 1.0 / (sd * sd);
-            let pull = (mean[j] - parent.map_or(*prior_mean, |p| mean[p])) * precision;
-            gradient[j] += pull;
-            hessian[j][j] += precision;
-            if let Some(p) = *parent {
-                gradient[p] -= pull;
-                hessian[p][p] += precision;
-                hessian[j][p] -= precision;
-                hessian[p][j] -= precision;
-            }
-        }
-        for (i, c) in panel.category_of().iter().enumerate() {
-            let (a, e) = (
-                layout.start(Site::ProductA) + i,
-                layout.start(Site::ProductEffect) + i,
-            );
-            for row in panel.product_rows(i) {
-                let x = row.log_price;
-                let t = layout.time_index(*c as usize, row.period);
-                let m = mean[a] * x + mean[e] + mean[t];
-                let v = variance[a] * x * x + variance[e] + variance[t];
-                let rate = (m + 0.5 * v).exp();
-                let factors = [(a, x), (e, 1.0), (t, 1.0)];
-                for (j, f) in factors {
-                    gradient[j] += (rate - f64::from(row.units)) * f;
-                    for (k, g) in factors {
-                        hessian[j][k] += rate * f * g;
-                    }
-                }
-            }
-        }
-        for j in 0..n {
-            // Half way on a logarithmic scale: the plain fixed point overshoots.
-            variance[j] = (variance[j] / hessian[j][j]).sqrt();
-        }
-        solve(&mut hessian, &mut gradient);
-        let longest = gradient.iter().fold(1.0f64, |l, g| l.max(g.abs()));
-        for j in 0..n {
-            mean[j] -= gradient[j] / longest;
-        }
-    }
-    (mean, variance.into_iter().map(f64::sqrt).collect())
-}
-
 #[test]
 fn the_elbo_optimum_is_the_closed_form_one() {
     let panel = small_panel();
-    let (mean, sd) = closed_form_optimum(&panel);
+    let (mean, sd) = mean_field_optimum(&panel, None);
     let guide = converged(&panel, &request(Parameterization::Centered, Objective::Elbo, 7));
     let (mut worst_mean, mut worst_sd) = (0.0f64, 0.0f64);
     for j in 0..mean.len() {
@@ -269,4 +184,32 @@ fn the_elbo_optimum_is_the_closed_form_one() {
     // Measured 0.046 and 0.005; the last rates leave a noise of that size.
     assert!(worst_mean < 0.2, "means are {worst_mean} sds off");
     assert!(worst_sd < 0.03, "sds are off by a factor of exp({worst_sd})");
+}
+
+/// In orthogonal coordinates, too, from their own start and within their own schedule.
+#[test]
+fn the_elbo_optimum_in_orthogonal_coordinates_is_the_closed_form_one() {
+    let panel = small_panel();
+    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &Priors::default());
+    let (mean, sd) = mean_field_optimum(&panel, Some(&orthogonal));
+    let settings = SviSettings {
+        objective: Objective::Elbo,
+        early_stop: None,
+        ..SviSettings::orthogonal()
+    };
+    let request = Request {
+        seed: 3,
+        threads: Some(1),
+        ..Request::new(Method::Svi(settings))
+    };
+    let mut run = SviCpu::new().start(panel.clone(), &request).unwrap();
+    run.advance(u64::MAX, &Interrupt::new()).unwrap();
+    let found = run.posterior().unwrap();
+    let (mut worst_mean, mut worst_sd) = (0.0f64, 0.0f64);
+    for j in 0..mean.len() {
+        worst_mean = worst_mean.max((found.mean[j] - mean[j]).abs() / sd[j]);
+        worst_sd = worst_sd.max((found.sd[j] / sd[j]).ln().abs());
+    }
+    assert!(worst_mean < 0.1, "means are {worst_mean} sds off");
+    assert!(worst_sd < 0.05, "sds are off by a factor of exp({worst_sd})");
 }

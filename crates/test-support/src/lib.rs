@@ -4,6 +4,7 @@
 pub mod altered;
 pub mod dense;
 pub mod iterations;
+pub mod mean_field;
 pub mod trajectories;
 
 use infermark_backend::{Device, DeviceId};

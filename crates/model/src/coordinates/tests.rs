@@ -157,6 +157,61 @@ fn gradients_and_variances_are_those_of_the_linear_map() {
     }
 }
 
+/// Variances of log rates, and the diagonal of the precision, against the map written out.
+#[test]
+fn rates_and_precisions_are_those_of_the_linear_map() {
+    for periods in [1, 2, 9] {
+        let panel = panel(7, periods);
+        let priors = Priors::default();
+        let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &priors);
+        let layout = panel.layout();
+        let latents = layout.latents();
+        let columns = columns(&orthogonal, latents);
+        let own: Vec<f64> = (0..latents).map(|k| 1.0 + (k as f64).cos()).collect();
+        let parts = orthogonal.rate_variances(&own);
+        // The precision of natural parameters: rows of weight 1 + units, effects' and periods' priors; that of the elasticities stays.
+        let (mut q, mut coupled) = (vec![0.0; latents], vec![0.0; layout.products]);
+        let mut expected = vec![0.0; latents];
+        for site in [Site::ProductEffect, Site::TimeCatEffects] {
+            for j in layout.range(site) {
+                let precision = priors.sd(site).powi(-2);
+                q[j] += precision;
+                for (k, expected) in expected.iter_mut().enumerate() {
+                    *expected += precision * columns[k][j].powi(2);
+                }
+            }
+        }
+        for (i, c) in panel.category_of().iter().enumerate() {
+            let (a, e) = (
+                layout.start(Site::ProductA) + i,
+                layout.start(Site::ProductEffect) + i,
+            );
+            for row in panel.product_rows(i) {
+                let (x, t) = (row.log_price, layout.time_index(*c as usize, row.period));
+                let along = |k: usize| columns[k][a] * x + columns[k][e] + columns[k][t];
+                let variance: f64 = (0..latents).map(|k| along(k).powi(2) * own[k]).sum();
+                let found = (x - orthogonal.origin[i]).powi(2) * parts[a] + parts[e] + parts[t];
+                assert!((found - variance).abs() < 1e-9 * variance, "{found} {variance}");
+                let weight = 1.0 + f64::from(row.units);
+                q[a] += weight * x * x;
+                q[e] += weight;
+                q[t] += weight;
+                coupled[i] += weight * x;
+                for (k, expected) in expected.iter_mut().enumerate() {
+                    *expected += weight * along(k).powi(2);
+                }
+            }
+        }
+        let found = orthogonal.precision_diagonal(&q, &coupled, &priors);
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() < 1e-9 * expected.max(1.0),
+                "{found} {expected}"
+            );
+        }
+    }
+}
+
 /// Where rates are the units, the precision has nothing between a product's elasticity and its level, priors and all, nor between the sum of a
 /// category's levels and its contrasts.
 #[test]
