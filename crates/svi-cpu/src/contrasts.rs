@@ -1,6 +1,7 @@
 //! A category's period effects in orthogonal coordinates: contrasts that sum to zero, and their level.
 
 use crate::block::{Block, Step};
+use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::{Scalar, Simd};
 use infermark_model::coordinates::{Orthogonal, ZeroSum};
 use infermark_model::guide::Guide;
@@ -17,16 +18,16 @@ pub(crate) struct Contrasts<S> {
     /// Prior mean of the level, one entry a particle.
     level_means: Vec<f64>,
     zero_sum: ZeroSum,
-    /// The weights of `w`, length T.
+    /// The weights of `w` but for that of the last period, padded with zeros.
     share: Vec<f64>,
+    last_share: f64,
     effect_mean: f64,
     /// Prior mean of the products' `e''` but for their own part, `product_effect_mean + l + w`, one entry a particle.
     pub(crate) effect_means: Vec<f64>,
     /// `s - w` of the particle that was placed last, length T.
     pub(crate) values: Vec<S>,
-    /// Scratch, length T each.
-    contrasts: Vec<f64>,
-    by_free: Vec<f64>,
+    /// Scratch, padded.
+    free: Vec<f64>,
 }
 
 impl<S: Scalar> Contrasts<S> {
@@ -41,18 +42,22 @@ impl<S: Scalar> Contrasts<S> {
     ) -> Self {
         let periods = layout.periods;
         let level = layout.time_index(category, periods - 1) as u32;
+        let (last_share, shares) = orthogonal.shares_of(category).split_last().expect("a period");
+        let padded = (periods - 1).next_multiple_of(PAD);
+        let mut share = shares.to_vec();
+        share.resize(padded, 0.0);
         let sd = priors.time_cat_effects_sd / (periods as f64).sqrt();
         Contrasts {
             level: Block::new(vec![level], guide, particles),
             transform: LocScale::new(sd, 1.0),
             level_means: vec![priors.time_cat_effects_mean; particles],
             zero_sum: orthogonal.zero_sum,
-            share: orthogonal.shares_of(category).to_vec(),
+            share,
+            last_share: *last_share,
             effect_mean: priors.product_effect_mean,
             effect_means: vec![priors.product_effect_mean; particles],
             values: vec![S::default(); periods],
-            contrasts: vec![0.0; periods],
-            by_free: vec![0.0; periods - 1],
+            free: vec![0.0; padded],
         }
     }
 
@@ -71,32 +76,67 @@ impl<S: Scalar> Contrasts<S> {
     }
 
     /// Places particle k of the free numbers `free`, padded: the values, and the prior mean of the effects.
-    pub(crate) fn place(&mut self, free: &[S], k: usize) {
-        let periods = self.contrasts.len();
-        for (y, free) in self.by_free.iter_mut().zip(free) {
-            *y = free.to_f64();
+    #[inline(always)]
+    pub(crate) fn place<I: Simd<Scalar = S>>(&mut self, isa: I, free: &[S], k: usize) {
+        let others = self.values.len() - 1;
+        for (to, free) in self.free.iter_mut().zip(&free[..others]) {
+            *to = free.to_f64();
         }
-        self.zero_sum.contrasts(&self.by_free, &mut self.contrasts);
-        let weighted: f64 = self.share.iter().zip(&self.contrasts).map(|(p, s)| p * s).sum();
-        for (value, s) in self.values[..periods].iter_mut().zip(&self.contrasts) {
-            *value = S::from_f64(s - weighted);
+        let [sum, weighted] = self.sums(isa);
+        let ZeroSum { shared, last } = self.zero_sum;
+        // A contrast is `y_t - shared sum`, the last one `-last sum`.
+        let of_shares = self.sum_of_shares();
+        let w = weighted - sum * (shared * of_shares + last * self.last_share);
+        let less = shared * sum + w;
+        for (value, free) in self.values.iter_mut().zip(&self.free[..others]) {
+            *value = S::from_f64(free - less);
         }
-        self.effect_means[k] = self.effect_mean + self.level.particle[k][0].to_f64() + weighted;
+        self.values[others] = S::from_f64(-last * sum - w);
+        self.effect_means[k] = self.effect_mean + self.level.particle[k][0].to_f64() + w;
     }
 
     /// Turns the derivatives of particle k's log-weight by its values, length T, and by the prior mean of the effects back into those by the
     /// free numbers and the level.
-    pub(crate) fn back(&mut self, by_values: &[f64], by_effect_mean: f64, k: usize, by_free: &mut [S]) {
+    #[inline(always)]
+    pub(crate) fn back<I: Simd<Scalar = S>>(
+        &mut self,
+        isa: I,
+        by_values: &[f64],
+        by_effect_mean: f64,
+        k: usize,
+        by_free: &mut [S],
+    ) {
+        let others = self.values.len() - 1;
+        self.free[..others].copy_from_slice(&by_values[..others]);
+        let [sum, _] = self.sums(isa);
+        let by_last = by_values[others];
         // A value is `s - w`; the effects' prior mean has `l + w`.
-        let by_weighted = by_effect_mean - by_values.iter().sum::<f64>();
-        for ((by, value), share) in self.contrasts.iter_mut().zip(by_values).zip(&self.share) {
-            *by = value + share * by_weighted;
-        }
-        self.zero_sum.transposed(&self.contrasts, &mut self.by_free);
-        for (to, by) in by_free.iter_mut().zip(&self.by_free) {
-            *to = S::from_f64(*by);
+        let by_w = by_effect_mean - (sum + by_last);
+        let ZeroSum { shared, last } = self.zero_sum;
+        let common = shared * (sum + by_w * self.sum_of_shares()) + last * (by_last + by_w * self.last_share);
+        let by_values = self.free[..others].iter().zip(&self.share);
+        for (to, (by_value, share)) in by_free.iter_mut().zip(by_values) {
+            *to = S::from_f64(by_value + share * by_w - common);
         }
         self.level.particle[k][0] = S::from_f64(by_effect_mean);
+    }
+
+    /// The shares of all periods but the last; all of them sum to one.
+    fn sum_of_shares(&self) -> f64 {
+        1.0 - self.last_share
+    }
+
+    /// Sums of the scratch, and of it times the shares. Its padding is zero.
+    #[inline(always)]
+    fn sums<I: Simd<Scalar = S>>(&self, isa: I) -> [f64; 2] {
+        let wide = isa.wide();
+        let mut sums = [wide.zero(); 2];
+        for i in (0..self.free.len()).step_by(<I::Wide as Simd>::LANES) {
+            let free = wide.load(&self.free[i..]);
+            sums[0] = wide.add(sums[0], free);
+            sums[1] = wide.mul_add(free, wide.load(&self.share[i..]), sums[1]);
+        }
+        sums.map(|sum| wide.sum(sum))
     }
 
     /// Turns the level's derivatives back.

@@ -215,7 +215,7 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
                         let chunks = item.chunks.clone();
                         let by_mean = |index| state.chunks.read(index).effect_sums[k].by_mean;
                         let by_effect_mean: f64 = chunks.map(by_mean).sum();
-                        contrasts.back(&item.totals, by_effect_mean, k, &mut item.time.particle[k]);
+                        contrasts.back(isa, &item.totals, by_effect_mean, k, &mut item.time.particle[k]);
                     }
                 }
                 k += 1;
@@ -263,7 +263,7 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
             let values = match &mut item.contrasts {
                 None => &item.time.particle[k][..item.units.len()],
                 Some(contrasts) => {
-                    contrasts.place(&item.time.particle[k], k);
+                    contrasts.place(isa, &item.time.particle[k], k);
                     &contrasts.values[..]
                 }
             };
