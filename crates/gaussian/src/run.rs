@@ -180,11 +180,10 @@ impl GaussianRun {
                 let enough = search.is_evaluated() && (search.converged() || search.steps as u64 >= most);
                 let (point, steps) = (search.point().to_vec(), search.steps);
                 let done = match self.family() {
-                    Some((family, _)) if enough => {
-                        let search = Search::new(&self.counts, family, search.into_mode());
+                    Some((family, _)) if enough => search.into_mode().map(|mode| {
+                        let search = Search::new(&self.counts, family, mode);
                         self.stage = Stage::Variational(Box::new(search));
-                        Ok(())
-                    }
+                    }),
                     None if enough => self.end_at_mode(*search),
                     _ => search.advance().map(|()| {
                         self.report.newton_steps = search.steps as u64;
@@ -252,7 +251,7 @@ impl GaussianRun {
     }
 
     fn end_at_mode(&mut self, search: ModeSearch) -> Result<(), ModeError> {
-        let mode = search.into_mode();
+        let mode = search.into_mode()?;
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
