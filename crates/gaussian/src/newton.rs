@@ -111,6 +111,10 @@ const SHORTEST: f64 = 1e-6;
 /// The part of what the slope promises that the log joint must rise by.
 const LEAST_RISE: f64 = 1e-4;
 
+/// Log density still to be gained below which a whole step is within the quadratic's reach, so that only rounding of the slope, which cancels
+/// in the gradient, could speak against it: no log rate moves by more than a few hundredths, by its rows' curvature or its priors'.
+const CERTAIN: f64 = 1e-3;
+
 /// The part of its decrement that a step with an older factor may leave at most if the next one is to be made with it too. A factor costs about
 /// as much as five passes without.
 const KEPT: f64 = 0.02;
@@ -245,7 +249,8 @@ impl ModeSearch {
     /// Where less is to be gained than the sums of the log joint round, as on large panels near the mode, its slope at the end of the
     /// step decides: were the log joint a parabola along the step, `value >= before + d length slope` would be
     /// `slope there >= (2 d - 1) slope`, in which nothing cancels. Source: Hager and Zhang, "A new conjugate gradient method
-    /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1).
+    /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1). That slope has a rounding of its
+    /// own, and below [`CERTAIN`] it is not asked.
     ///
     /// # Errors
     /// When no part of the step has a finite log joint and a positive definite precision.
@@ -293,7 +298,8 @@ impl ModeSearch {
         slope_there: f64,
     ) -> bool {
         there >= value + LEAST_RISE * length * slope
-            || (there >= value - rounding && slope_there >= (2.0 * LEAST_RISE - 1.0) * slope)
+            || (there >= value - rounding
+                && (slope < 2.0 * CERTAIN || slope_there >= (2.0 * LEAST_RISE - 1.0) * slope))
     }
 
     /// The start, evaluated.
