@@ -54,7 +54,39 @@ impl Walk {
         }
     }
 
-    /// Moves the pairs of all products, by place, to their optimum given the borders.
+    /// Adds a number a category to the effects of its products, by place.
+    pub fn shift_effects(&self, pairs: &mut [[f64; 2]], by_category: &[f64]) {
+        for part in &self.parts {
+            for [_, effect] in &mut pairs[part.places.clone()] {
+                *effect += by_category[part.category];
+            }
+        }
+    }
+
+    /// The places of every so many products of each category, about `least` of them;
+    /// all where there are fewer than twice as many.
+    fn sampled(&self, part: &Part, least: usize) -> impl Iterator<Item = usize> + use<> {
+        let every = (self.sizes[part.category] / least.max(1)).max(1);
+        part.places.clone().step_by(every)
+    }
+
+    /// Sums of the counts by category and period of the products that [`Walk::given_border`] visits with the same `least`.
+    pub fn units_of_sample(&self, least: usize) -> Vec<u64> {
+        let periods = self.layout.periods;
+        let mut units = vec![0; self.layout.categories * periods];
+        for part in &self.parts {
+            let of_category = &mut units[part.category * periods..][..periods];
+            for place in self.sampled(part, least) {
+                for row in self.panel.product_rows(self.order[place] as usize) {
+                    of_category[row.period] += u64::from(row.units);
+                }
+            }
+        }
+        units
+    }
+
+    /// Moves the pairs of the products, by place, to their optimum given the borders: of all, or with `least` of a part of them, about so many
+    /// in each category.
     ///
     /// # Errors
     /// When it is stopped.
@@ -62,6 +94,7 @@ impl Walk {
         &self,
         of: &impl GivenBorder,
         pairs: &mut [[f64; 2]],
+        least: usize,
         threads: usize,
     ) -> Result<AtOptimum, FactorError> {
         let mut rest = pairs;
@@ -75,6 +108,7 @@ impl Walk {
             walk: self,
             of,
             tasks,
+            least,
             threads,
         });
         if self.watch.is_stopped() {
@@ -105,6 +139,7 @@ struct Products<'a, G> {
     walk: &'a Walk,
     of: &'a G,
     tasks: Vec<PartTask<'a>>,
+    least: usize,
     threads: usize,
 }
 
@@ -126,6 +161,7 @@ impl<G: GivenBorder> ForSimd for Products<'_, G> {
             isa.vectorize(OnePart {
                 walk,
                 of: self.of,
+                least: self.least,
                 task,
                 grid,
             })
@@ -136,6 +172,7 @@ impl<G: GivenBorder> ForSimd for Products<'_, G> {
 struct OnePart<'a, 's, G> {
     walk: &'a Walk,
     of: &'a G,
+    least: usize,
     task: PartTask<'a>,
     grid: &'s mut Grid,
 }
@@ -152,7 +189,8 @@ impl<I: Simd<Scalar = f64>, G: GivenBorder> Kernel<I> for OnePart<'_, '_, G> {
             elasticities: 0.0,
             by_period: vec![0.0; grid.weights.len()],
         };
-        for (number, (place, pair)) in part.places.clone().zip(pairs).enumerate() {
+        for (number, place) in walk.sampled(part, self.least).enumerate() {
+            let pair = &mut pairs[place - part.places.start];
             if number % crate::walk::GATHERED == 0 && walk.watch.is_stopped() {
                 return sums;
             }

@@ -322,6 +322,13 @@ impl ModeSearch {
         let (layout, walk) = (self.counts.layout(), self.counts.walk().clone());
         let before = walk.pairs(&self.point);
         let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
+        // A shift of all period effects of a category changes no rate where its products' effects go against it.
+        let shifts: Vec<f64> = (0..layout.categories)
+            .map(|c| {
+                let own = &self.step[layout.time_index(c, 0)..][..layout.periods];
+                own.iter().sum::<f64>() / layout.periods as f64
+            })
+            .collect();
         let mut length = 1.0;
         let (found, pairs, there) = loop {
             let mut there = self.point.clone();
@@ -329,6 +336,10 @@ impl ModeSearch {
                 there[j] += length * self.step[j];
             }
             let mut pairs = before.clone();
+            walk.shift_effects(
+                &mut pairs,
+                &shifts.iter().map(|shift| -length * shift).collect::<Vec<f64>>(),
+            );
             self.evaluations += 1;
             let found = profiled(&self.counts, &there, &mut pairs, self.settings.threads)?;
             let slope_there: f64 = above

@@ -28,6 +28,9 @@ const STEPS: usize = 40;
 /// search.
 const NARROW: f64 = 1e-3;
 
+/// Products of a category that the first rounds are made with, about: their errors of a period effect are a few times those of all.
+const SAMPLE: usize = 256;
+
 /// Rounds of the ascent at most, and the part of the last one's decrement that a round must leave less of to be followed by another.
 const ROUNDS: usize = 6;
 const WORTH_A_ROUND: f64 = 0.3;
@@ -226,10 +229,28 @@ pub(crate) fn profiled(
     pairs: &mut [[f64; 2]],
     threads: usize,
 ) -> Result<Profiled, FactorError> {
+    profiled_of(
+        counts,
+        counts.units_by_period(),
+        point,
+        pairs,
+        usize::MAX,
+        threads,
+    )
+}
+
+/// The same of a sample of the products, `units` being the sums of their counts by category and period.
+fn profiled_of(
+    counts: &Counts,
+    units: &[u64],
+    point: &[f64],
+    pairs: &mut [[f64; 2]],
+    least: usize,
+    threads: usize,
+) -> Result<Profiled, FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
-    let found = counts
-        .walk()
-        .given_border(&GivenEffects::new(counts, point), pairs, threads)?;
+    let given = GivenEffects::new(counts, point);
+    let found = counts.walk().given_border(&given, pairs, least, threads)?;
     let mut gradient = vec![0.0; layout.latents()];
     let mut value = found.value;
     let mut squares = 0.0;
@@ -246,11 +267,7 @@ pub(crate) fn profiled(
         gradient[0] += pull;
     }
     let rows = found.by_period.iter().flatten();
-    for ((j, rows), units) in layout
-        .range(Site::TimeCatEffects)
-        .zip(rows)
-        .zip(counts.units_by_period())
-    {
+    for ((j, rows), units) in layout.range(Site::TimeCatEffects).zip(rows).zip(units) {
         let units = *units as f64;
         value += point[j] * units;
         gradient[j] = units + rows - pull(j, priors.time_cat_effects_mean, priors.time_cat_effects_sd);
@@ -278,31 +295,42 @@ pub(crate) fn profiled(
 pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Result<(), FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
     let mut pairs = counts.walk().pairs(point);
-    let mut before = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let found = profiled(counts, point, &mut pairs, threads)?;
-        if !found.value.is_finite() {
-            return Ok(());
+    let sampled = counts.walk().units_of_sample(SAMPLE);
+    // Effects of periods are known to their own errors after that, not better.
+    let enough = (layout.categories * layout.periods) as f64;
+    let stages: &[_] = &[
+        (sampled.as_slice(), SAMPLE, enough),
+        (counts.units_by_period(), usize::MAX, NEAR),
+    ];
+    let is_sample = sampled != counts.units_by_period();
+    for (units, least, enough) in &stages[usize::from(!is_sample)..] {
+        let mut before = f64::INFINITY;
+        for round in 0..ROUNDS {
+            let found = profiled_of(counts, units, point, &mut pairs, *least, threads)?;
+            if !found.value.is_finite() {
+                return Ok(());
+            }
+            let precision = priors.time_cat_effects_sd.powi(-2);
+            let rows = found.at_optimum.by_period.iter().flatten();
+            let mut decrement = 0.0;
+            for ((j, rows), units) in layout.range(Site::TimeCatEffects).zip(rows).zip(*units) {
+                let (rates, units) = (-rows, *units as f64);
+                decrement += 0.5 * found.gradient[j].powi(2) / (rates + precision);
+                point[j] += effect_step(units, rates, point[j] - priors.time_cat_effects_mean, precision);
+            }
+            if *least == usize::MAX {
+                above_elasticities(counts, point, &found.at_optimum.elasticities);
+            }
+            if decrement < *enough
+                || decrement > WORTH_A_ROUND * before
+                || (is_sample && *least == usize::MAX && round == 1)
+            {
+                break;
+            }
+            before = decrement;
         }
-        counts.walk().write_pairs(point, &pairs);
-        let precision = priors.time_cat_effects_sd.powi(-2);
-        let rows = found.at_optimum.by_period.iter().flatten();
-        let mut decrement = 0.0;
-        for ((j, rows), units) in layout
-            .range(Site::TimeCatEffects)
-            .zip(rows)
-            .zip(counts.units_by_period())
-        {
-            let (rates, units) = (-rows, *units as f64);
-            decrement += 0.5 * found.gradient[j].powi(2) / (rates + precision);
-            point[j] += effect_step(units, rates, point[j] - priors.time_cat_effects_mean, precision);
-        }
-        above_elasticities(counts, point, &found.at_optimum.elasticities);
-        if decrement < NEAR || decrement > WORTH_A_ROUND * before {
-            break;
-        }
-        before = decrement;
     }
+    counts.walk().write_pairs(point, &pairs);
     Ok(())
 }
 
