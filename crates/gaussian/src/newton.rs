@@ -120,7 +120,7 @@ const CERTAIN: f64 = 1e-3;
 const KEPT: f64 = 0.02;
 
 /// The part of the tolerance below which the factor is made at the point: that of an older factor is about the same decrement.
-const SURE: f64 = 0.1;
+const SURE: f64 = 1e-4;
 
 /// The derivative along a step.
 fn along(step: &[f64], gradient: &[f64]) -> f64 {
