@@ -155,6 +155,20 @@ impl Assembled {
     }
 }
 
+impl Assembled {
+    /// The Newton step of the parameters above the products, `g` being [`Assembled::gradient`] completed, and `g' Q^-1 g`: a step's
+    /// light half, without a walk over the panel. Entries of products have no meaning.
+    pub fn step_above_products(&self, gradient: &[f64]) -> (Vec<f64>, f64) {
+        let factor = &self.factor;
+        let mut step = gradient.to_vec();
+        factor.forward_borders(&mut step, &self.coupled);
+        let products: f64 = self.forwarded.iter().map(|[a, e]| a * a + e * e).sum();
+        let slope = products + factor.squares_above_products(&step);
+        factor.backward_borders(&mut step);
+        (step, slope)
+    }
+}
+
 /// One part of the walk, with its share of what is written by place.
 struct PartTask<'a> {
     part: &'a Part,
@@ -281,7 +295,6 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
     #[inline(always)]
     fn run(self, isa: I) -> PartSums {
         let (walk, task) = (self.walk, self.task);
-        let panel = &*walk.panel;
         let periods = walk.layout.periods;
         let Scratch {
             grid,
@@ -314,7 +327,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                 |place: usize| walk.row_start[place] - first_row..walk.row_start[place + 1] - first_row;
             if let Some(before) = before {
                 for place in start..end {
-                    grid.load(panel, walk.order[place] as usize);
+                    grid.load_place(isa, walk, place);
                     grid.load_weights(&task.weights[rows(place)]);
                     let lower = &task.lower[place - first_place];
                     let into = (&mut *v, place - start, periods);
@@ -331,7 +344,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
             for place in start..end {
                 let product = walk.order[place] as usize;
                 let own = place - first_place;
-                grid.load(panel, product);
+                grid.load_place(isa, walk, place);
                 if let Some(before) = before {
                     grid.load_weights(&task.weights[rows(place)]);
                     let pair = inner(isa, v, moved, place - start);

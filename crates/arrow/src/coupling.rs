@@ -117,7 +117,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_> {
     fn run(self, isa: I) {
         for (place, pair) in self.part.places.clone().zip(self.pairs) {
             let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
-            self.grid.load(&self.walk.panel, self.walk.order[place] as usize);
+            self.grid.load_place(isa, self.walk, place);
             self.grid.load_weights(&self.weights[rows]);
             let mut sums = [isa.zero(); 2];
             let lanes = I::LANES;
@@ -180,7 +180,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_> {
         let mut sums = vec![0.0; self.grid.weights.len()];
         for (place, [a, e]) in self.part.places.clone().zip(self.pairs) {
             let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
-            self.grid.load(&self.walk.panel, self.walk.order[place] as usize);
+            self.grid.load_place(isa, self.walk, place);
             self.grid.load_weights(&self.weights[rows]);
             let (a, e) = (isa.splat(*a), isa.splat(*e));
             let lanes = I::LANES;

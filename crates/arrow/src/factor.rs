@@ -263,11 +263,11 @@ impl ArrowFactor {
         b: &mut [f64],
         transpose_times: impl FnOnce(&[[f64; 2]]) -> Vec<Vec<f64>>,
     ) {
-        let mut pairs = self.read_pairs(b);
+        let mut pairs = self.walk.pairs(b);
         for (pair, lower) in pairs.iter_mut().zip(&self.products) {
             *pair = lower.forward(*pair);
         }
-        self.write_pairs(b, &pairs);
+        self.walk.write_pairs(b, &pairs);
         // V' y = B' L^-T y.
         for (pair, lower) in pairs.iter_mut().zip(&self.products) {
             *pair = lower.backward(*pair);
@@ -296,6 +296,18 @@ impl ArrowFactor {
 
     /// The same with `times` for [`coupling::times`].
     pub(crate) fn solve_upper_by(&self, y: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
+        let borders = self.backward_borders(y);
+        let mut pairs = self.walk.pairs(y);
+        let by_border = times(&borders);
+        for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
+            let by = lower.forward(by);
+            *pair = lower.backward([pair[0] - by[0], pair[1] - by[1]]);
+        }
+        self.walk.write_pairs(y, &pairs);
+    }
+
+    /// The top and the borders of `L^-T y`, where they lie; also returns the borders.
+    pub(crate) fn backward_borders(&self, y: &mut [f64]) -> Vec<Vec<f64>> {
         y[0] /= self.top;
         let mut borders = Vec::with_capacity(self.categories.len());
         for c in 0..self.categories.len() {
@@ -305,13 +317,28 @@ impl ArrowFactor {
             self.write_border(y, c, &x);
             borders.push(x);
         }
-        let mut pairs = self.read_pairs(y);
-        let by_border = times(&borders);
-        for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
-            let by = lower.forward(by);
-            *pair = lower.backward([pair[0] - by[0], pair[1] - by[1]]);
-        }
-        self.write_pairs(y, &pairs);
+        borders
+    }
+
+    /// Solves for the parameters above the products, these eliminated: with `g` the derivatives of a log density that was maximized
+    /// over the products, `S^-1 g`, where it lies, is its Newton step. Entries of products stay as they are. Returns `g' S^-1 g`.
+    pub fn solve_above_products(&self, g: &mut [f64]) -> f64 {
+        let nothing = vec![vec![0.0; self.walk.border()]; self.categories.len()];
+        self.forward_borders(g, &nothing);
+        let slope = self.squares_above_products(g);
+        self.backward_borders(g);
+        slope
+    }
+
+    /// The sum of the squares of the entries above the products.
+    pub(crate) fn squares_above_products(&self, of: &[f64]) -> f64 {
+        let layout = &self.walk.layout;
+        let sites = layout.sites().iter();
+        let above = sites.filter(|site| !matches!(site, Site::ProductA | Site::ProductEffect));
+        above
+            .flat_map(|site| &of[layout.range(*site)])
+            .map(|z| z * z)
+            .sum()
     }
 
     /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowFactor::solve_upper`].
@@ -324,14 +351,14 @@ impl ArrowFactor {
         let borders: Vec<Vec<f64>> = (0..self.categories.len())
             .map(|c| self.read_border(x, c))
             .collect();
-        let mut pairs = self.read_pairs(x);
+        let mut pairs = self.walk.pairs(x);
         let by_border = times(&borders);
         for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
             let own = lower.transpose_times(*pair);
             *pair = [own[0] + by[0], own[1] + by[1]];
         }
-        self.write_pairs(x, &pairs);
+        self.walk.write_pairs(x, &pairs);
         for (c, mut border) in borders.into_iter().enumerate() {
             self.categories[c].transpose_times(&mut border);
             border[self.walk.border() - 1] += self.top_coupling(c) * x[0];
@@ -373,21 +400,5 @@ impl ArrowFactor {
             to[layout.start(Site::LogShape) + category] = border[layout.periods];
         }
         to[layout.start(Site::CategoryA) + category] = border[self.walk.border() - 1];
-    }
-
-    /// (elasticity, effect) at every place.
-    fn read_pairs(&self, of: &[f64]) -> Vec<[f64; 2]> {
-        let layout = &self.walk.layout;
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        let pair = |product: &u32| [of[a + *product as usize], of[e + *product as usize]];
-        self.walk.order.iter().map(pair).collect()
-    }
-
-    fn write_pairs(&self, to: &mut [f64], pairs: &[[f64; 2]]) {
-        let layout = &self.walk.layout;
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        for (product, pair) in self.walk.order.iter().zip(pairs) {
-            [to[a + *product as usize], to[e + *product as usize]] = *pair;
-        }
     }
 }

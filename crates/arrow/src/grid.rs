@@ -1,7 +1,11 @@
 //! A product's rows spread over the grid of periods, in whole vectors.
 
+use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
+
+/// Places ahead whose log prices are asked for.
+const AHEAD: usize = 2;
 
 /// The rows of one product, one entry a period and whole vectors of them. A period without a row repeats the log price of
 /// the product's first row, so that its log rate is one that could be, and has the presence 0.
@@ -34,17 +38,35 @@ impl Grid {
         }
     }
 
+    /// Takes the log prices of the product at a place of the walk, and asks for those of the next but one: products of a category
+    /// lie apart, so that no processor foresees where.
+    #[inline(always)]
+    pub(crate) fn load_place<I: Simd<Scalar = f64>>(&mut self, isa: I, walk: &Walk, place: usize) {
+        if let Some(ahead) = walk.order.get(place + AHEAD) {
+            let rows = walk.panel.row_range(*ahead as usize);
+            isa.prefetch_singles(&walk.panel.deviation()[rows.clone()]);
+            isa.prefetch_singles(&walk.panel.deviation_residual()[rows]);
+        }
+        self.load(isa, &walk.panel, walk.order[place] as usize);
+    }
+
     /// Takes a product's log prices.
     #[inline(always)]
-    pub(crate) fn load(&mut self, panel: &Panel, product: usize) {
+    fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, panel: &Panel, product: usize) {
         let rows = panel.row_range(product);
         let mean = panel.mean_log_price()[product];
         let deviation = &panel.deviation()[rows.clone()];
         let residual = &panel.deviation_residual()[rows];
         let log_price = |d: &f32, r: &f32| mean + (f64::from(*d) + f64::from(*r));
         let Some(presence) = panel.presence() else {
-            for ((x, d), r) in self.log_price.iter_mut().zip(deviation).zip(residual) {
-                *x = log_price(d, r);
+            let in_vectors = deviation.len() / I::LANES * I::LANES;
+            let centre = isa.splat(mean);
+            for t in (0..in_vectors).step_by(I::LANES) {
+                let off = isa.add(isa.load_single(&deviation[t..]), isa.load_single(&residual[t..]));
+                isa.store(isa.add(centre, off), &mut self.log_price[t..]);
+            }
+            for t in in_vectors..deviation.len() {
+                self.log_price[t] = log_price(&deviation[t], &residual[t]);
             }
             let first = self.log_price[0];
             self.log_price[deviation.len()..].fill(first);

@@ -28,6 +28,7 @@ mod assemble;
 mod border;
 mod coupling;
 mod factor;
+mod given_border;
 mod grid;
 mod marginals;
 mod product;
@@ -40,6 +41,7 @@ mod whitener;
 
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use factor::{ArrowFactor, FactorError};
+pub use given_border::{AtOptimum, GivenBorder};
 pub use marginals::{Marginals, ProductMoments};
 pub use triangular::operations_per_second;
 pub use walk::Walk;

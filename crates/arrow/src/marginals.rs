@@ -262,7 +262,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
                 return answers;
             }
             for place in start..end {
-                grid.load(&walk.panel, walk.order[place] as usize);
+                grid.load_place(isa, walk, place);
                 grid.load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
                 let into = (&mut *v, place - start, periods);
                 let lower = &factor.products[place];

@@ -117,6 +117,11 @@ impl Walk {
         self.layout
     }
 
+    /// Products of a category.
+    pub fn products_of(&self, category: usize) -> usize {
+        self.sizes[category]
+    }
+
     /// Length of a category's border: its periods, `log_shape` where the likelihood has it, and `category_a`.
     pub(crate) fn border(&self) -> usize {
         self.layout.periods + usize::from(self.has_shape()) + 1

@@ -144,19 +144,21 @@ impl Backend for GaussianCpu {
             _ => {
                 let search = self.search(panel, request, at.mean)?;
                 let (value, gradient) = (search.log_joint(), search.gradient().to_vec());
-                let step = search.newton_step().to_vec();
+                let step = search.newton_step();
+                let mode = search.into_mode().map_err(|error| no_pass(&error, panel))?;
                 return Ok(Some(GaussianPass {
                     value,
                     gradient,
                     step,
-                    variance: search.into_mode().factor.marginals().variance,
+                    variance: mode.factor.marginals().variance,
                 }));
             }
         };
         request.check_point(panel, at.mean)?;
+        let there = self.search(panel, request, at.precision_at)?.into_mode();
         let start = Mode {
             point: at.mean.to_vec(),
-            ..self.search(panel, request, at.precision_at)?.into_mode()
+            ..there.map_err(|error| no_pass(&error, panel))?
         };
         let mut search = Search::new(
             &self.counts(panel, request)?,

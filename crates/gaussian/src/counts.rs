@@ -130,7 +130,7 @@ fn kept_of_start(prior_sd: f64, information: f64) -> f64 {
 
 /// Relative error of a sum of as many terms as a panel has: each product's and each part's are added up by themselves, so that
 /// no chain of additions is longer than some ten thousand.
-const SUMS_ROUND: f64 = 1e4 * f64::EPSILON;
+pub(crate) const SUMS_ROUND: f64 = 1e4 * f64::EPSILON;
 
 /// The pass over the rows at a point, completed.
 #[derive(Debug)]
@@ -208,6 +208,21 @@ impl Counts {
     /// Whether all rows of a product are left out.
     pub(crate) fn leaves_out(&self, product: usize) -> bool {
         self.bound.leaves_out(product)
+    }
+
+    /// Whether any product is left out.
+    pub(crate) fn leaves_any_out(&self) -> bool {
+        !self.bound.products.is_empty()
+    }
+
+    /// Sums of the counts by category and period, but for products that are left out.
+    pub(crate) fn units_by_period(&self) -> &[u64] {
+        &self.bound.category_period
+    }
+
+    /// Sum of `ln y!` over the same rows.
+    pub(crate) fn ln_factorials(&self) -> f64 {
+        self.bound.ln_factorials
     }
 
     /// Part of the rows that are not left out whose rates at `point` are below twice that of the lower clip bound.

@@ -5,6 +5,7 @@
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
+//! | `profile` | the log joint maximized over the products, by light passes |
 //! | `pace` | by which part of its change the weights of each product go |
 //! | `settle` | the best Gaussian of a product's pair, with all else as it is |
 //! | `shape_shift` | how far a shape's joint mode is from its mean |
@@ -25,6 +26,7 @@ mod negative_binomial;
 pub mod newton;
 mod pace;
 mod poisson;
+mod profile;
 mod run;
 mod settle;
 mod shape_shift;

@@ -2,7 +2,9 @@
 
 use crate::counts::{Counts, Evaluated};
 use crate::poisson::Spread;
-use infermark_arrow::{ArrowFactor, FactorError};
+use crate::profile::{ascend, is_profiled, profiled};
+use infermark_arrow::{ArrowFactor, Assembled, FactorError};
+use infermark_model::site::Site;
 use infermark_model::wild_price::{wild_price_of, wildest_price};
 use infermark_model::{Panel, printable};
 
@@ -81,7 +83,7 @@ pub struct Mode {
     pub gradient_norm: f64,
     /// Half the squared Newton decrement, `g' Q^-1 g / 2`, at the point.
     pub decrement: f64,
-    /// Newton steps made.
+    /// Steps made.
     pub steps: usize,
     /// Points evaluated for them: the start, and one for every length of a step that was tried.
     pub evaluations: usize,
@@ -100,7 +102,7 @@ pub fn find_mode(counts: &Counts, settings: &ModeSettings) -> Result<Mode, ModeE
     while !search.converged() && search.steps < settings.steps {
         search.advance()?;
     }
-    Ok(search.into_mode())
+    search.into_mode()
 }
 
 /// Shortest part of a Newton step that is tried.
@@ -109,35 +111,62 @@ const SHORTEST: f64 = 1e-6;
 /// The part of what the slope promises that the log joint must rise by.
 const LEAST_RISE: f64 = 1e-4;
 
+/// Log density still to be gained below which a whole step is within the quadratic's reach, so that only rounding of the slope, which cancels
+/// in the gradient, could speak against it: no log rate moves by more than a few hundredths, by its rows' curvature or its priors'.
+const CERTAIN: f64 = 1e-3;
+
+/// The part of its decrement that a step with an older factor may leave at most if the next one is to be made with it too. A factor costs about
+/// as much as five passes without.
+const KEPT: f64 = 0.02;
+
+/// The part of the tolerance below which the factor is made at the point: that of an older factor is about the same decrement.
+const SURE: f64 = 1e-4;
+
 /// The derivative along a step.
 fn along(step: &[f64], gradient: &[f64]) -> f64 {
     step.iter().zip(gradient).map(|(s, g)| s * g).sum()
 }
 
 /// A search for the mode, a step at a time.
+///
+/// Poisson counts have the log joint maximized over the products ([`crate::profile`]): a function of the parameters above them, along whose Newton
+/// steps products follow at their optimum. From the start that the data suggest it goes up by blocks, then by steps with one factor as long
+/// as each leaves but a small part of the decrement; the last factor is made at the end. What a factor is made of varies as the rates do,
+/// so that close to the mode an older one is as good, and passes without one are light.
+///
+/// Counts of which products are left out, negative-binomial ones and narrow priors take damped Newton steps in all parameters.
 #[derive(Debug)]
 pub struct ModeSearch {
     counts: Counts,
     settings: ModeSettings,
     point: Vec<f64>,
-    /// The precision at the point; none only while it is replaced.
-    factor: Option<ArrowFactor>,
+    /// The precision, at the point unless [`ModeSearch::is_older`]; none only while it is replaced.
+    found: Option<Assembled>,
+    /// Whether the precision is that of an earlier point.
+    is_older: bool,
+    /// Whether the point is the start that the data suggest, from which it is gone up by blocks first.
+    is_start: bool,
     value: f64,
+    /// The complete gradient; where the precision is older, by the parameters above the products, which are at their optimum.
     gradient: Vec<f64>,
-    /// The next Newton step.
+    /// The next step, of the parameters above the products alone where the products follow at their optimum.
     step: Vec<f64>,
-    /// Newton steps made.
+    /// The derivative along it.
+    slope: f64,
+    /// Steps made.
     pub steps: usize,
     evaluations: usize,
 }
 
 impl ModeSearch {
-    /// At the start that the data suggest.
+    /// Near the start that the data suggest.
     ///
     /// # Errors
     /// When the log joint there has no finite value or curvature.
     pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
-        Self::at(counts, settings, counts.start())
+        let mut search = Self::unstarted(counts, settings);
+        search.advance()?;
+        Ok(search)
     }
 
     /// At `point`, natural parameters.
@@ -152,12 +181,15 @@ impl ModeSearch {
 
     /// At the start of [`ModeSearch::new`], where nothing is computed yet: the first [`ModeSearch::advance`] does that.
     pub(crate) fn unstarted(counts: &Counts, settings: &ModeSettings) -> Self {
-        Self::resumed(counts, settings, counts.start(), 0)
+        ModeSearch {
+            is_start: true,
+            ..Self::resumed(counts, settings, counts.start(), 0)
+        }
     }
 
     /// Whether its point was evaluated.
     pub(crate) fn is_evaluated(&self) -> bool {
-        self.factor.is_some()
+        self.found.is_some()
     }
 
     /// At a point that was reached before, whose factor is gone: the first [`ModeSearch::advance`] makes that again.
@@ -165,10 +197,13 @@ impl ModeSearch {
         ModeSearch {
             counts: counts.clone(),
             settings: *settings,
-            gradient: vec![f64::NAN; point.len()],
-            step: vec![f64::NAN; point.len()],
+            gradient: Vec::new(),
+            step: Vec::new(),
+            slope: f64::NAN,
             point,
-            factor: None,
+            found: None,
+            is_older: false,
+            is_start: false,
             value: f64::NAN,
             steps,
             evaluations: 0,
@@ -182,7 +217,7 @@ impl ModeSearch {
 
     /// Half the squared Newton decrement at the point: what a quadratic log joint would still gain.
     pub fn decrement(&self) -> f64 {
-        0.5 * self.slope()
+        0.5 * self.slope
     }
 
     /// The log joint at the point.
@@ -195,36 +230,38 @@ impl ModeSearch {
         &self.gradient
     }
 
-    /// The Newton step from the point.
-    pub(crate) fn newton_step(&self) -> &[f64] {
-        &self.step
+    /// The Newton step from the point, in all parameters.
+    ///
+    /// # Panics
+    /// Where the precision is that of an earlier point.
+    pub(crate) fn newton_step(&self) -> Vec<f64> {
+        let found = self.found.as_ref().filter(|_| !self.is_older);
+        found.expect("the precision is the point's").step(&self.gradient)
     }
 
-    /// Whether the decrement is within the tolerance.
+    /// Whether the decrement is within the tolerance, by the precision at the point.
     pub fn converged(&self) -> bool {
-        self.decrement() < self.settings.tolerance
+        !self.is_older && self.decrement() < self.settings.tolerance
     }
 
-    /// One Newton step, halved until the log joint rises by a part of what the slope promises.
+    /// One step, halved until the log joint rises by a part of what the slope promises.
     ///
     /// Where less is to be gained than the sums of the log joint round, as on large panels near the mode, its slope at the end of the
     /// step decides: were the log joint a parabola along the step, `value >= before + d length slope` would be
     /// `slope there >= (2 d - 1) slope`, in which nothing cancels. Source: Hager and Zhang, "A new conjugate gradient method
-    /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1).
+    /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1). That slope has a rounding of its
+    /// own, and below [`CERTAIN`] it is not asked.
     ///
     /// # Errors
     /// When no part of the step has a finite log joint and a positive definite precision.
     pub fn advance(&mut self) -> Result<(), ModeError> {
-        if self.factor.is_none() {
-            let point = self.point.clone();
-            let there = self.evaluate(&point)?;
-            if !there.value.is_finite() {
-                return Err(ModeError::NotFinite(there.value, self.steps));
-            }
-            self.take(point, there);
-            return Ok(());
+        if self.found.is_none() {
+            return self.begin();
         }
-        let (value, slope) = (self.value, self.slope());
+        if is_profiled(&self.counts) {
+            return self.advance_above_products();
+        }
+        let (value, slope) = (self.value, self.slope);
         let mut length = 1.0;
         loop {
             let there: Vec<f64> = self
@@ -236,11 +273,11 @@ impl ModeSearch {
             let last = length < SHORTEST;
             match self.evaluate(&there) {
                 Ok(found)
-                    if found.value >= value + LEAST_RISE * length * slope
-                        || (found.value >= value - found.rounding
-                            && along(&self.step, &found.found.gradient)
-                                >= (2.0 * LEAST_RISE - 1.0) * slope)
-                        || (last && found.value.is_finite()) =>
+                    if Self::rises(
+                        (value, slope, length),
+                        (found.value, found.rounding),
+                        along(&self.step, &found.found.gradient),
+                    ) || (last && found.value.is_finite()) =>
                 {
                     self.take(there, found);
                     self.steps += 1;
@@ -254,12 +291,117 @@ impl ModeSearch {
         }
     }
 
+    /// Whether a part of a step, of this length, goes up, from what was before, what is there and the slope there.
+    fn rises(
+        (value, slope, length): (f64, f64, f64),
+        (there, rounding): (f64, f64),
+        slope_there: f64,
+    ) -> bool {
+        there >= value + LEAST_RISE * length * slope
+            || (there >= value - rounding
+                && (slope < 2.0 * CERTAIN || slope_there >= (2.0 * LEAST_RISE - 1.0) * slope))
+    }
+
+    /// The start, evaluated.
+    fn begin(&mut self) -> Result<(), ModeError> {
+        if std::mem::take(&mut self.is_start) && is_profiled(&self.counts) {
+            ascend(&self.counts, &mut self.point, self.settings.threads)?;
+        }
+        self.evaluations += 1;
+        self.factor_here()?;
+        if self.value.is_finite() {
+            Ok(())
+        } else {
+            self.found = None;
+            Err(ModeError::NotFinite(self.value, self.steps))
+        }
+    }
+
+    /// One step of the parameters above the products, these following.
+    fn advance_above_products(&mut self) -> Result<(), ModeError> {
+        let (layout, walk) = (self.counts.layout(), self.counts.walk().clone());
+        let before = walk.pairs(&self.point);
+        let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
+        // A shift of all period effects of a category changes no rate where its products' effects go against it.
+        let shifts: Vec<f64> = (0..layout.categories)
+            .map(|c| {
+                let own = &self.step[layout.time_index(c, 0)..][..layout.periods];
+                own.iter().sum::<f64>() / layout.periods as f64
+            })
+            .collect();
+        let mut length = 1.0;
+        let (found, pairs, there) = loop {
+            let mut there = self.point.clone();
+            for j in above.iter().cloned().flatten() {
+                there[j] += length * self.step[j];
+            }
+            let mut pairs = before.clone();
+            walk.shift_effects(
+                &mut pairs,
+                &shifts.iter().map(|shift| -length * shift).collect::<Vec<f64>>(),
+            );
+            self.evaluations += 1;
+            let found = profiled(&self.counts, &there, &mut pairs, self.settings.threads)?;
+            let slope_there: f64 = above
+                .iter()
+                .cloned()
+                .flatten()
+                .map(|j| self.step[j] * found.gradient[j])
+                .sum();
+            let last = length < SHORTEST;
+            let state = (self.value, self.slope, length);
+            if Self::rises(state, (found.value, found.rounding), slope_there)
+                || (last && found.value.is_finite())
+            {
+                break (found, pairs, there);
+            }
+            if last {
+                return Err(ModeError::NotFinite(found.value, self.steps));
+            }
+            length *= 0.5;
+        };
+        self.point = there;
+        walk.write_pairs(&mut self.point, &pairs);
+        drop((before, pairs));
+        self.steps += 1;
+        self.value = found.value;
+        self.is_older = true;
+        self.gradient = found.gradient;
+        let before = self.slope;
+        self.step.clone_from(&self.gradient);
+        let factor = &self.found.as_ref().expect("it was checked").factor;
+        self.slope = factor.solve_above_products(&mut self.step);
+        let is_near = self.decrement() < SURE * self.settings.tolerance;
+        if is_near || self.slope.is_nan() || self.slope > KEPT * before {
+            self.factor_here()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the precision at the point.
+    fn factor_here(&mut self) -> Result<(), FactorError> {
+        let point = std::mem::take(&mut self.point);
+        let there = self.evaluated(&point);
+        // Where it was stopped the point must stand.
+        self.point = point;
+        let there = there?;
+        let point = std::mem::take(&mut self.point);
+        self.take(point, there);
+        Ok(())
+    }
+
     /// The point and what was found there.
+    ///
+    /// # Errors
+    /// Where the precision has yet to be made at the point, when it is not positive definite, or the work is stopped.
     ///
     /// # Panics
     /// After an error of [`ModeSearch::advance`], and before a first one.
-    pub fn into_mode(self) -> Mode {
-        Mode {
+    pub fn into_mode(mut self) -> Result<Mode, ModeError> {
+        if self.is_older {
+            self.factor_here()?;
+        }
+        Ok(Mode {
             decrement: self.decrement(),
             converged: self.converged(),
             gradient_norm: self.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
@@ -267,17 +409,17 @@ impl ModeSearch {
             log_joint: self.value,
             steps: self.steps,
             evaluations: self.evaluations,
-            factor: self.factor.expect("there is a factor at every point"),
-        }
-    }
-
-    fn slope(&self) -> f64 {
-        along(&self.step, &self.gradient)
+            factor: self.found.expect("there is a factor at every point").factor,
+        })
     }
 
     fn evaluate(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
-        let before = self.factor.take();
         self.evaluations += 1;
+        self.evaluated(point)
+    }
+
+    fn evaluated(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
+        let before = self.found.take().map(|found| found.factor);
         self.counts
             .evaluate(point, Spread::Point, before, self.settings.threads)
     }
@@ -285,8 +427,14 @@ impl ModeSearch {
     fn take(&mut self, point: Vec<f64>, there: Evaluated) {
         let mut found = there.found;
         self.gradient = std::mem::take(&mut found.gradient);
-        self.step = found.step(&self.gradient);
-        self.factor = Some(found.factor);
+        if is_profiled(&self.counts) {
+            (self.step, self.slope) = found.step_above_products(&self.gradient);
+        } else {
+            self.step = found.step(&self.gradient);
+            self.slope = along(&self.step, &self.gradient);
+        }
+        self.found = Some(found);
+        self.is_older = false;
         self.point = point;
         self.value = there.value;
     }

@@ -44,8 +44,8 @@ enum Stage {
 
 /// The Gaussian that was found.
 enum Fitted {
-    /// That of the precision at this mode.
-    Mode(Vec<f64>),
+    /// That of the precision at this mode, which is made again where it is gone.
+    Mode(Vec<f64>, Option<Box<ArrowFactor>>),
     /// That of this mean and precision.
     Precision(Vec<f64>, Box<ArrowFactor>),
     /// One with independent latents: the posterior's own standard deviations.
@@ -181,16 +181,11 @@ impl GaussianRun {
                 let enough = search.is_evaluated() && (search.converged() || search.steps as u64 >= most);
                 let (point, steps) = (search.point().to_vec(), search.steps);
                 let done = match self.family() {
-                    Some((family, _)) if enough => {
-                        let search = Search::new(
-                            &self.counts,
-                            family,
-                            self.request.method.coordinates(),
-                            search.into_mode(),
-                        );
+                    Some((family, _)) if enough => search.into_mode().map(|mode| {
+                        let coordinates = self.request.method.coordinates();
+                        let search = Search::new(&self.counts, family, coordinates, mode);
                         self.stage = Stage::Variational(Box::new(search));
-                        Ok(())
-                    }
+                    }),
                     None if enough => self.end_at_mode(*search),
                     _ => search.advance().map(|()| {
                         self.report.newton_steps = search.steps as u64;
@@ -258,20 +253,22 @@ impl GaussianRun {
     }
 
     fn end_at_mode(&mut self, search: ModeSearch) -> Result<(), ModeError> {
-        let mode = search.into_mode();
+        let mode = search.into_mode()?;
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
         self.stands_in = mode.factor.stands_in();
-        self.fitted = Some(Fitted::Mode(mode.point.clone()));
+        let point = mode.point.clone();
+        let mut factor = None;
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&mode.point, self.request.resolved_threads());
         self.posterior = Some(if self.corrects() {
-            let corrected = corrected_mode(&self.counts, mode)?;
+            let (corrected, there) = corrected_mode(&self.counts, mode)?;
             self.report.skewed_products = corrected.skewed as u64;
             self.mean_shift = corrected.shift;
             self.lone_categories = corrected.lone;
+            factor = Some(Box::new(there));
             corrected.posterior
         } else {
             let sd: Vec<f64> = mode
@@ -283,9 +280,12 @@ impl GaussianRun {
                 .collect();
             if self.request.likelihood == Likelihood::NegativeBinomial {
                 self.shape_shift = ShapeShift::of(&self.counts, &mode.point, &sd, mode.factor)?;
+            } else {
+                factor = Some(Box::new(mode.factor));
             }
             Posterior::normal(self.counts.layout(), mode.point, sd)
         });
+        self.fitted = Some(Fitted::Mode(point, factor));
         Ok(())
     }
 
@@ -559,10 +559,15 @@ impl Run for GaussianRun {
                 let fitted = FittedRates::new(panel, priors, likelihood, mean).leaving_out(left_out);
                 self.dispersion_under(fitted, factor)
             }
-            Fitted::Mode(mode) => {
-                let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
+            Fitted::Mode(mode, factor) => {
                 let fitted = FittedRates::at_mode(panel, priors, likelihood, mode).leaving_out(left_out);
-                self.dispersion_under(fitted, &there.found.factor)
+                match factor {
+                    Some(factor) => self.dispersion_under(fitted, factor),
+                    None => {
+                        let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
+                        self.dispersion_under(fitted, &there.found.factor)
+                    }
+                }
             }
             Fitted::Independent => {
                 let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();

@@ -71,14 +71,14 @@ pub(crate) struct Corrected {
 /// Distance of a mean from the mode, in standard deviations, beyond which the first order says nothing.
 pub(crate) const MOST_SHIFT: f64 = 6.0;
 
-/// Corrects a Gaussian at the mode.
+/// Corrects a Gaussian at the mode; the factor of its precision is handed on.
 ///
 /// # Errors
 /// When the precision at the mode cannot be factored again.
-pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<Corrected, ModeError> {
+pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowFactor), ModeError> {
     let Mode { point, factor, .. } = mode;
     let (shift, factor) = shift::of_means(counts, factor)?;
-    let variance = factor.marginals().variance;
+    let variance = factor.variances_above_products();
     let layout = counts.layout();
     let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
     let farthest = above
@@ -87,24 +87,31 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<Corrected, M
         .map(|j| shift[j].abs() / variance[j].sqrt())
         .fold(0.0, |most: f64, s| if s > most || s.is_nan() { s } else { most });
     if farthest <= MOST_SHIFT {
-        return Ok(Corrected {
-            shift: farthest,
-            ..corrected(&Expansion {
-                counts,
-                about: About::Mode,
-                point: &point,
-                shift: &shift,
-                factor: &factor,
-            })
+        let found = corrected(&Expansion {
+            counts,
+            about: About::Mode,
+            point: &point,
+            shift: &shift,
+            factor: &factor,
         });
+        return Ok((
+            Corrected {
+                shift: farthest,
+                ..found
+            },
+            factor,
+        ));
     }
+    let variance = factor.marginals().variance;
     let sd = variance.iter().map(|v| v.sqrt()).collect();
-    Ok(Corrected {
-        posterior: Posterior::normal(layout, point, sd),
+    let posterior = Posterior::normal(layout, point, sd);
+    let found = Corrected {
+        posterior,
         skewed: 0,
         lone: 0,
         shift: farthest,
-    })
+    };
+    Ok((found, factor))
 }
 
 /// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.

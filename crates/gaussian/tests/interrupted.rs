@@ -64,6 +64,8 @@ fn what_is_stopped_at_the_limit_of_steps_is_taken_up_again() {
             GaussianCpu::laplace(),
             Method::Laplace(LaplaceSettings {
                 steps: 1,
+                // Which one step does not meet.
+                tolerance: 1e-12,
                 ..LaplaceSettings::default()
             }),
         ),

@@ -57,18 +57,34 @@ pub fn panel_sha256(panel: &Panel) -> String {
         sink.put(&(panel.row_range(product).len() as u64).to_le_bytes());
     }
     let products = 0..panel.category_of().len();
-    for row in products.clone().flat_map(|p| panel.product_rows(p)) {
-        sink.put(&(row.period as u32).to_le_bytes());
+    if panel.is_dense() {
+        // The periods of every product are the same bytes.
+        let periods: Vec<u8> = (0..panel.layout().periods as u32)
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        products.clone().for_each(|_| sink.put(&periods));
+    } else {
+        for row in products.clone().flat_map(|p| panel.product_rows(p)) {
+            sink.put(&(row.period as u32).to_le_bytes());
+        }
     }
-    for units in panel.units() {
-        sink.put(&units.to_le_bytes());
+    let mut bytes = Vec::new();
+    for units in panel.units().chunks(WORDS) {
+        bytes.clear();
+        bytes.extend(units.iter().flat_map(|units| units.to_le_bytes()));
+        sink.put(&bytes);
     }
-    for row in products.flat_map(|p| panel.product_rows(p)) {
-        sink.put(&row.log_price.to_le_bytes());
+    for product in products {
+        bytes.clear();
+        bytes.extend(panel.log_prices(product).flat_map(f64::to_le_bytes));
+        sink.put(&bytes);
     }
     sink.digest.update(&sink.buffer);
     format!("{:x}", sink.digest.finalize())
 }
+
+/// Words that are turned into bytes at once.
+const WORDS: usize = 1 << 12;
 
 struct Sink {
     digest: Sha256,

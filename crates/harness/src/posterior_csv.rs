@@ -5,14 +5,20 @@
 //! to the same `f64`; `NaN` stands where chains are too short to tell.
 
 use infermark_backend::Posterior;
-use infermark_model::Panel;
+use infermark_model::axes::Axes;
+use infermark_model::{Panel, Site};
+use infermark_threads::run_parts;
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::ops::Range;
 
 /// Columns that every posterior has.
 pub const COLUMNS: [&str; 6] = ["site", "key", "mean", "sd", "q05", "q95"];
 /// Columns that Markov chains add.
 pub const CHAIN_COLUMNS: [&str; 4] = ["mcse_mean", "ess_bulk", "ess_tail", "rhat"];
+
+/// Latents that are put into words at once.
+const BLOCK: usize = 4096;
 
 /// Writes the posterior of `panel` row by row.
 ///
@@ -38,20 +44,51 @@ pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior
     let axes = panel.axes();
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(&header)?;
-    let mut text = String::new();
-    for site in layout.sites() {
-        for (k, latent) in layout.range(*site).enumerate() {
-            text.clear();
-            write!(text, "{}", axes.key(*site, k)).expect("a string takes all");
-            csv.write_field(site.name())?;
-            csv.write_field(&text)?;
-            for column in &columns {
-                text.clear();
-                write!(text, "{:?}", column[latent]).expect("a string takes all");
-                csv.write_field(&text)?;
-            }
-            csv.write_record(None::<&[u8]>)?;
+    let mut out = csv.into_inner().map_err(|error| error.into_error())?;
+    let blocks: Vec<(Site, Range<usize>)> = layout
+        .sites()
+        .iter()
+        .flat_map(|site| {
+            let latents = layout.range(*site);
+            let starts = latents.clone().step_by(BLOCK);
+            starts.map(move |start| (*site, start..(start + BLOCK).min(latents.end)))
+        })
+        .collect();
+    // Numbers take most of the time: a block a thread is put into words at once.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    for blocks in blocks.chunks(threads) {
+        let texts = run_parts(blocks.iter().map(|(site, latents)| {
+            let columns = &columns;
+            move || in_words(axes, *site, layout.start(*site), latents.clone(), columns)
+        }));
+        for text in texts {
+            out.write_all(&text?)?;
         }
     }
-    csv.flush()
+    out.flush()
+}
+
+/// The lines of some latents of a site.
+fn in_words(
+    axes: Axes<'_>,
+    site: Site,
+    first_of_site: usize,
+    latents: Range<usize>,
+    columns: &[&[f64]],
+) -> io::Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::with_capacity(128 * latents.len()));
+    let mut text = String::new();
+    for latent in latents {
+        text.clear();
+        write!(text, "{}", axes.key(site, latent - first_of_site)).expect("a string takes all");
+        csv.write_field(site.name())?;
+        csv.write_field(&text)?;
+        for column in columns {
+            text.clear();
+            write!(text, "{:?}", column[latent]).expect("a string takes all");
+            csv.write_field(&text)?;
+        }
+        csv.write_record(None::<&[u8]>)?;
+    }
+    csv.into_inner().map_err(|error| error.into_error())
 }

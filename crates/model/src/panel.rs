@@ -240,6 +240,16 @@ impl Panel {
         &self.sums
     }
 
+    /// The log prices of a product's rows, by period.
+    pub fn log_prices(&self, product: usize) -> impl ExactSizeIterator<Item = f64> + Clone + '_ {
+        let rows = self.row_range(product);
+        let mean = self.mean_log_price[product];
+        let parts = self.deviation[rows.clone()]
+            .iter()
+            .zip(&self.deviation_residual[rows]);
+        parts.map(move |(deviation, residual)| mean + (f64::from(*deviation) + f64::from(*residual)))
+    }
+
     /// The rows of a product, by period.
     pub fn product_rows(&self, product: usize) -> impl Iterator<Item = Row> + Clone + '_ {
         let range = self.row_range(product);

@@ -29,9 +29,11 @@ use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
 use infermark_model::{Likelihood, Panel, Site, Specification, printable};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a piece of a run lasts, and so how often the bar moves; of a sampler with long draws, longer.
@@ -111,8 +113,14 @@ impl FitArguments {
             .unwrap_or(self.data.as_os_str())
             .to_string_lossy();
         // Of the prices in the file: fits of one file are of one panel, whatever the model makes of its prices.
-        let description = PanelDescription::new(&panel, source.clone());
-        let panel = Arc::new(model.panel(Arc::unwrap_or_clone(panel)));
+        let (description, panel) = if model == Specification::Published && request.resolved_threads() > 1 {
+            // They stay as they are, and their fingerprint is taken while the fit runs.
+            (Fingerprint::begun(&panel, source.clone()), panel)
+        } else {
+            let description = PanelDescription::new(&panel, source.clone());
+            let panel = Arc::new(model.panel(Arc::unwrap_or_clone(panel)));
+            (Fingerprint::Taken(description), panel)
+        };
         request.priors = given_priors.over(model.priors(&panel))?;
         let constant = panel.constant_price_products();
         let constant: Vec<String> = constant
@@ -168,7 +176,7 @@ impl FitArguments {
                 reason.clone(),
                 request.clone(),
                 report.clone(),
-                description,
+                description.taken(),
                 system.answer(),
             )
         }
@@ -292,6 +300,32 @@ impl FitArguments {
             );
         }
         Ok(())
+    }
+}
+
+/// A panel's description, whose fingerprint takes one thread as long as a pass of a fit takes all.
+enum Fingerprint {
+    Taken(PanelDescription),
+    Begun(JoinHandle<PanelDescription>),
+}
+
+impl Fingerprint {
+    /// Begins on a thread of its own, if there is one to be had.
+    fn begun(panel: &Arc<Panel>, source: impl Into<String>) -> Self {
+        let (source, of) = (source.into(), panel.clone());
+        let name = source.clone();
+        let thread = std::thread::Builder::new().spawn(move || PanelDescription::new(&of, name));
+        match thread {
+            Ok(thread) => Fingerprint::Begun(thread),
+            Err(_) => Fingerprint::Taken(PanelDescription::new(panel, source)),
+        }
+    }
+
+    fn taken(self) -> PanelDescription {
+        match self {
+            Fingerprint::Taken(description) => description,
+            Fingerprint::Begun(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        }
     }
 }
 

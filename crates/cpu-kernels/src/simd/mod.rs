@@ -106,6 +106,11 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     fn prefetch(self, units: &[u32]) {
         prefetch_lines(units);
     }
+    /// Asks for the cache lines of `values`, which will be read soon.
+    #[inline(always)]
+    fn prefetch_singles(self, values: &[f32]) {
+        prefetch_lines(values);
+    }
 
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -183,9 +188,9 @@ pub fn lanes_below<I: Simd>(n: usize) -> u32 {
 
 /// A hint to the cache, where the processor takes one.
 #[inline(always)]
-fn prefetch_lines(of: &[u32]) {
+fn prefetch_lines<T>(of: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in of.chunks(16) {
+    for line in of.chunks((64 / size_of::<T>()).max(1)) {
         // SAFETY: a prefetch touches no memory as far as the program can tell, and the instruction (SSE) is part of
         // x86-64.
         unsafe {

@@ -1,0 +1,376 @@
+//! The log joint of Poisson counts, maximized over the products: a function of the parameters above them alone.
+//!
+//! Given the border of its category - period effects and `category_a` - a product is a Poisson regression in two parameters, whose
+//! optimum takes a few Newton steps over rows in the nearest cache. So a pass that leaves every product at its optimum costs little
+//! more than one over the rates, and no block of it is factored. The derivatives of the maximized log joint by the border are the partial
+//! ones there, and its second derivatives the Schur complements of [`infermark_arrow`].
+
+use crate::counts::{Counts, SUMS_ROUND};
+use infermark_arrow::{AtOptimum, FactorError, GivenBorder, ProductRows};
+use infermark_cpu_kernels::Simd;
+use infermark_model::Likelihood;
+use infermark_model::log_joint::LN_SQRT_2PI;
+use infermark_model::site::{Layout, Site};
+use std::f64::consts::LOG2_E;
+
+/// Growth of a log rate in a step beyond which the step is shortened: with `exp(d) - 1 - d <= d^2` below 1.79 no shorter step loses any
+/// of a product's log density.
+const MOST_GROWTH: f64 = 1.5;
+
+/// Change of a log rate below which a step is a product's last: the rate that follows is `rate (1 + d + d^2 / 2 + d^3 / 6)` to the last
+/// digit, and what is left of the way is about the square of this.
+const LAST_CHANGE: f64 = 1e-4;
+
+/// Steps of a product in a pass, at most.
+const STEPS: usize = 40;
+
+/// Standard deviations of a prior of products below which their own precision hides what the rows say: such panels take the joint
+/// search.
+const NARROW: f64 = 1e-3;
+
+/// Products of a category that the first rounds are made with, about: their errors of a period effect are a few times those of all.
+const SAMPLE: usize = 256;
+
+/// Rounds of the ascent at most, and the part of the last one's decrement that a round must leave less of to be followed by another.
+const ROUNDS: usize = 6;
+const WORTH_A_ROUND: f64 = 0.3;
+
+/// Log density still to be gained, in the metric of the rounds, below which Newton steps take over.
+const NEAR: f64 = 1.0;
+
+/// Entries of a table row are padded to a multiple of the widest vector.
+const PAD: usize = 16;
+
+/// Whether the log joint of `counts` is maximized over the products in a light pass.
+pub(crate) fn is_profiled(counts: &Counts) -> bool {
+    let priors = counts.priors();
+    counts.likelihood() == Likelihood::Poisson
+        && !counts.leaves_any_out()
+        && priors.product_a_sd.min(priors.product_effect_sd) >= NARROW
+}
+
+/// The log joint, maximized over the products, at the parameters above them.
+#[derive(Debug)]
+pub(crate) struct Profiled {
+    pub(crate) value: f64,
+    /// What rounding may have moved it by.
+    pub(crate) rounding: f64,
+    /// Derivatives by the parameters above the products, in the order of [`Layout`]; zero for products.
+    pub(crate) gradient: Vec<f64>,
+    at_optimum: AtOptimum,
+}
+
+/// Products at the border of `point`.
+struct GivenEffects<'a> {
+    counts: &'a Counts,
+    layout: Layout,
+    point: &'a [f64],
+    /// Period effects by category, padded.
+    effects: Vec<f64>,
+    stride: usize,
+    precisions: [f64; 2],
+}
+
+impl<'a> GivenEffects<'a> {
+    fn new(counts: &'a Counts, point: &'a [f64]) -> Self {
+        let (layout, priors) = (counts.layout(), counts.priors());
+        let stride = layout.periods.next_multiple_of(PAD);
+        let mut effects = vec![0.0; layout.categories * stride];
+        for (c, row) in effects.chunks_exact_mut(stride).enumerate() {
+            let from = &point[layout.time_index(c, 0)..][..layout.periods];
+            row[..layout.periods].copy_from_slice(from);
+            // A log rate that could be, for the entries that stand for no period.
+            row[layout.periods..].fill(from[0]);
+        }
+        GivenEffects {
+            counts,
+            layout,
+            point,
+            effects,
+            stride,
+            precisions: [priors.product_a_sd, priors.product_effect_sd].map(|sd| sd.powi(-2)),
+        }
+    }
+}
+
+impl GivenBorder for GivenEffects<'_> {
+    #[inline(always)]
+    fn at_optimum<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: ProductRows<'_>,
+        pair: &mut [f64; 2],
+        rates: &mut [f64],
+        by_period: &mut [f64],
+    ) -> [f64; 2] {
+        let panel = self.counts.panel();
+        let units = panel.sums().product[rows.product] as f64;
+        let log_price = panel.mean_log_price()[rows.product];
+        let units_log_price = panel.sums().product_deviation[rows.product] + log_price * units;
+        let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
+        let effect_mean = self.counts.priors().product_effect_mean;
+        let effects = &self.effects[rows.category * self.stride..][..rates.len()];
+        let [precision_a, precision_e] = self.precisions;
+        let (log2_e, least, most) = (isa.splat(LOG2_E), isa.splat(-1000.0), isa.splat(1000.0));
+        let first = isa.load(rows.log_price);
+        let (mut low, mut high) = (first, first);
+        for t in (0..rates.len()).step_by(I::LANES) {
+            let x = isa.load(&rows.log_price[t..]);
+            (low, high) = (isa.min(low, x), isa.max(high, x));
+        }
+        let (mut lows, mut highs) = ([0.0; PAD], [0.0; PAD]);
+        isa.store(low, &mut lows);
+        isa.store(high, &mut highs);
+        let low = lows[..I::LANES].iter().copied().fold(f64::INFINITY, f64::min);
+        let high = highs[..I::LANES]
+            .iter()
+            .copied()
+            .fold(f64::NEG_INFINITY, f64::max);
+
+        let step = |pair: &[f64; 2], [w, wx, wxx]: [f64; 3]| {
+            let by_a = units_log_price - wx - (pair[0] - category_a) * precision_a;
+            let by_e = units - w - (pair[1] - effect_mean) * precision_e;
+            // [[h_aa, h_ae], [h_ae, h_ee]], the effect eliminated.
+            let h_ee = w + precision_e;
+            let h_aa = (wxx - wx * (wx / h_ee)).max(0.0) + precision_a;
+            let a = (by_a - wx / h_ee * by_e) / h_aa;
+            [a, (by_e - wx * a) / h_ee]
+        };
+        // The step that is left when the loop ends: the rates are those before it.
+        let mut last = [0.0; 2];
+        let mut curvature = 0.0;
+        for number in 0..=STEPS {
+            let (slope, level) = (isa.splat(pair[0]), isa.splat(pair[1]));
+            let mut sums = [isa.zero(); 3];
+            for t in (0..rates.len()).step_by(I::LANES) {
+                let x = isa.load(&rows.log_price[t..]);
+                let eta = isa.mul_add(slope, x, isa.add(level, isa.load(&effects[t..])));
+                let exponent = isa.min(isa.max(isa.mul(eta, log2_e), least), most);
+                let rate = isa.mul(isa.exp2(exponent), isa.load(&rows.present[t..]));
+                isa.store(rate, &mut rates[t..]);
+                let along = isa.mul(rate, x);
+                sums[0] = isa.add(sums[0], rate);
+                sums[1] = isa.add(sums[1], along);
+                sums[2] = isa.mul_add(along, x, sums[2]);
+            }
+            let sums = sums.map(|sum| isa.sum(sum));
+            curvature = sums[2];
+            if number == STEPS {
+                break;
+            }
+            let [a, e] = step(pair, sums);
+            let changes = [a * low + e, a * high + e];
+            let growth = changes[0].max(changes[1]);
+            let length = if growth > MOST_GROWTH {
+                MOST_GROWTH / growth
+            } else {
+                1.0
+            };
+            pair[0] += length * a;
+            pair[1] += length * e;
+            // What is not a number ends this too.
+            let goes_on = changes[0].abs().max(changes[1].abs()) > LAST_CHANGE;
+            if !goes_on {
+                last = [a, e];
+                break;
+            }
+        }
+        // The rates after it, and one more step from there, whose curvature is close enough: nothing is left but rounding. Gradients of
+        // products that were left would add up along the shift between their effects and those of periods, which the priors alone hold.
+        let (slope, level) = (isa.splat(last[0]), isa.splat(last[1]));
+        let (one, half, third) = (isa.splat(1.0), isa.splat(0.5), isa.splat(1.0 / 3.0));
+        let mut sums = [isa.zero(); 2];
+        for t in (0..rates.len()).step_by(I::LANES) {
+            let x = isa.load(&rows.log_price[t..]);
+            let d = isa.mul_add(slope, x, level);
+            // 1 + d (1 + d / 2 (1 + d / 3)).
+            let cubic = isa.mul_add(isa.mul(d, half), isa.mul_add(d, third, one), one);
+            let rate = isa.load(&rates[t..]);
+            let rate = isa.mul_add(isa.mul(rate, d), cubic, rate);
+            isa.store(rate, &mut rates[t..]);
+            sums[0] = isa.add(sums[0], rate);
+            sums[1] = isa.mul_add(rate, x, sums[1]);
+        }
+        let [w, wx] = sums.map(|sum| isa.sum(sum));
+        let [a, e] = step(pair, [w, wx, curvature]);
+        let last = if (a * low + e).abs().max((a * high + e).abs()) <= LAST_CHANGE {
+            [a, e]
+        } else {
+            [0.0; 2]
+        };
+        pair[0] += last[0];
+        pair[1] += last[1];
+        let (slope, level) = (isa.splat(last[0]), isa.splat(last[1]));
+        let mut sum = isa.zero();
+        for t in (0..rates.len()).step_by(I::LANES) {
+            let d = isa.mul_add(slope, isa.load(&rows.log_price[t..]), level);
+            let rate = isa.load(&rates[t..]);
+            let rate = isa.mul_add(isa.mul(rate, d), isa.mul_add(d, half, one), rate);
+            sum = isa.add(sum, rate);
+            isa.store(isa.sub(isa.load(&by_period[t..]), rate), &mut by_period[t..]);
+        }
+        let rate = isa.sum(sum);
+        let squares =
+            (pair[0] - category_a).powi(2) * precision_a + (pair[1] - effect_mean).powi(2) * precision_e;
+        [
+            pair[0] * units_log_price + pair[1] * units - rate - 0.5 * squares,
+            (pair[0] * units_log_price).abs() + (1.0 + pair[1].abs()) * units + squares,
+        ]
+    }
+}
+
+/// The profile at the parameters of `point` above the products, whose pairs, by place of the walk, move to their optimum.
+///
+/// # Errors
+/// When the pass is stopped.
+pub(crate) fn profiled(
+    counts: &Counts,
+    point: &[f64],
+    pairs: &mut [[f64; 2]],
+    threads: usize,
+) -> Result<Profiled, FactorError> {
+    profiled_of(
+        counts,
+        counts.units_by_period(),
+        point,
+        pairs,
+        usize::MAX,
+        threads,
+    )
+}
+
+/// The same of a sample of the products, `units` being the sums of their counts by category and period.
+fn profiled_of(
+    counts: &Counts,
+    units: &[u64],
+    point: &[f64],
+    pairs: &mut [[f64; 2]],
+    least: usize,
+    threads: usize,
+) -> Result<Profiled, FactorError> {
+    let (layout, priors) = (counts.layout(), counts.priors());
+    let given = GivenEffects::new(counts, point);
+    let found = counts.walk().given_border(&given, pairs, least, threads)?;
+    let mut gradient = vec![0.0; layout.latents()];
+    let mut value = found.value;
+    let mut squares = 0.0;
+    let mut pull = |j: usize, mean: f64, sd: f64| {
+        let z = (point[j] - mean) / sd;
+        squares += z * z;
+        z / sd
+    };
+    gradient[0] = -pull(0, priors.global_a_mean, priors.global_a_sd);
+    for (c, j) in layout.range(Site::CategoryA).enumerate() {
+        let pull = pull(j, point[0], priors.category_a_sd);
+        let own = found.elasticities[c] - counts.walk().products_of(c) as f64 * point[j];
+        gradient[j] = own * priors.product_a_sd.powi(-2) - pull;
+        gradient[0] += pull;
+    }
+    let rows = found.by_period.iter().flatten();
+    for ((j, rows), units) in layout.range(Site::TimeCatEffects).zip(rows).zip(units) {
+        let units = *units as f64;
+        value += point[j] * units;
+        gradient[j] = units + rows - pull(j, priors.time_cat_effects_mean, priors.time_cat_effects_sd);
+    }
+    let logs: f64 = layout
+        .sites()
+        .iter()
+        .map(|site| layout.len(*site) as f64 * priors.sd(*site).ln())
+        .sum();
+    value -= counts.ln_factorials() + 0.5 * squares + logs + layout.latents() as f64 * LN_SQRT_2PI;
+    Ok(Profiled {
+        value,
+        rounding: SUMS_ROUND * (value.abs() + squares + counts.ln_factorials() + found.size),
+        gradient,
+        at_optimum: found,
+    })
+}
+
+/// Goes up from `point` by blocks: products given all else, then each period effect given the products, and the means of the
+/// elasticities given these. None of that loses any of the log joint. Where products and periods are many they hardly depend on each
+/// other, but for a shift between their effects that changes no rate, and a few rounds are most of the way.
+///
+/// # Errors
+/// When a pass is stopped.
+pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Result<(), FactorError> {
+    let (layout, priors) = (counts.layout(), counts.priors());
+    let mut pairs = counts.walk().pairs(point);
+    let sampled = counts.walk().units_of_sample(SAMPLE);
+    // Effects of periods are known to their own errors after that, not better.
+    let enough = (layout.categories * layout.periods) as f64;
+    let stages: &[_] = &[
+        (sampled.as_slice(), SAMPLE, enough),
+        (counts.units_by_period(), usize::MAX, NEAR),
+    ];
+    let is_sample = sampled != counts.units_by_period();
+    for (units, least, enough) in &stages[usize::from(!is_sample)..] {
+        let mut before = f64::INFINITY;
+        for round in 0..ROUNDS {
+            let found = profiled_of(counts, units, point, &mut pairs, *least, threads)?;
+            if !found.value.is_finite() {
+                return Ok(());
+            }
+            let precision = priors.time_cat_effects_sd.powi(-2);
+            let rows = found.at_optimum.by_period.iter().flatten();
+            let mut decrement = 0.0;
+            for ((j, rows), units) in layout.range(Site::TimeCatEffects).zip(rows).zip(*units) {
+                let (rates, units) = (-rows, *units as f64);
+                decrement += 0.5 * found.gradient[j].powi(2) / (rates + precision);
+                point[j] += effect_step(units, rates, point[j] - priors.time_cat_effects_mean, precision);
+            }
+            if *least == usize::MAX {
+                above_elasticities(counts, point, &found.at_optimum.elasticities);
+            }
+            if decrement < *enough
+                || decrement > WORTH_A_ROUND * before
+                || (is_sample && *least == usize::MAX && round == 1)
+            {
+                break;
+            }
+            before = decrement;
+        }
+    }
+    counts.walk().write_pairs(point, &pairs);
+    Ok(())
+}
+
+/// The change of a period effect, now `off` its prior's mean, that maximizes `units d - rates (exp(d) - 1) - precision (off + d)^2 / 2`.
+fn effect_step(units: f64, rates: f64, off: f64, precision: f64) -> f64 {
+    let slope = |d: f64| units - rates * d.exp() - precision * (off + d);
+    // The slope is concave: from where it is negative Newton steps come down to the root and no further.
+    let mut d = if rates > 0.0 {
+        ((units + 0.5) / rates).ln().max(0.0)
+    } else {
+        0.0
+    };
+    for _ in 0..60 {
+        let step = slope(d) / (rates * d.exp() + precision);
+        d += step;
+        if step.abs() < 1e-9 {
+            break;
+        }
+    }
+    if d.is_finite() { d } else { 0.0 }
+}
+
+/// `category_a` and `global_a` at their optimum given the sums of the elasticities: the joint density of both is normal.
+fn above_elasticities(counts: &Counts, point: &mut [f64], elasticities: &[f64]) {
+    let (layout, priors) = (counts.layout(), counts.priors());
+    let (top, above, own) = (
+        priors.global_a_sd.powi(-2),
+        priors.category_a_sd.powi(-2),
+        priors.product_a_sd.powi(-2),
+    );
+    let (mut precision, mut pull) = (top, top * priors.global_a_mean);
+    for (c, sum) in elasticities.iter().enumerate() {
+        let n = counts.walk().products_of(c) as f64;
+        let part = above / (above + own * n);
+        precision += part * own * n;
+        pull += part * own * sum;
+    }
+    point[0] = pull / precision;
+    for ((c, j), sum) in layout.range(Site::CategoryA).enumerate().zip(elasticities) {
+        let n = counts.walk().products_of(c) as f64;
+        point[j] = (above * point[0] + own * sum) / (above + own * n);
+    }
+}
