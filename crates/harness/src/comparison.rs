@@ -8,7 +8,8 @@ use crate::fit_summary::model_in_words;
 use crate::number_format::{count, duration, three_digits};
 use crate::plots::agreement::AgreementRow;
 use crate::plots::coverage::CoverageLine;
-use crate::plots::{PlotError, agreement, coverage};
+use crate::plots::quality_against_time::{QualityLine, QualityPoint, QualityReference};
+use crate::plots::{PlotError, agreement, coverage, quality_against_time};
 use crate::quality::TruthQuality;
 use crate::results_csv::NOT_APPLICABLE;
 use crate::table::agreement::{in_words, site_rows};
@@ -26,6 +27,7 @@ pub const COMPARISON_CSV: &str = "comparison.csv";
 const COVERAGE: &str = "coverage";
 /// The picture of the fits beside the reference, without extension.
 const BESIDE_REFERENCE: &str = "beside_reference";
+const QUALITY_AGAINST_TIME: &str = "quality_against_time";
 
 /// Why fits are not compared.
 #[derive(Debug, thiserror::Error)]
@@ -344,7 +346,53 @@ impl Comparison {
         let drawn = agreement::draw(&stem, &rows, &self.subtitle())?;
         forget_others(&stem, &drawn)?;
         files.extend(drawn);
+        let stem = folder.join(QUALITY_AGAINST_TIME);
+        let drawn = match self.quality_reference() {
+            Some(reference) => {
+                quality_against_time::draw(&stem, &self.quality_lines(), &reference, &self.subtitle())?
+            }
+            None => Vec::new(),
+        };
+        forget_others(&stem, &drawn)?;
+        files.extend(drawn);
         Ok(files)
+    }
+
+    fn quality_reference(&self) -> Option<QualityReference> {
+        let name = self.reference.as_ref()?;
+        let fit = self.fits.iter().find(|fit| fit.name == *name)?;
+        Some(QualityReference {
+            name: format!("{name}, {}", fit.method),
+            coverage_95: coverage_95(fit),
+        })
+    }
+
+    /// The fits by method, each by its seconds. The reference is its own measure: all that is shown of it is coverage.
+    fn quality_lines(&self) -> Vec<QualityLine> {
+        let mut lines: Vec<QualityLine> = Vec::new();
+        for fit in &self.fits {
+            let products = fit.agreement.as_ref().and_then(|agreement| {
+                let mut sites = agreement.sites.iter();
+                sites.find(|site| site.site == Site::ProductA)
+            });
+            let point = QualityPoint {
+                seconds: fit.seconds,
+                sd_ratio: products.map(|p| p.sd_ratio_median),
+                mean_difference: products.map(|p| p.mean_difference_median),
+                coverage_95: coverage_95(fit),
+            };
+            match lines.iter_mut().find(|line| line.name == fit.method) {
+                Some(line) => line.points.push(point),
+                None => lines.push(QualityLine {
+                    name: fit.method.to_owned(),
+                    points: vec![point],
+                }),
+            }
+        }
+        for line in &mut lines {
+            line.points.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        }
+        lines
     }
 
     fn subtitle(&self) -> String {
@@ -356,6 +404,10 @@ impl Comparison {
             model_in_words(self.model)
         )
     }
+}
+
+fn coverage_95(fit: &ComparedFit) -> Option<f64> {
+    at_level(fit.truth.as_ref()?, 0.95)
 }
 
 fn at_level(truth: &TruthQuality, level: f64) -> Option<f64> {

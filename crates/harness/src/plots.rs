@@ -14,6 +14,7 @@ pub mod loss;
 mod palette;
 mod pen;
 pub mod posterior_times;
+pub mod quality_against_time;
 pub mod rates;
 mod scale;
 mod series;

@@ -222,11 +222,17 @@ fn has_converged(record: &CaseRecord) -> bool {
 /// A method in words.
 pub const fn name_of(method: &Method) -> &'static str {
     match method {
-        Method::Svi(_) => "SVI, mean-field",
+        Method::Svi(_) => match method.coordinates() {
+            Coordinates::Published => "SVI, mean-field",
+            Coordinates::Orthogonal => "SVI, orthogonal coordinates",
+        },
         Method::Nuts(_) => "NUTS",
         Method::Laplace(_) => "Laplace",
         Method::StructuredVi(_) => "structured Gaussian VI",
-        Method::Meanfield(_) => "mean-field optimum",
+        Method::Meanfield(_) => match method.coordinates() {
+            Coordinates::Published => "mean-field optimum",
+            Coordinates::Orthogonal => "mean-field optimum, orthogonal coordinates",
+        },
     }
 }
 
