@@ -135,7 +135,7 @@ pub struct LikelihoodArguments {
 /// Inference methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MethodName {
-    /// Stochastic variational inference with a mean-field guide: fast, intervals far too narrow.
+    /// Stochastic variational inference with a mean-field guide, in coordinates in which its intervals hold (--coordinates).
     Svi,
     /// Hamiltonian Monte Carlo: slow, exact. Trajectories of about a quarter rotation in the structured metric, the No-U-Turn sampler
     /// in the diagonal one.
@@ -145,7 +145,7 @@ pub enum MethodName {
     /// The Gaussian with the exact block-arrow precision that maximizes the evidence lower bound: closest to the exact
     /// posterior without sampling.
     StructuredVi,
-    /// The mean-field optimum in closed form: what --method svi converges to; intervals far too narrow.
+    /// The mean-field optimum in closed form: what --method svi converges to, in either coordinates.
     Meanfield,
 }
 

@@ -5,25 +5,8 @@ use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Posterior, Rep
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Panel, Parameterization, Site};
 use infermark_nuts_cpu::NutsCpu;
-use infermark_test_support::data;
-use std::collections::HashMap;
+use infermark_test_support::{data, posterior as reference};
 use std::sync::Arc;
-
-/// Mean, sd and MCSE of the mean by site and key.
-fn reference() -> HashMap<(String, String), [f64; 3]> {
-    let text = std::fs::read_to_string(data("posterior.csv")).unwrap();
-    text.lines()
-        .skip(1)
-        .map(|line| {
-            let fields: Vec<&str> = line.split(',').collect();
-            let number = |i: usize| fields[i].parse::<f64>().unwrap();
-            (
-                (fields[0].to_owned(), fields[1].to_owned()),
-                [number(2), number(3), number(6)],
-            )
-        })
-        .collect()
-}
 
 fn sample(
     panel: &Arc<Panel>,

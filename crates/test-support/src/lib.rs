@@ -12,6 +12,7 @@ use infermark_model::Labels;
 use infermark_model::panel::{Panel, PanelPart};
 use rand::{RngExt, rngs::StdRng};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,6 +90,22 @@ pub fn read_panel(path: &Path) -> Arc<Panel> {
     let categories = Labels::Text(categories.into_iter().map(Into::into).collect());
     let periods = Labels::Integer((1..=weeks as i64).collect());
     Arc::new(Panel::from_parts(Labels::Text(products), categories, periods, vec![part]).unwrap())
+}
+
+/// `posterior.csv`: mean, sd and MCSE of the mean by site and key.
+pub fn posterior() -> HashMap<(String, String), [f64; 3]> {
+    let text = std::fs::read_to_string(data("posterior.csv")).unwrap();
+    text.lines()
+        .skip(1)
+        .map(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            let number = |i: usize| fields[i].parse::<f64>().unwrap();
+            (
+                (fields[0].to_owned(), fields[1].to_owned()),
+                [number(2), number(3), number(6)],
+            )
+        })
+        .collect()
 }
 
 /// `vectors_orthogonal.json`.

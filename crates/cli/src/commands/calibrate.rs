@@ -5,7 +5,7 @@ use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::{LikelihoodArguments, MethodName};
+use crate::settings::{CoordinatesArguments, CoordinatesName, LikelihoodArguments, MethodName};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark_atomic_file::ClaimedFolder;
@@ -66,6 +66,8 @@ pub struct CalibrateArguments {
     level: f64,
     #[command(flatten)]
     likelihood: LikelihoodArguments,
+    #[command(flatten)]
+    guide: CoordinatesArguments,
     /// JSON file with the priors that parameters are drawn from; what it leaves out keeps the verb's own default, under which
     /// counts are moderate (docs/calibration.md).
     #[arg(long, value_name = "FILE")]
@@ -100,6 +102,9 @@ impl CalibrateArguments {
         }
         if !self.methods.contains(&MethodName::Svi) {
             refuse_given(given, &["iterations"], "svi among the --methods")?;
+        }
+        if !(self.methods.contains(&MethodName::Svi) || self.methods.contains(&MethodName::Meanfield)) {
+            refuse_given(given, &["coordinates"], "svi or meanfield among the --methods")?;
         }
         ensure!(
             self.level > 0.0 && self.level <= 0.5,
@@ -208,13 +213,19 @@ impl CalibrateArguments {
                     draws: self.draws,
                     ..NutsSettings::default()
                 }),
-                MethodName::Svi => Method::Svi(SviSettings {
-                    iterations: self.iterations,
-                    ..SviSettings::default()
+                MethodName::Svi => Method::Svi(match self.guide.coordinates {
+                    CoordinatesName::Published => SviSettings {
+                        iterations: self.iterations,
+                        ..SviSettings::default()
+                    },
+                    CoordinatesName::Orthogonal => SviSettings::orthogonal().falling_over(self.iterations),
                 }),
                 MethodName::Laplace => Method::Laplace(LaplaceSettings::default()),
                 MethodName::StructuredVi => Method::StructuredVi(StructuredViSettings::default()),
-                MethodName::Meanfield => Method::Meanfield(MeanfieldSettings::default()),
+                MethodName::Meanfield => Method::Meanfield(MeanfieldSettings {
+                    coordinates: self.guide.coordinates.into(),
+                    ..MeanfieldSettings::default()
+                }),
             };
             let request = Request {
                 priors,
