@@ -9,7 +9,7 @@ use infermark_model::Parameterization;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_svi::NoiseSource;
+use infermark_svi::{Chart, NoiseSource};
 use infermark_test_support::iterations::svi_request;
 use infermark_test_support::random_panel;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -162,7 +162,10 @@ fn a_profile_moves_nothing_while_it_times() {
     let request = svi_request(id, Parameterization::Centered, 1, Objective::Elbo);
     let guide = Guide::start(&panel.layout(), Parameterization::Centered, 3);
     let noise = NoiseSource::Philox { seed: 3 };
-    let mut machine = SviGpu::new().machine(&panel, &request, &guide, noise, 0).unwrap();
+    let chart = Chart::of(&panel, &request);
+    let mut machine = SviGpu::new()
+        .machine(&panel, &request, chart, &guide, noise, 0)
+        .unwrap();
     machine.prepare(&guide).unwrap();
     machine.profile().unwrap();
     let first = machine.guide().unwrap();
