@@ -222,11 +222,6 @@ fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::F
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
     }
-    if settings.optimizer.steps_in_sds {
-        return Err(unsupported(
-            "steps in units of standard deviations; svi-cpu does".into(),
-        ));
-    }
     if settings.particles > MOST_PARTICLES {
         return Err(unsupported(format!(
             "{} particles; the limit is {MOST_PARTICLES}",

@@ -138,12 +138,13 @@ fn every_variant_of_the_kernel_agrees() {
 #[test]
 fn two_hundred_iterations_follow_the_processors() {
     let Some(device) = support::device() else { return };
-    for (i, (n, c, t, gaps, form, particles)) in [
-        (37, 3, 21, 0.3, FORMS[1], 3),
-        (60, 2, 52, 0.0, FORMS[0], 4),
-        (37, 3, 21, 0.3, Form::ORTHOGONAL, 3),
-        (60, 2, 52, 0.0, Form::ORTHOGONAL, 4),
-        (17, 3, 1, 0.0, Form::ORTHOGONAL, 4),
+    for (i, (n, c, t, gaps, form, particles, steps_in_sds)) in [
+        (37, 3, 21, 0.3, FORMS[1], 3, false),
+        (60, 2, 52, 0.0, FORMS[0], 4, false),
+        (60, 2, 52, 0.0, FORMS[0], 4, true),
+        (37, 3, 21, 0.3, Form::ORTHOGONAL, 3, false),
+        (60, 2, 52, 0.0, Form::ORTHOGONAL, 4, true),
+        (17, 3, 1, 0.0, Form::ORTHOGONAL, 4, true),
     ]
     .into_iter()
     .enumerate()
@@ -151,7 +152,11 @@ fn two_hundred_iterations_follow_the_processors() {
         let panel = random_panel(&mut StdRng::seed_from_u64(40 + i as u64), n, c, t, gaps, 40);
         // The plain ELBO: equal weights. Under the importance-weighted bound the particles' weights decide, and a
         // rounding that turns one over is a path of its own.
-        let on_gpu = svi_request(device, form, particles, Objective::Elbo);
+        let mut on_gpu = svi_request(device, form, particles, Objective::Elbo);
+        let Method::Svi(settings) = &mut on_gpu.method else {
+            unreachable!()
+        };
+        settings.optimizer.steps_in_sds = steps_in_sds;
         let mut on_cpu = on_gpu.clone();
         on_cpu.devices = vec![DeviceId::CPU];
         let Method::Svi(settings) = &mut on_cpu.method else {

@@ -162,11 +162,6 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
     }
-    if settings.optimizer.steps_in_sds {
-        return Err(unsupported(
-            "steps in units of standard deviations; svi-cpu does".into(),
-        ));
-    }
     let layout = panel.layout();
     let tensor = 4 * (settings.particles * layout.products * layout.periods) as u64;
     check_memory(device, tensor, found.largest_buffer, found.device.memory_bytes)?;

@@ -1,6 +1,6 @@
 //! The optimizer: loss, automatic differentiation, AdamW.
 
-use crate::log_weights::LogWeights;
+use crate::log_weights::{LogWeights, softplus};
 use burn_tensor::activation::sigmoid;
 use burn_tensor::backend::{AutodiffBackend, Backend};
 use burn_tensor::{Distribution, Tensor, TensorData};
@@ -79,14 +79,24 @@ impl<I: Backend> Parameter<I> {
         }
     }
 
-    fn step(&mut self, gradient: Tensor<I, 2>, settings: &SviSettings, scalars: &StepScalars) {
+    /// A step down `gradient`, its length in `units` where there are such.
+    fn step(
+        &mut self,
+        gradient: Tensor<I, 2>,
+        settings: &SviSettings,
+        scalars: &StepScalars,
+        units: Option<Tensor<I, 2>>,
+    ) {
         let adam = &settings.optimizer;
         self.first = self.first.clone().mul_scalar(adam.b1) + gradient.clone().mul_scalar(1.0 - adam.b1);
         self.second = self.second.clone().mul_scalar(adam.b2) + gradient.square().mul_scalar(1.0 - adam.b2);
         let first = self.first.clone().mul_scalar(scalars.first_correction);
         let second = self.second.clone().mul_scalar(scalars.second_correction);
-        let update =
+        let mut update =
             first / second.sqrt().add_scalar(adam.eps) + self.value.clone().mul_scalar(adam.weight_decay);
+        if let Some(units) = units {
+            update = update * units;
+        }
         self.value = self.value.clone() - update.mul_scalar(scalars.learning_rate);
     }
 }
@@ -198,11 +208,14 @@ impl<B: AutodiffBackend> Descend for Descent<B> {
             {
                 scalars.learning_rate = *rate;
             }
-            self.loc.step(loc, &self.settings, &scalars);
-            self.unconstrained_scale.step(scale, &self.settings, &scalars);
+            let in_sds = self.settings.optimizer.steps_in_sds;
+            let sds = in_sds.then(|| softplus(self.unconstrained_scale.value.clone()));
+            self.loc.step(loc, &self.settings, &scalars, sds);
+            self.unconstrained_scale
+                .step(scale, &self.settings, &scalars, None);
             if self.parameterization == Parameterization::Learned {
                 self.unconstrained_centredness
-                    .step(centredness, &self.settings, &scalars);
+                    .step(centredness, &self.settings, &scalars, None);
             }
             self.iteration += 1;
         }

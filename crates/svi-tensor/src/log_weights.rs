@@ -207,7 +207,7 @@ impl<B: Backend> Contrasts<B> {
 }
 
 /// `ln(1 + e^u)` without overflow.
-fn softplus<B: Backend>(u: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn softplus<B: Backend>(u: Tensor<B, 2>) -> Tensor<B, 2> {
     u.clone().clamp_min(0.0) + u.abs().neg().exp().log1p()
 }
 

@@ -125,15 +125,15 @@ fn loss_and_gradient_are_the_plain_iterations() {
 #[test]
 fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
     let Some(device) = device() else { return };
-    for (i, (n, c, t, gaps, largest, form, particles)) in [
-        (37, 3, 21, 0.3, 40, FORMS[1], 3),
-        (60, 2, 52, 0.0, 40, FORMS[0], 4),
-        (1, 1, 9, 0.0, 20, FORMS[2], 1),
-        (17, 3, 1, 0.0, 30, FORMS[0], 8),
-        (37, 3, 21, 0.3, 40, Form::ORTHOGONAL, 3),
-        (60, 2, 52, 0.0, 40, Form::ORTHOGONAL, 4),
-        (1, 1, 9, 0.0, 20, Form::ORTHOGONAL, 1),
-        (17, 3, 1, 0.0, 30, Form::ORTHOGONAL, 4),
+    for (i, (n, c, t, gaps, largest, form, particles, steps_in_sds)) in [
+        (37, 3, 21, 0.3, 40, FORMS[1], 3, false),
+        (60, 2, 52, 0.0, 40, FORMS[0], 4, false),
+        (1, 1, 9, 0.0, 20, FORMS[2], 1, false),
+        (17, 3, 1, 0.0, 30, FORMS[0], 8, true),
+        (37, 3, 21, 0.3, 40, Form::ORTHOGONAL, 3, true),
+        (60, 2, 52, 0.0, 40, Form::ORTHOGONAL, 4, false),
+        (1, 1, 9, 0.0, 20, Form::ORTHOGONAL, 1, true),
+        (17, 3, 1, 0.0, 30, Form::ORTHOGONAL, 4, false),
     ]
     .into_iter()
     .enumerate()
@@ -141,7 +141,11 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
         let panel = random_panel(&mut StdRng::seed_from_u64(60 + i as u64), n, c, t, gaps, largest);
         // Equal weights. Under the importance-weighted bound the particles' weights decide, and a rounding that turns one
         // over is a path of its own.
-        let request = svi_request(device, form, particles, Objective::Elbo);
+        let mut request = svi_request(device, form, particles, Objective::Elbo);
+        let Method::Svi(settings) = &mut request.method else {
+            unreachable!()
+        };
+        settings.optimizer.steps_in_sds = steps_in_sds;
         let mut on_cpu = request.clone();
         on_cpu.devices = vec![DeviceId::CPU];
         let Method::Svi(settings) = &mut on_cpu.method else {

@@ -48,6 +48,9 @@ pub(super) struct Step {
     pub(super) b2_rest: f32,
     pub(super) eps: f32,
     pub(super) weight_decay: f32,
+    /// Whether means make their steps in units of their sds.
+    #[cube(comptime)]
+    pub(super) in_sds: bool,
 }
 
 /// Where the noise of an iteration comes from: Philox, or a record in the model's order of latents.
@@ -82,7 +85,7 @@ pub(super) fn latent_at(state: &Array<f32>, j: usize, l: usize, transform: Trans
     }
 }
 
-/// One AdamW step of the number at `at`.
+/// One AdamW step of the number at `at`, at the learning rate `rate`.
 #[cube]
 pub(super) fn descend(
     state: &mut Array<f32>,
@@ -90,6 +93,7 @@ pub(super) fn descend(
     first_at: usize,
     second_at: usize,
     gradient: f32,
+    rate: f32,
     step: Step,
 ) {
     let first = fma(gradient, step.b1_rest, step.b1 * state[first_at]);
@@ -99,7 +103,7 @@ pub(super) fn descend(
     let root = (second * step.second_correction).sqrt();
     let value = state[at];
     let update = first * step.first_correction / (root + step.eps) + step.weight_decay * value;
-    state[at] = value - step.learning_rate * update;
+    state[at] = value - rate * update;
 }
 
 /// The step of latent `j` that an iteration's weights, noise and derivatives call for.
@@ -124,12 +128,18 @@ pub(super) fn step_latent(
         by_loc += weighted;
         by_sigma += weighted * particles[k * l + j];
     }
+    let rate_of_loc = if comptime!(step.in_sds) {
+        step.learning_rate * sigma
+    } else {
+        step.learning_rate
+    };
     descend(
         state,
         LOC * l + j,
         LOC_FIRST * l + j,
         LOC_SECOND * l + j,
         -by_loc,
+        rate_of_loc,
         step,
     );
     descend(
@@ -138,6 +148,7 @@ pub(super) fn step_latent(
         SCALE_FIRST * l + j,
         SCALE_SECOND * l + j,
         -by_sigma * slope,
+        step.learning_rate,
         step,
     );
 }

@@ -44,6 +44,7 @@ impl Plan {
             (1.0 - adam.b2) as f32,
             adam.eps as f32,
             adam.weight_decay as f32,
+            adam.steps_in_sds,
         )
     }
 

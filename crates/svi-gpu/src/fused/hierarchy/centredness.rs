@@ -94,7 +94,15 @@ fn learn_centredness(
 ) {
     let at = comptime!(site * CENTREDNESS_LEN).runtime();
     let gradient = centredness[at + 3];
-    descend(centredness, at, at + 1, at + 2, gradient, step);
+    descend(
+        centredness,
+        at,
+        at + 1,
+        at + 2,
+        gradient,
+        step.learning_rate,
+        step,
+    );
     let (_, c) = softplus(centredness[at]);
     let to = frame_transform(site, count);
     frame[to] = c;
