@@ -316,6 +316,9 @@ pub(super) fn natural(layout: &Layout, order: &[u32], j: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::Likelihood;
+    use infermark_test_support::random_panel;
+    use rand::{SeedableRng, rngs::StdRng};
 
     const MILLION: Layout = Layout::new(1_000_000, 10, 156);
 
@@ -325,6 +328,34 @@ mod tests {
             memory_bytes,
             largest_buffer,
         }
+    }
+
+    #[test]
+    fn orthogonal_coordinates_have_columns_of_their_own() {
+        let panel = random_panel(&mut StdRng::seed_from_u64(6), 20, 3, 7, 0.3, 9);
+        let order = panel.products_by_category();
+        let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson);
+        let (n, cells) = (order.len(), 3 * 7);
+        let published = constants_of(&panel, &order, None);
+        let constants = constants_of(&panel, &order, Some(&orthogonal));
+        let sizes = |orthogonal| Sizes::new(&panel.layout(), 4, 1, false, orthogonal);
+        assert_eq!(published.len(), sizes(false).constants);
+        assert_eq!(constants.len(), sizes(true).constants);
+        for (at, i) in order.iter().enumerate() {
+            let column = |f: usize| f64::from(constants[f * n + at]);
+            let origin = orthogonal.origin[*i as usize];
+            let mean = panel.mean_log_price()[*i as usize];
+            assert!((column(0) + column(1) - (mean - origin)).abs() < 1e-13);
+            assert_eq!(column(CONSTANT_COLUMNS) as f32, origin as f32);
+        }
+        assert_eq!(constants[2 * n..8 * n], published[2 * n..]);
+        let published = period_units_of(&panel, None);
+        let units = period_units_of(&panel, Some(&orthogonal));
+        assert_eq!(units[..2 * cells], published);
+        for shares in units[2 * cells..].chunks(7) {
+            assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        }
+        assert_eq!(units.len(), 3 * cells);
     }
 
     #[test]

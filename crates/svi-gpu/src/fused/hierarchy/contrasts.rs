@@ -5,75 +5,20 @@
 //! `s_t - w`, needs sums of all the `y`, and a derivative by a `y` needs the sum of those by the values: either way the periods are walked
 //! twice, with a sum over the threads in between.
 
-use super::super::axes::{Axes, period_latent};
+use super::super::axes::Axes;
 use super::super::frame::{frame_range, frame_shift, frame_transform};
 use super::super::latent::{
-    Draw, Step, Transform, by_z, draw_latent, latent_at, place_of, prior_and_guide, residual, scale_terms,
-    step_latent, transform_at,
+    Draw, Step, by_z, draw_latent, latent_at, place_of, prior_and_guide, residual, scale_terms, step_latent,
+    transform_at,
 };
-use super::super::math::{LOG2_E, ln};
+use super::super::math::LOG2_E;
 use super::super::products::CUBE_SUMS;
 use super::super::two_float::{Barrier, Two, add, add_f32, multiply, set_two, two_at, zeros};
 use super::periods::{by_effect, padded_at, period_share, sold_at};
+use super::places::{Places, mean_of, places_of, transform_of};
 use super::sums::{add_threads, add_weight, empty_sums, fold_two, scratch_two, write_weights};
 use super::{Sites, THREADS, Task};
 use cubecl::prelude::*;
-
-/// What is fixed of a category's places.
-#[derive(CubeType, Clone, Copy)]
-struct Places {
-    /// Index of the first latent.
-    start: usize,
-    /// The place of the level, `T - 1`.
-    last: usize,
-    /// The isometry: see `infermark_model::coordinates::ZeroSum`.
-    shared: f32,
-    last_share: f32,
-    /// Of the free numbers, whose prior mean is zero.
-    free: Transform,
-    level: Transform,
-    level_mean: f32,
-}
-
-/// The places of category `c`, whose free numbers have the transform of the site.
-#[cube]
-fn places_of(c: u32, free: Transform, sites: Sites, axes: Axes) -> Places {
-    let periods = f32::cast_from(axes.periods);
-    let root = periods.sqrt();
-    Places {
-        start: period_latent(axes, c) as usize,
-        last: axes.periods as usize - 1,
-        shared: 1.0f32 / (root * (root + 1.0f32)),
-        last_share: 1.0f32 / root,
-        free,
-        // The mean of T period effects: its sd is theirs by sqrt T.
-        level: Transform {
-            centredness: free.centredness,
-            ln_sd: free.ln_sd - 0.5f32 * ln(periods),
-            stretch: free.stretch,
-            precision: free.precision * periods,
-        },
-        level_mean: sites.time_mean,
-    }
-}
-
-/// The transform of place t.
-#[cube]
-fn transform_of(places: Places, t: usize) -> Transform {
-    let is_level = t == places.last;
-    Transform {
-        centredness: places.free.centredness,
-        ln_sd: select(is_level, places.level.ln_sd, places.free.ln_sd),
-        stretch: places.free.stretch,
-        precision: select(is_level, places.level.precision, places.free.precision),
-    }
-}
-
-/// The prior mean of place t.
-#[cube]
-fn mean_of(places: Places, t: usize) -> f32 {
-    select(t == places.last, places.level_mean, 0.0f32)
-}
 
 /// Turns the derivatives back, steps, draws and places, as far as the task says. All threads of the cube must come here.
 #[cube]

@@ -8,6 +8,7 @@
 mod centredness;
 mod contrasts;
 mod periods;
+mod places;
 mod sums;
 mod top;
 mod weights;
