@@ -9,12 +9,11 @@ use infermark_backend::{
     Backend, BackendError, Device, DeviceId, DeviceKind, Limits, Method, Precision, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Way};
-use infermark_model::Coordinates;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{GuidedRun, NoiseSource, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,7 +47,7 @@ impl SviGpu {
     }
 
     /// Starts a run at the parameters of `guide` with noise from `noise`: to follow another implementation step by
-    /// step. [`Backend::start`] starts at [`Guide::start`] with the noise of the request's seed.
+    /// step. [`Backend::start`] starts at [`Chart::start`] with the noise of the request's seed.
     ///
     /// # Errors
     /// When the request is out of range, asks for what is not served, or does not fit the device.
@@ -59,9 +58,25 @@ impl SviGpu {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
+        self.begin(panel, request, Some(guide), noise)
+    }
+
+    /// Starts a run at `guide`, or where its chart starts.
+    fn begin(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        guide: Option<&Guide>,
+        noise: NoiseSource,
+    ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
         let settings = check_request(request)?.0.clone();
-        let mut machine = self.machine(&panel, request, guide, noise, 0)?;
+        let chart = Chart::of(&panel, request);
+        let guide = match guide {
+            Some(guide) => guide,
+            None => &chart.start(&panel, request),
+        };
+        let mut machine = self.machine(&panel, request, chart.clone(), guide, noise, 0)?;
         // The first launches compile the kernels: that is set-up, not iteration.
         machine.prepare(guide)?;
         let device = devices::named(request.devices[0], crate::NAME)?
@@ -72,6 +87,7 @@ impl SviGpu {
             machine,
             panel,
             request,
+            chart,
             settings,
             device,
             begin.elapsed().as_secs_f64(),
@@ -91,7 +107,8 @@ impl SviGpu {
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
         check_request(request)?;
-        let mut machine = self.machine(panel, request, guide, noise, iteration)?;
+        let chart = Chart::of(panel, request);
+        let mut machine = self.machine(panel, request, chart, guide, noise, iteration)?;
         machine.evaluate()
     }
 
@@ -104,9 +121,10 @@ impl SviGpu {
         let limits = self
             .limits(request)?
             .ok_or_else(|| unsupported("limits of this device".into()))?;
-        let guide = Guide::start(&panel.layout(), request.parameterization, request.seed);
+        let chart = Chart::of(panel, request);
+        let guide = chart.start(panel, request);
         let noise = NoiseSource::Philox { seed: request.seed };
-        let mut machine = self.machine(panel, request, &guide, noise, 0)?;
+        let mut machine = self.machine(panel, request, chart, &guide, noise, 0)?;
         machine.prepare(&guide)?;
         let (launches, batches) = machine.profile()?;
         Ok(Profile {
@@ -121,6 +139,7 @@ impl SviGpu {
         &self,
         panel: &Panel,
         request: &Request,
+        chart: Chart,
         guide: &Guide,
         noise: NoiseSource,
         iteration: u32,
@@ -133,7 +152,7 @@ impl SviGpu {
         let start = Start {
             panel,
             priors: request.priors,
-            parameterization: request.parameterization,
+            chart,
             settings,
             guide,
             noise,
@@ -202,9 +221,6 @@ fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::F
     };
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
-    }
-    if settings.coordinates == Coordinates::Orthogonal {
-        return Err(unsupported("orthogonal coordinates; svi-cpu does".into()));
     }
     if settings.particles > MOST_PARTICLES {
         return Err(unsupported(format!(
@@ -275,9 +291,8 @@ impl Backend for SviGpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        let guide = Guide::start(&panel.layout(), request.parameterization, request.seed);
         let noise = NoiseSource::Philox { seed: request.seed };
-        let run: Box<dyn Run> = self.start_from(panel, request, &guide, noise)?;
+        let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
         Ok(run)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct GpuRun {
     machine: Box<dyn Machine>,
     panel: Arc<Panel>,
     request: Request,
+    chart: Chart,
     device: String,
     ledger: Ledger,
     batch: u64,
@@ -28,6 +29,7 @@ impl GpuRun {
         machine: Box<dyn Machine>,
         panel: Arc<Panel>,
         request: &Request,
+        chart: Chart,
         settings: SviSettings,
         device: String,
         setup_seconds: f64,
@@ -37,6 +39,7 @@ impl GpuRun {
             machine,
             panel,
             request: request.clone(),
+            chart,
             device,
             ledger: Ledger::new(settings, latents, setup_seconds),
             batch: 1,
@@ -98,12 +101,8 @@ impl Run for GpuRun {
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
         let guide = self.machine.guide()?;
-        Chart::of(&self.panel, &self.request).posterior(
-            &guide,
-            &self.panel,
-            self.request.likelihood,
-            &self.request.priors,
-        )
+        self.chart
+            .posterior(&guide, &self.panel, self.request.likelihood, &self.request.priors)
     }
 
     fn report(&self) -> Report {

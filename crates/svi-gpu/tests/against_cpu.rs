@@ -8,27 +8,40 @@ use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::{Panel, Parameterization, Priors};
-use infermark_svi::NoiseSource;
+use infermark_svi::{Chart, NoiseSource};
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::{SviGpu, Variant};
 use infermark_test_support::iterations::{
-    AWKWARD_PANELS, PARTICLES, assert_plain_iteration, assert_same_path, svi_request, uneven_guide,
+    AWKWARD_PANELS, FORMS, Form, PARTICLES, assert_plain_iteration, assert_same_path, svi_request,
+    uneven_guide,
 };
 use infermark_test_support::random_panel;
 use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
-/// Loss, log-weights and gradient against the plain iteration in f64.
+/// Loss, log-weights and gradient against the plain iteration in f64, in the orthogonal coordinates also where a run starts.
 fn compare(backend: SviGpu, panel: &Arc<Panel>, request: &Request) {
-    let guide = uneven_guide(panel, request.parameterization);
+    compare_at(
+        backend,
+        panel,
+        request,
+        &uneven_guide(panel, request.parameterization),
+    );
+    let chart = Chart::of(panel, request);
+    if chart.orthogonal().is_some() {
+        compare_at(backend, panel, request, &chart.start(panel, request));
+    }
+}
+
+fn compare_at(backend: SviGpu, panel: &Arc<Panel>, request: &Request, guide: &Guide) {
     let stream = Stream {
         seed: 99,
         iteration: 3,
     };
     let found = backend
-        .loss_and_gradient_under(panel, request, &guide, NoiseSource::Philox { seed: 99 }, 3)
+        .loss_and_gradient_under(panel, request, guide, NoiseSource::Philox { seed: 99 }, 3)
         .unwrap();
-    assert_plain_iteration(&found, panel, request, &guide, stream);
+    assert_plain_iteration(&found, panel, request, guide, stream);
 }
 
 #[test]
@@ -42,16 +55,13 @@ fn loss_and_gradient_are_the_plain_iterations() {
             if particles == 8 && i % 3 != 2 {
                 continue;
             }
-            let parameterization = [
-                Parameterization::Centered,
-                Parameterization::Learned,
-                Parameterization::Noncentered,
-            ][(i + j) % 3];
-            compare(
-                SviGpu::new(),
-                &panel,
-                &svi_request(device, parameterization, particles, objective),
-            );
+            for form in [FORMS[(i + j) % 3], Form::ORTHOGONAL] {
+                compare(
+                    SviGpu::new(),
+                    &panel,
+                    &svi_request(device, form, particles, objective),
+                );
+            }
         }
     }
 }
@@ -66,8 +76,10 @@ fn shapes_at_their_limits() {
         .enumerate()
     {
         let panel = random_panel(&mut StdRng::seed_from_u64(80 + i as u64), n, c, t, 0.1, 40);
-        let request = svi_request(device, Parameterization::Learned, particles, Objective::Elbo);
-        compare(SviGpu::new(), &panel, &request);
+        for form in [FORMS[1], Form::ORTHOGONAL] {
+            let request = svi_request(device, form, particles, Objective::Elbo);
+            compare(SviGpu::new(), &panel, &request);
+        }
     }
 }
 
@@ -84,6 +96,7 @@ fn an_early_stop_is_at_the_end_of_a_window_however_long_the_batches() {
         window: 20,
         tolerance: 1e9,
         patience: 1,
+        ..EarlyStop::default()
     });
     let mut run = SviGpu::new().start(panel, &request).unwrap();
     let progress = run.advance(200, &Interrupt::new()).unwrap();
@@ -94,32 +107,31 @@ fn an_early_stop_is_at_the_end_of_a_window_however_long_the_batches() {
 fn both_clip_bounds_bite() {
     let Some(device) = support::device() else { return };
     let panel = random_panel(&mut StdRng::seed_from_u64(31), 25, 3, 30, 0.2, 6);
-    let mut request = svi_request(device, Parameterization::Centered, 4, Objective::Elbo);
-    request.priors = Priors {
-        clip_low: -1.0,
-        clip_high: 2.0,
-        ..Priors::default()
-    };
-    compare(SviGpu::new(), &panel, &request);
+    for form in [FORMS[0], Form::ORTHOGONAL] {
+        let mut request = svi_request(device, form, 4, Objective::Elbo);
+        request.priors = Priors {
+            clip_low: -1.0,
+            clip_high: 2.0,
+            ..Priors::default()
+        };
+        compare(SviGpu::new(), &panel, &request);
+    }
 }
 
 #[test]
 fn every_variant_of_the_kernel_agrees() {
     let Some(device) = support::device() else { return };
     let panel = random_panel(&mut StdRng::seed_from_u64(5), 130, 3, 40, 0.1, 60);
-    let request = svi_request(
-        device,
-        Parameterization::Centered,
-        4,
-        Objective::Renyi { alpha: 0.0 },
-    );
-    for native_exp2 in [false, true] {
-        for cubes in [1, 7, 500] {
-            let variant = Variant {
-                native_exp2: Some(native_exp2),
-                cubes: Some(cubes),
-            };
-            compare(SviGpu::with_variant(variant), &panel, &request);
+    for form in [FORMS[0], Form::ORTHOGONAL] {
+        let request = svi_request(device, form, 4, Objective::Renyi { alpha: 0.0 });
+        for native_exp2 in [false, true] {
+            for cubes in [1, 7, 500] {
+                let variant = Variant {
+                    native_exp2: Some(native_exp2),
+                    cubes: Some(cubes),
+                };
+                compare(SviGpu::with_variant(variant), &panel, &request);
+            }
         }
     }
 }
@@ -127,9 +139,12 @@ fn every_variant_of_the_kernel_agrees() {
 #[test]
 fn two_hundred_iterations_follow_the_processors() {
     let Some(device) = support::device() else { return };
-    for (i, (n, c, t, gaps, parameterization, particles)) in [
-        (37, 3, 21, 0.3, Parameterization::Learned, 3),
-        (60, 2, 52, 0.0, Parameterization::Centered, 4),
+    for (i, (n, c, t, gaps, form, particles)) in [
+        (37, 3, 21, 0.3, FORMS[1], 3),
+        (60, 2, 52, 0.0, FORMS[0], 4),
+        (37, 3, 21, 0.3, Form::ORTHOGONAL, 3),
+        (60, 2, 52, 0.0, Form::ORTHOGONAL, 4),
+        (17, 3, 1, 0.0, Form::ORTHOGONAL, 4),
     ]
     .into_iter()
     .enumerate()
@@ -137,14 +152,15 @@ fn two_hundred_iterations_follow_the_processors() {
         let panel = random_panel(&mut StdRng::seed_from_u64(40 + i as u64), n, c, t, gaps, 40);
         // The plain ELBO: equal weights. Under the importance-weighted bound the particles' weights decide, and a
         // rounding that turns one over is a path of its own.
-        let on_gpu = svi_request(device, parameterization, particles, Objective::Elbo);
+        let on_gpu = svi_request(device, form, particles, Objective::Elbo);
         let mut on_cpu = on_gpu.clone();
         on_cpu.devices = vec![DeviceId::CPU];
         let Method::Svi(settings) = &mut on_cpu.method else {
             unreachable!()
         };
         settings.precision = Precision::F64;
-        let start = Guide::start(&panel.layout(), parameterization, 1);
+        let chart = Chart::of(&panel, &on_gpu);
+        let start = chart.start(&panel, &on_gpu);
         let source = NoiseSource::Philox { seed: 11 };
         let mut gpu = SviGpu::new()
             .start_from(panel.clone(), &on_gpu, &start, source.clone())
@@ -152,14 +168,21 @@ fn two_hundred_iterations_follow_the_processors() {
         let mut cpu = SviCpu::new()
             .start_from(panel.clone(), &on_cpu, &start, source)
             .unwrap();
+        let mut by_itself = SviGpu::new().start(panel.clone(), &on_gpu).unwrap();
+        by_itself.advance(3, &Interrupt::new()).unwrap();
         // In pieces of odd lengths: what is pending between pieces must not show.
         for steps in [1, 2, 60, 137] {
             let progress = gpu.advance(steps, &Interrupt::new()).unwrap();
             cpu.advance(steps, &Interrupt::new()).unwrap();
             assert_eq!(progress.completed, cpu.progress().completed);
             assert_same_path(&gpu.guide().unwrap(), &cpu.guide().unwrap(), progress.completed);
+            if progress.completed == 3 {
+                assert_eq!(by_itself.posterior().unwrap(), gpu.posterior().unwrap());
+            }
         }
         assert_eq!(gpu.progress().state, RunState::Finished);
+        let expected = chart.posterior(&gpu.guide().unwrap(), &panel, on_gpu.likelihood, &on_gpu.priors);
+        assert_eq!(gpu.posterior(), expected, "{form:?}");
     }
 }
 

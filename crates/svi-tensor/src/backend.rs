@@ -8,12 +8,11 @@ use infermark_backend::{
     Backend, BackendError, Device, DeviceId, Method, Precision, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Found, Way};
-use infermark_model::Coordinates;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::{LossAndGradient, draw_noise};
-use infermark_svi::{GuidedRun, NoiseSource, Recording, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, Recording, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,7 +32,7 @@ pub struct SviTensor;
 
 impl SviTensor {
     /// Starts a run at the parameters of `guide` with recorded noise: to follow another implementation step by step.
-    /// [`Backend::start`] starts at [`Guide::start`] with noise from the device's own generator.
+    /// [`Backend::start`] starts at [`Chart::start`] with noise from the device's own generator.
     ///
     /// # Errors
     /// When the request is out of range, asks for what is not served, or does not fit the device.
@@ -44,7 +43,7 @@ impl SviTensor {
         guide: &Guide,
         record: Recording,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        start(panel, request, guide, Noise::Recorded(record))
+        start(panel, request, Some(guide), Noise::Recorded(record))
     }
 
     /// Loss and gradient of `guide` under the record's noise for `iteration`.
@@ -64,6 +63,7 @@ impl SviTensor {
             Start {
                 panel,
                 request,
+                chart: &Chart::of(panel, request),
                 settings,
                 guide,
                 noise: Noise::Recorded(record),
@@ -75,18 +75,25 @@ impl SviTensor {
     }
 }
 
+/// Starts a run at `guide`, or where its chart starts.
 fn start(
     panel: Arc<Panel>,
     request: &Request,
-    guide: &Guide,
+    guide: Option<&Guide>,
     noise: Noise,
 ) -> Result<Box<dyn GuidedRun>, BackendError> {
     let begin = Instant::now();
     let (settings, found) = check(&panel, request)?;
+    let chart = Chart::of(&panel, request);
+    let guide = match guide {
+        Some(guide) => guide,
+        None => &chart.start(&panel, request),
+    };
     let mut descent = descent(
         Start {
             panel: &panel,
             request,
+            chart: &chart,
             settings,
             guide,
             noise,
@@ -100,6 +107,7 @@ fn start(
         descent,
         panel,
         request,
+        chart,
         settings.clone(),
         found.device.name.clone(),
         begin.elapsed().as_secs_f64(),
@@ -153,9 +161,6 @@ fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'
     };
     if settings.precision == Precision::F64 {
         return Err(unsupported("precision f64; svi-cpu does".into()));
-    }
-    if settings.coordinates == Coordinates::Orthogonal {
-        return Err(unsupported("orthogonal coordinates; svi-cpu does".into()));
     }
     let layout = panel.layout();
     let tensor = 4 * (settings.particles * layout.products * layout.periods) as u64;
@@ -235,8 +240,7 @@ impl Backend for SviTensor {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        let guide = Guide::start(&panel.layout(), request.parameterization, request.seed);
-        let run: Box<dyn Run> = start(panel, request, &guide, Noise::Device)?;
+        let run: Box<dyn Run> = start(panel, request, None, Noise::Device)?;
         Ok(run)
     }
 }

@@ -11,7 +11,7 @@ use infermark_model::optimizer::StepScalars;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::Parameterization;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::Recording;
+use infermark_svi::{Chart, Recording};
 
 /// Where a run's noise comes from.
 #[derive(Debug, Clone)]
@@ -26,6 +26,7 @@ pub(crate) enum Noise {
 pub(crate) struct Start<'a> {
     pub(crate) panel: &'a Panel,
     pub(crate) request: &'a Request,
+    pub(crate) chart: &'a Chart,
     pub(crate) settings: &'a SviSettings,
     pub(crate) guide: &'a Guide,
     pub(crate) noise: Noise,
@@ -114,9 +115,14 @@ impl<B: AutodiffBackend> Descent<B> {
     pub(crate) fn new(start: Start<'_>, device: B::Device) -> Self {
         let guide = start.guide;
         Descent {
-            model: LogWeights::new(start.panel, &start.request.priors, &device),
+            model: LogWeights::new(
+                start.panel,
+                &start.request.priors,
+                start.chart.orthogonal().map(AsRef::as_ref),
+                &device,
+            ),
             settings: start.settings.clone(),
-            parameterization: start.request.parameterization,
+            parameterization: start.chart.parameterization(),
             latents: start.panel.layout().latents(),
             noise: start.noise,
             iteration: start.iteration,

@@ -2,6 +2,7 @@
 
 use burn_tensor::backend::Backend;
 use burn_tensor::{Int, Tensor, TensorData};
+use infermark_model::coordinates::Orthogonal;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
@@ -14,7 +15,7 @@ use infermark_model::site::{Layout, Site};
 pub struct LogWeights<B: Backend> {
     layout: Layout,
     priors: Priors,
-    /// Log prices, `[1, N, T]`; zero where a row is absent.
+    /// Log prices, `[1, N, T]`, in orthogonal coordinates less the product's origin; zero where a row is absent.
     log_price: Tensor<B, 3>,
     /// Counts, `[1, N, T]`.
     units: Tensor<B, 3>,
@@ -27,11 +28,12 @@ pub struct LogWeights<B: Backend> {
     /// The log likelihood where every rate is its count, `sum (y ln y - y - ln y!)`: what a row's term is taken relative to,
     /// so that single precision adds small numbers.
     saturated: f64,
+    contrasts: Option<Contrasts<B>>,
 }
 
 impl<B: Backend> LogWeights<B> {
-    /// Uploads a panel.
-    pub fn new(panel: &Panel, priors: &Priors, device: &B::Device) -> Self {
+    /// Uploads a panel, for a guide in the coordinates of `orthogonal` where these are given.
+    pub fn new(panel: &Panel, priors: &Priors, orthogonal: Option<&Orthogonal>, device: &B::Device) -> Self {
         let layout = panel.layout();
         let (n, t) = (layout.products, layout.periods);
         let mut log_price = vec![0.0f32; n * t];
@@ -40,9 +42,10 @@ impl<B: Backend> LogWeights<B> {
         let mut present = vec![0.0f32; n * t];
         let mut saturated = -panel.sums().ln_factorials;
         for i in 0..n {
+            let origin = orthogonal.map_or(0.0, |o| o.origin[i]);
             for row in panel.product_rows(i) {
                 let at = i * t + row.period;
-                log_price[at] = row.log_price as f32;
+                log_price[at] = (row.log_price - origin) as f32;
                 units[at] = row.units as f32;
                 if row.units > 0 {
                     let y = f64::from(row.units);
@@ -63,11 +66,12 @@ impl<B: Backend> LogWeights<B> {
             present: (!panel.is_dense()).then(|| rows(present)),
             category_of: Tensor::from_data(TensorData::new(categories, [n]), device),
             saturated,
+            contrasts: orthogonal.map(|o| Contrasts::new(o, &layout, priors, device)),
         }
     }
 
     /// `l_k = ln p(y, z_k) - ln q(z_k)`, `[K]`, for `z_k = loc + softplus(u) eps_k`: `loc` and `u` are `[1, L]`, `eps` is
-    /// `[K, L]`, `centredness` `[1, 5]`.
+    /// `[K, L]`, `centredness` `[1, 5]`, all one in orthogonal coordinates.
     pub fn at(
         &self,
         loc: Tensor<B, 2>,
@@ -95,15 +99,31 @@ impl<B: Backend> LogWeights<B> {
         let (global, ln_global) = place(Site::GlobalA, constant(priors.global_a_mean));
         let (category, ln_category) = place(Site::CategoryA, global);
         let (elasticity, ln_product) = place(Site::ProductA, category.select(1, self.category_of.clone()));
-        let (effect, ln_effect) = place(Site::ProductEffect, constant(priors.product_effect_mean));
-        let (period, ln_period) = place(Site::TimeCatEffects, constant(priors.time_cat_effects_mean));
+        let (period, ln_period, effect_mean) = match &self.contrasts {
+            None => {
+                let (period, ln_period) = place(Site::TimeCatEffects, constant(priors.time_cat_effects_mean));
+                let period = period.reshape([particles, c, t]);
+                (period, ln_period, constant(priors.product_effect_mean))
+            }
+            Some(contrasts) => {
+                let places = site(Site::TimeCatEffects).reshape([particles, c, t]);
+                let ln_period = contrasts.ln_density(places.clone());
+                let (values, shift) = contrasts.values(places);
+                let effect_mean =
+                    shift.select(1, self.category_of.clone()) + elasticity.clone() * contrasts.origin.clone();
+                (
+                    values,
+                    ln_period,
+                    effect_mean.add_scalar(priors.product_effect_mean),
+                )
+            }
+        };
+        let (effect, ln_effect) = place(Site::ProductEffect, effect_mean);
 
         // ln rate, [K, N, T].
         let eta = elasticity.reshape([particles, n, 1]) * self.log_price.clone()
             + effect.reshape([particles, n, 1])
-            + period
-                .reshape([particles, c, t])
-                .select(1, self.category_of.clone());
+            + period.select(1, self.category_of.clone());
         let eta = eta.clamp(priors.clip_low, priors.clip_high);
         let mut ln_likelihood =
             self.units.clone() * (eta.clone() - self.ln_units.clone()) - (eta.exp() - self.units.clone());
@@ -116,6 +136,73 @@ impl<B: Backend> LogWeights<B> {
         (ln_likelihood + ln_prior + minus_ln_q)
             .add_scalar(self.saturated)
             .reshape([particles])
+    }
+}
+
+/// Period effects in orthogonal coordinates (`infermark_model::coordinates`): of a category's T places the first `T - 1` hold the
+/// free numbers `y` of its contrasts, and the last its level.
+#[derive(Debug)]
+struct Contrasts<B: Backend> {
+    /// Where the products' log prices are measured from, `[1, N]`.
+    origin: Tensor<B, 2>,
+    /// The weights of `w`, `[1, C, T]`.
+    share: Tensor<B, 3>,
+    /// One for a free number and zero for the level, `[1, 1, T]`.
+    is_free: Tensor<B, 3>,
+    /// By what the contrasts fall with the sum of the free numbers, `[1, 1, T]`.
+    fall: Tensor<B, 3>,
+    /// Prior means and sds of the places, `[1, 1, T]`.
+    mean: Tensor<B, 3>,
+    sd: Tensor<B, 3>,
+    /// Log densities of the priors at their means, all categories' together.
+    ln_density_at_mean: f64,
+}
+
+impl<B: Backend> Contrasts<B> {
+    fn new(orthogonal: &Orthogonal, layout: &Layout, priors: &Priors, device: &B::Device) -> Self {
+        let (c, t) = (layout.categories, layout.periods);
+        let tensor = |values: Vec<f64>, shape: [usize; 3]| {
+            let values: Vec<f32> = values.iter().map(|x| *x as f32).collect();
+            Tensor::<B, 3>::from_data(TensorData::new(values, shape), device)
+        };
+        // One number for the free ones and one for the level.
+        let places = |free: f64, level: f64| {
+            let mut places = vec![free; t];
+            places[t - 1] = level;
+            tensor(places, [1, 1, t])
+        };
+        let sd = priors.time_cat_effects_sd;
+        let level_sd = sd / (t as f64).sqrt();
+        let ln_sds = (t - 1) as f64 * sd.ln() + level_sd.ln();
+        Contrasts {
+            origin: tensor(orthogonal.origin.clone(), [1, 1, layout.products]).reshape([1, layout.products]),
+            share: tensor(orthogonal.period_share.clone(), [1, c, t]),
+            is_free: places(1.0, 0.0),
+            fall: places(orthogonal.zero_sum.shared, orthogonal.zero_sum.last),
+            mean: places(0.0, priors.time_cat_effects_mean),
+            sd: places(sd, level_sd),
+            ln_density_at_mean: -(c as f64) * (ln_sds + t as f64 * LN_SQRT_2PI),
+        }
+    }
+
+    /// Log density of the places `[K, C, T]`, `[K, 1]`.
+    fn ln_density(&self, places: Tensor<B, 3>) -> Tensor<B, 2> {
+        let [particles, c, t] = places.dims();
+        let standard = (places - self.mean.clone()) / self.sd.clone();
+        let squares = standard.square().reshape([particles, c * t]).sum_dim(1);
+        squares.mul_scalar(-0.5).add_scalar(self.ln_density_at_mean)
+    }
+
+    /// `s - w` of the places, `[K, C, T]`, and `l + w`, `[K, C]`.
+    fn values(&self, places: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 2>) {
+        let [particles, c, t] = places.dims();
+        let level = places.clone().narrow(2, t - 1, 1);
+        let free = places * self.is_free.clone();
+        let sum = free.clone().sum_dim(2);
+        let contrasts = free - sum * self.fall.clone();
+        let weighted = (contrasts.clone() * self.share.clone()).sum_dim(2);
+        let shift = (level + weighted.clone()).reshape([particles, c]);
+        (contrasts - weighted, shift)
     }
 }
 

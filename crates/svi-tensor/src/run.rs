@@ -13,6 +13,7 @@ pub(crate) struct TensorRun {
     descent: Box<dyn Descend>,
     panel: Arc<Panel>,
     request: Request,
+    chart: Chart,
     device: String,
     ledger: Ledger,
 }
@@ -22,6 +23,7 @@ impl TensorRun {
         descent: Box<dyn Descend>,
         panel: Arc<Panel>,
         request: &Request,
+        chart: Chart,
         settings: SviSettings,
         device: String,
         setup_seconds: f64,
@@ -31,6 +33,7 @@ impl TensorRun {
             descent,
             panel,
             request: request.clone(),
+            chart,
             device,
             ledger: Ledger::new(settings, latents, setup_seconds),
         }
@@ -72,7 +75,7 @@ impl Run for TensorRun {
     }
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
-        Chart::of(&self.panel, &self.request).posterior(
+        self.chart.posterior(
             &self.descent.guide()?,
             &self.panel,
             self.request.likelihood,

@@ -4,18 +4,17 @@
 use infermark_backend::{
     Backend, BackendError, DeviceId, Interrupt, Method, Precision, Request, RunState, SviSettings,
 };
-use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::svi::draw_noise;
 use infermark_model::{Parameterization, Priors};
-use infermark_svi::{NoiseSource, Recording};
+use infermark_svi::{Chart, NoiseSource, Recording};
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::SviGpu;
 use infermark_svi_tensor::SviTensor;
 use infermark_test_support::iterations::{
-    AWKWARD_PANELS, PARTICLES, assert_plain_iteration, assert_same_path, difference, relative_distance,
-    svi_request, uneven_guide,
+    AWKWARD_PANELS, FORMS, Form, PARTICLES, assert_plain_iteration, assert_same_path, difference,
+    relative_distance, svi_request, uneven_guide,
 };
 use infermark_test_support::trajectories::{RECORDED_RATES, flat, sites, trajectories};
 use infermark_test_support::{gpu, norm, numbers, random_panel, small_panel, vectors};
@@ -103,24 +102,21 @@ fn loss_and_gradient_are_the_plain_iterations() {
     for (i, (n, c, t, gaps, largest)) in AWKWARD_PANELS.into_iter().enumerate() {
         let panel = random_panel(&mut StdRng::seed_from_u64(i as u64), n, c, t, gaps, largest);
         for (j, (particles, objective)) in PARTICLES.into_iter().enumerate() {
-            let parameterization = [
-                Parameterization::Centered,
-                Parameterization::Learned,
-                Parameterization::Noncentered,
-            ][(i + j) % 3];
-            let mut request = svi_request(device, parameterization, particles, objective);
-            if i % 2 == 0 {
-                request.priors = Priors {
-                    clip_low: -1.0,
-                    clip_high: 2.0,
-                    ..Priors::default()
-                };
+            for form in [FORMS[(i + j) % 3], Form::ORTHOGONAL] {
+                let mut request = svi_request(device, form, particles, objective);
+                if i % 2 == 0 {
+                    request.priors = Priors {
+                        clip_low: -1.0,
+                        clip_high: 2.0,
+                        ..Priors::default()
+                    };
+                }
+                let guide = uneven_guide(&panel, request.parameterization);
+                let found = SviTensor
+                    .loss_and_gradient(&panel, &request, &guide, stream)
+                    .unwrap();
+                assert_plain_iteration(&found.unwrap(), &panel, &request, &guide, stream);
             }
-            let guide = uneven_guide(&panel, parameterization);
-            let found = SviTensor
-                .loss_and_gradient(&panel, &request, &guide, stream)
-                .unwrap();
-            assert_plain_iteration(&found.unwrap(), &panel, &request, &guide, stream);
         }
     }
 }
@@ -129,11 +125,15 @@ fn loss_and_gradient_are_the_plain_iterations() {
 #[test]
 fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
     let Some(device) = device() else { return };
-    for (i, (n, c, t, gaps, largest, parameterization, particles)) in [
-        (37, 3, 21, 0.3, 40, Parameterization::Learned, 3),
-        (60, 2, 52, 0.0, 40, Parameterization::Centered, 4),
-        (1, 1, 9, 0.0, 20, Parameterization::Noncentered, 1),
-        (17, 3, 1, 0.0, 30, Parameterization::Centered, 8),
+    for (i, (n, c, t, gaps, largest, form, particles)) in [
+        (37, 3, 21, 0.3, 40, FORMS[1], 3),
+        (60, 2, 52, 0.0, 40, FORMS[0], 4),
+        (1, 1, 9, 0.0, 20, FORMS[2], 1),
+        (17, 3, 1, 0.0, 30, FORMS[0], 8),
+        (37, 3, 21, 0.3, 40, Form::ORTHOGONAL, 3),
+        (60, 2, 52, 0.0, 40, Form::ORTHOGONAL, 4),
+        (1, 1, 9, 0.0, 20, Form::ORTHOGONAL, 1),
+        (17, 3, 1, 0.0, 30, Form::ORTHOGONAL, 4),
     ]
     .into_iter()
     .enumerate()
@@ -141,7 +141,7 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
         let panel = random_panel(&mut StdRng::seed_from_u64(60 + i as u64), n, c, t, gaps, largest);
         // Equal weights. Under the importance-weighted bound the particles' weights decide, and a rounding that turns one
         // over is a path of its own.
-        let request = svi_request(device, parameterization, particles, Objective::Elbo);
+        let request = svi_request(device, form, particles, Objective::Elbo);
         let mut on_cpu = request.clone();
         on_cpu.devices = vec![DeviceId::CPU];
         let Method::Svi(settings) = &mut on_cpu.method else {
@@ -157,7 +157,7 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
             learning_rates: Vec::new(),
         };
         let source = NoiseSource::Philox { seed };
-        let start = Guide::start(&panel.layout(), parameterization, 1);
+        let start = Chart::of(&panel, &request).start(&panel, &request);
         let mut tensor = SviTensor
             .start_from(panel.clone(), &request, &start, record)
             .unwrap();

@@ -4,10 +4,12 @@ use crate::norm;
 use crate::trajectories::flat;
 use infermark_backend::{DeviceId, Method, Request, SviSettings};
 use infermark_model::guide::Guide;
+use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_model::svi::{LossAndGradient, draw_noise, loss_and_gradient};
-use infermark_model::{Panel, Parameterization};
+use infermark_model::svi::{LossAndGradient, draw_noise};
+use infermark_model::{Coordinates, Panel, Parameterization};
+use infermark_svi::Chart;
 
 /// N, C, T, share of missing rows, largest count: one product, one period, all zeros, gaps, counts from few to many.
 pub const AWKWARD_PANELS: [(usize, usize, usize, f64, u32); 6] = [
@@ -27,17 +29,43 @@ pub const PARTICLES: [(usize, Objective); 4] = [
     (8, Objective::Renyi { alpha: 2.0 }),
 ];
 
+/// How a guide's latents stand for the natural parameters: their coordinates, and the parameterization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form(pub Coordinates, pub Parameterization);
+
+impl Form {
+    /// Those of [`Coordinates::Orthogonal`].
+    pub const ORTHOGONAL: Form = Form(Coordinates::Orthogonal, Parameterization::Centered);
+}
+
+impl From<Parameterization> for Form {
+    /// A form in the published coordinates.
+    fn from(parameterization: Parameterization) -> Self {
+        Form(Coordinates::Published, parameterization)
+    }
+}
+
+/// Every form of a guide.
+pub const FORMS: [Form; 4] = [
+    Form(Coordinates::Published, Parameterization::Centered),
+    Form(Coordinates::Published, Parameterization::Learned),
+    Form(Coordinates::Published, Parameterization::Noncentered),
+    Form::ORTHOGONAL,
+];
+
 /// A request for 200 iterations of SVI.
 pub fn svi_request(
     device: DeviceId,
-    parameterization: Parameterization,
+    form: impl Into<Form>,
     particles: usize,
     objective: Objective,
 ) -> Request {
+    let Form(coordinates, parameterization) = form.into();
     let settings = SviSettings {
         iterations: 200,
         particles,
         objective,
+        coordinates,
         ..SviSettings::default()
     };
     Request {
@@ -86,17 +114,13 @@ pub fn assert_plain_iteration(
         panic!("a request for SVI")
     };
     let noise = draw_noise(&panel.layout(), settings.particles, stream);
-    let expected = loss_and_gradient(
-        panel,
-        &request.priors,
-        request.parameterization,
-        settings.objective,
-        guide,
-        &noise,
-    );
+    let log_joint = LogJoint::new(panel, request.priors);
+    let chart = Chart::of(panel, request);
+    let expected = chart.plain_iteration(&log_joint, settings.objective, guide, &noise);
     let layout = panel.layout();
     let case = format!(
-        "{:?} K={} {:?} {}x{} clip [{}, {}]",
+        "{:?} {:?} K={} {:?} {}x{} clip [{}, {}]",
+        settings.coordinates,
         request.parameterization,
         settings.particles,
         settings.objective,

@@ -63,7 +63,7 @@ pub fn trajectories() -> Vec<Trajectory> {
     ]
     .into_iter()
     .map(|(name, parameterization)| trajectory_of(&vectors["svi"][name], parameterization))
-    .map(|trajectory| {
+    .inspect(|trajectory| {
         let count = |f: fn(&Step) -> bool| trajectory.steps.iter().filter(|s| f(s)).count();
         let found = (
             trajectory.steps.len(),
@@ -76,7 +76,6 @@ pub fn trajectories() -> Vec<Trajectory> {
             "the record of {:?}",
             trajectory.parameterization
         );
-        trajectory
     })
     .collect()
 }

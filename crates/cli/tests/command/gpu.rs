@@ -84,8 +84,8 @@ fn a_gpu_is_timed_under_its_own_name() {
 #[test]
 fn a_gpu_fits_as_the_processors_do() {
     let (folder, panel) = (tempfile::tempdir().unwrap(), data("panel.csv"));
-    let fit = |device: &str| {
-        let out = folder.path().join(device);
+    let fit = |device: &str, coordinates: &str| {
+        let out = folder.path().join(format!("{device} {coordinates}"));
         let output = run(&[
             "fit",
             panel.to_str().unwrap(),
@@ -95,6 +95,8 @@ fn a_gpu_fits_as_the_processors_do() {
             device,
             "--method",
             "svi",
+            "--coordinates",
+            coordinates,
             "--iterations",
             "50",
             "--objective",
@@ -104,19 +106,21 @@ fn a_gpu_fits_as_the_processors_do() {
     };
     let gpus = gpus();
     let Some(gpu) = gpus.first() else {
-        return refused_without_a_gpu(&fit("gpu").0);
+        return refused_without_a_gpu(&fit("gpu", "published").0);
     };
-    let (output, on_gpu) = fit(&name_of(gpu));
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-    let (output, on_cpu) = fit("cpu");
-    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
-    let (_, gpu_rows) = posterior(&on_gpu);
-    let (_, cpu_rows) = posterior(&on_cpu);
-    assert_eq!(gpu_rows.len(), cpu_rows.len());
-    for (g, c) in gpu_rows.iter().zip(&cpu_rows) {
-        assert_eq!(g[..2], c[..2]);
-        let mean = |row: &[String]| row[2].parse::<f64>().unwrap();
-        // Fifty steps of 0.01 in single precision on both sides.
-        assert!((mean(g) - mean(c)).abs() < 2e-3, "{g:?} {c:?}");
+    for coordinates in ["published", "orthogonal"] {
+        let (output, on_gpu) = fit(&name_of(gpu), coordinates);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let (output, on_cpu) = fit("cpu", coordinates);
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let (_, gpu_rows) = posterior(&on_gpu);
+        let (_, cpu_rows) = posterior(&on_cpu);
+        assert_eq!(gpu_rows.len(), cpu_rows.len());
+        for (g, c) in gpu_rows.iter().zip(&cpu_rows) {
+            assert_eq!(g[..2], c[..2]);
+            let mean = |row: &[String]| row[2].parse::<f64>().unwrap();
+            // Fifty steps of 0.01 in single precision on both sides.
+            assert!((mean(g) - mean(c)).abs() < 2e-3, "{g:?} {c:?}");
+        }
     }
 }

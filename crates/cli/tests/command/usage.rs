@@ -100,10 +100,29 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "fit x.csv --out x --method svi --objective elbo --alpha 0.5",
             "--alpha goes with",
         ),
-        ("fit x.csv --out x --method svi --window 500", "--early-stop"),
         (
-            "fit x.csv --out x --method svi --require-convergence",
+            "fit x.csv --out x --method svi --coordinates published --window 500",
             "--early-stop",
+        ),
+        (
+            "fit x.csv --out x --method svi --early-stop=false --window 500",
+            "--early-stop",
+        ),
+        (
+            "fit x.csv --out x --method svi --coordinates published --require-convergence",
+            "--early-stop",
+        ),
+        (
+            "fit x.csv --out x --method svi --parameterization learned",
+            "--coordinates published",
+        ),
+        (
+            "fit x.csv --out x --coordinates published",
+            "--coordinates goes with --method svi or meanfield; this is --method structured-vi",
+        ),
+        (
+            "calibrate --out x --methods laplace --coordinates published",
+            "svi or meanfield",
         ),
     ] {
         let words: Vec<&str> = arguments.split(' ').collect();

@@ -183,6 +183,12 @@ pub(super) fn draw_latent(
     }
 }
 
+/// A particle's `z`.
+#[cube]
+pub(super) fn place_of(latent: Latent, eps: f32) -> f32 {
+    fma(latent.sigma, eps, latent.loc)
+}
+
 /// A particle's `z - c m`.
 #[cube]
 pub(super) fn residual(latent: Latent, eps: f32, mean: f32) -> f32 {

@@ -5,6 +5,7 @@ use super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD, THREADS};
 use super::latent::STATE_COLUMNS;
 use super::products::{ABSENT, CONSTANT_COLUMNS, CUBE_SUMS, Shape};
 use infermark_backend::BackendError;
+use infermark_model::coordinates::Orthogonal;
 use infermark_model::panel::Panel;
 use infermark_model::site::{Layout, Site};
 
@@ -154,16 +155,22 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes for a panel's axes, K particles and so many cubes.
-    pub(super) fn new(layout: &Layout, particles: usize, cubes: usize, recorded: bool) -> Self {
+    /// The sizes for a panel's axes, K particles and so many cubes; `orthogonal` says whether the coordinates are those.
+    pub(super) fn new(
+        layout: &Layout,
+        particles: usize,
+        cubes: usize,
+        recorded: bool,
+        orthogonal: bool,
+    ) -> Self {
         let padded = layout.periods.next_multiple_of(4);
         let (k, latents) = (particles, layout.latents());
         Sizes {
             rows: layout.products * padded,
-            constants: CONSTANT_COLUMNS * layout.products,
+            constants: (CONSTANT_COLUMNS + usize::from(orthogonal)) * layout.products,
             state: STATE_COLUMNS * latents,
             particles: 2 * k * latents,
-            frame: frame_len(layout.categories, k),
+            frame: frame_len(layout.categories, k, orthogonal),
             table: layout.categories * k * padded,
             cube_sums: cubes * k * CUBE_SUMS,
             period_sums: cubes * k * padded,
@@ -258,24 +265,31 @@ pub(super) fn rows_of(panel: &Panel, order: &[u32]) -> (Vec<f32>, Vec<u32>) {
     (rows, units)
 }
 
-/// The products' constants in the order of the walk, column by column.
-pub(super) fn constants_of(panel: &Panel, order: &[u32]) -> Vec<f32> {
-    columns::<CONSTANT_COLUMNS>(order.len(), |at| {
+/// The products' constants in the order of the walk, column by column. In orthogonal coordinates mean log prices are measured from the
+/// products' origins, which are one column more.
+pub(super) fn constants_of(panel: &Panel, order: &[u32], orthogonal: Option<&Orthogonal>) -> Vec<f32> {
+    let origin = |at: usize| orthogonal.map(|o| o.origin[order[at] as usize]);
+    let mut constants = columns::<CONSTANT_COLUMNS>(order.len(), |at| {
         let i = order[at] as usize;
-        let mean = split(panel.mean_log_price()[i]);
+        let mean = split(panel.mean_log_price()[i] - origin(at).unwrap_or(0.0));
         let sold = split(panel.sums().product[i] as f64);
         let moved = split(panel.sums().product_deviation[i]);
         let deviation = &panel.deviation()[panel.row_range(i)];
         let low = deviation.iter().copied().fold(f32::INFINITY, f32::min);
         let high = deviation.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         [mean[0], mean[1], sold[0], sold[1], moved[0], moved[1], low, high]
-    })
+    });
+    constants.extend((0..order.len()).map_while(|at| origin(at).map(|m| m as f32)));
+    constants
 }
 
-/// Sums of counts by category and period: high parts, then low parts.
-pub(super) fn period_units_of(panel: &Panel) -> Vec<f32> {
+/// Sums of counts by category and period: high parts, then low parts, then in orthogonal coordinates the periods' shares.
+pub(super) fn period_units_of(panel: &Panel, orthogonal: Option<&Orthogonal>) -> Vec<f32> {
     let sums = &panel.sums().category_period;
-    columns::<2>(sums.len(), |i| split(sums[i] as f64))
+    let mut units = columns::<2>(sums.len(), |i| split(sums[i] as f64));
+    let shares = orthogonal.iter().flat_map(|o| &o.period_share);
+    units.extend(shares.map(|share| *share as f32));
+    units
 }
 
 fn columns<const F: usize>(n: usize, row: impl Fn(usize) -> [f32; F]) -> Vec<f32> {
@@ -302,6 +316,9 @@ pub(super) fn natural(layout: &Layout, order: &[u32], j: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::Likelihood;
+    use infermark_test_support::random_panel;
+    use rand::{SeedableRng, rngs::StdRng};
 
     const MILLION: Layout = Layout::new(1_000_000, 10, 156);
 
@@ -314,15 +331,45 @@ mod tests {
     }
 
     #[test]
+    fn orthogonal_coordinates_have_columns_of_their_own() {
+        let panel = random_panel(&mut StdRng::seed_from_u64(6), 20, 3, 7, 0.3, 9);
+        let order = panel.products_by_category();
+        let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &infermark_model::Priors::default());
+        let (n, cells) = (order.len(), 3 * 7);
+        let published = constants_of(&panel, &order, None);
+        let constants = constants_of(&panel, &order, Some(&orthogonal));
+        let sizes = |orthogonal| Sizes::new(&panel.layout(), 4, 1, false, orthogonal);
+        assert_eq!(published.len(), sizes(false).constants);
+        assert_eq!(constants.len(), sizes(true).constants);
+        for (at, i) in order.iter().enumerate() {
+            let column = |f: usize| f64::from(constants[f * n + at]);
+            let origin = orthogonal.origin[*i as usize];
+            let mean = panel.mean_log_price()[*i as usize];
+            assert!((column(0) + column(1) - (mean - origin)).abs() < 1e-13);
+            assert_eq!(column(CONSTANT_COLUMNS) as f32, origin as f32);
+        }
+        assert_eq!(constants[2 * n..8 * n], published[2 * n..]);
+        let published = period_units_of(&panel, None);
+        let units = period_units_of(&panel, Some(&orthogonal));
+        assert_eq!(units[..2 * cells], published);
+        for shares in units[2 * cells..].chunks(7) {
+            assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        }
+        assert_eq!(units.len(), 3 * cells);
+    }
+
+    #[test]
     fn a_million_products_take_less_than_2_5_gib() {
-        let sizes = Sizes::new(&MILLION, 4, CUBES, false);
-        assert!(sizes.bytes() < (5 << 30) / 2, "{}", sizes.bytes());
-        assert_eq!(sizes.check(&limits(Some(3 << 30), 1 << 30)), Ok(()));
+        for orthogonal in [false, true] {
+            let sizes = Sizes::new(&MILLION, 4, CUBES, false, orthogonal);
+            assert!(sizes.bytes() < (5 << 30) / 2, "{}", sizes.bytes());
+            assert_eq!(sizes.check(&limits(Some(3 << 30), 1 << 30)), Ok(()));
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_numbers_and_a_way_out() {
-        let sizes = Sizes::new(&MILLION, 4, CUBES, false);
+        let sizes = Sizes::new(&MILLION, 4, CUBES, false, true);
         let whole = sizes
             .check(&limits(Some(1 << 30), 1 << 30))
             .unwrap_err()

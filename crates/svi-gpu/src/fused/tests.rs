@@ -6,11 +6,10 @@ use crate::SviGpu;
 use cubecl::prelude::*;
 use infermark_gpu_devices::{self as devices, Way};
 use infermark_model::Parameterization;
-use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_svi::NoiseSource;
-use infermark_test_support::iterations::svi_request;
+use infermark_svi::{Chart, NoiseSource};
+use infermark_test_support::iterations::{Form, svi_request};
 use infermark_test_support::random_panel;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -159,14 +158,19 @@ fn a_profile_moves_nothing_while_it_times() {
         return;
     };
     let panel = random_panel(&mut StdRng::seed_from_u64(2), 20, 2, 12, 0.0, 30);
-    let request = svi_request(id, Parameterization::Centered, 1, Objective::Elbo);
-    let guide = Guide::start(&panel.layout(), Parameterization::Centered, 3);
-    let noise = NoiseSource::Philox { seed: 3 };
-    let mut machine = SviGpu::new().machine(&panel, &request, &guide, noise, 0).unwrap();
-    machine.prepare(&guide).unwrap();
-    machine.profile().unwrap();
-    let first = machine.guide().unwrap();
-    assert_ne!(first, guide);
-    machine.profile().unwrap();
-    assert_eq!(machine.guide().unwrap(), first);
+    for form in [Parameterization::Centered.into(), Form::ORTHOGONAL] {
+        let request = svi_request(id, form, 1, Objective::Elbo);
+        let chart = Chart::of(&panel, &request);
+        let guide = chart.start(&panel, &request);
+        let noise = NoiseSource::Philox { seed: 3 };
+        let mut machine = SviGpu::new()
+            .machine(&panel, &request, chart, &guide, noise, 0)
+            .unwrap();
+        machine.prepare(&guide).unwrap();
+        machine.profile().unwrap();
+        let first = machine.guide().unwrap();
+        assert_ne!(first, guide);
+        machine.profile().unwrap();
+        assert_eq!(machine.guide().unwrap(), first);
+    }
 }

@@ -62,14 +62,15 @@ impl Given {
         cubes: Cubes,
     ) -> Result<Self, String> {
         let (rows, units) = rows_of(panel, &plan.order);
+        let orthogonal = plan.chart.orthogonal().map(AsRef::as_ref);
         Ok(Given {
             rows: upload(client, rows)?,
             units: upload(client, units)?,
-            constants: upload(client, constants_of(panel, &plan.order))?,
+            constants: upload(client, constants_of(panel, &plan.order, orthogonal))?,
             order: upload(client, plan.order.clone())?,
             cubes: upload(client, cubes.words)?,
             category_cubes: upload(client, cubes.of_category)?,
-            period_units: upload(client, period_units_of(panel))?,
+            period_units: upload(client, period_units_of(panel, orthogonal))?,
             record: upload(client, vec![0.0f32; plan.sizes.record])?,
         })
     }
@@ -122,7 +123,9 @@ impl Changing {
         let mut frame = vec![0.0f32; sizes.frame];
         // Healthy until a loss says otherwise.
         frame[particles] = 1.0;
-        let transforms = guide.centredness(plan.parameterization).transforms(&plan.priors);
+        let transforms = guide
+            .centredness(plan.chart.parameterization())
+            .transforms(&plan.priors);
         for (site, transform) in transforms.iter().enumerate() {
             let at = frame_transforms(particles) + TRANSFORM_LEN * site;
             frame[at..at + TRANSFORM_LEN].copy_from_slice(&[

@@ -13,10 +13,9 @@ use cubecl::prelude::*;
 use infermark_backend::{BackendError, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::panel::Panel;
-use infermark_model::parameterization::Parameterization;
 use infermark_model::priors::Priors;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::NoiseSource;
+use infermark_svi::{Chart, NoiseSource};
 use plan::Plan;
 
 pub(crate) use super::layout::LOG_ENTRIES;
@@ -54,7 +53,7 @@ pub(crate) trait Machine: Send {
 pub(crate) struct Start<'a> {
     pub(crate) panel: &'a Panel,
     pub(crate) priors: Priors,
-    pub(crate) parameterization: Parameterization,
+    pub(crate) chart: Chart,
     pub(crate) settings: &'a SviSettings,
     pub(crate) guide: &'a Guide,
     pub(crate) noise: NoiseSource,

@@ -10,7 +10,7 @@ use infermark_model::objective::Objective;
 use infermark_model::parameterization::Parameterization;
 use infermark_model::priors::Priors;
 use infermark_model::site::Layout;
-use infermark_svi::NoiseSource;
+use infermark_svi::{Chart, NoiseSource};
 
 /// See the module.
 pub(super) struct Plan {
@@ -18,7 +18,7 @@ pub(super) struct Plan {
     /// Products by category: the order of the walk.
     pub(super) order: Vec<u32>,
     pub(super) priors: Priors,
-    pub(super) parameterization: Parameterization,
+    pub(super) chart: Chart,
     pub(super) settings: SviSettings,
     pub(super) noise: NoiseSource,
     pub(super) shape: Shape,
@@ -52,7 +52,8 @@ impl Plan {
             groups: 1,
             chunk: 1,
             gaps: !panel.is_dense() || !layout.periods.is_multiple_of(4),
-            learned: start.parameterization == Parameterization::Learned,
+            learned: start.chart.parameterization() == Parameterization::Learned,
+            orthogonal: start.chart.orthogonal().is_some(),
             native_exp2: start.native_exp2,
         };
         let shape = shape(wanted, layout.periods, hardware).map_err(|what| BackendError::Unsupported {
@@ -72,13 +73,13 @@ impl Plan {
                 ),
             });
         }
-        let sizes = Sizes::new(&layout, particles, cubes.count(), recorded);
+        let sizes = Sizes::new(&layout, particles, cubes.count(), recorded, shape.orthogonal);
         sizes.check(limits)?;
         let plan = Plan {
             layout,
             order,
             priors: start.priors,
-            parameterization: start.parameterization,
+            chart: start.chart,
             settings: start.settings.clone(),
             noise: start.noise,
             shape,
@@ -124,6 +125,7 @@ impl Plan {
             periods: false,
             top: false,
             learned: self.learned(),
+            orthogonal: self.shape.orthogonal,
             elbo,
         }
     }

@@ -6,7 +6,9 @@
 //! needs the period effects' derivatives, and their places need its transforms: three launches.
 
 mod centredness;
+mod contrasts;
 mod periods;
+mod places;
 mod sums;
 mod top;
 mod weights;
@@ -17,6 +19,7 @@ pub(super) use weights::{LOG_HEAD, Weighing, WeighingLaunch};
 use super::axes::Axes;
 use super::latent::{Draw, Step};
 use super::two_float::Barrier;
+use contrasts::take_contrasts;
 use cubecl::prelude::*;
 use periods::take_periods;
 use sums::SCRATCH;
@@ -43,6 +46,8 @@ pub(super) struct Task {
     pub(super) top: bool,
     /// Whether the centredness is learned.
     pub(super) learned: bool,
+    /// Whether the coordinates are the orthogonal ones.
+    pub(super) orthogonal: bool,
     /// Whether the objective is the plain ELBO.
     pub(super) elbo: bool,
 }
@@ -164,6 +169,29 @@ pub(super) fn hierarchy(
                 count,
             );
         }
+    } else if comptime!(task.periods && task.orthogonal) {
+        take_contrasts(
+            cube_sums,
+            period_sums,
+            category_cubes,
+            period_units,
+            record,
+            state,
+            particles,
+            frame,
+            table,
+            prior_sums,
+            &weights,
+            &mut scratch,
+            half,
+            may_step,
+            axes,
+            sites,
+            step,
+            draw,
+            barrier,
+            task,
+        );
     } else if comptime!(task.periods) {
         take_periods(
             period_sums,

@@ -130,7 +130,7 @@ pub(super) fn take_periods(
 
 /// The units sold of a category in period t.
 #[cube]
-fn sold_at(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -> Two {
+pub(super) fn sold_at(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -> Two {
     let at = (c * axes.periods) as usize + t;
     Two {
         hi: period_units[at],
@@ -138,15 +138,21 @@ fn sold_at(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -> Two {
     }
 }
 
+/// The share of period t in the weighted mean over the periods of a category; there in orthogonal coordinates alone.
+#[cube]
+pub(super) fn period_share(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -> f32 {
+    period_units[(2 * axes.categories * axes.periods + c * axes.periods) as usize + t]
+}
+
 /// Index of period t in an entry of the table or the period sums, whose periods are padded to vectors.
 #[cube]
-fn padded_at(entry: usize, t: usize, axes: Axes) -> usize {
+pub(super) fn padded_at(entry: usize, t: usize, axes: Axes) -> usize {
     entry * (4 * axes.stride as usize) + t
 }
 
 /// The derivative of particle k's log-weight by the effect of period t: counts less rates.
 #[cube]
-fn by_effect(
+pub(super) fn by_effect(
     period_sums: &Array<f32>,
     category_cubes: &Array<u32>,
     period_units: &Array<f32>,

@@ -4,7 +4,7 @@ use super::super::axes::Axes;
 use super::super::frame::frame_category;
 use super::super::latent::{by_centredness, by_mean, by_z};
 use super::super::two_float::{Barrier, Two, Twos, add, add_f32, multiply, set_two, two_at, zeros};
-use super::latents::{particle_of, product_latents};
+use super::latents::{origin_of, particle_of, product_latents};
 use super::prepare::Placed;
 use super::rows::RowSums;
 use super::{CUBE_SUMS, DEVIATION_HI, DEVIATION_LO, MEAN_HI, Model, Shape, UNITS_HI, UNITS_LO};
@@ -16,6 +16,7 @@ pub(super) struct OwnSums {
     pub(super) weight: Twos,
     mean: Array<f32>,
     a_centredness: Array<f32>,
+    /// In orthogonal coordinates the derivative by the prior mean of the effects.
     e_centredness: Array<f32>,
 }
 
@@ -100,7 +101,17 @@ pub(super) fn finish_product(
         let by_elasticity = fma(constants[MEAN_HI * n + i], by_effect, by_slope);
 
         let a_mean = frame[frame_category(category, k, count)];
-        let here = particle_of(latents, particles, a_mean, axes, model, k);
+        let here = particle_of(
+            latents, constants, particles, frame, p, category, a_mean, axes, model, shape, k,
+        );
+        let by_elasticity = if comptime!(shape.orthogonal) {
+            // The elasticity moves the prior mean of the effect.
+            let pull = e_transform.precision * here.e_residual;
+            own.e_centredness[k] += pull;
+            fma(origin_of(constants, p, axes), pull, by_elasticity)
+        } else {
+            by_elasticity
+        };
         particles[(count + k) * l + latents.a_index] = by_z(by_elasticity, here.a_residual, a_transform);
         particles[(count + k) * l + latents.e_index] = by_z(by_effect, here.e_residual, e_transform);
         own.mean[k] += by_mean(by_elasticity, here.a_residual, a_transform);

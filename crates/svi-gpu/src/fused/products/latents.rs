@@ -1,9 +1,11 @@
 //! A product's two latents, elasticity and effect: their step, their noise, and where their particles lie.
 
 use super::super::axes::{Axes, product_latent};
-use super::super::frame::frame_transform;
-use super::super::latent::{Draw, Latent, Step, draw_latent, latent_at, residual, step_latent, transform_at};
-use super::Model;
+use super::super::frame::{frame_shift, frame_transform};
+use super::super::latent::{
+    Draw, Latent, Step, draw_latent, latent_at, residual, step_latent, transform_at, value_of,
+};
+use super::{Model, ORIGIN, Shape};
 use cubecl::prelude::*;
 
 /// The step of a product's two latents.
@@ -96,19 +98,38 @@ pub(super) struct Particle {
 #[cube]
 pub(super) fn particle_of(
     latents: Latents,
+    constants: &Array<f32>,
     particles: &Array<f32>,
+    frame: &Array<f32>,
+    p: u32,
+    category: u32,
     a_mean: f32,
     axes: Axes,
     model: Model,
+    #[comptime] shape: Shape,
     #[comptime] k: usize,
 ) -> Particle {
     let l = axes.latents as usize;
     let a_eps = particles[k * l + latents.a_index];
     let e_eps = particles[k * l + latents.e_index];
+    let a_residual = residual(latents.a, a_eps, a_mean);
+    let e_mean = if comptime!(shape.orthogonal) {
+        let shift = frame[frame_shift(axes.categories, category, k, shape.particles)];
+        let a = value_of(a_residual, a_mean, latents.a.transform);
+        fma(origin_of(constants, p, axes), a, shift + model.effect_mean)
+    } else {
+        model.effect_mean
+    };
     Particle {
         a_eps,
         e_eps,
-        a_residual: residual(latents.a, a_eps, a_mean),
-        e_residual: residual(latents.e, e_eps, model.effect_mean),
+        a_residual,
+        e_residual: residual(latents.e, e_eps, e_mean),
     }
+}
+
+/// Where a product's log prices are measured from in orthogonal coordinates, `m`; a larger elasticity moves the prior mean of its effect by as much.
+#[cube]
+pub(super) fn origin_of(constants: &Array<f32>, p: u32, axes: Axes) -> f32 {
+    constants[ORIGIN * axes.products as usize + p as usize]
 }

@@ -26,7 +26,7 @@ use rows::{add_lanes, no_row_sums, row_sums};
 pub(super) const ABSENT: f32 = 3.0e38;
 const PRESENT: f32 = 1.0e38;
 
-/// Columns of the products' constants, each of length N.
+/// Columns of the products' constants, each of length N; in orthogonal coordinates there is [`ORIGIN`] besides, and means are measured from it.
 pub(super) const CONSTANT_COLUMNS: usize = 8;
 const MEAN_HI: usize = 0;
 const MEAN_LO: usize = 1;
@@ -36,9 +36,11 @@ const DEVIATION_HI: usize = 4;
 const DEVIATION_LO: usize = 5;
 const LOWEST: usize = 6;
 const HIGHEST: usize = 7;
+const ORIGIN: usize = CONSTANT_COLUMNS;
 
 /// Sums that a cube leaves for each particle: log-weight (high, low), derivative by the category's elasticity,
-/// derivatives by the two sites' centredness.
+/// derivatives by the two sites' centredness. In orthogonal coordinates, where none is learned, the last is the derivative by the prior mean of
+/// the effects.
 pub(super) const CUBE_SUMS: usize = 5;
 
 /// What of a launch is fixed when the kernel is compiled.
@@ -58,6 +60,8 @@ pub(super) struct Shape {
     pub(super) gaps: bool,
     /// Whether the centredness is learned.
     pub(super) learned: bool,
+    /// Whether the coordinates are the orthogonal ones.
+    pub(super) orthogonal: bool,
     /// Whether the device's own exponential serves the rows.
     pub(super) native_exp2: bool,
 }
@@ -172,7 +176,7 @@ pub(super) fn products(
                     barrier,
                     &mut placed,
                     &mut own,
-                    count,
+                    shape,
                 );
             }
             sync_cube();

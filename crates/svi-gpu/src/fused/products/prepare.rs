@@ -2,7 +2,7 @@
 
 use super::super::axes::Axes;
 use super::super::frame::{frame_category, frame_range};
-use super::super::latent::{prior_and_guide, scale_terms, value_of};
+use super::super::latent::{place_of, prior_and_guide, scale_terms, value_of};
 use super::super::math::{LOG2_E, exp2};
 use super::super::two_float::{Barrier, Two, add, add_f32, exp2_two, multiply, set_two, two_at};
 use super::finish::OwnSums;
@@ -60,8 +60,9 @@ pub(super) fn prepare_product(
     barrier: Barrier,
     placed: &mut Placed,
     own: &mut OwnSums,
-    #[comptime] count: usize,
+    #[comptime] shape: Shape,
 ) {
+    let count = comptime!(shape.particles);
     let slot = UNIT_POS as usize;
     let n = axes.products as usize;
     let i = p as usize;
@@ -85,9 +86,15 @@ pub(super) fn prepare_product(
     #[unroll]
     for k in 0..count {
         let a_mean = frame[frame_category(category, k, count)];
-        let here = particle_of(latents, particles, a_mean, axes, model, k);
+        let here = particle_of(
+            latents, constants, particles, frame, p, category, a_mean, axes, model, shape, k,
+        );
         let a = value_of(here.a_residual, a_mean, latents.a.transform);
-        let e = value_of(here.e_residual, model.effect_mean, latents.e.transform);
+        let e = if comptime!(shape.orthogonal) {
+            place_of(latents.e, here.e_eps)
+        } else {
+            value_of(here.e_residual, model.effect_mean, latents.e.transform)
+        };
         let of_particle = prior_and_guide(here.a_residual, here.a_eps, latents.a.transform)
             + prior_and_guide(here.e_residual, here.e_eps, latents.e.transform)
             + constant;

@@ -1,0 +1,401 @@
+//! The period effects of a category in orthogonal coordinates: contrasts that sum to zero, and their level
+//! (`infermark_model::coordinates`).
+//!
+//! Of a category's T places the first `T - 1` hold the contrasts' free numbers `y`, and the last holds the level. A value of the table,
+//! `s_t - w`, needs sums of all the `y`, and a derivative by a `y` needs the sum of those by the values: either way the periods are walked
+//! twice, with a sum over the threads in between.
+
+use super::super::axes::Axes;
+use super::super::frame::{frame_range, frame_shift, frame_transform};
+use super::super::latent::{
+    Draw, Step, by_z, draw_latent, latent_at, place_of, prior_and_guide, residual, scale_terms, step_latent,
+    transform_at,
+};
+use super::super::math::LOG2_E;
+use super::super::products::CUBE_SUMS;
+use super::super::two_float::{Barrier, Two, add, add_f32, multiply, set_two, two_at, zeros};
+use super::periods::{by_effect, padded_at, period_share, sold_at};
+use super::places::{Places, mean_of, places_of, transform_of};
+use super::sums::{add_threads, add_weight, empty_sums, fold_two, scratch_two, write_weights};
+use super::{Sites, THREADS, Task};
+use cubecl::prelude::*;
+
+/// Turns the derivatives back, steps, draws and places, as far as the task says. All threads of the cube must come here.
+#[cube]
+pub(super) fn take_contrasts(
+    cube_sums: &Array<f32>,
+    period_sums: &Array<f32>,
+    category_cubes: &Array<u32>,
+    period_units: &Array<f32>,
+    record: &Array<f32>,
+    state: &mut Array<f32>,
+    particles: &mut Array<f32>,
+    frame: &mut Array<f32>,
+    table: &mut Array<f32>,
+    prior_sums: &mut Array<f32>,
+    weights: &Array<f32>,
+    scratch: &mut SharedMemory<f32>,
+    half: u32,
+    may_step: bool,
+    axes: Axes,
+    sites: Sites,
+    step: Step,
+    draw: Draw,
+    barrier: Barrier,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let c = CUBE_POS_X;
+    let free = transform_at(frame, frame_transform(4usize, count));
+    let places = places_of(c, free, sites, axes);
+    if comptime!(task.back) {
+        sum_derivatives(
+            cube_sums,
+            period_sums,
+            category_cubes,
+            period_units,
+            particles,
+            scratch,
+            c,
+            places,
+            axes,
+            barrier,
+            task,
+        );
+        turn_back(
+            period_units,
+            state,
+            particles,
+            weights,
+            scratch,
+            c,
+            places,
+            may_step,
+            axes,
+            step,
+            task,
+        );
+        sync_cube();
+    }
+    if comptime!(task.place) {
+        draw_and_sum(
+            period_units,
+            record,
+            state,
+            particles,
+            scratch,
+            c,
+            places,
+            axes,
+            draw,
+            barrier,
+            task,
+        );
+        place(
+            period_units,
+            state,
+            particles,
+            frame,
+            table,
+            prior_sums,
+            scratch,
+            half,
+            c,
+            places,
+            axes,
+            barrier,
+            task,
+        );
+    }
+}
+
+/// Leaves in `scratch`, for particle k: at its first slice the sum `G` of the derivatives by the values (two floats), [`BY_MEAN`] later that by the
+/// effects' prior mean, `R`; and at [`BY_LAST`] plus k the derivative by the last value. Those by all values are left in `particles`.
+#[cube]
+fn sum_derivatives(
+    cube_sums: &Array<f32>,
+    period_sums: &Array<f32>,
+    category_cubes: &Array<u32>,
+    period_units: &Array<f32>,
+    particles: &mut Array<f32>,
+    scratch: &mut SharedMemory<f32>,
+    c: u32,
+    places: Places,
+    axes: Axes,
+    barrier: Barrier,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let slices = comptime!(task.slices());
+    let l = axes.latents as usize;
+    let thread = UNIT_POS as usize;
+    let k = thread / slices;
+    let slice = thread % slices;
+    let mut hi = 0.0f32;
+    let mut lo = 0.0f32;
+    let mut by_mean = 0.0f32;
+    if k < count {
+        let mut t = slice;
+        while t <= places.last {
+            let by_value = by_effect(
+                period_sums,
+                category_cubes,
+                period_units,
+                c,
+                t,
+                k,
+                axes,
+                barrier,
+                count,
+            );
+            particles[(count + k) * l + places.start + t] = by_value;
+            let sum = add_f32(Two { hi, lo }, by_value, barrier);
+            hi = sum.hi;
+            lo = sum.lo;
+            if t == places.last {
+                scratch[BY_LAST + k] = by_value;
+            }
+            t += slices;
+        }
+        let mut cube = category_cubes[2 * c as usize] as usize + slice;
+        while cube < category_cubes[2 * c as usize + 1] as usize {
+            by_mean += cube_sums[(cube * count + k) * CUBE_SUMS + 4];
+            cube += slices;
+        }
+    }
+    scratch[thread] = hi;
+    scratch[THREADS + thread] = lo;
+    scratch[BY_MEAN + thread] = by_mean;
+    // The derivatives are read by other threads than wrote them.
+    sync_storage();
+    sync_cube();
+    let mut width = comptime!(slices / 2).runtime();
+    while width > 0 {
+        if slice < width {
+            fold_two(scratch, thread, width, barrier);
+            scratch[BY_MEAN + thread] += scratch[BY_MEAN + thread + width];
+        }
+        sync_cube();
+        width /= 2;
+    }
+}
+
+/// Where [`sum_derivatives`] leaves its sums in `scratch`.
+const BY_MEAN: usize = 2 * THREADS;
+const BY_LAST: usize = 3 * THREADS;
+
+/// Turns the derivatives back and, where it may, makes the step: a thread takes every particle of a place.
+///
+/// A value is `s_t - w` and the effects' prior mean has `l + w`: by the contrasts the derivatives are `q_t = g_t + omega_t (R - G)`, whose sum is R,
+/// by the level they are R.
+#[cube]
+fn turn_back(
+    period_units: &Array<f32>,
+    state: &mut Array<f32>,
+    particles: &mut Array<f32>,
+    weights: &Array<f32>,
+    scratch: &SharedMemory<f32>,
+    c: u32,
+    places: Places,
+    may_step: bool,
+    axes: Axes,
+    step: Step,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let slices = comptime!(task.slices());
+    let l = axes.latents as usize;
+    let mut t = UNIT_POS as usize;
+    if t < slices {
+        let last_weight = period_share(period_units, c, places.last, axes);
+        while t <= places.last {
+            let j = places.start + t;
+            let transform = transform_of(places, t);
+            let mean = mean_of(places, t);
+            let weight = period_share(period_units, c, t, axes);
+            let latent = latent_at(state, j, l, transform);
+            #[unroll]
+            for k in 0..count {
+                let all = scratch_two(scratch, comptime!(k * slices).runtime());
+                let by_effect_mean = scratch[comptime!(BY_MEAN + k * slices)];
+                let by_weighted = (by_effect_mean - all.hi) - all.lo;
+                let by_last = fma(last_weight, by_weighted, scratch[comptime!(BY_LAST + k)]);
+                let common = places.shared * (by_effect_mean - by_last) + places.last_share * by_last;
+                let by_contrast = fma(weight, by_weighted, particles[(count + k) * l + j]);
+                let by_value = select(t == places.last, by_effect_mean, by_contrast - common);
+                let r = residual(latent, particles[k * l + j], mean);
+                particles[(count + k) * l + j] = by_z(by_value, r, transform);
+            }
+            if may_step {
+                step_latent(state, particles, weights, j, l, step, count);
+            }
+            t += slices;
+        }
+    }
+}
+
+/// Where [`draw_and_sum`] leaves `A` and the levels in `scratch`.
+const WEIGHTED: usize = 2 * THREADS;
+const LEVELS: usize = 4 * THREADS;
+
+/// Draws the places, and leaves in `scratch`, for particle k: at its first slice `B = sum y` and [`WEIGHTED`] later `A = sum omega_t y_t`, both in two
+/// floats; at [`LEVELS`] plus k the level.
+#[cube]
+fn draw_and_sum(
+    period_units: &Array<f32>,
+    record: &Array<f32>,
+    state: &Array<f32>,
+    particles: &mut Array<f32>,
+    scratch: &mut SharedMemory<f32>,
+    c: u32,
+    places: Places,
+    axes: Axes,
+    draw: Draw,
+    barrier: Barrier,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let slices = comptime!(task.slices());
+    let l = axes.latents as usize;
+    let thread = UNIT_POS as usize;
+    if thread < slices {
+        let mut all = zeros(count);
+        let mut weighted = zeros(count);
+        let mut t = thread;
+        while t <= places.last {
+            let j = places.start + t;
+            draw_latent(particles, record, j, j as u32, l, draw, count);
+            let latent = latent_at(state, j, l, places.free);
+            let weight = period_share(period_units, c, t, axes);
+            #[unroll]
+            for k in 0..count {
+                let z = place_of(latent, particles[k * l + j]);
+                if t == places.last {
+                    scratch[comptime!(LEVELS + k)] = z;
+                } else {
+                    let sum = add_f32(two_at(&all, k), z, barrier);
+                    set_two(&mut all, k, sum);
+                    let sum = add_f32(two_at(&weighted, k), weight * z, barrier);
+                    set_two(&mut weighted, k, sum);
+                }
+            }
+            t += slices;
+        }
+        #[unroll]
+        for k in 0..count {
+            let to = comptime!(k * slices) + thread;
+            let sum = two_at(&all, k);
+            scratch[to] = sum.hi;
+            scratch[THREADS + to] = sum.lo;
+            let sum = two_at(&weighted, k);
+            scratch[WEIGHTED + to] = sum.hi;
+            scratch[WEIGHTED + THREADS + to] = sum.lo;
+        }
+    }
+    sync_cube();
+    let mut width = comptime!(slices / 2).runtime();
+    while width > 0 {
+        if thread % slices < width && thread / slices < count {
+            fold_two(scratch, thread, width, barrier);
+            fold_two(scratch, WEIGHTED + thread, width, barrier);
+        }
+        sync_cube();
+        width /= 2;
+    }
+}
+
+/// Places what was drawn: a thread takes every particle of a place. All threads of the cube must come here.
+#[cube]
+fn place(
+    period_units: &Array<f32>,
+    state: &Array<f32>,
+    particles: &Array<f32>,
+    frame: &mut Array<f32>,
+    table: &mut Array<f32>,
+    prior_sums: &mut Array<f32>,
+    scratch: &mut SharedMemory<f32>,
+    half: u32,
+    c: u32,
+    places: Places,
+    axes: Axes,
+    barrier: Barrier,
+    #[comptime] task: Task,
+) {
+    let count = comptime!(task.particles);
+    let slices = comptime!(task.slices());
+    let l = axes.latents as usize;
+    let thread = UNIT_POS as usize;
+    let mut sums = empty_sums(count);
+    if thread < slices {
+        // What is taken off a free number for its value, and the last value, which has none.
+        let mut offset = zeros(count);
+        let mut last_value = Array::<f32>::new(count);
+        let last_weight = period_share(period_units, c, places.last, axes);
+        let in_weighted = places.shared * (1.0f32 - last_weight) + places.last_share * last_weight;
+        #[unroll]
+        for k in 0..count {
+            let at = comptime!(k * slices).runtime();
+            let all = scratch_two(scratch, at);
+            // w = sum over t < T of omega_t (y_t - shared B), less omega_T last B.
+            let weighted = add(
+                scratch_two(scratch, WEIGHTED + at),
+                times(all, -in_weighted, barrier),
+                barrier,
+            );
+            let taken_off = add(times(all, places.shared, barrier), weighted, barrier);
+            set_two(&mut offset, k, taken_off);
+            let last = add(times(all, places.last_share, barrier), weighted, barrier);
+            last_value[k] = -(last.hi + last.lo);
+            if thread == 0 {
+                frame[frame_shift(axes.categories, c, k, count)] =
+                    scratch[comptime!(LEVELS + k)] + (weighted.hi + weighted.lo);
+            }
+        }
+        let mut t = thread;
+        while t <= places.last {
+            let j = places.start + t;
+            let transform = transform_of(places, t);
+            let mean = mean_of(places, t);
+            let latent = latent_at(state, j, l, transform);
+            let constant = scale_terms(latent);
+            let sold = sold_at(period_units, c, t, axes);
+            #[unroll]
+            for k in 0..count {
+                let eps = particles[k * l + j];
+                let off = two_at(&offset, k);
+                let contrast = (place_of(latent, eps) - off.hi) - off.lo;
+                let value = select(t == places.last, last_value[k], contrast);
+                let value2 = value * LOG2_E;
+                table[padded_at(c as usize * count + k, t, axes)] = value2;
+                sums.low[k] = min(sums.low[k], value2);
+                sums.high[k] = max(sums.high[k], value2);
+                let weight = add(two_at(&sums.weight, k), times(sold, value, barrier), barrier);
+                set_two(&mut sums.weight, k, weight);
+                let r = residual(latent, eps, mean);
+                add_weight(
+                    &mut sums,
+                    k,
+                    prior_and_guide(r, eps, transform) + constant,
+                    barrier,
+                );
+            }
+            t += slices;
+        }
+    }
+    add_threads(&mut sums, scratch, barrier, count);
+    if thread == 0 {
+        write_weights(&sums, prior_sums, half, c, axes, count);
+        #[unroll]
+        for k in 0..count {
+            let at = frame_range(axes.categories, c, k, count);
+            frame[at] = sums.low[k];
+            frame[at + 1] = sums.high[k];
+        }
+    }
+}
+
+/// `x * y` for a plain `y`.
+#[cube]
+fn times(x: Two, y: f32, barrier: Barrier) -> Two {
+    multiply(x, Two { hi: y, lo: 0.0f32 }, barrier)
+}
