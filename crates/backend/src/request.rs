@@ -345,7 +345,7 @@ impl SviSettings {
         SviSettings {
             iterations,
             optimizer: AdamW::falling_over(iterations, self.optimizer.learning_rate),
-            early_stop: Some(EarlyStop::falling_over(iterations)),
+            early_stop: EarlyStop::falling_over(iterations),
             ..self
         }
     }
@@ -381,13 +381,15 @@ impl EarlyStop {
     /// The criterion for a learning rate that falls over `iterations`: its loss is never flat before the end, for a lower rate leaves the means less far
     /// from where they belong. What a twentieth of the way still takes off the loss says how far: means that are on average `d` of their
     /// standard deviations away cost `d^2 / 2` nats each, and a fall of 0.001 nats is one from 0.08 to 0.07.
-    pub fn falling_over(iterations: u64) -> Self {
-        EarlyStop {
-            window: (iterations / 20).max(10),
+    ///
+    /// `None` below 2,000 iterations: a rate that falls that fast may leave the means where they are, and the loss with them.
+    pub fn falling_over(iterations: u64) -> Option<Self> {
+        (iterations >= 2_000).then_some(EarlyStop {
+            window: iterations / 20,
             tolerance: 1.0,
             patience: 1,
             least_fall: 1e-3,
-        }
+        })
     }
 }
 

@@ -252,7 +252,7 @@ pub struct SviArguments {
     /// 1% every 1,000 iterations, down to 1e-5.
     #[arg(long, value_name = "RATE", default_value_t = 0.01)]
     pub learning_rate: f64,
-    /// Stop early once the loss no longer falls; the default in orthogonal coordinates. There the mean loss of --window iterations is lower than that
+    /// Stop early once the loss no longer falls; the default in orthogonal coordinates from 2,000 iterations on. There the mean loss of --window iterations is lower than that
     /// of the ones before by less than 0.001 per latent; in the published ones by less than one standard error, five times in a row.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub early_stop: Option<bool>,
@@ -290,7 +290,8 @@ impl SviArguments {
         };
         let early_stop = match self.early_stop {
             Some(false) => None,
-            Some(true) => Some(default.early_stop.unwrap_or_default()),
+            Some(true) if coordinates == CoordinatesName::Published => Some(EarlyStop::default()),
+            Some(true) => default.early_stop,
             None => default.early_stop,
         };
         SviSettings {

@@ -199,7 +199,12 @@ fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
     let verdict = match (state, watched) {
         (RunState::Converged, _) => "the loss no longer falls",
         (RunState::Finished, true) => "NOT converged: the loss still fell at the end",
-        _ => "whether it converged is not known (--early-stop tests it)",
+        _ => match method.coordinates() {
+            Coordinates::Published => "whether it converged is not known (--early-stop tests it)",
+            Coordinates::Orthogonal => {
+                "whether it converged is not known (2,000 --iterations and more test it)"
+            }
+        },
     };
     let correlations = match method.coordinates() {
         Coordinates::Published => {

@@ -190,7 +190,8 @@ impl Ledger {
                 self.completed, self.settings.iterations
             ));
         }
-        if self.state == RunState::Finished && self.settings.coordinates == Coordinates::Orthogonal {
+        let watched = self.convergence.is_some() && self.settings.coordinates == Coordinates::Orthogonal;
+        if watched && self.state == RunState::Finished {
             warnings.push(
                 "The loss was still falling when the learning rate had come to its floor: means may be a part of a standard deviation \
                  from where they belong. Give more --iterations."

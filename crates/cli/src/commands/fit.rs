@@ -293,10 +293,18 @@ impl FitArguments {
                 "--alpha goes with --objective renyi"
             );
             let watched = self.svi.settings(self.guide.coordinates).early_stop.is_some();
-            ensure!(!was_given("window") || watched, "--window goes with --early-stop");
+            ensure!(
+                self.svi.early_stop != Some(true) || watched,
+                "--early-stop in orthogonal coordinates needs at least 2000 --iterations"
+            );
+            ensure!(
+                !was_given("window") || watched,
+                "--window goes with --early-stop, which in orthogonal coordinates needs at least 2000 --iterations"
+            );
             ensure!(
                 !self.require_convergence || watched,
-                "--require-convergence needs --early-stop with --method svi: a schedule that runs to its end says nothing"
+                "--require-convergence needs --early-stop with --method svi, and at least 2000 --iterations in orthogonal \
+                 coordinates: a schedule that runs to its end says nothing"
             );
         }
         Ok(())
