@@ -1,5 +1,6 @@
 //! Rows of a Parquet file.
 
+mod ahead;
 mod cells;
 mod contained;
 mod dates;
@@ -15,6 +16,7 @@ use super::columns::Columns;
 use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};
 use super::defect::{Findings, Place, ReadError};
 use super::ledger::Ledger;
+use ahead::Ahead;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
@@ -31,6 +33,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use types::{check_compression, check_type, dictionary, is_text};
@@ -102,7 +105,7 @@ fn rows(
     };
     // The footer may be damaged; prices and units of a row seldom take less than a byte together.
     ledger.reserve((groups.num_rows() as u64).min(bytes) as usize);
-    let mut reader = contained(|| batches(&groups, &schema, places))?;
+    let reader = contained(|| batches(&groups, &schema, places))?;
 
     // A projection keeps the file's order of columns.
     let mut sorted = places;
@@ -111,18 +114,25 @@ fn rows(
     let mut codes = [KeyCodes::default(), KeyCodes::default()];
     let mut clock = Clock::default();
     let mut first_row = 0;
-    while ledger.shortage().is_none()
-        && let Some(batch) = contained(|| reader.next().transpose())?
-    {
-        let cells = contained(|| BatchCells::new(&batch, order, &mut clock))?;
+    let ahead = Ahead::new(reader, order);
+    ahead.each(|decoded| {
+        clock = decoded.clock;
+        let batch = decoded.batch;
         add_batch(
-            &batch, order, &cells, first_row, &mut codes, columns, ledger, findings,
+            &batch,
+            order,
+            &decoded.cells,
+            first_row,
+            &mut codes,
+            columns,
+            ledger,
+            findings,
         );
         first_row += batch.num_rows() as u64;
         if first_row > bytes.saturating_add(REPEATED_ROWS) {
             let repeated = ledger.more_rows_than_pairs();
             if !repeated && findings.is_empty() {
-                continue;
+                return ControlFlow::Continue(());
             }
             findings.push(Place::File, "", None, || match repeated {
                 true => (
@@ -134,9 +144,13 @@ fn rows(
                     "mend the rows that are named, and read the file again".into(),
                 ),
             });
-            break;
+            return ControlFlow::Break(());
         }
-    }
+        match ledger.shortage() {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        }
+    })?;
     clock.check(&columns.period, findings);
     Ok(())
 }
