@@ -7,14 +7,16 @@ use crate::poisson::Spread;
 use crate::shape_shift::ShapeShift;
 use crate::skewness::{MOST_SHIFT, corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
-use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_arrow::{ArrowFactor, FactorError, ProductMoments, Visitor};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
-use infermark_cpu_kernels::device_name;
+use infermark_cpu_kernels::{Simd, device_name};
 use infermark_model::Coordinates;
-use infermark_model::dispersion::{Dispersion, FittedRates};
+use infermark_model::dispersion::{Dispersion, FittedRates, FittedRows, ProductSums};
+use infermark_model::panel::Row;
 use infermark_model::{Likelihood, Panel};
+use std::f64::consts::LOG2_E;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -316,17 +318,7 @@ impl GaussianRun {
 
     /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`.
     fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowFactor) -> Dispersion {
-        let sums = factor.for_each_product(|product, moments| {
-            fitted.of_product(product, |row| {
-                let (x, t) = (row.log_price, row.period);
-                let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
-                x * x * moments.elasticity
-                    + 2.0 * x * moments.covariance
-                    + moments.effect
-                    + 2.0 * (x * with_a + with_e)
-                    + moments.periods[t]
-            })
-        });
+        let sums = factor.visit_products(&SumsUnder { fitted });
         Dispersion::of_products(self.counts.panel(), &sums)
     }
 
@@ -441,6 +433,61 @@ impl GaussianRun {
             );
         }
         warnings
+    }
+}
+
+/// The sums that the dispersion is of, with the moments under a Gaussian.
+struct SumsUnder<'a> {
+    fitted: FittedRates<'a>,
+}
+
+impl Visitor for SumsUnder<'_> {
+    type Answer = ProductSums;
+    type Room = FittedRows;
+
+    #[inline(always)]
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: &mut FittedRows,
+        product: usize,
+        moments: ProductMoments<'_>,
+    ) -> ProductSums {
+        let variance = |row: &Row| {
+            let (x, t) = (row.log_price, row.period);
+            let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
+            x * x * moments.elasticity
+                + 2.0 * x * moments.covariance
+                + moments.effect
+                + 2.0 * (x * with_a + with_e)
+                + moments.periods[t]
+        };
+        let exponentials = |of: &mut [f64]| exponentials(isa, of);
+        self.fitted
+            .of_product_with(rows, product, variance, exponentials)
+    }
+}
+
+/// `exp` in place.
+#[inline(always)]
+fn exponentials<I: Simd<Scalar = f64>>(isa: I, of: &mut [f64]) {
+    let exp = |x: I::V| {
+        let exponent = isa.mul(x, isa.splat(LOG2_E));
+        let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
+        isa.exp2(isa.min(isa.max(exponent, least), most))
+    };
+    let mut chunks = of.chunks_exact_mut(I::LANES);
+    for chunk in &mut chunks {
+        let found = exp(isa.load(chunk));
+        isa.store(found, chunk);
+    }
+    let rest = chunks.into_remainder();
+    if !rest.is_empty() {
+        let mut padded = [0.0; 64];
+        padded[..rest.len()].copy_from_slice(rest);
+        let found = exp(isa.load(&padded));
+        isa.store(found, &mut padded);
+        rest.copy_from_slice(&padded[..rest.len()]);
     }
 }
 
