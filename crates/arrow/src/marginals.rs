@@ -83,7 +83,13 @@ struct Everything<F>(F);
 impl<R: Send, F: Fn(usize, ProductMoments<'_>) -> R + Sync> Visitor for Everything<F> {
     type Answer = R;
     type Room = ();
-    fn visit<I: Simd<Scalar = f64>>(&self, _: I, (): &mut (), product: usize, moments: ProductMoments<'_>) -> R {
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        _: I,
+        (): &mut (),
+        product: usize,
+        moments: ProductMoments<'_>,
+    ) -> R {
         (self.0)(product, moments)
     }
 }
@@ -310,10 +316,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
                     effect_with_periods: with_e,
                     periods: self.variances,
                 };
-                answers.push(
-                    self.visitor
-                        .visit(isa, room, walk.order[place] as usize, moments),
-                );
+                answers.push(self.visitor.visit(isa, room, walk.order[place] as usize, moments));
             }
         }
         answers

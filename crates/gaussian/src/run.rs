@@ -11,7 +11,7 @@ use infermark_arrow::{ArrowFactor, FactorError, ProductMoments, Visitor};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
-use infermark_cpu_kernels::{Simd, device_name};
+use infermark_cpu_kernels::{Kernel, Simd, device_name};
 use infermark_model::Coordinates;
 use infermark_model::dispersion::{Dispersion, FittedRates, FittedRows, ProductSums};
 use infermark_model::panel::Row;
@@ -462,32 +462,32 @@ impl Visitor for SumsUnder<'_> {
                 + 2.0 * (x * with_a + with_e)
                 + moments.periods[t]
         };
-        let exponentials = |of: &mut [f64]| exponentials(isa, of);
-        self.fitted
-            .of_product_with(rows, product, variance, exponentials)
+        let exponentials = |of: &mut [f64]| isa.vectorize(Exponentials(of));
+        self.fitted.of_product_with(rows, product, variance, exponentials)
     }
 }
 
 /// `exp` in place.
-#[inline(always)]
-fn exponentials<I: Simd<Scalar = f64>>(isa: I, of: &mut [f64]) {
-    let exp = |x: I::V| {
-        let exponent = isa.mul(x, isa.splat(LOG2_E));
+struct Exponentials<'a>(&'a mut [f64]);
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for Exponentials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
-        isa.exp2(isa.min(isa.max(exponent, least), most))
-    };
-    let mut chunks = of.chunks_exact_mut(I::LANES);
-    for chunk in &mut chunks {
-        let found = exp(isa.load(chunk));
-        isa.store(found, chunk);
-    }
-    let rest = chunks.into_remainder();
-    if !rest.is_empty() {
-        let mut padded = [0.0; 64];
-        padded[..rest.len()].copy_from_slice(rest);
-        let found = exp(isa.load(&padded));
-        isa.store(found, &mut padded);
-        rest.copy_from_slice(&padded[..rest.len()]);
+        let log2_e = isa.splat(LOG2_E);
+        // Of the widest vector: the last rows stand in it with others.
+        let mut last = [0.0; 16];
+        let whole = self.0.len() / I::LANES * I::LANES;
+        let (wholes, rest) = self.0.split_at_mut(whole);
+        last[..rest.len()].copy_from_slice(rest);
+        for chunk in wholes.chunks_exact_mut(I::LANES).chain([&mut last[..]]) {
+            let exponent = isa.mul(isa.load(chunk), log2_e);
+            let found = isa.exp2(isa.min(isa.max(exponent, least), most));
+            isa.store(found, chunk);
+        }
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 

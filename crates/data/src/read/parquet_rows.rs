@@ -15,7 +15,7 @@ mod types;
 use super::columns::Columns;
 use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};
 use super::defect::{Findings, Place, ReadError};
-use super::ledger::Ledger;
+use super::ledger::{FollowingRows, Ledger};
 use ahead::Ahead;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
@@ -211,6 +211,49 @@ impl BatchCells {
     }
 }
 
+/// A batch without nulls whose columns are of the usual types: codes of texts, whole numbers, and prices.
+struct PlainCells<'a> {
+    product: &'a [i32],
+    category: &'a [i32],
+    rows: FollowingRows<'a>,
+}
+
+impl PlainCells<'_> {
+    /// The rows after row `i` and before `end` that have its product and its category.
+    fn of_same_keys(&self, i: usize, end: usize) -> FollowingRows<'_> {
+        let keys = (self.product[i], self.category[i]);
+        let same = |j: &usize| (self.product[*j], self.category[*j]) == keys;
+        let rows = i + 1..(i + 1..end).find(|j| !same(j)).unwrap_or(end);
+        FollowingRows {
+            period: &self.rows.period[rows.clone()],
+            price: &self.rows.price[rows.clone()],
+            units: &self.rows.units[rows],
+        }
+    }
+}
+
+impl BatchCells {
+    fn plain(&self) -> Option<PlainCells<'_>> {
+        let whole = |of: &'_ dyn Array| of.null_count() == 0;
+        let (Cells::Text(product, _), Cells::Text(category, _)) = (&self.product, &self.category) else {
+            return None;
+        };
+        let (period, UnitCells::Whole(units)) = (self.period.whole_numbers()?, &self.units) else {
+            return None;
+        };
+        let columns: [&dyn Array; 5] = [product, category, period, &self.price, units];
+        columns.into_iter().all(whole).then(|| PlainCells {
+            product: product.values(),
+            category: category.values(),
+            rows: FollowingRows {
+                period: period.values(),
+                price: self.price.values(),
+                units: units.values(),
+            },
+        })
+    }
+}
+
 #[allow(clippy::too_many_arguments)]
 fn add_batch(
     batch: &RecordBatch,
@@ -237,7 +280,9 @@ fn add_batch(
         true => "null".to_owned(),
         false => shown(arrays[column], row),
     };
-    for i in 0..batch.num_rows() {
+    let plain = cells.plain();
+    let mut i = 0;
+    while i < batch.num_rows() {
         let row = first_row + i as u64;
         let mut bad = |column: usize, name: &str, problem: &str, remedy: &str| {
             findings.push(Place::Row(row), name, Some(&|| cell(column, i)), || {
@@ -285,6 +330,11 @@ fn add_batch(
                 ledger.leave_out();
             }
             _ => ledger.leave_out(),
+        }
+        i += 1;
+        if let (Some(plain), Ok(product), Some(category)) = (&plain, product, category) {
+            let rest = plain.of_same_keys(i - 1, batch.num_rows());
+            i += ledger.follow((product, category), first_row + i as u64, &rest);
         }
     }
 }
