@@ -643,3 +643,34 @@ impl Run for GaussianRun {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infermark_cpu_kernels::{ForSimd, InstructionSet};
+
+    struct Each<'a>(&'a mut [f64]);
+
+    impl ForSimd for Each<'_> {
+        type Output = ();
+
+        fn run<I: Simd>(self, isa: I) {
+            isa.wide().vectorize(Exponentials(self.0));
+        }
+    }
+
+    #[test]
+    fn exponentials_are_those_of_the_library() {
+        for rows in 0..40 {
+            let exponents: Vec<f64> = (0..rows).map(|i| -30.0 + 1.7 * f64::from(i)).collect();
+            let mut found = exponents.clone();
+            InstructionSet::best().run_f64(Each(&mut found));
+            for (found, exponent) in found.iter().zip(&exponents) {
+                assert!(
+                    (found / exponent.exp() - 1.0).abs() < 1e-13,
+                    "{exponent}: {found}"
+                );
+            }
+        }
+    }
+}
