@@ -42,7 +42,7 @@ mod whitener;
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use factor::{ArrowFactor, FactorError};
 pub use given_border::{AtOptimum, GivenBorder};
-pub use marginals::{Marginals, ProductMoments};
+pub use marginals::{Marginals, ProductMoments, Visitor};
 pub use triangular::operations_per_second;
 pub use walk::Walk;
 pub use watch::{StopWhen, Watch};

@@ -49,20 +49,31 @@ pub struct Marginals {
     pub product_covariance: Vec<f64>,
 }
 
-/// What is done with the moments of every product: `(product, moments)`.
-trait Visitor: Sync {
+/// What is done with the moments of every product.
+pub trait Visitor: Sync {
+    /// What is found of a product.
     type Answer: Send;
+    /// Room that a thread uses again for the next product.
+    type Room: Default;
     /// Whether covariances with the periods are asked for.
-    const PERIODS: bool;
-    fn visit(&self, product: usize, moments: ProductMoments<'_>) -> Self::Answer;
+    const PERIODS: bool = true;
+    /// What is found of `product`. An `#[inline(always)]` here has loops over its rows in the vectors of `isa`.
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        room: &mut Self::Room,
+        product: usize,
+        moments: ProductMoments<'_>,
+    ) -> Self::Answer;
 }
 
 struct Pair;
 
 impl Visitor for Pair {
     type Answer = [f64; 3];
+    type Room = ();
     const PERIODS: bool = false;
-    fn visit(&self, _: usize, m: ProductMoments<'_>) -> [f64; 3] {
+    fn visit<I: Simd<Scalar = f64>>(&self, _: I, (): &mut (), _: usize, m: ProductMoments<'_>) -> [f64; 3] {
         [m.elasticity, m.covariance, m.effect]
     }
 }
@@ -71,8 +82,14 @@ struct Everything<F>(F);
 
 impl<R: Send, F: Fn(usize, ProductMoments<'_>) -> R + Sync> Visitor for Everything<F> {
     type Answer = R;
-    const PERIODS: bool = true;
-    fn visit(&self, product: usize, moments: ProductMoments<'_>) -> R {
+    type Room = ();
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        _: I,
+        (): &mut (),
+        product: usize,
+        moments: ProductMoments<'_>,
+    ) -> R {
         (self.0)(product, moments)
     }
 }
@@ -101,9 +118,14 @@ impl ArrowFactor {
 
     /// Calls `f(product, moments)` for every product, on several threads, in no order, and returns its answers by product.
     pub fn for_each_product<R: Send>(&self, f: impl Fn(usize, ProductMoments<'_>) -> R + Sync) -> Vec<R> {
+        self.visit_products(&Everything(f))
+    }
+
+    /// Has `visitor` visit every product, on several threads, in no order, and returns its answers by product.
+    pub fn visit_products<V: Visitor>(&self, visitor: &V) -> Vec<V::Answer> {
         let covariances = self.border_covariances();
-        let answers = self.visit(covariances, &Everything(f)).into_iter().flatten();
-        let mut answers: Vec<(u32, R)> = self.walk.order.iter().copied().zip(answers).collect();
+        let answers = self.visit(covariances, visitor).into_iter().flatten();
+        let mut answers: Vec<(u32, V::Answer)> = self.walk.order.iter().copied().zip(answers).collect();
         answers.sort_by_key(|(product, _)| *product);
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
@@ -172,7 +194,8 @@ struct Visit<'a, V> {
     visitor: &'a V,
 }
 
-struct Scratch {
+struct Scratch<R> {
+    room: R,
     grid: Grid,
     v: Packed,
     moved: Packed,
@@ -195,6 +218,7 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
             .collect();
         let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
         let scratch = || Scratch {
+            room: V::Room::default(),
             grid: Grid::new::<I::Wide>(&factor.walk.panel),
             v: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
             moved: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
@@ -223,12 +247,12 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
     }
 }
 
-struct VisitPart<'a, 's, V> {
+struct VisitPart<'a, 's, V: Visitor> {
     factor: &'a ArrowFactor,
     visitor: &'a V,
     part: &'a Part,
     variances: &'a [f64],
-    scratch: &'s mut Scratch,
+    scratch: &'s mut Scratch<V::Room>,
 }
 
 impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
@@ -240,6 +264,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
         let walk = &*factor.walk;
         let periods = walk.layout.periods;
         let Scratch {
+            room,
             grid,
             v,
             moved,
@@ -254,10 +279,8 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
             if walk.watch.is_stopped() {
                 // Nobody reads the answers, but there are as many as products.
                 for place in start..self.part.places.end {
-                    answers.push(
-                        self.visitor
-                            .visit(walk.order[place] as usize, ProductMoments::none(with_a)),
-                    );
+                    let none = ProductMoments::none(with_a);
+                    answers.push(self.visitor.visit(isa, room, walk.order[place] as usize, none));
                 }
                 return answers;
             }
@@ -293,7 +316,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPart<'_, '_, V> {
                     effect_with_periods: with_e,
                     periods: self.variances,
                 };
-                answers.push(self.visitor.visit(walk.order[place] as usize, moments));
+                answers.push(self.visitor.visit(isa, room, walk.order[place] as usize, moments));
             }
         }
         answers

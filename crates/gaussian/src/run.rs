@@ -7,14 +7,16 @@ use crate::poisson::Spread;
 use crate::shape_shift::ShapeShift;
 use crate::skewness::{MOST_SHIFT, corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
-use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_arrow::{ArrowFactor, FactorError, ProductMoments, Visitor};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
-use infermark_cpu_kernels::device_name;
+use infermark_cpu_kernels::{Kernel, Simd, device_name};
 use infermark_model::Coordinates;
-use infermark_model::dispersion::{Dispersion, FittedRates};
+use infermark_model::dispersion::{Dispersion, FittedRates, FittedRows, ProductSums};
+use infermark_model::panel::Row;
 use infermark_model::{Likelihood, Panel};
+use std::f64::consts::LOG2_E;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -316,17 +318,7 @@ impl GaussianRun {
 
     /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`.
     fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowFactor) -> Dispersion {
-        let sums = factor.for_each_product(|product, moments| {
-            fitted.of_product(product, |row| {
-                let (x, t) = (row.log_price, row.period);
-                let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
-                x * x * moments.elasticity
-                    + 2.0 * x * moments.covariance
-                    + moments.effect
-                    + 2.0 * (x * with_a + with_e)
-                    + moments.periods[t]
-            })
-        });
+        let sums = factor.visit_products(&SumsUnder { fitted });
         Dispersion::of_products(self.counts.panel(), &sums)
     }
 
@@ -441,6 +433,61 @@ impl GaussianRun {
             );
         }
         warnings
+    }
+}
+
+/// The sums that the dispersion is of, with the moments under a Gaussian.
+struct SumsUnder<'a> {
+    fitted: FittedRates<'a>,
+}
+
+impl Visitor for SumsUnder<'_> {
+    type Answer = ProductSums;
+    type Room = FittedRows;
+
+    #[inline(always)]
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: &mut FittedRows,
+        product: usize,
+        moments: ProductMoments<'_>,
+    ) -> ProductSums {
+        let variance = |row: &Row| {
+            let (x, t) = (row.log_price, row.period);
+            let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
+            x * x * moments.elasticity
+                + 2.0 * x * moments.covariance
+                + moments.effect
+                + 2.0 * (x * with_a + with_e)
+                + moments.periods[t]
+        };
+        let exponentials = |of: &mut [f64]| isa.vectorize(Exponentials(of));
+        self.fitted.of_product_with(rows, product, variance, exponentials)
+    }
+}
+
+/// `exp` in place.
+struct Exponentials<'a>(&'a mut [f64]);
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for Exponentials<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
+        let log2_e = isa.splat(LOG2_E);
+        // Of the widest vector: the last rows stand in it with others.
+        let mut last = [0.0; 16];
+        let whole = self.0.len() / I::LANES * I::LANES;
+        let (wholes, rest) = self.0.split_at_mut(whole);
+        last[..rest.len()].copy_from_slice(rest);
+        for chunk in wholes.chunks_exact_mut(I::LANES).chain([&mut last[..]]) {
+            let exponent = isa.mul(isa.load(chunk), log2_e);
+            let found = isa.exp2(isa.min(isa.max(exponent, least), most));
+            isa.store(found, chunk);
+        }
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 }
 
@@ -593,6 +640,37 @@ impl Run for GaussianRun {
             state: self.state,
             warnings: self.warnings(),
             detail: Detail::Gaussian(self.report.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infermark_cpu_kernels::{ForSimd, InstructionSet};
+
+    struct Each<'a>(&'a mut [f64]);
+
+    impl ForSimd for Each<'_> {
+        type Output = ();
+
+        fn run<I: Simd>(self, isa: I) {
+            isa.wide().vectorize(Exponentials(self.0));
+        }
+    }
+
+    #[test]
+    fn exponentials_are_those_of_the_library() {
+        for rows in 0..40 {
+            let exponents: Vec<f64> = (0..rows).map(|i| -30.0 + 1.7 * f64::from(i)).collect();
+            let mut found = exponents.clone();
+            InstructionSet::best().run_f64(Each(&mut found));
+            for (found, exponent) in found.iter().zip(&exponents) {
+                assert!(
+                    (found / exponent.exp() - 1.0).abs() < 1e-13,
+                    "{exponent}: {found}"
+                );
+            }
         }
     }
 }

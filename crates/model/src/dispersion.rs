@@ -335,8 +335,21 @@ impl<'a> FittedRates<'a> {
     }
 
     /// The sums of one product, none of one that is left out, whose log rates have the posterior variances that `variance` gives row by row.
-    pub fn of_product(&self, product: usize, mut variance: impl FnMut(&Row) -> f64) -> ProductSums {
-        if self.left_out.binary_search(&product).is_ok() {
+    pub fn of_product(&self, product: usize, variance: impl FnMut(&Row) -> f64) -> ProductSums {
+        let exponentials = |of: &mut [f64]| of.iter_mut().for_each(|x| *x = x.exp());
+        self.of_product_with(&mut FittedRows::default(), product, variance, exponentials)
+    }
+
+    /// The same with `exponentials` in place, and room that is used again: what a pass over many products calls.
+    #[inline(always)]
+    pub fn of_product_with(
+        &self,
+        rows: &mut FittedRows,
+        product: usize,
+        mut variance: impl FnMut(&Row) -> f64,
+        exponentials: impl FnOnce(&mut [f64]),
+    ) -> ProductSums {
+        if !self.left_out.is_empty() && self.left_out.binary_search(&product).is_ok() {
             return ProductSums::default();
         }
         let (layout, mean, priors) = (&self.layout, self.mean, self.priors);
@@ -348,33 +361,44 @@ impl<'a> FittedRates<'a> {
             Likelihood::Poisson => None,
             Likelihood::NegativeBinomial => Some(Shape::new(mean[layout.start(Site::LogShape) + category])),
         };
+        let raised = if self.is_mode { 0.0 } else { 0.5 };
+        rows.clear(self.panel.row_range(product).len());
         let inside = priors.clip_low + NEAR_CLIP..priors.clip_high - NEAR_CLIP;
-        let mut sums = ProductSums::default();
         let mut is_inside = shape.is_none();
-        let mut rows = Vec::with_capacity(self.panel.row_range(product).len());
-        for row in self.panel.product_rows(product) {
+        for (i, row) in self.panel.product_rows(product).enumerate() {
             let eta = elasticity * row.log_price + effects[row.period] + effect;
             let v = variance(&row);
             is_inside &= inside.contains(&eta);
-            let log_mean = if self.is_mode { eta } else { eta + 0.5 * v };
-            let log_mean = log_mean.clamp(priors.clip_low, priors.clip_high);
-            let rate = log_mean.exp();
-            let ratio = shape
-                .as_ref()
-                .map_or(1.0, |shape| variance_ratio(log_mean, shape));
-            let units = f64::from(row.units);
-            sums.rows += 1;
-            sums.squares += (units - rate).powi(2) / (rate * ratio);
-            // A row determines one parameter at most.
-            sums.determined += (rate / ratio * v).min(1.0);
-            rows.push(FittedRow {
-                units,
-                log_price: row.log_price,
-                rate,
-            });
+            rows.units[i] = f64::from(row.units);
+            rows.log_price[i] = row.log_price;
+            rows.variance[i] = v;
+            rows.rate[i] = (eta + raised * v).clamp(priors.clip_low, priors.clip_high);
         }
+        match &shape {
+            None => rows.ratio.fill(1.0),
+            Some(shape) => {
+                for (ratio, log_mean) in rows.ratio.iter_mut().zip(&rows.rate) {
+                    *ratio = variance_ratio(*log_mean, shape);
+                }
+            }
+        }
+        exponentials(&mut rows.rate);
+        let columns = [&rows.units, &rows.rate, &rows.ratio, &rows.variance].map(Vec::as_slice);
+        let [squares, determined] = sums(columns, |[units, rate, ratio, v]| {
+            let residual = units - rate;
+            // A row determines one parameter at most.
+            let determined = rate / ratio * v;
+            let determined = if determined < 1.0 { determined } else { 1.0 };
+            [residual * residual / (rate * ratio), determined]
+        });
+        let mut sums = ProductSums {
+            rows: rows.units.len(),
+            squares,
+            determined,
+            ..ProductSums::default()
+        };
         if is_inside {
-            let found = excess(&rows);
+            let found = excess(rows);
             sums.excess = found.value;
             sums.excess_variance = found.variance;
             sums.excess_weight = found.weight;
@@ -384,12 +408,61 @@ impl<'a> FittedRates<'a> {
     }
 }
 
-/// A row of a product: its units, and its rate up to a factor that all rows of the product share.
-#[derive(Debug, Clone, Copy)]
-struct FittedRow {
-    units: f64,
-    log_price: f64,
-    rate: f64,
+/// The rows of a product in columns: room that is used again.
+#[derive(Debug, Default)]
+pub struct FittedRows {
+    units: Vec<f64>,
+    log_price: Vec<f64>,
+    /// Up to a factor that all rows share; the log rate before its exponential.
+    rate: Vec<f64>,
+    /// Of the variance and the rate.
+    ratio: Vec<f64>,
+    /// Of the log rate.
+    variance: Vec<f64>,
+}
+
+impl FittedRows {
+    fn clear(&mut self, rows: usize) {
+        for column in [
+            &mut self.units,
+            &mut self.log_price,
+            &mut self.rate,
+            &mut self.ratio,
+            &mut self.variance,
+        ] {
+            column.resize(rows, 0.0);
+        }
+    }
+}
+
+/// Sums of the terms of every row, in eight interleaved sums each: as wide as the widest vector, and the same on every machine.
+#[inline(always)]
+fn sums<const C: usize, const K: usize>(
+    columns: [&[f64]; C],
+    terms: impl Fn([f64; C]) -> [f64; K],
+) -> [f64; K] {
+    let chunks = columns.map(|column| column.as_chunks::<8>());
+    let mut found = [[0.0; 8]; K];
+    let whole = chunks.iter().map(|(whole, _)| whole.len()).min().unwrap_or(0);
+    let wholes = chunks.map(|(of, _)| &of[..whole]);
+    for i in 0..whole {
+        let of = wholes.map(|whole| whole[i]);
+        for lane in 0..8 {
+            let terms = terms(of.map(|of| of[lane]));
+            for (sums, term) in found.iter_mut().zip(terms) {
+                sums[lane] += term;
+            }
+        }
+    }
+    let rest = chunks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
+    let rests = chunks.map(|(_, of)| &of[..rest]);
+    for lane in 0..rest {
+        let terms = terms(rests.map(|rest| rest[lane]));
+        for (sums, term) in found.iter_mut().zip(terms) {
+            sums[lane] += term;
+        }
+    }
+    found.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (b + f)) + ((c + g) + (d + h)))
 }
 
 /// `U` of a product, its variance under Poisson counts, and its mean where the dispersion is 2.
@@ -401,49 +474,50 @@ struct ProductExcess {
 }
 
 /// See the module. All zero where there are no two units or no two rows.
-fn excess(rows: &[FittedRow]) -> ProductExcess {
-    let units: f64 = rows.iter().map(|row| row.units).sum();
-    let rate: f64 = rows.iter().map(|row| row.rate).sum();
-    if units < 2.0 || rows.len() < 2 {
+#[inline(always)]
+fn excess(rows: &FittedRows) -> ProductExcess {
+    let columns = [&rows.units, &rows.log_price, &rows.rate].map(Vec::as_slice);
+    let [units, rate] = sums(columns, |[units, _, rate]| [units, rate]);
+    if units < 2.0 || rows.units.len() < 2 {
         return ProductExcess::default();
     }
-    let (mut centre, mut spread, mut size) = (0.0, 0.0, 0.0);
-    for row in rows {
-        centre += row.rate / rate * row.log_price;
-        size += row.rate / rate * row.log_price * row.log_price;
-    }
-    for row in rows {
-        spread += row.rate / rate * (row.log_price - centre).powi(2);
-    }
+    let per_rate = 1.0 / rate;
+    let [centre, size] = sums(columns, |[_, x, rate]| {
+        let px = rate * per_rate * x;
+        [px, px * x]
+    });
+    let [spread] = sums(columns, |[_, x, rate]| {
+        [rate * per_rate * ((x - centre) * (x - centre))]
+    });
     let scale = if spread > CONSTANT_PRICE * size.max(1.0) {
         1.0 / spread.sqrt()
     } else {
         0.0
     };
-    let of = |row: &FittedRow| {
-        let p = row.rate / rate;
-        (p, (row.log_price - centre) * scale, 1.0 / (1.0 + units * p))
+    let of = |x: f64, rate: f64| {
+        let p = rate * per_rate;
+        (p, (x - centre) * scale, 1.0 / (1.0 + units * p))
     };
-    let mut slope = 0.0;
-    let (mut a0, mut a1, mut a2, mut own) = (0.0, 0.0, 0.0, 0.0);
-    let mut weight = 0.0;
-    for row in rows {
-        let (p, u, g) = of(row);
-        slope += u * row.units / units;
+    let [slope, a0, a1, a2, own, weight] = sums(columns, |[y, x, rate]| {
+        let (p, u, g) = of(x, rate);
         let gp2 = g * p * p;
-        a0 += gp2;
-        a1 += gp2 * u;
-        a2 += gp2 * u * u;
-        own += g * gp2 * (1.0 - 2.0 * p * (1.0 + u * u));
-        weight += g * units * p * (1.0 - p * (1.0 + u * u));
-    }
-    let mut value = 0.0;
-    for row in rows {
-        let (p, u, g) = of(row);
-        let residual = row.units - units * p * (1.0 + u * slope);
+        let taken = 1.0 + u * u;
+        [
+            u * y,
+            gp2,
+            gp2 * u,
+            gp2 * u * u,
+            g * gp2 * (1.0 - 2.0 * p * taken),
+            g * p * (1.0 - p * taken),
+        ]
+    });
+    let (slope, weight) = (slope / units, weight * units);
+    let [value] = sums(columns, |[y, x, rate]| {
+        let (p, u, g) = of(x, rate);
+        let residual = y - units * p * (1.0 + u * slope);
         let q = g * (1.0 - 2.0 * p * (1.0 + u * u)) + a0 + u * (2.0 * a1 + u * a2);
-        value += g * residual * residual - row.units * q;
-    }
+        [g * residual * residual - y * q]
+    });
     // Rounding may leave less than nothing where the rows are saturated.
     let variance = 2.0 * units * (units - 1.0) * (own + a0 * a0 + 2.0 * a1 * a1 + a2 * a2);
     let tells = variance > SATURATED * units && weight > SATURATED * units && value.is_finite();

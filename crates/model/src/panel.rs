@@ -13,6 +13,7 @@ use crate::axes::Axes;
 use crate::labels::Labels;
 use crate::likelihood::Likelihood;
 use crate::site::Layout;
+use infermark_threads::run_parts;
 
 pub use error::PanelError;
 pub use part::PanelPart;
@@ -111,15 +112,17 @@ impl Panel {
                 words: Vec::with_capacity(count * words_per_product),
             }),
             mean_log_price: Vec::with_capacity(count),
-            deviation: Vec::with_capacity(rows),
-            deviation_residual: Vec::with_capacity(rows),
-            units: Vec::with_capacity(rows),
+            deviation: vec![0.0; rows],
+            deviation_residual: vec![0.0; rows],
+            units: vec![0; rows],
             sums: UnitSums {
                 category_period: vec![0; c * t],
                 ..UnitSums::default()
             },
         };
         panel.row_start.push(0);
+        let mut offset = 0;
+        let mut columns = Vec::with_capacity(parts.len());
         for part in parts {
             for (what, left, right) in [
                 ("categories of a part and of the panel", part.categories, c),
@@ -130,15 +133,13 @@ impl Panel {
                 }
             }
             part.add_to(&mut panel.sums.category_period);
-            let offset = panel.units.len();
             panel
                 .row_start
                 .extend(part.row_end.iter().map(|end| offset + end));
+            offset += part.units.len();
             panel.category_of.extend(part.category_of);
             panel.mean_log_price.extend(part.mean_log_price);
-            panel.deviation.extend(part.deviation);
-            panel.deviation_residual.extend(part.deviation_residual);
-            panel.units.extend(part.units);
+            columns.push((part.deviation, part.deviation_residual, part.units));
             panel.sums.product.extend(part.sums.product);
             panel.sums.product_deviation.extend(part.sums.product_deviation);
             panel.sums.ln_factorials += part.sums.ln_factorials;
@@ -146,6 +147,7 @@ impl Panel {
                 presence.words.extend(part.presence);
             }
         }
+        panel.copy_rows(columns);
         let mut seen = vec![false; c];
         for category in &panel.category_of {
             seen[*category as usize] = true;
@@ -154,6 +156,41 @@ impl Panel {
             return Err(PanelError::CategoryWithoutProducts { category });
         }
         Ok(panel)
+    }
+
+    /// Copies the rows of consecutive parts, several at once: deviations, their residuals and units.
+    fn copy_rows(&mut self, mut parts: Vec<(Vec<f32>, Vec<f32>, Vec<u32>)>) {
+        let (mut deviation, mut residual, mut units) = (
+            self.deviation.as_mut_slice(),
+            self.deviation_residual.as_mut_slice(),
+            self.units.as_mut_slice(),
+        );
+        let share = parts.len().div_ceil(infermark_threads::available()).max(1);
+        run_parts(parts.chunks_mut(share).map(|parts| {
+            let rows: usize = parts.iter().map(|part| part.0.len()).sum();
+            let mut deviation = deviation.split_off_mut(..rows).expect("rows of all parts");
+            let mut residual = residual.split_off_mut(..rows).expect("rows of all parts");
+            let mut units = units.split_off_mut(..rows).expect("rows of all parts");
+            move || {
+                for part in parts {
+                    // Freed when it is copied.
+                    let (of_deviation, of_residual, of_units) = std::mem::take(part);
+                    let rows = ..of_units.len();
+                    deviation
+                        .split_off_mut(rows)
+                        .expect("room for the part")
+                        .copy_from_slice(&of_deviation);
+                    residual
+                        .split_off_mut(rows)
+                        .expect("room for the part")
+                        .copy_from_slice(&of_residual);
+                    units
+                        .split_off_mut(rows)
+                        .expect("room for the part")
+                        .copy_from_slice(&of_units);
+                }
+            }
+        }));
     }
 
     /// The labels along the axes.

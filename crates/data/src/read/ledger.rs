@@ -5,7 +5,7 @@ mod parts;
 use super::columns::Columns;
 use super::defect::{Findings, Place, quoted};
 use super::keys::Keys;
-use super::periods::{Period, Periods};
+use super::periods::{Period, PeriodKind, Periods};
 use infermark_memory::{Shortage, gigabytes};
 use infermark_model::{Panel, PanelPart};
 use parts::{Rows, Run, RunOrder};
@@ -33,6 +33,14 @@ const TABLE_BYTES_OF_ANY: u64 = 1 << 26;
 struct Membership {
     category: u32,
     row: u64,
+}
+
+/// Rows of one product and category, in columns that have no nulls.
+pub(crate) struct FollowingRows<'a> {
+    /// Whole numbers.
+    pub(crate) period: &'a [i64],
+    pub(crate) price: &'a [f64],
+    pub(crate) units: &'a [i64],
 }
 
 /// The rows read so far. Keys are codes in the order of first appearance until [`Ledger::assemble`] ranks them.
@@ -170,6 +178,42 @@ impl Ledger {
         self.period.push(period);
         self.price.push(price);
         self.units.push(units);
+    }
+
+    /// Adds rows that follow one with the same codes of product and category, up to the first whose cells are not sound or which does not
+    /// fit; returns how many. It does what [`Ledger::period`] and [`Ledger::push`] would do with each.
+    pub(crate) fn follow(
+        &mut self,
+        (product, category): (u32, u32),
+        first_row: u64,
+        rows: &FollowingRows<'_>,
+    ) -> usize {
+        let is_open = self.runs.last().is_some_and(|run| run.product == product);
+        let known = self.membership.get(product as usize);
+        if !is_open || known.is_none_or(|known| known.category != category) || self.shortage.is_some() {
+            return 0;
+        }
+        let stored = self.period.len();
+        let room = self
+            .period
+            .capacity()
+            .min(u32::MAX as usize)
+            .saturating_sub(stored);
+        let cells = rows.period.iter().zip(rows.price).zip(rows.units).take(room);
+        for (i, ((period, price), units)) in cells.enumerate() {
+            let sound = *price > 0.0 && price.is_finite() && (0..=i64::from(MAX_UNITS)).contains(units);
+            let period = (PeriodKind::Integer, *period);
+            let Some(code) = sound
+                .then(|| self.periods.code(period, first_row + i as u64).ok())
+                .flatten()
+            else {
+                break;
+            };
+            self.period.push(code);
+            self.price.push(*price);
+            self.units.push(*units as u32);
+        }
+        self.period.len() - stored
     }
 
     fn join(&mut self, product: u32, category: u32, row: u64) {

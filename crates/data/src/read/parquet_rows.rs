@@ -1,5 +1,6 @@
 //! Rows of a Parquet file.
 
+mod ahead;
 mod cells;
 mod contained;
 mod dates;
@@ -14,7 +15,8 @@ mod types;
 use super::columns::Columns;
 use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};
 use super::defect::{Findings, Place, ReadError};
-use super::ledger::Ledger;
+use super::ledger::{FollowingRows, Ledger};
+use ahead::Ahead;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
 use arrow_array::{Array, ArrayRef, Float64Array, RecordBatch};
@@ -31,6 +33,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use types::{check_compression, check_type, dictionary, is_text};
@@ -102,7 +105,7 @@ fn rows(
     };
     // The footer may be damaged; prices and units of a row seldom take less than a byte together.
     ledger.reserve((groups.num_rows() as u64).min(bytes) as usize);
-    let mut reader = contained(|| batches(&groups, &schema, places))?;
+    let reader = contained(|| batches(&groups, &schema, places))?;
 
     // A projection keeps the file's order of columns.
     let mut sorted = places;
@@ -111,18 +114,25 @@ fn rows(
     let mut codes = [KeyCodes::default(), KeyCodes::default()];
     let mut clock = Clock::default();
     let mut first_row = 0;
-    while ledger.shortage().is_none()
-        && let Some(batch) = contained(|| reader.next().transpose())?
-    {
-        let cells = contained(|| BatchCells::new(&batch, order, &mut clock))?;
+    let ahead = Ahead::new(reader, order);
+    ahead.each(|decoded| {
+        clock = decoded.clock;
+        let batch = decoded.batch;
         add_batch(
-            &batch, order, &cells, first_row, &mut codes, columns, ledger, findings,
+            &batch,
+            order,
+            &decoded.cells,
+            first_row,
+            &mut codes,
+            columns,
+            ledger,
+            findings,
         );
         first_row += batch.num_rows() as u64;
         if first_row > bytes.saturating_add(REPEATED_ROWS) {
             let repeated = ledger.more_rows_than_pairs();
             if !repeated && findings.is_empty() {
-                continue;
+                return ControlFlow::Continue(());
             }
             findings.push(Place::File, "", None, || match repeated {
                 true => (
@@ -134,9 +144,13 @@ fn rows(
                     "mend the rows that are named, and read the file again".into(),
                 ),
             });
-            break;
+            return ControlFlow::Break(());
         }
-    }
+        match ledger.shortage() {
+            None => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(()),
+        }
+    })?;
     clock.check(&columns.period, findings);
     Ok(())
 }
@@ -197,6 +211,49 @@ impl BatchCells {
     }
 }
 
+/// A batch without nulls whose columns are of the usual types: codes of texts, whole numbers, and prices.
+struct PlainCells<'a> {
+    product: &'a [i32],
+    category: &'a [i32],
+    rows: FollowingRows<'a>,
+}
+
+impl PlainCells<'_> {
+    /// The rows after row `i` and before `end` that have its product and its category.
+    fn of_same_keys(&self, i: usize, end: usize) -> FollowingRows<'_> {
+        let keys = (self.product[i], self.category[i]);
+        let same = |j: &usize| (self.product[*j], self.category[*j]) == keys;
+        let rows = i + 1..(i + 1..end).find(|j| !same(j)).unwrap_or(end);
+        FollowingRows {
+            period: &self.rows.period[rows.clone()],
+            price: &self.rows.price[rows.clone()],
+            units: &self.rows.units[rows],
+        }
+    }
+}
+
+impl BatchCells {
+    fn plain(&self) -> Option<PlainCells<'_>> {
+        let whole = |of: &'_ dyn Array| of.null_count() == 0;
+        let (Cells::Text(product, _), Cells::Text(category, _)) = (&self.product, &self.category) else {
+            return None;
+        };
+        let (period, UnitCells::Whole(units)) = (self.period.whole_numbers()?, &self.units) else {
+            return None;
+        };
+        let columns: [&dyn Array; 5] = [product, category, period, &self.price, units];
+        columns.into_iter().all(whole).then(|| PlainCells {
+            product: product.values(),
+            category: category.values(),
+            rows: FollowingRows {
+                period: period.values(),
+                price: self.price.values(),
+                units: units.values(),
+            },
+        })
+    }
+}
+
 #[allow(clippy::too_many_arguments)]
 fn add_batch(
     batch: &RecordBatch,
@@ -223,7 +280,9 @@ fn add_batch(
         true => "null".to_owned(),
         false => shown(arrays[column], row),
     };
-    for i in 0..batch.num_rows() {
+    let plain = cells.plain();
+    let mut i = 0;
+    while i < batch.num_rows() {
         let row = first_row + i as u64;
         let mut bad = |column: usize, name: &str, problem: &str, remedy: &str| {
             findings.push(Place::Row(row), name, Some(&|| cell(column, i)), || {
@@ -271,6 +330,11 @@ fn add_batch(
                 ledger.leave_out();
             }
             _ => ledger.leave_out(),
+        }
+        i += 1;
+        if let (Some(plain), Ok(product), Some(category)) = (&plain, product, category) {
+            let rest = plain.of_same_keys(i - 1, batch.num_rows());
+            i += ledger.follow((product, category), first_row + i as u64, &rest);
         }
     }
 }

@@ -64,6 +64,32 @@ fn of_poisson(panel: &Panel, point: &[f64], variances: Variances<'_>, threads: u
     Dispersion::of(panel, &priors, Likelihood::Poisson, point, variances, threads)
 }
 
+/// A row of a product.
+struct FittedRow {
+    units: f64,
+    log_price: f64,
+    rate: f64,
+}
+
+fn excess(rows: &[FittedRow]) -> ProductExcess {
+    super::excess(&FittedRows {
+        units: rows.iter().map(|row| row.units).collect(),
+        log_price: rows.iter().map(|row| row.log_price).collect(),
+        rate: rows.iter().map(|row| row.rate).collect(),
+        ..FittedRows::default()
+    })
+}
+
+#[test]
+fn rows_are_summed_whatever_their_number() {
+    for rows in 0..40 {
+        let column: Vec<f64> = (0..rows).map(f64::from).collect();
+        let [sum, squares] = sums([&column, &column], |[a, b]| [a, a * b]);
+        assert_eq!(sum, column.iter().sum::<f64>());
+        assert_eq!(squares, column.iter().map(|x| x * x).sum::<f64>());
+    }
+}
+
 /// Rows of these rates and log prices, with units to be filled in.
 fn rows(rates: &[f64], log_prices: &[f64]) -> Vec<FittedRow> {
     let pairs = rates.iter().zip(log_prices);

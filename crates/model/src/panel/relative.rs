@@ -1,6 +1,7 @@
 //! Prices relative to each product's own usual price.
 
 use super::Panel;
+use infermark_threads::run_parts;
 
 /// Log prices relative to the usual one are multiples of this, 2^-20: a price is kept to a millionth.
 ///
@@ -16,19 +17,47 @@ impl Panel {
     ///
     /// The panel of the same sales in another unit of price is the same to the bit.
     pub fn with_relative_prices(mut self) -> Self {
-        for product in 0..self.category_of.len() {
-            let mut weighted = 0.0;
-            for row in self.row_range(product) {
-                let exact = f64::from(self.deviation[row]) + f64::from(self.deviation_residual[row]);
-                // The sum turns -0 into 0, which differ in their bits.
-                let kept = (exact / RELATIVE_PRICE_STEP).round() * RELATIVE_PRICE_STEP + 0.0;
-                self.deviation[row] = kept as f32;
-                self.deviation_residual[row] = (kept - f64::from(kept as f32)) as f32 + 0.0;
-                weighted += f64::from(self.units[row]) * kept;
+        let products = self.category_of.len();
+        let share = products.div_ceil(infermark_threads::available()).max(1);
+        let Panel {
+            row_start,
+            deviation,
+            deviation_residual,
+            units,
+            mean_log_price,
+            sums,
+            ..
+        } = &mut self;
+        let (row_start, units) = (&*row_start, &*units);
+        let (mut deviation, mut residual) = (deviation.as_mut_slice(), deviation_residual.as_mut_slice());
+        let means = mean_log_price.chunks_mut(share);
+        let shares = means.zip(sums.product_deviation.chunks_mut(share)).enumerate();
+        run_parts(shares.map(|(of, (means, weighted))| {
+            let starts = &row_start[of * share..][..=means.len()];
+            let rows = starts[0]..starts[means.len()];
+            let deviation = deviation
+                .split_off_mut(..rows.len())
+                .expect("there are as many rows");
+            let residual = residual
+                .split_off_mut(..rows.len())
+                .expect("there are as many rows");
+            move || {
+                for (product, bounds) in starts.windows(2).enumerate() {
+                    let mut sum = 0.0;
+                    for row in bounds[0]..bounds[1] {
+                        let (high, low) = (&mut deviation[row - rows.start], &mut residual[row - rows.start]);
+                        let exact = f64::from(*high) + f64::from(*low);
+                        // The sum turns -0 into 0, which differ in their bits.
+                        let kept = (exact / RELATIVE_PRICE_STEP).round() * RELATIVE_PRICE_STEP + 0.0;
+                        *high = kept as f32;
+                        *low = (kept - f64::from(kept as f32)) as f32 + 0.0;
+                        sum += f64::from(units[row]) * kept;
+                    }
+                    means[product] = 0.0;
+                    weighted[product] = sum;
+                }
             }
-            self.mean_log_price[product] = 0.0;
-            self.sums.product_deviation[product] = weighted;
-        }
+        }));
         self
     }
 

@@ -288,6 +288,14 @@ impl PeriodCells {
         })
     }
 
+    /// The periods where they are whole numbers of 64 bits.
+    pub(super) fn whole_numbers(&self) -> Option<&Int64Array> {
+        match &self.cells {
+            Cells::Number(array) if self.kind == PeriodKind::Integer => Some(array),
+            _ => None,
+        }
+    }
+
     /// A row's period, or why it has none.
     #[inline]
     pub(super) fn period(&self, row: usize) -> Result<Period, &'static str> {

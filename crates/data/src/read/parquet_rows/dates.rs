@@ -106,7 +106,7 @@ pub(super) fn days(array: &ArrayRef, clock: &mut Clock) -> Result<Int64Array, Ar
 }
 
 /// The times of day of a column in UTC. Some writers store a date as midnight where they run, and say UTC.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Clock {
     times: Vec<i64>,
     mixed: bool,

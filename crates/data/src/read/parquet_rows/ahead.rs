@@ -1,0 +1,98 @@
+//! Decoding, on a thread of its own ahead of what is done with the rows.
+
+use super::dates::Clock;
+use super::{BatchCells, Failure, contained};
+use arrow_array::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use std::ops::ControlFlow;
+use std::panic::resume_unwind;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
+
+/// Batches that wait, decoded, at most: a few MB.
+const WAITING: usize = 2;
+
+/// A batch, decoded.
+pub(super) struct Decoded {
+    pub(super) batch: RecordBatch,
+    pub(super) cells: BatchCells,
+    /// The times of day up to the end of this batch.
+    pub(super) clock: Clock,
+}
+
+/// The batches of a file, one after the other.
+pub(super) struct Ahead {
+    reader: ParquetRecordBatchReader,
+    order: [usize; 5],
+    clock: Clock,
+}
+
+impl Ahead {
+    /// The batches of `reader`, whose columns are the panel's in this order.
+    pub(super) fn new(reader: ParquetRecordBatchReader, order: [usize; 5]) -> Self {
+        Ahead {
+            reader,
+            order,
+            clock: Clock::default(),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Decoded>, Failure> {
+        let Some(batch) = contained(|| self.reader.next().transpose())? else {
+            return Ok(None);
+        };
+        let cells = contained(|| BatchCells::new(&batch, self.order, &mut self.clock))?;
+        Ok(Some(Decoded {
+            batch,
+            cells,
+            clock: self.clock.clone(),
+        }))
+    }
+
+    /// Gives every batch to `take`, in their order, until that breaks off. They are decoded on a thread of their own where the machine has
+    /// one and the system starts it, and otherwise in turn.
+    ///
+    /// # Errors
+    /// What stopped the decoder, after the batches before it were taken.
+    pub(super) fn each(self, mut take: impl FnMut(Decoded) -> ControlFlow<()>) -> Result<(), Failure> {
+        if infermark_threads::available() == 1 {
+            return self.in_turn(take);
+        }
+        // Where no thread is started, the batches must not be lost with it.
+        let source = Mutex::new(Some(self));
+        let of = |source: &Mutex<Option<Ahead>>| source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(WAITING);
+            let source = &source;
+            let decode = move || {
+                let Some(mut ahead) = of(source) else { return };
+                while let Some(next) = ahead.next().transpose() {
+                    let failed = next.is_err();
+                    // Nobody receives where the rest is not read.
+                    if sender.send(next).is_err() || failed {
+                        return;
+                    }
+                }
+            };
+            let Ok(thread) = infermark_threads::start(scope, decode) else {
+                return of(source).map_or(Ok(()), |ahead| ahead.in_turn(take));
+            };
+            for next in &receiver {
+                if take(next?).is_break() {
+                    return Ok(());
+                }
+            }
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+            Ok(())
+        })
+    }
+
+    fn in_turn(mut self, mut take: impl FnMut(Decoded) -> ControlFlow<()>) -> Result<(), Failure> {
+        while let Some(next) = self.next()? {
+            if take(next).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
