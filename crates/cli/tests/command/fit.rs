@@ -257,8 +257,8 @@ fn chains_of_a_fit_work_side_by_side() {
     };
     // One after the other, chains are never busy for longer than the clock runs; side by side they may seem so while
     // others crowd the machine, but not each time.
-    let found: Vec<f64> = (0..3).map(|_| busy_over_wall()).collect();
-    assert!(found.iter().any(|ratio| *ratio > 1.3), "{found:?}");
+    let found: Vec<f64> = (0..5).map(|_| busy_over_wall()).collect();
+    assert!(found.iter().any(|ratio| *ratio > 1.15), "{found:?}");
 }
 
 #[cfg(unix)]
