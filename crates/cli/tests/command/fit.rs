@@ -238,8 +238,9 @@ fn chains_of_a_fit_work_side_by_side() {
     .unwrap();
     assert_eq!(code(&output), 0, "{}", text(&output.stderr));
     let busy_over_wall = || {
-        // Trees so short that all are full: the chains' draws cost the same.
-        let settings = "--method nuts --chains 2 --threads 2 --warmup 100 --draws 100 --max-depth 4 --force";
+        // Trees so short that all are full: the chains' draws cost the same. Draws for half a second, in which what else the machine does
+        // is shared out evenly.
+        let settings = "--method nuts --chains 2 --threads 2 --warmup 100 --draws 1000 --max-depth 4 --force";
         let output = command(&["fit", path("panel.parquet").to_str().unwrap(), "--out"])
             .arg(path("fit"))
             .args(settings.split(' '))
@@ -257,8 +258,8 @@ fn chains_of_a_fit_work_side_by_side() {
     };
     // One after the other, chains are never busy for longer than the clock runs; side by side they may seem so while
     // others crowd the machine, but not each time.
-    let found: Vec<f64> = (0..5).map(|_| busy_over_wall()).collect();
-    assert!(found.iter().any(|ratio| *ratio > 1.15), "{found:?}");
+    let found: Vec<f64> = (0..3).map(|_| busy_over_wall()).collect();
+    assert!(found.iter().any(|ratio| *ratio > 1.3), "{found:?}");
 }
 
 #[cfg(unix)]
