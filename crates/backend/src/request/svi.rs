@@ -1,0 +1,186 @@
+//! Settings of stochastic variational inference.
+
+use crate::error::BackendError;
+use infermark_model::Coordinates;
+use infermark_model::objective::Objective;
+use infermark_model::optimizer::AdamW;
+use serde::{Deserialize, Serialize};
+
+/// Floating-point type of the passes over the panel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision for rates and gradients, double for every sum that decides a log-weight.
+    #[default]
+    F32,
+    /// Double precision throughout.
+    F64,
+}
+
+impl Precision {
+    /// The name in files and in the command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F64 => "f64",
+        }
+    }
+}
+
+/// Settings of SVI; the defaults are the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SviSettings {
+    /// Iterations.
+    pub iterations: u64,
+    /// K, particles an iteration.
+    pub particles: usize,
+    /// What is maximized.
+    pub objective: Objective,
+    /// The coordinates of the guide; a request that does not name them is from before there was a choice.
+    #[serde(default)]
+    pub coordinates: Coordinates,
+    /// The optimizer and its schedule.
+    pub optimizer: AdamW,
+    /// Floating-point type of the passes over the panel.
+    pub precision: Precision,
+    /// Stop before the last iteration once this criterion is met; `None` runs the whole schedule.
+    pub early_stop: Option<EarlyStop>,
+    /// Iterations between two entries of the loss trace.
+    pub trace_every: u64,
+}
+
+impl Default for SviSettings {
+    fn default() -> Self {
+        SviSettings {
+            iterations: 1_000_000,
+            particles: 4,
+            objective: Objective::default(),
+            coordinates: Coordinates::Published,
+            optimizer: AdamW::default(),
+            precision: Precision::F32,
+            early_stop: None,
+            trace_every: 100,
+        }
+    }
+}
+
+impl SviSettings {
+    /// The defaults in orthogonal coordinates: objective and particles as published, and 10,000 iterations over which the learning rate falls from
+    /// 0.01 to 1e-5.
+    pub fn orthogonal() -> Self {
+        SviSettings {
+            coordinates: Coordinates::Orthogonal,
+            ..SviSettings::default()
+        }
+        .falling_over(10_000)
+    }
+
+    /// The settings with `iterations` over which the learning rate falls from where it is to its floor, and the criterion that goes with it.
+    #[must_use]
+    pub fn falling_over(self, iterations: u64) -> Self {
+        SviSettings {
+            iterations,
+            optimizer: AdamW::falling_over(iterations, self.optimizer.learning_rate),
+            early_stop: EarlyStop::falling_over(iterations),
+            ..self
+        }
+    }
+}
+
+/// When a run has converged: the mean loss of the last `window` iterations is lower than that of the `window` before
+/// by less than `tolerance` standard errors of their difference, or by less than `least_fall` for each latent, `patience` windows in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EarlyStop {
+    /// Iterations of a window.
+    pub window: u64,
+    /// Standard errors.
+    pub tolerance: f64,
+    /// Windows in a row.
+    pub patience: u32,
+    /// Nats for each latent.
+    #[serde(default)]
+    pub least_fall: f64,
+}
+
+impl Default for EarlyStop {
+    fn default() -> Self {
+        EarlyStop {
+            window: 2_000,
+            tolerance: 1.0,
+            patience: 5,
+            least_fall: 0.0,
+        }
+    }
+}
+
+impl EarlyStop {
+    /// The criterion for a learning rate that falls over `iterations`: its loss is never flat before the end, for a lower rate leaves the means less far
+    /// from where they belong. What a twentieth of the way still takes off the loss says how far: means that are on average `d` of their
+    /// standard deviations away cost `d^2 / 2` nats each, and a fall of 0.001 nats is one from 0.08 to 0.07.
+    ///
+    /// `None` below 2,000 iterations: a rate that falls that fast may leave the means where they are, and the loss with them.
+    pub fn falling_over(iterations: u64) -> Option<Self> {
+        (iterations >= 2_000).then_some(EarlyStop {
+            window: iterations / 20,
+            tolerance: 1.0,
+            patience: 1,
+            least_fall: 1e-3,
+        })
+    }
+}
+
+impl SviSettings {
+    pub(super) fn validate(&self) -> Result<(), BackendError> {
+        let refuse = |text: String| Err(BackendError::Request(text));
+        if self.iterations == 0 || self.iterations >= u64::from(u32::MAX) {
+            return refuse(format!(
+                "iterations is {}; give 1 to {}",
+                self.iterations,
+                u32::MAX - 1
+            ));
+        }
+        if self.particles == 0 || self.particles > 1024 {
+            return refuse(format!("particles is {}; give 1 to 1024", self.particles));
+        }
+        if let Objective::Renyi { alpha } = self.objective
+            && !alpha.is_finite()
+        {
+            return refuse(format!(
+                "alpha is {alpha}; give a finite number (0 is the importance-weighted bound)"
+            ));
+        }
+        if self.trace_every == 0 {
+            return refuse("trace_every is 0; give at least 1".into());
+        }
+        let adam = &self.optimizer;
+        for (name, value, low, high) in [
+            ("b1", adam.b1, 0.0, 1.0 - 1e-9),
+            ("b2", adam.b2, 0.0, 1.0 - 1e-9),
+            ("eps", adam.eps, 0.0, 1.0),
+            ("weight_decay", adam.weight_decay, 0.0, 1e6),
+            ("learning_rate", adam.learning_rate, 1e-12, 1e3),
+            ("decay_rate", adam.decay_rate, 1e-12, 1.0),
+            ("decay_iterations", adam.decay_iterations, 1e-3, 1e15),
+            ("learning_rate_floor", adam.learning_rate_floor, 0.0, 1e3),
+        ] {
+            if !(low..=high).contains(&value) {
+                return refuse(format!("{name} is {value}; give a number from {low} to {high}"));
+            }
+        }
+        match self.early_stop {
+            Some(stop)
+                if stop.window < 10
+                    || stop.patience == 0
+                    || stop.tolerance.is_nan()
+                    || stop.tolerance <= 0.0
+                    || !(0.0..=1e3).contains(&stop.least_fall) =>
+            {
+                refuse(
+                    "early stop needs a window of at least 10, a positive tolerance, a patience of 1 and a least fall from 0 to 1000"
+                        .into(),
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
