@@ -11,6 +11,7 @@ use crate::settle::{self, OwnWeight, Place, Settled, finite_exp};
 use infermark_arrow::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
+use infermark_model::coordinates::IndependentRates;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::f64::consts::LOG2_E;
@@ -33,24 +34,8 @@ pub(crate) enum Spread<'a> {
         /// Takes the means of the products that are settled first, where that is asked for; their weights change at once.
         settled: Option<&'a Settled>,
     },
-    /// Independent latents: the variance of a log rate is `(x - m)^2 v[a] + v[e] + v[tau]`.
-    Independent(Independent<'a>),
-}
-
-/// Latents that are independent in natural parameters or in orthogonal coordinates.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Independent<'a> {
-    /// What the variances of log rates are made of, in the order of [`Layout`].
-    pub(crate) variances: &'a [f64],
-    /// `m`, where a product's log prices are measured from, length N; `None` is 0.
-    pub(crate) origin: Option<&'a [f64]>,
-}
-
-impl Independent<'_> {
-    /// The origin of a product's log prices.
-    pub(crate) fn origin(&self, product: usize) -> f64 {
-        self.origin.map_or(0.0, |origin| origin[product])
-    }
+    /// Independent latents.
+    Independent(IndependentRates<'a>),
 }
 
 impl<'a> Spread<'a> {
@@ -149,7 +134,7 @@ impl<'a> PoissonRates<'a> {
             spread,
             effects: table(point, 1.0),
             half_variances: match spread {
-                Spread::Independent(Independent { variances, .. }) => table(variances, 0.5),
+                Spread::Independent(IndependentRates { variances, .. }) => table(variances, 0.5),
                 _ => Vec::new(),
             },
             stride,

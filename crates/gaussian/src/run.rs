@@ -12,7 +12,7 @@ use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
 use infermark_cpu_kernels::{Kernel, Simd, device_name};
-use infermark_model::Coordinates;
+use infermark_model::coordinates::{Coordinates, IndependentRates, Orthogonal};
 use infermark_model::dispersion::{Dispersion, FittedRates, FittedRows, ProductSums};
 use infermark_model::panel::Row;
 use infermark_model::{Likelihood, Panel};
@@ -50,8 +50,9 @@ enum Fitted {
     Mode(Vec<f64>, Option<Box<ArrowFactor>>),
     /// That of this mean and precision.
     Precision(Vec<f64>, Box<ArrowFactor>),
-    /// One with independent latents: the posterior's own standard deviations.
-    Independent,
+    /// One with independent latents: the posterior's own standard deviations, or those of these coordinates, of which the variances of log
+    /// rates are made.
+    Independent(Option<(Arc<Orthogonal>, Vec<f64>)>),
 }
 
 /// What is fitted.
@@ -312,7 +313,7 @@ impl GaussianRun {
         });
         self.fitted = Some(match self.family() {
             Some((Family::Structured, _)) => Fitted::Precision(fit.mean, Box::new(fit.factor)),
-            _ => Fitted::Independent,
+            _ => Fitted::Independent(fit.orthogonal),
         });
     }
 
@@ -616,11 +617,18 @@ impl Run for GaussianRun {
                     }
                 }
             }
-            Fitted::Independent => {
-                let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();
-                FittedRates::new(panel, priors, likelihood, &posterior.mean)
-                    .leaving_out(left_out)
-                    .with_independent(&variances, threads)
+            Fitted::Independent(coordinates) => {
+                let fitted =
+                    FittedRates::new(panel, priors, likelihood, &posterior.mean).leaving_out(left_out);
+                match coordinates {
+                    Some((orthogonal, of_rates)) => {
+                        fitted.with_independent(IndependentRates::orthogonal(of_rates, orthogonal), threads)
+                    }
+                    None => {
+                        let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();
+                        fitted.with_independent(IndependentRates::natural(&variances), threads)
+                    }
+                }
             }
         };
         Some(if self.report.converged && !self.stands_in {

@@ -11,9 +11,10 @@
 use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
-use crate::poisson::{Independent, MOST_CHANGE, Spread};
+use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::Settled;
 use infermark_arrow::{ArrowFactor, Assembled};
+use infermark_model::coordinates::IndependentRates;
 use infermark_model::site::Site;
 use infermark_model::{Coordinates, Likelihood, Orthogonal};
 use std::borrow::Cow;
@@ -60,6 +61,8 @@ pub struct Fit {
     pub mean: Vec<f64>,
     /// Their variances.
     pub variance: Vec<f64>,
+    /// Of a mean-field Gaussian in orthogonal coordinates: these, and [`Orthogonal::rate_variances`].
+    pub orthogonal: Option<(Arc<Orthogonal>, Vec<f64>)>,
     /// The evidence lower bound of this very Gaussian, the clip ignored.
     pub elbo: f64,
     /// Norm of the bound's gradient by the means.
@@ -424,6 +427,10 @@ impl Search {
         let known = self.known.expect("a step was made");
         Fit {
             mean: known.mean,
+            orthogonal: self.orthogonal.as_ref().map(|orthogonal| {
+                let of_rates = orthogonal.rate_variances(&known.variance);
+                (orthogonal.clone(), of_rates)
+            }),
             variance: match &self.orthogonal {
                 Some(orthogonal) => orthogonal.natural_variances(&known.variance),
                 None => known.variance,
@@ -476,9 +483,9 @@ impl Search {
             Some(orthogonal) => Cow::Owned(orthogonal.rate_variances(&self.variance)),
             None => Cow::Borrowed(&self.variance),
         };
-        let spread = Spread::Independent(Independent {
-            variances: &of_rates,
-            origin: self.orthogonal.as_ref().map(|orthogonal| &orthogonal.origin[..]),
+        let spread = Spread::Independent(match &self.orthogonal {
+            Some(orthogonal) => IndependentRates::orthogonal(&of_rates, orthogonal),
+            None => IndependentRates::natural(&of_rates),
         });
         let threads = before.threads();
         let Evaluated { found, value, .. } =

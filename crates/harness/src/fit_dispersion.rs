@@ -1,6 +1,6 @@
 //! How much more the counts vary than a fit says, with what each method knows of its rates.
 
-use infermark_backend::{Method, Posterior, Request, Run};
+use infermark_backend::{Posterior, Request, Run};
 use infermark_model::Panel;
 use infermark_model::dispersion::{Dispersion, Variances};
 
@@ -15,7 +15,7 @@ const DRAWS: usize = 100;
 /// | the Gaussian ones | of the Gaussian ([`Run::dispersion`]) | where the fit converged |
 /// | NUTS, all draws kept | of the draws | where `converged` |
 /// | NUTS, moments kept | rates at the means; no variances | no |
-/// | SVI | of the guide, whose latents are independent; its means still move with the noise of the last iterations | no |
+/// | SVI | of the guide, whose latents are independent in its coordinates ([`Run::dispersion`]); its means still move with the noise of the last iterations | no |
 pub fn dispersion_of(
     panel: &Panel,
     request: &Request,
@@ -37,10 +37,6 @@ pub fn dispersion_of(
             threads,
         )
     };
-    if let Method::Svi(_) = request.method {
-        let variances: Vec<f64> = posterior.sd.iter().map(|sd| sd * sd).collect();
-        return of(Variances::Independent(&variances)).without_level();
-    }
     let draws = run.draws().and_then(|draws| {
         let all = draws.chains * draws.draws;
         let thinned = (0..all.min(DRAWS)).map(|k| k * all / all.min(DRAWS));

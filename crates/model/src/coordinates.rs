@@ -50,6 +50,39 @@ impl Coordinates {
     }
 }
 
+/// What the variances of the log rates are made of where latents are independent, in natural parameters or in orthogonal coordinates: that of
+/// row (i, t) is `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`.
+#[derive(Debug, Clone, Copy)]
+pub struct IndependentRates<'a> {
+    /// `v`, in the order of [`Layout`]: the latents' own variances, or those of [`Orthogonal::rate_variances`].
+    pub variances: &'a [f64],
+    /// `m`, where a product's log prices are measured from, length N; `None` is 0, as in natural parameters.
+    pub origin: Option<&'a [f64]>,
+}
+
+impl<'a> IndependentRates<'a> {
+    /// Of natural parameters that are independent with these variances.
+    pub fn natural(variances: &'a [f64]) -> Self {
+        IndependentRates {
+            variances,
+            origin: None,
+        }
+    }
+
+    /// Of the coordinates of `orthogonal`, with the variances that [`Orthogonal::rate_variances`] made of theirs.
+    pub fn orthogonal(variances: &'a [f64], orthogonal: &'a Orthogonal) -> Self {
+        IndependentRates {
+            variances,
+            origin: Some(&orthogonal.origin),
+        }
+    }
+
+    /// The origin of a product's log prices.
+    pub fn origin(&self, product: usize) -> f64 {
+        self.origin.map_or(0.0, |origin| origin[product])
+    }
+}
+
 /// The isometry between `T - 1` free numbers and the vectors of length T that sum to zero.
 ///
 /// With `k = 1 / (T + sqrt T)`, `s_t = y_t - k sum y` for `t < T`, and `s_T = -sum y / sqrt T`: a reflection that takes one unit vector to the

@@ -39,6 +39,7 @@
 //! Sources: McCullagh and Nelder, "Generalized Linear Models", 1989, 4.5 and 6.2; Dean and Lawless, "Tests for detecting
 //! overdispersion in Poisson regression models", JASA, 1989, whose statistic subtracts the counts for the same reason.
 
+use crate::coordinates::IndependentRates;
 use crate::likelihood::Likelihood;
 use crate::negative_binomial::{Shape, variance_ratio};
 use crate::panel::{Panel, Row};
@@ -137,8 +138,8 @@ pub struct Dispersion {
 pub enum Variances<'a> {
     /// Nothing: rates are taken at the point, and no level is stated.
     Unknown,
-    /// Latents are independent, with these variances, in the order of [`Layout`].
-    Independent(&'a [f64]),
+    /// Latents are independent.
+    Independent(IndependentRates<'a>),
 }
 
 impl Dispersion {
@@ -163,7 +164,7 @@ impl Dispersion {
                 let spent = parameters_spent(panel);
                 Dispersion::added(panel, &sums, |c| Some(spent[c]), Some(spent.iter().sum())).without_level()
             }
-            Variances::Independent(variances) => fitted.with_independent(variances, threads),
+            Variances::Independent(rates) => fitted.with_independent(rates, threads),
         }
     }
 
@@ -315,20 +316,22 @@ impl<'a> FittedRates<'a> {
         FittedRates { left_out, ..self }
     }
 
-    /// The dispersion where latents are independent, with these variances, in the order of [`Layout`]; on `threads` threads.
+    /// The dispersion where latents are independent; on `threads` threads.
     ///
     /// # Panics
-    /// When there are not as many as latents.
-    pub fn with_independent(&self, variances: &[f64], threads: usize) -> Dispersion {
-        let layout = &self.layout;
+    /// When there are not as many variances as latents.
+    pub fn with_independent(&self, rates: IndependentRates<'_>, threads: usize) -> Dispersion {
+        let (layout, variances) = (&self.layout, rates.variances);
         assert_eq!(variances.len(), layout.latents(), "one variance a latent");
         let sums = for_each_product(layout.products, threads, |i| {
             let of_product = variances[layout.start(Site::ProductA) + i];
             let of_effect = variances[layout.start(Site::ProductEffect) + i];
             let category = self.panel.category_of()[i] as usize;
-            let of_periods = &variances[layout.time_index(category, 0)..][..layout.periods];
+            let of_periods = &variances[layout.time_range(category)];
+            let origin = rates.origin(i);
             self.of_product(i, |row| {
-                row.log_price * row.log_price * of_product + of_effect + of_periods[row.period]
+                let d = row.log_price - origin;
+                d * d * of_product + of_effect + of_periods[row.period]
             })
         });
         Dispersion::of_products(self.panel, &sums)

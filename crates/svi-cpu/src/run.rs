@@ -4,6 +4,7 @@ use crate::state::State;
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Run};
 use infermark_cpu_kernels::device_name;
 use infermark_cpu_kernels::simd::Simd;
+use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
 use infermark_svi::{GuidedRun, Ledger};
 use std::time::Instant;
@@ -63,6 +64,17 @@ impl<I: Simd> Run for SviRun<I> {
             &state.panel,
             state.layout.likelihood,
             &state.priors,
+        )
+    }
+
+    fn dispersion(&self) -> Option<Dispersion> {
+        let state = &self.state;
+        let (likelihood, threads) = (state.layout.likelihood, self.threads);
+        let guide = state.guide();
+        Some(
+            state
+                .chart
+                .dispersion(&guide, &state.panel, likelihood, &state.priors, threads),
         )
     }
 

@@ -2,6 +2,7 @@
 
 use crate::fused::engine::{LOG_ENTRIES, Machine};
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Request, Run, SviSettings};
+use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
 use infermark_model::panel::Panel;
 use infermark_svi::{Chart, GuidedRun, Ledger, Verdict};
@@ -103,6 +104,18 @@ impl Run for GpuRun {
         let guide = self.machine.guide()?;
         self.chart
             .posterior(&guide, &self.panel, self.request.likelihood, &self.request.priors)
+    }
+
+    fn dispersion(&self) -> Option<Dispersion> {
+        let guide = self.machine.guide().ok()?;
+        let Request {
+            likelihood, priors, ..
+        } = &self.request;
+        let threads = self.request.resolved_threads();
+        Some(
+            self.chart
+                .dispersion(&guide, &self.panel, *likelihood, priors, threads),
+        )
     }
 
     fn report(&self) -> Report {

@@ -2,6 +2,7 @@
 
 use crate::descent::Descend;
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Request, Run, SviSettings};
+use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
 use infermark_model::panel::Panel;
 use infermark_svi::{Chart, GuidedRun, Ledger, Verdict};
@@ -80,6 +81,18 @@ impl Run for TensorRun {
             &self.panel,
             self.request.likelihood,
             &self.request.priors,
+        )
+    }
+
+    fn dispersion(&self) -> Option<Dispersion> {
+        let guide = self.descent.guide().ok()?;
+        let Request {
+            likelihood, priors, ..
+        } = &self.request;
+        let threads = self.request.resolved_threads();
+        Some(
+            self.chart
+                .dispersion(&guide, &self.panel, *likelihood, priors, threads),
         )
     }
 

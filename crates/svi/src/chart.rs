@@ -1,8 +1,9 @@
 //! How the latents of a guide stand for the natural parameters.
 
 use infermark_backend::{BackendError, Posterior, Request};
-use infermark_model::coordinates::{Coordinates, Orthogonal};
-use infermark_model::guide::Guide;
+use infermark_model::coordinates::{Coordinates, IndependentRates, Orthogonal};
+use infermark_model::dispersion::{Dispersion, Variances};
+use infermark_model::guide::{Guide, softplus};
 use infermark_model::likelihood::Likelihood;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
@@ -83,6 +84,46 @@ impl Chart {
                 loss_and_gradient_in(log_joint, orthogonal, objective, guide, noise)
             }
         }
+    }
+
+    /// How much more the counts vary than the posterior of `guide` says, its latents independent in this chart. No level is stated: its means
+    /// still move with the noise of the last iterations.
+    pub fn dispersion(
+        &self,
+        guide: &Guide,
+        panel: &Panel,
+        likelihood: Likelihood,
+        priors: &Priors,
+        threads: usize,
+    ) -> Dispersion {
+        let square = |sd: f64| sd * sd;
+        let (mean, variances) = match self {
+            Chart::Published(parameterization) => {
+                let (mean, sd) = guide.natural_moments(panel, likelihood, priors, *parameterization);
+                (mean, sd.into_iter().map(square).collect())
+            }
+            Chart::Orthogonal(orthogonal) => {
+                let own: Vec<f64> = guide
+                    .unconstrained_scale
+                    .iter()
+                    .map(|u| square(softplus(*u)))
+                    .collect();
+                (orthogonal.to_natural(&guide.loc), orthogonal.rate_variances(&own))
+            }
+        };
+        let rates = match self {
+            Chart::Published(_) => IndependentRates::natural(&variances),
+            Chart::Orthogonal(orthogonal) => IndependentRates::orthogonal(&variances, orthogonal),
+        };
+        Dispersion::of(
+            panel,
+            priors,
+            likelihood,
+            &mean,
+            Variances::Independent(rates),
+            threads,
+        )
+        .without_level()
     }
 
     /// The posterior that a guide stands for.

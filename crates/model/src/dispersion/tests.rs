@@ -54,7 +54,7 @@ fn panel(seed: u64, products: usize, periods: usize, level: f64, varied: bool) -
 /// About the true rates, which no row has determined.
 fn of_truth(panel: &Panel, likelihood: Likelihood, point: &[f64]) -> Pearson {
     let nothing = vec![0.0; point.len()];
-    let variances = Variances::Independent(&nothing);
+    let variances = Variances::Independent(IndependentRates::natural(&nothing));
     Dispersion::of(panel, &Priors::default(), likelihood, point, variances, 2).overall
 }
 
@@ -269,7 +269,7 @@ fn parameters_are_counted_by_what_the_rows_determine_of_them() {
     let of = |variances| of_poisson(&panel, &point, variances, 2);
     let mut variances = vec![0.0; layout.latents()];
     variances[layout.range(Site::ProductEffect)].fill(0.01);
-    let found = of(Variances::Independent(&variances));
+    let found = of(Variances::Independent(IndependentRates::natural(&variances)));
     let mut expected = 0.0;
     for i in 0..10 {
         for row in panel.product_rows(i) {
@@ -317,7 +317,12 @@ fn draws_give_mean_rates_and_their_variances() {
     let found = Dispersion::of_draws(&panel, &Priors::default(), Likelihood::Poisson, &draws, 2);
     let mut variances = vec![0.0; point.len()];
     variances[layout.range(Site::ProductEffect)].fill(2.0 * 0.1f64.cosh().ln());
-    let expected = of_poisson(&panel, &point, Variances::Independent(&variances), 1);
+    let expected = of_poisson(
+        &panel,
+        &point,
+        Variances::Independent(IndependentRates::natural(&variances)),
+        1,
+    );
     assert!((found.overall.dispersion / expected.overall.dispersion - 1.0).abs() < 1e-12);
     assert!((found.overall.degrees_of_freedom / expected.overall.degrees_of_freedom - 1.0).abs() < 1e-12);
 }
@@ -341,7 +346,14 @@ fn few_rows_are_no_proof_and_no_panic() {
 fn threads_do_not_change_a_bit() {
     let (panel, point) = panel(9, 8269, 3, 1.0, true);
     let nothing = vec![0.0; point.len()];
-    let of = |threads| of_poisson(&panel, &point, Variances::Independent(&nothing), threads);
+    let of = |threads| {
+        of_poisson(
+            &panel,
+            &point,
+            Variances::Independent(IndependentRates::natural(&nothing)),
+            threads,
+        )
+    };
     let one = of(1);
     assert_eq!(one, of(2));
     assert_eq!(one, of(7));
