@@ -1,7 +1,12 @@
 //! The intervals of SVI beside those of a long run of another sampler, in both coordinates.
 
 use infermark_backend::{Backend, Interrupt, Method, Posterior, Request, RunState, SviSettings};
-use infermark_model::{Coordinates, Panel, Site};
+use infermark_model::dispersion::Dispersion;
+use infermark_model::guide::softplus;
+use infermark_model::noise::Stream;
+use infermark_model::svi::draw_noise;
+use infermark_model::{Coordinates, Likelihood, Panel, Priors, Site};
+use infermark_svi::{Chart, GuidedRun, NoiseSource};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::{posterior as reference, small_panel};
 use std::sync::Arc;
@@ -64,4 +69,56 @@ fn orthogonal_intervals_hold_and_published_ones_do_not() {
     let (_, ratios) = beside(&panel, &posterior, Site::ProductA);
     let middle = ratios[ratios.len() / 2];
     assert!(middle < 0.7, "published coordinates: {middle}");
+}
+
+/// The dispersion that a run states, in closed form, against that of draws from its guide: in coordinates of their own latents are independent, in
+/// natural parameters they are not.
+#[test]
+fn the_dispersion_is_that_of_draws_from_the_guide() {
+    let panel = small_panel();
+    let priors = Priors::default();
+    for coordinates in [Coordinates::Published, Coordinates::Orthogonal] {
+        let settings = SviSettings {
+            iterations: 5_000,
+            coordinates,
+            ..SviSettings::default()
+        };
+        let request = Request {
+            threads: Some(1),
+            ..Request::new(Method::Svi(settings))
+        };
+        let chart = Chart::of(&panel, &request);
+        let start = chart.start(&panel, &request);
+        let noise = NoiseSource::Philox { seed: 4 };
+        let mut run = SviCpu::new()
+            .start_from(panel.clone(), &request, &start, noise)
+            .unwrap();
+        run.advance(5_000, &Interrupt::new()).unwrap();
+        let guide = run.guide().unwrap();
+        let draws: Vec<Vec<f64>> = (0..500u32)
+            .flat_map(|iteration| draw_noise(&panel.layout(), 4, Stream { seed: 8, iteration }))
+            .map(|eps| {
+                let scales = guide.unconstrained_scale.iter().zip(&eps);
+                let z: Vec<f64> = guide
+                    .loc
+                    .iter()
+                    .zip(scales)
+                    .map(|(m, (u, e))| m + softplus(*u) * e)
+                    .collect();
+                match chart.orthogonal() {
+                    Some(orthogonal) => orthogonal.to_natural(&z),
+                    None => z,
+                }
+            })
+            .collect();
+        let of_draws = Dispersion::of_draws(&panel, &priors, Likelihood::Poisson, &draws, 1);
+        let (found, expected) = (run.dispersion().unwrap(), of_draws);
+        let ratio = found.overall.dispersion / expected.overall.dispersion;
+        assert!((ratio - 1.0).abs() < 0.03, "{coordinates:?}: {ratio}");
+        let ratio = found.overall.degrees_of_freedom / expected.overall.degrees_of_freedom;
+        assert!(
+            (ratio - 1.0).abs() < 0.03,
+            "{coordinates:?}: degrees of freedom {ratio}"
+        );
+    }
 }
