@@ -129,7 +129,7 @@ fn along(step: &[f64], gradient: &[f64]) -> f64 {
 
 /// A search for the mode, a step at a time.
 ///
-/// Poisson counts have the log joint maximized over the products ([`crate::profile`]): a function of the parameters above them, along whose Newton
+/// Poisson counts have the log joint maximized over the products (`profile.rs`): a function of the parameters above them, along whose Newton
 /// steps products follow at their optimum. From the start that the data suggest it goes up by blocks, then by steps with one factor as long
 /// as each leaves but a small part of the decrement; the last factor is made at the end. What a factor is made of varies as the rates do,
 /// so that close to the mode an older one is as good, and passes without one are light.
@@ -250,7 +250,7 @@ impl ModeSearch {
     /// step decides: were the log joint a parabola along the step, `value >= before + d length slope` would be
     /// `slope there >= (2 d - 1) slope`, in which nothing cancels. Source: Hager and Zhang, "A new conjugate gradient method
     /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1). That slope has a rounding of its
-    /// own, and below [`CERTAIN`] it is not asked.
+    /// own, and below `CERTAIN` it is not asked.
     ///
     /// # Errors
     /// When no part of the step has a finite log joint and a positive definite precision.

@@ -63,7 +63,7 @@ impl StructuredViSettings {
 /// Settings of the mean-field Gaussian whose bound has a closed form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeanfieldSettings {
-    /// As [`SviSettings::coordinates`].
+    /// As [`SviSettings::coordinates`](super::SviSettings::coordinates).
     #[serde(default)]
     pub coordinates: Coordinates,
     /// As [`StructuredViSettings::steps`].
