@@ -1,40 +1,33 @@
 //! A run of a Gaussian method, advanced a step at a time.
 
+mod dispersion;
+mod warnings;
+
 use crate::cost::cost;
 use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
 use crate::poisson::Spread;
 use crate::shape_shift::ShapeShift;
-use crate::skewness::{MOST_SHIFT, corrected_mean, corrected_mode};
+use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
-use infermark_arrow::{ArrowFactor, FactorError, ProductMoments, Visitor};
+use dispersion::SumsUnder;
+use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
-use infermark_cpu_kernels::{Kernel, Simd, device_name};
-use infermark_model::coordinates::{Coordinates, IndependentRates, Orthogonal};
-use infermark_model::dispersion::{Dispersion, FittedRates, FittedRows, ProductSums};
-use infermark_model::panel::Row;
+use infermark_cpu_kernels::device_name;
+use infermark_model::coordinates::{IndependentRates, Orthogonal};
+use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{Likelihood, Panel};
-use std::f64::consts::LOG2_E;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Decrement to which the mode is sought where an iteration only starts from it.
 const MODE_TO_START_FROM: f64 = 1e-2;
 
-/// Part of the rows near the lower clip bound beyond which a reader is told.
-const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
-
 /// The rate at the upper clip bound below which products with counts near it are not left out but refused: eight standard
 /// deviations below it are a small part of it no more, and what is left out are most of the sales.
 const LEAST_HIGHEST_RATE: f64 = 1e4;
-
-/// Distance of the mode from a mean, in standard deviations, from which a tenth of a standard deviation may be left out.
-const NOTICED_SHIFT: f64 = 0.75;
-
-/// Products and categories that a warning names, at most.
-const NAMED: usize = 5;
 
 /// Where a run is.
 enum Stage {
@@ -342,154 +335,6 @@ impl GaussianRun {
     fn completed(&self) -> u64 {
         self.report.newton_steps + self.report.variational_steps
     }
-
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !self.report.converged {
-            let (what, remedy) = match self.state {
-                RunState::Finished => (
-                    "the limit of steps was met",
-                    " Raise --steps, or take --method nuts.",
-                ),
-                RunState::Failed => ("the search failed", ""),
-                _ => ("the run was stopped", ""),
-            };
-            let found = if self.posterior.is_some() {
-                "means and intervals are not to be trusted"
-            } else {
-                "there is no posterior yet"
-            };
-            warnings.push(format!(
-                "Not converged: {what} after {} Newton and {} variational steps; {found}.{remedy}",
-                self.report.newton_steps, self.report.variational_steps
-            ));
-        }
-        if self.stands_in {
-            warnings.push(
-                "The precision where the search ended is not positive definite along the shape of a category, and the size of that \
-                 curvature stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."
-                    .into(),
-            );
-        }
-        if self.mean_shift > NOTICED_SHIFT {
-            let by = self.mean_shift;
-            warnings.push(if by <= MOST_SHIFT {
-                format!(
-                    "The mode of category and period effects is up to {by:.1} standard deviations from their mean, for which means are corrected \
-                     to first order. Of that a tenth to a quarter may be left out: take --method structured-vi, whose means need no such \
-                     correction."
-                )
-            } else {
-                "The posterior is too skewed for an expansion about its mode: means and intervals are those of the normal at the mode, not \
-                 corrected, and not to be trusted. Take --method structured-vi or nuts."
-                    .to_owned()
-            });
-        }
-        if self.lone_categories > 0 {
-            warnings.push(format!(
-                "{} of {} categories have one product, of few sales. There the skewness of the posterior is corrected less well: period effects may \
-                 be off by 0.3 standard deviations, and where most categories are such, global_a and category_a by 0.15; --method nuts has no \
-                 such error.",
-                self.lone_categories,
-                self.counts.layout().categories
-            ));
-        }
-        if let Some(shift) = &self.shape_shift {
-            let categories = self.counts.panel().categories();
-            warnings.push(shift.warning(categories.get(shift.category), self.counts.layout().categories));
-        }
-        if self.near_lower_bound > MOST_NEAR_LOWER_BOUND {
-            warnings.push(format!(
-                "{:.0}% of the rows have rates near the lower bound of the log rate or below it. The Gaussian methods do not know \
-                 that bound: where most rows of a product are near it, its intervals are not to be trusted; --method nuts has it.",
-                100.0 * self.near_lower_bound
-            ));
-        }
-        let left_out = &self.report.left_out_products;
-        if !left_out.is_empty() {
-            let names: Vec<String> = left_out
-                .iter()
-                .take(NAMED)
-                .map(|i| self.counts.panel().products().get(*i).to_string())
-                .collect();
-            warnings.push(format!(
-                "{} of {} products have counts at the upper bound of the log rate ({}{}), which say only that it is above. Of such a \
-                 product the Gaussian methods take that its highest count is at the bound, and leave out all of its rows: its own \
-                 elasticity is no more than its category's, the other products are not biased by it. --method nuts takes all rows; \
-                 so does a larger clip_high.",
-                left_out.len(),
-                self.counts.layout().products,
-                names.join(", "),
-                if left_out.len() > NAMED { ", ..." } else { "" }
-            ));
-        }
-        if let Method::Meanfield(settings) = &self.request.method
-            && settings.coordinates == Coordinates::Published
-        {
-            warnings.push(
-                "The Gaussian is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
-                 narrow where elasticities and effects are correlated; in orthogonal coordinates they are not \
-                 (--coordinates orthogonal)."
-                    .into(),
-            );
-        }
-        warnings
-    }
-}
-
-/// The sums that the dispersion is of, with the moments under a Gaussian.
-struct SumsUnder<'a> {
-    fitted: FittedRates<'a>,
-}
-
-impl Visitor for SumsUnder<'_> {
-    type Answer = ProductSums;
-    type Room = FittedRows;
-
-    #[inline(always)]
-    fn visit<I: Simd<Scalar = f64>>(
-        &self,
-        isa: I,
-        rows: &mut FittedRows,
-        product: usize,
-        moments: ProductMoments<'_>,
-    ) -> ProductSums {
-        let variance = |row: &Row| {
-            let (x, t) = (row.log_price, row.period);
-            let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
-            x * x * moments.elasticity
-                + 2.0 * x * moments.covariance
-                + moments.effect
-                + 2.0 * (x * with_a + with_e)
-                + moments.periods[t]
-        };
-        let exponentials = |of: &mut [f64]| isa.vectorize(Exponentials(of));
-        self.fitted.of_product_with(rows, product, variance, exponentials)
-    }
-}
-
-/// `exp` in place.
-struct Exponentials<'a>(&'a mut [f64]);
-
-impl<I: Simd<Scalar = f64>> Kernel<I> for Exponentials<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self, isa: I) {
-        let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
-        let log2_e = isa.splat(LOG2_E);
-        // Of the widest vector: the last rows stand in it with others.
-        let mut last = [0.0; 16];
-        let whole = self.0.len() / I::LANES * I::LANES;
-        let (wholes, rest) = self.0.split_at_mut(whole);
-        last[..rest.len()].copy_from_slice(rest);
-        for chunk in wholes.chunks_exact_mut(I::LANES).chain([&mut last[..]]) {
-            let exponent = isa.mul(isa.load(chunk), log2_e);
-            let found = isa.exp2(isa.min(isa.max(exponent, least), most));
-            isa.store(found, chunk);
-        }
-        rest.copy_from_slice(&last[..rest.len()]);
-    }
 }
 
 fn failed(step: u64, error: &ModeError, panel: &Panel) -> BackendError {
@@ -648,37 +493,6 @@ impl Run for GaussianRun {
             state: self.state,
             warnings: self.warnings(),
             detail: Detail::Gaussian(self.report.clone()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use infermark_cpu_kernels::{ForSimd, InstructionSet};
-
-    struct Each<'a>(&'a mut [f64]);
-
-    impl ForSimd for Each<'_> {
-        type Output = ();
-
-        fn run<I: Simd>(self, isa: I) {
-            isa.wide().vectorize(Exponentials(self.0));
-        }
-    }
-
-    #[test]
-    fn exponentials_are_those_of_the_library() {
-        for rows in 0..40 {
-            let exponents: Vec<f64> = (0..rows).map(|i| -30.0 + 1.7 * f64::from(i)).collect();
-            let mut found = exponents.clone();
-            InstructionSet::best().run_f64(Each(&mut found));
-            for (found, exponent) in found.iter().zip(&exponents) {
-                assert!(
-                    (found / exponent.exp() - 1.0).abs() < 1e-13,
-                    "{exponent}: {found}"
-                );
-            }
         }
     }
 }
