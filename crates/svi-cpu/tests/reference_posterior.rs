@@ -6,7 +6,7 @@ use infermark_model::guide::softplus;
 use infermark_model::noise::Stream;
 use infermark_model::svi::draw_noise;
 use infermark_model::{Coordinates, Likelihood, Panel, Priors, Site};
-use infermark_svi::{Chart, GuidedRun, NoiseSource};
+use infermark_svi::{Chart, NoiseSource};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::{posterior as reference, small_panel};
 use std::sync::Arc;

@@ -4,13 +4,17 @@ use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSetti
 use infermark_cpu_kernels::InstructionSet;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
-use infermark_model::{Coordinates, Likelihood, Orthogonal, Panel, Parameterization, Priors};
+use infermark_model::panel::Row;
+use infermark_model::{
+    Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors,
+};
 use infermark_svi::{NoiseSource, Recording};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::{
     RECORDED_RATES, Trajectory, flat, guide_of, orthogonal_trajectory, sites, trajectories,
 };
 use infermark_test_support::{norm, numbers, orthogonal_vectors, small_panel, vectors};
+use serde_json::Value;
 use std::sync::Arc;
 
 fn request(parameterization: Parameterization, precision: Precision) -> Request {
@@ -136,31 +140,26 @@ fn orthogonal_request(precision: Precision, objective: Objective) -> Request {
     request
 }
 
-/// Log joints, gradients, natural parameters and their moments as another implementation has them in these coordinates, and the losses of every
-/// objective.
-#[test]
-fn orthogonal_coordinates_are_those_of_the_record() {
-    let (panel, vectors) = (small_panel(), orthogonal_vectors());
+fn close(found: &[f64], expected: &[f64], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (f, e) in found.iter().zip(expected) {
+        assert!((f - e).abs() <= 1e-9 * e.abs().max(1.0), "{what}: {f} {e}");
+    }
+}
+
+/// The coordinates of `panel` are those of a record, and so are natural parameters, log joint and gradient at its `points` points.
+fn equal_the_points(panel: &Panel, vectors: &Value, points: usize) {
     let priors = Priors::default();
-    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &priors);
-    let close = |found: &[f64], expected: &[f64], what: &str| {
-        assert_eq!(found.len(), expected.len(), "{what}");
-        for (f, e) in found.iter().zip(expected) {
-            assert!((f - e).abs() <= 1e-9 * e.abs().max(1.0), "{what}: {f} {e}");
-        }
-    };
+    let orthogonal = Orthogonal::new(panel, Likelihood::Poisson, &priors);
     close(&orthogonal.origin, &numbers(&vectors["centre"]), "centres");
-    let shares: Vec<f64> = vectors["period_weights"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(numbers)
-        .collect();
-    close(&orthogonal.period_share, &shares, "weights of the periods");
-    let points = vectors["orthogonal_log_joint"].as_array().unwrap();
-    assert_eq!(points.len(), 4);
-    let log_joint = LogJoint::new(&panel, priors);
-    for point in points {
+    if let Some(weights) = vectors["period_weights"].as_array() {
+        let shares: Vec<f64> = weights.iter().flat_map(numbers).collect();
+        close(&orthogonal.period_share, &shares, "weights of the periods");
+    }
+    let recorded = vectors["orthogonal_log_joint"].as_array().unwrap();
+    assert_eq!(recorded.len(), points);
+    let log_joint = LogJoint::new(panel, priors);
+    for point in recorded {
         let z = sites(&point["z"]);
         let natural = orthogonal.to_natural(&z);
         close(&natural, &sites(&point["natural"]), "natural parameters");
@@ -180,6 +179,69 @@ fn orthogonal_coordinates_are_those_of_the_record() {
             .collect();
         assert!(norm(&off) < 1e-9 * norm(&gradient));
     }
+}
+
+/// The reference panel with the rows that `units` leaves it, and the units that it gives them, of `periods` periods.
+fn altered(periods: usize, units: impl Fn(usize, &Row) -> Option<u32>) -> Panel {
+    let panel = small_panel();
+    let mut part = PanelPart::new(panel.layout().categories, periods);
+    let mut products = 0;
+    for i in 0..panel.layout().products {
+        let rows: Vec<(Row, u32)> = panel
+            .product_rows(i)
+            .filter_map(|row| units(i, &row).map(|y| (row, y)))
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let here: Vec<u32> = rows.iter().map(|(row, _)| row.period as u32).collect();
+        let prices: Vec<f64> = rows.iter().map(|(row, _)| row.log_price.exp()).collect();
+        let units: Vec<u32> = rows.iter().map(|(_, y)| *y).collect();
+        let dense = rows.len() == periods;
+        part.push_product(
+            panel.category_of()[i] as usize,
+            (!dense).then_some(&here[..]),
+            &prices,
+            &units,
+        )
+        .unwrap();
+        products += 1;
+    }
+    Panel::from_parts(
+        Labels::numbered("p", products),
+        Labels::numbered("c", panel.layout().categories),
+        Labels::numbered("t", periods),
+        vec![part],
+    )
+    .unwrap()
+}
+
+#[test]
+fn orthogonal_coordinates_without_sales_and_of_one_period_are_those_of_the_record() {
+    let vectors = orthogonal_vectors();
+    let panel = small_panel();
+    let category_of = panel.category_of();
+    // The record says what was altered, of both.
+    let unsold = altered(panel.layout().periods, |i, row| {
+        Some(if i == 5 || category_of[i] == 3 {
+            0
+        } else {
+            row.units
+        })
+    });
+    equal_the_points(&unsold, &vectors["without_sales"], 2);
+    let single = altered(1, |_, row| (row.period == 0).then_some(row.units));
+    equal_the_points(&single, &vectors["one_period"], 2);
+}
+
+/// Log joints, gradients, natural parameters and their moments as another implementation has them in these coordinates, and the losses of every
+/// objective.
+#[test]
+fn orthogonal_coordinates_are_those_of_the_record() {
+    let (panel, vectors) = (small_panel(), orthogonal_vectors());
+    let priors = Priors::default();
+    let orthogonal = Orthogonal::new(&panel, Likelihood::Poisson, &priors);
+    equal_the_points(&panel, &vectors, 4);
     let objectives = &vectors["objectives"];
     let guide = guide_of(&objectives["guide_unconstrained"], false);
     for (name, objective) in [
