@@ -304,9 +304,10 @@ impl ModeSearch {
 
     /// The start, evaluated.
     fn begin(&mut self) -> Result<(), ModeError> {
-        if std::mem::take(&mut self.is_start) && is_profiled(&self.counts) {
+        if self.is_start && is_profiled(&self.counts) {
             ascend(&self.counts, &mut self.point, self.settings.threads)?;
         }
+        self.is_start = false;
         self.evaluations += 1;
         self.factor_here()?;
         if self.value.is_finite() {

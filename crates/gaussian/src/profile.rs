@@ -294,6 +294,7 @@ fn profiled_of(
 /// When a pass is stopped.
 pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Result<(), FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
+    let start = point.to_vec();
     let mut pairs = counts.walk().pairs(point);
     let sampled = counts.walk().units_of_sample(SAMPLE);
     // Effects of periods are known to their own errors after that, not better.
@@ -308,6 +309,8 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
         for round in 0..ROUNDS {
             let found = profiled_of(counts, units, point, &mut pairs, *least, threads)?;
             if !found.value.is_finite() {
+                // Newton steps go from where there are numbers.
+                point.copy_from_slice(&start);
                 return Ok(());
             }
             let precision = priors.time_cat_effects_sd.powi(-2);

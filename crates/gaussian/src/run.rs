@@ -113,11 +113,8 @@ impl GaussianRun {
         let counts = counts_of(&panel, request)?;
         let left_out_products = counts.left_out();
         let cost = cost(&counts, request, bytes);
-        // What takes long waits for an advance, which can be stopped.
-        let search = match cost {
-            None => ModeSearch::new(&counts, &settings).map_err(|error| failed(0, &error, &panel))?,
-            Some(_) => ModeSearch::unstarted(&counts, &settings),
-        };
+        // Its first passes wait for an advance, which can be stopped.
+        let search = ModeSearch::unstarted(&counts, &settings);
         Ok(GaussianRun {
             name,
             counts,
@@ -176,6 +173,7 @@ impl GaussianRun {
             Stage::Mode(mut search) => {
                 let enough = search.is_evaluated() && (search.converged() || search.steps as u64 >= most);
                 let (point, steps) = (search.point().to_vec(), search.steps);
+                let is_begun = search.is_evaluated();
                 let done = match self.family() {
                     Some((family, _)) if enough => search.into_mode().map(|mode| {
                         let coordinates = self.request.method.coordinates();
@@ -190,7 +188,7 @@ impl GaussianRun {
                         self.stage = Stage::Mode(search);
                     }),
                 };
-                self.or_resumed(done, point, steps)
+                self.or_resumed(done, is_begun.then_some(point), steps)
             }
             Stage::Variational(mut search) => {
                 let (_, tolerance) = self.family().expect("a variational method");
@@ -207,17 +205,17 @@ impl GaussianRun {
                     })
                 };
                 let steps = self.report.newton_steps as usize;
-                self.or_resumed(done, point, steps)
+                self.or_resumed(done, Some(point), steps)
             }
             Stage::Over => Ok(()),
         }
     }
 
-    /// Where work was stopped, a search for the mode from the point that was reached takes its place.
+    /// Where work was stopped, a search for the mode from the point that was reached takes its place, or from the start where none was.
     fn or_resumed(
         &mut self,
         done: Result<(), ModeError>,
-        point: Vec<f64>,
+        point: Option<Vec<f64>>,
         steps: usize,
     ) -> Result<(), ModeError> {
         let done = match done {
@@ -232,7 +230,10 @@ impl GaussianRun {
             self.report.variational_steps = 0;
             self.report.elbo = None;
             self.report.converged = false;
-            let search = ModeSearch::resumed(&self.counts, &self.settings, point, steps);
+            let search = match point {
+                Some(point) => ModeSearch::resumed(&self.counts, &self.settings, point, steps),
+                None => ModeSearch::unstarted(&self.counts, &self.settings),
+            };
             self.stage = Stage::Mode(Box::new(search));
         }
         done
