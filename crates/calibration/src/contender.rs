@@ -120,9 +120,19 @@ fn finish(backend: &dyn Backend, panel: &Arc<Panel>, request: &Request) -> Resul
     while progress.state == RunState::Running {
         progress = run.advance(progress.total.max(1), &never)?;
     }
-    if progress.unit == StepUnit::Steps && progress.state != RunState::Converged {
+    // Of SVI only a run that watches its loss can tell.
+    let tells = match &request.method {
+        Method::Svi(svi) => svi.early_stop.is_some(),
+        _ => progress.unit == StepUnit::Steps,
+    };
+    if tells && progress.state != RunState::Converged {
+        let unit = match progress.unit {
+            StepUnit::Iterations => "iterations",
+            StepUnit::Draws => "draws",
+            StepUnit::Steps => "steps",
+        };
         return Err(FitError::Failed(format!(
-            "it has not converged after {} steps",
+            "it has not converged after {} {unit}",
             progress.completed
         )));
     }

@@ -252,10 +252,10 @@ pub struct SviArguments {
     /// 1% every 1,000 iterations, down to 1e-5.
     #[arg(long, value_name = "RATE", default_value_t = 0.01)]
     pub learning_rate: f64,
-    /// Stop early once the loss no longer falls; the default in orthogonal coordinates from 2,000 iterations on. There the mean loss of --window iterations is lower than that
-    /// of the ones before by less than 0.001 per latent; in the published ones by less than one standard error, five times in a row.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub early_stop: Option<bool>,
+    /// Stop early once the loss no longer falls. In orthogonal coordinates: the mean loss of --window iterations is lower than that of the ones before
+    /// by less than one standard error or 0.001 per latent, three times in a row; in the published ones by less than one standard error, five times.
+    #[arg(long)]
+    pub early_stop: bool,
     /// Iterations of a window of --early-stop; by default a twentieth of --iterations in orthogonal coordinates, and 2,000 in the published ones.
     #[arg(long, value_name = "N")]
     pub window: Option<u64>,
@@ -288,11 +288,9 @@ impl SviArguments {
                 .falling_over(iterations)
             }
         };
-        let early_stop = match self.early_stop {
-            Some(false) => None,
-            Some(true) if coordinates == CoordinatesName::Published => Some(EarlyStop::default()),
-            Some(true) => default.early_stop,
-            None => default.early_stop,
+        let criterion = match coordinates {
+            CoordinatesName::Published => Some(EarlyStop::default()),
+            CoordinatesName::Orthogonal => EarlyStop::falling_over(default.iterations),
         };
         SviSettings {
             particles: self.particles,
@@ -301,7 +299,7 @@ impl SviArguments {
                 ObjectiveName::Elbo => Objective::Elbo,
             },
             precision: self.precision.into(),
-            early_stop: early_stop.map(|stop| EarlyStop {
+            early_stop: criterion.filter(|_| self.early_stop).map(|stop| EarlyStop {
                 window: self.window.unwrap_or(stop.window),
                 ..stop
             }),

@@ -255,10 +255,18 @@ impl CaseRecord {
         Some((rate * 4.0 * self.panel.rows as f64 / limit, READING))
     }
 
-    /// Seconds for 1,000,000 iterations of SVI, estimated from the timed ones.
+    /// Seconds for 1,000,000 iterations of SVI in the published coordinates, estimated from the timed ones: in others nobody makes as many.
     pub fn estimated_seconds_1m(&self) -> Option<f64> {
+        match self.request.method.coordinates() {
+            Coordinates::Published => self.estimated_seconds_for(1e6),
+            Coordinates::Orthogonal => None,
+        }
+    }
+
+    /// Seconds for so many iterations of SVI, estimated from the timed ones.
+    pub fn estimated_seconds_for(&self, iterations: f64) -> Option<f64> {
         match self.unit {
-            IterationUnit::Iterations => Some(1e6 / self.iterations_per_second()?.median),
+            IterationUnit::Iterations => Some(iterations / self.iterations_per_second()?.median),
             IterationUnit::Gradients | IterationUnit::Fits => None,
         }
     }

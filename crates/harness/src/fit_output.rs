@@ -218,7 +218,10 @@ fn write_into(
         missing: Vec::new(),
     };
     if let Some(posterior) = parts.posterior {
-        staging.add(POSTERIOR_CSV, &|f| write_posterior_csv(f, panel, posterior))?;
+        let threads = staging.record.request.resolved_threads();
+        staging.add(POSTERIOR_CSV, &|f| {
+            write_posterior_csv(f, panel, posterior, threads)
+        })?;
     }
     if let Some(trace) = trace {
         staging.add_if_possible(TRACE_CSV, &|f| write_trace_csv(f, &trace));

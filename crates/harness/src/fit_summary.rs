@@ -5,6 +5,7 @@ use crate::number_format::{count, duration, three_digits};
 use crate::table::grid::Grid;
 use crate::time_to_posterior::name_of;
 use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
+use infermark_backend::request::EarlyStop;
 use infermark_backend::{Method, Posterior, Report, RunState};
 use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
@@ -193,18 +194,16 @@ fn of_gaussian(gaussian: &GaussianReport) -> String {
 
 fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
     let (particles, watched) = match method {
-        Method::Svi(settings) => (settings.particles, settings.early_stop.is_some()),
+        Method::Svi(settings) => {
+            let could_tell = |stop: EarlyStop| stop.can_be_met_in(settings.iterations);
+            (settings.particles, settings.early_stop.is_some_and(could_tell))
+        }
         _ => (0, false),
     };
     let verdict = match (state, watched) {
         (RunState::Converged, _) => "the loss no longer falls",
         (RunState::Finished, true) => "NOT converged: the loss still fell at the end",
-        _ => match method.coordinates() {
-            Coordinates::Published => "whether it converged is not known (--early-stop tests it)",
-            Coordinates::Orthogonal => {
-                "whether it converged is not known (2,000 --iterations and more test it)"
-            }
-        },
+        _ => "whether it converged is not known (--early-stop tests it)",
     };
     let correlations = match method.coordinates() {
         Coordinates::Published => {

@@ -20,14 +20,19 @@ pub const CHAIN_COLUMNS: [&str; 4] = ["mcse_mean", "ess_bulk", "ess_tail", "rhat
 /// Latents that are put into words at once.
 const BLOCK: usize = 4096;
 
-/// Writes the posterior of `panel` row by row.
+/// Writes the posterior of `panel` row by row, put into words on `threads` threads.
 ///
 /// # Errors
 /// When `out` fails.
 ///
 /// # Panics
 /// When the posterior's layout is not the panel's.
-pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior) -> io::Result<()> {
+pub fn write_posterior_csv(
+    out: impl Write,
+    panel: &Panel,
+    posterior: &Posterior,
+    threads: usize,
+) -> io::Result<()> {
     let layout = panel.layout_for(posterior.layout.likelihood);
     assert_eq!(posterior.layout, layout, "the posterior is of another panel");
     let mut columns: Vec<&[f64]> = vec![&posterior.mean, &posterior.sd, &posterior.q05, &posterior.q95];
@@ -55,8 +60,7 @@ pub fn write_posterior_csv(out: impl Write, panel: &Panel, posterior: &Posterior
         })
         .collect();
     // Numbers take most of the time: a block a thread is put into words at once.
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    for blocks in blocks.chunks(threads) {
+    for blocks in blocks.chunks(threads.max(1)) {
         let texts = run_parts(blocks.iter().map(|(site, latents)| {
             let columns = &columns;
             move || in_words(axes, *site, layout.start(*site), latents.clone(), columns)

@@ -5,6 +5,7 @@ use crate::speedup::against_published;
 use crate::time_to_posterior::time_of;
 use infermark_backend::Method;
 use infermark_backend::report::Detail;
+use infermark_model::Coordinates;
 use infermark_model::Site;
 use std::io::{self, Write};
 
@@ -227,6 +228,11 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         (
             "estimated_seconds_1m",
             match record.unit {
+                IterationUnit::Iterations
+                    if record.request.method.coordinates() == Coordinates::Orthogonal =>
+                {
+                    NOT_APPLICABLE.to_owned()
+                }
                 IterationUnit::Iterations => number(record.estimated_seconds_1m()),
                 IterationUnit::Gradients | IterationUnit::Fits => NOT_APPLICABLE.to_owned(),
             },

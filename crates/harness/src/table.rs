@@ -12,6 +12,7 @@ use crate::speedup::speedups;
 use crate::system::System;
 use grid::Grid;
 use infermark_backend::{DeviceId, DeviceKind, Method};
+use infermark_model::Coordinates;
 
 /// Markdown of everything that was measured, beside what is published.
 pub fn table(records: &[CaseRecord]) -> String {
@@ -151,6 +152,7 @@ fn measured_row(record: &CaseRecord) -> Vec<String> {
     let rate = record.iterations_per_second();
     let estimate = match (record.unit, record.estimated_seconds_1m()) {
         (IterationUnit::Gradients | IterationUnit::Fits, _) => NOT_APPLICABLE.to_owned(),
+        _ if record.request.method.coordinates() != Coordinates::Published => NOT_APPLICABLE.to_owned(),
         (_, None) => not_measured(),
         (_, Some(seconds)) => {
             format!("{} ({})", duration(seconds), count(record.timed_iterations()))

@@ -128,7 +128,7 @@ pub fn times_to_posterior(records: &[CaseRecord]) -> Vec<PosteriorTime> {
 }
 
 /// The way that a case stands for, held against the published ones alone; `None` where it has no speed or no end: of SVI the
-/// published 1M iterations, or in orthogonal coordinates those that were asked for, of chains the draws that were asked for if all were made, or the published reference, of whole
+/// published 1M iterations, or in orthogonal coordinates those of the schedule, of chains the draws that were asked for if all were made, or the published reference, of whole
 /// fits one.
 pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     let truth = |after: String| {
@@ -170,9 +170,13 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
         Method::Svi(svi) => {
             let (way, iterations) = match svi.coordinates {
                 Coordinates::Published => (SVI.to_owned(), ITERATIONS),
-                Coordinates::Orthogonal => (svi_orthogonal(svi.iterations), svi.iterations as f64),
+                // Those over which the learning rate falls: a run that is timed may go on.
+                Coordinates::Orthogonal => {
+                    let iterations = svi.optimizer.decay_iterations;
+                    (svi_orthogonal(iterations as u64), iterations)
+                }
             };
-            let seconds = record.estimated_seconds_1m()? * iterations / 1e6;
+            let seconds = record.estimated_seconds_for(iterations)?;
             Some(PosteriorTime {
                 truth: truth(match after as f64 >= iterations {
                     true => format!("{} iterations", count(after)),

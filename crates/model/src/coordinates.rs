@@ -149,26 +149,40 @@ impl Orthogonal {
     /// weights.
     pub fn new(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> Self {
         let layout = panel.layout_for(likelihood);
-        let dispersion = match likelihood {
-            Likelihood::Poisson => vec![0.0; layout.categories],
-            Likelihood::NegativeBinomial => rough_dispersions(panel),
-        };
         let prior = priors.product_effect_sd.powi(-2);
+        let sums = panel.sums();
         let mut origin = panel.mean_log_price().to_vec();
-        let mut period_share = vec![0.0; layout.categories * layout.periods];
-        for (i, category) in panel.category_of().iter().enumerate() {
-            let c = *category as usize;
-            let shares = &mut period_share[c * layout.periods..][..layout.periods];
-            let (mut total, mut moment) = (0.0, 0.0);
-            let mean = origin[i];
-            for row in panel.product_rows(i) {
-                let weight = weight_of(f64::from(row.units), dispersion[c]);
-                total += weight;
-                moment += weight * (row.log_price - mean);
-                shares[row.period] += weight;
+        let (mut period_share, dispersion) = match likelihood {
+            // The weights are the units, whose sums the panel has.
+            Likelihood::Poisson => {
+                for ((m, units), deviation) in
+                    origin.iter_mut().zip(&sums.product).zip(&sums.product_deviation)
+                {
+                    let units = *units as f64;
+                    *m = (deviation + *m * units) / (units + prior);
+                }
+                let shares = sums.category_period.iter().map(|units| *units as f64);
+                (shares.collect(), vec![0.0; layout.categories])
             }
-            origin[i] = (moment + mean * total) / (total + prior);
-        }
+            Likelihood::NegativeBinomial => {
+                let dispersion = rough_dispersions(panel);
+                let mut weights = vec![0.0; layout.categories * layout.periods];
+                for (i, category) in panel.category_of().iter().enumerate() {
+                    let c = *category as usize;
+                    let weights = &mut weights[c * layout.periods..][..layout.periods];
+                    let (mut total, mut moment) = (0.0, 0.0);
+                    let mean = origin[i];
+                    for row in panel.product_rows(i) {
+                        let weight = weight_of(f64::from(row.units), dispersion[c]);
+                        total += weight;
+                        moment += weight * (row.log_price - mean);
+                        weights[row.period] += weight;
+                    }
+                    origin[i] = (moment + mean * total) / (total + prior);
+                }
+                (weights, dispersion)
+            }
+        };
         for shares in period_share.chunks_mut(layout.periods) {
             let total: f64 = shares.iter().sum();
             if total > 0.0 {
@@ -258,7 +272,7 @@ impl Orthogonal {
         z
     }
 
-    /// The gradient by the coordinates of one by the natural parameters.
+    /// The gradient by the coordinates of one by the natural parameters; both have length [`Layout::latents`].
     pub fn gradient(&self, mut by_natural: Vec<f64>) -> Vec<f64> {
         let (a, e) = (
             self.layout.start(Site::ProductA),
@@ -283,7 +297,8 @@ impl Orthogonal {
         by_natural
     }
 
-    /// Variances of the natural parameters where the coordinates are independent and have the variances `own`.
+    /// Variances of the natural parameters where the coordinates are independent and have the variances `own`; both have length
+    /// [`Layout::latents`].
     pub fn natural_variances(&self, own: &[f64]) -> Vec<f64> {
         let ZeroSum { shared, last } = self.zero_sum;
         let mut natural = own.to_vec();
@@ -314,7 +329,8 @@ impl Orthogonal {
     }
 
     /// What the variances of the log rates are made of where the coordinates are independent and have the variances `own`: that of row (i, t) is
-    /// `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`, `v` what is returned. In the places of the period effects are the variances of `s_ct - w_c`.
+    /// `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`, `v` what is returned. In the places of the period effects are the variances of `s_ct - w_c`. Both have
+    /// length [`Layout::latents`].
     pub fn rate_variances(&self, own: &[f64]) -> Vec<f64> {
         let ZeroSum { shared, last } = self.zero_sum;
         let mut variances = own.to_vec();
@@ -347,8 +363,8 @@ impl Orthogonal {
         by_free
     }
 
-    /// The diagonal of the precision of the coordinates, from that of the natural parameters: its diagonal `q`, and `coupled`, the entries between
-    /// each product's elasticity and effect.
+    /// The diagonal of the precision of the coordinates, from that of the natural parameters: its diagonal `q`, length [`Layout::latents`], and
+    /// `coupled`, the entries between each product's elasticity and effect, length N.
     pub fn precision_diagonal(&self, q: &[f64], coupled: &[f64], priors: &Priors) -> Vec<f64> {
         let ZeroSum { shared, last } = self.zero_sum;
         let layout = &self.layout;
@@ -471,13 +487,7 @@ impl Orthogonal {
     /// and returns `s_ct - w_c`, length C * T.
     fn start_periods(&self, panel: &Panel, loc: &mut [f64]) -> Vec<f64> {
         let layout = &self.layout;
-        let mut table = vec![0.0; layout.categories * layout.periods];
-        for (i, category) in self.category_of.iter().enumerate() {
-            let mean = panel.sums().product[i] as f64 / panel.row_range(i).len() as f64;
-            for row in panel.product_rows(i) {
-                table[*category as usize * layout.periods + row.period] += mean;
-            }
-        }
+        let mut table = expected_by_means(panel);
         for (c, contrasts) in table.chunks_mut(layout.periods).enumerate() {
             let sold = &panel.sums().category_period[c * layout.periods..];
             for (s, y) in contrasts.iter_mut().zip(sold) {
@@ -559,26 +569,48 @@ fn weight_of(units: f64, dispersion: f64) -> f64 {
     units / (1.0 + units * dispersion)
 }
 
+/// Units of a product in its mean row.
+fn mean_units(panel: &Panel, product: usize) -> f64 {
+    panel.sums().product[product] as f64 / panel.row_range(product).len() as f64
+}
+
+/// Units of each category and period that its products' means would make of their rows there, length C * T.
+fn expected_by_means(panel: &Panel) -> Vec<f64> {
+    let layout = panel.layout();
+    let mut expected = vec![0.0; layout.categories * layout.periods];
+    for (i, category) in panel.category_of().iter().enumerate() {
+        let mean = mean_units(panel, i);
+        let expected = &mut expected[*category as usize * layout.periods..][..layout.periods];
+        if panel.is_dense() {
+            // The same in every period: once is enough.
+            expected[0] += mean;
+        } else {
+            for row in panel.product_rows(i) {
+                expected[row.period] += mean;
+            }
+        }
+    }
+    if panel.is_dense() {
+        for expected in expected.chunks_mut(layout.periods) {
+            let first = expected[0];
+            expected.fill(first);
+        }
+    }
+    expected
+}
+
 /// Rough dispersions `1 / r` of the categories' counts: by how much they vary beyond Poisson counts about what their product's and their
 /// category's period's sales lead to expect.
 ///
 /// Prices are left out, so that it is on the high side. It only weighs rows.
 fn rough_dispersions(panel: &Panel) -> Vec<f64> {
     let layout = panel.layout();
-    let means: Vec<f64> = (0..layout.products)
-        .map(|i| panel.sums().product[i] as f64 / panel.row_range(i).len() as f64)
-        .collect();
-    let mut expected = vec![0.0; layout.categories * layout.periods];
+    let expected = expected_by_means(panel);
     let entry = |i: usize, period: usize| panel.category_of()[i] as usize * layout.periods + period;
-    for (i, mean) in means.iter().enumerate() {
-        for row in panel.product_rows(i) {
-            expected[entry(i, row.period)] += mean;
-        }
-    }
     let mut excess = vec![0.0; layout.categories];
     let mut squares = vec![0.0; layout.categories];
-    for (i, mean) in means.iter().enumerate() {
-        let c = panel.category_of()[i] as usize;
+    for i in 0..layout.products {
+        let (c, mean) = (panel.category_of()[i] as usize, mean_units(panel, i));
         for row in panel.product_rows(i) {
             let at = entry(i, row.period);
             if expected[at] > 0.0 {

@@ -194,7 +194,6 @@ fn the_elbo_optimum_in_orthogonal_coordinates_is_the_closed_form_one() {
     let (mean, sd) = mean_field_optimum(&panel, Some(&orthogonal));
     let settings = SviSettings {
         objective: Objective::Elbo,
-        early_stop: None,
         ..SviSettings::orthogonal()
     };
     let request = Request {

@@ -2,6 +2,7 @@
 
 use crate::convergence::ConvergenceWatch;
 use infermark_backend::report::{Detail, SviReport, TracePoint};
+use infermark_backend::request::EarlyStop;
 use infermark_backend::{BackendError, Progress, Report, RunState, StepUnit, SviSettings};
 use infermark_model::Coordinates;
 
@@ -190,11 +191,11 @@ impl Ledger {
                 self.completed, self.settings.iterations
             ));
         }
-        let watched = self.convergence.is_some() && self.settings.coordinates == Coordinates::Orthogonal;
-        if watched && self.state == RunState::Finished {
+        let could_tell = |stop: EarlyStop| stop.can_be_met_in(self.settings.iterations);
+        if self.state == RunState::Finished && self.settings.early_stop.is_some_and(could_tell) {
             warnings.push(
-                "The loss was still falling when the learning rate had come to its floor: means may be a part of a standard deviation \
-                 from where they belong. Give more --iterations."
+                "The loss was still falling at the last iteration: means may be a part of a standard deviation and more from where \
+                 they belong. Give more --iterations."
                     .into(),
             );
         }

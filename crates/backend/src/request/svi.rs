@@ -66,7 +66,7 @@ impl Default for SviSettings {
 
 impl SviSettings {
     /// The defaults in orthogonal coordinates: objective and particles as published, and 10,000 iterations over which the learning rate falls from
-    /// 0.01 to 1e-5.
+    /// 0.01 to 1e-5; all of them are made.
     pub fn orthogonal() -> Self {
         SviSettings {
             coordinates: Coordinates::Orthogonal,
@@ -75,13 +75,12 @@ impl SviSettings {
         .falling_over(10_000)
     }
 
-    /// The settings with `iterations` over which the learning rate falls from where it is to its floor, and the criterion that goes with it.
+    /// The settings with `iterations` over which the learning rate falls from where it is to its floor.
     #[must_use]
     pub fn falling_over(self, iterations: u64) -> Self {
         SviSettings {
             iterations,
             optimizer: AdamW::falling_over(iterations, self.optimizer.learning_rate),
-            early_stop: EarlyStop::falling_over(iterations),
             ..self
         }
     }
@@ -114,16 +113,21 @@ impl Default for EarlyStop {
 }
 
 impl EarlyStop {
-    /// The criterion for a learning rate that falls over `iterations`: its loss is never flat before the end, for a lower rate leaves the means less far
-    /// from where they belong. What a twentieth of the way still takes off the loss says how far: means that are on average `d` of their
-    /// standard deviations away cost `d^2 / 2` nats each, and a fall of 0.001 nats is one from 0.08 to 0.07.
+    /// Whether a run of so many iterations can meet the criterion: a first window, and as many flat ones as it asks for.
+    pub fn can_be_met_in(&self, iterations: u64) -> bool {
+        self.window.saturating_mul(u64::from(self.patience) + 1) <= iterations
+    }
+
+    /// The criterion for a learning rate that falls over `iterations`, a twentieth of which is a window. The loss of such a run falls to its end, for
+    /// a lower rate leaves the means less far from where they belong: means that are on average `d` of their standard deviations away cost
+    /// `d^2 / 2` nats each, and a fall of 0.001 nats is one from 0.08 to 0.07.
     ///
     /// `None` below 2,000 iterations: a rate that falls that fast may leave the means where they are, and the loss with them.
     pub fn falling_over(iterations: u64) -> Option<Self> {
         (iterations >= 2_000).then_some(EarlyStop {
             window: iterations / 20,
             tolerance: 1.0,
-            patience: 1,
+            patience: 3,
             least_fall: 1e-3,
         })
     }

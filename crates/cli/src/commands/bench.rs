@@ -312,9 +312,9 @@ impl BenchArguments {
     fn svi(&self, coordinates: Coordinates) -> Method {
         let settings = match coordinates {
             Coordinates::Published => SviSettings::default(),
-            // To the end of its schedule, so that every repeat is of as many iterations.
+            // It goes on beyond the end of its schedule: iterations are timed, and a fast device is soon there.
             Coordinates::Orthogonal => SviSettings {
-                early_stop: None,
+                iterations: SviSettings::default().iterations,
                 ..SviSettings::orthogonal()
             },
         };

@@ -29,6 +29,7 @@ use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
 use infermark_model::{Likelihood, Panel, Site, Specification, printable};
+use infermark_threads::start_detached;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub struct FitArguments {
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
     /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
-    /// needed for it in published coordinates; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
+    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
     /// --tolerance not met.
     #[arg(long)]
     require_convergence: bool,
@@ -113,13 +114,13 @@ impl FitArguments {
             .unwrap_or(self.data.as_os_str())
             .to_string_lossy();
         // Of the prices in the file: fits of one file are of one panel, whatever the model makes of its prices.
-        let (description, panel) = if model == Specification::Published && request.resolved_threads() > 1 {
-            // They stay as they are, and their fingerprint is taken while the fit runs.
-            (Fingerprint::begun(&panel, source.clone()), panel)
+        let (described, panel) = if model == Specification::Published && request.resolved_threads() > 1 {
+            // They stay as they are, and their fingerprint is taken beside what follows the fit.
+            (None, panel)
         } else {
             let description = PanelDescription::new(&panel, source.clone());
             let panel = Arc::new(model.panel(Arc::unwrap_or_clone(panel)));
-            (Fingerprint::Taken(description), panel)
+            (Some(description), panel)
         };
         request.priors = given_priors.over(model.priors(&panel))?;
         let constant = panel.constant_price_products();
@@ -137,6 +138,10 @@ impl FitArguments {
         begun.store(true, Ordering::SeqCst);
         let failure = advance(&mut *run, &interrupt);
 
+        let description = match described {
+            Some(description) => Fingerprint::Taken(description),
+            None => Fingerprint::begun(&panel, source.clone()),
+        };
         let progress = run.progress();
         let posterior = run.posterior().ok();
         let below = posterior.as_ref().map(|posterior| {
@@ -292,26 +297,26 @@ impl FitArguments {
                 !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),
                 "--alpha goes with --objective renyi"
             );
-            let watched = self.svi.settings(self.guide.coordinates).early_stop.is_some();
+            let settings = self.svi.settings(self.guide.coordinates);
             ensure!(
-                self.svi.early_stop != Some(true) || watched,
-                "--early-stop in orthogonal coordinates needs at least 2000 --iterations"
+                !self.svi.early_stop || settings.early_stop.is_some(),
+                "--early-stop in orthogonal coordinates needs at least 2000 --iterations; these are {}",
+                settings.iterations
             );
             ensure!(
-                !was_given("window") || watched,
-                "--window goes with --early-stop, which in orthogonal coordinates needs at least 2000 --iterations"
+                !was_given("window") || self.svi.early_stop,
+                "--window goes with --early-stop"
             );
             ensure!(
-                !self.require_convergence || watched,
-                "--require-convergence needs --early-stop with --method svi, and at least 2000 --iterations in orthogonal \
-                 coordinates: a schedule that runs to its end says nothing"
+                !self.require_convergence || self.svi.early_stop,
+                "--require-convergence needs --early-stop with --method svi: a schedule that runs to its end says nothing"
             );
         }
         Ok(())
     }
 }
 
-/// A panel's description, whose fingerprint takes one thread as long as a pass of a fit takes all.
+/// A panel's description, whose fingerprint takes one thread as long as a pass of a fit takes all of them.
 enum Fingerprint {
     Taken(PanelDescription),
     Begun(JoinHandle<PanelDescription>),
@@ -322,10 +327,9 @@ impl Fingerprint {
     fn begun(panel: &Arc<Panel>, source: impl Into<String>) -> Self {
         let (source, of) = (source.into(), panel.clone());
         let name = source.clone();
-        let thread = std::thread::Builder::new().spawn(move || PanelDescription::new(&of, name));
-        match thread {
-            Ok(thread) => Fingerprint::Begun(thread),
-            Err(_) => Fingerprint::Taken(PanelDescription::new(panel, source)),
+        match start_detached("fingerprint", move || PanelDescription::new(&of, name)) {
+            Some(thread) => Fingerprint::Begun(thread),
+            None => Fingerprint::Taken(PanelDescription::new(panel, source)),
         }
     }
 

@@ -420,7 +420,14 @@ fn a_fit_ends_with_a_table_that_stays_short() {
         let (table, _) = fit(&panel, &out, &svi);
         assert!(table.contains("converged is not known"), "{coordinates}: {table}");
     }
-    // In orthogonal coordinates a run of the default length knows whether it has converged.
-    let (table, _) = fit(&panel, &out, &["--method", "svi", "--require-convergence"]);
+    let watched = ["--method", "svi", "--early-stop", "--require-convergence"];
+    let (table, _) = fit(&panel, &out, &watched);
     assert!(table.contains("the loss no longer falls"), "{table}");
+    // Of two windows none can be flat three times.
+    let (table, _) = fit(
+        &panel,
+        &out,
+        &["--method", "svi", "--early-stop", "--window", "5000"],
+    );
+    assert!(table.contains("converged is not known"), "{table}");
 }

@@ -104,9 +104,10 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "fit x.csv --out x --method svi --coordinates published --window 500",
             "--early-stop",
         ),
+        ("fit x.csv --out x --method svi --window 500", "--early-stop"),
         (
-            "fit x.csv --out x --method svi --early-stop=false --window 500",
-            "--early-stop",
+            "fit x.csv --out x --method svi --early-stop --iterations 1999",
+            "at least 2000 --iterations; these are 1999",
         ),
         (
             "fit x.csv --out x --method svi --coordinates published --require-convergence",

@@ -8,6 +8,7 @@ use super::series::series;
 use crate::case_record::{CaseRecord, IterationUnit};
 use crate::number_format::{count, duration, three_digits};
 use crate::published::{PublishedSystem, SETS, set_of};
+use infermark_model::Coordinates;
 use plotters::style::RGBColor;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,12 @@ struct Group {
 /// # Errors
 /// When a file cannot be written.
 pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotError> {
-    let ours_series = series(records, Some(IterationUnit::Iterations));
+    let mut ours_series = series(records, Some(IterationUnit::Iterations));
+    // Nobody makes a million iterations in other coordinates than the published ones.
+    ours_series.retain(|series| {
+        let mut records = series.records.iter();
+        records.all(|r| r.request.method.coordinates() == Coordinates::Published)
+    });
     if ours_series.is_empty() {
         return Ok(Vec::new());
     }

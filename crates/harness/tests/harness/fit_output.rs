@@ -44,7 +44,7 @@ fn posterior_csv_reads_back_bit_for_bit_with_awkward_labels() {
     let panel = awkward_panel();
     let mut posterior = posterior(panel.layout());
     let mut bytes = Vec::new();
-    write_posterior_csv(&mut bytes, &panel, &posterior).unwrap();
+    write_posterior_csv(&mut bytes, &panel, &posterior, 2).unwrap();
     let mut reader = csv::Reader::from_reader(bytes.as_slice());
     assert_eq!(
         reader.headers().unwrap(),
@@ -86,7 +86,7 @@ fn posterior_csv_reads_back_bit_for_bit_with_awkward_labels() {
         rhat: vec![1.0001; n],
     });
     let mut bytes = Vec::new();
-    write_posterior_csv(&mut bytes, &panel, &posterior).unwrap();
+    write_posterior_csv(&mut bytes, &panel, &posterior, 2).unwrap();
     let mut reader = csv::Reader::from_reader(bytes.as_slice());
     let first = reader.records().next().unwrap().unwrap();
     assert_eq!(
