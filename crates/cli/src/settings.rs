@@ -228,7 +228,7 @@ pub struct CoordinatesArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "SVI")]
 pub struct SviArguments {
-    /// Iterations; by default 10,000 in orthogonal coordinates, and 1,000,000 in the published ones.
+    /// Iterations; by default 50,000 in orthogonal coordinates, and 1,000,000 in the published ones.
     #[arg(long, value_name = "N")]
     pub iterations: Option<u64>,
     /// Particles an iteration.

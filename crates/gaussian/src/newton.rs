@@ -119,7 +119,8 @@ const CERTAIN: f64 = 1e-3;
 /// as much as five passes without.
 const KEPT: f64 = 0.02;
 
-/// The part of the tolerance below which the factor is made at the point: that of an older factor is about the same decrement.
+/// The part of the tolerance below which the factor is made at the point. It asks for more than the tolerance, since the decrement by an older factor
+/// is only about that at the point; the passes are light, and a factor that finds more left would have to be made again.
 const SURE: f64 = 1e-4;
 
 /// The derivative along a step.
@@ -438,5 +439,30 @@ impl ModeSearch {
         self.is_older = false;
         self.point = point;
         self.value = there.value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was found at the end of a whole step near the mode of a panel of 100,000 products: the value within its rounding, the slope off by its own.
+    #[test]
+    fn near_the_mode_a_slope_that_is_all_rounding_refuses_no_step() {
+        let (value, rounding) = (-1e8, 1e-3);
+        let near = (value, 1e-6, 1.0);
+        assert!(ModeSearch::rises(near, (value - 0.5 * rounding, rounding), -3e-5));
+        // A value that falls by more than it rounds is none.
+        assert!(!ModeSearch::rises(
+            near,
+            (value - 2.0 * rounding, rounding),
+            -3e-5
+        ));
+        // Far from it a slope that has turned round says that the step is too long.
+        assert!(!ModeSearch::rises(
+            (value, 10.0, 1.0),
+            (value - 0.5 * rounding, rounding),
+            -30.0
+        ));
     }
 }

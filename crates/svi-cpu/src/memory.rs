@@ -2,7 +2,7 @@
 
 use infermark_backend::{Precision, SviSettings};
 use infermark_cpu_kernels::chunk::most_chunks;
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{Coordinates, Likelihood, Panel};
 
 /// Lanes of the widest vectors.
 const LANES: usize = 16;
@@ -32,12 +32,21 @@ pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSetting
         .saturating_mul(layout.periods.next_multiple_of(LANES) as u64)
         .saturating_mul(8 * particles);
     let posterior = 12 * 8 * latents;
+    // A product's origin twice and its category, a period's share.
+    let coordinates = match settings.coordinates {
+        Coordinates::Published => 0,
+        Coordinates::Orthogonal => {
+            (12 + scalar) * layout.products as u64
+                + 8 * (layout.categories as u64).saturating_mul(layout.periods as u64)
+        }
+    };
     // Rows that stand alone take a vector each; rows of dense products fill theirs.
     (vectors * LANES as u64)
         .saturating_mul(a_row)
         .saturating_add(16 * vectors)
         .saturating_add(latents.saturating_mul(scalar * (8 + 3 * particles) + 4))
         .saturating_add(32 * layout.products as u64)
+        .saturating_add(coordinates)
         .saturating_add(sums_by_period)
         .saturating_add(posterior)
 }

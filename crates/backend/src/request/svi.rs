@@ -65,14 +65,14 @@ impl Default for SviSettings {
 }
 
 impl SviSettings {
-    /// The defaults in orthogonal coordinates: objective and particles as published, and 10,000 iterations over which the learning rate falls from
+    /// The defaults in orthogonal coordinates: objective and particles as published, and 50,000 iterations over which the learning rate falls from
     /// 0.01 to 1e-5; all of them are made.
     pub fn orthogonal() -> Self {
         SviSettings {
             coordinates: Coordinates::Orthogonal,
             ..SviSettings::default()
         }
-        .falling_over(10_000)
+        .falling_over(50_000)
     }
 
     /// The settings with `iterations` over which the learning rate falls from where it is to its floor.

@@ -34,6 +34,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use std::fs::File;
 use std::ops::ControlFlow;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use types::{check_compression, check_type, dictionary, is_text};
@@ -219,11 +220,14 @@ struct PlainCells<'a> {
 }
 
 impl PlainCells<'_> {
-    /// The rows after row `i` and before `end` that have its product and its category.
-    fn of_same_keys(&self, i: usize, end: usize) -> FollowingRows<'_> {
+    /// The end of the rows from row `i` on and before `end` that have its product and its category.
+    fn end_of_keys(&self, i: usize, end: usize) -> usize {
         let keys = (self.product[i], self.category[i]);
         let same = |j: &usize| (self.product[*j], self.category[*j]) == keys;
-        let rows = i + 1..(i + 1..end).find(|j| !same(j)).unwrap_or(end);
+        (i + 1..end).find(|j| !same(j)).unwrap_or(end)
+    }
+
+    fn rows(&self, rows: Range<usize>) -> FollowingRows<'_> {
         FollowingRows {
             period: &self.rows.period[rows.clone()],
             price: &self.rows.price[rows.clone()],
@@ -282,6 +286,7 @@ fn add_batch(
     };
     let plain = cells.plain();
     let mut i = 0;
+    let mut same_until = 0;
     while i < batch.num_rows() {
         let row = first_row + i as u64;
         let mut bad = |column: usize, name: &str, problem: &str, remedy: &str| {
@@ -333,7 +338,11 @@ fn add_batch(
         }
         i += 1;
         if let (Some(plain), Ok(product), Some(category)) = (&plain, product, category) {
-            let rest = plain.of_same_keys(i - 1, batch.num_rows());
+            // Rows that do not follow, one after the other, ask for it once.
+            if same_until < i {
+                same_until = plain.end_of_keys(i - 1, batch.num_rows());
+            }
+            let rest = plain.rows(i..same_until);
             i += ledger.follow((product, category), first_row + i as u64, &rest);
         }
     }

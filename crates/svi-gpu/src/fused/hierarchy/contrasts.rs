@@ -220,7 +220,7 @@ fn turn_back(
                 let by_effect_mean = scratch[comptime!(BY_MEAN + k * slices)];
                 let by_weighted = (by_effect_mean - all.hi) - all.lo;
                 let by_last = fma(last_weight, by_weighted, scratch[comptime!(BY_LAST + k)]);
-                let common = places.shared * (by_effect_mean - by_last) + places.last_share * by_last;
+                let common = places.shared * (by_effect_mean - by_last) + places.of_last * by_last;
                 let by_contrast = fma(weight, by_weighted, particles[(count + k) * l + j]);
                 let by_value = select(t == places.last, by_effect_mean, by_contrast - common);
                 let r = residual(latent, particles[k * l + j], mean);
@@ -331,7 +331,7 @@ fn place(
         let mut offset = zeros(count);
         let mut last_value = Array::<f32>::new(count);
         let last_weight = period_share(period_units, c, places.last, axes);
-        let in_weighted = places.shared * (1.0f32 - last_weight) + places.last_share * last_weight;
+        let in_weighted = places.shared * (1.0f32 - last_weight) + places.of_last * last_weight;
         #[unroll]
         for k in 0..count {
             let at = comptime!(k * slices).runtime();
@@ -344,7 +344,7 @@ fn place(
             );
             let taken_off = add(times(all, places.shared, barrier), weighted, barrier);
             set_two(&mut offset, k, taken_off);
-            let last = add(times(all, places.last_share, barrier), weighted, barrier);
+            let last = add(times(all, places.of_last, barrier), weighted, barrier);
             last_value[k] = -(last.hi + last.lo);
             if thread == 0 {
                 frame[frame_shift(axes.categories, c, k, count)] =

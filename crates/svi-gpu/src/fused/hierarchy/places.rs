@@ -15,7 +15,7 @@ pub(super) struct Places {
     pub(super) last: usize,
     /// The isometry: see `infermark_model::coordinates::ZeroSum`.
     pub(super) shared: f32,
-    pub(super) last_share: f32,
+    pub(super) of_last: f32,
     /// Of the free numbers, whose prior mean is zero.
     pub(super) free: Transform,
     pub(super) level: Transform,
@@ -31,7 +31,7 @@ pub(super) fn places_of(c: u32, free: Transform, sites: Sites, axes: Axes) -> Pl
         start: period_latent(axes, c) as usize,
         last: axes.periods as usize - 1,
         shared: 1.0f32 / (root * (root + 1.0f32)),
-        last_share: 1.0f32 / root,
+        of_last: 1.0f32 / root,
         free,
         // The mean of T period effects: its sd is theirs by sqrt T.
         level: Transform {
