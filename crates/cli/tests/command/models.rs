@@ -427,7 +427,15 @@ fn a_fit_ends_with_a_table_that_stays_short() {
     let (table, _) = fit(
         &panel,
         &out,
-        &["--method", "svi", "--early-stop", "--window", "5000"],
+        &[
+            "--method",
+            "svi",
+            "--iterations",
+            "10000",
+            "--early-stop",
+            "--window",
+            "5000",
+        ],
     );
     assert!(table.contains("converged is not known"), "{table}");
 }
