@@ -96,9 +96,9 @@ impl Assembled {
         rates: &impl Rates,
         threads: usize,
     ) -> Result<Self, FactorError> {
-        let weights = vec![0.0; walk.panel.rows()];
-        let lower = vec![Lower2::default(); walk.layout.products];
-        let shapes = vec![[0.0; 2]; if walk.has_shape() { walk.layout.products } else { 0 }];
+        let weights = vec![0.0; walk.rows()];
+        let lower = vec![Lower2::default(); walk.order.len()];
+        let shapes = vec![[0.0; 2]; if walk.has_shape() { walk.order.len() } else { 0 }];
         pass(walk, priors, rates, (weights, lower, shapes), None, threads).map(|(assembled, _)| assembled)
     }
 
@@ -366,30 +366,35 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                     &mut sums.by_period,
                 );
                 grid.store_weights(&mut task.weights[rows(place)]);
-                sums.value += weighed.value;
+                // One, but for a sample.
+                let stands_for = walk.stands_for(place);
+                sums.value += stands_for * weighed.value;
                 for (sum, w) in sums.weights.iter_mut().zip(&grid.weights) {
-                    *sum += w;
+                    *sum += stands_for * w;
                 }
                 let shape = walk.has_shape().then(|| shape_coupling(grid));
                 if let Some(coupling) = shape {
                     task.shapes[own] = coupling;
                     for (sum, c) in sums.cross.iter_mut().zip(&grid.cross) {
-                        *sum += c;
+                        *sum += stands_for * c;
                     }
                     for (sum, own) in sums.shape.iter_mut().zip(weighed.shape) {
-                        *sum += own;
+                        *sum += stands_for * own;
                     }
                 }
                 let Some((lower, informed)) = block(isa, grid, self.priors) else {
                     sums.failed = Some(product);
                     return sums;
                 };
-                sums.by_category += informed;
+                sums.by_category += stands_for * informed;
                 task.lower[own] = lower;
                 task.gradient[own] = weighed.gradient;
                 task.forwarded[own] = lower.forward(weighed.gradient);
                 let into = (&mut *v, place - start, periods);
                 write_coupling(isa, grid, &lower, self.priors, shape, task.forwarded[own], into);
+                if stands_for != 1.0 {
+                    v.scale_columns(2 * (place - start), 2, stands_for.sqrt());
+                }
             }
             isa.vectorize(SubtractOuter {
                 v,
@@ -404,7 +409,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
 /// Half of the variance of every row's log rate: with `[u, s] = L^-1 [x, 1]`, `C` the covariance of the border and `M = V C V'`,
 /// `var = [u, s] (I + M) [u, s]' - 2 [u, s] V C e_t + C_tt`.
 #[inline(always)]
-fn half_variances<I: Simd<Scalar = f64>>(
+pub(crate) fn half_variances<I: Simd<Scalar = f64>>(
     isa: I,
     grid: &mut Grid,
     lower: &Lower2,
@@ -444,9 +449,9 @@ fn pass(
     threads: usize,
 ) -> Result<(Assembled, PairMoments), FactorError> {
     let layout = walk.layout;
-    let mut forwarded = vec![[0.0; 2]; layout.products];
-    let mut pairs = vec![[0.0; 2]; layout.products];
-    let mut covariance = vec![[0.0; 3]; if before.is_some() { layout.products } else { 0 }];
+    let mut forwarded = vec![[0.0; 2]; walk.order.len()];
+    let mut pairs = vec![[0.0; 2]; walk.order.len()];
+    let mut covariance = vec![[0.0; 3]; if before.is_some() { walk.order.len() } else { 0 }];
     let mut tasks = Vec::with_capacity(walk.parts.len());
     {
         let mut weights = weights.as_mut_slice();

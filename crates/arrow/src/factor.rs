@@ -392,7 +392,7 @@ impl ArrowFactor {
         border
     }
 
-    fn write_border(&self, to: &mut [f64], category: usize, border: &[f64]) {
+    pub(crate) fn write_border(&self, to: &mut [f64], category: usize, border: &[f64]) {
         let layout = &self.walk.layout;
         let start = layout.time_index(category, 0);
         to[start..start + layout.periods].copy_from_slice(&border[..layout.periods]);

@@ -25,13 +25,16 @@
 //! mixed models", 2012, section 3.
 
 mod assemble;
+mod batch;
 mod border;
 mod coupling;
 mod factor;
 mod given_border;
 mod grid;
 mod marginals;
+mod moments;
 mod product;
+mod row_variances;
 mod tasks;
 mod tiles;
 mod triangular;
@@ -42,7 +45,9 @@ mod whitener;
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use factor::{ArrowFactor, FactorError};
 pub use given_border::{AtOptimum, GivenBorder};
-pub use marginals::{Marginals, ProductMoments, Visitor};
+pub use marginals::Marginals;
+pub use moments::{ProductMoments, Visitor};
+pub use row_variances::OfRowVariances;
 pub use triangular::operations_per_second;
 pub use walk::Walk;
 pub use watch::{StopWhen, Watch};

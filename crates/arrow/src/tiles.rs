@@ -55,10 +55,20 @@ impl Packed {
 
     /// The covariance of a border, packed with room for the right-hand side behind it.
     pub(crate) fn with_margin<I: Simd>(covariance: &[f64], border: usize) -> Self {
+        Self::square::<I>(covariance, border, border + 1)
+    }
+
+    /// A matrix of columns of so many rows, and one column less, packed with zeros around it.
+    pub(crate) fn of_columns<I: Simd>(columns: &[f64], rows: usize) -> Self {
+        Self::square::<I>(columns, rows, rows)
+    }
+
+    /// Columns of so many rows in a square of an order.
+    fn square<I: Simd>(columns: &[f64], rows: usize, order: usize) -> Self {
         let tile = tile_rows::<I>();
-        let mut packed = Packed::new::<I>(border + 1, (border + 1).next_multiple_of(tile));
-        for (column, values) in covariance.chunks_exact(border).enumerate() {
-            for (first, rows) in (0..border).step_by(tile).zip(values.chunks(tile)) {
+        let mut packed = Packed::new::<I>(order, order.next_multiple_of(tile));
+        for (column, values) in columns.chunks_exact(rows).enumerate() {
+            for (first, rows) in (0..rows).step_by(tile).zip(values.chunks(tile)) {
                 let at = packed.place(first, column);
                 packed.values[at..at + rows.len()].copy_from_slice(rows);
             }
@@ -69,6 +79,32 @@ impl Packed {
     #[inline(always)]
     pub(crate) fn at(&mut self, row: usize, column: usize) -> &mut f64 {
         &mut self.values[(row / self.tile) * self.columns * self.tile + column * self.tile + row % self.tile]
+    }
+
+    /// Multiplies some columns by a number.
+    pub(crate) fn scale_columns(&mut self, first: usize, columns: usize, by: f64) {
+        for tile in self.values.chunks_exact_mut(self.columns * self.tile) {
+            let own = &mut tile[first * self.tile..(first + columns) * self.tile];
+            own.iter_mut().for_each(|value| *value *= by);
+        }
+    }
+
+    /// Adds two columns, each times a number.
+    #[inline(always)]
+    pub(crate) fn add_columns<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        first: usize,
+        [by, by_next]: [f64; 2],
+        to: &mut [f64],
+    ) {
+        let (by, by_next) = (isa.splat(by), isa.splat(by_next));
+        for row in (0..to.len()).step_by(I::LANES) {
+            let own = isa.load(&self.values[self.place(row, first)..]);
+            let next = isa.load(&self.values[self.place(row, first + 1)..]);
+            let sum = isa.mul_add(own, by, isa.mul_add(next, by_next, isa.load(&to[row..])));
+            isa.store(sum, &mut to[row..]);
+        }
     }
 
     /// Where a column's rows from a multiple of the lanes on lie.
@@ -134,32 +170,63 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesSymmetric<'_> {
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let tile = tile_rows::<I>();
-        let stride = self.v.columns * tile;
-        let tiles = self.a.values.chunks_exact(self.a.columns * tile);
-        for (a, out) in tiles.zip(self.out.values.chunks_exact_mut(stride)) {
-            for first in (0..self.columns).step_by(columns_at_once::<I>()) {
-                let mut sums = [[isa.zero(); VECTORS]; 8];
-                let inner = a
-                    .chunks_exact(tile * tile)
-                    .zip(self.v.values.chunks_exact(stride));
-                for (a, v) in inner {
-                    let v = &v[first * tile..(first + columns_at_once::<I>()) * tile];
-                    for (r, a) in a.chunks_exact(tile).enumerate() {
-                        let a = [0, 1, 2].map(|v| isa.load(&a[v * I::LANES..]));
-                        for c in 0..columns_at_once::<I>() {
-                            let b = isa.splat(v[c * tile + r]);
-                            for k in 0..VECTORS {
-                                sums[c][k] = isa.mul_add(a[k], b, sums[c][k]);
-                            }
+        let all = self.v.rows / tile_rows::<I>();
+        times(isa, (self.a, self.v), self.columns, self.out, |_| all);
+    }
+}
+
+/// The same where tiles of `A` above its diagonal are zero.
+pub(crate) struct TimesLower<'a> {
+    pub(crate) a: &'a Packed,
+    pub(crate) v: &'a Packed,
+    pub(crate) columns: usize,
+    pub(crate) out: &'a mut Packed,
+}
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for TimesLower<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        times(isa, (self.a, self.v), self.columns, self.out, |tile| tile + 1);
+    }
+}
+
+/// `out = A V`, of each row of tiles of `A` as many as `tiles` says.
+#[inline(always)]
+fn times<I: Simd<Scalar = f64>>(
+    isa: I,
+    (a, v): (&Packed, &Packed),
+    columns: usize,
+    out: &mut Packed,
+    tiles: impl Fn(usize) -> usize,
+) {
+    let tile = tile_rows::<I>();
+    let stride = v.columns * tile;
+    let rows = a.values.chunks_exact(a.columns * tile);
+    for (number, (a, out)) in rows.zip(out.values.chunks_exact_mut(stride)).enumerate() {
+        for first in (0..columns).step_by(columns_at_once::<I>()) {
+            let mut sums = [[isa.zero(); VECTORS]; 8];
+            let inner = a
+                .chunks_exact(tile * tile)
+                .zip(v.values.chunks_exact(stride))
+                .take(tiles(number));
+            for (a, v) in inner {
+                let v = &v[first * tile..(first + columns_at_once::<I>()) * tile];
+                for (r, a) in a.chunks_exact(tile).enumerate() {
+                    let a = [0, 1, 2].map(|v| isa.load(&a[v * I::LANES..]));
+                    for c in 0..columns_at_once::<I>() {
+                        let b = isa.splat(v[c * tile + r]);
+                        for k in 0..VECTORS {
+                            sums[c][k] = isa.mul_add(a[k], b, sums[c][k]);
                         }
                     }
                 }
-                for c in 0..columns_at_once::<I>() {
-                    let out = &mut out[(first + c) * tile..(first + c + 1) * tile];
-                    for k in 0..VECTORS {
-                        isa.store(sums[c][k], &mut out[k * I::LANES..]);
-                    }
+            }
+            for c in 0..columns_at_once::<I>() {
+                let out = &mut out[(first + c) * tile..(first + c + 1) * tile];
+                for k in 0..VECTORS {
+                    isa.store(sums[c][k], &mut out[k * I::LANES..]);
                 }
             }
         }

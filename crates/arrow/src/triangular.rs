@@ -194,6 +194,11 @@ impl Lower {
         gram
     }
 
+    /// The columns, zeros above the diagonal.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &[f64]> {
+        self.values.chunks_exact(self.order)
+    }
+
     /// The entries below and on the diagonal of a column.
     pub(crate) fn column(&self, j: usize) -> &[f64] {
         &self.values[j * self.order + j..(j + 1) * self.order]

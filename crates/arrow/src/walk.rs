@@ -3,6 +3,7 @@
 use crate::watch::Watch;
 use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Panel};
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,6 +16,9 @@ const LEAST_PRODUCTS: usize = 8 * GATHERED;
 
 /// Parts that a panel is cut into, at most, beside one a category: enough for the threads of a large machine.
 const MOST_PARTS: usize = 256;
+
+/// One in so many products is a small part of them.
+const SMALL_PART: usize = 2;
 
 /// A part of a category's products, by their place in the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +37,11 @@ pub struct Walk {
     /// Rows before every place, and all rows: where a place's weights lie.
     pub(crate) row_start: Vec<usize>,
     pub(crate) parts: Vec<Part>,
-    /// Products of each category.
+    /// Products of each category; of a sample, those that it stands for.
     pub(crate) sizes: Vec<usize>,
-    pub(crate) watch: Watch,
+    /// How many products each place stands for; empty where that is one.
+    scales: Vec<f64>,
+    pub(crate) watch: Arc<Watch>,
 }
 
 /// Products of a part at most, of a panel of so many.
@@ -49,12 +55,72 @@ pub(crate) fn products_of_part(products: usize) -> usize {
 impl Walk {
     /// The walk through a panel whose counts follow `likelihood`.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
-        let layout = panel.layout_for(likelihood);
         let order = panel.products_by_category();
-        let mut sizes = vec![0; layout.categories];
+        let mut sizes = vec![0; panel.layout().categories];
         for category in panel.category_of() {
             sizes[*category as usize] += 1;
         }
+        Self::through(panel, likelihood, sizes, order, Vec::new(), Arc::default())
+    }
+
+    /// The walk through about so many products of each category that stand for all: those of the most units, and every so many of the others.
+    /// `None` where that would not be a small part.
+    ///
+    /// What few products sell may be most of what a category sells, and a sample of all by number would miss it.
+    pub fn sample(&self, least: usize) -> Option<Walk> {
+        let units = &self.panel.sums().product;
+        let (mut order, mut scales) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for size in &self.sizes {
+            let own = &self.order[start..start + size];
+            start += size;
+            let whole = (least / 2).min(*size);
+            let every = ((size - whole) / (least / 2).max(1)).max(1);
+            let mut by_units = own.to_vec();
+            by_units.sort_unstable_by_key(|product| (Reverse(units[*product as usize]), *product));
+            let (most, others) = by_units.split_at(whole);
+            let mut drawn: Vec<(u32, f64)> = others
+                .iter()
+                .step_by(every)
+                .map(|product| (*product, 0.0))
+                .collect();
+            let scale = others.len() as f64 / drawn.len() as f64;
+            drawn.iter_mut().for_each(|(_, own)| *own = scale);
+            drawn.extend(most.iter().map(|product| (*product, 1.0)));
+            // In the order of memory.
+            drawn.sort_unstable_by_key(|(product, _)| *product);
+            order.extend(drawn.iter().map(|(product, _)| *product));
+            scales.extend(drawn.iter().map(|(_, scale)| *scale));
+        }
+        if order.len() * SMALL_PART > self.order.len() {
+            return None;
+        }
+        let likelihood = if self.has_shape() {
+            Likelihood::NegativeBinomial
+        } else {
+            Likelihood::Poisson
+        };
+        let watch = self.watch.clone();
+        let sizes = self.sizes.clone();
+        Some(Self::through(
+            &self.panel,
+            likelihood,
+            sizes,
+            order,
+            scales,
+            watch,
+        ))
+    }
+
+    fn through(
+        panel: &Arc<Panel>,
+        likelihood: Likelihood,
+        sizes: Vec<usize>,
+        order: Vec<u32>,
+        scales: Vec<f64>,
+        watch: Arc<Watch>,
+    ) -> Self {
+        let layout = panel.layout_for(likelihood);
         let mut row_start = Vec::with_capacity(order.len() + 1);
         row_start.push(0);
         let mut rows = 0;
@@ -63,17 +129,15 @@ impl Walk {
             row_start.push(rows);
         }
         let most = products_of_part(order.len());
-        let mut parts = Vec::new();
-        let mut start = 0;
-        for (category, size) in sizes.iter().enumerate() {
-            let end = start + size;
-            while start < end {
-                let next = (start + most).min(end);
-                parts.push(Part {
+        let mut parts: Vec<Part> = Vec::new();
+        for (place, product) in order.iter().enumerate() {
+            let category = panel.category_of()[*product as usize] as usize;
+            match parts.last_mut() {
+                Some(part) if part.category == category && part.places.len() < most => part.places.end += 1,
+                _ => parts.push(Part {
                     category,
-                    places: start..next,
-                });
-                start = next;
+                    places: place..place + 1,
+                }),
             }
         }
         Walk {
@@ -83,7 +147,8 @@ impl Walk {
             row_start,
             parts,
             sizes,
-            watch: Watch::default(),
+            scales,
+            watch,
         }
     }
 
@@ -122,6 +187,11 @@ impl Walk {
         self.sizes[category]
     }
 
+    /// How many products a place stands for.
+    pub(crate) fn stands_for(&self, place: usize) -> f64 {
+        self.scales.get(place).copied().unwrap_or(1.0)
+    }
+
     /// Length of a category's border: its periods, `log_shape` where the likelihood has it, and `category_a`.
     pub(crate) fn border(&self) -> usize {
         self.layout.periods + usize::from(self.has_shape()) + 1
@@ -130,6 +200,11 @@ impl Walk {
     /// Whether the border has a `log_shape`.
     pub(crate) fn has_shape(&self) -> bool {
         self.layout.len(Site::LogShape) > 0
+    }
+
+    /// Rows of the products that it goes through.
+    pub(crate) fn rows(&self) -> usize {
+        self.row_start[self.order.len()]
     }
 
     /// Rows of a part.

@@ -8,11 +8,15 @@ use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
 use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
+use infermark_model::lower_bound::rows_below;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Orthogonal, Panel};
 use infermark_threads::run_parts;
 use std::sync::Arc;
+
+/// The factor by which rates of a sample of the products may differ from those of all in a period if it is to stand for them.
+const ALIKE: f64 = 1.5;
 
 /// A panel under priors and a likelihood.
 #[derive(Debug, Clone)]
@@ -230,15 +234,11 @@ impl Counts {
         let (panel, layout) = (self.panel(), self.layout());
         let low = self.priors.clip_low + std::f64::consts::LN_2;
         let of_product = |i: usize| {
-            let a = point[layout.start(Site::ProductA) + i];
-            let e = point[layout.start(Site::ProductEffect) + i];
-            let effects = &point[layout.time_index(panel.category_of()[i] as usize, 0)..];
-            let below = |row: &infermark_model::panel::Row| a * row.log_price + e + effects[row.period] < low;
             if self.leaves_out(i) {
                 return [0, 0];
             }
             [
-                panel.product_rows(i).filter(below).count(),
+                rows_below(panel, &layout, low, point, i),
                 panel.row_range(i).len(),
             ]
         };
@@ -294,6 +294,39 @@ impl Counts {
                 }
                 Ok(evaluated)
             }
+        }
+    }
+
+    /// The factor of the precision that a sample of the products stands for, about `least` of each category: of use above the products alone.
+    /// `None` where it would be no small part of them, the sample's rates differ much from what all have by period, given in `by_period`, or
+    /// no factor is found.
+    pub(crate) fn sampled_factor(
+        &self,
+        point: &[f64],
+        least: usize,
+        by_period: &[Vec<f64>],
+        threads: usize,
+    ) -> Result<Option<Assembled>, FactorError> {
+        let Some(sample) = self.walk.sample(least).map(Arc::new) else {
+            return Ok(None);
+        };
+        let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, Spread::Point);
+        match Assembled::new(&sample, &self.priors, &rates, threads) {
+            Ok(found) => {
+                let layout = self.layout();
+                let diagonal = found.factor.diagonal();
+                let prior = self.priors.time_cat_effects_sd.powi(-2);
+                let close = by_period.iter().enumerate().all(|(c, all)| {
+                    let own = &diagonal[layout.time_index(c, 0)..][..layout.periods];
+                    own.iter().zip(all).all(|(own, all)| {
+                        let (own, all) = (own - prior, -all);
+                        own <= all * ALIKE && all <= own * ALIKE
+                    })
+                });
+                Ok(close.then_some(found))
+            }
+            Err(FactorError::Stopped) => Err(FactorError::Stopped),
+            Err(_) => Ok(None),
         }
     }
 

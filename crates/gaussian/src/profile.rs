@@ -57,7 +57,7 @@ pub(crate) struct Profiled {
     pub(crate) rounding: f64,
     /// Derivatives by the parameters above the products, in the order of [`Layout`]; zero for products.
     pub(crate) gradient: Vec<f64>,
-    at_optimum: AtOptimum,
+    pub(crate) at_optimum: AtOptimum,
 }
 
 /// Products at the border of `point`.

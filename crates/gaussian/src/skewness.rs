@@ -39,6 +39,7 @@ use infermark_model::priors::Priors;
 use infermark_model::site::Site;
 use rows::About;
 use shape::Shape;
+use shift::AtMode;
 
 /// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
 const NEGLIGIBLE: f64 = 0.05;
@@ -51,6 +52,8 @@ struct Expansion<'a> {
     point: &'a [f64],
     /// By how much the mean is away from it, to first order.
     shift: &'a [f64],
+    /// What is known of every product already, about the mode.
+    known: Option<&'a [AtMode]>,
     /// The precision there.
     factor: &'a ArrowFactor,
 }
@@ -74,10 +77,10 @@ pub(crate) const MOST_SHIFT: f64 = 6.0;
 /// Corrects a Gaussian at the mode; the factor of its precision is handed on.
 ///
 /// # Errors
-/// When the precision at the mode cannot be factored again.
+/// When it is stopped.
 pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowFactor), ModeError> {
     let Mode { point, factor, .. } = mode;
-    let (shift, factor) = shift::of_means(counts, factor)?;
+    let (shift, at_mode) = shift::of_means(counts, &factor)?;
     let variance = factor.variances_above_products();
     let layout = counts.layout();
     let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
@@ -92,6 +95,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
             about: About::Mode,
             point: &point,
             shift: &shift,
+            known: Some(&at_mode),
             factor: &factor,
         });
         return Ok((
@@ -121,6 +125,7 @@ pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor
         about: About::Mean,
         point: mean,
         shift: &vec![0.0; mean.len()],
+        known: None,
         factor,
     })
 }

@@ -47,6 +47,7 @@ use crate::priors::Priors;
 use crate::site::{Layout, Site};
 use infermark_threads::run_parts;
 use serde::{Deserialize, Serialize};
+use std::ops::{Add, Div, Mul, Sub};
 
 /// Probability under the Poisson likelihood that an excess is above its [`Excess::limit`], at most.
 pub const LEVEL: f64 = 1e-6;
@@ -338,18 +339,23 @@ impl<'a> FittedRates<'a> {
     }
 
     /// The sums of one product, none of one that is left out, whose log rates have the posterior variances that `variance` gives row by row.
-    pub fn of_product(&self, product: usize, variance: impl FnMut(&Row) -> f64) -> ProductSums {
+    pub fn of_product(&self, product: usize, mut variance: impl FnMut(&Row) -> f64) -> ProductSums {
+        let variances = |_: &[f64], _: Option<&[u32]>, into: &mut [f64]| {
+            let rows = self.panel.product_rows(product).map(|row| variance(&row));
+            into.iter_mut().zip(rows).for_each(|(to, v)| *to = v);
+        };
         let exponentials = |of: &mut [f64]| of.iter_mut().for_each(|x| *x = x.exp());
-        self.of_product_with(&mut FittedRows::default(), product, variance, exponentials)
+        self.of_product_with(&mut FittedRows::default(), product, variances, exponentials)
     }
 
-    /// The same with `exponentials` in place, and room that is used again: what a pass over many products calls.
+    /// The same with `exponentials` in place, and room that is used again: what a pass over many products calls. `variances` writes those of the
+    /// log rates of the rows, given their log prices and their periods; without these there is a row in each.
     #[inline(always)]
     pub fn of_product_with(
         &self,
         rows: &mut FittedRows,
         product: usize,
-        mut variance: impl FnMut(&Row) -> f64,
+        variances: impl FnOnce(&[f64], Option<&[u32]>, &mut [f64]),
         exponentials: impl FnOnce(&mut [f64]),
     ) -> ProductSums {
         if !self.left_out.is_empty() && self.left_out.binary_search(&product).is_ok() {
@@ -365,18 +371,26 @@ impl<'a> FittedRates<'a> {
             Likelihood::NegativeBinomial => Some(Shape::new(mean[layout.start(Site::LogShape) + category])),
         };
         let raised = if self.is_mode { 0.0 } else { 0.5 };
-        rows.clear(self.panel.row_range(product).len());
-        let inside = priors.clip_low + NEAR_CLIP..priors.clip_high - NEAR_CLIP;
-        let mut is_inside = shape.is_none();
-        for (i, row) in self.panel.product_rows(product).enumerate() {
-            let eta = elasticity * row.log_price + effects[row.period] + effect;
-            let v = variance(&row);
-            is_inside &= inside.contains(&eta);
-            rows.units[i] = f64::from(row.units);
-            rows.log_price[i] = row.log_price;
-            rows.variance[i] = v;
-            rows.rate[i] = (eta + raised * v).clamp(priors.clip_low, priors.clip_high);
+        rows.load(self.panel, product);
+        // The log rates but for what the product has of its own.
+        match &rows.periods {
+            None => rows.rate.copy_from_slice(effects),
+            Some(periods) => {
+                for (rate, t) in rows.rate.iter_mut().zip(periods) {
+                    *rate = effects[*t as usize];
+                }
+            }
         }
+        variances(&rows.log_price, rows.periods.as_deref(), &mut rows.variance);
+        let inside = priors.clip_low + NEAR_CLIP..priors.clip_high - NEAR_CLIP;
+        let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+        for ((rate, x), v) in rows.rate.iter_mut().zip(&rows.log_price).zip(&rows.variance) {
+            let eta = elasticity * x + *rate + effect;
+            least = if eta < least { eta } else { least };
+            most = if eta > most { eta } else { most };
+            *rate = (eta + raised * v).clamp(priors.clip_low, priors.clip_high);
+        }
+        let is_inside = shape.is_none() && inside.contains(&least) && inside.contains(&most);
         match &shape {
             None => rows.ratio.fill(1.0),
             Some(shape) => {
@@ -390,8 +404,7 @@ impl<'a> FittedRates<'a> {
         let [squares, determined] = sums(columns, |[units, rate, ratio, v]| {
             let residual = units - rate;
             // A row determines one parameter at most.
-            let determined = rate / ratio * v;
-            let determined = if determined < 1.0 { determined } else { 1.0 };
+            let determined = (rate / ratio * v).at_most_one();
             [residual * residual / (rate * ratio), determined]
         });
         let mut sums = ProductSums {
@@ -416,6 +429,8 @@ impl<'a> FittedRates<'a> {
 pub struct FittedRows {
     units: Vec<f64>,
     log_price: Vec<f64>,
+    /// Their periods, where some have no row.
+    periods: Option<Vec<u32>>,
     /// Up to a factor that all rows share; the log rate before its exponential.
     rate: Vec<f64>,
     /// Of the variance and the rate.
@@ -425,7 +440,9 @@ pub struct FittedRows {
 }
 
 impl FittedRows {
-    fn clear(&mut self, rows: usize) {
+    #[inline(always)]
+    fn load(&mut self, panel: &Panel, product: usize) {
+        let range = panel.row_range(product);
         for column in [
             &mut self.units,
             &mut self.log_price,
@@ -433,39 +450,103 @@ impl FittedRows {
             &mut self.ratio,
             &mut self.variance,
         ] {
-            column.resize(rows, 0.0);
+            column.resize(range.len(), 0.0);
+        }
+        let units = panel.units()[range].iter();
+        self.units
+            .iter_mut()
+            .zip(units)
+            .for_each(|(to, y)| *to = f64::from(*y));
+        let log_prices = panel.log_prices(product);
+        self.log_price
+            .iter_mut()
+            .zip(log_prices)
+            .for_each(|(to, x)| *to = x);
+        if panel.presence().is_some() {
+            let periods = self.periods.get_or_insert_default();
+            periods.clear();
+            periods.extend(panel.product_rows(product).map(|row| row.period as u32));
         }
     }
 }
 
-/// Sums of the terms of every row, in eight interleaved sums each: as wide as the widest vector, and the same on every machine.
+/// Eight numbers that are computed with at once: as wide as the widest vector, and the same on every machine.
+#[derive(Debug, Clone, Copy)]
+struct Eight([f64; 8]);
+
+impl Eight {
+    #[inline(always)]
+    fn of(value: f64) -> Self {
+        Eight([value; 8])
+    }
+
+    /// 1 where it is not below.
+    #[inline(always)]
+    fn at_most_one(self) -> Self {
+        Eight(self.0.map(|x| if x < 1.0 { x } else { 1.0 }))
+    }
+}
+
+macro_rules! operator {
+    ($trait:ident, $function:ident, $operator:tt) => {
+        impl $trait for Eight {
+            type Output = Eight;
+
+            #[inline(always)]
+            fn $function(self, other: Eight) -> Eight {
+                let mut found = self.0;
+                for (own, other) in found.iter_mut().zip(other.0) {
+                    *own = *own $operator other;
+                }
+                Eight(found)
+            }
+        }
+
+        impl $trait<f64> for Eight {
+            type Output = Eight;
+
+            #[inline(always)]
+            fn $function(self, other: f64) -> Eight {
+                self $operator Eight::of(other)
+            }
+        }
+    };
+}
+
+operator!(Add, add, +);
+operator!(Sub, sub, -);
+operator!(Mul, mul, *);
+operator!(Div, div, /);
+
+/// Sums of the terms of every row, in eight interleaved sums each.
 #[inline(always)]
 fn sums<const C: usize, const K: usize>(
     columns: [&[f64]; C],
-    terms: impl Fn([f64; C]) -> [f64; K],
+    terms: impl Fn([Eight; C]) -> [Eight; K],
 ) -> [f64; K] {
     let chunks = columns.map(|column| column.as_chunks::<8>());
-    let mut found = [[0.0; 8]; K];
+    let mut found = [Eight::of(0.0); K];
     let whole = chunks.iter().map(|(whole, _)| whole.len()).min().unwrap_or(0);
     let wholes = chunks.map(|(of, _)| &of[..whole]);
     for i in 0..whole {
-        let of = wholes.map(|whole| whole[i]);
-        for lane in 0..8 {
-            let terms = terms(of.map(|of| of[lane]));
-            for (sums, term) in found.iter_mut().zip(terms) {
-                sums[lane] += term;
-            }
+        let terms = terms(wholes.map(|whole| Eight(whole[i])));
+        for (sums, term) in found.iter_mut().zip(terms) {
+            *sums = *sums + term;
         }
     }
     let rest = chunks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
-    let rests = chunks.map(|(_, of)| &of[..rest]);
-    for lane in 0..rest {
-        let terms = terms(rests.map(|rest| rest[lane]));
-        for (sums, term) in found.iter_mut().zip(terms) {
-            sums[lane] += term;
+    if rest > 0 {
+        // What stands behind the last rows repeats the first of them, and is not added.
+        let last =
+            chunks.map(|(_, of)| Eight(std::array::from_fn(|lane| of[if lane < rest { lane } else { 0 }])));
+        for (sums, term) in found.iter_mut().zip(terms(last)) {
+            sums.0[..rest]
+                .iter_mut()
+                .zip(term.0)
+                .for_each(|(sum, term)| *sum += term);
         }
     }
-    found.map(|[a, b, c, d, e, f, g, h]| ((a + e) + (b + f)) + ((c + g) + (d + h)))
+    found.map(|Eight([a, b, c, d, e, f, g, h])| ((a + e) + (b + f)) + ((c + g) + (d + h)))
 }
 
 /// `U` of a product, its variance under Poisson counts, and its mean where the dispersion is 2.
@@ -497,28 +578,29 @@ fn excess(rows: &FittedRows) -> ProductExcess {
     } else {
         0.0
     };
-    let of = |x: f64, rate: f64| {
+    let one = Eight::of(1.0);
+    let of = |x: Eight, rate: Eight| {
         let p = rate * per_rate;
-        (p, (x - centre) * scale, 1.0 / (1.0 + units * p))
+        (p, (x - centre) * scale, one / (p * units + 1.0))
     };
     let [slope, a0, a1, a2, own, weight] = sums(columns, |[y, x, rate]| {
         let (p, u, g) = of(x, rate);
         let gp2 = g * p * p;
-        let taken = 1.0 + u * u;
+        let taken = u * u + 1.0;
         [
             u * y,
             gp2,
             gp2 * u,
             gp2 * u * u,
-            g * gp2 * (1.0 - 2.0 * p * taken),
-            g * p * (1.0 - p * taken),
+            g * gp2 * (one - p * 2.0 * taken),
+            g * p * (one - p * taken),
         ]
     });
     let (slope, weight) = (slope / units, weight * units);
     let [value] = sums(columns, |[y, x, rate]| {
         let (p, u, g) = of(x, rate);
-        let residual = y - units * p * (1.0 + u * slope);
-        let q = g * (1.0 - 2.0 * p * (1.0 + u * u)) + a0 + u * (2.0 * a1 + u * a2);
+        let residual = y - p * units * (u * slope + 1.0);
+        let q = g * (one - p * 2.0 * (u * u + 1.0)) + a0 + u * (u * a2 + 2.0 * a1);
         [g * residual * residual - y * q]
     });
     // Rounding may leave less than nothing where the rows are saturated.

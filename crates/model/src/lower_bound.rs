@@ -23,7 +23,7 @@ pub fn share_below(panel: &Panel, priors: &Priors, point: &[f64], threads: usize
         let products = first..(first + part).min(layout.products);
         move || {
             products
-                .map(|i| below_of(panel, &layout, priors.clip_low, point, i))
+                .map(|i| rows_below(panel, &layout, priors.clip_low, point, i))
                 .sum::<usize>()
         }
     }));
@@ -31,12 +31,25 @@ pub fn share_below(panel: &Panel, priors: &Priors, point: &[f64], threads: usize
     below as f64 / panel.rows() as f64
 }
 
-fn below_of(panel: &Panel, layout: &Layout, low: f64, point: &[f64], product: usize) -> usize {
+/// The rows of a product whose log rate at `point` (natural parameters, the order of `layout`) is below `low`.
+pub fn rows_below(panel: &Panel, layout: &Layout, low: f64, point: &[f64], product: usize) -> usize {
     let elasticity = point[layout.start(Site::ProductA) + product];
     let effect = point[layout.start(Site::ProductEffect) + product];
-    let effects = &point[layout.time_index(panel.category_of()[product] as usize, 0)..];
-    let is_below = |row: &crate::panel::Row| elasticity * row.log_price + effects[row.period] + effect < low;
-    panel.product_rows(product).filter(is_below).count()
+    let effects = &point[layout.time_index(panel.category_of()[product] as usize, 0)..][..layout.periods];
+    let is_below = |log_price: f64, of_period: f64| elasticity * log_price + of_period + effect < low;
+    match panel.presence() {
+        // In whole vectors.
+        None => {
+            let rows = panel.log_prices(product).zip(effects);
+            rows.map(|(x, of_period)| usize::from(is_below(x, *of_period)))
+                .sum()
+        }
+        Some(_) => {
+            let rows = panel.product_rows(product);
+            rows.filter(|row| is_below(row.log_price, effects[row.period]))
+                .count()
+        }
+    }
 }
 
 #[cfg(test)]

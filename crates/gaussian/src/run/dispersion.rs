@@ -3,7 +3,6 @@
 use infermark_arrow::{ProductMoments, Visitor};
 use infermark_cpu_kernels::{Kernel, Simd};
 use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums};
-use infermark_model::panel::Row;
 use std::f64::consts::LOG2_E;
 
 /// The sums that the dispersion is of, with the moments under a Gaussian.
@@ -23,17 +22,38 @@ impl Visitor for SumsUnder<'_> {
         product: usize,
         moments: ProductMoments<'_>,
     ) -> ProductSums {
-        let variance = |row: &Row| {
-            let (x, t) = (row.log_price, row.period);
-            let (with_a, with_e) = (moments.elasticity_with_periods[t], moments.effect_with_periods[t]);
+        let by_period = |x: f64, [with_a, with_e, own]: [f64; 3]| {
             x * x * moments.elasticity
                 + 2.0 * x * moments.covariance
                 + moments.effect
                 + 2.0 * (x * with_a + with_e)
-                + moments.periods[t]
+                + own
+        };
+        let of_periods = [
+            moments.elasticity_with_periods,
+            moments.effect_with_periods,
+            moments.periods,
+        ];
+        let variances = |log_prices: &[f64], periods: Option<&[u32]>, into: &mut [f64]| {
+            let [with_a, with_e, own] = of_periods;
+            let rows = into.iter_mut().zip(log_prices);
+            match periods {
+                None => {
+                    let of_periods = with_a.iter().zip(with_e).zip(own);
+                    for ((to, x), ((a, e), own)) in rows.zip(of_periods) {
+                        *to = by_period(*x, [*a, *e, *own]);
+                    }
+                }
+                Some(periods) => {
+                    for ((to, x), t) in rows.zip(periods) {
+                        *to = by_period(*x, of_periods.map(|of| of[*t as usize]));
+                    }
+                }
+            }
         };
         let exponentials = |of: &mut [f64]| isa.vectorize(Exponentials(of));
-        self.fitted.of_product_with(rows, product, variance, exponentials)
+        self.fitted
+            .of_product_with(rows, product, variances, exponentials)
     }
 }
 

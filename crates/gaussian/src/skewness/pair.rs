@@ -11,8 +11,9 @@
 //! given `delta = 0`.
 
 use super::period::{Few, PeriodRow};
-use super::rows::{Group, Row};
+use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
+use super::shift::AtMode;
 use super::{Expansion, NEGLIGIBLE};
 use crate::gauss_hermite::NINE;
 use infermark_arrow::ProductMoments;
@@ -38,7 +39,13 @@ static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
 
 /// Of every product; adds the rows in periods with few sales to those.
 pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarginals> {
-    expansion.factor.for_each_product(|i, moments| {
+    // Where all is known of a product whose marginals are about normal, and no period wants its rows, nothing is left to do.
+    let categories = expansion.counts.panel().category_of();
+    let is_asked = |i: usize| {
+        let known = expansion.known.map(|known| &known[i]);
+        known.is_none_or(|known| known.third >= NEGLIGIBLE || few.has_any(categories[i] as usize))
+    };
+    let visited = expansion.factor.for_products(is_asked, |i, moments| {
         let product = Product::new(expansion, i, moments);
         let rows: Vec<InPair> = product.rows().collect();
         if few.has_any(product.category) {
@@ -48,7 +55,19 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarg
             variances: [moments.elasticity, moments.effect],
             shapes: product.shapes(&rows),
         }
-    })
+    });
+    let Some(known) = expansion.known else {
+        return visited.into_iter().map(|(_, found)| found).collect();
+    };
+    let normal = |of: &AtMode| ProductMarginals {
+        variances: of.variances,
+        shapes: None,
+    };
+    let mut marginals: Vec<ProductMarginals> = known.iter().map(normal).collect();
+    for (i, found) in visited {
+        marginals[i] = found;
+    }
+    marginals
 }
 
 /// A product, its coordinates, and where it is.
@@ -129,8 +148,13 @@ impl<'a> Product<'a> {
                     with_period: [first, second],
                     noise: (self.moments.periods[t] - first * first - second * second).max(0.0),
                 };
-                let at_centre = point[a] * x + point[e] + point[self.time + t];
-                row.rate = (at_centre + about.below(row.variance())).exp();
+                row.rate = match about {
+                    About::Mode => self.moments.weights[t],
+                    About::Mean => {
+                        let at_centre = point[a] * x + point[e] + point[self.time + t];
+                        (at_centre + about.below(row.variance())).exp()
+                    }
+                };
                 row
             })
     }

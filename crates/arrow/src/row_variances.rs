@@ -1,0 +1,206 @@
+//! A gradient that depends on the variances of the rows' log rates, and the solution with it, in one pass.
+
+use crate::assemble::{ProductRows, half_variances};
+use crate::batch::Batch;
+use crate::factor::{ArrowFactor, FactorError};
+use crate::product::{inner, pair_covariance};
+use crate::tasks;
+use crate::tiles::{Packed, TimesSymmetric};
+use crate::walk::{GATHERED, Part};
+use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+
+/// What is made of the rows of every product and the variances of their log rates under `Normal(., Q^-1)`.
+pub trait OfRowVariances: Sync {
+    /// What is found of a product beside its gradient.
+    type Answer: Send;
+
+    /// The derivatives of something by the elasticity and the effect of a product, and what else is found of it, of its rows with half their
+    /// variances; those by the period effects of its category are added to `by_period`. `weights` are those of the rows in the precision,
+    /// `covariance` has the variance of the elasticity, the covariance and the variance of the effect, and `with_periods`
+    /// gives the covariances of both with the period effects from a multiple of the lanes on.
+    ///
+    /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: ProductRows<'_>,
+        weights: &[f64],
+        covariance: [f64; 3],
+        with_periods: impl Fn(usize) -> [I::V; 2],
+        by_period: &mut [f64],
+    ) -> ([f64; 2], Self::Answer);
+}
+
+impl ArrowFactor {
+    /// `Q^-1 g`, where the visitor gives the gradient g, with its answers by product.
+    ///
+    /// # Errors
+    /// When the pass is stopped.
+    pub fn solved_of_row_variances<V: OfRowVariances>(
+        &self,
+        visitor: &V,
+    ) -> Result<(Vec<f64>, Vec<V::Answer>), FactorError> {
+        let walk = &*self.walk;
+        let parts = InstructionSet::best().run_f64(Rows {
+            factor: self,
+            covariances: self.border_covariances(),
+            visitor,
+        });
+        if walk.watch.is_stopped() {
+            return Err(FactorError::Stopped);
+        }
+        let layout = &walk.layout;
+        let mut solved = vec![0.0; layout.latents()];
+        let mut coupled = vec![vec![0.0; walk.border()]; layout.categories];
+        let (mut forwarded, mut answers) = (Vec::new(), Vec::new());
+        for (part, own) in walk.parts.iter().zip(parts) {
+            let by_period = &mut solved[layout.time_index(part.category, 0)..][..layout.periods];
+            by_period
+                .iter_mut()
+                .zip(own.by_period)
+                .for_each(|(sum, own)| *sum += own);
+            let coupled = &mut coupled[part.category];
+            coupled
+                .iter_mut()
+                .zip(own.coupled)
+                .for_each(|(sum, own)| *sum += own);
+            forwarded.extend(own.forwarded);
+            answers.extend(own.answers);
+        }
+        walk.write_pairs(&mut solved, &forwarded);
+        self.forward_borders(&mut solved, &coupled);
+        self.solve_upper(&mut solved);
+        let mut answers: Vec<(u32, V::Answer)> = walk.order.iter().copied().zip(answers).collect();
+        answers.sort_by_key(|(product, _)| *product);
+        Ok((solved, answers.into_iter().map(|(_, answer)| answer).collect()))
+    }
+}
+
+struct Rows<'a, V> {
+    factor: &'a ArrowFactor,
+    covariances: &'a [Vec<f64>],
+    visitor: &'a V,
+}
+
+struct OfPart<A> {
+    by_period: Vec<f64>,
+    /// `sum_i V_i' L_i^-1 g_i`, padded.
+    coupled: Vec<f64>,
+    /// `L_i^-1 g_i`.
+    forwarded: Vec<[f64; 2]>,
+    answers: Vec<A>,
+}
+
+/// A category, and the covariance of its border.
+struct OfCategory {
+    category: usize,
+    covariance: Packed,
+    half_variances: Vec<f64>,
+}
+
+impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
+    type Output = Vec<OfPart<V::Answer>>;
+
+    fn run<I: Simd>(self, isa: I) -> Self::Output {
+        let (factor, isa) = (self.factor, isa.wide());
+        let (border, periods) = (factor.walk.border(), factor.walk.layout.periods);
+        let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
+        let scratch = || (Batch::new::<I::Wide>(&factor.walk), None::<OfCategory>);
+        tasks::run(factor.threads, tasks, scratch, |(batch, known), part| {
+            if known.as_ref().is_none_or(|known| known.category != part.category) {
+                *known = None;
+                let covariance = &self.covariances[part.category];
+                let mut halves: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
+                halves.resize(batch.grid.weights.len(), 0.0);
+                *known = Some(OfCategory {
+                    category: part.category,
+                    covariance: Packed::with_margin::<I::Wide>(covariance, border),
+                    half_variances: halves,
+                });
+            }
+            isa.vectorize(RowsOfPart {
+                factor,
+                visitor: self.visitor,
+                part,
+                of_category: known.as_ref().expect("it was made for the part"),
+                batch,
+            })
+        })
+    }
+}
+
+struct RowsOfPart<'a, 's, V> {
+    factor: &'a ArrowFactor,
+    visitor: &'a V,
+    part: &'a Part,
+    of_category: &'s OfCategory,
+    batch: &'s mut Batch,
+}
+
+impl<I: Simd<Scalar = f64>, V: OfRowVariances> Kernel<I> for RowsOfPart<'_, '_, V> {
+    type Output = OfPart<V::Answer>;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> OfPart<V::Answer> {
+        let (factor, batch) = (self.factor, self.batch);
+        let walk = &*factor.walk;
+        let count = self.part.places.len();
+        let mut found = OfPart {
+            by_period: vec![0.0; batch.grid.weights.len()],
+            coupled: vec![0.0; batch.v.rows],
+            forwarded: Vec::with_capacity(count),
+            answers: Vec::with_capacity(count),
+        };
+        let places: Vec<usize> = self.part.places.clone().collect();
+        for places in places.chunks(GATHERED) {
+            if walk.watch.is_stopped() {
+                return found;
+            }
+            walk.watch
+                .add(walk.operations_of_products(places.len(), true) as u64);
+            batch.couple(isa, factor, places);
+            isa.vectorize(TimesSymmetric {
+                a: &self.of_category.covariance,
+                v: &batch.v,
+                columns: 2 * places.len(),
+                out: &mut batch.moved,
+            });
+            for (k, place) in places.iter().enumerate() {
+                batch.load(isa, factor, *place);
+                let Batch { grid, v, moved } = &mut *batch;
+                let lower = &factor.products[*place];
+                let pair = inner(isa, v, moved, k);
+                half_variances(
+                    isa,
+                    grid,
+                    lower,
+                    pair,
+                    (k, moved),
+                    &self.of_category.half_variances,
+                );
+                let with_periods = Batch::with_periods(moved, isa, lower, k);
+                let rows = ProductRows {
+                    product: walk.order[*place] as usize,
+                    category: self.part.category,
+                    log_price: &grid.log_price,
+                    present: &grid.present,
+                    half_variance: &grid.half_variance,
+                };
+                let covariance = pair_covariance(lower, pair);
+                let (gradient, answer) = self.visitor.visit(
+                    isa,
+                    rows,
+                    &grid.weights,
+                    covariance,
+                    with_periods,
+                    &mut found.by_period,
+                );
+                found.answers.push(answer);
+                let forwarded = lower.forward(gradient);
+                found.forwarded.push(forwarded);
+                v.add_columns(isa, 2 * k, forwarded, &mut found.coupled);
+            }
+        }
+        found
+    }
+}
