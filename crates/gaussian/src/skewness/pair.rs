@@ -11,7 +11,7 @@
 //! given `delta = 0`.
 
 use super::period::{Few, PeriodRow};
-use super::rows::{About, Group, Row};
+use super::rows::{About, Group, Row, axes};
 use super::shape::{Shape, exponentials};
 use super::shift::AtMode;
 use super::{Expansion, NEGLIGIBLE};
@@ -30,10 +30,13 @@ pub(super) struct ProductMarginals {
 
 /// The rule in two dimensions: nodes, logs of their weights.
 static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
-    let of = |k: usize| (NINE[k / 9], NINE[k % 9]);
+    let of = |node: usize| axes(node).map(|place| NINE[place]);
     (
-        std::array::from_fn(|k| [of(k).0.0, of(k).1.0]),
-        std::array::from_fn(|k| (of(k).0.1 * of(k).1.1).ln()),
+        std::array::from_fn(|node| of(node).map(|(at, _)| at)),
+        std::array::from_fn(|node| {
+            let [(_, first), (_, second)] = of(node);
+            (first * second).ln()
+        }),
     )
 });
 
@@ -188,7 +191,7 @@ impl<'a> Product<'a> {
         let group = Group::new(about, rows.iter().map(of_row));
         let (nodes, logs) = &*PAIR_NODES;
         let mut weights = *logs;
-        group.add_to(&mut weights, nodes, tilt);
+        group.add_to(&mut weights, tilt);
         exponentials(&mut weights);
         let elasticity = Shape::new(point[a], &weights, nodes.iter().map(|[u, _]| self.faa * u));
         let effect = nodes.iter().map(|[u, s]| self.fea * u + self.fee * s);

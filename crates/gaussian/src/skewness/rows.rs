@@ -10,8 +10,13 @@
 //! `c` being 0 about the mode and `v / 2` about the mean ([`About`]), and whose constant in `n` is left out; else the mean is taken by
 //! a Gauss-Hermite rule.
 
+mod separated;
+#[cfg(test)]
+mod tests;
+
 use crate::gauss_hermite::NINE;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use separated::{Separate, separates};
 use std::f64::consts::LOG2_E;
 
 /// Variance given the coordinates from which the mean is taken by a rule. The two differ by `lambda^2 n h'(m)^2 / 2` to the lowest
@@ -20,6 +25,11 @@ const LOOSE: f64 = 0.05;
 
 /// Entries are padded to a multiple of the widest vector.
 const PAD: usize = 16;
+
+/// Places on its axes of a node of the rule for pairs, nine by nine.
+pub(super) const fn axes(node: usize) -> [usize; 2] {
+    [node / 9, node % 9]
+}
 
 /// What the Gaussian is expanded about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,13 +176,13 @@ impl Group {
         }
     }
 
-    /// Adds `tilt' (u, s)` and the rows' part to the logs of weights at each of the coordinates.
-    pub(super) fn add_to(&self, logs: &mut [f64], at: &[[f64; 2]], tilt: [f64; 2]) {
+    /// Adds `tilt' (u, s)` and the rows' part to the logs of weights at the nodes of the rule for pairs.
+    pub(super) fn add_to(&self, logs: &mut [f64; 81], tilt: [f64; 2]) {
         InstructionSet::best().run_f64(AddTo {
             group: self,
             logs,
-            at,
             tilt,
+            separates: separates(&self.tight),
         });
     }
 }
@@ -187,9 +197,10 @@ impl ForSimd for Each<'_> {
 
 struct AddTo<'a> {
     group: &'a Group,
-    logs: &'a mut [f64],
-    at: &'a [[f64; 2]],
+    logs: &'a mut [f64; 81],
     tilt: [f64; 2],
+    /// Whether the tight rows are taken at all nodes at once.
+    separates: bool,
 }
 
 impl ForSimd for AddTo<'_> {
@@ -197,9 +208,18 @@ impl ForSimd for AddTo<'_> {
 
     fn run<I: Simd>(self, isa: I) {
         let isa = isa.wide();
-        for (log, at) in self.logs.iter_mut().zip(self.at) {
+        let Group { tight, loose, .. } = self.group;
+        let separated = self.separates.then(|| isa.vectorize(Separate(tight)));
+        for (node, log) in self.logs.iter_mut().enumerate() {
+            let at = axes(node).map(|place| NINE[place].0);
             *log += self.tilt[0] * at[0] + self.tilt[1] * at[1];
-            *log += isa.vectorize(Sum(self.group, *at));
+            *log += match &separated {
+                Some(separated) => separated.at(node),
+                None => isa.vectorize(SumOfTight(tight, at)),
+            };
+            if !loose.came.is_empty() {
+                *log += isa.vectorize(SumOfLoose(loose, at));
+            }
         }
     }
 }
@@ -255,21 +275,35 @@ fn loose<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) 
     isa.ln(likelihood)
 }
 
-/// The sum over a group at coordinates.
-struct Sum<'a>(&'a Group, [f64; 2]);
+/// The sum over rows with little noise at coordinates.
+struct SumOfTight<'a>(&'a Columns, [f64; 2]);
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for Sum<'_> {
+impl<I: Simd<Scalar = f64>> Kernel<I> for SumOfTight<'_> {
     type Output = f64;
 
     #[inline(always)]
     fn run(self, isa: I) -> f64 {
-        let Sum(group, at) = self;
+        let SumOfTight(rows, at) = self;
         let mut sum = isa.zero();
-        for r in (0..group.tight.rate.len()).step_by(I::LANES) {
-            sum = isa.add(sum, tight(isa, &group.tight, at, r));
+        for r in (0..rows.rate.len()).step_by(I::LANES) {
+            sum = isa.add(sum, tight(isa, rows, at, r));
         }
-        for r in (0..group.loose.rate.len()).step_by(I::LANES) {
-            sum = isa.add(sum, loose(isa, &group.loose, at, r));
+        isa.sum(sum)
+    }
+}
+
+/// The same over rows with much of it.
+struct SumOfLoose<'a>(&'a Columns, [f64; 2]);
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for SumOfLoose<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self, isa: I) -> f64 {
+        let SumOfLoose(rows, at) = self;
+        let mut sum = isa.zero();
+        for r in (0..rows.rate.len()).step_by(I::LANES) {
+            sum = isa.add(sum, loose(isa, rows, at, r));
         }
         isa.sum(sum)
     }
