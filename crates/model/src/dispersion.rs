@@ -557,6 +557,51 @@ struct ProductExcess {
     weight: f64,
 }
 
+/// What the rows of a product are seen from.
+#[derive(Clone, Copy)]
+struct Places {
+    per_rate: f64,
+    units: f64,
+    centre: f64,
+    scale: f64,
+}
+
+// Inlined whatever their size, so that they are compiled for the instruction set of the pass.
+impl Places {
+    /// p, u and g of the module's page.
+    #[inline(always)]
+    fn of(&self, x: Eight, rate: Eight) -> [Eight; 3] {
+        let p = rate * self.per_rate;
+        [
+            p,
+            (x - self.centre) * self.scale,
+            Eight::of(1.0) / (p * self.units + 1.0),
+        ]
+    }
+
+    #[inline(always)]
+    fn moments(&self, y: Eight, x: Eight, rate: Eight) -> [Eight; 6] {
+        let [p, u, g] = self.of(x, rate);
+        let (gp2, taken, one) = (g * p * p, u * u + 1.0, Eight::of(1.0));
+        [
+            u * y,
+            gp2,
+            gp2 * u,
+            gp2 * u * u,
+            g * gp2 * (one - p * 2.0 * taken),
+            g * p * (one - p * taken),
+        ]
+    }
+
+    #[inline(always)]
+    fn value(&self, y: Eight, x: Eight, rate: Eight, slope: f64, [a0, a1, a2]: [f64; 3]) -> Eight {
+        let [p, u, g] = self.of(x, rate);
+        let residual = y - p * self.units * (u * slope + 1.0);
+        let q = g * (Eight::of(1.0) - p * 2.0 * (u * u + 1.0)) + a0 + u * (u * a2 + 2.0 * a1);
+        g * residual * residual - y * q
+    }
+}
+
 /// See the module. All zero where there are no two units or no two rows.
 #[inline(always)]
 fn excess(rows: &FittedRows) -> ProductExcess {
@@ -578,30 +623,16 @@ fn excess(rows: &FittedRows) -> ProductExcess {
     } else {
         0.0
     };
-    let one = Eight::of(1.0);
-    let of = |x: Eight, rate: Eight| {
-        let p = rate * per_rate;
-        (p, (x - centre) * scale, one / (p * units + 1.0))
+    let places = Places {
+        per_rate,
+        units,
+        centre,
+        scale,
     };
-    let [slope, a0, a1, a2, own, weight] = sums(columns, |[y, x, rate]| {
-        let (p, u, g) = of(x, rate);
-        let gp2 = g * p * p;
-        let taken = u * u + 1.0;
-        [
-            u * y,
-            gp2,
-            gp2 * u,
-            gp2 * u * u,
-            g * gp2 * (one - p * 2.0 * taken),
-            g * p * (one - p * taken),
-        ]
-    });
+    let [slope, a0, a1, a2, own, weight] = sums(columns, |[y, x, rate]| places.moments(y, x, rate));
     let (slope, weight) = (slope / units, weight * units);
     let [value] = sums(columns, |[y, x, rate]| {
-        let (p, u, g) = of(x, rate);
-        let residual = y - p * units * (u * slope + 1.0);
-        let q = g * (one - p * 2.0 * (u * u + 1.0)) + a0 + u * (u * a2 + 2.0 * a1);
-        [g * residual * residual - y * q]
+        [places.value(y, x, rate, slope, [a0, a1, a2])]
     });
     // Rounding may leave less than nothing where the rows are saturated.
     let variance = 2.0 * units * (units - 1.0) * (own + a0 * a0 + 2.0 * a1 * a1 + a2 * a2);
