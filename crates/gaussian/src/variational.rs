@@ -119,8 +119,8 @@ const LEAST_STRETCH: f64 = 1.25;
 /// them, where they have one an addition.
 const MOST_ROUNDINGS: f64 = 30.0;
 
-/// Where no mean and no log standard deviation moves by more than this, negative-binomial pairs are not settled any more: that costs more than the steps that it
-/// saves.
+/// Where no mean and no log standard deviation moves by more than this, negative-binomial pairs are not settled any more: that costs
+/// more than the steps that it saves.
 const LEAST_SETTLED: f64 = 1e-3;
 
 /// The least part of a step that is made.

@@ -16,7 +16,8 @@
 //!
 //! and the rates, which are close to the units where these say anything, weigh what is beside each other in it to covariances of
 //! nearly zero: those of `a_i` with `e''_i`, and of the `e''_i` of a category with its `s_c`. The level is seen by the prior alone.
-//! Without sales `m_i` is 0 and the effect its own coordinate, as the prior has it. The map is linear and of constant Jacobian, so that the posterior is the same; only the prior of the effects couples its parts.
+//! Without sales `m_i` is 0 and the effect its own coordinate, as the prior has it. The map is linear and of constant Jacobian, so
+//! that the posterior is the same; only the prior of the effects couples its parts.
 //!
 //! Contrasts are the zero-sum vectors `s = A y` of `T - 1` free numbers `y`, `A` an isometry ([`ZeroSum`]), so that period effects that
 //! are independent `Normal(m, s)` are contrasts that are independent `Normal(0, s)` and a level that is `Normal(m, s / sqrt T)`.

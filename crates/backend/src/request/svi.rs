@@ -171,20 +171,30 @@ impl SviSettings {
                 return refuse(format!("{name} is {value}; give a number from {low} to {high}"));
             }
         }
-        match self.early_stop {
-            Some(stop)
-                if stop.window < 10
-                    || stop.patience == 0
-                    || stop.tolerance.is_nan()
-                    || stop.tolerance <= 0.0
-                    || !(0.0..=1e3).contains(&stop.least_fall) =>
-            {
-                refuse(
-                    "early stop needs a window of at least 10, a positive tolerance, a patience of 1 and a least fall from 0 to 1000"
-                        .into(),
-                )
-            }
-            _ => Ok(()),
+        if adam.learning_rate < adam.learning_rate_floor {
+            return refuse(format!(
+                "learning_rate is {}, below the {} that it would fall to; give at least that",
+                adam.learning_rate, adam.learning_rate_floor
+            ));
         }
+        let Some(stop) = self.early_stop else {
+            return Ok(());
+        };
+        if stop.window < 10 {
+            return refuse(format!("window is {}; give at least 10", stop.window));
+        }
+        if stop.patience == 0 {
+            return refuse("patience is 0; give at least 1".into());
+        }
+        if stop.tolerance.is_nan() || stop.tolerance <= 0.0 {
+            return refuse(format!("tolerance is {}; give a positive number", stop.tolerance));
+        }
+        if !(0.0..=1e3).contains(&stop.least_fall) {
+            return refuse(format!(
+                "least_fall is {}; give a number from 0 to 1000",
+                stop.least_fall
+            ));
+        }
+        Ok(())
     }
 }
