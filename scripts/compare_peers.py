@@ -2,8 +2,8 @@
 
     "$(scripts/python_env.sh)" scripts/compare_peers.py --panel FILE --truth FILE --out DIR
 
-The exact Gaussian: the NumPy elimination (scripts/numpy_elimination.py), and `infermark fit
---method laplace`, plain and corrected for skewness. Stochastic variational inference:
+The exact Gaussian: the NumPy elimination, tuned (scripts/numpy_elimination.py) and as it is written first
+(scripts/numpy_elimination_simple.py), and `infermark fit --method laplace`, plain and corrected for skewness. Stochastic variational inference:
 NumPyro's AutoNormal and `infermark fit --method svi`, each in the published coordinates
 and in the orthogonal ones (scripts/orthogonal_model.py); on panels of at most
 --svi-products products, since NumPyro takes hours beyond.
@@ -33,7 +33,7 @@ import peers_agreement as agreement
 import peers_results
 from compare_numpyro import BUSY_BEFORE, NOISY_SPREAD, RunFailed, told_as_failure
 from peers_agreement import Finding, Marginals
-from peers_sides import CORRECTED, ELIMINATION, PLAIN, Row, Side, coordinates_agree, exact_sides, svi_sides
+from peers_sides import CORRECTED, ELIMINATION, PLAIN, SIMPLE, Row, Side, coordinates_agree, exact_sides, svi_sides
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,6 +72,7 @@ def check(sides: list[Side], truth: dict[str, float] | None, log_joints: Callabl
                 by_name[name].failure = by_name[name].failure or found.reason
 
     held((ELIMINATION, PLAIN), agreement.same_gaussian, (ELIMINATION, PLAIN))
+    held((SIMPLE, PLAIN), agreement.same_gaussian, (SIMPLE,))
     # Nothing but the plain Gaussian speaks for the corrected one.
     held((CORRECTED, PLAIN), agreement.corrected_gaussian, (CORRECTED,))
     if PLAIN in by_name and CORRECTED in by_name:

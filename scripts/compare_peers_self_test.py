@@ -46,7 +46,7 @@ def moved(mean: float = 0.0, ratio: float = 1.0, only: str | None = None) -> agr
 def sides(**altered: Callable[[], agreement.Marginals]) -> list[peers_sides.Side]:
     """All sides, in agreement but for those altered (names with `_` for `-`)."""
     found = []
-    for name in sorted(EXACT_SIDES | SVI_SIDES):
+    for name in sorted(EXACT_SIDES | {peers_sides.SIMPLE} | SVI_SIDES):
         make = altered.get(name.replace("-", "_"), lambda: EXACT)
         method = "svi" if name in SVI_SIDES else "exact"
         described = {"coordinates": "orthogonal" if "orthogonal" in name else "published"}
@@ -99,13 +99,15 @@ def refused(made: list[peers_sides.Side], joints: float = 1e-14) -> set[str]:
 
 def check_refusals() -> None:
     """Every way of disagreeing that can be made up, one at a time."""
-    svi_pair = {"numpyro-orthogonal", "infermark-svi-orthogonal"}
+    svi_pair, simple = {"numpyro-orthogonal", "infermark-svi-orthogonal"}, peers_sides.SIMPLE
     nan = {"p7": (EXACT["p7"][0], math.nan)}
     cases: list[tuple[str, set[str], set[str]]] = [
         ("all agree", refused(sides()), set()),
         ("a mode moved", refused(sides(numpy_elimination=lambda: moved(mean=2e-4, only="p7"))), EXACT_SIDES),
         ("a mode moved within", refused(sides(numpy_elimination=lambda: moved(mean=5e-5, only="p7"))), set()),
-        ("an sd changed", refused(sides(infermark_laplace_plain=lambda: moved(ratio=1.0002, only="p7"))), EXACT_SIDES),
+        ("an sd changed", refused(sides(infermark_laplace_plain=lambda: moved(ratio=1.0002, only="p7"))), EXACT_SIDES | {simple}),
+        ("the simple one's mode moved", refused(sides(numpy_elimination_simple=lambda: moved(mean=2e-4, only="p7"))), {simple}),
+        ("the simple one fails", refused(sides(numpy_elimination_simple=ending_badly)), {simple}),
         ("an sd not a number", refused(sides(numpy_elimination=lambda: EXACT | nan)), EXACT_SIDES),
         ("a product missing", refused(sides(numpy_elimination=without_one)), EXACT_SIDES),
         ("the elimination fails", refused(sides(numpy_elimination=ending_badly)), EXACT_SIDES),

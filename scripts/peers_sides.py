@@ -19,7 +19,8 @@ from peers_agreement import Finding, Marginals
 SCRIPTS = Path(__file__).resolve().parent
 Row = dict[str, Any]
 
-PLAIN, CORRECTED, ELIMINATION = "infermark-laplace-plain", "infermark-laplace", "numpy-elimination"
+PLAIN, CORRECTED = "infermark-laplace-plain", "infermark-laplace"
+ELIMINATION, SIMPLE = "numpy-elimination", "numpy-elimination-simple"
 COORDINATES = ("published", "orthogonal")
 
 
@@ -79,12 +80,11 @@ def infermark_fit(options: argparse.Namespace, panel: Path, method: list[str]) -
         )
 
 
-def elimination_fit(options: argparse.Namespace, panel: Path) -> Fit:
-    """The NumPy script."""
+def elimination_fit(panel: Path, command: list[str]) -> Fit:
+    """A NumPy script."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "posterior.csv"
-        command = [sys.executable, str(SCRIPTS / "numpy_elimination.py"), str(panel), "--out", str(out)]
-        told, taken = run_process([*command, "--threads", str(options.threads)])
+        told, taken = run_process([*command, str(panel), "--out", str(out)])
         answer = json.loads(told)
         posterior = agreement.elasticities(out)
         return Fit(answer["seconds"][-1], answer["setup_seconds"], iterations=None, posterior=posterior, **taken)
@@ -106,15 +106,25 @@ def numpyro_fit(options: argparse.Namespace, panel: Path, coordinates: str) -> F
 
 
 def exact_sides(options: argparse.Namespace, panel: Path) -> list[Side]:
-    """The exact Gaussian by three programs; the first is what the others are held against."""
+    """The exact Gaussian by four programs; the first is what the others are held against."""
     described = {"objective": "posterior mode", "coordinates": "published", "precision": "f64"}
 
     def laplace(*more: str) -> Callable[[], Fit]:
         return lambda: infermark_fit(options, panel, ["--method", "laplace", *more])
 
+    def tuned() -> Fit:
+        script = str(SCRIPTS / "numpy_elimination.py")
+        return elimination_fit(panel, [sys.executable, script, "--threads", str(options.threads)])
+
+    def simple() -> Fit:
+        # All that it does on several threads is BLAS.
+        threads = f"OPENBLAS_NUM_THREADS={options.threads}"
+        return elimination_fit(panel, ["env", threads, sys.executable, str(SCRIPTS / "numpy_elimination_simple.py")])
+
     return [
         Side(PLAIN, "exact", described, laplace("--plain"), options.repeats),
-        Side(ELIMINATION, "exact", described, lambda: elimination_fit(options, panel), options.repeats),
+        Side(ELIMINATION, "exact", described, tuned, options.repeats),
+        Side(SIMPLE, "exact", described, simple, options.repeats),
         Side(CORRECTED, "exact", described | {"objective": "mode, skewness corrected"}, laplace(), options.repeats),
     ]
 
