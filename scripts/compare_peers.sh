@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs Infermark and strong peers on the same panels and cores, taking turns:
-# the NumPy elimination and `laplace`, NumPyro's AutoNormal and `svi` in the
+# the NumPy elimination, tuned and simple, and `laplace`, NumPyro's AutoNormal and `svi` in the
 # published and in the orthogonal coordinates. What disagrees has no speed.
 #
 #   scripts/compare_peers.sh                         1,000, 10,000 and 100,000 products

@@ -3,8 +3,8 @@
     "$(scripts/python_env.sh)" scripts/numpy_elimination_simple.py PANEL.parquet --out posterior.csv
 
 The same eliminations as scripts/numpy_elimination.py in half of the lines: a category's products all
-at once, in arrays that are as large as its data, and BLAS on all cores for the rank-k updates. Complete panels only.
-Its output is that of numpy_elimination.py.
+at once, in arrays that are as large as its data, and BLAS on all cores (OPENBLAS_NUM_THREADS) for the rank-k updates.
+Writes and prints what numpy_elimination.py does.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from numpy_elimination import process_seconds, read
 STEPS, TOLERANCE = 50, 1e-8  # Newton steps at most; nats still to gain at the last one
 
 
-def evaluate(x, y, a, e, tau, mean):
+def evaluate(x, y, present, a, e, tau, mean):
     """Of one category: value, blocks' solutions of gradient and border, and the border's own gradient and precision."""
-    rate = np.exp(a[:, None] * x + e[:, None] + tau)
+    rate = np.exp(a[:, None] * x + e[:, None] + tau) * present
     rate_x = rate * x
     h_aa, h_ae, h_ee = (rate_x * x).sum(1) + 1 / 4, rate_x.sum(1), rate.sum(1) + 1 / 9
     g_a, g_e = ((y - rate) * x).sum(1) - (a - mean) / 4, (y - rate).sum(1) - e / 9
@@ -44,13 +44,13 @@ def evaluate(x, y, a, e, tau, mean):
 def fit(data):
     """Mode and sds of the elasticities by category, the Newton steps, and what was left to gain."""
     periods, categories = data[0][0].shape[1], len(data)
-    at = [[np.full(len(x), -2.0), np.log(y.mean(1) + 0.1) + 2 * x.mean(1), np.zeros(periods), -2.0] for x, y in data]
+    at = [[np.full(len(x), -2.0), np.log(y.mean(1) + 0.1) + 2 * x.mean(1), np.zeros(periods), -2.0] for x, y, _ in data]
     top, step, d_top, size, last, left, steps = -2.0, None, 0.0, 0.0, -np.inf, np.inf, 0
     prior = np.append(np.full(periods, 1 / 9), 1.0)
     while True:
         there = [[p + size * d for p, d in zip(*pair)] for pair in zip(at, step)] if step else at
         top_there = top + size * d_top
-        found = [evaluate(x, y, *point) for (x, y), point in zip(data, there)]
+        found = [evaluate(*own, *point) for own, point in zip(data, there)]
         borders = [np.append(tau, mean - top_there) for _, _, tau, mean in there]
         value = sum(f[0] for f in found) - sum((prior * b**2).sum() for b in borders) / 2 - (top_there + 2) ** 2 / 2
         if value < last and left > 1e-3:
@@ -82,12 +82,10 @@ def main():
     seconds, cpu_seconds = [], []
     for _ in range(options.repeats):
         names, of_product, x, y, present = read(options.panel)
-        if present is not None:
-            raise SystemExit("a complete panel is wanted")
         loaded, start = process_seconds(), time.perf_counter()
         members = [np.flatnonzero(of_product == c) for c in range(of_product.max() + 1)]
-        data = [(x[own], y[own]) for own in members]
-        del x, y
+        data = [(x[own], y[own], 1.0 if present is None else present[own]) for own in members]
+        del x, y, present
         setup, start, cpu_start = time.perf_counter() - start, time.perf_counter(), time.process_time()
         modes, sds, steps, left, value = fit(data)
         seconds.append(time.perf_counter() - start)

@@ -17,7 +17,7 @@ from pathlib import Path
 Marginals = dict[str, tuple[float, float]]
 
 # The NumPy elimination and `laplace --plain` find the same mode in double precision. What is left is what
-# either leaves to gain at its last step: up to 1e-9 nats, 3e-5 standard deviations.
+# either leaves to gain at its last step: up to 1e-9 nats, 4.5e-5 standard deviations.
 MODE_TOLERANCE = 1e-4
 SD_TOLERANCE = 1e-4
 # Corrected for skewness, means move and sds change, on products with few sales far more than in the median.

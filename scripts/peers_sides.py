@@ -57,7 +57,8 @@ def run_process(command: list[str], given: str = "") -> tuple[str, Row]:
         done = subprocess.run(measured, input=given, capture_output=True, text=True)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
-            program = " ".join(Path(part).name for part in command[:2])
+            named = command[2:] if command[0] == "env" else command
+            program = " ".join(Path(part).name for part in named[:2])
             raise RunFailed(f"{program} ended with status {done.returncode}: {said[-1].strip()}")
         seconds, cpu_seconds, peak = taken.read().split()
     told = {"process_seconds": float(seconds), "cpu_seconds": float(cpu_seconds), "peak_memory_bytes": int(peak)}
@@ -106,7 +107,7 @@ def numpyro_fit(options: argparse.Namespace, panel: Path, coordinates: str) -> F
 
 
 def exact_sides(options: argparse.Namespace, panel: Path) -> list[Side]:
-    """The exact Gaussian by four programs; the first is what the others are held against."""
+    """The exact Gaussian by two programs, plain and corrected, tuned and simple; the first is what the others are held against."""
     described = {"objective": "posterior mode", "coordinates": "published", "precision": "f64"}
 
     def laplace(*more: str) -> Callable[[], Fit]:

@@ -126,6 +126,9 @@ impl Assembled {
         before: ArrowFactor,
         rates: &impl Rates,
     ) -> Result<(Self, PairMoments), FactorError> {
+        let walk = &before.walk;
+        let factors = walk.operations_of_pass(true) - walk.operations_of_covariances();
+        walk.watch.begin(factors + before.operations_of_covariances());
         before.border_covariances();
         if before.walk.watch.is_stopped() {
             return Err(FactorError::Stopped);
@@ -193,14 +196,15 @@ struct Scratch {
 type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
 
 /// A category's border under the Gaussian that is left.
-struct BorderBefore {
-    category: usize,
-    covariance: Packed,
-    half_variances: Vec<f64>,
+pub(crate) struct BorderBefore {
+    pub(crate) category: usize,
+    pub(crate) covariance: Packed,
+    /// Of its periods, in whole vectors.
+    pub(crate) half_variances: Vec<f64>,
 }
 
 impl BorderBefore {
-    fn new<I: Simd<Scalar = f64>>(category: usize, covariance: &[f64], walk: &Walk) -> Self {
+    pub(crate) fn new<I: Simd<Scalar = f64>>(category: usize, covariance: &[f64], walk: &Walk) -> Self {
         let (border, periods) = (walk.border(), walk.layout.periods);
         let mut half_variances: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
         half_variances.resize(periods.next_multiple_of(I::LANES), 0.0);

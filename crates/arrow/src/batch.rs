@@ -34,8 +34,8 @@ impl Batch {
             .load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
     }
 
-    /// Covariances of elasticity and effect of the product of number k, of this factor, with the period effects from a multiple of the lanes on,
-    /// where the couplings were multiplied with the covariance of the border: `-L^-T V C`.
+    /// Covariances of elasticity and effect of the product of number k, `lower` the factor of its block, with the period effects from a multiple of
+    /// the lanes on, where the couplings were multiplied with the covariance of the border: `-L^-T V C`.
     #[inline(always)]
     pub(crate) fn with_periods<I: Simd<Scalar = f64>>(
         moved: &Packed,

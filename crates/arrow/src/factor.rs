@@ -181,7 +181,7 @@ impl ArrowFactor {
     ///
     /// Counted in squares of a border. A pass holds one per category, of the covariance or of the factor that replaces it; each thread
     /// holds a packed covariance and the sum of its part, of which memory has the lower triangle alone; where categories have several
-    /// parts there is one more such triangle for those that are done. Marginals hold a factor and a covariance per category,
+    /// parts there is one more such triangle for those that are done. Marginals hold a factor and a covariance, or a root of it, per category,
     /// and a packed covariance per thread. The allocator holds back some of what is freed between passes.
     ///
     /// Against the growth of the resident memory in structured variational fits on two threads: 452 MB estimated and 483 measured for

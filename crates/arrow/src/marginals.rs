@@ -18,33 +18,43 @@ pub struct Marginals {
     pub product_covariance: Vec<f64>,
 }
 
-/// A root of the covariance of a category's border, `C = R' R`: the inverse of the factor of its Schur complement, and below that the row
+/// A root of the covariance of a category's border, `C = W' W`: the inverse of the factor of its Schur complement, and below that the row
 /// that `global_a` adds. Column-major, of one row more than columns.
 struct Root(Vec<f64>);
 
 impl ArrowFactor {
-    /// The marginals, in one pass over the panel and a product with a triangle a category.
+    /// The marginals, in one pass over the panel and a product with a triangle a category, or with the covariances of the borders where they are
+    /// there.
     pub fn marginals(&self) -> Marginals {
+        if self.covariances.get().is_some() {
+            let pairs = self.for_products(|_| true, |_, m| [m.elasticity, m.covariance, m.effect]);
+            let pairs = pairs.into_iter();
+            return self.marginals_of(self.variances_above_products(), pairs);
+        }
         let border = self.walk.border();
         let roots = self.roots();
         let variances = roots.iter().map(|root| {
             let columns = root.0.chunks_exact(border + 1);
             columns.map(|column| column.iter().map(|r| r * r).sum()).collect()
         });
-        let mut marginals = Marginals {
-            variance: self.above_products(variances),
-            product_covariance: vec![0.0; self.walk.layout.products],
-        };
-        let layout = &self.walk.layout;
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        let above = self.above_products(variances);
         let pairs = InstructionSet::best().run_f64(Pairs {
             factor: self,
             roots: &roots,
         });
-        for (product, [elasticity, covariance, effect]) in
-            self.walk.order.iter().zip(pairs.into_iter().flatten())
-        {
-            let product = *product as usize;
+        let products = self.walk.order.iter().map(|product| *product as usize);
+        self.marginals_of(above, products.zip(pairs.into_iter().flatten()))
+    }
+
+    /// Of the variances above the products, and what is known of each of these: elasticity, covariance, effect.
+    fn marginals_of(&self, above: Vec<f64>, pairs: impl Iterator<Item = (usize, [f64; 3])>) -> Marginals {
+        let layout = &self.walk.layout;
+        let mut marginals = Marginals {
+            variance: above,
+            product_covariance: vec![0.0; layout.products],
+        };
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        for (product, [elasticity, covariance, effect]) in pairs {
             marginals.variance[a + product] = elasticity;
             marginals.variance[e + product] = effect;
             marginals.product_covariance[product] = covariance;
@@ -59,7 +69,7 @@ impl ArrowFactor {
         self.above_products(covariances.map(|c| c.iter().step_by(border + 1).copied().collect()))
     }
 
-    /// What moves with `global_a` of a category's border: `R^-T u`, one column.
+    /// What moves with `global_a` of a category's border: `R_c^-T u`, one column.
     fn moved_with_top(&self, category: usize) -> Vec<f64> {
         let mut moved = vec![0.0; self.walk.border()];
         moved[self.walk.border() - 1] = self.top_coupling(category) / self.top;
@@ -68,15 +78,17 @@ impl ArrowFactor {
     }
 
     fn roots(&self) -> Vec<Root> {
-        self.walk.watch.begin(self.walk.operations_of_pass(true));
+        // As many as a pass takes.
+        self.walk.watch.begin(self.walk.operations_of_pass(false));
         let of_category = |category: usize| {
             let inverse = self.categories[category].inverse(&self.walk.watch);
-            let columns = inverse.columns().zip(self.moved_with_top(category));
-            Root(
-                columns
-                    .flat_map(|(column, moved)| column.iter().copied().chain([moved]))
-                    .collect(),
-            )
+            let border = self.walk.border();
+            let mut root = Vec::with_capacity(border * (border + 1));
+            for (column, moved) in inverse.columns().zip(self.moved_with_top(category)) {
+                root.extend_from_slice(column);
+                root.push(moved);
+            }
+            Root(root)
         };
         let categories: Vec<usize> = (0..self.categories.len()).collect();
         tasks::run(
@@ -87,11 +99,23 @@ impl ArrowFactor {
         )
     }
 
+    /// Makes the covariances of the borders, which passes that want variances share, now and not in the first of these.
+    pub fn prepare_variances(&self) {
+        self.walk.watch.begin(self.operations_of_covariances());
+        self.border_covariances();
+    }
+
+    /// Floating-point operations that the covariances of the borders still cost.
+    pub(crate) fn operations_of_covariances(&self) -> f64 {
+        match self.covariances.get() {
+            Some(_) => 0.0,
+            None => 2.0 / 3.0 * self.categories.len() as f64 * (self.walk.border() as f64).powi(3),
+        }
+    }
+
     /// Covariance of every category's border, column-major: `S_c^-1` and what `global_a` adds.
     pub(crate) fn border_covariances(&self) -> &[Vec<f64>] {
         self.covariances.get_or_init(|| {
-            // They are the first part of the pass that wants variances.
-            self.walk.watch.begin(self.walk.operations_of_pass(true));
             let categories: Vec<usize> = (0..self.categories.len()).collect();
             tasks::run(
                 self.threads,

@@ -96,6 +96,8 @@ impl ArrowFactor {
         asked: &(dyn Fn(usize) -> bool + Sync),
         visitor: &V,
     ) -> Vec<(usize, V::Answer)> {
+        let products = self.walk.operations_of_moments(self.walk.order.len());
+        self.walk.watch.begin(products + self.operations_of_covariances());
         let answers = InstructionSet::best().run_f64(Visit {
             factor: self,
             asked,
@@ -195,7 +197,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPlaces<'_, '_, V> {
         let mut answers = Vec::with_capacity(self.places.len());
         for places in self.places.chunks(GATHERED) {
             if walk.watch.is_stopped() {
-                // Nobody reads the answers, but there are as many as products.
+                // Nobody reads the answers, but there are as many as are asked for.
                 with_a.fill(0.0);
                 for place in &self.places[answers.len()..] {
                     let product = walk.order[*place] as usize;
@@ -204,6 +206,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPlaces<'_, '_, V> {
                 }
                 return answers;
             }
+            walk.watch.add(walk.operations_of_moments(places.len()) as u64);
             batch.couple(isa, factor, places);
             isa.vectorize(TimesSymmetric {
                 a: covariance,

@@ -1,11 +1,11 @@
 //! A gradient that depends on the variances of the rows' log rates, and the solution with it, in one pass.
 
-use crate::assemble::{ProductRows, half_variances};
+use crate::assemble::{BorderBefore, ProductRows, half_variances};
 use crate::batch::Batch;
 use crate::factor::{ArrowFactor, FactorError};
 use crate::product::{inner, pair_covariance};
 use crate::tasks;
-use crate::tiles::{Packed, TimesSymmetric};
+use crate::tiles::TimesSymmetric;
 use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
@@ -41,6 +41,8 @@ impl ArrowFactor {
         visitor: &V,
     ) -> Result<(Vec<f64>, Vec<V::Answer>), FactorError> {
         let walk = &*self.walk;
+        let products = walk.operations_of_moments(walk.order.len());
+        walk.watch.begin(products + self.operations_of_covariances());
         let parts = InstructionSet::best().run_f64(Rows {
             factor: self,
             covariances: self.border_covariances(),
@@ -91,32 +93,22 @@ struct OfPart<A> {
     answers: Vec<A>,
 }
 
-/// A category, and the covariance of its border.
-struct OfCategory {
-    category: usize,
-    covariance: Packed,
-    half_variances: Vec<f64>,
-}
-
 impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
     type Output = Vec<OfPart<V::Answer>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
-        let (border, periods) = (factor.walk.border(), factor.walk.layout.periods);
         let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
-        let scratch = || (Batch::new::<I::Wide>(&factor.walk), None::<OfCategory>);
+        let scratch = || (Batch::new::<I::Wide>(&factor.walk), None::<BorderBefore>);
         tasks::run(factor.threads, tasks, scratch, |(batch, known), part| {
             if known.as_ref().is_none_or(|known| known.category != part.category) {
                 *known = None;
                 let covariance = &self.covariances[part.category];
-                let mut halves: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
-                halves.resize(batch.grid.weights.len(), 0.0);
-                *known = Some(OfCategory {
-                    category: part.category,
-                    covariance: Packed::with_margin::<I::Wide>(covariance, border),
-                    half_variances: halves,
-                });
+                *known = Some(BorderBefore::new::<I::Wide>(
+                    part.category,
+                    covariance,
+                    &factor.walk,
+                ));
             }
             isa.vectorize(RowsOfPart {
                 factor,
@@ -133,7 +125,7 @@ struct RowsOfPart<'a, 's, V> {
     factor: &'a ArrowFactor,
     visitor: &'a V,
     part: &'a Part,
-    of_category: &'s OfCategory,
+    of_category: &'s BorderBefore,
     batch: &'s mut Batch,
 }
 
@@ -156,8 +148,7 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances> Kernel<I> for RowsOfPart<'_, '_, 
             if walk.watch.is_stopped() {
                 return found;
             }
-            walk.watch
-                .add(walk.operations_of_products(places.len(), true) as u64);
+            walk.watch.add(walk.operations_of_moments(places.len()) as u64);
             batch.couple(isa, factor, places);
             isa.vectorize(TimesSymmetric {
                 a: &self.of_category.covariance,

@@ -41,24 +41,12 @@ impl Packed {
         }
     }
 
-    /// A symmetric matrix of order `order`, column-major, packed with zeros around it.
-    #[cfg(test)]
-    pub(crate) fn symmetric<I: Simd>(matrix: &[f64], order: usize) -> Self {
-        let mut packed = Packed::new::<I>(order, order.next_multiple_of(tile_rows::<I>()));
-        for (column, values) in matrix.chunks_exact(order).enumerate() {
-            for (row, value) in values.iter().enumerate() {
-                *packed.at(row, column) = *value;
-            }
-        }
-        packed
-    }
-
     /// The covariance of a border, packed with room for the right-hand side behind it.
     pub(crate) fn with_margin<I: Simd>(covariance: &[f64], border: usize) -> Self {
         Self::square::<I>(covariance, border, border + 1)
     }
 
-    /// A matrix of columns of so many rows, and one column less, packed with zeros around it.
+    /// A matrix of `rows` rows and `rows - 1` columns, packed with zeros around it.
     pub(crate) fn of_columns<I: Simd>(columns: &[f64], rows: usize) -> Self {
         Self::square::<I>(columns, rows, rows)
     }
@@ -89,7 +77,7 @@ impl Packed {
         }
     }
 
-    /// Adds two columns, each times a number.
+    /// Adds two columns, each times a number, to `to`.
     #[inline(always)]
     pub(crate) fn add_columns<I: Simd<Scalar = f64>>(
         &self,
@@ -267,7 +255,7 @@ mod tests {
                 let symmetric: Vec<f64> = (0..rows * rows)
                     .map(|at| ((at / rows) as f64 - (at % rows) as f64).cos())
                     .collect();
-                let a = Packed::symmetric::<I::Wide>(&symmetric, rows);
+                let a = Packed::square::<I::Wide>(&symmetric, rows, rows);
                 let mut out = Packed::new::<I::Wide>(rows, 128);
                 isa.vectorize(TimesSymmetric {
                     a: &a,
@@ -283,6 +271,28 @@ mod tests {
                     }
                     for (k, v) in plain.iter().enumerate() {
                         let expected: f64 = (0..rows).map(|j| symmetric[j * rows + i] * v[j]).sum();
+                        assert!((*out.at(i, k) - expected).abs() < 1e-12, "{rows} {i} {k}");
+                    }
+                }
+                // What is above the diagonal is neither read nor wanted where it is zero.
+                let of_lower = |at: usize| {
+                    if at / rows <= at % rows {
+                        symmetric[at]
+                    } else {
+                        0.0
+                    }
+                };
+                let lower: Vec<f64> = (0..rows * rows).map(of_lower).collect();
+                let a = Packed::square::<I::Wide>(&lower, rows, rows);
+                isa.vectorize(TimesLower {
+                    a: &a,
+                    v: &v,
+                    columns: used,
+                    out: &mut out,
+                });
+                for i in 0..rows {
+                    for (k, v) in plain.iter().enumerate() {
+                        let expected: f64 = (0..rows).map(|j| lower[j * rows + i] * v[j]).sum();
                         assert!((*out.at(i, k) - expected).abs() < 1e-12, "{rows} {i} {k}");
                     }
                 }

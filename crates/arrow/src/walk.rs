@@ -17,7 +17,7 @@ const LEAST_PRODUCTS: usize = 8 * GATHERED;
 /// Parts that a panel is cut into, at most, beside one a category: enough for the threads of a large machine.
 const MOST_PARTS: usize = 256;
 
-/// One in so many products is a small part of them.
+/// A sample is small where it has at most one in so many products.
 const SMALL_PART: usize = 2;
 
 /// A part of a category's products, by their place in the walk.
@@ -60,14 +60,16 @@ impl Walk {
         for category in panel.category_of() {
             sizes[*category as usize] += 1;
         }
-        Self::through(panel, likelihood, sizes, order, Vec::new(), Arc::default())
+        let layout = panel.layout_for(likelihood);
+        Self::through(panel, layout, sizes, (order, Vec::new()), Arc::default())
     }
 
-    /// The walk through about so many products of each category that stand for all: those of the most units, and every so many of the others.
-    /// `None` where that would not be a small part.
+    /// The walk through at least so many products of each category that stand for all: half of them are those of the most units, the others stand for
+    /// an equal share each of all that are left. `None` where that would not be a small part.
     ///
-    /// What few products sell may be most of what a category sells, and a sample of all by number would miss it.
+    /// Few products may sell most of what a category sells, and a sample of all by number would miss them.
     pub fn sample(&self, least: usize) -> Option<Walk> {
+        debug_assert!(self.scales.is_empty(), "a sample is taken of all");
         let units = &self.panel.sums().product;
         let (mut order, mut scales) = (Vec::new(), Vec::new());
         let mut start = 0;
@@ -95,32 +97,23 @@ impl Walk {
         if order.len() * SMALL_PART > self.order.len() {
             return None;
         }
-        let likelihood = if self.has_shape() {
-            Likelihood::NegativeBinomial
-        } else {
-            Likelihood::Poisson
-        };
-        let watch = self.watch.clone();
-        let sizes = self.sizes.clone();
+        let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
         Some(Self::through(
             &self.panel,
-            likelihood,
+            self.layout,
             sizes,
-            order,
-            scales,
+            (order, scales),
             watch,
         ))
     }
 
     fn through(
         panel: &Arc<Panel>,
-        likelihood: Likelihood,
+        layout: Layout,
         sizes: Vec<usize>,
-        order: Vec<u32>,
-        scales: Vec<f64>,
+        (order, scales): (Vec<u32>, Vec<f64>),
         watch: Arc<Watch>,
     ) -> Self {
-        let layout = panel.layout_for(likelihood);
         let mut row_start = Vec::with_capacity(order.len() + 1);
         row_start.push(0);
         let mut rows = 0;
@@ -160,10 +153,19 @@ impl Walk {
     /// Floating-point operations of a pass, about: the products' updates of the borders and the borders' Cholesky factors, and
     /// where `with_variances` the borders' covariances and the variances of the rows.
     pub fn operations_of_pass(&self, with_variances: bool) -> f64 {
-        let cube = (self.border() as f64).powi(3);
+        let factors = 0.5 * self.operations_of_covariances();
         self.operations_of_products(self.order.len(), with_variances)
-            + self.layout.categories as f64
-                * (cube / 3.0 + if with_variances { 2.0 / 3.0 * cube } else { 0.0 })
+            + if with_variances { 3.0 * factors } else { factors }
+    }
+
+    /// Those of the borders' covariances: twice as many as of their factors.
+    pub(crate) fn operations_of_covariances(&self) -> f64 {
+        2.0 / 3.0 * self.layout.categories as f64 * (self.border() as f64).powi(3)
+    }
+
+    /// Those of the products of so many products' couplings with a covariance.
+    pub(crate) fn operations_of_moments(&self, products: usize) -> f64 {
+        self.operations_of_products(products, true) - self.operations_of_products(products, false)
     }
 
     /// Those of so many products: two outer products, and a product with the covariance.

@@ -75,6 +75,7 @@ fn everything_equals_the_dense_factor() {
         (70, 1, 12, 0.1),
         (90, 4, 5, 0.9),
         (9, 9, 20, 0.3),
+        (40, 1, 55, 0.1),
     ]
     .into_iter()
     .enumerate()
@@ -129,7 +130,15 @@ fn everything_equals_the_dense_factor() {
             factor.times_upper(&mut back);
             assert!(off(&back, &b) < 1e-8, "{case}");
 
+            // By roots of the borders' covariances, and by these.
             let marginals = factor.marginals();
+            factor.prepare_variances();
+            let again = factor.marginals();
+            assert!(off(&again.variance, &marginals.variance) < 1e-9, "{case}");
+            assert!(
+                off(&again.product_covariance, &marginals.product_covariance) < 1e-8,
+                "{case}"
+            );
             let layout = panel.layout();
             let unit = |j: usize| {
                 let mut unit = vec![0.0; latents];

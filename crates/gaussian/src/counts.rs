@@ -15,7 +15,7 @@ use infermark_model::{Likelihood, Orthogonal, Panel};
 use infermark_threads::run_parts;
 use std::sync::Arc;
 
-/// The factor by which rates of a sample of the products may differ from those of all in a period if it is to stand for them.
+/// The factor by which the precision of a period effect, its products at rest, may differ between a sample of these and all if it is to stand for them.
 const ALIKE: f64 = 1.5;
 
 /// A panel under priors and a likelihood.
@@ -297,37 +297,31 @@ impl Counts {
         }
     }
 
-    /// The factor of the precision that a sample of the products stands for, about `least` of each category: of use above the products alone.
-    /// `None` where it would be no small part of them, the sample's rates differ much from what all have by period, given in `by_period`, or
-    /// no factor is found.
+    /// The precision that the products of a `sample` of the walk stand for, whose factor solves above the products alone. `None` where rates of
+    /// the sample differ much by period from what all have, minus which is given in `by_period`, or no factor is found.
     pub(crate) fn sampled_factor(
         &self,
         point: &[f64],
-        least: usize,
+        sample: Walk,
         by_period: &[Vec<f64>],
         threads: usize,
     ) -> Result<Option<Assembled>, FactorError> {
-        let Some(sample) = self.walk.sample(least).map(Arc::new) else {
-            return Ok(None);
-        };
         let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, Spread::Point);
-        match Assembled::new(&sample, &self.priors, &rates, threads) {
-            Ok(found) => {
-                let layout = self.layout();
-                let diagonal = found.factor.diagonal();
-                let prior = self.priors.time_cat_effects_sd.powi(-2);
-                let close = by_period.iter().enumerate().all(|(c, all)| {
-                    let own = &diagonal[layout.time_index(c, 0)..][..layout.periods];
-                    own.iter().zip(all).all(|(own, all)| {
-                        let (own, all) = (own - prior, -all);
-                        own <= all * ALIKE && all <= own * ALIKE
-                    })
-                });
-                Ok(close.then_some(found))
-            }
-            Err(FactorError::Stopped) => Err(FactorError::Stopped),
-            Err(_) => Ok(None),
-        }
+        let found = match Assembled::new(&Arc::new(sample), &self.priors, &rates, threads) {
+            Ok(found) => found,
+            Err(FactorError::Stopped) => return Err(FactorError::Stopped),
+            Err(_) => return Ok(None),
+        };
+        let (layout, diagonal) = (self.layout(), found.factor.diagonal());
+        let prior = self.priors.time_cat_effects_sd.powi(-2);
+        let is_close = by_period.iter().enumerate().all(|(c, all)| {
+            let own = &diagonal[layout.time_index(c, 0)..][..layout.periods];
+            own.iter().zip(all).all(|(own, all)| {
+                let all = prior - all;
+                *own <= all * ALIKE && all <= own * ALIKE
+            })
+        });
+        Ok(is_close.then_some(found))
     }
 
     fn pass(

@@ -120,8 +120,8 @@ const CERTAIN: f64 = 1e-3;
 /// as much as five passes without.
 const KEPT: f64 = 0.02;
 
-/// Products of a category whose Schur complement the first steps are made with, about. What a sample gets wrong of it is a few parts in a
-/// hundred of the way, where steps shrink to the square of that.
+/// Products of a category whose Schur complement the first steps are made with, at least. The step that they give is off by a few hundredths of it, and
+/// what is left of the decrement is the square of that.
 const SAMPLE: usize = 1024;
 
 /// The part of the tolerance below which the factor is made at the point. It asks for more than the tolerance, since the decrement by an older factor
@@ -138,7 +138,8 @@ fn along(step: &[f64], gradient: &[f64]) -> f64 {
 /// Poisson counts have the log joint maximized over the products (`profile.rs`): a function of the parameters above them, along whose Newton
 /// steps products follow at their optimum. From the start that the data suggest it goes up by blocks, then by steps with one factor as long
 /// as each leaves but a small part of the decrement; the last factor is made at the end. What a factor is made of varies as the rates do,
-/// so that close to the mode an older one is as good, and passes without one are light.
+/// so that close to the mode an older one is as good, and passes without one are light. Where there are many products the first factor is that of a
+/// sample of them.
 ///
 /// Counts of which products are left out, negative-binomial ones and narrow priors take damped Newton steps in all parameters.
 #[derive(Debug)]
@@ -146,14 +147,14 @@ pub struct ModeSearch {
     counts: Counts,
     settings: ModeSettings,
     point: Vec<f64>,
-    /// The precision, at the point unless [`ModeSearch::is_older`]; none only while it is replaced.
+    /// The precision, at the point unless [`ModeSearch::is_approximate`]; none only while it is replaced.
     found: Option<Assembled>,
     /// Whether the precision is that of an earlier point, or of a sample of the products.
-    is_older: bool,
+    is_approximate: bool,
     /// Whether the point is the start that the data suggest, from which it is gone up by blocks first.
     is_start: bool,
     value: f64,
-    /// The complete gradient; where the precision is older, by the parameters above the products, which are at their optimum.
+    /// The complete gradient; where the precision is approximate, by the parameters above the products, which are at their optimum.
     gradient: Vec<f64>,
     /// The next step, of the parameters above the products alone where the products follow at their optimum.
     step: Vec<f64>,
@@ -208,7 +209,7 @@ impl ModeSearch {
             slope: f64::NAN,
             point,
             found: None,
-            is_older: false,
+            is_approximate: false,
             is_start: false,
             value: f64::NAN,
             steps,
@@ -239,15 +240,15 @@ impl ModeSearch {
     /// The Newton step from the point, in all parameters.
     ///
     /// # Panics
-    /// Where the precision is that of an earlier point.
+    /// Where the precision is approximate.
     pub(crate) fn newton_step(&self) -> Vec<f64> {
-        let found = self.found.as_ref().filter(|_| !self.is_older);
+        let found = self.found.as_ref().filter(|_| !self.is_approximate);
         found.expect("the precision is the point's").step(&self.gradient)
     }
 
     /// Whether the decrement is within the tolerance, by the precision at the point.
     pub fn converged(&self) -> bool {
-        !self.is_older && self.decrement() < self.settings.tolerance
+        !self.is_approximate && self.decrement() < self.settings.tolerance
     }
 
     /// One step, halved until the log joint rises by a part of what the slope promises.
@@ -374,7 +375,7 @@ impl ModeSearch {
         drop((before, pairs));
         self.steps += 1;
         self.value = found.value;
-        self.is_older = true;
+        self.is_approximate = true;
         self.gradient = found.gradient;
         let before = self.slope;
         self.step.clone_from(&self.gradient);
@@ -390,9 +391,9 @@ impl ModeSearch {
     /// Takes the products to their optimum, and makes the precision there of a sample of them; false where that would not stand for all.
     fn sampled_here(&mut self) -> Result<bool, FactorError> {
         let (counts, threads) = (&self.counts, self.settings.threads);
-        if counts.walk().sample(SAMPLE).is_none() {
+        let Some(sample) = counts.walk().sample(SAMPLE) else {
             return Ok(false);
-        }
+        };
         let mut pairs = counts.walk().pairs(&self.point);
         let found = profiled(counts, &self.point, &mut pairs, threads)?;
         if !found.value.is_finite() {
@@ -400,7 +401,7 @@ impl ModeSearch {
         }
         counts.walk().write_pairs(&mut self.point, &pairs);
         let by_period = &found.at_optimum.by_period;
-        let Some(sampled) = counts.sampled_factor(&self.point, SAMPLE, by_period, threads)? else {
+        let Some(sampled) = counts.sampled_factor(&self.point, sample, by_period, threads)? else {
             return Ok(false);
         };
         self.value = found.value;
@@ -408,7 +409,7 @@ impl ModeSearch {
         self.step.clone_from(&self.gradient);
         self.slope = sampled.factor.solve_above_products(&mut self.step);
         self.found = Some(sampled);
-        self.is_older = true;
+        self.is_approximate = true;
         Ok(true)
     }
 
@@ -432,7 +433,7 @@ impl ModeSearch {
     /// # Panics
     /// After an error of [`ModeSearch::advance`], and before a first one.
     pub fn into_mode(mut self) -> Result<Mode, ModeError> {
-        if self.is_older {
+        if self.is_approximate {
             self.factor_here()?;
         }
         Ok(Mode {
@@ -470,7 +471,7 @@ impl ModeSearch {
             self.slope = along(&self.step, &self.gradient);
         }
         self.found = Some(found);
-        self.is_older = false;
+        self.is_approximate = false;
         self.point = point;
         self.value = there.value;
     }

@@ -268,6 +268,10 @@ impl GaussianRun {
             factor = Some(Box::new(there));
             corrected.posterior
         } else {
+            if self.cost.is_some() {
+                // The dispersion wants them as well, and is not stopped.
+                mode.factor.prepare_variances();
+            }
             let sd: Vec<f64> = mode
                 .factor
                 .marginals()

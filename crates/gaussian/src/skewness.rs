@@ -106,7 +106,15 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
             factor,
         ));
     }
-    let variance = factor.marginals().variance;
+    let mut variance = variance;
+    for (i, own) in at_mode.iter().enumerate() {
+        for (site, v) in [Site::ProductA, Site::ProductEffect]
+            .into_iter()
+            .zip(own.variances)
+        {
+            variance[layout.start(site) + i] = v;
+        }
+    }
     let sd = variance.iter().map(|v| v.sqrt()).collect();
     let posterior = Posterior::normal(layout, point, sd);
     let found = Corrected {

@@ -349,7 +349,7 @@ impl<'a> FittedRates<'a> {
     }
 
     /// The same with `exponentials` in place, and room that is used again: what a pass over many products calls. `variances` writes those of the
-    /// log rates of the rows, given their log prices and their periods; without these there is a row in each.
+    /// log rates of the rows, given their log prices and their periods; no periods: there is a row in every one.
     #[inline(always)]
     pub fn of_product_with(
         &self,
@@ -462,11 +462,13 @@ impl FittedRows {
             .iter_mut()
             .zip(log_prices)
             .for_each(|(to, x)| *to = x);
-        if panel.presence().is_some() {
-            let periods = self.periods.get_or_insert_default();
-            periods.clear();
-            periods.extend(panel.product_rows(product).map(|row| row.period as u32));
+        if panel.presence().is_none() {
+            self.periods = None;
+            return;
         }
+        let periods = self.periods.get_or_insert_default();
+        periods.clear();
+        periods.extend(panel.product_rows(product).map(|row| row.period as u32));
     }
 }
 
@@ -488,7 +490,7 @@ impl Eight {
 }
 
 macro_rules! operator {
-    ($trait:ident, $function:ident, $operator:tt) => {
+    ($trait:ident, $function:ident, $operator:tt, $assign:tt) => {
         impl $trait for Eight {
             type Output = Eight;
 
@@ -496,7 +498,7 @@ macro_rules! operator {
             fn $function(self, other: Eight) -> Eight {
                 let mut found = self.0;
                 for (own, other) in found.iter_mut().zip(other.0) {
-                    *own = *own $operator other;
+                    *own $assign other;
                 }
                 Eight(found)
             }
@@ -513,10 +515,10 @@ macro_rules! operator {
     };
 }
 
-operator!(Add, add, +);
-operator!(Sub, sub, -);
-operator!(Mul, mul, *);
-operator!(Div, div, /);
+operator!(Add, add, +, +=);
+operator!(Sub, sub, -, -=);
+operator!(Mul, mul, *, *=);
+operator!(Div, div, /, /=);
 
 /// Sums of the terms of every row, in eight interleaved sums each.
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! The shift of all means from the mode, to first order.
+//! The shift of all means from the mode, to first order; the pass that finds it also finds the pairs' variances and third-order parts.
 
 use crate::counts::Counts;
 use infermark_arrow::{ArrowFactor, FactorError, OfRowVariances, ProductRows};
