@@ -1,11 +1,16 @@
 //! The arrow factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
 
-use infermark_arrow::{ArrowFactor, FactorError, Whitener};
+use infermark_arrow::{
+    ArrowFactor, Assembled, FactorError, OfRowVariances, ProductMoments, ProductRows, Rates, Walk, Weighed,
+    Whitener,
+};
+use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
-use infermark_model::{Panel, Site};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
 use infermark_test_support::dense::{UnitPriors, cholesky, narrow_priors, solve, with_sd};
 use infermark_test_support::{norm, random_panel};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use std::sync::Arc;
 
 /// The precision by the model's definition, row by row: dense, symmetric.
 fn precision(panel: &Panel, priors: &Priors, weights: &[f64]) -> Vec<Vec<f64>> {
@@ -340,5 +345,175 @@ fn weights_that_are_none_are_refused() {
         weights[panel.row_range(3).start] = bad;
         let refused = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap_err();
         assert_eq!(refused, FactorError::Product(3), "{bad}");
+    }
+}
+
+/// A gradient of half the variances of the rows, each times its weight and the cosine of its log price.
+struct Waves;
+
+impl OfRowVariances for Waves {
+    type Answer = ([f64; 3], Vec<[f64; 3]>);
+
+    #[inline(always)]
+    fn visit<I: Simd<Scalar = f64>>(
+        &self,
+        isa: I,
+        rows: ProductRows<'_>,
+        weights: &[f64],
+        covariance: [f64; 3],
+        with_periods: impl Fn(usize) -> [I::V; 2],
+        by_period: &mut [f64],
+    ) -> ([f64; 2], Self::Answer) {
+        let mut gradient = [0.0; 2];
+        let mut by_row = vec![[0.0; 3]; weights.len()];
+        for (t, w) in weights.iter().enumerate() {
+            let x = rows.log_price[t];
+            let own = w * rows.half_variance[t] * x.cos();
+            gradient[0] += own * x;
+            gradient[1] += own;
+            by_period[t] += own;
+            by_row[t][0] = rows.half_variance[t];
+        }
+        for start in (0..weights.len()).step_by(I::LANES) {
+            for (k, with) in with_periods(start).into_iter().enumerate() {
+                let mut lanes = vec![0.0; I::LANES];
+                isa.store(with, &mut lanes);
+                let of_rows = by_row[start..].iter_mut().zip(lanes);
+                of_rows.for_each(|(row, lane)| row[1 + k] = lane);
+            }
+        }
+        (gradient, (covariance, by_row))
+    }
+}
+
+#[test]
+fn a_gradient_of_the_rows_variances_is_solved_as_by_the_dense_matrix() {
+    for (seed, (n, c, t, gaps)) in [(1, 1, 1, 0.0), (30, 3, 7, 0.4), (70, 1, 12, 0.1), (90, 4, 5, 0.9)]
+        .into_iter()
+        .enumerate()
+    {
+        let mut rng = StdRng::seed_from_u64(80 + seed as u64);
+        let panel = random_panel(&mut rng, n, c, t, gaps, 30);
+        let weights: Vec<f64> = (0..panel.rows())
+            .map(|_| 10f64.powf(rng.random_range(-3.0..2.0)))
+            .collect();
+        let priors = Priors::default();
+        let q = precision(&panel, &priors, &weights);
+        let (l, latents, layout) = (cholesky(&q), q.len(), panel.layout());
+        let unit = |j: usize| {
+            let mut unit = vec![0.0; latents];
+            unit[j] = 1.0;
+            solve(&l, &unit)
+        };
+        let covariance: Vec<Vec<f64>> = (0..latents).map(unit).collect();
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        for threads in [1, 3] {
+            let case = format!("{n} x {t} in {c}, gaps {gaps}, {threads} threads");
+            let factor = ArrowFactor::new(&panel, priors, &weights, threads).unwrap();
+            let (found, answers) = factor.solved_of_row_variances(&Waves).unwrap();
+            let mut gradient = vec![0.0; latents];
+            for (i, (own, by_row)) in answers.iter().enumerate() {
+                let expected = [(a, a), (a, e), (e, e)].map(|(j, k)| covariance[j + i][k + i]);
+                assert!(off(own, &expected) < 1e-8, "{case}: {i} {own:?} {expected:?}");
+                for (row, w) in panel.product_rows(i).zip(&weights[panel.row_range(i)]) {
+                    let time = layout.time_index(panel.category_of()[i] as usize, row.period);
+                    let entries = [(a + i, row.log_price), (e + i, 1.0), (time, 1.0)];
+                    let with = |j: usize| -> f64 { entries.iter().map(|(k, x)| x * covariance[j][*k]).sum() };
+                    let half: f64 = 0.5 * entries.iter().map(|(j, x)| x * with(*j)).sum::<f64>();
+                    let [found, with_a, with_e] = by_row[row.period];
+                    assert!((found / half - 1.0).abs() < 1e-8, "{case}: {i}");
+                    for (found, j) in [(with_a, a + i), (with_e, e + i)] {
+                        let scale = (covariance[j][j] * covariance[time][time]).sqrt();
+                        assert!((found - covariance[j][time]).abs() < 1e-8 * scale, "{case}: {i}");
+                    }
+                    entries
+                        .iter()
+                        .for_each(|(j, x)| gradient[*j] += x * w * half * row.log_price.cos());
+                }
+            }
+            assert!(off(&found, &solve(&l, &gradient)) < 1e-8, "{case}");
+        }
+    }
+}
+
+#[test]
+fn products_that_are_asked_for_are_those_that_are_visited() {
+    let mut rng = StdRng::seed_from_u64(90);
+    let panel = random_panel(&mut rng, 300, 3, 6, 0.2, 30);
+    let weights = vec![2.0; panel.rows()];
+    let factor = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
+    let moments =
+        |_: usize, m: ProductMoments<'_>| [m.elasticity, m.effect, m.effect_with_periods[3], m.weights[0]];
+    let all = factor.for_products(|_| true, moments);
+    assert!(all.iter().map(|(i, _)| *i).eq(0..300));
+    let some = factor.for_products(|i| i % 7 == 2, moments);
+    let expected: Vec<_> = all.into_iter().filter(|(i, _)| i % 7 == 2).collect();
+    assert_eq!(some, expected);
+    assert!(factor.for_products(|_| false, moments).is_empty());
+}
+
+/// A weight by product and period.
+struct Weighing(fn(usize, usize) -> f64);
+
+impl Rates for Weighing {
+    #[inline(always)]
+    fn weigh<I: Simd<Scalar = f64>>(
+        &self,
+        _: I,
+        rows: ProductRows<'_>,
+        weights: &mut [f64],
+        _: &mut [f64],
+        _: &mut [f64],
+    ) -> Weighed {
+        let of = weights.iter_mut().zip(rows.present).enumerate();
+        of.for_each(|(t, (weight, present))| *weight = present * (self.0)(rows.product, t));
+        Weighed {
+            value: 0.0,
+            gradient: [0.0; 2],
+            shape: [0.0; 3],
+        }
+    }
+}
+
+/// Ten of 230 products of a category sell nearly all; all others are alike.
+fn weight(product: usize, period: usize) -> f64 {
+    let level = if product % 23 == 5 { 400.0 } else { 0.5 };
+    level * (1.0 + 0.3 * (period as f64).sin())
+}
+
+#[test]
+fn a_sample_with_the_products_of_most_units_stands_for_all() {
+    const PERIODS: usize = 9;
+    let (products, categories) = (460, 2);
+    let mut part = PanelPart::new(categories, PERIODS);
+    for i in 0..products {
+        let heavy = i % 23 == 5;
+        let prices: Vec<f64> = (0..PERIODS)
+            .map(|t| 2.0 + (t as f64 * if heavy { 1.7 } else { 0.9 }).cos())
+            .collect();
+        let units = [if heavy { 400 } else { 1 }; PERIODS];
+        part.push_product(i % categories, None, &prices, &units).unwrap();
+    }
+    let labels = [("p", products), ("c", categories), ("t", PERIODS)];
+    let [p, c, t] = labels.map(|(name, count)| Labels::numbered(name, count));
+    let panel = Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap());
+    let walk = Arc::new(Walk::new(&panel, Likelihood::Poisson));
+    let priors = Priors::default();
+    let all = Assembled::new(&walk, &priors, &Weighing(weight), 2).unwrap();
+    assert!(walk.sample(300).is_none(), "more than half");
+    let sample = Arc::new(walk.sample(40).unwrap());
+    let some = Assembled::new(&sample, &priors, &Weighing(weight), 2).unwrap();
+    let layout = panel.layout();
+    let mut gradient: Vec<f64> = (0..layout.latents()).map(|j| (j as f64).cos()).collect();
+    let mut expected = gradient.clone();
+    let slope = some.factor.solve_above_products(&mut gradient);
+    let expected_slope = all.factor.solve_above_products(&mut expected);
+    assert!(
+        (slope / expected_slope - 1.0).abs() < 1e-9,
+        "{slope} {expected_slope}"
+    );
+    for site in [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects] {
+        let range = layout.range(site);
+        assert!(off(&gradient[range.clone()], &expected[range]) < 1e-9, "{site:?}");
     }
 }

@@ -480,6 +480,9 @@ impl ModeSearch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::priors::Priors;
+    use infermark_model::{Labels, Likelihood, PanelPart};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     /// What was found at the end of a whole step near the mode of a panel of 100,000 products: the value within its rounding, the slope off by its own.
     #[test]
@@ -499,5 +502,65 @@ mod tests {
             (value - 0.5 * rounding, rounding),
             -30.0
         ));
+    }
+
+    /// 4,400 products of two categories; those of `only` alone have a row in the last period.
+    fn counts(only: Option<fn(usize) -> bool>) -> Counts {
+        const PERIODS: usize = 8;
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut part = PanelPart::new(2, PERIODS);
+        for i in 0..4400 {
+            let level = 2.0 * rng.random::<f64>().powi(-1).min(50.0);
+            let periods: Vec<u32> = (0..PERIODS as u32)
+                .filter(|t| *t + 1 < PERIODS as u32 || only.is_none_or(|only| only(i)))
+                .collect();
+            let prices: Vec<f64> = periods.iter().map(|_| rng.random_range(1.0..3.0)).collect();
+            let units: Vec<u32> = prices
+                .iter()
+                .map(|price: &f64| (level * price.powf(-1.5) * rng.random_range(0.5..1.5)).round() as u32)
+                .collect();
+            let is_whole = periods.len() == PERIODS;
+            let periods = (!is_whole).then_some(periods.as_slice());
+            part.push_product(i % 2, periods, &prices, &units).unwrap();
+        }
+        let [p, c, t] =
+            [("p", 4400), ("c", 2), ("t", PERIODS)].map(|(name, count)| Labels::numbered(name, count));
+        let panel = Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap());
+        Counts::new(&panel, &Priors::default(), Likelihood::Poisson)
+    }
+
+    #[test]
+    fn first_steps_by_a_sample_lead_to_the_same_mode() {
+        let (counts, settings) = (counts(None), ModeSettings::default());
+        let mut search = ModeSearch::new(&counts, &settings).unwrap();
+        assert!(search.is_older, "a sample stands for all");
+        while !search.converged() {
+            search.advance().unwrap();
+        }
+        assert!(search.steps <= 6, "{} steps", search.steps);
+        // Damped Newton steps with every product from the first.
+        let mut plain = ModeSearch::at(&counts, &settings, counts.start()).unwrap();
+        while !plain.converged() {
+            plain.advance().unwrap();
+        }
+        let sd: Vec<f64> = plain.into_mode().unwrap().factor.marginals().variance;
+        let mut plain = ModeSearch::at(&counts, &settings, counts.start()).unwrap();
+        while !plain.converged() {
+            plain.advance().unwrap();
+        }
+        for (j, (found, expected)) in search.point().iter().zip(plain.point()).enumerate() {
+            assert!(
+                (found - expected).abs() < 1e-4 * sd[j].sqrt(),
+                "{j}: {found} {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sample_that_lacks_what_a_period_sold_does_not_stand_for_all() {
+        // One product of few units in each category.
+        let counts = counts(Some(|i| i == 2222 || i == 2225));
+        let search = ModeSearch::new(&counts, &ModeSettings::default()).unwrap();
+        assert!(!search.is_older);
     }
 }
