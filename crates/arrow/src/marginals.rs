@@ -105,6 +105,11 @@ impl ArrowFactor {
         self.border_covariances();
     }
 
+    /// Frees what [`ArrowFactor::prepare_variances`] made.
+    pub fn forget_variances(&mut self) {
+        self.covariances.take();
+    }
+
     /// Floating-point operations that the covariances of the borders still cost.
     pub(crate) fn operations_of_covariances(&self) -> f64 {
         match self.covariances.get() {

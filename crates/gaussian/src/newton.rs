@@ -533,7 +533,7 @@ mod tests {
     fn first_steps_by_a_sample_lead_to_the_same_mode() {
         let (counts, settings) = (counts(None), ModeSettings::default());
         let mut search = ModeSearch::new(&counts, &settings).unwrap();
-        assert!(search.is_older, "a sample stands for all");
+        assert!(search.is_approximate, "a sample stands for all");
         while !search.converged() {
             search.advance().unwrap();
         }
@@ -561,6 +561,6 @@ mod tests {
         // One product of few units in each category.
         let counts = counts(Some(|i| i == 2222 || i == 2225));
         let search = ModeSearch::new(&counts, &ModeSettings::default()).unwrap();
-        assert!(!search.is_older);
+        assert!(!search.is_approximate);
     }
 }

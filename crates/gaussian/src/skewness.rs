@@ -79,7 +79,9 @@ pub(crate) const MOST_SHIFT: f64 = 6.0;
 /// # Errors
 /// When it is stopped.
 pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowFactor), ModeError> {
-    let Mode { point, factor, .. } = mode;
+    let Mode {
+        point, mut factor, ..
+    } = mode;
     let (shift, at_mode) = shift::of_means(counts, &factor)?;
     let variance = factor.variances_above_products();
     let layout = counts.layout();
@@ -106,15 +108,9 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
             factor,
         ));
     }
-    let mut variance = variance;
-    for (i, own) in at_mode.iter().enumerate() {
-        for (site, v) in [Site::ProductA, Site::ProductEffect]
-            .into_iter()
-            .zip(own.variances)
-        {
-            variance[layout.start(site) + i] = v;
-        }
-    }
+    // The same bits as where no correction was asked for.
+    factor.forget_variances();
+    let variance = factor.marginals().variance;
     let sd = variance.iter().map(|v| v.sqrt()).collect();
     let posterior = Posterior::normal(layout, point, sd);
     let found = Corrected {
