@@ -39,24 +39,25 @@
 //! Sources: McCullagh and Nelder, "Generalized Linear Models", 1989, 4.5 and 6.2; Dean and Lawless, "Tests for detecting
 //! overdispersion in Poisson regression models", JASA, 1989, whose statistic subtracts the counts for the same reason.
 
+mod eight;
+mod excess;
+
 use crate::coordinates::IndependentRates;
 use crate::likelihood::Likelihood;
 use crate::negative_binomial::{Shape, variance_ratio};
 use crate::panel::{Panel, Row};
 use crate::priors::Priors;
 use crate::site::{Layout, Site};
+use eight::sums;
+use excess::{excess, limit};
 use infermark_threads::run_parts;
 use serde::{Deserialize, Serialize};
-use std::ops::{Add, Div, Mul, Sub};
 
 /// Probability under the Poisson likelihood that an excess is above its [`Excess::limit`], at most.
 pub const LEVEL: f64 = 1e-6;
 
 /// Log rates within this of a bound of the clip, or beyond it, are near it.
 const NEAR_CLIP: f64 = std::f64::consts::LN_2;
-
-/// Variance of the log price over its mean square below which a product's price did not change.
-const CONSTANT_PRICE: f64 = 1e-12;
 
 /// Pearson's statistic of some rows, and the excess of their counts over Poisson ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -105,22 +106,6 @@ impl Pearson {
                 limit: limit(sums.excess_variance, LEVEL) / sums.excess_weight,
                 products: sums.excess_products,
             }),
-        }
-    }
-}
-
-/// What a sum of excesses with this variance exceeds with probability `level`, at most.
-fn limit(variance: f64, level: f64) -> f64 {
-    let k = 0.5 * variance;
-    // x - k ln(1 + x / k) rises and is convex: Newton's steps from above stay above.
-    let target = -2.0 * level.ln();
-    let mut x = 2.0 * target + (2.0 * k * target).sqrt();
-    loop {
-        let step = (x - k * (x / k).ln_1p() - target) * (k + x) / x;
-        x -= step;
-        // What is not a number ends this too.
-        if step.is_nan() || step < 1e-12 * x {
-            return x;
         }
     }
 }
@@ -471,186 +456,6 @@ impl FittedRows {
         periods.extend(panel.product_rows(product).map(|row| row.period as u32));
     }
 }
-
-/// Eight numbers that are computed with at once: as wide as the widest vector, and the same on every machine.
-#[derive(Debug, Clone, Copy)]
-struct Eight([f64; 8]);
-
-impl Eight {
-    #[inline(always)]
-    fn of(value: f64) -> Self {
-        Eight([value; 8])
-    }
-
-    /// 1 where it is not below.
-    #[inline(always)]
-    fn at_most_one(self) -> Self {
-        Eight(self.0.map(|x| if x < 1.0 { x } else { 1.0 }))
-    }
-}
-
-macro_rules! operator {
-    ($trait:ident, $function:ident, $operator:tt, $assign:tt) => {
-        impl $trait for Eight {
-            type Output = Eight;
-
-            #[inline(always)]
-            fn $function(self, other: Eight) -> Eight {
-                let mut found = self.0;
-                for (own, other) in found.iter_mut().zip(other.0) {
-                    *own $assign other;
-                }
-                Eight(found)
-            }
-        }
-
-        impl $trait<f64> for Eight {
-            type Output = Eight;
-
-            #[inline(always)]
-            fn $function(self, other: f64) -> Eight {
-                self $operator Eight::of(other)
-            }
-        }
-    };
-}
-
-operator!(Add, add, +, +=);
-operator!(Sub, sub, -, -=);
-operator!(Mul, mul, *, *=);
-operator!(Div, div, /, /=);
-
-/// Sums of the terms of every row, in eight interleaved sums each.
-#[inline(always)]
-fn sums<const C: usize, const K: usize>(
-    columns: [&[f64]; C],
-    terms: impl Fn([Eight; C]) -> [Eight; K],
-) -> [f64; K] {
-    let chunks = columns.map(|column| column.as_chunks::<8>());
-    let mut found = [Eight::of(0.0); K];
-    let whole = chunks.iter().map(|(whole, _)| whole.len()).min().unwrap_or(0);
-    let wholes = chunks.map(|(of, _)| &of[..whole]);
-    for i in 0..whole {
-        let terms = terms(wholes.map(|whole| Eight(whole[i])));
-        for (sums, term) in found.iter_mut().zip(terms) {
-            *sums = *sums + term;
-        }
-    }
-    let rest = chunks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
-    if rest > 0 {
-        // What stands behind the last rows repeats the first of them, and is not added.
-        let last =
-            chunks.map(|(_, of)| Eight(std::array::from_fn(|lane| of[if lane < rest { lane } else { 0 }])));
-        for (sums, term) in found.iter_mut().zip(terms(last)) {
-            sums.0[..rest]
-                .iter_mut()
-                .zip(term.0)
-                .for_each(|(sum, term)| *sum += term);
-        }
-    }
-    found.map(|Eight([a, b, c, d, e, f, g, h])| ((a + e) + (b + f)) + ((c + g) + (d + h)))
-}
-
-/// `U` of a product, its variance under Poisson counts, and its mean where the dispersion is 2.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct ProductExcess {
-    value: f64,
-    variance: f64,
-    weight: f64,
-}
-
-/// What the rows of a product are seen from.
-#[derive(Clone, Copy)]
-struct Places {
-    per_rate: f64,
-    units: f64,
-    centre: f64,
-    scale: f64,
-}
-
-// Inlined whatever their size, so that they are compiled for the instruction set of the pass.
-impl Places {
-    /// p, u and g of the module's page.
-    #[inline(always)]
-    fn of(&self, x: Eight, rate: Eight) -> [Eight; 3] {
-        let p = rate * self.per_rate;
-        [
-            p,
-            (x - self.centre) * self.scale,
-            Eight::of(1.0) / (p * self.units + 1.0),
-        ]
-    }
-
-    #[inline(always)]
-    fn moments(&self, y: Eight, x: Eight, rate: Eight) -> [Eight; 6] {
-        let [p, u, g] = self.of(x, rate);
-        let (gp2, taken, one) = (g * p * p, u * u + 1.0, Eight::of(1.0));
-        [
-            u * y,
-            gp2,
-            gp2 * u,
-            gp2 * u * u,
-            g * gp2 * (one - p * 2.0 * taken),
-            g * p * (one - p * taken),
-        ]
-    }
-
-    #[inline(always)]
-    fn value(&self, y: Eight, x: Eight, rate: Eight, slope: f64, [a0, a1, a2]: [f64; 3]) -> Eight {
-        let [p, u, g] = self.of(x, rate);
-        let residual = y - p * self.units * (u * slope + 1.0);
-        let q = g * (Eight::of(1.0) - p * 2.0 * (u * u + 1.0)) + a0 + u * (u * a2 + 2.0 * a1);
-        g * residual * residual - y * q
-    }
-}
-
-/// See the module. All zero where there are no two units or no two rows.
-#[inline(always)]
-fn excess(rows: &FittedRows) -> ProductExcess {
-    let columns = [&rows.units, &rows.log_price, &rows.rate].map(Vec::as_slice);
-    let [units, rate] = sums(columns, |[units, _, rate]| [units, rate]);
-    if units < 2.0 || rows.units.len() < 2 {
-        return ProductExcess::default();
-    }
-    let per_rate = 1.0 / rate;
-    let [centre, size] = sums(columns, |[_, x, rate]| {
-        let px = rate * per_rate * x;
-        [px, px * x]
-    });
-    let [spread] = sums(columns, |[_, x, rate]| {
-        [rate * per_rate * ((x - centre) * (x - centre))]
-    });
-    let scale = if spread > CONSTANT_PRICE * size.max(1.0) {
-        1.0 / spread.sqrt()
-    } else {
-        0.0
-    };
-    let places = Places {
-        per_rate,
-        units,
-        centre,
-        scale,
-    };
-    let [slope, a0, a1, a2, own, weight] = sums(columns, |[y, x, rate]| places.moments(y, x, rate));
-    let (slope, weight) = (slope / units, weight * units);
-    let [value] = sums(columns, |[y, x, rate]| {
-        [places.value(y, x, rate, slope, [a0, a1, a2])]
-    });
-    // Rounding may leave less than nothing where the rows are saturated.
-    let variance = 2.0 * units * (units - 1.0) * (own + a0 * a0 + 2.0 * a1 * a1 + a2 * a2);
-    let tells = variance > SATURATED * units && weight > SATURATED * units && value.is_finite();
-    if !tells {
-        return ProductExcess::default();
-    }
-    ProductExcess {
-        value,
-        variance,
-        weight,
-    }
-}
-
-/// Variance of `U` a unit below which level and slope leave nothing of a product's rows.
-const SATURATED: f64 = 1e-9;
 
 /// `f` of every product, in their order, on several threads.
 fn for_each_product(

@@ -1,3 +1,4 @@
+use super::excess::ProductExcess;
 use super::*;
 use crate::labels::Labels;
 use crate::panel::PanelPart;
