@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 const SMOKE_PRODUCTS: [usize; 2] = [30, 60];
 
 fn main() -> ExitCode {
+    // SAFETY: no thread was started yet.
+    unsafe { infermark::choose_header() };
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

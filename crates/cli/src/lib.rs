@@ -11,6 +11,9 @@ pub mod exit;
 mod progress_bar;
 pub mod settings;
 
+#[cfg(feature = "cuda")]
+pub use infermark_gpu_devices::choose_header;
+
 use crate::commands::Command;
 use crate::exit::Exit;
 use clap::{CommandFactory, FromArgMatches, Parser};

@@ -3,5 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "cuda")]
+    // SAFETY: no thread was started yet.
+    unsafe {
+        infermark::choose_header();
+    }
     infermark::run(std::env::args_os())
 }

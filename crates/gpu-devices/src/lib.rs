@@ -10,6 +10,12 @@
     allow(dead_code, unreachable_code, unused_imports, unused_variables)
 )]
 
+#[cfg(feature = "cuda")]
+mod toolkit;
+
+#[cfg(feature = "cuda")]
+pub use toolkit::{Missing, choose_header};
+
 use infermark_backend::{BackendError, Device, DeviceId, DeviceKind};
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -50,6 +56,12 @@ pub fn found() -> &'static [Found] {
     })
 }
 
+/// What CUDA lacks here; nothing where it is ready.
+#[cfg(feature = "cuda")]
+pub fn missing_of_cuda() -> Option<Missing> {
+    toolkit::is_ready().err()
+}
+
 /// The device of an id, for a `backend`.
 ///
 /// # Errors
@@ -69,12 +81,10 @@ mod cuda {
     use super::*;
     use cudarc::driver::{result, sys};
 
-    /// Every CUDA device; none without a driver, or where the toolkit's headers are missing, which kernels are
-    /// compiled with at run time.
+    /// Every CUDA device; none without a driver, or without NVRTC, which compiles kernels at run time.
     pub(super) fn found() -> Vec<Found> {
-        // SAFETY: only asks whether the library can be loaded.
-        let loaded = unsafe { sys::is_culib_present() && cudarc::nvrtc::sys::is_culib_present() };
-        if !loaded || cubecl::cuda::install::cuda_path().is_none() || result::init().is_err() {
+        let is_ready = crate::toolkit::is_ready().is_ok();
+        if !is_ready || cubecl::cuda::install::cuda_path().is_none() || result::init().is_err() {
             return Vec::new();
         }
         let count = result::device::get_count().unwrap_or(0);

@@ -48,10 +48,16 @@ impl DevicesArguments {
         }
         answer(|out| out.write_all(text.as_bytes()))?;
         let mut all = backends::all().into_iter().flat_map(|backend| backend.devices());
-        if all.all(|device| device.id == DeviceId::CPU) {
-            say(
-                "no GPU: neither CUDA's driver with its toolkit's headers nor a Vulkan or Metal device was found",
-            );
+        let is_none = all.all(|device| device.id == DeviceId::CPU);
+        if is_none {
+            say("no GPU: neither CUDA nor a Vulkan or Metal device was found");
+        }
+        // Who has a card and no driver for it hears of that by the line above.
+        #[cfg(feature = "cuda")]
+        if let Some(missing) = infermark_gpu_devices::missing_of_cuda()
+            && (is_none || missing != infermark_gpu_devices::Missing::Driver)
+        {
+            say(format_args!("{missing}"));
         }
         Ok(Exit::Done)
     }

@@ -1,0 +1,182 @@
+//! What kernels are compiled with for CUDA at run time, without a toolkit: NVRTC, wherever it lies, and the header that CubeCL's sources name.
+//!
+//! NVRTC has all that the kernels use of `cuda_runtime.h` built in: with an empty file of that name the machine code is the same. CubeCL
+//! looks for it under `CUDA_PATH`, and cudarc asks the loader for `libnvrtc.so` by its name.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// What CUDA lacks on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// The driver.
+    #[error("CUDA's driver (libcuda.so.1) is not here")]
+    Driver,
+    /// NVRTC.
+    #[error(
+        "CUDA's driver is here, but not NVRTC (libnvrtc.so), which compiles the kernels: pip install nvidia-cuda-nvrtc, where the python3 of the PATH \
+         finds it, or set LD_LIBRARY_PATH to its folder"
+    )]
+    Compiler,
+}
+
+/// Points `CUDA_PATH` to a folder of this program's own where it names no toolkit's headers, nor is one in the usual places.
+///
+/// # Safety
+/// No other thread may read or write the environment meanwhile.
+pub unsafe fn choose_header() {
+    let has_header = |path: PathBuf| path.join("include/cuda_runtime.h").exists();
+    if cubecl::cuda::install::cuda_path().is_some_and(has_header) {
+        return;
+    }
+    if let Some(own) = own_folder(|name| std::env::var_os(name)) {
+        // SAFETY: the caller's.
+        unsafe { std::env::set_var("CUDA_PATH", own) };
+    }
+}
+
+/// Whether kernels can be compiled and run; makes what [`choose_header`] chose.
+pub(crate) fn is_ready() -> Result<(), Missing> {
+    // SAFETY: only asks whether the library can be loaded.
+    if !unsafe { cudarc::driver::sys::is_culib_present() } {
+        return Err(Missing::Driver);
+    }
+    if !loads_nvrtc() {
+        return Err(Missing::Compiler);
+    }
+    if let Some(own) = own_folder(|name| std::env::var_os(name))
+        && cubecl::cuda::install::cuda_path().as_ref() == Some(&own)
+    {
+        let include = own.join("include");
+        let made = std::fs::create_dir_all(&include)
+            .and_then(|()| std::fs::File::create(include.join("cuda_runtime.h")).map(drop));
+        // What cannot be made is told by NVRTC, with the name of the file.
+        drop(made);
+    }
+    Ok(())
+}
+
+/// Where this program keeps the header.
+fn own_folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let cache = variable("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".cache")))?;
+    Some(cache.join("infermark/cuda"))
+}
+
+/// Loads NVRTC, from the folders that it is installed to where the loader does not find it.
+fn loads_nvrtc() -> bool {
+    // SAFETY: only asks whether the library can be loaded.
+    let is_here = || unsafe { cudarc::nvrtc::sys::is_culib_present() };
+    if is_here() {
+        return true;
+    }
+    #[cfg(target_os = "linux")]
+    for folder in folders(|name| std::env::var_os(name)) {
+        // What it opens by name must be loaded before; the loader knows both by their names from then on.
+        for prefix in ["libnvrtc-builtins.so", "libnvrtc.so"] {
+            for library in named(&folder, prefix) {
+                use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+                // SAFETY: NVIDIA's libraries do nothing but set themselves up when they are loaded.
+                if let Ok(library) = unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_GLOBAL) } {
+                    std::mem::forget(library);
+                }
+            }
+        }
+        if is_here() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Folders in which NVRTC may lie: those of toolkits, then those of pip's wheels in the environments at hand.
+fn folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let toolkits = variable("CUDA_PATH").map(PathBuf::from).into_iter();
+    let usual = ["/usr/local/cuda", "/opt/cuda"].map(PathBuf::from);
+    for toolkit in toolkits
+        .chain(usual)
+        .chain(named(Path::new("/usr/local"), "cuda-"))
+    {
+        found.push(toolkit.join("lib64"));
+        found.push(toolkit.join("targets/x86_64-linux/lib"));
+    }
+    let mut environments: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"]
+        .into_iter()
+        .filter_map(|name| variable(name).map(PathBuf::from))
+        .collect();
+    let path = variable("PATH").unwrap_or_default();
+    let with_python = std::env::split_paths(&path).filter(|folder| folder.join("python3").exists());
+    environments.extend(with_python.filter_map(|bin| bin.parent().map(Path::to_path_buf)));
+    environments.extend(variable("HOME").map(|home| PathBuf::from(home).join(".local")));
+    for environment in environments {
+        found.push(environment.join("lib"));
+        for python in named(&environment.join("lib"), "python3") {
+            for packages in ["site-packages", "dist-packages"] {
+                let nvidia = python.join(packages).join("nvidia");
+                found.extend(["cu13/lib", "cuda_nvrtc/lib"].map(|wheel| nvidia.join(wheel)));
+            }
+        }
+    }
+    found
+}
+
+/// What a folder has by names that begin so, the last first.
+fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found.reverse();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wheels_of_the_environments_at_hand_are_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, on_path) = (folder.path().join("venv"), folder.path().join("other"));
+        for environment in [&own, &on_path] {
+            std::fs::create_dir_all(environment.join("lib/python3.11/site-packages")).unwrap();
+            std::fs::create_dir_all(environment.join("bin")).unwrap();
+        }
+        std::fs::write(on_path.join("bin/python3"), "").unwrap();
+        let found = folders(|name| match name {
+            "VIRTUAL_ENV" => Some(own.clone().into()),
+            "PATH" => Some(on_path.join("bin").into()),
+            _ => None,
+        });
+        for environment in [&own, &on_path] {
+            for wheel in ["cu13/lib", "cuda_nvrtc/lib"] {
+                let expected = environment
+                    .join("lib/python3.11/site-packages/nvidia")
+                    .join(wheel);
+                assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_lies_in_the_users_cache() {
+        let of = |cache: Option<&str>, home: Option<&str>| {
+            own_folder(|name| match name {
+                "XDG_CACHE_HOME" => cache.map(OsString::from),
+                "HOME" => home.map(OsString::from),
+                _ => None,
+            })
+        };
+        let expected = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(of(Some("/c"), Some("/h")), expected("/c/infermark/cuda"));
+        assert_eq!(of(None, Some("/h")), expected("/h/.cache/infermark/cuda"));
+        // A relative one is none, by its specification.
+        assert_eq!(of(Some("c"), Some("/h")), expected("/h/.cache/infermark/cuda"));
+        assert_eq!(of(None, None), None);
+    }
+}
