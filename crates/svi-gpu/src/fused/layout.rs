@@ -12,12 +12,15 @@ use infermark_model::site::{Layout, Site};
 /// Entries of the log of losses: how many iterations can pass between two readings.
 pub(crate) const LOG_ENTRIES: u32 = 1024;
 
-/// Products that a cube takes at a time, at most: what belongs to a product is one thread's work.
-const MOST_CHUNK: usize = 64;
+/// Cubes that a multiprocessor holds at a time: registers and shared memory are kept to what two of them may have. The cubes of a
+/// launch are no more than all multiprocessors hold, so that none waits for another to end.
+const RESIDENT: usize = 2;
+/// Cubes where the multiprocessors' number is not told: as many as on a large card.
+const CUBES: usize = 264;
 
-/// Cubes that share the products, for each multiprocessor; as many where their number is not told as on a large card.
-const CUBES_PER_MULTIPROCESSOR: usize = 4;
-const CUBES: usize = 512;
+/// Shared memory of a cube from which on a multiprocessor has room for [`RESIDENT`] of half as much. What has less
+/// (graphics APIs state 32 or 48 KiB) has more beside it.
+const SHARED_BYTES_OF_ALL: usize = 96 << 10;
 
 /// Fewest products worth a cube of their own.
 const FEWEST_PRODUCTS: usize = 16;
@@ -70,9 +73,18 @@ pub(super) fn shape(mut shape: Shape, periods: usize, hardware: Hardware) -> Res
     }
     shape.lanes = stride.div_ceil(shape.tiles);
     shape.groups = most / shape.lanes;
-    shape.chunk = MOST_CHUNK.min(shape.threads());
-    while shape.shared_bytes() > hardware.shared_bytes {
-        if shape.groups > 1 && shape.chunk <= 32 {
+    // What belongs to a product is one thread's work: all of them have some. So it is with a product's and particle's sum over lanes.
+    shape.chunk = shape.threads();
+    shape.depth = (shape.threads() / (shape.groups * shape.particles)).max(1);
+    let shared_bytes = if hardware.shared_bytes >= SHARED_BYTES_OF_ALL {
+        hardware.shared_bytes / RESIDENT
+    } else {
+        hardware.shared_bytes
+    };
+    while shape.shared_bytes() > shared_bytes {
+        if shape.depth > 1 {
+            shape.depth -= 1;
+        } else if shape.groups > 1 && shape.chunk <= 32 {
             shape.groups -= 1;
             shape.chunk = shape.chunk.min(shape.threads());
         } else if shape.chunk > 1 {
@@ -82,7 +94,7 @@ pub(super) fn shape(mut shape: Shape, periods: usize, hardware: Hardware) -> Res
                 "{} particles; their sums need {} bytes of shared memory, and the device has {}",
                 shape.particles,
                 shape.shared_bytes(),
-                hardware.shared_bytes
+                shared_bytes
             ));
         }
     }
@@ -101,22 +113,23 @@ pub(super) struct Cubes {
 impl Cubes {
     /// Cuts `order`, the products by category, into about `wanted` cubes.
     pub(super) fn cut(panel: &Panel, order: &[u32], wanted: Option<usize>, hardware: Hardware) -> Self {
-        let wanted = wanted.unwrap_or_else(|| {
-            hardware
-                .multiprocessors
-                .map_or(CUBES, |m| CUBES_PER_MULTIPROCESSOR * m)
-        });
+        let wanted = wanted.unwrap_or_else(|| hardware.multiprocessors.map_or(CUBES, |m| RESIDENT * m));
         let wanted = wanted.max(1);
         let least = if wanted >= order.len() { 1 } else { FEWEST_PRODUCTS };
-        let per_cube = order.len().div_ceil(wanted).max(least);
+        let mut first = 0;
+        let ends: Vec<usize> = (0..panel.layout().categories as u32)
+            .map(|category| {
+                first += order[first..].partition_point(|p| panel.category_of()[*p as usize] <= category);
+                first
+            })
+            .collect();
+        let per_cube = per_cube(&ends, wanted).max(least);
         let mut cubes = Cubes {
             words: Vec::new(),
             of_category: Vec::new(),
         };
         let mut first = 0;
-        for category in 0..panel.layout().categories as u32 {
-            let end =
-                first + order[first..].partition_point(|p| panel.category_of()[*p as usize] <= category);
+        for (category, end) in (0u32..).zip(ends) {
             cubes.of_category.push(cubes.count() as u32);
             let parts = (end - first).div_ceil(per_cube);
             for part in 0..parts {
@@ -134,6 +147,27 @@ impl Cubes {
     pub(super) fn count(&self) -> usize {
         self.words.len() / 3
     }
+}
+
+/// The fewest products a cube with which no more than `wanted` cubes serve all categories, which end at `ends`; where there are more
+/// categories than that, with which each has one cube.
+fn per_cube(ends: &[usize], wanted: usize) -> usize {
+    let starts = [0].into_iter().chain(ends.iter().copied());
+    let sizes: Vec<usize> = ends.iter().zip(starts).map(|(end, start)| end - start).collect();
+    let cubes = |per_cube: usize| sizes.iter().map(|n| n.div_ceil(per_cube)).sum::<usize>();
+    let most = sizes.iter().copied().max().unwrap_or(0).max(1);
+    let wanted = wanted.max(cubes(most));
+    // Fewer cubes, the more products each has.
+    let (mut too_few, mut enough) = (0, most);
+    while enough - too_few > 1 {
+        let middle = too_few.midpoint(enough);
+        if cubes(middle) > wanted {
+            too_few = middle;
+        } else {
+            enough = middle;
+        }
+    }
+    enough
 }
 
 /// Numbers (of four bytes) in every buffer.

@@ -73,13 +73,10 @@ impl<R: Runtime> Engine<R> {
 
     pub(super) fn launch_products(&self, step_only: bool) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
-        let (layout, priors, shape) = (&plan.layout, &plan.priors, plan.shape);
-        // All T rates together stay below a quarter of the anchor.
-        let headroom = (layout.periods as f64).log2() + 2.0;
+        let (priors, shape) = (&plan.priors, plan.shape);
         let model = ModelLaunch::new(
             (priors.clip_low * LOG2_E) as f32,
             (priors.clip_high * LOG2_E) as f32,
-            headroom as f32,
             priors.product_effect_mean as f32,
         );
         // SAFETY: the kernel's indices stay within the buffers, whose sizes come from the same layout: products

@@ -51,6 +51,7 @@ impl Plan {
             lanes: 1,
             groups: 1,
             chunk: 1,
+            depth: 1,
             gaps: !panel.is_dense() || !layout.periods.is_multiple_of(4),
             learned: start.chart.parameterization() == Parameterization::Learned,
             orthogonal: start.chart.orthogonal().is_some(),

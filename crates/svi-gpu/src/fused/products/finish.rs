@@ -65,6 +65,7 @@ pub(super) fn finish_product(
     #[unroll]
     for k in 0..count {
         let at = slot * count + k;
+        let scale = placed.scale[slot * comptime!(shape.rounds()) + comptime!(k / 4)][comptime!(k % 4)];
         let sum = add_f32(
             Two {
                 hi: sums.rate[at],
@@ -76,7 +77,7 @@ pub(super) fn finish_product(
         let scaled = multiply(
             sum,
             Two {
-                hi: placed.scale[at],
+                hi: scale,
                 lo: placed.scale_lo[at],
             },
             barrier,
@@ -93,10 +94,10 @@ pub(super) fn finish_product(
         set_two(&mut own.weight, k, weight);
 
         // Counts less rates: both are large and nearly equal.
-        let pulled = select(is_inside, scaled.hi, sums.pull[at]);
+        let pulled = select(is_inside, scaled.hi, placed.base2[at]);
         let pulled_lo = select(is_inside, scaled.lo, 0.0f32);
         let by_effect = (constants[UNITS_HI * n + i] - pulled) + (constants[UNITS_LO * n + i] - pulled_lo);
-        let moved = sums.moment[at] * select(is_inside, placed.scale[at], 1.0f32);
+        let moved = sums.moment[at] * select(is_inside, scale, 1.0f32);
         let by_slope = (constants[DEVIATION_HI * n + i] - moved) + constants[DEVIATION_LO * n + i];
         let by_elasticity = fma(constants[MEAN_HI * n + i], by_effect, by_slope);
 
@@ -133,55 +134,100 @@ pub(super) fn write_sums(
     #[comptime] shape: Shape,
 ) {
     let count = comptime!(shape.particles);
-    let threads = comptime!(shape.threads());
+    // So many threads had products.
     let chunk = comptime!(shape.chunk);
     let thread = UNIT_POS as usize;
     let cube = CUBE_POS;
-    if thread < chunk {
-        #[unroll]
-        for k in 0..count {
-            let weight = two_at(&own.weight, k);
-            let to = comptime!(CUBE_SUMS * k * chunk) + thread;
-            scratch[to] = weight.hi;
-            scratch[to + chunk] = weight.lo;
-            scratch[to + 2 * chunk] = own.mean[k];
-            scratch[to + 3 * chunk] = own.a_centredness[k];
-            scratch[to + 4 * chunk] = own.e_centredness[k];
-        }
-    }
-    sync_cube();
-    // One thread a particle and sum; the log-weight's two floats are one sum.
-    let mut out = thread;
-    while out < comptime!(4 * count) {
-        let k = out / 4;
-        let what = out % 4;
-        let from = CUBE_SUMS * k * chunk;
-        let to = (cube * count + k) * CUBE_SUMS;
-        if what == 0 {
-            let mut hi = 0.0f32;
-            let mut lo = 0.0f32;
-            for i in 0..chunk {
-                let sum = add(
-                    Two { hi, lo },
-                    Two {
-                        hi: scratch[from + i],
-                        lo: scratch[from + chunk + i],
-                    },
-                    barrier,
-                );
-                hi = sum.hi;
-                lo = sum.lo;
+    #[unroll]
+    for round in 0..comptime!(shape.rounds()) {
+        let round_count = comptime!(shape.round_count(round));
+        let first_k = comptime!(4 * round);
+        // Numbers of one sum.
+        let column = comptime!(round_count * chunk);
+        if thread < chunk {
+            #[unroll]
+            for kk in 0..round_count {
+                let k = comptime!(first_k + kk);
+                let weight = two_at(&own.weight, k);
+                let to = comptime!(kk * chunk) + thread;
+                scratch[to] = weight.hi;
+                scratch[column + to] = weight.lo;
+                scratch[2 * column + to] = own.mean[k];
+                if comptime!(shape.learned) {
+                    scratch[4 * column + to] = own.a_centredness[k];
+                }
+                if comptime!(shape.learned || shape.orthogonal) {
+                    scratch[3 * column + to] = own.e_centredness[k];
+                }
             }
-            cube_sums[to] = hi;
-            cube_sums[to + 1] = lo;
-        } else {
-            let mut sum = 0.0f32;
-            for i in 0..chunk {
-                sum += scratch[from + (what + 1) * chunk + i];
-            }
-            cube_sums[to + what + 1] = sum;
         }
-        out += threads;
+        sync_cube();
+        // So many threads share a particle, a power of two: each takes every so manyth thread's, then halves add up.
+        let slices = comptime!((shape.threads() / round_count + 1).next_power_of_two() / 2);
+        let kk = thread / slices;
+        let slice = thread % slices;
+        if kk < round_count {
+            let from = kk * chunk + slice;
+            let mut i = slices.runtime();
+            while slice + i < chunk {
+                fold_own(scratch, from, i, column, barrier, shape);
+                i += slices;
+            }
+        }
+        sync_cube();
+        let mut width = comptime!(slices / 2).runtime();
+        while width > 0 {
+            if kk < round_count && slice < width {
+                fold_own(scratch, kk * chunk + slice, width, column, barrier, shape);
+            }
+            sync_cube();
+            width /= 2;
+        }
+        if kk < round_count && slice == 0 {
+            let from = kk * chunk;
+            let to = (cube * count + first_k + kk) * CUBE_SUMS;
+            cube_sums[to] = scratch[from];
+            cube_sums[to + 1] = scratch[column + from];
+            cube_sums[to + 2] = scratch[2 * column + from];
+            if comptime!(shape.learned) {
+                cube_sums[to + 3] = scratch[4 * column + from];
+            }
+            if comptime!(shape.learned || shape.orthogonal) {
+                cube_sums[to + 4] = scratch[3 * column + from];
+            }
+        }
+        sync_cube();
     }
-    sync_cube();
+}
+
+/// Adds the sums that lie `further` on to those at `at`.
+#[cube]
+fn fold_own(
+    scratch: &mut SharedMemory<f32>,
+    at: usize,
+    further: usize,
+    #[comptime] column: usize,
+    barrier: Barrier,
+    #[comptime] shape: Shape,
+) {
+    let sum = add(
+        Two {
+            hi: scratch[at],
+            lo: scratch[column + at],
+        },
+        Two {
+            hi: scratch[at + further],
+            lo: scratch[column + at + further],
+        },
+        barrier,
+    );
+    scratch[at] = sum.hi;
+    scratch[column + at] = sum.lo;
+    scratch[2 * column + at] += scratch[2 * column + at + further];
+    if comptime!(shape.learned || shape.orthogonal) {
+        scratch[3 * column + at] += scratch[3 * column + at + further];
+    }
+    if comptime!(shape.learned) {
+        scratch[4 * column + at] += scratch[4 * column + at + further];
+    }
 }

@@ -20,7 +20,7 @@ use finish::{finish_product, no_sums, write_sums};
 use latents::{draw_product, step_product};
 use periods::{load_periods, write_periods};
 use prepare::{nothing_placed, prepare_product};
-use rows::{add_lanes, no_row_sums, row_sums};
+use rows::{LANE_SUMS, add_lanes, load_deviations, no_deviations, no_row_sums, row_sums, take_deviations};
 
 /// The deviation that marks an absent row; anything beyond [`PRESENT`] does.
 pub(super) const ABSENT: f32 = 3.0e38;
@@ -56,6 +56,8 @@ pub(super) struct Shape {
     pub(super) groups: usize,
     /// Products that are prepared at a time; at most `lanes * groups`.
     pub(super) chunk: usize,
+    /// Products that a group takes before the lanes' sums are added.
+    pub(super) depth: usize,
     /// Whether rows can be absent.
     pub(super) gaps: bool,
     /// Whether the centredness is learned.
@@ -72,8 +74,8 @@ impl Shape {
         self.lanes * self.groups
     }
 
-    /// Rounds that it takes to sum every particle over threads, four at a time.
-    fn rounds(&self) -> usize {
+    /// Rounds in which a thread takes a row's particles, four at a time.
+    pub(super) fn rounds(&self) -> usize {
         self.particles.div_ceil(4)
     }
 
@@ -82,14 +84,41 @@ impl Shape {
         (self.particles - 4 * round).min(4)
     }
 
+    /// Products between two additions of the lanes' sums.
+    fn pass(&self) -> usize {
+        self.depth * self.groups
+    }
+
+    /// Numbers from a product's and particle's sums over lanes to the next: odd, so that neighbours lie in different banks.
+    fn lane_stride(&self) -> usize {
+        self.lanes | 1
+    }
+
+    /// Numbers of one of the [`LANE_SUMS`].
+    fn lane_sums(&self) -> usize {
+        self.pass() * self.particles * self.lane_stride()
+    }
+
+    /// How many of the [`CUBE_SUMS`] there are.
+    fn own_sums(&self) -> usize {
+        if self.learned {
+            CUBE_SUMS
+        } else {
+            CUBE_SUMS - 2 + usize::from(self.orthogonal)
+        }
+    }
+
+    /// Numbers of shared memory in which threads leave their sums.
     fn scratch(&self) -> usize {
-        let rows = 4 * self.round_count(0) * self.threads();
-        rows.max(CUBE_SUMS * self.particles * self.chunk)
+        let of_cube = self.own_sums() * self.particles.min(4) * self.chunk;
+        let of_periods = 4 * self.particles.min(4) * self.threads();
+        (LANE_SUMS * self.lane_sums()).max(of_cube).max(of_periods)
     }
 
     /// Bytes of shared memory that the kernel takes.
     pub(super) fn shared_bytes(&self) -> usize {
-        4 * (self.scratch() + 9 * self.chunk * self.particles + self.chunk)
+        let vectors = 2 * 4 * self.rounds();
+        4 * (self.scratch() + self.chunk * (vectors + 5 * self.particles + 1))
     }
 }
 
@@ -99,8 +128,6 @@ pub(super) struct Model {
     /// The clip bounds times `log2 e`.
     pub(super) clip_low2: f32,
     pub(super) clip_high2: f32,
-    /// Binary order of an anchor relative to the largest rate added to it.
-    pub(super) anchor_headroom: f32,
     /// The products' effects' prior mean.
     pub(super) effect_mean: f32,
 }
@@ -118,7 +145,7 @@ pub(super) fn products(
     frame: &Array<f32>,
     table: &Array<Vector<f32, Const<4>>>,
     cube_sums: &mut Array<f32>,
-    period_sums: &mut Array<Vector<f32, Const<4>>>,
+    period_sums: &mut Array<f32>,
     record: &Array<f32>,
     axes: Axes,
     model: Model,
@@ -132,7 +159,7 @@ pub(super) fn products(
     let count = comptime!(shape.particles);
     let threads = comptime!(shape.threads());
     let chunk = comptime!(shape.chunk);
-    let groups = comptime!(shape.groups as u32);
+    let groups = comptime!(shape.groups as u32).runtime();
     let thread = UNIT_POS as usize;
     let group = UNIT_POS_Y as usize;
     let cube = CUBE_POS;
@@ -179,47 +206,50 @@ pub(super) fn products(
                     shape,
                 );
             }
+            // A group's rows are on their way while those before them are added up.
+            let mut coming = no_deviations(shape);
+            load_deviations(rows, first, group as u32, here, axes, &mut coming, shape);
             sync_cube();
 
-            let batches = (here + comptime!(groups - 1)) / groups;
-            for batch in 0..batches {
-                let first_q = (batch * groups) as usize;
-                let q = first_q + group;
-                let active = q < here as usize;
-                let product = first as usize + q;
-                #[unroll]
-                for round in 0..comptime!(shape.rounds()) {
-                    let round_count = comptime!(shape.round_count(round));
-                    if active {
-                        row_sums(
-                            rows,
-                            units,
-                            product,
-                            q,
-                            axes,
-                            model,
-                            &placed,
-                            &mut periods,
-                            &mut scratch,
-                            barrier,
-                            shape,
-                            round,
-                        );
-                    }
-                    sync_cube();
-                    // One thread a product, particle: adds what the lanes found.
-                    let mut out = thread;
-                    while out < comptime!(shape.groups * round_count) {
-                        let g = out / round_count;
-                        let kk = out % round_count;
-                        if first_q + g < here as usize {
-                            let to = (first_q + g) * count + comptime!(4 * round) + kk;
-                            add_lanes(&scratch, &mut sums, to, g, kk, barrier, shape);
+            let mut pass = 0u32;
+            while pass < here {
+                let mut turn = 0u32;
+                while turn < comptime!(shape.depth as u32) {
+                    let q = pass + turn * groups + group as u32;
+                    if q < here {
+                        let deviations = take_deviations(&coming, shape);
+                        load_deviations(rows, first, q + groups, here, axes, &mut coming, shape);
+                        #[unroll]
+                        for round in 0..comptime!(shape.rounds()) {
+                            row_sums(
+                                units,
+                                &deviations,
+                                first + q,
+                                q as usize,
+                                (q - pass) as usize,
+                                axes,
+                                model,
+                                &placed,
+                                &mut periods,
+                                &mut scratch,
+                                barrier,
+                                shape,
+                                round,
+                            );
                         }
-                        out += threads;
                     }
-                    sync_cube();
+                    turn += 1u32;
                 }
+                sync_cube();
+                // One thread a product and particle adds what the lanes found.
+                let passed = min(here - pass, comptime!(shape.pass() as u32)) as usize;
+                let mut out = thread;
+                while out < passed * count {
+                    add_lanes(&scratch, &mut placed, &mut sums, pass as usize, out, barrier, shape);
+                    out += threads;
+                }
+                sync_cube();
+                pass += comptime!(shape.pass() as u32);
             }
 
             if UNIT_POS < here {
@@ -228,11 +258,11 @@ pub(super) fn products(
                     &mut own, shape,
                 );
             }
-            sync_cube();
             first += comptime!(chunk as u32);
         }
 
         // What the cube found, for the categories' launch.
+        sync_cube();
         write_sums(&own, cube_sums, &mut scratch, barrier, shape);
         write_periods(&periods, period_sums, &mut scratch, axes, shape);
     }

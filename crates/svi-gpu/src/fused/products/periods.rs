@@ -54,21 +54,19 @@ pub(super) fn load_periods(
 #[cube]
 pub(super) fn write_periods(
     periods: &Periods,
-    period_sums: &mut Array<Vector<f32, Const<4>>>,
+    period_sums: &mut Array<f32>,
     scratch: &mut SharedMemory<f32>,
     axes: Axes,
     #[comptime] shape: Shape,
 ) {
     let count = comptime!(shape.particles);
     let threads = comptime!(shape.threads());
+    let lanes = comptime!(shape.lanes);
     let thread = UNIT_POS as usize;
-    let lane = UNIT_POS_X as usize;
-    let group = UNIT_POS_Y as usize;
     let cube = CUBE_POS;
-    let stride = axes.stride as usize;
+    let padded = 4 * axes.stride as usize;
     #[unroll]
     for j in 0..comptime!(shape.tiles) {
-        let vector = lane + comptime!(j * shape.lanes);
         #[unroll]
         for round in 0..comptime!(shape.rounds()) {
             let first_k = comptime!(4 * round);
@@ -77,24 +75,27 @@ pub(super) fn write_periods(
             for kk in 0..round_count {
                 #[unroll]
                 for v in 0..4usize {
-                    scratch[(kk * 4 + v) * threads + thread] =
+                    scratch[comptime!((4 * kk + v) * threads) + thread] =
                         periods.by_period[comptime!((j * 4 + v) * count + first_k + kk)];
                 }
             }
             sync_cube();
-            let mut kk = group;
-            while kk < round_count {
-                if vector < stride {
-                    let mut sums = Vector::<f32, Const<4>>::new(0.0f32);
+            // One thread a particle and period, which is part `v` of a lane's vector.
+            let mut out = thread;
+            while out < comptime!(4 * lanes * round_count) {
+                let kk = out / comptime!(4 * lanes);
+                let v = out % 4;
+                let lane = out % comptime!(4 * lanes) / 4;
+                let t = 4 * (lane + comptime!(j * lanes)) + v;
+                if t < padded {
+                    let from = (4 * kk + v) * threads + lane;
+                    let mut sum = 0.0f32;
                     for g in 0..comptime!(shape.groups) {
-                        #[unroll]
-                        for v in 0..4usize {
-                            sums[v] += scratch[(kk * 4 + v) * threads + g * comptime!(shape.lanes) + lane];
-                        }
+                        sum += scratch[from + g * lanes];
                     }
-                    period_sums[(cube * count + first_k + kk) * stride + vector] = sums;
+                    period_sums[(cube * count + first_k + kk) * padded + t] = sum;
                 }
-                kk += comptime!(shape.groups);
+                out += threads;
             }
             sync_cube();
         }

@@ -3,7 +3,7 @@
 use super::super::axes::Axes;
 use super::super::frame::{frame_category, frame_range};
 use super::super::latent::{place_of, prior_and_guide, scale_terms, value_of};
-use super::super::math::{LOG2_E, exp2};
+use super::super::math::LOG2_E;
 use super::super::two_float::{Barrier, Two, add, add_f32, exp2_two, multiply, set_two, two_at};
 use super::finish::OwnSums;
 use super::latents::{particle_of, product_latents};
@@ -20,14 +20,13 @@ const MARGIN: f32 = 1e-3;
 /// What the rows need of the chunk's products, by product and particle, in shared memory.
 #[derive(CubeType)]
 pub(super) struct Placed {
-    /// Elasticity and log level times `log2 e`.
-    pub(super) slope2: SharedMemory<f32>,
+    /// Elasticity times `log2 e`, four particles at a time.
+    pub(super) slope2: SharedMemory<Vector<f32, Const<4>>>,
+    /// Log level times `log2 e`; after the rows of a product with clipped rows, the gradient's rates.
     pub(super) base2: SharedMemory<f32>,
-    /// `exp(base)`, high and low.
-    pub(super) scale: SharedMemory<f32>,
+    /// `exp(base)`, high, four particles at a time, and low.
+    pub(super) scale: SharedMemory<Vector<f32, Const<4>>>,
     pub(super) scale_lo: SharedMemory<f32>,
-    /// What the rates are added to.
-    pub(super) anchor: SharedMemory<f32>,
     /// By product: 1 where all its rows lie inside the clip bounds.
     pub(super) inside: SharedMemory<u32>,
 }
@@ -35,17 +34,17 @@ pub(super) struct Placed {
 #[cube]
 pub(super) fn nothing_placed(#[comptime] shape: Shape) -> Placed {
     let entries = comptime!(shape.chunk * shape.particles);
+    let vectors = comptime!(shape.chunk * shape.rounds());
     Placed {
-        slope2: SharedMemory::<f32>::new(entries),
+        slope2: SharedMemory::<Vector<f32, Const<4>>>::new(vectors),
         base2: SharedMemory::<f32>::new(entries),
-        scale: SharedMemory::<f32>::new(entries),
+        scale: SharedMemory::<Vector<f32, Const<4>>>::new(vectors),
         scale_lo: SharedMemory::<f32>::new(entries),
-        anchor: SharedMemory::<f32>::new(entries),
         inside: SharedMemory::<u32>::new(comptime!(shape.chunk)),
     }
 }
 
-/// Places a product's particles: slope, base, scale and anchor, whether all its rows lie inside the bounds, and its part
+/// Places a product's particles: slope, base and scale, whether all its rows lie inside the bounds, and its part
 /// of the log-weights that is linear in the counts or belongs to the prior and the guide.
 #[cube]
 pub(super) fn prepare_product(
@@ -83,6 +82,8 @@ pub(super) fn prepare_product(
     let highest = constants[HIGHEST * n + i];
     let constant = scale_terms(latents.a) + scale_terms(latents.e);
     let mut all_inside = true;
+    let mut slope2 = Vector::<f32, Const<4>>::new(0.0f32);
+    let mut scale = Vector::<f32, Const<4>>::new(0.0f32);
     #[unroll]
     for k in 0..count {
         let a_mean = frame[frame_category(category, k, count)];
@@ -129,17 +130,20 @@ pub(super) fn prepare_product(
             && b2.abs() <= 100.0f32;
         all_inside = all_inside && fits;
         let at = slot * count + k;
-        placed.slope2[at] = a2;
         placed.base2[at] = b2;
         let held = Two {
             hi: b2.clamp(-100.0f32, 100.0f32),
             lo: in_base_2.lo,
         };
         let power = exp2_two(held, barrier);
-        placed.scale[at] = power.hi;
         placed.scale_lo[at] = power.lo;
-        let top = (t_high.clamp(-EXPONENT_LIMIT, EXPONENT_LIMIT) + model.anchor_headroom).floor();
-        placed.anchor[at] = exp2(top);
+        slope2[comptime!(k % 4)] = a2;
+        scale[comptime!(k % 4)] = power.hi;
+        if comptime!(k % 4 == 3 || k + 1 == count) {
+            let to = slot * comptime!(shape.rounds()) + comptime!(k / 4);
+            placed.slope2[to] = slope2;
+            placed.scale[to] = scale;
+        }
     }
     placed.inside[slot] = select(all_inside, 1u32, 0u32);
 }

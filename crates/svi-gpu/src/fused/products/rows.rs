@@ -2,11 +2,15 @@
 
 use super::super::axes::Axes;
 use super::super::math::exp2_fast;
-use super::super::two_float::{Barrier, opaque, two_sum};
+use super::super::two_float::{Barrier, two_sum};
 use super::periods::Periods;
 use super::prepare::Placed;
 use super::{Model, PRESENT, Shape};
 use cubecl::prelude::*;
+
+/// Sums that a lane leaves of a product and particle: rates, rates times deviation, and the gradient's rates, which are
+/// the rates themselves unless the product has clipped rows.
+pub(super) const LANE_SUMS: usize = 3;
 
 /// Sums over the rows by product of the chunk and particle, in shared memory.
 #[derive(CubeType)]
@@ -16,8 +20,6 @@ pub(super) struct RowSums {
     pub(super) rate_lo: SharedMemory<f32>,
     /// Rates times deviation.
     pub(super) moment: SharedMemory<f32>,
-    /// The gradient's rates of clipped products.
-    pub(super) pull: SharedMemory<f32>,
 }
 
 #[cube]
@@ -27,17 +29,72 @@ pub(super) fn no_row_sums(#[comptime] shape: Shape) -> RowSums {
         rate: SharedMemory::<f32>::new(entries),
         rate_lo: SharedMemory::<f32>::new(entries),
         moment: SharedMemory::<f32>::new(entries),
-        pull: SharedMemory::<f32>::new(entries),
     }
 }
 
-/// A thread's rows of the product in slot `q` for a round's particles, left in `scratch`.
+/// The deviations of a thread's rows of one product, by tile.
+#[derive(CubeType)]
+pub(super) struct Deviations {
+    values: Array<f32>,
+}
+
+#[cube]
+pub(super) fn no_deviations(#[comptime] shape: Shape) -> Deviations {
+    Deviations {
+        values: Array::<f32>::new(comptime!(4 * shape.tiles)),
+    }
+}
+
+/// Reads the rows of the product in slot `q` of the chunk that begins at `first`, where there is one.
+#[cube]
+pub(super) fn load_deviations(
+    rows: &Array<Vector<f32, Const<4>>>,
+    first: u32,
+    q: u32,
+    here: u32,
+    axes: Axes,
+    deviations: &mut Deviations,
+    #[comptime] shape: Shape,
+) {
+    if q < here {
+        let start = (first + q) as usize * axes.stride as usize;
+        #[unroll]
+        for j in 0..comptime!(shape.tiles) {
+            let vector = UNIT_POS_X as usize + comptime!(j * shape.lanes);
+            let mut values = Vector::<f32, Const<4>>::new(0.0f32);
+            if vector < axes.stride as usize {
+                values = rows[start + vector];
+            }
+            #[unroll]
+            for v in 0..4usize {
+                deviations.values[comptime!(4 * j + v)] = values[v];
+            }
+        }
+    }
+}
+
+/// What was read, so that the next can be.
+#[cube]
+pub(super) fn take_deviations(from: &Deviations, #[comptime] shape: Shape) -> Deviations {
+    let mut taken = no_deviations(shape);
+    #[unroll]
+    for i in 0..comptime!(4 * shape.tiles) {
+        taken.values[i] = from.values[i];
+    }
+    taken
+}
+
+/// A thread's rows of the product in slot `q` for a round's particles, left in `scratch` at the product's place in the pass.
+///
+/// Rates are positive, and a thread has few of them: each is as far off by its own rounding as their sum is by that of the additions. What
+/// crosses threads is added without loss.
 #[cube]
 pub(super) fn row_sums(
-    rows: &Array<Vector<f32, Const<4>>>,
     units: &Array<u32>,
-    product: usize,
+    deviations: &Deviations,
+    product: u32,
     q: usize,
+    place: usize,
     axes: Axes,
     model: Model,
     placed: &Placed,
@@ -47,44 +104,25 @@ pub(super) fn row_sums(
     #[comptime] shape: Shape,
     #[comptime] round: usize,
 ) {
-    let thread = UNIT_POS as usize;
     let lane = UNIT_POS_X as usize;
     let stride = axes.stride as usize;
     let first_k = comptime!(4 * round);
     let round_count = comptime!(shape.round_count(round));
     let count = comptime!(shape.particles);
-    let threads = comptime!(shape.threads());
-    // What is the product's own is taken from shared memory once, not for every row.
-    let mut slope2 = Array::<f32>::new(round_count);
-    let mut scale = Array::<f32>::new(round_count);
+    let column = comptime!(shape.lane_sums());
     let mut sum = Array::<f32>::new(round_count);
-    let mut lost = Array::<f32>::new(round_count);
     let mut moment = Array::<f32>::new(round_count);
-    let mut pull = Array::<f32>::new(round_count);
-    let at = q * count + first_k;
-    let is_inside = placed.inside[q] == 1u32;
-    #[unroll]
-    for kk in 0..round_count {
-        slope2[kk] = placed.slope2[at + kk];
-        scale[kk] = placed.scale[at + kk];
-        sum[kk] = select(is_inside, placed.anchor[at + kk], 0.0f32);
-        lost[kk] = 0.0f32;
-        moment[kk] = 0.0f32;
-        pull[kk] = 0.0f32;
-    }
-    #[unroll]
-    for j in 0..comptime!(shape.tiles) {
-        let vector = lane + comptime!(j * shape.lanes);
-        let row = product * stride + vector;
-        let mut deviations = Vector::<f32, Const<4>>::new(0.0f32);
-        let there = vector < stride;
-        if there {
-            deviations = rows[row];
-        }
-        if is_inside {
+    let slope2 = placed.slope2[q * comptime!(shape.rounds()) + round];
+    let to = (place * count + first_k) * comptime!(shape.lane_stride()) + lane;
+    if placed.inside[q] == 1u32 {
+        let scale = placed.scale[q * comptime!(shape.rounds()) + round];
+        let mut half = Array::<f32>::new(round_count);
+        let mut quarter = Array::<f32>::new(round_count);
+        #[unroll]
+        for j in 0..comptime!(shape.tiles) {
             #[unroll]
             for v in 0..4usize {
-                let mut d = deviations[v];
+                let mut d = deviations.values[comptime!(4 * j + v)];
                 let mut present = true;
                 if comptime!(shape.gaps) {
                     present = d < PRESENT;
@@ -92,33 +130,54 @@ pub(super) fn row_sums(
                 }
                 #[unroll]
                 for kk in 0..round_count {
-                    let t = fma(
-                        slope2[kk],
-                        d,
-                        periods.effect2[comptime!((j * 4 + v) * count + first_k + kk)],
-                    );
-                    let mut r = exp2_fast(t, shape.native_exp2);
+                    let slot = comptime!((j * 4 + v) * count + first_k + kk);
+                    let mut r = exp2_fast(fma(slope2[kk], d, periods.effect2[slot]), shape.native_exp2);
                     if comptime!(shape.gaps) {
                         r = select(present, r, 0.0f32);
                     }
-                    let next = opaque(sum[kk] + r, barrier);
-                    lost[kk] += r - opaque(next - sum[kk], barrier);
-                    sum[kk] = next;
-                    moment[kk] = fma(r, d, moment[kk]);
-                    let slot = comptime!((j * 4 + v) * count + first_k + kk);
                     periods.by_period[slot] = fma(r, scale[kk], periods.by_period[slot]);
+                    moment[kk] = if comptime!(j == 0 && v == 0) {
+                        r * d
+                    } else {
+                        fma(r, d, moment[kk])
+                    };
+                    // Pairs of pairs.
+                    if comptime!(v % 2 == 0) {
+                        quarter[kk] = r;
+                    } else if comptime!(v == 1) {
+                        half[kk] = quarter[kk] + r;
+                    } else if comptime!(j == 0) {
+                        sum[kk] = half[kk] + (quarter[kk] + r);
+                    } else {
+                        sum[kk] += half[kk] + (quarter[kk] + r);
+                    }
                 }
             }
-        } else if there {
+        }
+    } else {
+        let mut pull = Array::<f32>::new(round_count);
+        let mut lost = Array::<f32>::new(round_count);
+        #[unroll]
+        for kk in 0..round_count {
+            sum[kk] = 0.0f32;
+            lost[kk] = 0.0f32;
+            moment[kk] = 0.0f32;
+            pull[kk] = 0.0f32;
+        }
+        #[unroll]
+        for j in 0..comptime!(shape.tiles) {
+            let vector = lane + comptime!(j * shape.lanes);
+            let row = product as usize * stride + vector;
             #[unroll]
             for v in 0..4usize {
-                let d = deviations[v];
-                if d < PRESENT {
+                let d = deviations.values[comptime!(4 * j + v)];
+                if vector < stride && d < PRESENT {
                     let y = f32::cast_from(units[4 * row + v]);
                     #[unroll]
                     for kk in 0..round_count {
                         let slot = comptime!((j * 4 + v) * count + first_k + kk);
-                        let eta2 = fma(slope2[kk], d, periods.effect2[slot]) + placed.base2[at + kk];
+                        let base2 = placed.base2[q * count + comptime!(first_k + kk)];
+                        let eta2 = fma(slope2[kk], d, periods.effect2[slot]) + base2;
                         let held = eta2.clamp(model.clip_low2, model.clip_high2);
                         let clipped = held != eta2;
                         let r = exp2_fast(held, shape.native_exp2);
@@ -135,43 +194,53 @@ pub(super) fn row_sums(
                 }
             }
         }
+        #[unroll]
+        for kk in 0..round_count {
+            sum[kk] += lost[kk];
+            scratch[comptime!(2 * column + kk * shape.lane_stride()) + to] = pull[kk];
+        }
     }
     #[unroll]
     for kk in 0..round_count {
-        let own = sum[kk] - select(is_inside, placed.anchor[at + kk], 0.0f32);
-        scratch[(4 * kk) * threads + thread] = own;
-        scratch[(4 * kk + 1) * threads + thread] = lost[kk];
-        scratch[(4 * kk + 2) * threads + thread] = moment[kk];
-        scratch[(4 * kk + 3) * threads + thread] = pull[kk];
+        let at = comptime!(kk * shape.lane_stride()) + to;
+        scratch[at] = sum[kk];
+        scratch[column + at] = moment[kk];
     }
 }
 
-/// Adds the lanes' sums of one product, in group `g`, and the round's particle `kk`.
+/// Adds the lanes' sums of a product and particle, the pass's `out`.
 #[cube]
 pub(super) fn add_lanes(
     scratch: &SharedMemory<f32>,
+    placed: &mut Placed,
     sums: &mut RowSums,
-    to: usize,
-    g: usize,
-    kk: usize,
+    pass: usize,
+    out: usize,
     barrier: Barrier,
     #[comptime] shape: Shape,
 ) {
-    let threads = comptime!(shape.threads());
-    let from = 4 * kk * threads + g * comptime!(shape.lanes);
+    let count = comptime!(shape.particles);
+    let column = comptime!(shape.lane_sums());
+    let from = out * comptime!(shape.lane_stride());
+    let to = pass * count + out;
     let mut hi = 0.0f32;
     let mut lo = 0.0f32;
     let mut m = 0.0f32;
-    let mut y = 0.0f32;
     for lane in 0..comptime!(shape.lanes) {
         let grown = two_sum(hi, scratch[from + lane], barrier);
         hi = grown.hi;
-        lo += grown.lo + scratch[from + threads + lane];
-        m += scratch[from + 2 * threads + lane];
-        y += scratch[from + 3 * threads + lane];
+        lo += grown.lo;
+        m += scratch[column + from + lane];
     }
     sums.rate[to] = hi;
     sums.rate_lo[to] = lo;
     sums.moment[to] = m;
-    sums.pull[to] = y;
+    if placed.inside[pass + out / count] == 0u32 {
+        let mut y = 0.0f32;
+        for lane in 0..comptime!(shape.lanes) {
+            y += scratch[2 * column + from + lane];
+        }
+        // Its place is free: the rows of this pass are done.
+        placed.base2[to] = y;
+    }
 }
