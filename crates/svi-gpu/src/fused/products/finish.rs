@@ -3,38 +3,68 @@
 use super::super::axes::Axes;
 use super::super::frame::frame_category;
 use super::super::latent::{by_centredness, by_mean, by_z};
-use super::super::two_float::{Barrier, Two, Twos, add, add_f32, multiply, set_two, two_at, zeros};
+use super::super::two_float::{Barrier, Two, add, add_f32, multiply};
 use super::latents::{origin_of, particle_of, product_latents};
 use super::prepare::Placed;
 use super::rows::RowSums;
 use super::{CUBE_SUMS, DEVIATION_HI, DEVIATION_LO, MEAN_HI, Model, Shape, UNITS_HI, UNITS_LO};
 use cubecl::prelude::*;
 
-/// Sums over the products that a thread takes, by particle: a cube's [`CUBE_SUMS`] before they are added over threads.
+/// Sums over the products that a thread takes: a cube's [`CUBE_SUMS`] before they are added over threads. They lie in shared memory, by sum,
+/// particle and thread, each thread's its own: the registers are the rows'.
 #[derive(CubeType)]
 pub(super) struct OwnSums {
-    pub(super) weight: Twos,
-    mean: Array<f32>,
-    a_centredness: Array<f32>,
-    /// In orthogonal coordinates the derivative by the prior mean of the effects.
-    e_centredness: Array<f32>,
+    values: SharedMemory<f32>,
 }
 
+/// The sums by their place in [`OwnSums`]: the last two are there where they are asked for.
+const WEIGHT_HI: usize = 0;
+const WEIGHT_LO: usize = 1;
+const BY_MEAN: usize = 2;
+/// The derivative by the effects' centredness, in orthogonal coordinates that by their prior mean.
+const OF_EFFECTS: usize = 3;
+const OF_ELASTICITIES: usize = 4;
+
 #[cube]
-pub(super) fn no_sums(#[comptime] count: usize) -> OwnSums {
-    let mut own = OwnSums {
-        weight: zeros(count),
-        mean: Array::<f32>::new(count),
-        a_centredness: Array::<f32>::new(count),
-        e_centredness: Array::<f32>::new(count),
-    };
-    #[unroll]
-    for k in 0..count {
-        own.mean[k] = 0.0f32;
-        own.a_centredness[k] = 0.0f32;
-        own.e_centredness[k] = 0.0f32;
+pub(super) fn no_sums(#[comptime] shape: Shape) -> OwnSums {
+    let mut values = SharedMemory::<f32>::new(comptime!(shape.own_sums() * shape.particles * shape.chunk));
+    let thread = UNIT_POS as usize;
+    if thread < comptime!(shape.chunk) {
+        #[unroll]
+        for i in 0..comptime!(shape.own_sums() * shape.particles) {
+            values[comptime!(i * shape.chunk) + thread] = 0.0f32;
+        }
     }
-    own
+    OwnSums { values }
+}
+
+/// Index of the thread's sum for particle k.
+#[cube]
+fn own_at(#[comptime] sum: usize, #[comptime] k: usize, #[comptime] shape: Shape) -> usize {
+    comptime!((sum * shape.particles + k) * shape.chunk) + UNIT_POS as usize
+}
+
+/// Adds a term to the log-weight of particle k.
+#[cube]
+pub(super) fn add_own_weight(
+    own: &mut OwnSums,
+    #[comptime] k: usize,
+    term: Two,
+    barrier: Barrier,
+    #[comptime] shape: Shape,
+) {
+    let hi = own_at(WEIGHT_HI, k, shape);
+    let lo = own_at(WEIGHT_LO, k, shape);
+    let sum = add(
+        Two {
+            hi: own.values[hi],
+            lo: own.values[lo],
+        },
+        term,
+        barrier,
+    );
+    own.values[hi] = sum.hi;
+    own.values[lo] = sum.lo;
 }
 
 /// Turns a product's sums into derivatives by z, and adds its rates to the log-weights.
@@ -90,8 +120,7 @@ pub(super) fn finish_product(
             hi: -total.hi,
             lo: -total.lo,
         };
-        let weight = add(two_at(&own.weight, k), less, barrier);
-        set_two(&mut own.weight, k, weight);
+        add_own_weight(own, k, less, barrier, shape);
 
         // Counts less rates: both are large and nearly equal.
         let pulled = select(is_inside, scaled.hi, placed.base2[at]);
@@ -108,17 +137,18 @@ pub(super) fn finish_product(
         let by_elasticity = if comptime!(shape.orthogonal) {
             // The elasticity moves the prior mean of the effect.
             let pull = e_transform.precision * here.e_residual;
-            own.e_centredness[k] += pull;
+            own.values[own_at(OF_EFFECTS, k, shape)] += pull;
             fma(origin_of(constants, p, axes), pull, by_elasticity)
         } else {
             by_elasticity
         };
         particles[(count + k) * l + latents.a_index] = by_z(by_elasticity, here.a_residual, a_transform);
         particles[(count + k) * l + latents.e_index] = by_z(by_effect, here.e_residual, e_transform);
-        own.mean[k] += by_mean(by_elasticity, here.a_residual, a_transform);
+        own.values[own_at(BY_MEAN, k, shape)] += by_mean(by_elasticity, here.a_residual, a_transform);
         if comptime!(shape.learned) {
-            own.a_centredness[k] += by_centredness(by_elasticity, here.a_residual, a_mean, a_transform);
-            own.e_centredness[k] +=
+            own.values[own_at(OF_ELASTICITIES, k, shape)] +=
+                by_centredness(by_elasticity, here.a_residual, a_mean, a_transform);
+            own.values[own_at(OF_EFFECTS, k, shape)] +=
                 by_centredness(by_effect, here.e_residual, model.effect_mean, e_transform);
         }
     }
@@ -127,107 +157,68 @@ pub(super) fn finish_product(
 /// Adds the threads' sums up and writes the cube's. All threads of the cube must come here.
 #[cube]
 pub(super) fn write_sums(
-    own: &OwnSums,
+    own: &mut OwnSums,
     cube_sums: &mut Array<f32>,
-    scratch: &mut SharedMemory<f32>,
     barrier: Barrier,
     #[comptime] shape: Shape,
 ) {
     let count = comptime!(shape.particles);
-    // So many threads had products.
     let chunk = comptime!(shape.chunk);
-    let thread = UNIT_POS as usize;
-    let cube = CUBE_POS;
-    #[unroll]
-    for round in 0..comptime!(shape.rounds()) {
-        let round_count = comptime!(shape.round_count(round));
-        let first_k = comptime!(4 * round);
-        // Numbers of one sum.
-        let column = comptime!(round_count * chunk);
-        if thread < chunk {
-            #[unroll]
-            for kk in 0..round_count {
-                let k = comptime!(first_k + kk);
-                let weight = two_at(&own.weight, k);
-                let to = comptime!(kk * chunk) + thread;
-                scratch[to] = weight.hi;
-                scratch[column + to] = weight.lo;
-                scratch[2 * column + to] = own.mean[k];
-                if comptime!(shape.learned) {
-                    scratch[4 * column + to] = own.a_centredness[k];
-                }
-                if comptime!(shape.learned || shape.orthogonal) {
-                    scratch[3 * column + to] = own.e_centredness[k];
-                }
-            }
+    // So many threads share a particle, a power of two: each takes every so manyth thread's sums, then halves add up.
+    let slices = comptime!((shape.threads() / count + 1).next_power_of_two() / 2);
+    let k = UNIT_POS as usize / slices;
+    let slice = UNIT_POS as usize % slices;
+    let from = k * chunk;
+    if k < count {
+        let mut further = slices.runtime();
+        while slice + further < chunk {
+            fold_own(own, from + slice, further, barrier, shape);
+            further += slices;
+        }
+    }
+    sync_cube();
+    let mut width = comptime!(slices / 2).runtime();
+    while width > 0 {
+        if k < count && slice < width && slice + width < chunk {
+            fold_own(own, from + slice, width, barrier, shape);
         }
         sync_cube();
-        // So many threads share a particle, a power of two: each takes every so manyth thread's, then halves add up.
-        let slices = comptime!((shape.threads() / round_count + 1).next_power_of_two() / 2);
-        let kk = thread / slices;
-        let slice = thread % slices;
-        if kk < round_count {
-            let from = kk * chunk + slice;
-            let mut i = slices.runtime();
-            while slice + i < chunk {
-                fold_own(scratch, from, i, column, barrier, shape);
-                i += slices;
-            }
+        width /= 2;
+    }
+    if k < count && slice == 0 {
+        let to = (CUBE_POS * count + k) * CUBE_SUMS;
+        cube_sums[to] = own.values[comptime!(WEIGHT_HI * count * chunk) + from];
+        cube_sums[to + 1] = own.values[comptime!(WEIGHT_LO * count * chunk) + from];
+        cube_sums[to + 2] = own.values[comptime!(BY_MEAN * count * chunk) + from];
+        if comptime!(shape.learned) {
+            cube_sums[to + 3] = own.values[comptime!(OF_ELASTICITIES * count * chunk) + from];
         }
-        sync_cube();
-        let mut width = comptime!(slices / 2).runtime();
-        while width > 0 {
-            if kk < round_count && slice < width {
-                fold_own(scratch, kk * chunk + slice, width, column, barrier, shape);
-            }
-            sync_cube();
-            width /= 2;
+        if comptime!(shape.learned || shape.orthogonal) {
+            cube_sums[to + 4] = own.values[comptime!(OF_EFFECTS * count * chunk) + from];
         }
-        if kk < round_count && slice == 0 {
-            let from = kk * chunk;
-            let to = (cube * count + first_k + kk) * CUBE_SUMS;
-            cube_sums[to] = scratch[from];
-            cube_sums[to + 1] = scratch[column + from];
-            cube_sums[to + 2] = scratch[2 * column + from];
-            if comptime!(shape.learned) {
-                cube_sums[to + 3] = scratch[4 * column + from];
-            }
-            if comptime!(shape.learned || shape.orthogonal) {
-                cube_sums[to + 4] = scratch[3 * column + from];
-            }
-        }
-        sync_cube();
     }
 }
 
 /// Adds the sums that lie `further` on to those at `at`.
 #[cube]
-fn fold_own(
-    scratch: &mut SharedMemory<f32>,
-    at: usize,
-    further: usize,
-    #[comptime] column: usize,
-    barrier: Barrier,
-    #[comptime] shape: Shape,
-) {
+fn fold_own(own: &mut OwnSums, at: usize, further: usize, barrier: Barrier, #[comptime] shape: Shape) {
+    let column = comptime!(shape.particles * shape.chunk);
     let sum = add(
         Two {
-            hi: scratch[at],
-            lo: scratch[column + at],
+            hi: own.values[at],
+            lo: own.values[column + at],
         },
         Two {
-            hi: scratch[at + further],
-            lo: scratch[column + at + further],
+            hi: own.values[at + further],
+            lo: own.values[column + at + further],
         },
         barrier,
     );
-    scratch[at] = sum.hi;
-    scratch[column + at] = sum.lo;
-    scratch[2 * column + at] += scratch[2 * column + at + further];
-    if comptime!(shape.learned || shape.orthogonal) {
-        scratch[3 * column + at] += scratch[3 * column + at + further];
-    }
-    if comptime!(shape.learned) {
-        scratch[4 * column + at] += scratch[4 * column + at + further];
+    own.values[at] = sum.hi;
+    own.values[column + at] = sum.lo;
+    #[unroll]
+    for i in BY_MEAN..comptime!(shape.own_sums()) {
+        let there = own.values[comptime!(i * column) + at + further];
+        own.values[comptime!(i * column) + at] += there;
     }
 }

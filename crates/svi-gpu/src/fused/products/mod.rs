@@ -2,8 +2,7 @@
 //!
 //! A cube owns consecutive products of one category. It takes them `chunk` at a time: one thread a product for what
 //! belongs to the product, then all threads over the rows. There a thread owns `4 * tiles` periods and keeps their
-//! effects and their sums of rates, of every particle, in registers for as long as the cube lives; only sums by
-//! product cross threads.
+//! sums of rates, of every particle, in registers for as long as the cube lives; only sums by product cross threads.
 
 mod finish;
 mod latents;
@@ -18,7 +17,7 @@ use super::two_float::Barrier;
 use cubecl::prelude::*;
 use finish::{finish_product, no_sums, write_sums};
 use latents::{draw_product, step_product};
-use periods::{load_periods, write_periods};
+use periods::{load_effects, no_periods, write_periods};
 use prepare::{nothing_placed, prepare_product};
 use rows::{LANE_SUMS, add_lanes, load_deviations, no_deviations, no_row_sums, row_sums, take_deviations};
 
@@ -110,15 +109,14 @@ impl Shape {
 
     /// Numbers of shared memory in which threads leave their sums.
     fn scratch(&self) -> usize {
-        let of_cube = self.own_sums() * self.particles.min(4) * self.chunk;
         let of_periods = 4 * self.particles.min(4) * self.threads();
-        (LANE_SUMS * self.lane_sums()).max(of_cube).max(of_periods)
+        (LANE_SUMS * self.lane_sums()).max(of_periods)
     }
 
     /// Bytes of shared memory that the kernel takes.
     pub(super) fn shared_bytes(&self) -> usize {
         let vectors = 2 * 4 * self.rounds();
-        4 * (self.scratch() + self.chunk * (vectors + 5 * self.particles + 1))
+        4 * (self.scratch() + self.chunk * (vectors + (5 + self.own_sums()) * self.particles + 1))
     }
 }
 
@@ -179,8 +177,8 @@ pub(super) fn products(
         let mut placed = nothing_placed(shape);
         let mut sums = no_row_sums(shape);
         let mut scratch = SharedMemory::<f32>::new(comptime!(shape.scratch()));
-        let mut own = no_sums(count);
-        let mut periods = load_periods(table, category, axes, shape);
+        let mut own = no_sums(shape);
+        let mut periods = no_periods(shape);
 
         let mut first = start;
         while first < end {
@@ -206,6 +204,7 @@ pub(super) fn products(
                     shape,
                 );
             }
+            load_effects(table, category, axes, &mut periods, shape);
             // A group's rows are on their way while those before them are added up.
             let mut coming = no_deviations(shape);
             load_deviations(rows, first, group as u32, here, axes, &mut coming, shape);
@@ -263,7 +262,7 @@ pub(super) fn products(
 
         // What the cube found, for the categories' launch.
         sync_cube();
-        write_sums(&own, cube_sums, &mut scratch, barrier, shape);
+        write_sums(&mut own, cube_sums, barrier, shape);
         write_periods(&periods, period_sums, &mut scratch, axes, shape);
     }
 }

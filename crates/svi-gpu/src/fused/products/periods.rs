@@ -1,4 +1,4 @@
-//! A thread's periods: their effects and their sums of rates, kept in registers as long as the cube lives.
+//! A thread's periods in registers: their effects while rows are passed over, and their sums of rates as long as the cube lives.
 
 use super::super::axes::Axes;
 use super::super::math::NEGLIGIBLE_EXPONENT;
@@ -14,25 +14,35 @@ pub(super) struct Periods {
     pub(super) by_period: Array<f32>,
 }
 
-/// Reads the effects; the sums begin at zero.
+/// Sums at zero; effects that are not read yet.
 #[cube]
-pub(super) fn load_periods(
+pub(super) fn no_periods(#[comptime] shape: Shape) -> Periods {
+    let entries = comptime!(shape.tiles * 4 * shape.particles);
+    let mut periods = Periods {
+        effect2: Array::<f32>::new(entries),
+        by_period: Array::<f32>::new(entries),
+    };
+    #[unroll]
+    for i in 0..entries {
+        periods.by_period[i] = 0.0f32;
+    }
+    periods
+}
+
+/// Reads the effects. Done anew for every chunk of products: between chunks the registers serve the products' own work.
+#[cube]
+pub(super) fn load_effects(
     table: &Array<Vector<f32, Const<4>>>,
     category: u32,
     axes: Axes,
+    periods: &mut Periods,
     #[comptime] shape: Shape,
-) -> Periods {
+) {
     let count = comptime!(shape.particles);
-    let lane = UNIT_POS_X as usize;
     let stride = axes.stride as usize;
-    let tiles = comptime!(shape.tiles);
-    let mut periods = Periods {
-        effect2: Array::<f32>::new(comptime!(tiles * 4 * count)),
-        by_period: Array::<f32>::new(comptime!(tiles * 4 * count)),
-    };
     #[unroll]
-    for j in 0..tiles {
-        let vector = lane + comptime!(j * shape.lanes);
+    for j in 0..comptime!(shape.tiles) {
+        let vector = UNIT_POS_X as usize + comptime!(j * shape.lanes);
         #[unroll]
         for k in 0..count {
             let at = (category as usize * count + k) * stride + vector;
@@ -43,11 +53,9 @@ pub(super) fn load_periods(
             #[unroll]
             for v in 0..4usize {
                 periods.effect2[comptime!((j * 4 + v) * count + k)] = values[v];
-                periods.by_period[comptime!((j * 4 + v) * count + k)] = 0.0f32;
             }
         }
     }
-    periods
 }
 
 /// Adds the groups' sums up and writes the cube's. All threads of the cube must come here.

@@ -4,8 +4,8 @@ use super::super::axes::Axes;
 use super::super::frame::{frame_category, frame_range};
 use super::super::latent::{place_of, prior_and_guide, scale_terms, value_of};
 use super::super::math::LOG2_E;
-use super::super::two_float::{Barrier, Two, add, add_f32, exp2_two, multiply, set_two, two_at};
-use super::finish::OwnSums;
+use super::super::two_float::{Barrier, Two, add, add_f32, exp2_two, multiply};
+use super::finish::{OwnSums, add_own_weight};
 use super::latents::{particle_of, product_latents};
 use super::{
     DEVIATION_HI, DEVIATION_LO, HIGHEST, LOWEST, MEAN_HI, MEAN_LO, Model, Shape, UNITS_HI, UNITS_LO,
@@ -106,8 +106,7 @@ pub(super) fn prepare_product(
             multiply(sold_deviation, Two { hi: a, lo: 0.0f32 }, barrier),
             barrier,
         );
-        let weight = add(two_at(&own.weight, k), linear, barrier);
-        set_two(&mut own.weight, k, add_f32(weight, of_particle, barrier));
+        add_own_weight(own, k, add_f32(linear, of_particle, barrier), barrier, shape);
 
         let in_base_2 = multiply(
             base,
