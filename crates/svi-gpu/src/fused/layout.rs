@@ -1,5 +1,6 @@
 //! How a panel is laid out on a device: the order of the walk, the cubes, the columns, and what all of it weighs.
 
+use super::fold::Sums;
 use super::frame::frame_len;
 use super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD, THREADS};
 use super::latent::STATE_COLUMNS;
@@ -182,6 +183,7 @@ pub(super) struct Sizes {
     pub(super) table: usize,
     pub(super) cube_sums: usize,
     pub(super) period_sums: usize,
+    pub(super) folded: usize,
     pub(super) prior_sums: usize,
     pub(super) centredness: usize,
     pub(super) log: usize,
@@ -189,16 +191,10 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes for a panel's axes, K particles and so many cubes; `orthogonal` says whether the coordinates are those.
-    pub(super) fn new(
-        layout: &Layout,
-        particles: usize,
-        cubes: usize,
-        recorded: bool,
-        orthogonal: bool,
-    ) -> Self {
+    /// The sizes for a panel's axes, the sums that are asked for and so many cubes.
+    pub(super) fn new(layout: &Layout, sums: Sums, cubes: usize, recorded: bool) -> Self {
         let padded = layout.periods.next_multiple_of(4);
-        let (k, latents) = (particles, layout.latents());
+        let (k, latents, orthogonal) = (sums.particles, layout.latents(), sums.orthogonal);
         Sizes {
             rows: layout.products * padded,
             constants: (CONSTANT_COLUMNS + usize::from(orthogonal)) * layout.products,
@@ -208,6 +204,7 @@ impl Sizes {
             table: layout.categories * k * padded,
             cube_sums: cubes * k * CUBE_SUMS,
             period_sums: cubes * k * padded,
+            folded: 2 * sums.len(layout.categories, layout.periods),
             prior_sums: 4 * (layout.categories + 1) * k + layout.categories * k,
             centredness: 5 * CENTREDNESS_LEN,
             log: LOG_ENTRIES as usize * (LOG_HEAD + 2 * k),
@@ -247,7 +244,7 @@ impl Sizes {
     }
 
     /// Deviations, counts, and every other buffer.
-    fn all(&self) -> [usize; 13] {
+    fn all(&self) -> [usize; 14] {
         [
             self.rows,
             self.rows,
@@ -258,6 +255,7 @@ impl Sizes {
             self.table,
             self.cube_sums,
             self.period_sums,
+            self.folded,
             self.prior_sums,
             self.centredness,
             self.log,
@@ -364,6 +362,14 @@ mod tests {
         }
     }
 
+    fn sums(orthogonal: bool) -> Sums {
+        Sums {
+            particles: 4,
+            learned: false,
+            orthogonal,
+        }
+    }
+
     #[test]
     fn orthogonal_coordinates_have_columns_of_their_own() {
         let panel = random_panel(&mut StdRng::seed_from_u64(6), 20, 3, 7, 0.3, 9);
@@ -372,7 +378,7 @@ mod tests {
         let (n, cells) = (order.len(), 3 * 7);
         let published = constants_of(&panel, &order, None);
         let constants = constants_of(&panel, &order, Some(&orthogonal));
-        let sizes = |orthogonal| Sizes::new(&panel.layout(), 4, 1, false, orthogonal);
+        let sizes = |orthogonal| Sizes::new(&panel.layout(), sums(orthogonal), 1, false);
         assert_eq!(published.len(), sizes(false).constants);
         assert_eq!(constants.len(), sizes(true).constants);
         for (at, i) in order.iter().enumerate() {
@@ -395,7 +401,7 @@ mod tests {
     #[test]
     fn a_million_products_take_less_than_2_5_gib() {
         for orthogonal in [false, true] {
-            let sizes = Sizes::new(&MILLION, 4, CUBES, false, orthogonal);
+            let sizes = Sizes::new(&MILLION, sums(orthogonal), CUBES, false);
             assert!(sizes.bytes() < (5 << 30) / 2, "{}", sizes.bytes());
             assert_eq!(sizes.check(&limits(Some(3 << 30), 1 << 30)), Ok(()));
         }
@@ -403,7 +409,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_numbers_and_a_way_out() {
-        let sizes = Sizes::new(&MILLION, 4, CUBES, false, true);
+        let sizes = Sizes::new(&MILLION, sums(true), CUBES, false);
         let whole = sizes
             .check(&limits(Some(1 << 30), 1 << 30))
             .unwrap_err()

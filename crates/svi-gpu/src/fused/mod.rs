@@ -2,6 +2,7 @@
 
 mod axes;
 pub(crate) mod engine;
+mod fold;
 mod frame;
 mod hierarchy;
 mod latent;

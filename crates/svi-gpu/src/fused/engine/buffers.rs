@@ -84,6 +84,7 @@ pub(super) struct Changing {
     pub(super) table: Buffer,
     pub(super) cube_sums: Buffer,
     pub(super) period_sums: Buffer,
+    pub(super) folded: Buffer,
     pub(super) prior_sums: Buffer,
     pub(super) centredness: Buffer,
     pub(super) log: Buffer,
@@ -100,6 +101,7 @@ impl Changing {
             table: nothing()?,
             cube_sums: nothing()?,
             period_sums: nothing()?,
+            folded: nothing()?,
             prior_sums: nothing()?,
             centredness: nothing()?,
             log: nothing()?,
@@ -147,6 +149,7 @@ impl Changing {
             table: upload(client, vec![NEGLIGIBLE_EXPONENT; sizes.table])?,
             cube_sums: zeros(sizes.cube_sums)?,
             period_sums: zeros(sizes.period_sums)?,
+            folded: zeros(sizes.folded)?,
             prior_sums: zeros(sizes.prior_sums)?,
             centredness: upload(client, centredness)?,
             // What a launch has not written is no loss.

@@ -1,6 +1,7 @@
 //! The launches of an iteration, and what each is told.
 
 use super::super::axes::AxesLaunch;
+use super::super::fold;
 use super::super::hierarchy::{self, SitesLaunch, Task, WeighingLaunch};
 use super::super::latent::{DrawLaunch, StepLaunch};
 use super::super::layout::{LOG_ENTRIES, split};
@@ -111,6 +112,28 @@ impl<R: Runtime> Engine<R> {
         }
     }
 
+    /// Adds up by category what the cubes of products left.
+    pub(super) fn launch_fold(&self) {
+        let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
+        let cubes = plan.sums.cubes(plan.layout.categories, plan.layout.periods);
+        // SAFETY: as for the products.
+        unsafe {
+            fold::fold::launch_unchecked::<R>(
+                &self.client,
+                CubeCount::Static(cubes as u32, 1, 1),
+                CubeDim::new_1d(hierarchy::THREADS as u32),
+                changing.cube_sums.arg(),
+                changing.period_sums.arg(),
+                given.category_cubes.arg(),
+                changing.folded.arg(),
+                plan.axes(),
+                plan.barrier(),
+                plan.cube_count,
+                plan.sums,
+            );
+        }
+    }
+
     /// `half` is the half of the prior sums that is read; places go to the other one. `draw` is the iteration placed.
     fn launch_hierarchy(&self, task: Task, half: u32, draw: u32) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
@@ -142,9 +165,7 @@ impl<R: Runtime> Engine<R> {
                 &self.client,
                 CubeCount::Static(cubes as u32, 1, 1),
                 CubeDim::new_1d(hierarchy::THREADS as u32),
-                changing.cube_sums.arg(),
-                changing.period_sums.arg(),
-                given.category_cubes.arg(),
+                changing.folded.arg(),
                 given.period_units.arg(),
                 given.record.arg(),
                 changing.state.arg(),
@@ -160,7 +181,6 @@ impl<R: Runtime> Engine<R> {
                 plan.step(self.iteration),
                 plan.draw(draw),
                 plan.barrier(),
-                plan.cube_count,
                 half,
                 self.iteration % LOG_ENTRIES,
                 task,
@@ -184,6 +204,7 @@ impl<R: Runtime> Engine<R> {
     /// One iteration, and the places of the next.
     pub(super) fn iterate_once(&mut self) -> Result<(), BackendError> {
         self.launch_products(false);
+        self.launch_fold();
         self.advance_hierarchy()
     }
 
@@ -235,6 +256,7 @@ impl<R: Runtime> Engine<R> {
     pub(super) fn derive(&mut self) -> Result<(), BackendError> {
         self.place()?;
         self.launch_products(false);
+        self.launch_fold();
         let back = Task {
             back: true,
             ..self.plan.task()

@@ -1,6 +1,7 @@
 //! What of a run is decided before anything is uploaded: the order of the walk, the shape of the launches, and the
 //! buffers' sizes.
 
+use super::super::fold::Sums;
 use super::super::hierarchy::Task;
 use super::super::layout::{Cubes, DeviceLimits, Hardware, Sizes, shape};
 use super::super::products::Shape;
@@ -22,6 +23,7 @@ pub(super) struct Plan {
     pub(super) settings: SviSettings,
     pub(super) noise: NoiseSource,
     pub(super) shape: Shape,
+    pub(super) sums: Sums,
     /// Whether sums must be kept from the compiler.
     pub(super) barrier: bool,
     /// Whether noise comes from a record.
@@ -74,7 +76,12 @@ impl Plan {
                 ),
             });
         }
-        let sizes = Sizes::new(&layout, particles, cubes.count(), recorded, shape.orthogonal);
+        let sums = Sums {
+            particles,
+            learned: shape.learned,
+            orthogonal: shape.orthogonal,
+        };
+        let sizes = Sizes::new(&layout, sums, cubes.count(), recorded);
         sizes.check(limits)?;
         let plan = Plan {
             layout,
@@ -84,6 +91,7 @@ impl Plan {
             settings: start.settings.clone(),
             noise: start.noise,
             shape,
+            sums,
             barrier,
             recorded,
             sizes,

@@ -38,11 +38,19 @@ impl<R: Runtime> Engine<R> {
             engine.launch_products(false);
             Ok(())
         })?;
+        let fold = self.time_launch(|engine| {
+            engine.launch_fold();
+            Ok(())
+        })?;
         let hierarchy = self.time_launch(Self::advance_hierarchy)?;
         let launches = vec![
             LaunchTime {
                 name: "products",
                 seconds: products,
+            },
+            LaunchTime {
+                name: "fold",
+                seconds: fold,
             },
             LaunchTime {
                 name: "hierarchy",

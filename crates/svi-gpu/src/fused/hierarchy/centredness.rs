@@ -1,12 +1,12 @@
 //! The sites' centredness, where it is learned: derivative, step, and the transforms that follow from it.
 
 use super::super::axes::Axes;
+use super::super::fold::{OF_EFFECTS, OF_ELASTICITIES, category_sum};
 use super::super::frame::frame_transform;
 use super::super::latent::{Step, descend};
 use super::super::math::{LOG2_E, exp2, softplus};
-use super::super::products::CUBE_SUMS;
-use super::Sites;
 use super::sums::centredness_entry;
+use super::{Sites, Task};
 use cubecl::prelude::*;
 
 /// Numbers a site's centredness takes: unconstrained value, two moments, derivative of the loss.
@@ -32,29 +32,27 @@ pub(super) fn add_centredness(
 /// all five become the loss's, and make their step. One thread's work.
 #[cube]
 pub(super) fn learn_sites(
-    cube_sums: &Array<f32>,
+    folded: &Array<f32>,
     prior_sums: &Array<f32>,
     centredness: &mut Array<f32>,
     frame: &mut Array<f32>,
     weights: &Array<f32>,
-    cube_count: u32,
     may_step: bool,
     axes: Axes,
     sites: Sites,
     step: Step,
-    #[comptime] count: usize,
+    #[comptime] task: Task,
 ) {
+    let count = comptime!(task.particles);
     #[unroll]
     for k in 0..count {
         let mut a = 0.0f32;
         let mut e = 0.0f32;
         let mut t = 0.0f32;
-        for cube in 0..cube_count {
-            let at = (cube as usize * count + k) * CUBE_SUMS;
-            a += cube_sums[at + 3];
-            e += cube_sums[at + 4];
-        }
         for c in 0..axes.categories {
+            let k = comptime!(k).runtime();
+            a += folded[category_sum(OF_ELASTICITIES, c, k, axes, comptime!(task.sums()))];
+            e += folded[category_sum(OF_EFFECTS, c, k, axes, comptime!(task.sums()))];
             t += prior_sums[centredness_entry(c, axes, count) + k];
         }
         add_centredness(centredness, 2usize, k, weights[k] * a);

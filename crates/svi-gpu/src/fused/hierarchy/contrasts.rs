@@ -6,26 +6,26 @@
 //! twice, with a sum over the threads in between.
 
 use super::super::axes::Axes;
+use super::super::fold::{OF_EFFECTS, category_sum, folded_two};
 use super::super::frame::{frame_range, frame_shift, frame_transform};
 use super::super::latent::{
     Draw, Step, by_z, draw_latent, latent_at, place_of, prior_and_guide, residual, scale_terms, step_latent,
     transform_at,
 };
 use super::super::math::LOG2_E;
-use super::super::products::CUBE_SUMS;
 use super::super::two_float::{Barrier, Two, add, add_f32, multiply, set_two, two_at, zeros};
 use super::periods::{by_effect, padded_at, period_share, sold_at};
 use super::places::{Places, mean_of, places_of, transform_of};
-use super::sums::{add_threads, add_weight, empty_sums, fold_two, scratch_two, write_weights};
+use super::sums::{
+    BlockSums, Parts, add_threads, add_weight, empty_sums, fold_two, scratch_two, write_weights,
+};
 use super::{Sites, THREADS, Task};
 use cubecl::prelude::*;
 
 /// Turns the derivatives back, steps, draws and places, as far as the task says. All threads of the cube must come here.
 #[cube]
 pub(super) fn take_contrasts(
-    cube_sums: &Array<f32>,
-    period_sums: &Array<f32>,
-    category_cubes: &Array<u32>,
+    folded: &Array<f32>,
     period_units: &Array<f32>,
     record: &Array<f32>,
     state: &mut Array<f32>,
@@ -50,9 +50,7 @@ pub(super) fn take_contrasts(
     let places = places_of(c, free, sites, axes);
     if comptime!(task.back) {
         sum_derivatives(
-            cube_sums,
-            period_sums,
-            category_cubes,
+            folded,
             period_units,
             particles,
             scratch,
@@ -78,12 +76,16 @@ pub(super) fn take_contrasts(
         sync_cube();
     }
     if comptime!(task.place) {
+        let mut levels = SharedMemory::<f32>::new(count);
+        let mut drawn = empty_sums(count);
         draw_and_sum(
             period_units,
             record,
             state,
             particles,
             scratch,
+            &mut levels,
+            &mut drawn,
             c,
             places,
             axes,
@@ -99,6 +101,8 @@ pub(super) fn take_contrasts(
             table,
             prior_sums,
             scratch,
+            &levels,
+            &drawn,
             half,
             c,
             places,
@@ -113,9 +117,7 @@ pub(super) fn take_contrasts(
 /// effects' prior mean, `R`; and at [`BY_LAST`] plus k the derivative by the last value. Those by all values are left in `particles`.
 #[cube]
 fn sum_derivatives(
-    cube_sums: &Array<f32>,
-    period_sums: &Array<f32>,
-    category_cubes: &Array<u32>,
+    folded: &Array<f32>,
     period_units: &Array<f32>,
     particles: &mut Array<f32>,
     scratch: &mut SharedMemory<f32>,
@@ -135,19 +137,16 @@ fn sum_derivatives(
     let mut lo = 0.0f32;
     let mut by_mean = 0.0f32;
     if k < count {
+        if slice == 0 {
+            let sum = folded_two(
+                folded,
+                category_sum(OF_EFFECTS, c, k, axes, comptime!(task.sums())),
+            );
+            by_mean = sum.hi + sum.lo;
+        }
         let mut t = slice;
         while t <= places.last {
-            let by_value = by_effect(
-                period_sums,
-                category_cubes,
-                period_units,
-                c,
-                t,
-                k,
-                axes,
-                barrier,
-                count,
-            );
+            let by_value = by_effect(folded, period_units, c, t, k, axes, task);
             particles[(count + k) * l + places.start + t] = by_value;
             let sum = add_f32(Two { hi, lo }, by_value, barrier);
             hi = sum.hi;
@@ -156,11 +155,6 @@ fn sum_derivatives(
                 scratch[BY_LAST + k] = by_value;
             }
             t += slices;
-        }
-        let mut cube = category_cubes[2 * c as usize] as usize + slice;
-        while cube < category_cubes[2 * c as usize + 1] as usize {
-            by_mean += cube_sums[(cube * count + k) * CUBE_SUMS + 4];
-            cube += slices;
         }
     }
     scratch[thread] = hi;
@@ -206,7 +200,7 @@ fn turn_back(
     let slices = comptime!(task.slices());
     let l = axes.latents as usize;
     let mut t = UNIT_POS as usize;
-    if t < slices {
+    if t <= places.last {
         let last_weight = period_share(period_units, c, places.last, axes);
         while t <= places.last {
             let j = places.start + t;
@@ -229,17 +223,13 @@ fn turn_back(
             if may_step {
                 step_latent(state, particles, weights, j, l, step, count);
             }
-            t += slices;
+            t += THREADS;
         }
     }
 }
 
-/// Where [`draw_and_sum`] leaves `A` and the levels in `scratch`.
-const WEIGHTED: usize = 2 * THREADS;
-const LEVELS: usize = 4 * THREADS;
-
-/// Draws the places, and leaves in `scratch`, for particle k: at its first slice `B = sum y` and [`WEIGHTED`] later `A = sum omega_t y_t`, both in two
-/// floats; at [`LEVELS`] plus k the level.
+/// Draws the places. Afterwards every thread has in `sums`, for particle k, the sum of the free numbers `B = sum y` and that by the periods'
+/// shares `A = sum omega_t y_t`, and in `levels` the level. All threads of the cube must come here.
 #[cube]
 fn draw_and_sum(
     period_units: &Array<f32>,
@@ -247,6 +237,8 @@ fn draw_and_sum(
     state: &Array<f32>,
     particles: &mut Array<f32>,
     scratch: &mut SharedMemory<f32>,
+    levels: &mut SharedMemory<f32>,
+    sums: &mut BlockSums,
     c: u32,
     places: Places,
     axes: Axes,
@@ -255,53 +247,34 @@ fn draw_and_sum(
     #[comptime] task: Task,
 ) {
     let count = comptime!(task.particles);
-    let slices = comptime!(task.slices());
     let l = axes.latents as usize;
-    let thread = UNIT_POS as usize;
-    if thread < slices {
-        let mut all = zeros(count);
-        let mut weighted = zeros(count);
-        let mut t = thread;
-        while t <= places.last {
-            let j = places.start + t;
-            draw_latent(particles, record, j, j as u32, l, draw, count);
-            let latent = latent_at(state, j, l, places.free);
-            let weight = period_share(period_units, c, t, axes);
-            #[unroll]
-            for k in 0..count {
-                let z = place_of(latent, particles[k * l + j]);
-                if t == places.last {
-                    scratch[comptime!(LEVELS + k)] = z;
-                } else {
-                    let sum = add_f32(two_at(&all, k), z, barrier);
-                    set_two(&mut all, k, sum);
-                    let sum = add_f32(two_at(&weighted, k), weight * z, barrier);
-                    set_two(&mut weighted, k, sum);
-                }
-            }
-            t += slices;
-        }
+    let mut t = UNIT_POS as usize;
+    while t <= places.last {
+        let j = places.start + t;
+        draw_latent(particles, record, j, j as u32, l, draw, count);
+        let latent = latent_at(state, j, l, places.free);
+        let weight = period_share(period_units, c, t, axes);
         #[unroll]
         for k in 0..count {
-            let to = comptime!(k * slices) + thread;
-            let sum = two_at(&all, k);
-            scratch[to] = sum.hi;
-            scratch[THREADS + to] = sum.lo;
-            let sum = two_at(&weighted, k);
-            scratch[WEIGHTED + to] = sum.hi;
-            scratch[WEIGHTED + THREADS + to] = sum.lo;
+            let z = place_of(latent, particles[k * l + j]);
+            if t == places.last {
+                levels[k] = z;
+            } else {
+                add_weight(sums, k, z, barrier);
+                let weighted = add_f32(two_at(&sums.weighted, k), weight * z, barrier);
+                set_two(&mut sums.weighted, k, weighted);
+            }
         }
+        t += THREADS;
     }
-    sync_cube();
-    let mut width = comptime!(slices / 2).runtime();
-    while width > 0 {
-        if thread % slices < width && thread / slices < count {
-            fold_two(scratch, thread, width, barrier);
-            fold_two(scratch, WEIGHTED + thread, width, barrier);
-        }
-        sync_cube();
-        width /= 2;
-    }
+    let parts = comptime!(Parts {
+        weight: true,
+        weighted: true,
+        range: false,
+        mean: false,
+        centredness: false,
+    });
+    add_threads(sums, scratch, barrier, count, parts);
 }
 
 /// Places what was drawn: a thread takes every particle of a place. All threads of the cube must come here.
@@ -314,6 +287,8 @@ fn place(
     table: &mut Array<f32>,
     prior_sums: &mut Array<f32>,
     scratch: &mut SharedMemory<f32>,
+    levels: &SharedMemory<f32>,
+    drawn: &BlockSums,
     half: u32,
     c: u32,
     places: Places,
@@ -322,11 +297,10 @@ fn place(
     #[comptime] task: Task,
 ) {
     let count = comptime!(task.particles);
-    let slices = comptime!(task.slices());
     let l = axes.latents as usize;
     let thread = UNIT_POS as usize;
     let mut sums = empty_sums(count);
-    if thread < slices {
+    if thread <= places.last {
         // What is taken off a free number for its value, and the last value, which has none.
         let mut offset = zeros(count);
         let mut last_value = Array::<f32>::new(count);
@@ -334,11 +308,10 @@ fn place(
         let in_weighted = places.shared * (1.0f32 - last_weight) + places.of_last * last_weight;
         #[unroll]
         for k in 0..count {
-            let at = comptime!(k * slices).runtime();
-            let all = scratch_two(scratch, at);
+            let all = two_at(&drawn.weight, k);
             // w = sum over t < T of omega_t (y_t - shared B), less omega_T last B.
             let weighted = add(
-                scratch_two(scratch, WEIGHTED + at),
+                two_at(&drawn.weighted, k),
                 times(all, -in_weighted, barrier),
                 barrier,
             );
@@ -347,8 +320,7 @@ fn place(
             let last = add(times(all, places.of_last, barrier), weighted, barrier);
             last_value[k] = -(last.hi + last.lo);
             if thread == 0 {
-                frame[frame_shift(axes.categories, c, k, count)] =
-                    scratch[comptime!(LEVELS + k)] + (weighted.hi + weighted.lo);
+                frame[frame_shift(axes.categories, c, k, count)] = levels[k] + (weighted.hi + weighted.lo);
             }
         }
         let mut t = thread;
@@ -379,10 +351,17 @@ fn place(
                     barrier,
                 );
             }
-            t += slices;
+            t += THREADS;
         }
     }
-    add_threads(&mut sums, scratch, barrier, count);
+    let parts = comptime!(Parts {
+        weight: true,
+        weighted: false,
+        range: true,
+        mean: false,
+        centredness: false,
+    });
+    add_threads(&mut sums, scratch, barrier, count, parts);
     if thread == 0 {
         write_weights(&sums, prior_sums, half, c, axes, count);
         #[unroll]

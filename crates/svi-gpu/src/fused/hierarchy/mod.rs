@@ -17,12 +17,14 @@ pub(super) use centredness::CENTREDNESS_LEN;
 pub(super) use weights::{LOG_HEAD, Weighing, WeighingLaunch};
 
 use super::axes::Axes;
+use super::fold::Sums;
 use super::latent::{Draw, Step};
 use super::two_float::Barrier;
 use contrasts::take_contrasts;
 use cubecl::prelude::*;
 use periods::take_periods;
-use sums::SCRATCH;
+pub(in crate::fused) use sums::fold_two;
+use sums::scratch_len;
 use top::{place_top, turn_back_top};
 use weights::{sum_log_weights, weigh};
 
@@ -53,6 +55,15 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// What the products left.
+    fn sums(self) -> Sums {
+        Sums {
+            particles: self.particles,
+            learned: self.learned,
+            orthogonal: self.orthogonal,
+        }
+    }
+
     /// Threads that share a particle, a power of two.
     fn slices(&self) -> usize {
         THREADS / self.particles.next_power_of_two()
@@ -75,9 +86,7 @@ pub(super) struct Sites {
 /// See the module.
 #[cube(launch_unchecked)]
 pub(super) fn hierarchy(
-    cube_sums: &Array<f32>,
-    period_sums: &Array<f32>,
-    category_cubes: &Array<u32>,
+    folded: &Array<f32>,
     period_units: &Array<f32>,
     record: &Array<f32>,
     state: &mut Array<f32>,
@@ -93,28 +102,18 @@ pub(super) fn hierarchy(
     step: Step,
     draw: Draw,
     barrier: Barrier,
-    cube_count: u32,
     // Which half of the prior sums holds this iteration's, and the entry of the log.
     half: u32,
     log_entry: u32,
     #[comptime] task: Task,
 ) {
     let count = comptime!(task.particles);
-    let mut scratch = SharedMemory::<f32>::new(SCRATCH);
+    let mut scratch = SharedMemory::<f32>::new(comptime!(scratch_len(count)));
     let mut weights = Array::<f32>::new(count);
     let is_top = comptime!(task.top) && (CUBE_POS_X == axes.categories || comptime!(!task.periods));
     let healthy = if comptime!(task.back) {
-        // Every cube adds the log-weights for itself: it is cheaper than a launch.
-        sum_log_weights(
-            cube_sums,
-            prior_sums,
-            &mut scratch,
-            cube_count,
-            half,
-            axes,
-            barrier,
-            task,
-        );
+        // Every cube weighs the particles for itself: it is cheaper than a launch.
+        sum_log_weights(folded, prior_sums, &mut scratch, half, axes, barrier, task);
         let writes = is_top && UNIT_POS == 0u32;
         weigh(
             &scratch,
@@ -135,8 +134,7 @@ pub(super) fn hierarchy(
     if is_top {
         if comptime!(task.top && task.back) {
             turn_back_top(
-                cube_sums,
-                category_cubes,
+                folded,
                 prior_sums,
                 state,
                 particles,
@@ -144,7 +142,6 @@ pub(super) fn hierarchy(
                 centredness,
                 &weights,
                 &mut scratch,
-                cube_count,
                 may_step,
                 axes,
                 sites,
@@ -171,9 +168,7 @@ pub(super) fn hierarchy(
         }
     } else if comptime!(task.periods && task.orthogonal) {
         take_contrasts(
-            cube_sums,
-            period_sums,
-            category_cubes,
+            folded,
             period_units,
             record,
             state,
@@ -194,8 +189,7 @@ pub(super) fn hierarchy(
         );
     } else if comptime!(task.periods) {
         take_periods(
-            period_sums,
-            category_cubes,
+            folded,
             period_units,
             record,
             state,

@@ -1,23 +1,23 @@
 //! The period effects of a category.
 
 use super::super::axes::{Axes, period_latent};
+use super::super::fold::{folded_two, rate_sum};
 use super::super::frame::{frame_range, frame_transform};
 use super::super::latent::{
     Draw, Step, Transform, by_centredness, by_z, draw_latent, latent_at, prior_and_guide, residual,
     scale_terms, step_latent, transform_at, value_of,
 };
 use super::super::math::LOG2_E;
-use super::super::two_float::{Barrier, Two, add, multiply, set_two, two_at, two_sum};
-use super::sums::{BlockSums, add_threads, add_weight, centredness_entry, empty_sums, write_weights};
+use super::super::two_float::{Barrier, Two, add, multiply, set_two, two_at};
+use super::sums::{BlockSums, Parts, add_threads, add_weight, centredness_entry, empty_sums, write_weights};
 use super::{Sites, THREADS, Task};
 use cubecl::prelude::*;
 
-/// Turns the derivatives back, steps, draws and places, as far as the task says, as many periods at a time as threads share
-/// a particle. All threads of the cube must come here.
+/// Turns the derivatives back, steps, draws and places, as far as the task says, a thread a period. All threads of the cube must come
+/// here.
 #[cube]
 pub(super) fn take_periods(
-    period_sums: &Array<f32>,
-    category_cubes: &Array<u32>,
+    folded: &Array<f32>,
     period_units: &Array<f32>,
     record: &Array<f32>,
     state: &mut Array<f32>,
@@ -37,79 +37,63 @@ pub(super) fn take_periods(
     #[comptime] task: Task,
 ) {
     let count = comptime!(task.particles);
-    let slices = comptime!(task.slices());
-    let thread = UNIT_POS as usize;
-    let slice = thread % slices;
     let c = CUBE_POS_X;
     let transform = transform_at(frame, frame_transform(4usize, count));
     let start = period_latent(axes, c) as usize;
-    // By particle and slice.
-    let mut derivative = SharedMemory::<f32>::new(THREADS);
     let mut sums = empty_sums(count);
-    let mut first = 0u32;
-    while first < axes.periods {
-        let t = first as usize + slice;
-        let there = t < axes.periods as usize;
+    let mut t = UNIT_POS as usize;
+    while t < axes.periods as usize {
         if comptime!(task.back) {
-            let k = thread / slices;
-            if k < count && there {
-                derivative[thread] = by_effect(
-                    period_sums,
-                    category_cubes,
-                    period_units,
-                    c,
-                    t,
-                    k,
-                    axes,
-                    barrier,
-                    count,
-                );
-            }
-            sync_cube();
+            turn_back_period(
+                folded,
+                period_units,
+                state,
+                particles,
+                weights,
+                &mut sums,
+                c,
+                t,
+                start + t,
+                transform,
+                may_step,
+                axes,
+                sites,
+                step,
+                task,
+            );
         }
-        if thread < slices && there {
-            if comptime!(task.back) {
-                turn_back_period(
-                    state,
-                    particles,
-                    &derivative,
-                    weights,
-                    &mut sums,
-                    start + t,
-                    slice,
-                    transform,
-                    may_step,
-                    axes,
-                    sites,
-                    step,
-                    task,
-                );
-            }
-            if comptime!(task.place) {
-                place_period(
-                    period_units,
-                    record,
-                    state,
-                    particles,
-                    table,
-                    &mut sums,
-                    c,
-                    t,
-                    start + t,
-                    transform,
-                    axes,
-                    sites,
-                    draw,
-                    barrier,
-                    count,
-                );
-            }
+        if comptime!(task.place) {
+            place_period(
+                period_units,
+                record,
+                state,
+                particles,
+                table,
+                &mut sums,
+                c,
+                t,
+                start + t,
+                transform,
+                axes,
+                sites,
+                draw,
+                barrier,
+                count,
+            );
         }
-        sync_cube();
-        first += comptime!(slices as u32);
+        t += THREADS;
     }
-    add_threads(&mut sums, scratch, barrier, count);
-    if thread == 0 {
+    let parts = comptime!(Parts {
+        weight: task.place,
+        weighted: false,
+        range: task.place,
+        mean: false,
+        centredness: task.back && task.learned,
+    });
+    if comptime!(parts.weight || parts.centredness) {
+        add_threads(&mut sums, scratch, barrier, count, parts);
+    }
+    if UNIT_POS == 0u32 {
         if comptime!(task.place) {
             write_weights(&sums, prior_sums, half, c, axes, count);
             #[unroll]
@@ -153,38 +137,31 @@ pub(super) fn padded_at(entry: usize, t: usize, axes: Axes) -> usize {
 /// The derivative of particle k's log-weight by the effect of period t: counts less rates.
 #[cube]
 pub(super) fn by_effect(
-    period_sums: &Array<f32>,
-    category_cubes: &Array<u32>,
+    folded: &Array<f32>,
     period_units: &Array<f32>,
     c: u32,
     t: usize,
     k: usize,
     axes: Axes,
-    barrier: Barrier,
-    #[comptime] count: usize,
+    #[comptime] task: Task,
 ) -> f32 {
-    let mut hi = 0.0f32;
-    let mut lo = 0.0f32;
-    for cube in category_cubes[2 * c as usize]..category_cubes[2 * c as usize + 1] {
-        let rate = period_sums[padded_at(cube as usize * count + k, t, axes)];
-        let grown = two_sum(hi, rate, barrier);
-        hi = grown.hi;
-        lo += grown.lo;
-    }
+    let rates = folded_two(folded, rate_sum(c, k, t, axes, comptime!(task.sums())));
     let sold = sold_at(period_units, c, t, axes);
-    (sold.hi - hi) + (sold.lo - lo)
+    (sold.hi - rates.hi) + (sold.lo - rates.lo)
 }
 
-/// Turns the derivatives by the effect of latent `j` back and, where it may, makes its step.
+/// Turns the derivatives by the effect of period t, which is latent `j`, back and, where it may, makes its step.
 #[cube]
 fn turn_back_period(
+    folded: &Array<f32>,
+    period_units: &Array<f32>,
     state: &mut Array<f32>,
     particles: &mut Array<f32>,
-    derivative: &SharedMemory<f32>,
     weights: &Array<f32>,
     sums: &mut BlockSums,
+    c: u32,
+    t: usize,
     j: usize,
-    slice: usize,
     transform: Transform,
     may_step: bool,
     axes: Axes,
@@ -197,7 +174,7 @@ fn turn_back_period(
     let latent = latent_at(state, j, l, transform);
     #[unroll]
     for k in 0..count {
-        let by_value = derivative[comptime!(k * task.slices()) + slice];
+        let by_value = by_effect(folded, period_units, c, t, comptime!(k).runtime(), axes, task);
         let r = residual(latent, particles[k * l + j], sites.time_mean);
         particles[(count + k) * l + j] = by_z(by_value, r, transform);
         if comptime!(task.learned) {

@@ -5,13 +5,62 @@ use super::super::two_float::{Barrier, Two, Twos, add, add_f32, set_two, two_at,
 use super::THREADS;
 use cubecl::prelude::*;
 
-/// Numbers of shared memory in which threads add their sums up.
-pub(super) const SCRATCH: usize = 5 * THREADS;
+/// Particles whose sums are added over threads at a time.
+const AT_A_TIME: usize = 4;
+
+/// Which of a block's sums are added over threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Parts {
+    pub(super) weight: bool,
+    pub(super) weighted: bool,
+    pub(super) range: bool,
+    pub(super) mean: bool,
+    pub(super) centredness: bool,
+}
+
+impl Parts {
+    /// Of latents that are placed.
+    pub(super) const PLACES: Parts = Parts {
+        weight: true,
+        weighted: false,
+        range: false,
+        mean: false,
+        centredness: false,
+    };
+
+    /// Numbers of a thread and particle.
+    fn len(self) -> usize {
+        self.range_at() + 2 * usize::from(self.range) + usize::from(self.mean) + usize::from(self.centredness)
+    }
+
+    fn weighted_at(self) -> usize {
+        2 * usize::from(self.weight)
+    }
+
+    fn range_at(self) -> usize {
+        self.weighted_at() + 2 * usize::from(self.weighted)
+    }
+
+    fn mean_at(self) -> usize {
+        self.range_at() + 2 * usize::from(self.range)
+    }
+
+    fn centredness_at(self) -> usize {
+        self.mean_at() + usize::from(self.mean)
+    }
+}
+
+/// Numbers of shared memory in which threads add their sums up: of a weight, a range and one more at most.
+pub(super) fn scratch_len(particles: usize) -> usize {
+    5 * THREADS * particles.min(AT_A_TIME)
+}
 
 /// Sums of a block over its latents, one entry a particle, before they are added over threads.
 #[derive(CubeType)]
 pub(super) struct BlockSums {
     pub(super) weight: Twos,
+    /// In orthogonal coordinates the sum of the free numbers by the periods' shares.
+    pub(super) weighted: Twos,
     /// Smallest and largest value times `log2 e`.
     pub(super) low: Array<f32>,
     pub(super) high: Array<f32>,
@@ -23,6 +72,7 @@ pub(super) struct BlockSums {
 pub(super) fn empty_sums(#[comptime] count: usize) -> BlockSums {
     let mut sums = BlockSums {
         weight: zeros(count),
+        weighted: zeros(count),
         low: Array::<f32>::new(count),
         high: Array::<f32>::new(count),
         mean: Array::<f32>::new(count),
@@ -87,64 +137,168 @@ pub(super) fn scratch_two(scratch: &SharedMemory<f32>, thread: usize) -> Two {
 
 /// Adds to a thread's number in two floats that of the thread `width` further on.
 #[cube]
-pub(super) fn fold_two(scratch: &mut SharedMemory<f32>, thread: usize, width: usize, barrier: Barrier) {
-    let sum = add(
-        scratch_two(scratch, thread),
-        scratch_two(scratch, thread + width),
-        barrier,
-    );
-    scratch[thread] = sum.hi;
-    scratch[THREADS + thread] = sum.lo;
+pub(in crate::fused) fn fold_two(
+    scratch: &mut SharedMemory<f32>,
+    thread: usize,
+    width: usize,
+    barrier: Barrier,
+) {
+    fold_pair(scratch, thread, width, THREADS, barrier);
 }
 
-/// Adds the threads' sums up; every thread has the totals afterwards. All threads of the cube must come here.
+/// Adds the number in two floats that lies `width` further on; low parts lie `column` after the high ones.
+#[cube]
+fn fold_pair(
+    scratch: &mut SharedMemory<f32>,
+    at: usize,
+    width: usize,
+    #[comptime] column: usize,
+    barrier: Barrier,
+) {
+    let sum = add(
+        Two {
+            hi: scratch[at],
+            lo: scratch[column + at],
+        },
+        Two {
+            hi: scratch[at + width],
+            lo: scratch[column + at + width],
+        },
+        barrier,
+    );
+    scratch[at] = sum.hi;
+    scratch[column + at] = sum.lo;
+}
+
+/// Adds the threads' sums up, those of all particles at once; every thread has the totals afterwards. All threads of the cube must come
+/// here.
 #[cube]
 pub(super) fn add_threads(
     sums: &mut BlockSums,
     scratch: &mut SharedMemory<f32>,
     barrier: Barrier,
     #[comptime] count: usize,
+    #[comptime] parts: Parts,
 ) {
     let thread = UNIT_POS as usize;
     #[unroll]
-    for k in 0..count {
+    for round in 0..comptime!(count.div_ceil(AT_A_TIME)) {
+        let first_k = comptime!(AT_A_TIME * round);
+        let here = comptime!((count - first_k).min(AT_A_TIME));
+        let column = comptime!(here * THREADS);
         sync_cube();
-        let weight = two_at(&sums.weight, k);
-        scratch[thread] = weight.hi;
-        scratch[THREADS + thread] = weight.lo;
-        scratch[2 * THREADS + thread] = sums.low[k];
-        scratch[3 * THREADS + thread] = sums.high[k];
-        scratch[4 * THREADS + thread] = sums.mean[k];
+        #[unroll]
+        for kk in 0..here {
+            let k = comptime!(first_k + kk);
+            let to = comptime!(kk * THREADS) + thread;
+            if comptime!(parts.weight) {
+                let weight = two_at(&sums.weight, k);
+                scratch[to] = weight.hi;
+                scratch[column + to] = weight.lo;
+            }
+            if comptime!(parts.weighted) {
+                let weighted = two_at(&sums.weighted, k);
+                scratch[comptime!(parts.weighted_at() * column) + to] = weighted.hi;
+                scratch[comptime!((parts.weighted_at() + 1) * column) + to] = weighted.lo;
+            }
+            if comptime!(parts.range) {
+                scratch[comptime!(parts.range_at() * column) + to] = sums.low[k];
+                scratch[comptime!((parts.range_at() + 1) * column) + to] = sums.high[k];
+            }
+            if comptime!(parts.mean) {
+                scratch[comptime!(parts.mean_at() * column) + to] = sums.mean[k];
+            }
+            if comptime!(parts.centredness) {
+                scratch[comptime!(parts.centredness_at() * column) + to] = sums.centredness[k];
+            }
+        }
         sync_cube();
-        let mut width = comptime!(THREADS / 2).runtime();
+        // So many threads share a particle; first each takes what the particle's other threads do not.
+        let slices = comptime!(THREADS / here.next_power_of_two());
+        let kk = thread / slices;
+        let slice = thread % slices;
+        let at = kk * THREADS + slice;
+        if kk < here {
+            #[unroll]
+            for other in 1..comptime!(THREADS / slices) {
+                fold_parts(
+                    scratch,
+                    at,
+                    comptime!(other * slices).runtime(),
+                    column,
+                    barrier,
+                    parts,
+                );
+            }
+        }
+        sync_cube();
+        let mut width = comptime!(slices / 2).runtime();
         while width > 0 {
-            if thread < width {
-                fold_two(scratch, thread, width, barrier);
-                let low = 2 * THREADS + thread;
-                scratch[low] = min(scratch[low], scratch[low + width]);
-                let high = 3 * THREADS + thread;
-                scratch[high] = max(scratch[high], scratch[high + width]);
-                scratch[4 * THREADS + thread] += scratch[4 * THREADS + thread + width];
+            if kk < here && slice < width {
+                fold_parts(scratch, at, width, column, barrier, parts);
             }
             sync_cube();
             width /= 2;
         }
-        set_two(&mut sums.weight, k, scratch_two(scratch, 0));
-        sums.low[k] = scratch[2 * THREADS];
-        sums.high[k] = scratch[3 * THREADS];
-        sums.mean[k] = scratch[4 * THREADS];
-        sync_cube();
-        scratch[thread] = sums.centredness[k];
-        sync_cube();
-        let mut width = comptime!(THREADS / 2).runtime();
-        while width > 0 {
-            if thread < width {
-                scratch[thread] += scratch[thread + width];
+        #[unroll]
+        for kk in 0..here {
+            let k = comptime!(first_k + kk);
+            let from = comptime!(kk * THREADS).runtime();
+            if comptime!(parts.weight) {
+                let weight = Two {
+                    hi: scratch[from],
+                    lo: scratch[column + from],
+                };
+                set_two(&mut sums.weight, k, weight);
             }
-            sync_cube();
-            width /= 2;
+            if comptime!(parts.weighted) {
+                let weighted = Two {
+                    hi: scratch[comptime!(parts.weighted_at() * column) + from],
+                    lo: scratch[comptime!((parts.weighted_at() + 1) * column) + from],
+                };
+                set_two(&mut sums.weighted, k, weighted);
+            }
+            if comptime!(parts.range) {
+                sums.low[k] = scratch[comptime!(parts.range_at() * column) + from];
+                sums.high[k] = scratch[comptime!((parts.range_at() + 1) * column) + from];
+            }
+            if comptime!(parts.mean) {
+                sums.mean[k] = scratch[comptime!(parts.mean_at() * column) + from];
+            }
+            if comptime!(parts.centredness) {
+                sums.centredness[k] = scratch[comptime!(parts.centredness_at() * column) + from];
+            }
         }
-        sums.centredness[k] = scratch[0];
     }
     sync_cube();
+}
+
+/// Adds the sums that lie `width` further on to those at `at`.
+#[cube]
+fn fold_parts(
+    scratch: &mut SharedMemory<f32>,
+    at: usize,
+    width: usize,
+    #[comptime] column: usize,
+    barrier: Barrier,
+    #[comptime] parts: Parts,
+) {
+    if comptime!(parts.weight) {
+        fold_pair(scratch, at, width, column, barrier);
+    }
+    if comptime!(parts.weighted) {
+        let pair = comptime!(parts.weighted_at() * column) + at;
+        fold_pair(scratch, pair, width, column, barrier);
+    }
+    if comptime!(parts.range) {
+        let low = comptime!(parts.range_at() * column) + at;
+        scratch[low] = min(scratch[low], scratch[low + width]);
+        let high = column + low;
+        scratch[high] = max(scratch[high], scratch[high + width]);
+    }
+    #[unroll]
+    for i in comptime!(parts.mean_at())..comptime!(parts.len()) {
+        let sum = comptime!(i * column) + at;
+        scratch[sum] += scratch[sum + width];
+    }
 }

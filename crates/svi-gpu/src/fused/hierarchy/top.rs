@@ -1,23 +1,22 @@
 //! The top: the elasticities of the categories, their mean, and the centredness of all sites.
 
 use super::super::axes::Axes;
+use super::super::fold::{BY_MEAN, category_sum, folded_two};
 use super::super::frame::{frame_category, frame_transform, frame_transforms};
 use super::super::latent::{
     Draw, Step, TRANSFORM_LEN, Transform, by_centredness, by_mean, by_z, draw_latent, latent_at,
     prior_and_guide, residual, scale_terms, step_latent, transform_at, value_of,
 };
-use super::super::products::CUBE_SUMS;
 use super::super::two_float::{Barrier, Two, set_two};
 use super::centredness::{add_centredness, learn_sites};
-use super::sums::{add_threads, add_weight, empty_sums, write_weights};
+use super::sums::{Parts, add_threads, add_weight, empty_sums, write_weights};
 use super::{Sites, THREADS, Task};
 use cubecl::prelude::*;
 
 /// Turns the derivatives back and, where it may, makes the step. All threads of the cube must come here.
 #[cube]
 pub(super) fn turn_back_top(
-    cube_sums: &Array<f32>,
-    category_cubes: &Array<u32>,
+    folded: &Array<f32>,
     prior_sums: &Array<f32>,
     state: &mut Array<f32>,
     particles: &mut Array<f32>,
@@ -25,7 +24,6 @@ pub(super) fn turn_back_top(
     centredness: &mut Array<f32>,
     weights: &Array<f32>,
     scratch: &mut SharedMemory<f32>,
-    cube_count: u32,
     may_step: bool,
     axes: Axes,
     sites: Sites,
@@ -46,20 +44,34 @@ pub(super) fn turn_back_top(
         let latent = latent_at(state, j, l, category_transform);
         #[unroll]
         for k in 0..count {
-            let mut by_value = 0.0f32;
-            for cube in category_cubes[2 * c]..category_cubes[2 * c + 1] {
-                by_value += cube_sums[(cube as usize * count + k) * CUBE_SUMS + 2];
-            }
+            let at = category_sum(
+                BY_MEAN,
+                c as u32,
+                comptime!(k).runtime(),
+                axes,
+                comptime!(task.sums()),
+            );
+            let by_mean_of_products = folded_two(folded, at);
+            let by_value = by_mean_of_products.hi + by_mean_of_products.lo;
             let global_residual = residual(global, particles[k * l], sites.global_mean);
             let mean = value_of(global_residual, sites.global_mean, global_transform);
             let r = residual(latent, particles[k * l + j], mean);
             particles[(count + k) * l + j] = by_z(by_value, r, category_transform);
             sums.mean[k] += by_mean(by_value, r, category_transform);
-            sums.centredness[k] += by_centredness(by_value, r, mean, category_transform);
+            if comptime!(task.learned) {
+                sums.centredness[k] += by_centredness(by_value, r, mean, category_transform);
+            }
         }
         c += THREADS;
     }
-    add_threads(&mut sums, scratch, barrier, count);
+    let parts = comptime!(Parts {
+        weight: false,
+        weighted: false,
+        range: false,
+        mean: true,
+        centredness: task.learned,
+    });
+    add_threads(&mut sums, scratch, barrier, count, parts);
     // All threads have read the global elasticity's state; now it may move.
     if thread == 0 {
         #[unroll]
@@ -85,17 +97,16 @@ pub(super) fn turn_back_top(
     }
     if comptime!(task.learned) && thread == 0 {
         learn_sites(
-            cube_sums,
+            folded,
             prior_sums,
             centredness,
             frame,
             weights,
-            cube_count,
             may_step,
             axes,
             sites,
             step,
-            count,
+            task,
         );
     }
     sync_cube();
@@ -166,7 +177,7 @@ pub(super) fn place_top(
         }
         c += THREADS;
     }
-    add_threads(&mut sums, scratch, barrier, count);
+    add_threads(&mut sums, scratch, barrier, count, comptime!(Parts::PLACES));
     if thread == 0 {
         write_weights(&sums, prior_sums, half, axes.categories, axes, count);
     }

@@ -1,9 +1,9 @@
 //! The particles' log-weights, added up, and what follows from them: the weights and the loss.
 
 use super::super::axes::Axes;
+use super::super::fold::folded_two;
 use super::super::frame::frame_health;
 use super::super::math::{LOG2_E, exp2, ln};
-use super::super::products::CUBE_SUMS;
 use super::super::two_float::{Barrier, Two, add, add_f32, multiply, two_sum};
 use super::sums::{block_entry, fold_two, scratch_two};
 use super::{THREADS, Task};
@@ -21,14 +21,13 @@ pub(in crate::fused) struct Weighing {
     pub(in crate::fused) tempering: f32,
 }
 
-/// Adds the log-weights that the cubes of products and the blocks above them left; particle k's is then in `scratch` at
+/// Adds the log-weights of the products and those that the blocks above them left; particle k's is then in `scratch` at
 /// its first slice. All threads of the cube must come here.
 #[cube]
 pub(super) fn sum_log_weights(
-    cube_sums: &Array<f32>,
+    folded: &Array<f32>,
     prior_sums: &Array<f32>,
     scratch: &mut SharedMemory<f32>,
-    cube_count: u32,
     half: u32,
     axes: Axes,
     barrier: Barrier,
@@ -42,17 +41,10 @@ pub(super) fn sum_log_weights(
     let mut hi = 0.0f32;
     let mut lo = 0.0f32;
     if k < count {
-        let mut cube = slice;
-        while cube < cube_count as usize {
-            let at = (cube * count + k) * CUBE_SUMS;
-            let left = Two {
-                hi: cube_sums[at],
-                lo: cube_sums[at + 1],
-            };
-            let sum = add(Two { hi, lo }, left, barrier);
-            hi = sum.hi;
-            lo = sum.lo;
-            cube += slices;
+        if slice == 0 {
+            let products = folded_two(folded, k);
+            hi = products.hi;
+            lo = products.lo;
         }
         let mut block = slice;
         while block <= axes.categories as usize {

@@ -244,7 +244,15 @@ pub(super) fn products(
                 let passed = min(here - pass, comptime!(shape.pass() as u32)) as usize;
                 let mut out = thread;
                 while out < passed * count {
-                    add_lanes(&scratch, &mut placed, &mut sums, pass as usize, out, barrier, shape);
+                    add_lanes(
+                        &scratch,
+                        &mut placed,
+                        &mut sums,
+                        pass as usize,
+                        out,
+                        barrier,
+                        shape,
+                    );
                     out += threads;
                 }
                 sync_cube();
