@@ -1,10 +1,19 @@
 //! What kernels are compiled with for CUDA at run time, without a toolkit: NVRTC, wherever it lies, and the header that CubeCL's sources name.
 //!
-//! NVRTC has all that the kernels use of `cuda_runtime.h` built in: with an empty file of that name the machine code is the same. CubeCL
-//! looks for it under `CUDA_PATH`, and cudarc asks the loader for `libnvrtc.so` by its name.
+//! NVRTC has all that the kernels use of `cuda_runtime.h` built in: with an empty file of that name the machine code is the same as with
+//! NVIDIA's. The program brings a file of its own, which makes the exponential one instruction. CubeCL looks for it under `CUDA_PATH`, and
+//! cudarc asks the loader for `libnvrtc.so` by its name.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The header.
+const HEADER: &str = include_str!("../cuda/include/cuda_runtime.h");
+
+/// `CUDA_PATH` as the user set it, where [`choose_header`] set another.
+static TOOLKIT: OnceLock<Option<OsString>> = OnceLock::new();
 
 /// What CUDA lacks on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,16 +29,14 @@ pub enum Missing {
     Compiler,
 }
 
-/// Points `CUDA_PATH` to a folder of this program's own where it names no toolkit's headers, nor is one in the usual places.
+/// Points `CUDA_PATH` to a folder of this program's own, for its header.
 ///
 /// # Safety
 /// No other thread may read or write the environment meanwhile.
 pub unsafe fn choose_header() {
-    let has_header = |path: PathBuf| path.join("include/cuda_runtime.h").exists();
-    if cubecl::cuda::install::cuda_path().is_some_and(has_header) {
-        return;
-    }
-    if let Some(own) = own_folder(|name| std::env::var_os(name)) {
+    if let Some(own) = own_folder(|name| std::env::var_os(name))
+        && TOOLKIT.set(std::env::var_os("CUDA_PATH")).is_ok()
+    {
         // SAFETY: the caller's.
         unsafe { std::env::set_var("CUDA_PATH", own) };
     }
@@ -44,15 +51,25 @@ pub(crate) fn is_ready() -> Result<(), Missing> {
     if !loads_nvrtc() {
         return Err(Missing::Compiler);
     }
-    if let Some(own) = own_folder(|name| std::env::var_os(name))
-        && cubecl::cuda::install::cuda_path().as_ref() == Some(&own)
+    if TOOLKIT.get().is_some()
+        && let Some(own) = own_folder(|name| std::env::var_os(name))
     {
-        let include = own.join("include");
-        let made = std::fs::create_dir_all(&include)
-            .and_then(|()| std::fs::File::create(include.join("cuda_runtime.h")).map(drop));
         // What cannot be made is told by NVRTC, with the name of the file.
-        drop(made);
+        drop(write_header(&own.join("include")));
     }
+    Ok(())
+}
+
+/// Writes the header to a folder, whole or not at all: other processes may read it.
+fn write_header(folder: &Path) -> std::io::Result<()> {
+    let path = folder.join("cuda_runtime.h");
+    if std::fs::read(&path).is_ok_and(|there| there == HEADER.as_bytes()) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(HEADER.as_bytes())?;
+    file.persist(path)?;
     Ok(())
 }
 
@@ -73,7 +90,7 @@ fn loads_nvrtc() -> bool {
         return true;
     }
     #[cfg(target_os = "linux")]
-    for folder in folders(|name| std::env::var_os(name)) {
+    for folder in folders(variable) {
         // What it opens by name must be loaded before; the loader knows both by their names from then on.
         for prefix in ["libnvrtc-builtins.so", "libnvrtc.so"] {
             for library in named(&folder, prefix) {
@@ -89,6 +106,15 @@ fn loads_nvrtc() -> bool {
         }
     }
     false
+}
+
+/// A variable of the environment as the user set it.
+#[cfg(target_os = "linux")]
+fn variable(name: &str) -> Option<OsString> {
+    match TOOLKIT.get() {
+        Some(path) if name == "CUDA_PATH" => path.clone(),
+        _ => std::env::var_os(name),
+    }
 }
 
 /// Folders in which NVRTC may lie: those of toolkits, then those of pip's wheels in the environments at hand.
@@ -160,6 +186,24 @@ mod tests {
                     .join(wheel);
                 assert!(found.contains(&expected), "{expected:?} is not in {found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_header_is_written_whole_and_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let include = folder.path().join("a/include");
+        for before in [None, Some("half of")] {
+            if let Some(before) = before {
+                std::fs::write(include.join("cuda_runtime.h"), before).unwrap();
+            }
+            write_header(&include).unwrap();
+            let found: Vec<_> = std::fs::read_dir(&include)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert_eq!(found, ["cuda_runtime.h"]);
+            assert_eq!(std::fs::read_to_string(include.join("cuda_runtime.h")).unwrap(), HEADER);
         }
     }
 
