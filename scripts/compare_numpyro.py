@@ -277,12 +277,10 @@ def slow_scatter(version: str) -> bool:
 
 def scatter_state(version: str) -> str:
     """What is known of that jaxlib's speed on GPUs at what this model's gradient does."""
+    known = "slow on GPUs at scatter-adds (jax issue 38806: 0.10.2 to 0.11.0)"
     if slow_scatter(version):
-        return (
-            f"jaxlib {version} is slow on GPUs at scatter-adds (jax issue 38806: from 0.10.2, until 0.11.1), "
-            "so NumPyro's rate is lower than with another version"
-        )
-    return f"jaxlib {version} is not one of the versions that are slow at scatter-adds (jax issue 38806: from 0.10.2, until 0.11.1)"
+        return f"jaxlib {version} is {known}, so NumPyro's rate is lower than with another version"
+    return f"jaxlib {version} is none of the versions that are {known}"
 
 
 def gpu_remarks(configuration: Configuration, rows: list[Row]) -> list[str]:
@@ -292,7 +290,7 @@ def gpu_remarks(configuration: Configuration, rows: list[Row]) -> list[str]:
     remarks = []
     version = results.package_version("jaxlib")
     if slow_scatter(version):
-        remarks.append(scatter_state(version))
+        remarks.append(f"jaxlib {version} is slow at scatter-adds (jax issue 38806)")
     names = {row["device"] for row in rows}
     if len(names) > 1:
         remarks.append(f"the sides name their devices differently: {', '.join(sorted(names))}")

@@ -106,7 +106,7 @@ if [ ! -f "$root/BUILD" ]; then
     archive=$root/target/gpu-check.tar.xz
     if $pack; then
         # The dictionary is larger than the binaries before: they share most of their code.
-        tar -C "$root/target" -cf - gpu-check | xz -T1 --x86 --lzma2=preset=9,dict=256MiB >"$archive.new"
+        tar -C "$root/target" -cf - gpu-check | xz -T1 --x86 --lzma2=preset=6,dict=256MiB >"$archive.new"
         bytes=$(wc -c <"$archive.new")
         [ "$bytes" -le $most_bytes ] || fail "the archive would have $bytes bytes, more than $most_bytes (44 MB): $archive.new"
         mv -- "$archive.new" "$archive"
@@ -141,46 +141,47 @@ temporary=$(mktemp -d)
 
 # --- A step: its folder, its summary, its file --------------------------------
 
-step='' child='' any_failed=false any_ran=false
-# Brings the step's file up to date. What a program writes meanwhile is taken as it is.
+step='' child='' any_failed=false any_ran=false kept=true
+# Brings the step's file up to date. Files that programs are writing are taken as they are.
 keep() {
     local status=0
     tar -C "$temporary" -czf "$file.new" "${work##*/}" 2>/dev/null || status=$?
-    [ $status -le 1 ] && mv -- "$file.new" "$file"
+    if [ $status -gt 1 ] || ! mv -- "$file.new" "$file"; then kept=false && say "$file could not be written"; fi
 }
 tell() {
     printf -- '- %s\n' "$*" >>"$work/summary.md"
     say "$step: $*"
-    keep || say "$file could not be written"
+    keep
 }
 # Adds what it reads to the summary, between empty lines.
 quote() { { echo && cut -c 1-"${1:-400}" && echo; } >>"$work/summary.md"; }
 
-# Runs a command in the time that the step has left; what it says goes to the file $1. Sets status, 124 where it was cut short.
+# Runs a command in the time that the step has left; what it says goes to the file $1. Sets log, and status, 124 where it was cut short.
 run() {
-    local log=$work/$1 rest=$((60 * minutes - (SECONDS - began) - 15))
+    local rest=$((60 * minutes - (SECONDS - began) - 15))
+    log=$1 status=0 since=$SECONDS
     shift
-    status=0 since=$SECONDS
     if [ $rest -le 0 ]; then
         status=124
         return
     fi
     # In a session of its own: a signal to this script reaches it once, by stop.
-    setsid timeout --foreground --kill-after 10 $rest "$@" >"$log" 2>&1 &
+    setsid timeout --foreground --kill-after 10 $rest "$@" >"$work/$log" 2>&1 &
     child=$!
     wait $child || status=$?
+    kill -KILL -- -$child 2>/dev/null || true # what it may have left running
     child=''
 }
-# Tells how a part of the step went: its name, its log, what to say of it where it passed.
+# Tells how what was run last went: its name, what to say of it where it passed.
 ended() {
-    any_ran=true
+    ran=true
     case $status in
-    0) tell "$1: ${3:-done} in $((SECONDS - since)) s" ;;
+    0) tell "$1: ${2:-done} in $((SECONDS - since)) s" ;;
     124) failed=true && tell "$1: **cut short** after $((SECONDS - since)) s" ;;
     *)
         failed=true
-        tell "$1: **failed** with status $status after $((SECONDS - since)) s; the end of $2:"
-        tail -n 12 "$work/$2" | quote 200
+        tell "$1: **failed** with status $status after $((SECONDS - since)) s; the end of $log:"
+        tail -n 12 "$work/$log" | quote 200
         ;;
     esac
     [ $status -eq 0 ]
@@ -188,10 +189,11 @@ ended() {
 
 stop() {
     trap '' INT TERM HUP
-    keep || true # at once: there may be no time for more
+    keep # at once: there may be no time for more
     if [ -n "$child" ]; then
         kill -TERM "$child" 2>/dev/null || true
         wait "$child" || true
+        kill -KILL -- "-$child" 2>/dev/null || true
     fi
     exit 1
 }
@@ -199,10 +201,10 @@ finish() {
     local status=$?
     trap '' INT TERM HUP
     if [ -n "$step" ]; then
-        tell "**interrupted** after $((SECONDS - began)) s: what follows is missing"
+        tell "**interrupted** after $((SECONDS - began)) s${log:+, in $log}: what follows is missing"
         cat "$work/summary.md"
     fi
-    if [ -z "$step" ] || [ -f "$file" ]; then rm -rf -- "$temporary"; else say "what there is lies in $work"; fi
+    if $kept; then rm -rf -- "$temporary"; else say "what there is lies in $temporary"; fi
     exit $status
 }
 trap finish EXIT
@@ -210,7 +212,7 @@ trap stop INT TERM HUP
 
 begin() {
     local number=1
-    step=$1 began=$SECONDS failed=false
+    step=$1 began=$SECONDS failed=false ran=false log=''
     file=$out/$label-$step.tar.gz
     while [ -e "$file" ]; do number=$((number + 1)) && file=$out/$label-$step-$number.tar.gz; done
     work=$temporary/$(basename -- "$file" .tar.gz)
@@ -226,11 +228,14 @@ begin() {
     tell "$version, $(nproc) cores, load $(cut -d' ' -f1-3 /proc/loadavg); more in system.txt"
 }
 end() {
-    ! $failed || any_failed=true
-    tell "ended after $((SECONDS - began)) s: $($failed && echo '**something failed**' || echo 'all that ran passed'); written to $file"
+    local result='all that ran passed'
+    ! $ran || any_ran=true
+    $kept || any_failed=true
+    $ran || result='**nothing could be measured**'
+    ! $failed || { result='**something failed**' && any_failed=true; }
+    tell "ended after $((SECONDS - began)) s: $result; written to $file"
     cat "$work/summary.md"
     step=''
-    rm -rf -- "$work"
 }
 
 # --- speed ---------------------------------------------------------------------
@@ -242,11 +247,11 @@ speed() {
     fi
     for size in ${sizes//,/ }; do
         run "profile-$size.txt" "$infermark" profile --device "$device" --products "$size"
-        if ended "profile of $size products" "profile-$size.txt"; then quote <"$work/profile-$size.txt"; fi
+        if ended "profile of $size products"; then quote <"$work/$log"; fi
     done
     run bench.log "$infermark" bench --backends svi-gpu --devices "$device" --products "$sizes" --quality-seconds 0 "${options[@]}" \
         --out "$work/bench"
-    ended "bench of $sizes products" bench.log "done, parity first," || true
+    ended "bench of $sizes products" "parity, then speed," || true
     # What was measured, and why the rest was not.
     [ ! -f "$work/bench/table.md" ] ||
         awk '/^## / { kept = /^## (Measured|Remarks)/ } kept && /^(\||- )/' "$work/bench/table.md" | quote 600
@@ -270,16 +275,16 @@ nsight() {
             run "ncu-$size.txt" "$ncu" --import "$work/ncu-$size.ncu-rep" --page details
             tell "Nsight Compute at $size products, launches in a row (ncu-$size.txt has all of it):"
             awk '
-                /^  [^ ].*Context [0-9]+, Stream/ { if (line) print line; line = "    " $1; delete seen }
+                /^  [^ ].*Context [0-9]+, Stream/ { if (line) print line; line = "    " $1; sub(/\(.*/, "", line); delete seen }
                 match($0, /^ +(Duration|Registers Per Thread|Achieved Occupancy|Compute \(SM\) Throughput|(DRAM|Memory) Throughput) /) {
                     name = substr($0, RSTART, RLENGTH); gsub(/^ +| +$/, "", name)
-                    unit = $(NF - 1) ~ /Thread/ ? "" : " " $(NF - 1)
+                    unit = $(NF - 1) ~ /thread/ ? "" : " " $(NF - 1)
                     if (!seen[name]++) line = line "; " name " " $NF unit
                 }
                 END { if (line) print line }' "$work/ncu-$size.txt" | quote 300
         else
-            tell "Nsight Compute at $size products: not measured, status $status; the end of ncu-$size.log:"
-            tail -n 4 "$work/ncu-$size.log" | quote 200
+            tell "Nsight Compute at $size products: not measured, status $status; the end of $log:"
+            tail -n 4 "$work/$log" | quote 200
         fi
     done
 }
@@ -289,7 +294,7 @@ panel() {
     panel=$temporary/published-$1.parquet
     [ ! -f "$panel" ] || return 0
     run "generate-$1.log" "$infermark" generate --process published --products "$1" --seed 1 --out "$panel" --truth "$temporary/truth-$1.csv"
-    [ $status -eq 0 ] || ended "generating $1 products" "generate-$1.log"
+    [ $status -eq 0 ] || ended "generating $1 products"
 }
 
 # --- peer ----------------------------------------------------------------------
@@ -312,17 +317,17 @@ peer() {
     ! $quick || sizes=${products:-1000} options=(--repeats 2 --iterations 20 --infermark-iterations 20)
     run python.txt "$python" -B -c "$probe" "$here"
     if [ $status -ne 0 ]; then
-        tell "NumPyro: **not measured**, $python cannot be compared with: $(tail -n 1 "$work/python.txt")"
+        tell "NumPyro: **not measured**, $python cannot be compared with: $(tail -n 1 "$work/$log")"
         return
     fi
-    tell "$(tail -n 1 "$work/python.txt")"
+    tell "$(tail -n 1 "$work/$log")"
     for size in ${sizes//,/ }; do
         panel "$size" || return 0
         panels+=(--panel "$panel" --products "$size")
     done
     run peer.log "$python" -B "$here/compare_numpyro.py" --infermark "$infermark" --device "$device" --out "$work/peer" \
         "${panels[@]}" "${options[@]}"
-    ended "NumPyro and svi-gpu in turns, log joints compared first" peer.log || true
+    ended "NumPyro and svi-gpu" "log joints compared, then speed in turns," || true
     [ ! -f "$work/peer/compare.md" ] || grep -E '^(\||- )' "$work/peer/compare.md" | quote 600
 }
 
@@ -333,8 +338,8 @@ tests() {
     for binary in "$root"/tests/svi-gpu-* "$root"/tests/svi-tensor-*; do
         name=${binary##*/}
         run "$name.log" env INFERMARK_TEST_DATA="$root/data" INFERMARK_TEST_DEVICE="$device" "$binary"
-        ended "$name" "$name.log" "$(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$work/$name.log")" ||
-            { grep -h -A 1 -e '^test .* FAILED$' -e ' panicked at ' "$work/$name.log" || true; } | head -n 20 | quote 200
+        ended "$name" "$(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$work/$log")" ||
+            { grep -h -A 1 -e '^test .* FAILED$' -e ' panicked at ' "$work/$log" || true; } | head -n 20 | quote 200
     done
 }
 
