@@ -125,12 +125,12 @@ version=$("$infermark" --version) || fail "the program does not run here (see ab
 # Id and name of each device of svi-gpu.
 listed=$("$infermark" devices | sed -n 's/^svi-gpu  *--device \([^ ]*\)  */\1 /p')
 case $device in
-gpu) card=$(grep -v '(software' <<<"$listed" | head -n 1) ;;
+gpu) card=$(grep -v '(software' <<<"$listed" | head -n 1 || true) ;;
 *) card=$(grep "^$device " <<<"$listed" || true) ;;
 esac
 if [ -z "$card" ]; then
     [ "$device" = gpu ] || fail "there is no device '$device' here; there are: $(cut -d' ' -f1 <<<"$listed" | paste -sd' ' -)"
-    fail "there is no GPU here (see above); software Vulkan, where it is installed, is checked with --device vulkan"
+    fail "there is no GPU here, as \`infermark devices\` tells; software Vulkan, where it is installed, is checked with --device vulkan"
 fi
 device=${card%% *} card=${card#* }
 mkdir -p -- "$out" && out=$(CDPATH='' cd -- "$out" && pwd) && [ -w "$out" ] || fail "the folder for the results cannot be written: $out"
