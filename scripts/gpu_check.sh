@@ -153,8 +153,12 @@ tell() {
     say "$step: $*"
     keep
 }
-# Adds what it reads to the summary, between empty lines.
-quote() { { echo && cut -c 1-"${1:-400}" && echo; } >>"$work/summary.md"; }
+# Adds what it reads to the summary, if it is anything, between empty lines.
+quote() {
+    local text
+    text=$(cut -c 1-"${1:-400}")
+    [ -z "$text" ] || printf '\n%s\n\n' "$text" >>"$work/summary.md"
+}
 
 # Runs a command in the time that the step has left; what it says goes to the file $1. Sets log, and status, 124 where it was cut short.
 run() {
