@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Runs the tests of the GPU backends through CUDA without a card: on the played card of tools/played-card, in three orders of
-# blocks and threads, every kernel that they ask for compiled by the real NVRTC too, for the card that is played and for the oldest
-# and the newest architecture.
+# blocks and threads. Then the real NVRTC compiles every kernel that they asked for, for the oldest and the newest architecture, and
+# those of the published shape must fit twice on a multiprocessor.
 #
 #   scripts/cuda_check.sh                    all of it
 #   scripts/cuda_check.sh --orders forward   one order
-#   scripts/cuda_check.sh --release          the tests of the release profile
 #
 # Needs Linux on x86-64, g++, and Python 3.10 or later with pip, which loads NVRTC (50 MB) into target/played-card. Every test that
 # opens a CUDA device is covered, and every kernel that such a test asks for. From the environment:
@@ -16,14 +15,15 @@ cd "$(dirname "$0")/.."
 root=$PWD
 card=$root/tools/played-card
 dir=$root/target/played-card
+include=$dir/cache/infermark/cuda/include
 wheel=${CUDA_NVRTC:-nvidia-cuda-nvrtc==13.0.88}
+packages="svi-gpu svi-tensor"
 fail() {
   printf 'cuda_check.sh: %s\n' "$*" >&2
   exit 1
 }
 
 orders="forward reverse shuffled"
-profile=()
 while [ $# -gt 0 ]; do
   case $1 in
   --orders)
@@ -31,7 +31,6 @@ while [ $# -gt 0 ]; do
     orders=${2//,/ }
     shift
     ;;
-  --release) profile=(--release) ;;
   -h | --help)
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "$0"
     exit 0
@@ -44,15 +43,17 @@ done
 command -v g++ >/dev/null || fail "no g++ on the PATH"
 command -v python3 >/dev/null || fail "no python3 on the PATH"
 
-# The card, and the header that the kernels name: NVRTC brings all that they use of it.
-mkdir -p "$dir/card" "$dir/cuda/include"
+# The card.
+rm -rf "$dir/kernels" "$dir/cache" "$dir/logs"
+mkdir -p "$dir/card" "$dir/logs" "$dir/kernels" "$dir/cuda/include"
 : >"$dir/cuda/include/cuda_runtime.h"
 cp "$card/played_cuda.h" "$dir/card/"
+# Hundreds of kernels begin with it; g++ takes what is compiled where the flags are those of libnvrtc.cc.
+g++ -std=c++17 -fPIC -w -fno-strict-aliasing -O1 -mfma -ffp-contract=fast -x c++-header -o "$dir/card/played_cuda.h.gch" "$card/played_cuda.h"
 g++ -std=c++17 -O2 -Wall -Wextra -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$dir/card/libcuda.so.1" "$card/libcuda.cc" -ldl -lpthread
 g++ -std=c++17 -O2 -Wall -Wextra -shared -fPIC -Wl,-soname,libnvrtc.so.13 -o "$dir/card/libnvrtc.so.13" "$card/libnvrtc.cc"
 ln -sf libcuda.so.1 "$dir/card/libcuda.so"
 ln -sf libnvrtc.so.13 "$dir/card/libnvrtc.so"
-rm -rf "$dir/kernels"
 
 # The real compiler.
 if [ "$(cat "$dir/nvrtc/VERSION" 2>/dev/null)" != "$wheel" ]; then
@@ -64,46 +65,74 @@ fi
 nvrtc=$(find "$dir/nvrtc" -name 'libnvrtc.so.1?' | head -n 1)
 [ -n "$nvrtc" ] || fail "no libnvrtc.so in the wheel $wheel"
 
-# on_card ORDER BINARY ARGUMENT..
+# on_card ORDER COMMAND..; its kernels are kept in a folder of the order's name.
 on_card() {
   local order=$1
   shift
-  PLAYED_ORDER=$order PLAYED_CARD=$dir/card PLAYED_KERNELS=$dir/kernels PLAYED_STATS=1 CUDA_PATH=$dir/cuda \
-    LD_LIBRARY_PATH=$dir/card${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
-    INFERMARK_TEST_DEVICE=cuda VK_LOADER_DRIVERS_DISABLE='*' "$@"
+  mkdir -p "$dir/kernels/$order"
+  PLAYED_ORDER=$order PLAYED_CARD=$dir/card PLAYED_KERNELS=$dir/kernels/$order PLAYED_STATS=1 CUDA_PATH=${CUDA_PATH:-$dir/cuda} \
+    LD_LIBRARY_PATH=$dir/card${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} XDG_CACHE_HOME=$dir/cache \
+    INFERMARK_TEST_DEVICE=cuda INFERMARK_TEST_ITERATIONS=40 VK_LOADER_DRIVERS_DISABLE='*' "$@"
 }
 
-mkdir -p "$dir/kernels"
 g++ -std=c++17 -O1 -Wall -Wextra -o "$dir/self_test" "$card/self_test.cc" -ldl
 for order in forward reverse; do
-  PLAYED_MODE=run on_card "$order" "$dir/self_test" >"$dir/self_test.out" 2>"$dir/self_test.log" ||
-    { cat "$dir/self_test.out" >&2; fail "the played card does not find the faults that it is for"; }
+  PLAYED_MODE=run on_card "$order" "$dir/self_test" >"$dir/logs/self_test" 2>&1 ||
+    { cat "$dir/logs/self_test" >&2; fail "the played card does not find the faults that it is for"; }
 done
 rm -rf "$dir/kernels"
-mkdir -p "$dir/kernels"
 
-tests=$(cargo test "${profile[@]}" --locked -p infermark-svi-gpu -p infermark-svi-tensor --no-run --message-format=json 2>/dev/null |
+# The whole workspace: a part of it would build its dependencies again, with other features.
+programs=$(cargo test --workspace --locked --no-run --message-format=json 2>/dev/null |
   python3 -c '
-import json, sys
+import json, pathlib, sys
 for line in sys.stdin:
     found = json.loads(line)
-    if found.get("executable") and found.get("profile", {}).get("test"):
-        print(found["executable"])')
-[ -n "$tests" ] || fail "cargo built no tests"
+    if found.get("executable"):
+        kind = "test" if found["profile"]["test"] else "program"
+        print(kind, pathlib.Path(found["manifest_path"]).parent.name, found["executable"])') || fail "the tests did not build"
+tests=$(for package in $packages; do sed -n "s/^test $package //p" <<<"$programs"; done)
+infermark=$(sed -n 's/^program cli //p' <<<"$programs" | head -n 1)
+[ -n "$tests" ] && [ -n "$infermark" ] || fail "cargo built no tests, or no program"
 
-launched=0
+# Tests beside each other, one a processor. A test that fails leaves a file.
+one() {
+  local order=$1 test=$2 name
+  name=$(basename "${test%-*}")-$order
+  if on_card "$order" "$test" --test-threads=1 >"$dir/logs/$name" 2>&1; then
+    printf '%s: %s, %s launches\n' "$name" "$(sed -n 's/^test result: \(ok\. [0-9]* passed\).*/\1/p' "$dir/logs/$name")" "$(launches "$name")"
+  else
+    cat "$dir/logs/$name" >&2
+    touch "$dir/logs/$name.failed"
+  fi
+}
+launches() { sed -n 's/^played card: .*: \([0-9]*\) launches.*/\1/p' "$dir/logs/$1" | awk '{ sum += $1 } END { print sum + 0 }'; }
 for order in $orders; do
   for test in $tests; do
-    package=$(basename "${test%-*}")
-    if ! on_card "$order" "$test" --test-threads=1 >"$dir/$package-$order.log" 2>&1; then
-      cat "$dir/$package-$order.log" >&2
-      fail "$package, $order order: a test failed on the played card"
-    fi
-    launches=$(sed -n 's/^played card: .*: \([0-9]*\) launches.*/\1/p' "$dir/$package-$order.log" | paste -sd+ - | sed 's/^$/0/')
-    launched=$((launched + launches))
-    printf '%s, %s order: %s, %s launches\n' "$package" "$order" "$(sed -n 's/^test result: \(ok\. [0-9]* passed\).*/\1/p' "$dir/$package-$order.log")" "$((launches))"
+    while [ "$(jobs -r | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+    one "$order" "$test" &
   done
 done
-[ "$launched" -gt 0 ] || fail "no test asked for the card"
+wait
+for failed in "$dir"/logs/*.failed; do
+  [ ! -e "$failed" ] || fail "$(basename "${failed%.failed}"): a test failed on the played card"
+done
+for order in $orders; do
+  [ "$(launches "against_cpu-$order")" -gt 0 ] && [ "$(launches "parity-$order")" -gt 0 ] || fail "tests did not ask for the card"
+done
 
-python3 "$card/nvrtc.py" "$nvrtc" --architectures "${CUDA_ARCHITECTURES:-75,120}" --include "$dir/cuda/include" "$dir"/kernels/*.cu
+# The kernels of the published shape, as the program asks for them, with the header that it writes. What it fits is not looked at:
+# launches do nothing here.
+"$infermark" generate --products 20 --out "$dir/panel.parquet" --truth "$dir/truth.csv" --force >"$dir/logs/generate" 2>&1 ||
+  { cat "$dir/logs/generate" >&2; fail "no panel was made"; }
+for coordinates in published orthogonal; do
+  CUDA_PATH=/nowhere PLAYED_MODE=capture on_card "$coordinates" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device cuda \
+    --coordinates "$coordinates" --iterations 2 --out "$dir/fit" --force >"$dir/logs/$coordinates" 2>&1 || true
+  ls "$dir/kernels/$coordinates"/products-*.cu >/dev/null 2>&1 ||
+    { cat "$dir/logs/$coordinates" >&2; fail "the program asked for no kernel of the products"; }
+done
+[ -s "$include/cuda_runtime.h" ] || fail "the program wrote no header to $include"
+compile() { python3 -B "$card/nvrtc.py" "$nvrtc" --architectures "${CUDA_ARCHITECTURES:-75,120}" --include "$include" "$@"; }
+first=${orders%% *}
+compile "$dir/kernels/$first"/*.cu
+compile --most-registers 128 --without ex2.approx.f32 "$dir"/kernels/published/*.cu "$dir"/kernels/orthogonal/*.cu

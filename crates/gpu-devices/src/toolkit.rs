@@ -203,7 +203,10 @@ mod tests {
                 .map(|entry| entry.unwrap().file_name())
                 .collect();
             assert_eq!(found, ["cuda_runtime.h"]);
-            assert_eq!(std::fs::read_to_string(include.join("cuda_runtime.h")).unwrap(), HEADER);
+            assert_eq!(
+                std::fs::read_to_string(include.join("cuda_runtime.h")).unwrap(),
+                HEADER
+            );
         }
     }
 

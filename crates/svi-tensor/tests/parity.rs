@@ -14,7 +14,7 @@ use infermark_svi_gpu::SviGpu;
 use infermark_svi_tensor::SviTensor;
 use infermark_test_support::iterations::{
     AWKWARD_PANELS, FORMS, Form, PARTICLES, assert_plain_iteration, assert_same_path, difference,
-    relative_distance, svi_request, uneven_guide,
+    path_length, relative_distance, svi_request, uneven_guide,
 };
 use infermark_test_support::trajectories::{RECORDED_RATES, flat, sites, trajectories};
 use infermark_test_support::{gpu, norm, numbers, random_panel, small_panel, vectors};
@@ -123,7 +123,7 @@ fn loss_and_gradient_are_the_plain_iterations() {
 
 /// The same noise for all three: drawn once, from the stream that the kernels and the processors draw themselves.
 #[test]
-fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
+fn tensor_fused_and_processors_take_the_same_path() {
     let Some(device) = device() else { return };
     for (i, (n, c, t, gaps, largest, form, particles)) in [
         (37, 3, 21, 0.3, 40, FORMS[1], 3),
@@ -149,7 +149,7 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
         };
         settings.precision = Precision::F64;
         let seed = request.seed;
-        let noise = (0..200)
+        let noise = (0..path_length() as u32)
             .map(|iteration| draw_noise(&panel.layout(), particles, Stream { seed, iteration }))
             .collect();
         let record = Recording {
@@ -165,7 +165,7 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
             .start_from(panel.clone(), &request, &start, source.clone())
             .unwrap();
         let mut cpu = SviCpu::new().start_from(panel, &on_cpu, &start, source).unwrap();
-        for steps in [1, 19, 180] {
+        for steps in [1, 19, path_length() - 20] {
             let completed = tensor.advance(steps, &Interrupt::new()).unwrap().completed;
             fused.advance(steps, &Interrupt::new()).unwrap();
             cpu.advance(steps, &Interrupt::new()).unwrap();
@@ -173,7 +173,9 @@ fn tensor_fused_and_processors_take_the_same_path_for_two_hundred_iterations() {
             assert_same_path(&tensor.guide().unwrap(), &expected, completed);
             assert_same_path(&fused.guide().unwrap(), &expected, completed);
         }
-        assert_eq!(tensor.progress().state, RunState::Finished);
+        if path_length() == 200 {
+            assert_eq!(tensor.progress().state, RunState::Finished);
+        }
     }
 }
 

@@ -76,6 +76,22 @@ pub fn svi_request(
     }
 }
 
+/// How many iterations two implementations are followed where one of them is slow: 200, or what `INFERMARK_TEST_ITERATIONS` says, for
+/// a device that is played.
+///
+/// # Panics
+/// When that is no number from 21 to 200.
+pub fn path_length() -> u64 {
+    let Ok(asked) = std::env::var("INFERMARK_TEST_ITERATIONS") else {
+        return 200;
+    };
+    asked
+        .parse()
+        .ok()
+        .filter(|n| (21..=200).contains(n))
+        .unwrap_or_else(|| panic!("INFERMARK_TEST_ITERATIONS is {asked}, no number from 21 to 200"))
+}
+
 /// A guide with scales that differ and, where it is learned, five centrednesses.
 pub fn uneven_guide(panel: &Panel, parameterization: Parameterization) -> Guide {
     let mut guide = Guide::start(&panel.layout(), parameterization, 5);

@@ -370,6 +370,75 @@ mod tests {
         }
     }
 
+    fn published_shape() -> Shape {
+        Shape {
+            particles: 4,
+            tiles: 1,
+            lanes: 1,
+            groups: 1,
+            chunk: 1,
+            depth: 1,
+            gaps: false,
+            learned: false,
+            orthogonal: false,
+            native_exp2: true,
+        }
+    }
+
+    #[test]
+    fn cubes_are_as_small_as_their_number_allows() {
+        for (ends, wanted) in [
+            (vec![100_000, 200_000, 1_000_000], 264),
+            (vec![1, 2, 3, 1_000], 264),
+            (vec![0, 7, 7, 20], 3),
+            (vec![5, 10, 15, 20], 2),
+            (vec![1], 1),
+        ] {
+            let cubes = |per_cube: usize| {
+                let mut first = 0;
+                let mut count = 0;
+                for end in &ends {
+                    count += (end - first).div_ceil(per_cube);
+                    first = *end;
+                }
+                count
+            };
+            let found = per_cube(&ends, wanted);
+            let categories = cubes(usize::MAX);
+            assert!(cubes(found) <= wanted.max(categories), "{ends:?} {found}");
+            assert!(
+                found == 1 || cubes(found - 1) > wanted.max(categories),
+                "{ends:?} {found}"
+            );
+        }
+    }
+
+    /// Shared memory that an H100, an A100, a consumer's card, Vulkan and llvmpipe state for a cube.
+    #[test]
+    fn two_cubes_share_the_memory_of_a_multiprocessor() {
+        for (kibibytes, room) in [(227, 113), (163, 81), (99, 49), (48, 48), (32, 32)] {
+            let hardware = Hardware {
+                threads: 1024,
+                shared_bytes: kibibytes << 10,
+                cubes: 65_535,
+                multiprocessors: None,
+            };
+            for orthogonal in [false, true] {
+                let wanted = Shape {
+                    orthogonal,
+                    ..published_shape()
+                };
+                let shape = shape(wanted, 156, hardware).unwrap();
+                assert!(shape.shared_bytes() <= room << 10, "{shape:?}");
+                assert_eq!((shape.tiles, shape.lanes, shape.groups), (2, 20, 12));
+                assert!(
+                    shape.chunk >= 60 && (kibibytes < 99 || shape.chunk >= 120),
+                    "{shape:?}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn orthogonal_coordinates_have_columns_of_their_own() {
         let panel = random_panel(&mut StdRng::seed_from_u64(6), 20, 3, 7, 0.3, 9);
