@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn cubes_are_as_small_as_their_number_allows() {
         for (ends, wanted) in [
-            (vec![100_000, 200_000, 1_000_000], 264),
+            (vec![100_000_usize, 200_000, 1_000_000], 264),
             (vec![1, 2, 3, 1_000], 264),
             (vec![0, 7, 7, 20], 3),
             (vec![5, 10, 15, 20], 2),
