@@ -121,10 +121,28 @@ for order in $orders; do
   [ "$(launches "against_cpu-$order")" -gt 0 ] && [ "$(launches "parity-$order")" -gt 0 ] || fail "tests did not ask for the card"
 done
 
-# The kernels of the published shape, as the program asks for them, with the header that it writes. What it fits is not looked at:
-# launches do nothing here.
 "$infermark" generate --products 20 --out "$dir/panel.parquet" --truth "$dir/truth.csv" --force >"$dir/logs/generate" 2>&1 ||
   { cat "$dir/logs/generate" >&2; fail "no panel was made"; }
+
+# The same bits in every order.
+fit() {
+  local order=$1 coordinates=$2
+  on_card "$order" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device cuda --coordinates "$coordinates" --iterations 40 \
+    --out "$dir/fits/$order-$coordinates" >"$dir/logs/fit-$order-$coordinates" 2>&1
+}
+rm -rf "$dir/fits"
+for coordinates in published orthogonal; do
+  for order in $orders; do fit "$order" "$coordinates" & done
+  wait
+  for order in $orders; do
+    cmp "$dir/fits/${orders%% *}-$coordinates/posterior.csv" "$dir/fits/$order-$coordinates/posterior.csv" ||
+      { cat "$dir/logs/fit-$order-$coordinates" >&2; fail "$order order: another posterior in $coordinates coordinates"; }
+  done
+  printf 'posterior in %s coordinates: the same bits in every order\n' "$coordinates"
+done
+
+# The kernels of the published shape, as the program asks for them, with the header that it writes. What it fits is not looked at:
+# launches do nothing here.
 for coordinates in published orthogonal; do
   CUDA_PATH=/nowhere PLAYED_MODE=capture on_card "$coordinates" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device cuda \
     --coordinates "$coordinates" --iterations 2 --out "$dir/fit" --force >"$dir/logs/$coordinates" 2>&1 || true
