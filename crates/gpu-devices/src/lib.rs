@@ -62,6 +62,15 @@ pub fn missing_of_cuda() -> Option<Missing> {
     toolkit::is_ready().err()
 }
 
+/// Why no device of an id's kind can be here.
+fn missing(id: DeviceId) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if id.kind == DeviceKind::Cuda {
+        return missing_of_cuda().map(|missing| missing.to_string());
+    }
+    None
+}
+
 /// The device of an id, for a `backend`.
 ///
 /// # Errors
@@ -72,7 +81,10 @@ pub fn named(id: DeviceId, backend: &'static str) -> Result<&'static Found, Back
         .find(|f| f.device.id == id)
         .ok_or_else(|| BackendError::Unsupported {
             backend,
-            what: format!("the device {id}, which is not here"),
+            what: match missing(id) {
+                Some(reason) => format!("the device {id}, which is not here: {reason}"),
+                None => format!("the device {id}, which is not here"),
+            },
         })
 }
 

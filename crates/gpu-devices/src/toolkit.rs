@@ -16,7 +16,7 @@ const HEADER: &str = include_str!("../cuda/include/cuda_runtime.h");
 static TOOLKIT: OnceLock<Option<OsString>> = OnceLock::new();
 
 /// What CUDA lacks on this machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     /// The driver.
     #[error("CUDA's driver (libcuda.so.1) is not here")]
@@ -27,6 +27,11 @@ pub enum Missing {
          finds it, or set LD_LIBRARY_PATH to its folder"
     )]
     Compiler,
+    /// The folder of the header.
+    #[error(
+        "CUDA's driver and NVRTC are here, but not the header that the kernels name: {0}; set XDG_CACHE_HOME to a folder that can be written"
+    )]
+    Header(String),
 }
 
 /// Points `CUDA_PATH` to a folder of this program's own, for its header.
@@ -51,13 +56,13 @@ pub(crate) fn is_ready() -> Result<(), Missing> {
     if !loads_nvrtc() {
         return Err(Missing::Compiler);
     }
-    if TOOLKIT.get().is_some()
-        && let Some(own) = own_folder(|name| std::env::var_os(name))
-    {
-        // What cannot be made is told by NVRTC, with the name of the file.
-        drop(write_header(&own.join("include")));
+    let folder = cubecl::cuda::install::cuda_path().map(|path| path.join("include"));
+    match folder {
+        Some(folder) if TOOLKIT.get().is_some() => write_header(&folder)
+            .map_err(|error| Missing::Header(format!("{} cannot be made: {error}", folder.display()))),
+        Some(folder) if folder.join("cuda_runtime.h").exists() => Ok(()),
+        _ => Err(Missing::Header("the user has no folder for caches".into())),
     }
-    Ok(())
 }
 
 /// Writes the header to a folder, whole or not at all: other processes may read it.
