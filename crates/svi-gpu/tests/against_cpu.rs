@@ -136,6 +136,27 @@ fn every_variant_of_the_kernel_agrees() {
     }
 }
 
+/// More products than a cube prepares at a time, and more than it takes between two additions of the lanes' sums; the last ones fill neither.
+#[test]
+fn a_cube_of_many_products_takes_them_chunk_by_chunk() {
+    let Some(device) = support::device() else { return };
+    for (n, c, t, gaps, form) in [
+        (520, 1, 68, 0.0, FORMS[0]),
+        (600, 2, 5, 0.2, FORMS[1]),
+        (530, 1, 72, 0.3, Form::ORTHOGONAL),
+    ] {
+        let panel = random_panel(&mut StdRng::seed_from_u64(n as u64), n, c, t, gaps, 50);
+        let mut request = svi_request(device, form, 4, Objective::Renyi { alpha: 0.0 });
+        // Some products clip, others do not.
+        request.priors.clip_low = -2.0;
+        let variant = Variant {
+            cubes: Some(c),
+            ..Variant::default()
+        };
+        compare(SviGpu::with_variant(variant), &panel, &request);
+    }
+}
+
 #[test]
 fn two_hundred_iterations_follow_the_processors() {
     let Some(device) = support::device() else { return };
