@@ -82,7 +82,7 @@ done
 rm -rf "$dir/kernels"
 mkdir -p "$dir/kernels"
 
-tests=$(cargo test "${profile[@]}" --locked -p infermark-svi-gpu -p infermark-svi-tensor --no-run --message-format=json 2>/dev/null |
+tests=$(cargo test "${profile[@]}" --locked -p infermark-svi-gpu -p infermark-svi-tensor -p infermark-gaussian-gpu --no-run --message-format=json 2>/dev/null |
   python3 -c '
 import json, sys
 for line in sys.stdin:

@@ -111,12 +111,12 @@ build() {
     while IFS=$'\t' read -r package kind name path; do
         case $package/$kind/$name in
         cli/program/infermark) [ -e "$folder/infermark" ] || cp -- "$path" "$folder/infermark" ;; # the release's comes first
-        svi-gpu/test/* | svi-tensor/test/*) cp -- "$path" "$folder/tests/$package-$name" ;;
+        svi-gpu/test/* | svi-tensor/test/* | gaussian-gpu/test/*) cp -- "$path" "$folder/tests/$package-$name" ;;
         esac
     done <"$folder/programs.tsv"
     rm -- "$messages" "$folder/programs.tsv"
     [ -x "$folder/infermark" ] || fail "cargo's messages name no program infermark"
-    for package in svi-gpu svi-tensor; do
+    for package in svi-gpu svi-tensor gaussian-gpu; do
         [ -x "$folder/tests/$package-unit" ] && [ "$(ls "$folder/tests" | grep -c "^$package-")" -ge 2 ] ||
             fail "cargo's messages name no unit tests, or no others, of $package: did they move?"
     done

@@ -15,14 +15,14 @@ use std::f64::consts::LOG2_E;
 
 /// Growth of a log rate in a step beyond which the step is shortened: with `exp(d) - 1 - d <= d^2` below 1.79 no shorter step loses any
 /// of a product's log density.
-const MOST_GROWTH: f64 = 1.5;
+pub const MOST_GROWTH: f64 = 1.5;
 
 /// Change of a log rate below which a step is a product's last: the rate that follows is `rate (1 + d + d^2 / 2 + d^3 / 6)` to the last
 /// digit, and what is left of the way is about the square of this.
-const LAST_CHANGE: f64 = 1e-4;
+pub const LAST_CHANGE: f64 = 1e-4;
 
 /// Steps of a product in a pass, at most.
-const STEPS: usize = 40;
+pub const STEPS: usize = 40;
 
 /// Standard deviations of a prior of products below which their own precision hides what the rows say: such panels take the joint
 /// search.
@@ -249,8 +249,13 @@ fn profiled_of(
     threads: usize,
 ) -> Result<Profiled, FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
-    let given = GivenEffects::new(counts, point);
-    let found = counts.walk().given_border(&given, pairs, least, threads)?;
+    let found = match counts.walker() {
+        Some(walker) => walker.at_optimum(point, pairs)?,
+        None => {
+            let given = GivenEffects::new(counts, point);
+            counts.walk().given_border(&given, pairs, least, threads)?
+        }
+    };
     let mut gradient = vec![0.0; layout.latents()];
     let mut value = found.value;
     let mut squares = 0.0;
@@ -296,7 +301,11 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
     let (layout, priors) = (counts.layout(), counts.priors());
     let start = point.to_vec();
     let mut pairs = counts.walk().pairs(point);
-    let sampled = counts.walk().units_of_sample(SAMPLE);
+    // Where others walk the rows a pass over all of them is no more than one over a few.
+    let sampled = match counts.walker() {
+        Some(_) => counts.units_by_period().to_vec(),
+        None => counts.walk().units_of_sample(SAMPLE),
+    };
     // Effects of periods are known to their own errors after that, not better.
     let enough = (layout.categories * layout.periods) as f64;
     let stages: &[_] = &[
