@@ -1,10 +1,11 @@
 //! The rows on the device, and the launches that walk them.
 
 use crate::kernels::{
-    ABSENT, ABSENT_DEVIATION, CUBE_SUMS, Column, LANES, THREADS, TILE, Third, border_products, fill, fold,
-    gather, place_rows, products, schur, squares, third_order, transposed_products,
+    ABSENT, ABSENT_DEVIATION, CUBE_SUMS, Column, LANES, SHARED_BYTES, THREADS, TILE, Third, border_products,
+    fill, fold, gather, place_rows, products, schur, squares, third_order, transposed_products,
 };
 use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
+use cubecl::bytes::Bytes;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use infermark_arrow::{
@@ -12,7 +13,7 @@ use infermark_arrow::{
     Walked,
 };
 use infermark_backend::BackendError;
-use infermark_gaussian::{Counts, LAST_CHANGE, MOST_GROWTH, RowWalker, STEPS};
+use infermark_gaussian::{Counts, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
 use infermark_model::Panel;
 use infermark_model::site::Site;
 use std::fmt;
@@ -87,6 +88,17 @@ impl<R: Runtime> Engine<R> {
         limits: DeviceLimits,
         counts: &Counts,
     ) -> Result<Self, BackendError> {
+        let hardware = &client.properties().hardware;
+        if (hardware.max_units_per_cube as usize) < THREADS || hardware.max_shared_memory_size < SHARED_BYTES
+        {
+            return Err(BackendError::Unsupported {
+                backend: crate::NAME,
+                what: format!(
+                    "the device {}, whose cubes have no {THREADS} threads with {SHARED_BYTES} bytes of shared memory; --device cpu does",
+                    limits.device
+                ),
+            });
+        }
         let plan = Plan::new(counts.walk());
         plan.check(&limits)?;
         // What earlier runs held is given back only when it is asked for.
@@ -117,16 +129,16 @@ impl<R: Runtime> Engine<R> {
             walk: counts.walk().clone(),
             precision_a: prior[1],
             weights: lasting(&client, plan.rows()).map_err(failed)?,
-            constants: doubles(&client, &constants),
-            prior: doubles(&client, &prior),
-            tuning: doubles(&client, &[MOST_GROWTH, LAST_CHANGE]),
-            blocks: words(&client, &plan.blocks),
-            walks: words(&client, &plan.walks.words),
-            schurs: words(&client, &plan.schurs.words),
-            thirds: words(&client, &plan.thirds.words),
-            schurs_of_category: words(&client, &plan.schurs.of_category),
-            tiles: words(&client, &plan.tiles),
-            nothing: doubles(&client, &[0.0]),
+            constants: upload(&client, constants),
+            prior: upload(&client, prior.to_vec()),
+            tuning: upload(&client, vec![MOST_GROWTH, LAST_CHANGE]),
+            blocks: upload(&client, plan.blocks.clone()),
+            walks: upload(&client, plan.walks.words.clone()),
+            schurs: upload(&client, plan.schurs.words.clone()),
+            thirds: upload(&client, plan.thirds.words.clone()),
+            schurs_of_category: upload(&client, plan.schurs.of_category.clone()),
+            tiles: upload(&client, plan.tiles.clone()),
+            nothing: upload(&client, vec![0.0f64]),
             log_prices,
             plan,
             device: limits.device.clone(),
@@ -140,25 +152,12 @@ impl<R: Runtime> Engine<R> {
     }
 }
 
-/// A buffer of these numbers.
-fn doubles<R: Runtime>(client: &ComputeClient<R>, values: &[f64]) -> Buffer {
+/// A buffer of these numbers. They are handed over: of a slice CubeCL 0.10 makes two copies.
+fn upload<R: Runtime, T: CubeElement + Send + Sync>(client: &ComputeClient<R>, values: Vec<T>) -> Buffer {
+    let len = values.len();
     Buffer {
-        handle: client.create_from_slice(f64::as_bytes(values)),
-        len: values.len(),
-    }
-}
-
-fn words<R: Runtime>(client: &ComputeClient<R>, values: &[u32]) -> Buffer {
-    Buffer {
-        handle: client.create_from_slice(u32::as_bytes(values)),
-        len: values.len(),
-    }
-}
-
-fn singles<R: Runtime>(client: &ComputeClient<R>, values: &[f32]) -> Buffer {
-    Buffer {
-        handle: client.create_from_slice(f32::as_bytes(values)),
-        len: values.len(),
+        handle: client.create(Bytes::from_elems(values)),
+        len,
     }
 }
 
@@ -186,7 +185,7 @@ fn uploaded_rows<R: Runtime>(
 ) -> Result<Buffer, String> {
     let periods = plan.periods;
     let log_prices = lasting(client, plan.rows())?;
-    let absent = doubles(client, &[ABSENT]);
+    let absent = upload(client, vec![ABSENT]);
     // SAFETY: the kernel stays within the length of its buffer.
     unsafe {
         fill::launch_unchecked::<R>(
@@ -208,7 +207,7 @@ fn uploaded_rows<R: Runtime>(
         let rows = panel.row_range(first).start..panel.row_range(end - 1).end;
         let columns = [panel.deviation(), panel.deviation_residual()];
         let [deviation, residual] = if panel.presence().is_none() {
-            columns.map(|column| singles(client, &column[rows.clone()]))
+            columns.map(|column| upload(client, column[rows.clone()].to_vec()))
         } else {
             let mut grids = [
                 vec![ABSENT_DEVIATION; products.len() * periods],
@@ -223,10 +222,10 @@ fn uploaded_rows<R: Runtime>(
                     }
                 }
             }
-            grids.map(|grid| singles(client, &grid))
+            grids.map(|grid| upload(client, grid))
         };
-        let means = doubles(client, &panel.mean_log_price()[first..end]);
-        let to = words(client, &slots[first..end]);
+        let means = upload(client, panel.mean_log_price()[first..end].to_vec());
+        let to = upload(client, slots[first..end].to_vec());
         // SAFETY: there are as many deviations as residuals, and `periods` of them to each mean and slot, which is below the grid's.
         unsafe {
             place_rows::launch_unchecked::<R>(
@@ -311,8 +310,8 @@ impl<R: Runtime> Rows<R> {
     ) -> Result<Left, FactorError> {
         let (plan, client) = (&self.plan, &self.client);
         let layout = self.walk.layout();
-        let effects = doubles(client, &point[layout.range(Site::TimeCatEffects)]);
-        let category_a = doubles(client, &point[layout.range(Site::CategoryA)]);
+        let effects = upload(client, point[layout.range(Site::TimeCatEffects)].to_vec());
+        let category_a = upload(client, point[layout.range(Site::CategoryA)].to_vec());
         let cubes = plan.walks.len();
         let period_sums = empty(client, cubes * plan.periods);
         let cube_sums = empty(client, cubes * CUBE_SUMS);
@@ -417,35 +416,12 @@ impl<R: Runtime> Rows<R> {
 }
 
 impl<R: Runtime> RowWalker for Engine<R> {
-    fn at_optimum(&self, point: &[f64], pairs: &mut [[f64; 2]]) -> Result<AtOptimum, FactorError> {
-        let rows = &*self.0;
-        rows.stop()?;
-        let _held = rows.held();
-        let plan = &rows.plan;
-        let on_device = doubles(&rows.client, &plan.by_slot(0.0, pairs.iter().copied()));
-        let left = rows.launch_products(point, &on_device, None)?;
-        let moved = rows.read(&on_device)?;
-        pairs
-            .iter_mut()
-            .zip(plan.by_place(&moved))
-            .for_each(|(pair, moved)| *pair = moved);
-        let mut found = AtOptimum {
-            value: 0.0,
-            size: 0.0,
-            by_period: Vec::with_capacity(plan.categories),
-            elasticities: Vec::with_capacity(plan.categories),
-        };
-        for category in 0..plan.categories {
-            let [value, size, elasticities] = left.sums(plan, category);
-            found.value += value;
-            found.size += size;
-            found.elasticities.push(elasticities);
-            let by_period = left.by_period(plan, category);
-            found
-                .by_period
-                .push(by_period.into_iter().map(|rates| -rates).collect());
-        }
-        Ok(found)
+    fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs> {
+        let columns = self.0.plan.by_slot(0.0, pairs.iter().copied());
+        Box::new(Moving {
+            pairs: upload(&self.0.client, columns),
+            rows: self.0.clone(),
+        })
     }
 
     fn walked(&self, point: &[f64]) -> Result<Walked, FactorError> {
@@ -454,9 +430,9 @@ impl<R: Runtime> RowWalker for Engine<R> {
         let mut number = rows.held();
         *number += 1;
         let plan = &rows.plan;
-        let pairs = doubles(
+        let pairs = upload(
             &rows.client,
-            &plan.by_slot(0.0, rows.walk.pairs(point).into_iter()),
+            plan.by_slot(0.0, rows.walk.pairs(point).into_iter()),
         );
         let left = empty(&rows.client, Column::COUNT * plan.slots());
         let sums = rows.launch_products(point, &pairs, Some(&left))?;
@@ -491,6 +467,44 @@ impl<R: Runtime> RowWalker for Engine<R> {
                 walk: *number,
             }),
         })
+    }
+}
+
+/// Pairs on the device, by slot.
+struct Moving<R: Runtime> {
+    rows: Arc<Rows<R>>,
+    pairs: Buffer,
+}
+
+impl<R: Runtime> MovingPairs for Moving<R> {
+    fn at_optimum(&mut self, point: &[f64]) -> Result<AtOptimum, FactorError> {
+        let rows = &*self.rows;
+        rows.stop()?;
+        let _held = rows.held();
+        let plan = &rows.plan;
+        let left = rows.launch_products(point, &self.pairs, None)?;
+        let mut found = AtOptimum {
+            value: 0.0,
+            size: 0.0,
+            by_period: Vec::with_capacity(plan.categories),
+            elasticities: Vec::with_capacity(plan.categories),
+        };
+        for category in 0..plan.categories {
+            let [value, size, elasticities] = left.sums(plan, category);
+            found.value += value;
+            found.size += size;
+            found.elasticities.push(elasticities);
+            let by_period = left.by_period(plan, category);
+            found
+                .by_period
+                .push(by_period.into_iter().map(|rates| -rates).collect());
+        }
+        Ok(found)
+    }
+
+    fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError> {
+        let columns = self.rows.read(&self.pairs)?;
+        Ok(self.rows.plan.by_place(&columns).collect())
     }
 }
 
@@ -535,7 +549,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
             .flat_map(|border| &border[..plan.periods])
             .copied()
             .collect();
-        let of_periods = doubles(client, &of_periods);
+        let of_periods = upload(client, of_periods);
         let found = empty(client, 2 * plan.slots());
         // SAFETY: there are T entries to each category, and blocks have no others; rows and slots are those of the blocks.
         unsafe {
@@ -571,7 +585,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         let rows = &*self.rows;
         let (plan, client) = (&rows.plan, &rows.client);
         let roots: Vec<f64> = roots.iter().flatten().copied().collect();
-        let roots = doubles(client, &roots);
+        let roots = upload(client, roots);
         let found = empty(client, 3 * plan.slots());
         // SAFETY: a root has T + 1 columns of T + 2 rows, one a category, and blocks have no others; rows and slots are those of the blocks.
         unsafe {
@@ -597,7 +611,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         let _held = self.held()?;
         let rows = &*self.rows;
         let (plan, client) = (&rows.plan, &rows.client);
-        let pairs = doubles(client, &plan.by_slot(0.0, pairs.iter().copied()));
+        let pairs = upload(client, plan.by_slot(0.0, pairs.iter().copied()));
         let sums = empty(client, plan.walks.len() * plan.periods);
         // SAFETY: the runs cover the blocks, of which there are LANES slots and LANES x T rows each, and T sums to each run.
         unsafe {
@@ -624,7 +638,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         let rows = &*self.rows;
         let (plan, client) = (&rows.plan, &rows.client);
         let covariances: Vec<f64> = covariances.iter().flatten().copied().collect();
-        let covariances = doubles(client, &covariances);
+        let covariances = upload(client, covariances);
         let runs = plan.thirds.len();
         let room = empty(client, runs * plan.room_of_thirds());
         let found = empty(client, Third::COUNT * plan.slots());
@@ -671,7 +685,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
             return Ok(Vec::new());
         }
         let slots: Vec<u32> = places.iter().map(|place| plan.slot_of_place[*place]).collect();
-        let slots = words(client, &slots);
+        let slots = upload(client, slots);
         let found = empty(client, slots.len * plan.periods);
         // SAFETY: slots are below the grid's, and there are T entries to each.
         unsafe {

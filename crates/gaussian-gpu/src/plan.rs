@@ -16,8 +16,8 @@ const CUBES_OF_THIRDS: usize = 512;
 /// Cubes of a launch along one side, at most, on any device.
 const MOST_CUBES: usize = 65_535;
 
-/// Rows that are uploaded at a time.
-pub(crate) const ROWS_AT_A_TIME: usize = 1 << 22;
+/// Rows that are uploaded at a time: so few that their copies stay in the cache and in memory that was used before.
+pub(crate) const ROWS_AT_A_TIME: usize = 1 << 18;
 
 /// What a device allows.
 #[derive(Debug, Clone)]

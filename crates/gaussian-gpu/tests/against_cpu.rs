@@ -216,12 +216,11 @@ fn a_run_finds_the_hosts_posterior() {
         ..Priors::default()
     };
     cases.push(("narrow".into(), market(21, 90, 2, 40, 2.0, 0.1), narrow));
-    // So many products that the host begins with a sample of them.
-    cases.push((
-        "sampled".into(),
-        market(22, 2_300, 1, 7, 3.0, 0.0),
-        Priors::default(),
-    ));
+    // So many products that the host begins with a sample of them, and that the rows are uploaded in two pieces.
+    for (case, categories, missing) in [("sampled", 1, 0.0), ("sampled, with gaps", 2, 0.2)] {
+        let panel = market(22, 38_000, categories, 7, 3.0, missing);
+        cases.push((case.into(), panel, Priors::default()));
+    }
     for (case, panel, priors) in cases {
         let request = request(false, priors);
         let expected = completed(&GaussianCpu::laplace(), &panel, &request);

@@ -37,7 +37,7 @@ pub mod variational;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
 pub use counts::Counts;
-pub use elsewhere::{Elsewhere, RowWalker};
+pub use elsewhere::{Elsewhere, MovingPairs, RowWalker};
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};

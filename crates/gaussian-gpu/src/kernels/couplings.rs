@@ -24,6 +24,9 @@ const OWN: usize = TILE / SIDE;
 /// Threads of a cube.
 pub(crate) const THREADS: usize = SIDE * SIDE;
 
+/// Bytes of shared memory that a cube takes at most: two tiles' worth, and the inner products of half a block.
+pub(crate) const SHARED_BYTES: usize = 8 * (2 * COLUMNS * TILE + 3 * OF_SQUARES);
+
 /// One row of `U_i` of the product in a slot: of its elasticity, of its effect.
 #[cube]
 fn coupling(

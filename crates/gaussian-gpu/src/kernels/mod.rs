@@ -10,7 +10,9 @@ mod math;
 mod rows;
 mod walk;
 
-pub(crate) use couplings::{THREADS, TILE, Third, border_products, fold, schur, squares, third_order};
+pub(crate) use couplings::{
+    SHARED_BYTES, THREADS, TILE, Third, border_products, fold, schur, squares, third_order,
+};
 pub(crate) use rows::{fill, gather, place_rows};
 pub(crate) use walk::{CUBE_SUMS, Column, products, transposed_products};
 
