@@ -23,7 +23,7 @@ pub fn all() -> Vec<Arc<dyn Backend>> {
         Arc::new(SviTensor),
         Arc::new(NutsCpu),
         Arc::new(GaussianCpu::laplace()),
-        Arc::new(LaplaceGpu),
+        Arc::new(LaplaceGpu::new()),
         Arc::new(GaussianCpu::structured_vi()),
         Arc::new(GaussianCpu::meanfield()),
     ]
@@ -41,7 +41,7 @@ pub fn for_request(request: &Request) -> Arc<dyn Backend> {
         Method::Svi(_) => Arc::new(SviGpu::new()),
         Method::Nuts(_) => Arc::new(NutsCpu),
         Method::Laplace(_) if request.devices.contains(&DeviceId::CPU) => Arc::new(GaussianCpu::laplace()),
-        Method::Laplace(_) => Arc::new(LaplaceGpu),
+        Method::Laplace(_) => Arc::new(LaplaceGpu::new()),
         Method::StructuredVi(_) => Arc::new(GaussianCpu::structured_vi()),
         Method::Meanfield(_) => Arc::new(GaussianCpu::meanfield()),
     }

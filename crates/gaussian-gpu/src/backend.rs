@@ -15,7 +15,9 @@ use std::time::Instant;
 
 /// The Laplace approximation whose rows are walked on a GPU.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LaplaceGpu;
+pub struct LaplaceGpu {
+    cubes: Option<usize>,
+}
 
 fn unsupported(what: String) -> BackendError {
     BackendError::Unsupported {
@@ -25,6 +27,16 @@ fn unsupported(what: String) -> BackendError {
 }
 
 impl LaplaceGpu {
+    /// The backend.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The backend with launches whose products about so many cubes share: the tests have small panels walked as large ones are.
+    pub fn with_cubes(cubes: usize) -> Self {
+        LaplaceGpu { cubes: Some(cubes) }
+    }
+
     /// Checks what this backend needs of a request, and finds its device.
     fn check(request: &Request) -> Result<&'static Found, BackendError> {
         request.validate()?;
@@ -47,7 +59,7 @@ impl LaplaceGpu {
     }
 
     /// The counts, and who walks their rows.
-    fn opened(panel: &Arc<Panel>, request: &Request) -> Result<(Counts, Elsewhere), BackendError> {
+    fn opened(&self, panel: &Arc<Panel>, request: &Request) -> Result<(Counts, Elsewhere), BackendError> {
         let found = Self::check(request)?;
         let counts = Elsewhere::counts(crate::NAME, panel, request)?;
         let limits = DeviceLimits {
@@ -59,13 +71,13 @@ impl LaplaceGpu {
             #[cfg(feature = "cuda")]
             Way::Cuda(index) => {
                 let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
-                Arc::new(Engine::new(client, limits, &counts)?)
+                Arc::new(Engine::new(client, limits, &counts, self.cubes)?)
             }
             #[cfg(feature = "wgpu")]
             Way::Wgpu(adapter, instance) => {
                 let device = devices::open_wgpu(found.device.id, adapter, instance)?;
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
-                Arc::new(Engine::new(client, limits, &counts)?)
+                Arc::new(Engine::new(client, limits, &counts, self.cubes)?)
             }
             // Another crate of the same build may know a way that this one was built without.
             #[allow(unreachable_patterns)]
@@ -98,7 +110,7 @@ impl Backend for LaplaceGpu {
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        let (counts, elsewhere) = Self::opened(panel, request)?;
+        let (counts, elsewhere) = self.opened(panel, request)?;
         elsewhere.log_joint(counts, request, point)
     }
 
@@ -108,7 +120,7 @@ impl Backend for LaplaceGpu {
         request: &Request,
         at: GaussianPoint<'_>,
     ) -> Result<Option<GaussianPass>, BackendError> {
-        let (counts, elsewhere) = Self::opened(panel, request)?;
+        let (counts, elsewhere) = self.opened(panel, request)?;
         elsewhere.pass(counts, request, at.mean).map(Some)
     }
 
@@ -125,7 +137,7 @@ impl Backend for LaplaceGpu {
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let started = Instant::now();
-        let (counts, elsewhere) = Self::opened(&panel, request)?;
+        let (counts, elsewhere) = self.opened(&panel, request)?;
         elsewhere.start(counts, request, started)
     }
 }

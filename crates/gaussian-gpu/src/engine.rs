@@ -20,9 +20,6 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Cubes of a launch whose threads go on to what no other has taken.
-const STRIDING_CUBES: usize = 1 << 14;
-
 /// A buffer on the device.
 #[derive(Clone)]
 struct Buffer {
@@ -79,7 +76,7 @@ impl<R: Runtime> fmt::Debug for Rows<R> {
 }
 
 impl<R: Runtime> Engine<R> {
-    /// Uploads the panel.
+    /// Uploads the panel; see [`Plan::new`] for `cubes`.
     ///
     /// # Errors
     /// When the device has too little room or no double precision, or fails.
@@ -87,6 +84,7 @@ impl<R: Runtime> Engine<R> {
         client: ComputeClient<R>,
         limits: DeviceLimits,
         counts: &Counts,
+        cubes: Option<usize>,
     ) -> Result<Self, BackendError> {
         let hardware = &client.properties().hardware;
         if (hardware.max_units_per_cube as usize) < THREADS || hardware.max_shared_memory_size < SHARED_BYTES
@@ -99,7 +97,7 @@ impl<R: Runtime> Engine<R> {
                 ),
             });
         }
-        let plan = Plan::new(counts.walk());
+        let plan = Plan::new(counts.walk(), cubes);
         plan.check(&limits)?;
         // What earlier runs held is given back only when it is asked for.
         client.memory_cleanup();
@@ -190,7 +188,7 @@ fn uploaded_rows<R: Runtime>(
     unsafe {
         fill::launch_unchecked::<R>(
             client,
-            CubeCount::Static(cubes_for(plan.rows(), 256).min(STRIDING_CUBES) as u32, 1, 1),
+            CubeCount::Static(cubes_for(plan.rows(), 256).min(plan.striding) as u32, 1, 1),
             CubeDim::new_1d(256),
             log_prices.arg(),
             absent.arg(),
@@ -373,7 +371,7 @@ impl<R: Runtime> Rows<R> {
             );
             fold::launch_unchecked::<R>(
                 client,
-                CubeCount::Static(cubes_for(sums.len, THREADS).min(STRIDING_CUBES) as u32, 1, 1),
+                CubeCount::Static(cubes_for(sums.len, THREADS).min(plan.striding) as u32, 1, 1),
                 CubeDim::new_1d(THREADS as u32),
                 parts.arg(),
                 self.schurs_of_category.arg(),
@@ -555,7 +553,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         unsafe {
             border_products::launch_unchecked::<R>(
                 client,
-                CubeCount::Static(plan.block_count().min(STRIDING_CUBES) as u32, 1, 1),
+                CubeCount::Static(plan.block_count().min(plan.striding) as u32, 1, 1),
                 CubeDim::new_1d(LANES as u32),
                 rows.log_prices.arg(),
                 rows.weights.arg(),
@@ -591,7 +589,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         unsafe {
             squares::launch_unchecked::<R>(
                 client,
-                CubeCount::Static((2 * plan.block_count()).min(STRIDING_CUBES) as u32, 1, 1),
+                CubeCount::Static((2 * plan.block_count()).min(plan.striding) as u32, 1, 1),
                 CubeDim::new_1d(THREADS as u32),
                 rows.log_prices.arg(),
                 rows.weights.arg(),

@@ -13,6 +13,9 @@ const CUBES_OF_TILES: usize = 1024;
 /// Cubes of the third derivatives, each with room for the couplings of half a block.
 const CUBES_OF_THIRDS: usize = 512;
 
+/// Cubes of a launch whose threads go on to what no other has taken.
+const STRIDING_CUBES: usize = 1 << 14;
+
 /// Cubes of a launch along one side, at most, on any device.
 const MOST_CUBES: usize = 65_535;
 
@@ -86,12 +89,15 @@ pub(crate) struct Plan {
     pub(crate) schurs: Runs,
     /// The runs that cubes take the third derivatives of.
     pub(crate) thirds: Runs,
+    /// Cubes, at most, of a launch whose threads go on to what no other has taken.
+    pub(crate) striding: usize,
     /// Row and column of each tile of the lower triangle.
     pub(crate) tiles: Vec<u32>,
 }
 
 impl Plan {
-    pub(crate) fn new(walk: &Walk) -> Self {
+    /// Of a walk; `cubes` that share the products of a launch, about, or as many as suit a large card.
+    pub(crate) fn new(walk: &Walk, cubes: Option<usize>) -> Self {
         let layout = walk.layout();
         let (mut slot_of_place, mut blocks, mut blocks_of_category) = (Vec::new(), Vec::new(), Vec::new());
         for category in 0..layout.categories {
@@ -110,9 +116,13 @@ impl Plan {
         Plan {
             categories: layout.categories,
             periods: layout.periods,
-            walks: Runs::cut(&blocks_of_category, CUBES),
-            schurs: Runs::cut(&blocks_of_category, CUBES_OF_TILES.div_ceil(tiles.len() / 2)),
-            thirds: Runs::cut(&blocks_of_category, CUBES_OF_THIRDS),
+            walks: Runs::cut(&blocks_of_category, cubes.unwrap_or(CUBES)),
+            schurs: Runs::cut(
+                &blocks_of_category,
+                cubes.unwrap_or(CUBES_OF_TILES.div_ceil(tiles.len() / 2)),
+            ),
+            thirds: Runs::cut(&blocks_of_category, cubes.unwrap_or(CUBES_OF_THIRDS)),
+            striding: cubes.unwrap_or(STRIDING_CUBES),
             slot_of_place,
             blocks,
             tiles,
@@ -237,7 +247,7 @@ mod tests {
     fn every_product_has_a_slot_in_a_block_of_its_category() {
         let panel = random_panel(&mut StdRng::seed_from_u64(3), 700, 3, 5, 0.1, 4);
         let walk = Walk::new(&panel, Likelihood::Poisson);
-        let plan = Plan::new(&walk);
+        let plan = Plan::new(&walk, None);
         let mut taken = vec![0u32; plan.block_count()];
         for (place, slot) in plan.slot_of_place.iter().enumerate() {
             let block = *slot as usize / LANES;
@@ -277,7 +287,7 @@ mod tests {
     #[test]
     fn a_panel_too_large_for_the_device_is_refused() {
         let panel = random_panel(&mut StdRng::seed_from_u64(3), 70, 2, 9, 0.0, 4);
-        let plan = Plan::new(&Walk::new(&panel, Likelihood::Poisson));
+        let plan = Plan::new(&Walk::new(&panel, Likelihood::Poisson), None);
         let limits = |memory_bytes, largest_buffer| DeviceLimits {
             device: "cuda".into(),
             memory_bytes,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// See [`infermark_test_support::gpu`].
 fn device() -> Option<DeviceId> {
-    infermark_test_support::gpu(&LaplaceGpu.devices())
+    infermark_test_support::gpu(&LaplaceGpu::new().devices())
 }
 
 fn request(skewness_correction: bool, priors: Priors) -> Request {
@@ -140,7 +140,7 @@ fn passes(device: DeviceId, panel: &Arc<Panel>, request: &Request, mean: &[f64])
         mean,
         precision_at: mean,
     };
-    let of_device = LaplaceGpu.gaussian_pass(panel, &on(device, request), at);
+    let of_device = LaplaceGpu::new().gaussian_pass(panel, &on(device, request), at);
     let of_host = GaussianCpu::laplace().gaussian_pass(panel, request, at);
     [of_device, of_host].map(|pass| pass.unwrap().unwrap())
 }
@@ -224,7 +224,7 @@ fn a_run_finds_the_hosts_posterior() {
     for (case, panel, priors) in cases {
         let request = request(false, priors);
         let expected = completed(&GaussianCpu::laplace(), &panel, &request);
-        let found = completed(&LaplaceGpu, &panel, &on(device, &request));
+        let found = completed(&LaplaceGpu::new(), &panel, &on(device, &request));
         for j in 0..expected.mean.len() {
             let off = (found.mean[j] - expected.mean[j]).abs() / expected.sd[j];
             assert!(off < 1e-5, "{case}: mean {j} off by {off:e} standard deviations");
@@ -245,7 +245,7 @@ fn a_corrected_posterior_is_the_hosts() {
     for (case, panel) in panels {
         let request = request(true, Priors::default());
         let expected = run(&GaussianCpu::laplace(), &panel, &request);
-        let found = run(&LaplaceGpu, &panel, &on(device, &request));
+        let found = run(&LaplaceGpu::new(), &panel, &on(device, &request));
         let [found_posterior, expected_posterior] = [&found, &expected].map(|run| run.posterior().unwrap());
         let columns =
             |of: &Posterior| [&of.mean, &of.q025, &of.q05, &of.q95, &of.q975].map(|column| column.to_vec());
@@ -270,6 +270,29 @@ fn a_corrected_posterior_is_the_hosts() {
     assert!(skewed > 100, "{skewed} skewed products");
 }
 
+/// Few cubes walk what many do on a card: runs of several blocks, of which the last are short.
+#[test]
+fn cubes_of_several_blocks_leave_the_same() {
+    let Some(device) = device() else { return };
+    for (seed, n, c, t, missing) in [(60, 700, 3, 21, 0.1), (61, 500, 1, 70, 0.0)] {
+        let panel = market(seed, n, c, t, 1.0, missing);
+        for (corrected, cubes) in [(false, 1), (false, 5), (true, 1), (true, 5)] {
+            let request = request(corrected, Priors::default());
+            let expected = completed(&GaussianCpu::laplace(), &panel, &request);
+            let found = completed(&LaplaceGpu::with_cubes(cubes), &panel, &on(device, &request));
+            for j in 0..expected.mean.len() {
+                let off = (found.mean[j] - expected.mean[j]).abs() / expected.sd[j];
+                assert!(
+                    off < 1e-5,
+                    "{cubes} cubes: mean {j} off by {off:e} standard deviations"
+                );
+                let off = (found.sd[j] / expected.sd[j] - 1.0).abs();
+                assert!(off < 1e-6, "{cubes} cubes: standard deviation {j} off by {off:e}");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_run_gives_the_same_bits() {
     let Some(device) = device() else { return };
@@ -280,7 +303,7 @@ fn every_run_gives_the_same_bits() {
             threads: Some(threads),
             ..request.clone()
         };
-        completed(&LaplaceGpu, &panel, &request)
+        completed(&LaplaceGpu::new(), &panel, &request)
     };
     let (one, again) = (of(1), of(2));
     assert!(one.mean == again.mean && one.sd == again.sd);
@@ -292,8 +315,8 @@ fn runs_do_not_disturb_each_other() {
     let Some(device) = device() else { return };
     let (panel, other) = (market(41, 100, 2, 20, 3.0, 0.1), market(42, 80, 1, 30, 2.0, 0.0));
     let request = on(device, &request(false, Priors::default()));
-    let alone = completed(&LaplaceGpu, &panel, &request);
-    let mut runs = [&panel, &other].map(|panel| LaplaceGpu.start(panel.clone(), &request).unwrap());
+    let alone = completed(&LaplaceGpu::new(), &panel, &request);
+    let mut runs = [&panel, &other].map(|panel| LaplaceGpu::new().start(panel.clone(), &request).unwrap());
     let mut done = [false; 2];
     while done != [true; 2] {
         for (run, done) in runs.iter_mut().zip(&mut done) {
@@ -333,7 +356,7 @@ fn the_log_joint_is_that_of_the_reference_vectors() {
             continue;
         }
         compared += 1;
-        let (found, gradient) = LaplaceGpu.log_joint(&panel, &request, &z).unwrap();
+        let (found, gradient) = LaplaceGpu::new().log_joint(&panel, &request, &z).unwrap();
         assert!(
             (found - expected).abs() <= 1e-10 * expected.abs(),
             "{found} {expected}"
@@ -351,7 +374,7 @@ fn the_posterior_is_that_of_the_reference_draws() {
     let Some(device) = device() else { return };
     let panel = small_panel();
     let found = completed(
-        &LaplaceGpu,
+        &LaplaceGpu::new(),
         &panel,
         &on(device, &request(true, Priors::default())),
     );
@@ -387,14 +410,15 @@ fn what_is_not_served_is_refused_in_words() {
     let Some(device) = device() else { return };
     let panel = market(50, 30, 1, 8, 3.0, 0.0);
     let poisson = on(device, &request(false, Priors::default()));
-    let refused =
-        |panel: &Arc<Panel>, request: &Request, word: &str| match LaplaceGpu.start(panel.clone(), request) {
-            Err(error @ BackendError::Unsupported { .. }) => {
-                assert!(error.to_string().contains(word), "{error}");
-            }
-            Err(error) => panic!("{error}"),
-            Ok(_) => panic!("{word}: it was served"),
-        };
+    let refused = |panel: &Arc<Panel>, request: &Request, word: &str| match LaplaceGpu::new()
+        .start(panel.clone(), request)
+    {
+        Err(error @ BackendError::Unsupported { .. }) => {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        Err(error) => panic!("{error}"),
+        Ok(_) => panic!("{word}: it was served"),
+    };
     let negative_binomial = Request {
         likelihood: Likelihood::NegativeBinomial,
         ..poisson.clone()
