@@ -17,7 +17,7 @@ card=$root/tools/played-card
 dir=$root/target/played-card
 include=$dir/cache/infermark/cuda/include
 wheel=${CUDA_NVRTC:-nvidia-cuda-nvrtc==13.0.88}
-packages="svi-gpu svi-tensor"
+packages="svi-gpu gaussian-gpu svi-tensor"
 fail() {
   printf 'cuda_check.sh: %s\n' "$*" >&2
   exit 1
@@ -91,14 +91,14 @@ for line in sys.stdin:
     if found.get("executable"):
         kind = "test" if found["profile"]["test"] else "program"
         print(kind, pathlib.Path(found["manifest_path"]).parent.name, found["executable"])') || fail "the tests did not build"
-tests=$(for package in $packages; do sed -n "s/^test $package //p" <<<"$programs"; done)
+tests=$(for package in $packages; do grep "^test $package " <<<"$programs"; done)
 infermark=$(sed -n 's/^program cli //p' <<<"$programs" | head -n 1)
 [ -n "$tests" ] && [ -n "$infermark" ] || fail "cargo built no tests, or no program"
 
 # Tests beside each other, one a processor. A test that fails leaves a file.
 one() {
-  local order=$1 test=$2 name
-  name=$(basename "${test%-*}")-$order
+  local order=$1 package=$2 test=$3 name
+  name=$package-$(basename "${test%-*}")-$order
   if on_card "$order" "$test" --test-threads=1 >"$dir/logs/$name" 2>&1; then
     printf '%s: %s, %s launches\n' "$name" "$(sed -n 's/^test result: \(ok\. [0-9]* passed\).*/\1/p' "$dir/logs/$name")" "$(launches "$name")"
   else
@@ -108,17 +108,19 @@ one() {
 }
 launches() { sed -n 's/^played card: .*: \([0-9]*\) launches.*/\1/p' "$dir/logs/$1" | awk '{ sum += $1 } END { print sum + 0 }'; }
 for order in $orders; do
-  for test in $tests; do
+  while read -r _ package test; do
     while [ "$(jobs -r | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
-    one "$order" "$test" &
-  done
+    one "$order" "$package" "$test" &
+  done <<<"$tests"
 done
 wait
 for failed in "$dir"/logs/*.failed; do
   [ ! -e "$failed" ] || fail "$(basename "${failed%.failed}"): a test failed on the played card"
 done
 for order in $orders; do
-  [ "$(launches "against_cpu-$order")" -gt 0 ] && [ "$(launches "parity-$order")" -gt 0 ] || fail "tests did not ask for the card"
+  for tested in svi-gpu-against_cpu gaussian-gpu-against_cpu svi-tensor-parity; do
+    [ "$(launches "$tested-$order")" -gt 0 ] || fail "$tested did not ask for the card"
+  done
 done
 
 "$infermark" generate --products 20 --out "$dir/panel.parquet" --truth "$dir/truth.csv" --force >"$dir/logs/generate" 2>&1 ||

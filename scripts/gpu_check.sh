@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Checks Infermark on a GPU, in three steps of less than ten minutes each on a data centre's card, the most telling first:
 #
-#   speed   where an iteration goes, how fast svi-gpu is, and what Nsight Compute says of its kernels
+#   speed   where an iteration goes, how fast svi-gpu is, what Nsight Compute says of its kernels, and how fast laplace-gpu is
 #   peer    NumPyro on the same card and panels, in turns with svi-gpu
-#   tests   all tests of svi-gpu, then those of svi-tensor
+#   tests   all tests of svi-gpu, of laplace-gpu, then those of svi-tensor
 #
 #   scripts/gpu_check.sh                the three in this order
 #   scripts/gpu_check.sh --only speed   one of them
@@ -71,12 +71,12 @@ build() {
     command -v python3 >/dev/null || fail "no python3 on the PATH, which reads cargo's messages"
     rm -rf -- "$folder"
     mkdir -p "$folder/tests" "$folder/scripts" "$folder/data"
-    for path in "$root"/crates/svi-{gpu,tensor}/tests/*.rs; do tests+=(--test "$(basename "$path" .rs)"); done
+    for path in "$root"/crates/{svi-gpu,gaussian-gpu,svi-tensor}/tests/*.rs; do tests+=(--test "$(basename "$path" .rs)"); done
     {
         cargo build --release --locked --message-format=json &&
             # With the first two packages the dependencies have the features that they have above, and are not built again.
             cargo test --release --locked --no-run --message-format=json -p infermark -p infermark-gpu-devices \
-                -p infermark-svi-gpu -p infermark-svi-tensor --lib "${tests[@]}"
+                -p infermark-svi-gpu -p infermark-gaussian-gpu -p infermark-svi-tensor --lib "${tests[@]}"
     } >"$folder/messages.json" || fail "the program or its tests did not build (see above)"
     # Package, target and path of each program in cargo's messages.
     python3 -c '
@@ -88,11 +88,11 @@ for message in filter(lambda found: found.get("executable"), map(json.loads, sys
     while IFS=$'\t' read -r package name path; do
         case $package/$name in
         cli/infermark) strip -o "$folder/infermark" -- "$path" ;;
-        svi-gpu/* | svi-tensor/*) strip -o "$folder/tests/$package-$name" -- "$path" ;;
+        svi-gpu/* | gaussian-gpu/* | svi-tensor/*) strip -o "$folder/tests/$package-$name" -- "$path" ;;
         esac
     done <"$folder/programs.tsv"
     rm -- "$folder/messages.json" "$folder/programs.tsv"
-    for name in infermark tests/svi-gpu-unit tests/svi-gpu-against_cpu tests/svi-tensor-unit tests/svi-tensor-parity; do
+    for name in infermark tests/svi-gpu-unit tests/{svi-gpu,gaussian-gpu}-against_cpu tests/svi-tensor-unit tests/svi-tensor-parity; do
         [ -x "$folder/$name" ] || fail "cargo's messages do not name what becomes $name: did it move?"
     done
     cp -- "$here"/*.py "$here/gpu_check.sh" "$folder/scripts/"
@@ -260,6 +260,12 @@ speed() {
     [ ! -f "$work/bench/table.md" ] ||
         awk '/^## / { kept = /^## (Measured|Remarks)/ } kept && /^(\||- )/' "$work/bench/table.md" | quote 600
     nsight "${sizes//,/ }"
+    # Last, for what it takes on the processors: the exact method, whose kernels need double precision.
+    run laplace.log "$infermark" bench --backends laplace-gpu --devices "$device" --products "$sizes" --quality-seconds 0 --repeats 3 \
+        --settle-seconds 0 --out "$work/laplace"
+    ended "laplace on the device, $sizes products" "parity, then whole fits," || true
+    [ ! -f "$work/laplace/table.md" ] ||
+        awk '/^## / { kept = /^## (Measured|Remarks)/ } kept && /^(\||- )/' "$work/laplace/table.md" | quote 600
 }
 
 # Some launches in a row of a warm run, up to 100,000 products: whatever an iteration launches.
@@ -338,7 +344,7 @@ peer() {
 
 tests() {
     local binary name
-    for binary in "$root"/tests/svi-gpu-* "$root"/tests/svi-tensor-*; do
+    for binary in "$root"/tests/{svi-gpu,gaussian-gpu,svi-tensor}-*; do
         name=${binary##*/}
         run "$name.log" env INFERMARK_TEST_DATA="$root/data" INFERMARK_TEST_DEVICE="$device" "$binary"
         ended "$name" "$(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$work/$log")" ||

@@ -2,7 +2,7 @@
 //! borders, in one walk over the panel.
 
 use crate::border::{Border, Gathering, PartSums};
-use crate::factor::{ArrowFactor, Dismantled, FactorError};
+use crate::factor::{ArrowFactor, Blocks, Dismantled, FactorError};
 use crate::grid::Grid;
 use crate::product::{Lower2, block, inner, pair_covariance, shape_coupling, write_coupling};
 use crate::tasks;
@@ -73,9 +73,9 @@ pub struct Assembled {
     /// part, else zero.
     pub gradient: Vec<f64>,
     /// `L_i^-1` times the gradient of the product, at every place of the walk.
-    forwarded: Vec<[f64; 2]>,
+    pub(crate) forwarded: Vec<[f64; 2]>,
     /// `sum_i V_i' L_i^-1 g_i` of every category.
-    coupled: Vec<Vec<f64>>,
+    pub(crate) coupled: Vec<Vec<f64>>,
 }
 
 /// Second moments of the products under the Gaussian that is left, in the order of the panel.
@@ -144,7 +144,10 @@ impl Assembled {
     }
 
     /// `Q^-1` times a gradient whose products' entries are those of [`Assembled::gradient`].
-    pub fn step(&self, gradient: &[f64]) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// When the device that has the rows fails.
+    pub fn step(&self, gradient: &[f64]) -> Result<Vec<f64>, FactorError> {
         let factor = &self.factor;
         let layout = &factor.walk.layout;
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
@@ -153,8 +156,15 @@ impl Assembled {
             [step[a + *product as usize], step[e + *product as usize]] = *pair;
         }
         factor.forward_borders(&mut step, &self.coupled);
-        factor.solve_upper(&mut step);
-        step
+        match &factor.elsewhere {
+            None => factor.solve_upper(&mut step),
+            Some(rows) => {
+                let borders = factor.backward_borders(&mut step);
+                let by_border = rows.times(&borders)?;
+                factor.solve_upper_products(&mut step, by_border);
+            }
+        }
+        Ok(step)
     }
 }
 
@@ -280,7 +290,8 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .take();
             }
-            Some(Border::new(walk, category, sums, self.priors, self.rates))
+            let curvature = self.rates.shape_curvature(category);
+            Some(Border::new(walk, category, sums, self.priors, curvature))
         })
     }
 }
@@ -494,21 +505,7 @@ fn pass(
     if walk.watch.is_stopped() {
         return Err(FactorError::Stopped);
     }
-    let mut borders: Vec<Result<Border, FactorError>> = borders.into_iter().flatten().collect();
-    if let Some(at) = borders
-        .iter()
-        .position(|b| matches!(b, Err(FactorError::Product(_))))
-    {
-        borders.swap(0, at);
-    }
-    let borders = borders
-        .into_iter()
-        .collect::<Result<Vec<Border>, FactorError>>()?;
-    let mut gradient = vec![0.0; layout.latents()];
-    let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-    for (product, pair) in walk.order.iter().zip(&pairs) {
-        [gradient[a + *product as usize], gradient[e + *product as usize]] = *pair;
-    }
+    let borders = all_of(borders.into_iter().flatten().collect())?;
     let mut moments = PairMoments::default();
     if with_variances {
         moments.covariance = vec![[0.0; 3]; layout.products];
@@ -516,34 +513,63 @@ fn pass(
             moments.covariance[*product as usize] = *pair;
         }
     }
-    let mut value = 0.0;
-    let (mut factors, mut diagonals, mut coupled) = (Vec::new(), Vec::new(), Vec::new());
-    for (category, border) in borders.into_iter().enumerate() {
-        value += border.value;
-        gradient[layout.time_index(category, 0)..][..layout.periods]
-            .copy_from_slice(&border.by_period[..layout.periods]);
-        if walk.has_shape() {
-            gradient[layout.start(Site::LogShape) + category] = border.by_shape;
-        }
-        factors.push(border.factor);
-        diagonals.push(border.diagonal);
-        coupled.push(border.coupled);
-    }
-    let assembled = Assembled {
-        factor: ArrowFactor::of_parts(
-            walk.clone(),
-            *priors,
-            (weights, lower, shapes),
-            factors,
-            diagonals,
-            threads,
-        ),
-        value,
-        gradient,
-        forwarded,
-        coupled,
+    let blocks = Blocks {
+        weights,
+        lower,
+        shapes,
+        elsewhere: None,
     };
+    let assembled = Assembled::of_borders(walk, priors, borders, (blocks, pairs, forwarded), threads);
     Ok((assembled, moments))
+}
+
+/// The borders; where there is none, the error of a product before that of a category.
+pub(crate) fn all_of(mut borders: Vec<Result<Border, FactorError>>) -> Result<Vec<Border>, FactorError> {
+    if let Some(at) = borders
+        .iter()
+        .position(|b| matches!(b, Err(FactorError::Product(_))))
+    {
+        borders.swap(0, at);
+    }
+    borders.into_iter().collect()
+}
+
+impl Assembled {
+    /// Of the factored borders; `pairs` are the products' gradients and `forwarded` those with the factors of their blocks, by place.
+    pub(crate) fn of_borders(
+        walk: &Arc<Walk>,
+        priors: &Priors,
+        borders: Vec<Border>,
+        (blocks, pairs, forwarded): (Blocks, Vec<[f64; 2]>, Vec<[f64; 2]>),
+        threads: usize,
+    ) -> Self {
+        let layout = walk.layout;
+        let mut gradient = vec![0.0; layout.latents()];
+        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
+        for (product, pair) in walk.order.iter().zip(&pairs) {
+            [gradient[a + *product as usize], gradient[e + *product as usize]] = *pair;
+        }
+        let mut value = 0.0;
+        let (mut factors, mut diagonals, mut coupled) = (Vec::new(), Vec::new(), Vec::new());
+        for (category, border) in borders.into_iter().enumerate() {
+            value += border.value;
+            gradient[layout.time_index(category, 0)..][..layout.periods]
+                .copy_from_slice(&border.by_period[..layout.periods]);
+            if walk.has_shape() {
+                gradient[layout.start(Site::LogShape) + category] = border.by_shape;
+            }
+            factors.push(border.factor);
+            diagonals.push(border.diagonal);
+            coupled.push(border.coupled);
+        }
+        Assembled {
+            factor: ArrowFactor::of_parts(walk.clone(), *priors, blocks, factors, diagonals, threads),
+            value,
+            gradient,
+            forwarded,
+            coupled,
+        }
+    }
 }
 
 /// The first `count` entries, which `rest` loses.

@@ -1,6 +1,5 @@
 //! The categories' borders: the Schur complements that their products leave.
 
-use crate::assemble::Rates;
 use crate::factor::FactorError;
 use crate::triangular::{BorderFactor, Lower, Tail};
 use crate::walk::Walk;
@@ -97,13 +96,13 @@ pub(crate) struct Border {
 }
 
 impl Border {
-    /// Factors what the parts of a category left.
+    /// Factors what the parts of a category left; `shape_curvature` is what those leave out of the curvature along its log shape.
     pub(crate) fn new(
         walk: &Walk,
         category: usize,
         sums: PartSums,
         priors: &Priors,
-        rates: &impl Rates,
+        shape_curvature: f64,
     ) -> Result<Self, FactorError> {
         if let Some(product) = sums.failed {
             return Err(FactorError::Product(product));
@@ -126,8 +125,7 @@ impl Border {
             *d = w + priors.time_cat_effects_sd.powi(-2);
         }
         if walk.has_shape() {
-            diagonal[periods] =
-                sums.shape[1] + rates.shape_curvature(category) + priors.log_shape_sd.powi(-2);
+            diagonal[periods] = sums.shape[1] + shape_curvature + priors.log_shape_sd.powi(-2);
             for (t, c) in sums.cross[..periods].iter().enumerate() {
                 schur[t * border + periods] += c;
             }

@@ -2,6 +2,7 @@
 
 use crate::assemble::{Assembled, ProductRows, Rates, Weighed};
 use crate::coupling;
+use crate::elsewhere::RowsElsewhere;
 use crate::product::Lower2;
 use crate::triangular::{BorderFactor, Lower};
 use crate::walk::{Part, Walk, products_of_part};
@@ -30,6 +31,9 @@ pub enum FactorError {
     /// [`Watch::stop_when`](crate::Watch::stop_when) said so.
     #[error("stopped on request")]
     Stopped,
+    /// The device that has the rows failed.
+    #[error("{0}")]
+    Device(String),
 }
 
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
@@ -53,8 +57,20 @@ pub struct ArrowFactor {
     /// Covariances of the borders, once they were asked for.
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
+    /// Who has the weights, where the host has not.
+    pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere>>,
     /// Whether the precision of a log shape was below the least one, which stands in for it.
     stands_in: bool,
+}
+
+/// What a factor has of rows and products, by place.
+pub(crate) struct Blocks {
+    /// Weights of the rows; none where they lie elsewhere.
+    pub(crate) weights: Vec<f64>,
+    pub(crate) lower: Vec<Lower2>,
+    /// Couplings of the products to the log shapes; empty where there are none.
+    pub(crate) shapes: Vec<[f64; 2]>,
+    pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere>>,
 }
 
 /// What is left of a factor whose place another one takes.
@@ -119,7 +135,7 @@ impl ArrowFactor {
     pub(crate) fn of_parts(
         walk: Arc<Walk>,
         priors: Priors,
-        (weights, products, shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
+        blocks: Blocks,
         borders: Vec<BorderFactor>,
         diagonals: Vec<Vec<f64>>,
         threads: usize,
@@ -131,15 +147,34 @@ impl ArrowFactor {
         ArrowFactor {
             walk,
             priors,
-            weights,
-            products,
-            shapes,
+            weights: blocks.weights,
+            products: blocks.lower,
+            shapes: blocks.shapes,
+            elsewhere: blocks.elsewhere,
             stands_in: borders.iter().any(|border| border.stands_in),
             categories: borders.into_iter().map(|border| border.lower).collect(),
             diagonals,
             top: top.sqrt(),
             covariances: OnceLock::new(),
             threads,
+        }
+    }
+
+    /// The same with another walk, and nothing of rows and products.
+    pub(crate) fn clone_above_products(&self, walk: Arc<Walk>) -> Self {
+        ArrowFactor {
+            walk,
+            priors: self.priors,
+            weights: Vec::new(),
+            products: Vec::new(),
+            shapes: Vec::new(),
+            categories: self.categories.clone(),
+            diagonals: self.diagonals.clone(),
+            top: self.top,
+            covariances: self.covariances.clone(),
+            threads: self.threads,
+            elsewhere: None,
+            stands_in: self.stands_in,
         }
     }
 
@@ -297,8 +332,13 @@ impl ArrowFactor {
     /// The same with `times` for [`coupling::times`].
     pub(crate) fn solve_upper_by(&self, y: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
         let borders = self.backward_borders(y);
-        let mut pairs = self.walk.pairs(y);
         let by_border = times(&borders);
+        self.solve_upper_products(y, by_border);
+    }
+
+    /// The products' part of `L^-T y`, where it lies, `by_border` being `B_i` times the border's part.
+    pub(crate) fn solve_upper_products(&self, y: &mut [f64], by_border: Vec<[f64; 2]>) {
+        let mut pairs = self.walk.pairs(y);
         for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
             *pair = lower.backward([pair[0] - by[0], pair[1] - by[1]]);

@@ -28,6 +28,7 @@ mod assemble;
 mod batch;
 mod border;
 mod coupling;
+mod elsewhere;
 mod factor;
 mod given_border;
 mod grid;
@@ -43,6 +44,7 @@ mod watch;
 mod whitener;
 
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
+pub use elsewhere::{CategoryWalked, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walked};
 pub use factor::{ArrowFactor, FactorError};
 pub use given_border::{AtOptimum, GivenBorder};
 pub use marginals::Marginals;

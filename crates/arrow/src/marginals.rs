@@ -1,7 +1,7 @@
 //! Marginal covariances.
 
 use crate::batch::Batch;
-use crate::factor::ArrowFactor;
+use crate::factor::{ArrowFactor, FactorError};
 use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
@@ -25,11 +25,22 @@ struct Root(Vec<f64>);
 impl ArrowFactor {
     /// The marginals, in one pass over the panel and a product with a triangle a category, or with the covariances of the borders where they are
     /// there.
+    ///
+    /// # Panics
+    /// Where the rows lie elsewhere and their device fails: [`ArrowFactor::marginals_there`] says so.
     pub fn marginals(&self) -> Marginals {
-        if self.covariances.get().is_some() {
+        self.marginals_there().expect("no device failed")
+    }
+
+    /// The same, wherever the rows lie.
+    ///
+    /// # Errors
+    /// When the device that has them fails.
+    pub fn marginals_there(&self) -> Result<Marginals, FactorError> {
+        if self.elsewhere.is_none() && self.covariances.get().is_some() {
             let pairs = self.for_products(|_| true, |_, m| [m.elasticity, m.covariance, m.effect]);
             let pairs = pairs.into_iter();
-            return self.marginals_of(self.variances_above_products(), pairs);
+            return Ok(self.marginals_of(self.variances_above_products(), pairs));
         }
         let border = self.walk.border();
         let roots = self.roots();
@@ -38,12 +49,18 @@ impl ArrowFactor {
             columns.map(|column| column.iter().map(|r| r * r).sum()).collect()
         });
         let above = self.above_products(variances);
+        let products = self.walk.order.iter().map(|product| *product as usize);
+        if let Some(rows) = &self.elsewhere {
+            let roots: Vec<Vec<f64>> = roots.into_iter().map(|root| root.0).collect();
+            let squares = rows.squares(&roots)?.into_iter().zip(&self.products);
+            let pairs = squares.map(|(squares, lower)| pair_covariance(lower, squares));
+            return Ok(self.marginals_of(above, products.zip(pairs)));
+        }
         let pairs = InstructionSet::best().run_f64(Pairs {
             factor: self,
             roots: &roots,
         });
-        let products = self.walk.order.iter().map(|product| *product as usize);
-        self.marginals_of(above, products.zip(pairs.into_iter().flatten()))
+        Ok(self.marginals_of(above, products.zip(pairs.into_iter().flatten())))
     }
 
     /// Of the variances above the products, and what is known of each of these: elasticity, covariance, effect.

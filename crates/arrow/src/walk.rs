@@ -107,6 +107,13 @@ impl Walk {
         ))
     }
 
+    /// The walk through the products at some places alone, in their order.
+    pub(crate) fn through_places(&self, places: &[usize]) -> Walk {
+        let order = places.iter().map(|place| self.order[*place]).collect();
+        let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
+        Self::through(&self.panel, self.layout, sizes, (order, Vec::new()), watch)
+    }
+
     fn through(
         panel: &Arc<Panel>,
         layout: Layout,
@@ -182,6 +189,11 @@ impl Walk {
     /// The places of the latents.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// The product at every place: products by category, and of a category in their order.
+    pub fn order(&self) -> &[u32] {
+        &self.order
     }
 
     /// Products of a category.

@@ -6,6 +6,7 @@ use infermark_backend::{Backend, Method, Precision, Request};
 use infermark_cpu_kernels::InstructionSet;
 use infermark_cpu_kernels::bare::bare_row_particles_per_second;
 use infermark_gaussian::GaussianCpu;
+use infermark_gaussian_gpu::LaplaceGpu;
 use infermark_model::Panel;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Arc<dyn Backend>> {
         Arc::new(SviTensor),
         Arc::new(NutsCpu),
         Arc::new(GaussianCpu::laplace()),
+        Arc::new(LaplaceGpu::new()),
         Arc::new(GaussianCpu::structured_vi()),
         Arc::new(GaussianCpu::meanfield()),
     ]
@@ -38,7 +40,8 @@ pub fn for_request(request: &Request) -> Arc<dyn Backend> {
         Method::Svi(_) if request.devices.contains(&DeviceId::CPU) => Arc::new(SviCpu::new()),
         Method::Svi(_) => Arc::new(SviGpu::new()),
         Method::Nuts(_) => Arc::new(NutsCpu),
-        Method::Laplace(_) => Arc::new(GaussianCpu::laplace()),
+        Method::Laplace(_) if request.devices.contains(&DeviceId::CPU) => Arc::new(GaussianCpu::laplace()),
+        Method::Laplace(_) => Arc::new(LaplaceGpu::new()),
         Method::StructuredVi(_) => Arc::new(GaussianCpu::structured_vi()),
         Method::Meanfield(_) => Arc::new(GaussianCpu::meanfield()),
     }
@@ -76,8 +79,8 @@ pub fn check_devices(backend: &dyn Backend, request: &Request) -> anyhow::Result
         if !here.contains(device) {
             let known: Vec<String> = here.iter().map(DeviceId::to_string).collect();
             let remedy = match request.method {
-                Method::Svi(_) => "",
-                _ => "; --method svi runs on GPUs",
+                Method::Svi(_) | Method::Laplace(_) => "",
+                _ => "; --method svi and laplace run on GPUs",
             };
             bail!(
                 "{} cannot run on {device}; devices: {}{remedy}",

@@ -105,7 +105,25 @@ impl GaussianCpu {
     }
 }
 
-fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
+/// The pass of the search for a mode, at its point.
+pub(crate) fn pass_of(search: ModeSearch, panel: &Panel) -> Result<GaussianPass, BackendError> {
+    let failed = |error: ModeError| no_pass(&error, panel);
+    let (value, gradient) = (search.log_joint(), search.gradient().to_vec());
+    let step = search.newton_step().map_err(|error| failed(error.into()))?;
+    let mode = search.into_mode().map_err(failed)?;
+    let marginals = mode
+        .factor
+        .marginals_there()
+        .map_err(|error| failed(error.into()))?;
+    Ok(GaussianPass {
+        value,
+        gradient,
+        step,
+        variance: marginals.variance,
+    })
+}
+
+pub(crate) fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
     BackendError::Diverged {
         step: 0,
         reason: format!("at the given point, {}", error.in_panel(panel)),
@@ -141,18 +159,7 @@ impl Backend for GaussianCpu {
         let family = match &request.method {
             Method::StructuredVi(_) => Family::Structured,
             Method::Meanfield(_) => Family::MeanField,
-            _ => {
-                let search = self.search(panel, request, at.mean)?;
-                let (value, gradient) = (search.log_joint(), search.gradient().to_vec());
-                let step = search.newton_step();
-                let mode = search.into_mode().map_err(|error| no_pass(&error, panel))?;
-                return Ok(Some(GaussianPass {
-                    value,
-                    gradient,
-                    step,
-                    variance: mode.factor.marginals().variance,
-                }));
-            }
+            _ => return pass_of(self.search(panel, request, at.mean)?, panel).map(Some),
         };
         request.check_point(panel, at.mean)?;
         let there = self.search(panel, request, at.precision_at)?.into_mode();
@@ -167,9 +174,10 @@ impl Backend for GaussianCpu {
             start,
         );
         let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error, panel))?;
+        let step = found.step(&found.gradient);
         Ok(Some(GaussianPass {
             value,
-            step: found.step(&found.gradient),
+            step: step.map_err(|error| no_pass(&error.into(), panel))?,
             gradient: found.gradient,
             variance,
         }))

@@ -1,5 +1,6 @@
 //! What is fitted: a panel under priors and a likelihood, evaluated by the arrow's pass.
 
+use crate::elsewhere::RowWalker;
 use crate::negative_binomial::NegativeBinomialRates;
 use crate::poisson::{PoissonRates, Spread};
 use infermark_arrow::{ArrowFactor, Assembled, FactorError, PairMoments, Walk};
@@ -28,6 +29,8 @@ pub struct Counts {
     bound: Bound,
     /// Distinct counts of every category, where the likelihood needs them.
     distinct: Arc<Vec<Vec<DistinctCounts>>>,
+    /// Who walks the rows of Poisson counts at a point, where the host does not.
+    walker: Option<Arc<dyn RowWalker>>,
     /// What is wrong with the pass, in tests.
     #[cfg(feature = "faults")]
     fault: Option<crate::fault::Fault>,
@@ -171,6 +174,7 @@ impl Counts {
             likelihood,
             bound: Bound::of(panel, priors, likelihood),
             distinct: Arc::new(distinct),
+            walker: None,
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -180,6 +184,19 @@ impl Counts {
     #[cfg(feature = "faults")]
     pub(crate) fn with_fault(self, fault: Option<crate::fault::Fault>) -> Self {
         Counts { fault, ..self }
+    }
+
+    /// The same with another one who walks the rows.
+    pub(crate) fn walked_by(self, walker: Arc<dyn RowWalker>) -> Self {
+        Counts {
+            walker: Some(walker),
+            ..self
+        }
+    }
+
+    /// Who walks the rows, where the host does not.
+    pub(crate) fn walker(&self) -> Option<&dyn RowWalker> {
+        self.walker.as_deref()
     }
 
     /// The panel.
@@ -215,7 +232,7 @@ impl Counts {
     }
 
     /// Whether any product is left out.
-    pub(crate) fn leaves_any_out(&self) -> bool {
+    pub fn leaves_any_out(&self) -> bool {
         !self.bound.products.is_empty()
     }
 
@@ -253,7 +270,7 @@ impl Counts {
     }
 
     /// The walk of its passes.
-    pub(crate) fn walk(&self) -> &Arc<Walk> {
+    pub fn walk(&self) -> &Arc<Walk> {
         &self.walk
     }
 
@@ -273,6 +290,13 @@ impl Counts {
         before: Option<ArrowFactor>,
         threads: usize,
     ) -> Result<Evaluated, FactorError> {
+        if let (Some(walker), Spread::Point) = (&self.walker, spread) {
+            // The rows' weights are about to be those of this point.
+            drop(before);
+            let walked = walker.walked(point)?;
+            let found = Assembled::of_walked(&self.walk, &self.priors, walked, threads)?;
+            return Ok(self.complete(point.to_vec(), found, PairMoments::default()));
+        }
         match self.likelihood {
             Likelihood::Poisson => {
                 let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, spread);

@@ -12,6 +12,7 @@
 //! | `gauss_hermite` | rules for means over normals |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
 //! | `skewness` | means corrected for skewness, and marginals where counts are small |
+//! | `elsewhere` | the Laplace approximation with rows that another device walks |
 //! | `cost` | what a fit costs, in words |
 //! | `backend`, `run` | the three methods behind the backend trait |
 //! | `fault` | faults on purpose, in builds with the feature `faults` alone |
@@ -19,6 +20,7 @@
 mod backend;
 mod cost;
 mod counts;
+mod elsewhere;
 #[cfg(feature = "faults")]
 mod fault;
 mod gauss_hermite;
@@ -35,6 +37,8 @@ pub mod variational;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
 pub use counts::Counts;
+pub use elsewhere::{Elsewhere, MovingPairs, RowWalker};
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};
+pub use profile::{LAST_CHANGE, MOST_GROWTH, STEPS};

@@ -59,6 +59,7 @@ impl ModeError {
                 ),
                 None,
             ),
+            ModeError::Factor(FactorError::Device(reason)) => return reason.clone(),
             other => (other.to_string(), None),
         };
         match wild.or_else(|| wildest_price(panel)) {
@@ -239,9 +240,12 @@ impl ModeSearch {
 
     /// The Newton step from the point, in all parameters.
     ///
+    /// # Errors
+    /// When the device that has the rows fails.
+    ///
     /// # Panics
     /// Where the precision is approximate.
-    pub(crate) fn newton_step(&self) -> Vec<f64> {
+    pub(crate) fn newton_step(&self) -> Result<Vec<f64>, FactorError> {
         let found = self.found.as_ref().filter(|_| !self.is_approximate);
         found.expect("the precision is the point's").step(&self.gradient)
     }
@@ -286,7 +290,7 @@ impl ModeSearch {
                         along(&self.step, &found.found.gradient),
                     ) || (last && found.value.is_finite()) =>
                 {
-                    self.take(there, found);
+                    self.take(there, found)?;
                     self.steps += 1;
                     return Ok(());
                 }
@@ -391,6 +395,9 @@ impl ModeSearch {
     /// Takes the products to their optimum, and makes the precision there of a sample of them; false where that would not stand for all.
     fn sampled_here(&mut self) -> Result<bool, FactorError> {
         let (counts, threads) = (&self.counts, self.settings.threads);
+        if counts.walker().is_some() {
+            return Ok(false);
+        }
         let Some(sample) = counts.walk().sample(SAMPLE) else {
             return Ok(false);
         };
@@ -421,8 +428,7 @@ impl ModeSearch {
         self.point = point;
         let there = there?;
         let point = std::mem::take(&mut self.point);
-        self.take(point, there);
-        Ok(())
+        self.take(point, there)
     }
 
     /// The point and what was found there.
@@ -461,19 +467,20 @@ impl ModeSearch {
             .evaluate(point, Spread::Point, before, self.settings.threads)
     }
 
-    fn take(&mut self, point: Vec<f64>, there: Evaluated) {
+    fn take(&mut self, point: Vec<f64>, there: Evaluated) -> Result<(), FactorError> {
         let mut found = there.found;
         self.gradient = std::mem::take(&mut found.gradient);
         if is_profiled(&self.counts) {
             (self.step, self.slope) = found.step_above_products(&self.gradient);
         } else {
-            self.step = found.step(&self.gradient);
+            self.step = found.step(&self.gradient)?;
             self.slope = along(&self.step, &self.gradient);
         }
         self.found = Some(found);
         self.is_approximate = false;
         self.point = point;
         self.value = there.value;
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! ones there, and its second derivatives the Schur complements of [`infermark_arrow`].
 
 use crate::counts::{Counts, SUMS_ROUND};
+use crate::elsewhere::MovingPairs;
 use infermark_arrow::{AtOptimum, FactorError, GivenBorder, ProductRows};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Likelihood;
@@ -15,14 +16,14 @@ use std::f64::consts::LOG2_E;
 
 /// Growth of a log rate in a step beyond which the step is shortened: with `exp(d) - 1 - d <= d^2` below 1.79 no shorter step loses any
 /// of a product's log density.
-const MOST_GROWTH: f64 = 1.5;
+pub const MOST_GROWTH: f64 = 1.5;
 
 /// Change of a log rate below which a step is a product's last: the rate that follows is `rate (1 + d + d^2 / 2 + d^3 / 6)` to the last
 /// digit, and what is left of the way is about the square of this.
-const LAST_CHANGE: f64 = 1e-4;
+pub const LAST_CHANGE: f64 = 1e-4;
 
 /// Steps of a product in a pass, at most.
-const STEPS: usize = 40;
+pub const STEPS: usize = 40;
 
 /// Standard deviations of a prior of products below which their own precision hides what the rows say: such panels take the joint
 /// search.
@@ -226,17 +227,42 @@ impl GivenBorder for GivenEffects<'_> {
 pub(crate) fn profiled(
     counts: &Counts,
     point: &[f64],
-    pairs: &mut [[f64; 2]],
+    pairs: &mut Vec<[f64; 2]>,
     threads: usize,
 ) -> Result<Profiled, FactorError> {
-    profiled_of(
+    let mut moving = Moving::new(counts, std::mem::take(pairs));
+    let found = profiled_of(
         counts,
         counts.units_by_period(),
         point,
-        pairs,
+        &mut moving,
         usize::MAX,
         threads,
-    )
+    )?;
+    *pairs = moving.into_pairs()?;
+    Ok(found)
+}
+
+/// Pairs from one pass to the next.
+enum Moving {
+    Here(Vec<[f64; 2]>),
+    Elsewhere(Box<dyn MovingPairs>),
+}
+
+impl Moving {
+    fn new(counts: &Counts, pairs: Vec<[f64; 2]>) -> Self {
+        match counts.walker() {
+            Some(walker) => Moving::Elsewhere(walker.moving(&pairs)),
+            None => Moving::Here(pairs),
+        }
+    }
+
+    fn into_pairs(self) -> Result<Vec<[f64; 2]>, FactorError> {
+        match self {
+            Moving::Here(pairs) => Ok(pairs),
+            Moving::Elsewhere(moving) => moving.pairs(),
+        }
+    }
 }
 
 /// The same of a sample of the products, `units` being the sums of their counts by category and period.
@@ -244,13 +270,18 @@ fn profiled_of(
     counts: &Counts,
     units: &[u64],
     point: &[f64],
-    pairs: &mut [[f64; 2]],
+    moving: &mut Moving,
     least: usize,
     threads: usize,
 ) -> Result<Profiled, FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
-    let given = GivenEffects::new(counts, point);
-    let found = counts.walk().given_border(&given, pairs, least, threads)?;
+    let found = match moving {
+        Moving::Elsewhere(moving) => moving.at_optimum(point)?,
+        Moving::Here(pairs) => {
+            let given = GivenEffects::new(counts, point);
+            counts.walk().given_border(&given, pairs, least, threads)?
+        }
+    };
     let mut gradient = vec![0.0; layout.latents()];
     let mut value = found.value;
     let mut squares = 0.0;
@@ -295,8 +326,12 @@ fn profiled_of(
 pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Result<(), FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
     let start = point.to_vec();
-    let mut pairs = counts.walk().pairs(point);
-    let sampled = counts.walk().units_of_sample(SAMPLE);
+    let mut moving = Moving::new(counts, counts.walk().pairs(point));
+    // Where others walk the rows a pass over all of them is no more than one over a few.
+    let sampled = match counts.walker() {
+        Some(_) => counts.units_by_period().to_vec(),
+        None => counts.walk().units_of_sample(SAMPLE),
+    };
     // Effects of periods are known to their own errors after that, not better.
     let enough = (layout.categories * layout.periods) as f64;
     let stages: &[_] = &[
@@ -307,7 +342,7 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
     for (units, least, enough) in &stages[usize::from(!is_sample)..] {
         let mut before = f64::INFINITY;
         for round in 0..ROUNDS {
-            let found = profiled_of(counts, units, point, &mut pairs, *least, threads)?;
+            let found = profiled_of(counts, units, point, &mut moving, *least, threads)?;
             if !found.value.is_finite() {
                 // Newton steps go from where there are numbers.
                 point.copy_from_slice(&start);
@@ -333,7 +368,7 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
             before = decrement;
         }
     }
-    counts.walk().write_pairs(point, &pairs);
+    counts.walk().write_pairs(point, &moving.into_pairs()?);
     Ok(())
 }
 

@@ -88,6 +88,8 @@ pub(crate) struct GaussianRun {
     /// What the work costs, where it is much: told before the first step.
     cost: Option<String>,
     cost_is_told: bool,
+    /// Id and name of the device that walks the rows, where it is not the host.
+    device: Option<[String; 2]>,
     /// Whether the precision that the intervals come from only stands in for the exact one.
     stands_in: bool,
     setup_seconds: f64,
@@ -102,6 +104,19 @@ impl GaussianRun {
         bytes: u64,
         started: Instant,
     ) -> Result<Self, BackendError> {
+        let counts = counts_of(&panel, request)?;
+        Ok(Self::of_counts(name, counts, request, Some(bytes), None, started))
+    }
+
+    /// A run on `counts`, which the host walks with so many `bytes`, or this `device`.
+    pub(crate) fn of_counts(
+        name: &'static str,
+        counts: Counts,
+        request: &Request,
+        bytes: Option<u64>,
+        device: Option<[String; 2]>,
+        started: Instant,
+    ) -> Self {
         let settings = ModeSettings {
             steps: usize::MAX,
             tolerance: match &request.method {
@@ -110,13 +125,13 @@ impl GaussianRun {
             },
             threads: request.resolved_threads(),
         };
-        let counts = counts_of(&panel, request)?;
         let left_out_products = counts.left_out();
-        let cost = cost(&counts, request, bytes);
+        let cost = bytes.and_then(|bytes| cost(&counts, request, bytes));
         // Its first passes wait for an advance, which can be stopped.
         let search = ModeSearch::unstarted(&counts, &settings);
-        Ok(GaussianRun {
+        GaussianRun {
             name,
+            device,
             counts,
             settings,
             request: request.clone(),
@@ -145,7 +160,7 @@ impl GaussianRun {
             stands_in: false,
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
-        })
+        }
     }
 
     fn most_steps(&self) -> u64 {
@@ -274,7 +289,7 @@ impl GaussianRun {
             }
             let sd: Vec<f64> = mode
                 .factor
-                .marginals()
+                .marginals_there()?
                 .variance
                 .iter()
                 .map(|v| v.sqrt())
@@ -337,15 +352,21 @@ impl GaussianRun {
         }
     }
 
+    fn failed(&self, step: u64, error: &ModeError) -> BackendError {
+        match (error, &self.device) {
+            (ModeError::Factor(FactorError::Device(reason)), Some([device, _])) => BackendError::Device {
+                device: device.clone(),
+                reason: reason.clone(),
+            },
+            _ => BackendError::Diverged {
+                step,
+                reason: error.in_panel(self.counts.panel()),
+            },
+        }
+    }
+
     fn completed(&self) -> u64 {
         self.report.newton_steps + self.report.variational_steps
-    }
-}
-
-fn failed(step: u64, error: &ModeError, panel: &Panel) -> BackendError {
-    BackendError::Diverged {
-        step,
-        reason: error.in_panel(panel),
     }
 }
 
@@ -377,7 +398,7 @@ impl Run for GaussianRun {
             if let Err(error) = step {
                 self.state = RunState::Failed;
                 self.run_seconds = before + clock.elapsed().as_secs_f64();
-                return Err(failed(done, &error, self.counts.panel()));
+                return Err(self.failed(done, &error));
             }
             self.run_seconds = before + clock.elapsed().as_secs_f64();
             if self.completed() > done {
@@ -460,6 +481,9 @@ impl Run for GaussianRun {
             Fitted::Mode(mode, factor) => {
                 let fitted = FittedRates::at_mode(panel, priors, likelihood, mode).leaving_out(left_out);
                 match factor {
+                    Some(factor) if factor.is_elsewhere() => {
+                        self.dispersion_under(fitted, &factor.at_home(|_| true).ok()?)
+                    }
                     Some(factor) => self.dispersion_under(fitted, factor),
                     None => {
                         let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
@@ -491,7 +515,10 @@ impl Run for GaussianRun {
     fn report(&self) -> Report {
         Report {
             backend: self.name.into(),
-            device: device_name(),
+            device: match &self.device {
+                Some([_, name]) => name.clone(),
+                None => device_name(),
+            },
             threads: self.request.resolved_threads(),
             setup_seconds: self.setup_seconds,
             run_seconds: self.run_seconds,

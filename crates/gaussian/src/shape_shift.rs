@@ -43,7 +43,7 @@ impl ShapeShift {
         let found = counts
             .evaluate(mode, Spread::STRUCTURED, Some(factor), threads)?
             .found;
-        let step = found.step(&found.gradient);
+        let step = found.step(&found.gradient)?;
         let shapes = counts.layout().range(Site::LogShape);
         let shifts = shapes.clone().map(|j| (step[j], step[j].abs() / sd[j]));
         let noticed = |(_, (by, in_sds)): &(usize, (f64, f64))| *in_sds > NOTICED.0 && by.abs() > NOTICED.1;

@@ -32,7 +32,7 @@ mod shift;
 
 use crate::counts::Counts;
 use crate::newton::{Mode, ModeError};
-use infermark_arrow::ArrowFactor;
+use infermark_arrow::{ArrowFactor, FactorError};
 use infermark_backend::Posterior;
 use infermark_backend::posterior::{NORMAL_Q95, NORMAL_Q975};
 use infermark_model::priors::Priors;
@@ -99,7 +99,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
             shift: &shift,
             known: Some(&at_mode),
             factor: &factor,
-        });
+        })?;
         return Ok((
             Corrected {
                 shift: farthest,
@@ -110,7 +110,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
     }
     // The same bits as where no correction was asked for.
     factor.forget_variances();
-    let variance = factor.marginals().variance;
+    let variance = factor.marginals_there()?.variance;
     let sd = variance.iter().map(|v| v.sqrt()).collect();
     let posterior = Posterior::normal(layout, point, sd);
     let found = Corrected {
@@ -132,9 +132,12 @@ pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor
         known: None,
         factor,
     })
+    .expect("no device has the rows of a mean")
 }
 
-fn corrected(expansion: &Expansion<'_>) -> Corrected {
+/// # Errors
+/// When the device that has the rows fails.
+fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     let Expansion {
         counts,
         point,
@@ -144,7 +147,7 @@ fn corrected(expansion: &Expansion<'_>) -> Corrected {
     } = *expansion;
     let layout = counts.layout();
     let periods = period::Few::of(expansion);
-    let products = pair::marginals(expansion, &periods);
+    let products = pair::marginals(expansion, &periods)?;
 
     let mut mean: Vec<f64> = point.iter().zip(shift).map(|(p, s)| p + s).collect();
     let mut variance = factor.variances_above_products();
@@ -176,12 +179,12 @@ fn corrected(expansion: &Expansion<'_>) -> Corrected {
     for (j, shape) in shapes {
         write(&mut posterior, j, &shape);
     }
-    Corrected {
+    Ok(Corrected {
         posterior,
         skewed,
         lone: of_category.iter().filter(|of| **of == [1, 1]).count(),
         shift: 0.0,
-    }
+    })
 }
 
 fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {

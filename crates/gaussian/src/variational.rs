@@ -225,7 +225,7 @@ impl Search {
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
         }
-        let mut step = found.step(&found.gradient);
+        let mut step = found.step(&found.gradient)?;
         if self.family == Family::Structured {
             self.stretch(&found.factor, &mut step);
         }

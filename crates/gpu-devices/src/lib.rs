@@ -27,6 +27,8 @@ pub struct Found {
     pub device: Device,
     /// Bytes that one buffer may have.
     pub largest_buffer: u64,
+    /// Whether kernels can compute in double precision. All that CUDA reaches can, though CubeCL 0.10 does not list it of them.
+    pub has_doubles: bool,
     /// How it is reached.
     pub way: Way,
 }
@@ -122,6 +124,7 @@ mod cuda {
                 software: false,
             },
             largest_buffer: memory,
+            has_doubles: true,
             way: Way::Cuda(index),
         })
     }
@@ -173,6 +176,7 @@ mod graphics {
                         software,
                     },
                     largest_buffer: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size),
+                    has_doubles: adapter.features().contains(wgpu::Features::SHADER_F64),
                     way: Way::Wgpu(adapter, instance.clone()),
                 }
             })

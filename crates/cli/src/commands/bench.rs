@@ -244,7 +244,12 @@ impl BenchArguments {
         threads.sort_unstable();
         threads.dedup();
         let is_gpu = |backend: &Arc<dyn Backend>| {
-            [infermark_svi_gpu::NAME, infermark_svi_tensor::NAME].contains(&backend.name())
+            [
+                infermark_svi_gpu::NAME,
+                infermark_svi_tensor::NAME,
+                infermark_gaussian_gpu::NAME,
+            ]
+            .contains(&backend.name())
         };
         ensure!(
             self.devices.is_empty() || chosen.iter().any(is_gpu),
@@ -300,11 +305,23 @@ impl BenchArguments {
     /// The method that a backend is measured with.
     fn method_of(&self, backend: &str) -> Method {
         match backend {
-            infermark_gaussian::LAPLACE => Method::Laplace(LaplaceSettings::default()),
+            infermark_gaussian::LAPLACE | infermark_gaussian_gpu::NAME => {
+                Method::Laplace(LaplaceSettings::default())
+            }
             infermark_gaussian::STRUCTURED_VI => Method::StructuredVi(StructuredViSettings::default()),
             infermark_gaussian::MEANFIELD => Method::Meanfield(MeanfieldSettings::default()),
             name if name.starts_with("nuts") => Method::Nuts(NutsSettings::diagonal()),
             _ => self.svi(Coordinates::Published),
+        }
+    }
+
+    /// The methods that a backend is measured with on a GPU, and the processors' threads beside it: those that factor borders are all the host has.
+    fn gpu_methods(&self, backend: &str) -> Vec<(Method, usize)> {
+        match self.method_of(backend) {
+            Method::Svi(_) => [Coordinates::Published, Coordinates::Orthogonal]
+                .map(|coordinates| (self.svi(coordinates), 1))
+                .into(),
+            method => vec![(method, infermark_threads::available())],
         }
     }
 
@@ -346,13 +363,17 @@ impl BenchArguments {
                 [] => named || !device.software,
                 wanted => wanted.contains(&device.id),
             })
-            .flat_map(|device| [Coordinates::Published, Coordinates::Orthogonal].map(|c| (device.id, c)))
-            .map(|(device, coordinates)| {
+            .flat_map(|device| {
+                self.gpu_methods(backend.name())
+                    .into_iter()
+                    .map(move |m| (device.id, m))
+            })
+            .map(|(device, (method, threads))| {
                 let request = Request {
                     devices: vec![device],
-                    threads: Some(1),
+                    threads: Some(threads),
                     seed: self.seed,
-                    ..Request::new(self.svi(coordinates))
+                    ..Request::new(method)
                 };
                 request.validate()?;
                 Ok(Case {

@@ -7,12 +7,17 @@ use std::process::Output;
 
 /// What `devices` lists for `svi-gpu`.
 fn gpus() -> Vec<Value> {
+    gpus_of("svi-gpu")
+}
+
+/// What it lists for a backend.
+fn gpus_of(backend: &str) -> Vec<Value> {
     let listed = run(&["devices", "--json"]);
     assert_eq!(code(&listed), 0, "{}", text(&listed.stderr));
     let devices: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
     devices
         .into_iter()
-        .filter(|entry| entry["backend"] == "svi-gpu")
+        .filter(|entry| entry["backend"] == backend)
         .map(|mut entry| entry["device"].take())
         .collect()
 }
@@ -123,4 +128,48 @@ fn a_gpu_fits_as_the_processors_do() {
             assert!((mean(g) - mean(c)).abs() < 2e-3, "{g:?} {c:?}");
         }
     }
+}
+
+/// The exact method, where a GPU has double precision, through the command: mode, skewness and dispersion.
+#[test]
+fn a_gpu_finds_the_exact_posterior_of_the_processors() {
+    let (folder, panel) = (tempfile::tempdir().unwrap(), data("panel.csv"));
+    let fit = |device: &str, method: &str| {
+        let out = folder.path().join(format!("{method} on {device}"));
+        let mut arguments = vec!["fit", panel.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        arguments.extend(["--device", device, "--method", method]);
+        (run(&arguments), out)
+    };
+    let gpus = gpus_of("laplace-gpu");
+    let Some(gpu) = gpus.first() else {
+        return refused_without_a_gpu(&fit("gpu", "laplace").0);
+    };
+    let of = |device: &str| {
+        let (output, out) = fit(device, "laplace");
+        assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+        let record = std::fs::read_to_string(out.join("run.json")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        (posterior(&out).1, record)
+    };
+    let (on_gpu, gpu_record) = of(&name_of(gpu));
+    let (on_cpu, cpu_record) = of("cpu");
+    assert_eq!(on_gpu.len(), on_cpu.len());
+    for (g, c) in on_gpu.iter().zip(&on_cpu) {
+        assert_eq!(g[..2], c[..2]);
+        let number = |row: &[String], column: usize| row[column].parse::<f64>().unwrap();
+        let sd = number(c, 3);
+        // Both are within 4.5e-5 standard deviations of the mode.
+        assert!((number(g, 2) - number(c, 2)).abs() < 1e-4 * sd, "{g:?} {c:?}");
+        assert!((number(g, 3) - sd).abs() < 1e-4 * sd, "{g:?} {c:?}");
+    }
+    let dispersion = |record: &Value| record["dispersion"]["overall"]["dispersion"].as_f64().unwrap();
+    let (g, c) = (dispersion(&gpu_record), dispersion(&cpu_record));
+    assert!((g / c - 1.0).abs() < 1e-6, "{g} {c}");
+    let (refused, _) = fit(&name_of(gpu), "structured-vi");
+    assert_eq!(code(&refused), 2);
+    let message = text(&refused.stderr);
+    assert!(
+        message.contains("--method svi and laplace run on GPUs"),
+        "{message}"
+    );
 }

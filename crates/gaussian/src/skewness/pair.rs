@@ -16,7 +16,7 @@ use super::shape::{Shape, exponentials};
 use super::shift::AtMode;
 use super::{Expansion, NEGLIGIBLE};
 use crate::gauss_hermite::NINE;
-use infermark_arrow::ProductMoments;
+use infermark_arrow::{FactorError, ProductMoments};
 use infermark_model::site::Site;
 use std::sync::LazyLock;
 
@@ -41,14 +41,24 @@ static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
 });
 
 /// Of every product; adds the rows in periods with few sales to those.
-pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarginals> {
+///
+/// # Errors
+/// When the device that has the rows fails.
+pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<ProductMarginals>, FactorError> {
     // Where all is known of a product whose marginals are about normal, and no period wants its rows, nothing is left to do.
     let categories = expansion.counts.panel().category_of();
     let is_asked = |i: usize| {
         let known = expansion.known.map(|known| &known[i]);
         known.is_none_or(|known| known.third >= NEGLIGIBLE || few.has_any(categories[i] as usize))
     };
-    let visited = expansion.factor.for_products(is_asked, |i, moments| {
+    let home;
+    let factor = if expansion.factor.is_elsewhere() {
+        home = expansion.factor.at_home(is_asked)?;
+        &home
+    } else {
+        expansion.factor
+    };
+    let visited = factor.for_products(is_asked, |i, moments| {
         let product = Product::new(expansion, i, moments);
         let rows: Vec<InPair> = product.rows().collect();
         if few.has_any(product.category) {
@@ -60,7 +70,7 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarg
         }
     });
     let Some(known) = expansion.known else {
-        return visited.into_iter().map(|(_, found)| found).collect();
+        return Ok(visited.into_iter().map(|(_, found)| found).collect());
     };
     let normal = |of: &AtMode| ProductMarginals {
         variances: of.variances,
@@ -70,7 +80,7 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Vec<ProductMarg
     for (i, found) in visited {
         marginals[i] = found;
     }
-    marginals
+    Ok(marginals)
 }
 
 /// A product, its coordinates, and where it is.

@@ -1,7 +1,7 @@
 //! The shift of all means from the mode, to first order; the pass that finds it also finds the pairs' variances and third-order parts.
 
 use crate::counts::Counts;
-use infermark_arrow::{ArrowFactor, FactorError, OfRowVariances, ProductRows};
+use infermark_arrow::{ArrowFactor, FactorError, OfRowVariances, ProductRows, ProductThird};
 use infermark_cpu_kernels::Simd;
 
 /// What the pass over the variances finds of a product.
@@ -26,6 +26,14 @@ pub(super) fn of_means(
     counts: &Counts,
     factor: &ArrowFactor,
 ) -> Result<(Vec<f64>, Vec<AtMode>), FactorError> {
+    if factor.is_elsewhere() {
+        let (shift, products) = factor.shifted_by_third_order()?;
+        let at_mode = |of: ProductThird| AtMode {
+            variances: of.variances,
+            third: of.cubes,
+        };
+        return Ok((shift, products.into_iter().map(at_mode).collect()));
+    }
     factor.solved_of_row_variances(&ThirdOrder(counts))
 }
 

@@ -1,0 +1,702 @@
+//! The rows on the device, and the launches that walk them.
+
+use crate::kernels::{
+    ABSENT, ABSENT_DEVIATION, CUBE_SUMS, Column, LANES, SHARED_BYTES, THREADS, TILE, Third, border_products,
+    fill, fold, gather, place_rows, products, schur, squares, third_order, transposed_products,
+};
+use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
+use cubecl::bytes::Bytes;
+use cubecl::prelude::*;
+use cubecl::server::Handle;
+use infermark_arrow::{
+    AtOptimum, CategoryWalked, FactorError, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walk,
+    Walked,
+};
+use infermark_backend::BackendError;
+use infermark_gaussian::{Counts, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
+use infermark_model::Panel;
+use infermark_model::site::Site;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A buffer on the device.
+#[derive(Clone)]
+struct Buffer {
+    handle: Handle,
+    len: usize,
+}
+
+impl Buffer {
+    /// The buffer as a kernel's argument.
+    fn arg<R: Runtime>(&self) -> ArrayArg<R> {
+        // SAFETY: `len` is the number of elements that the buffer was made of.
+        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
+    }
+}
+
+/// The rows of a panel on a device.
+pub(crate) struct Engine<R: Runtime>(Arc<Rows<R>>);
+
+struct Rows<R: Runtime> {
+    client: ComputeClient<R>,
+    device: String,
+    walk: Arc<Walk>,
+    plan: Plan,
+    /// By row of the grid.
+    log_prices: Buffer,
+    weights: Buffer,
+    /// By slot: units, and their sums weighted with log prices.
+    constants: Buffer,
+    /// Mean of the effects' prior, precisions of both.
+    prior: Buffer,
+    precision_a: f64,
+    tuning: Buffer,
+    blocks: Buffer,
+    walks: Buffer,
+    schurs: Buffer,
+    schurs_of_category: Buffer,
+    thirds: Buffer,
+    tiles: Buffer,
+    nothing: Buffer,
+    /// The number of the walk that the weights are of; launches are made while it is held.
+    number: Mutex<u64>,
+}
+
+impl<R: Runtime> fmt::Debug for Engine<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Rows<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows").field("device", &self.device).finish()
+    }
+}
+
+impl<R: Runtime> Engine<R> {
+    /// Uploads the panel; see [`Plan::new`] for `cubes`.
+    ///
+    /// # Errors
+    /// When the device has too little room or no double precision, or fails.
+    pub(crate) fn new(
+        client: ComputeClient<R>,
+        limits: DeviceLimits,
+        counts: &Counts,
+        cubes: Option<usize>,
+    ) -> Result<Self, BackendError> {
+        let hardware = &client.properties().hardware;
+        if (hardware.max_units_per_cube as usize) < THREADS || hardware.max_shared_memory_size < SHARED_BYTES
+        {
+            return Err(BackendError::Unsupported {
+                backend: crate::NAME,
+                what: format!(
+                    "the device {}, whose cubes have no {THREADS} threads with {SHARED_BYTES} bytes of shared memory; --device cpu does",
+                    limits.device
+                ),
+            });
+        }
+        let plan = Plan::new(counts.walk(), cubes);
+        plan.check(&limits)?;
+        // What earlier runs held is given back only when it is asked for.
+        client.memory_cleanup();
+        let (panel, priors) = (counts.panel(), counts.priors());
+        let failed = |reason: String| BackendError::Device {
+            device: limits.device.clone(),
+            reason,
+        };
+        let log_prices = uploaded_rows(&client, panel, counts.walk().order(), &plan).map_err(failed)?;
+        let sums = panel.sums();
+        let of_product = |product: &u32| {
+            let i = *product as usize;
+            let units = sums.product[i] as f64;
+            [
+                units,
+                sums.product_deviation[i] + panel.mean_log_price()[i] * units,
+            ]
+        };
+        let constants = plan.by_slot(0.0, counts.walk().order().iter().map(of_product));
+        let precision = |sd: f64| sd.powi(-2);
+        let prior = [
+            priors.product_effect_mean,
+            precision(priors.product_a_sd),
+            precision(priors.product_effect_sd),
+        ];
+        let rows = Rows {
+            walk: counts.walk().clone(),
+            precision_a: prior[1],
+            weights: lasting(&client, plan.rows()).map_err(failed)?,
+            constants: upload(&client, constants),
+            prior: upload(&client, prior.to_vec()),
+            tuning: upload(&client, vec![MOST_GROWTH, LAST_CHANGE]),
+            blocks: upload(&client, plan.blocks.clone()),
+            walks: upload(&client, plan.walks.words.clone()),
+            schurs: upload(&client, plan.schurs.words.clone()),
+            thirds: upload(&client, plan.thirds.words.clone()),
+            schurs_of_category: upload(&client, plan.schurs.of_category.clone()),
+            tiles: upload(&client, plan.tiles.clone()),
+            nothing: upload(&client, vec![0.0f64]),
+            log_prices,
+            plan,
+            device: limits.device.clone(),
+            client,
+            number: Mutex::new(0),
+        };
+        // An error of the upload belongs here.
+        rows.read(&rows.prior)
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(Engine(Arc::new(rows)))
+    }
+}
+
+/// A buffer of these numbers. They are handed over: of a slice CubeCL 0.10 makes two copies.
+fn upload<R: Runtime, T: CubeElement + Send + Sync>(client: &ComputeClient<R>, values: Vec<T>) -> Buffer {
+    let len = values.len();
+    Buffer {
+        handle: client.create(Bytes::from_elems(values)),
+        len,
+    }
+}
+
+/// A buffer of so many doubles, whose values have no meaning.
+fn empty<R: Runtime>(client: &ComputeClient<R>, len: usize) -> Buffer {
+    Buffer {
+        handle: client.empty(8 * len.max(1)),
+        len: len.max(1),
+    }
+}
+
+/// A large one that stays, without the slack of pooled pages.
+fn lasting<R: Runtime>(client: &ComputeClient<R>, len: usize) -> Result<Buffer, String> {
+    client
+        .memory_persistent_allocation((), |()| empty(client, len))
+        .map_err(|error| format!("{error:?}"))
+}
+
+/// The log prices on the grid.
+fn uploaded_rows<R: Runtime>(
+    client: &ComputeClient<R>,
+    panel: &Panel,
+    order: &[u32],
+    plan: &Plan,
+) -> Result<Buffer, String> {
+    let periods = plan.periods;
+    let log_prices = lasting(client, plan.rows())?;
+    let absent = upload(client, vec![ABSENT]);
+    // SAFETY: the kernel stays within the length of its buffer.
+    unsafe {
+        fill::launch_unchecked::<R>(
+            client,
+            CubeCount::Static(cubes_for(plan.rows(), 256).min(plan.striding) as u32, 1, 1),
+            CubeDim::new_1d(256),
+            log_prices.arg(),
+            absent.arg(),
+        );
+    }
+    let mut slots = vec![0u32; order.len()];
+    for (product, slot) in order.iter().zip(&plan.slot_of_place) {
+        slots[*product as usize] = *slot;
+    }
+    let at_a_time = (ROWS_AT_A_TIME / periods).max(1);
+    let products: Vec<usize> = (0..order.len()).collect();
+    for products in products.chunks(at_a_time) {
+        let (first, end) = (products[0], products[0] + products.len());
+        let rows = panel.row_range(first).start..panel.row_range(end - 1).end;
+        let columns = [panel.deviation(), panel.deviation_residual()];
+        let [deviation, residual] = if panel.presence().is_none() {
+            columns.map(|column| upload(client, column[rows.clone()].to_vec()))
+        } else {
+            let mut grids = [
+                vec![ABSENT_DEVIATION; products.len() * periods],
+                vec![0.0; products.len() * periods],
+            ];
+            for product in products {
+                let own = panel.row_range(*product);
+                for (row, at) in panel.product_rows(*product).zip(own) {
+                    let to = (product - first) * periods + row.period;
+                    for (grid, column) in grids.iter_mut().zip(columns) {
+                        grid[to] = column[at];
+                    }
+                }
+            }
+            grids.map(|grid| upload(client, grid))
+        };
+        let means = upload(client, panel.mean_log_price()[first..end].to_vec());
+        let to = upload(client, slots[first..end].to_vec());
+        // SAFETY: there are as many deviations as residuals, and `periods` of them to each mean and slot, which is below the grid's.
+        unsafe {
+            place_rows::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(cubes_for(deviation.len, 256) as u32, 1, 1),
+                CubeDim::new_1d(256),
+                deviation.arg(),
+                residual.arg(),
+                means.arg(),
+                to.arg(),
+                log_prices.arg(),
+                periods as u32,
+            );
+        }
+        client.flush().map_err(|error| format!("{error:?}"))?;
+    }
+    Ok(log_prices)
+}
+
+fn cubes_for(entries: usize, threads: usize) -> usize {
+    entries.div_ceil(threads).max(1)
+}
+
+/// Sums over runs of what each has left by period.
+fn by_period(of_runs: &[f64], runs: Range<usize>, periods: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; periods];
+    for run in runs {
+        let own = &of_runs[run * periods..][..periods];
+        sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+    }
+    sums
+}
+
+/// What a launch over the products leaves.
+struct Left {
+    period_sums: Vec<f64>,
+    cube_sums: Vec<f64>,
+}
+
+impl Left {
+    /// Sums of the rates of a category by period.
+    fn by_period(&self, plan: &Plan, category: usize) -> Vec<f64> {
+        by_period(&self.period_sums, plan.walks.range_of(category), plan.periods)
+    }
+
+    /// Value, sizes, and what is told of a category.
+    fn sums(&self, plan: &Plan, category: usize) -> [f64; CUBE_SUMS] {
+        let mut sums = [0.0; CUBE_SUMS];
+        for run in plan.walks.range_of(category) {
+            let own = &self.cube_sums[run * CUBE_SUMS..][..CUBE_SUMS];
+            sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        }
+        sums
+    }
+}
+
+impl<R: Runtime> Rows<R> {
+    fn failed(&self, reason: impl fmt::Debug) -> FactorError {
+        FactorError::Device(format!("{reason:?}"))
+    }
+
+    fn read(&self, buffer: &Buffer) -> Result<Vec<f64>, FactorError> {
+        // On wgpu only this tells of launches that failed; a read would give what was there before.
+        self.client.flush().map_err(|error| self.failed(error))?;
+        let bytes = self
+            .client
+            .read_one(buffer.handle.clone())
+            .map_err(|error| self.failed(error))?;
+        // What the driver has told apart from any call.
+        match infermark_gpu_devices::take_error(&self.device) {
+            Some(reason) => Err(FactorError::Device(reason)),
+            None => Ok(f64::from_bytes(&bytes)[..buffer.len].to_vec()),
+        }
+    }
+
+    /// The walk over the products, whose pairs lie in `pairs`; see [`products`].
+    fn launch_products(
+        &self,
+        point: &[f64],
+        pairs: &Buffer,
+        left: Option<&Buffer>,
+    ) -> Result<Left, FactorError> {
+        let (plan, client) = (&self.plan, &self.client);
+        let layout = self.walk.layout();
+        let effects = upload(client, point[layout.range(Site::TimeCatEffects)].to_vec());
+        let category_a = upload(client, point[layout.range(Site::CategoryA)].to_vec());
+        let cubes = plan.walks.len();
+        let period_sums = empty(client, cubes * plan.periods);
+        let cube_sums = empty(client, cubes * CUBE_SUMS);
+        let weights = left.map_or(&self.nothing, |_| &self.weights);
+        // SAFETY: the runs cover the blocks, of which there are LANES slots and LANES x T rows each; effects and elasticities are as many as
+        // blocks have categories. Weights and columns are written only where products stay, and are whole then.
+        unsafe {
+            products::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(cubes as u32, 1, 1),
+                CubeDim::new_1d(LANES as u32),
+                self.log_prices.arg(),
+                self.constants.arg(),
+                effects.arg(),
+                category_a.arg(),
+                self.prior.arg(),
+                self.tuning.arg(),
+                self.blocks.arg(),
+                self.walks.arg(),
+                pairs.arg(),
+                weights.arg(),
+                left.unwrap_or(&self.nothing).arg(),
+                period_sums.arg(),
+                cube_sums.arg(),
+                plan.periods as u32,
+                plan.slots() as u32,
+                STEPS as u32,
+                left.is_none(),
+            );
+        }
+        Ok(Left {
+            period_sums: self.read(&period_sums)?,
+            cube_sums: self.read(&cube_sums)?,
+        })
+    }
+
+    /// `sum U' U` of every category, in tiles.
+    fn launch_schur(&self, left: &Buffer) -> Result<Vec<f64>, FactorError> {
+        let (plan, client) = (&self.plan, &self.client);
+        let (entries, tiles) = (plan.entries(), plan.tile_count());
+        let parts = empty(client, plan.schurs.len() * entries);
+        let sums = empty(client, plan.categories * entries);
+        // SAFETY: runs and tiles are those that the parts are counted of; the kernels' indices stay within rows and slots of the blocks.
+        unsafe {
+            schur::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(plan.schurs.len() as u32, tiles as u32, 1),
+                CubeDim::new_1d(THREADS as u32),
+                self.log_prices.arg(),
+                self.weights.arg(),
+                left.arg(),
+                self.prior.arg(),
+                self.blocks.arg(),
+                self.schurs.arg(),
+                self.tiles.arg(),
+                parts.arg(),
+                plan.periods as u32,
+                plan.slots() as u32,
+            );
+            fold::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(cubes_for(sums.len, THREADS).min(plan.striding) as u32, 1, 1),
+                CubeDim::new_1d(THREADS as u32),
+                parts.arg(),
+                self.schurs_of_category.arg(),
+                sums.arg(),
+                entries as u32,
+            );
+        }
+        self.read(&sums)
+    }
+
+    /// The lower triangle of `- sum U' U`, column-major, of a category's tiles.
+    fn schur_of(&self, tiles: &[f64]) -> Vec<f64> {
+        let order = self.plan.periods + 2;
+        let mut schur = vec![0.0; order * order];
+        for (at, tile) in self.plan.tiles.chunks(2).zip(tiles.chunks(TILE * TILE)) {
+            let [first_row, first_column] = [at[0], at[1]].map(|at| at as usize * TILE);
+            for (r, entries) in tile.chunks(TILE).enumerate() {
+                for (c, entry) in entries.iter().enumerate() {
+                    let (row, column) = (first_row + r, first_column + c);
+                    if row < order && column <= row {
+                        schur[column * order + row] = -entry;
+                    }
+                }
+            }
+        }
+        schur
+    }
+
+    /// Where the work is to stop, before a pass.
+    fn stop(&self) -> Result<(), FactorError> {
+        if self.walk.watch().is_stopped() {
+            return Err(FactorError::Stopped);
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, u64> {
+        self.number.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Runtime> RowWalker for Engine<R> {
+    fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs> {
+        let columns = self.0.plan.by_slot(0.0, pairs.iter().copied());
+        Box::new(Moving {
+            pairs: upload(&self.0.client, columns),
+            rows: self.0.clone(),
+        })
+    }
+
+    fn walked(&self, point: &[f64]) -> Result<Walked, FactorError> {
+        let rows = &*self.0;
+        rows.stop()?;
+        let mut number = rows.held();
+        *number += 1;
+        let plan = &rows.plan;
+        let pairs = upload(
+            &rows.client,
+            plan.by_slot(0.0, rows.walk.pairs(point).into_iter()),
+        );
+        let left = empty(&rows.client, Column::COUNT * plan.slots());
+        let sums = rows.launch_products(point, &pairs, Some(&left))?;
+        let tiles = rows.launch_schur(&left)?;
+        let columns = rows.read(&left)?;
+        let product = |[aa, ea, ee, by_a, by_e, a, e]: [f64; Column::COUNT]| ProductWalked {
+            lower: [aa, ea, ee],
+            gradient: [by_a, by_e],
+            forwarded: [a, e],
+        };
+        let of_category = |(category, tiles): (usize, &[f64])| {
+            let [value, _, by_category] = sums.sums(plan, category);
+            let weights = sums.by_period(plan, category);
+            CategoryWalked {
+                value,
+                by_period: weights.iter().map(|rates| -rates).collect(),
+                weights,
+                by_category,
+                schur: rows.schur_of(tiles),
+            }
+        };
+        Ok(Walked {
+            products: plan.by_place(&columns).map(product).collect(),
+            categories: tiles
+                .chunks(plan.entries())
+                .enumerate()
+                .map(of_category)
+                .collect(),
+            rows: Arc::new(Weighed {
+                rows: self.0.clone(),
+                left,
+                walk: *number,
+            }),
+        })
+    }
+}
+
+/// Pairs on the device, by slot.
+struct Moving<R: Runtime> {
+    rows: Arc<Rows<R>>,
+    pairs: Buffer,
+}
+
+impl<R: Runtime> MovingPairs for Moving<R> {
+    fn at_optimum(&mut self, point: &[f64]) -> Result<AtOptimum, FactorError> {
+        let rows = &*self.rows;
+        rows.stop()?;
+        let _held = rows.held();
+        let plan = &rows.plan;
+        let left = rows.launch_products(point, &self.pairs, None)?;
+        let mut found = AtOptimum {
+            value: 0.0,
+            size: 0.0,
+            by_period: Vec::with_capacity(plan.categories),
+            elasticities: Vec::with_capacity(plan.categories),
+        };
+        for category in 0..plan.categories {
+            let [value, size, elasticities] = left.sums(plan, category);
+            found.value += value;
+            found.size += size;
+            found.elasticities.push(elasticities);
+            let by_period = left.by_period(plan, category);
+            found
+                .by_period
+                .push(by_period.into_iter().map(|rates| -rates).collect());
+        }
+        Ok(found)
+    }
+
+    fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError> {
+        let columns = self.rows.read(&self.pairs)?;
+        Ok(self.rows.plan.by_place(&columns).collect())
+    }
+}
+
+/// The rows with the weights of a walk.
+struct Weighed<R: Runtime> {
+    rows: Arc<Rows<R>>,
+    /// The columns of [`Column`].
+    left: Buffer,
+    walk: u64,
+}
+
+impl<R: Runtime> fmt::Debug for Weighed<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weighed")
+            .field("rows", &self.rows)
+            .field("walk", &self.walk)
+            .finish()
+    }
+}
+
+impl<R: Runtime> Weighed<R> {
+    /// Holds the rows, if their weights are still this walk's.
+    fn held(&self) -> Result<MutexGuard<'_, u64>, FactorError> {
+        let held = self.rows.held();
+        if *held == self.walk {
+            Ok(held)
+        } else {
+            Err(FactorError::Device(
+                "its weights are those of a later point by now".into(),
+            ))
+        }
+    }
+}
+
+impl<R: Runtime> RowsElsewhere for Weighed<R> {
+    fn times(&self, borders: &[Vec<f64>]) -> Result<Vec<[f64; 2]>, FactorError> {
+        let _held = self.held()?;
+        let rows = &*self.rows;
+        let (plan, client) = (&rows.plan, &rows.client);
+        let of_periods: Vec<f64> = borders
+            .iter()
+            .flat_map(|border| &border[..plan.periods])
+            .copied()
+            .collect();
+        let of_periods = upload(client, of_periods);
+        let found = empty(client, 2 * plan.slots());
+        // SAFETY: there are T entries to each category, and blocks have no others; rows and slots are those of the blocks.
+        unsafe {
+            border_products::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(plan.block_count().min(plan.striding) as u32, 1, 1),
+                CubeDim::new_1d(LANES as u32),
+                rows.log_prices.arg(),
+                rows.weights.arg(),
+                of_periods.arg(),
+                rows.blocks.arg(),
+                found.arg(),
+                plan.periods as u32,
+                plan.slots() as u32,
+            );
+        }
+        let found = rows.read(&found)?;
+        let order = rows.walk.order().iter();
+        let categories = order.map(|product| rows.walk.panel().category_of()[*product as usize]);
+        // The coupling to `category_a` has no rows.
+        let with_category = plan
+            .by_place(&found)
+            .zip(categories)
+            .map(|([by_a, by_e], category)| {
+                let by_category = rows.precision_a * borders[category as usize][plan.periods];
+                [by_a - by_category, by_e]
+            });
+        Ok(with_category.collect())
+    }
+
+    fn squares(&self, roots: &[Vec<f64>]) -> Result<Vec<[f64; 3]>, FactorError> {
+        let _held = self.held()?;
+        let rows = &*self.rows;
+        let (plan, client) = (&rows.plan, &rows.client);
+        let roots: Vec<f64> = roots.iter().flatten().copied().collect();
+        let roots = upload(client, roots);
+        let found = empty(client, 3 * plan.slots());
+        // SAFETY: a root has T + 1 columns of T + 2 rows, one a category, and blocks have no others; rows and slots are those of the blocks.
+        unsafe {
+            squares::launch_unchecked::<R>(
+                client,
+                CubeCount::Static((2 * plan.block_count()).min(plan.striding) as u32, 1, 1),
+                CubeDim::new_1d(THREADS as u32),
+                rows.log_prices.arg(),
+                rows.weights.arg(),
+                self.left.arg(),
+                rows.prior.arg(),
+                roots.arg(),
+                rows.blocks.arg(),
+                found.arg(),
+                plan.periods as u32,
+                plan.slots() as u32,
+            );
+        }
+        Ok(plan.by_place(&rows.read(&found)?).collect())
+    }
+
+    fn transpose_times(&self, pairs: &[[f64; 2]]) -> Result<Vec<Vec<f64>>, FactorError> {
+        let _held = self.held()?;
+        let rows = &*self.rows;
+        let (plan, client) = (&rows.plan, &rows.client);
+        let pairs = upload(client, plan.by_slot(0.0, pairs.iter().copied()));
+        let sums = empty(client, plan.walks.len() * plan.periods);
+        // SAFETY: the runs cover the blocks, of which there are LANES slots and LANES x T rows each, and T sums to each run.
+        unsafe {
+            transposed_products::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(plan.walks.len() as u32, 1, 1),
+                CubeDim::new_1d(LANES as u32),
+                rows.log_prices.arg(),
+                rows.weights.arg(),
+                pairs.arg(),
+                rows.walks.arg(),
+                sums.arg(),
+                plan.periods as u32,
+                plan.slots() as u32,
+            );
+        }
+        let sums = rows.read(&sums)?;
+        let of_category = |category| by_period(&sums, plan.walks.range_of(category), plan.periods);
+        Ok((0..plan.categories).map(of_category).collect())
+    }
+
+    fn third_order(&self, covariances: &[Vec<f64>]) -> Result<ThirdOrder, FactorError> {
+        let _held = self.held()?;
+        let rows = &*self.rows;
+        let (plan, client) = (&rows.plan, &rows.client);
+        let covariances: Vec<f64> = covariances.iter().flatten().copied().collect();
+        let covariances = upload(client, covariances);
+        let runs = plan.thirds.len();
+        let room = empty(client, runs * plan.room_of_thirds());
+        let found = empty(client, Third::COUNT * plan.slots());
+        let sums = empty(client, runs * plan.periods);
+        // SAFETY: the runs cover the blocks, each has its own room and T sums, and each category a covariance of T + 1 by T + 1; rows and slots are
+        // those of the blocks.
+        unsafe {
+            third_order::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(runs as u32, 1, 1),
+                CubeDim::new_1d(THREADS as u32),
+                rows.log_prices.arg(),
+                rows.weights.arg(),
+                self.left.arg(),
+                rows.prior.arg(),
+                covariances.arg(),
+                rows.blocks.arg(),
+                rows.thirds.arg(),
+                room.arg(),
+                found.arg(),
+                sums.arg(),
+                plan.periods as u32,
+                plan.slots() as u32,
+            );
+        }
+        let (found, sums) = (rows.read(&found)?, rows.read(&sums)?);
+        let product = |[elasticity, effect, by_a, by_e, cubes]: [f64; Third::COUNT]| ProductThird {
+            variances: [elasticity, effect],
+            sums: [by_a, by_e],
+            cubes,
+        };
+        let of_category = |category| by_period(&sums, plan.thirds.range_of(category), plan.periods);
+        Ok(ThirdOrder {
+            products: plan.by_place(&found).map(product).collect(),
+            by_period: (0..plan.categories).map(of_category).collect(),
+        })
+    }
+
+    fn weights(&self, places: &[usize]) -> Result<Vec<f64>, FactorError> {
+        let _held = self.held()?;
+        let rows = &*self.rows;
+        let (plan, client) = (&rows.plan, &rows.client);
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let slots: Vec<u32> = places.iter().map(|place| plan.slot_of_place[*place]).collect();
+        let slots = upload(client, slots);
+        let found = empty(client, slots.len * plan.periods);
+        // SAFETY: slots are below the grid's, and there are T entries to each.
+        unsafe {
+            gather::launch_unchecked::<R>(
+                client,
+                CubeCount::Static(cubes_for(found.len, THREADS) as u32, 1, 1),
+                CubeDim::new_1d(THREADS as u32),
+                rows.weights.arg(),
+                slots.arg(),
+                found.arg(),
+                plan.periods as u32,
+            );
+        }
+        rows.read(&found)
+    }
+}

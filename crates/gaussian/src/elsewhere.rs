@@ -1,0 +1,215 @@
+//! The Laplace approximation with rows that another device walks: the search, the steps and what follows are those of the host.
+
+use crate::backend::{no_pass, pass_of};
+use crate::counts::Counts;
+use crate::newton::{ModeSearch, ModeSettings};
+use crate::run::{GaussianRun, counts_of};
+use infermark_arrow::{ArrowFactor, AtOptimum, FactorError, Walked};
+use infermark_backend::{BackendError, GaussianPass, Method, Request, Run};
+use infermark_model::{Likelihood, Panel};
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Who walks the rows of Poisson counts, none of whose products is left out. Points are natural parameters, in the order of
+/// [`infermark_model::Layout`]; pairs are (elasticity, effect), one a place of [`infermark_arrow::Walk`].
+pub trait RowWalker: Debug + Send + Sync {
+    /// Takes pairs that are to move.
+    fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs>;
+
+    /// Takes the rates at `point` for the rows' weights and makes of them what the precision is factored from.
+    ///
+    /// # Errors
+    /// [`FactorError::Device`] when the device fails, [`FactorError::Stopped`] on request.
+    fn walked(&self, point: &[f64]) -> Result<Walked, FactorError>;
+}
+
+/// Pairs that a device moves, and has until they are asked for.
+pub trait MovingPairs {
+    /// Moves the pairs to their optimum given what `point` has above the products: where no step is left but rounding, since
+    /// what is left of products' gradients adds up along a shift that the priors alone hold. What of a step is made at most, and when
+    /// the last one was, say [`MOST_GROWTH`](crate::MOST_GROWTH), [`LAST_CHANGE`](crate::LAST_CHANGE) and [`STEPS`](crate::STEPS).
+    ///
+    /// # Errors
+    /// [`FactorError::Device`] when the device fails, [`FactorError::Stopped`] on request.
+    fn at_optimum(&mut self, point: &[f64]) -> Result<AtOptimum, FactorError>;
+
+    /// The pairs where they are now.
+    ///
+    /// # Errors
+    /// [`FactorError::Device`] when the device fails.
+    fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError>;
+}
+
+/// A backend whose device walks the rows of the Laplace approximation.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// Name of the backend.
+    pub name: &'static str,
+    /// The device's id, then its name.
+    pub device: [String; 2],
+    /// Who walks.
+    pub walker: Arc<dyn RowWalker>,
+}
+
+impl Elsewhere {
+    /// What a device would walk: the counts of a panel.
+    ///
+    /// # Errors
+    /// When the backend `name` does not serve the request: another method or likelihood, or counts at the upper clip bound.
+    pub fn counts(name: &'static str, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+        let unsupported = |what: String| BackendError::Unsupported { backend: name, what };
+        if !matches!(request.method, Method::Laplace(_)) {
+            return Err(unsupported(format!(
+                "the method {}; --device cpu does",
+                request.method.name()
+            )));
+        }
+        if request.likelihood != Likelihood::Poisson {
+            return Err(unsupported(
+                "counts that are not Poisson; --device cpu does".to_owned(),
+            ));
+        }
+        let counts = counts_of(panel, request)?;
+        if counts.leaves_any_out() {
+            return Err(unsupported(format!(
+                "counts at the upper clip bound, for which {} products are left out; --device cpu does",
+                counts.left_out().len()
+            )));
+        }
+        Ok(counts)
+    }
+
+    /// Starts a run on what [`Elsewhere::counts`] gave; `started` is when its set-up began.
+    ///
+    /// # Errors
+    /// When the host has too little memory.
+    pub fn start(
+        &self,
+        counts: Counts,
+        request: &Request,
+        started: Instant,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        let panel = counts.panel();
+        // As on the host: vectors of latents - point, gradient, step, their successors, variances -, and the rows' weights, which come home
+        // for the dispersion.
+        let latents = panel.layout_for(request.likelihood).latents() as u64;
+        let needed =
+            ArrowFactor::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+        infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
+            |shortage| {
+                BackendError::short_of_memory(
+                    shortage,
+                    "give it more memory or fewer --threads, or fit fewer categories or periods at a time",
+                )
+            },
+        )?;
+        let counts = counts.walked_by(self.walker.clone());
+        let device = Some(self.device.clone());
+        Ok(Box::new(GaussianRun::of_counts(
+            self.name, counts, request, None, device, started,
+        )))
+    }
+
+    /// The pass of a run at `point`, on what [`Elsewhere::counts`] gave.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite there, or the device fails.
+    pub fn pass(
+        &self,
+        counts: Counts,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<GaussianPass, BackendError> {
+        let panel = counts.panel().clone();
+        let search = self.search(counts, request, point)?;
+        pass_of(search, &panel)
+    }
+
+    /// Log joint and gradient at `point`, by the pass of a run, on what [`Elsewhere::counts`] gave.
+    ///
+    /// # Errors
+    /// As [`Elsewhere::pass`].
+    pub fn log_joint(
+        &self,
+        counts: Counts,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError> {
+        let search = self.search(counts, request, point)?;
+        Ok((search.log_joint(), search.gradient().to_vec()))
+    }
+
+    fn search(&self, counts: Counts, request: &Request, point: &[f64]) -> Result<ModeSearch, BackendError> {
+        let panel = counts.panel().clone();
+        request.check_point(&panel, point)?;
+        let settings = ModeSettings {
+            threads: request.resolved_threads(),
+            ..ModeSettings::default()
+        };
+        ModeSearch::at(&counts.walked_by(self.walker.clone()), &settings, point.to_vec())
+            .map_err(|error| no_pass(&error, &panel))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, RunState};
+    use infermark_test_support::random_panel;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    /// A device that is lost at once, or that is asked to stop.
+    #[derive(Debug)]
+    struct Lost(FactorError);
+
+    impl MovingPairs for Lost {
+        fn at_optimum(&mut self, _: &[f64]) -> Result<AtOptimum, FactorError> {
+            Err(self.0.clone())
+        }
+
+        fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError> {
+            Err(self.0.clone())
+        }
+    }
+
+    impl RowWalker for Lost {
+        fn moving(&self, _: &[[f64; 2]]) -> Box<dyn MovingPairs> {
+            Box::new(Lost(self.0.clone()))
+        }
+
+        fn walked(&self, _: &[f64]) -> Result<Walked, FactorError> {
+            Err(self.0.clone())
+        }
+    }
+
+    fn elsewhere(error: FactorError) -> Elsewhere {
+        Elsewhere {
+            name: "laplace-elsewhere",
+            device: ["cuda:3".into(), "a card".into()],
+            walker: Arc::new(Lost(error)),
+        }
+    }
+
+    #[test]
+    fn a_device_that_fails_is_named_and_no_panel_is_blamed() {
+        let panel = random_panel(&mut StdRng::seed_from_u64(1), 9, 2, 5, 0.1, 8);
+        let request = Request {
+            devices: vec![DeviceId::CPU],
+            ..Request::new(Method::Laplace(LaplaceSettings::default()))
+        };
+        let counts = Elsewhere::counts("laplace-elsewhere", &panel, &request).unwrap();
+        let lost = elsewhere(FactorError::Device("it fell off the bus".into()));
+        let mut run = lost.start(counts.clone(), &request, Instant::now()).unwrap();
+        let error = run.advance(1, &Interrupt::new()).unwrap_err();
+        assert_eq!(error.to_string(), "cuda:3 failed: it fell off the bus");
+        assert_eq!(run.progress().state, RunState::Failed);
+        assert!(run.posterior().is_err());
+        assert_eq!(run.report().device, "a card");
+        // What was asked to stop goes on from there.
+        let stopped = elsewhere(FactorError::Stopped);
+        let mut run = stopped.start(counts, &request, Instant::now()).unwrap();
+        let progress = run.advance(1, &Interrupt::new()).unwrap();
+        assert_eq!(progress.state, RunState::Interrupted);
+    }
+}
