@@ -29,6 +29,9 @@ while [ $# -gt 0 ]; do
   --orders)
     [ $# -ge 2 ] || fail "--orders needs a value: forward, reverse, shuffled"
     orders=${2//,/ }
+    for order in $orders; do
+      case $order in forward | reverse | shuffled) ;; *) fail "--orders takes forward, reverse, shuffled, not '$order'" ;; esac
+    done
     shift
     ;;
   -h | --help)
@@ -83,27 +86,27 @@ done
 rm -rf "$dir/kernels"
 
 # The whole workspace: a part of it would build its dependencies again, with other features.
-programs=$(cargo test --workspace --locked --no-run --message-format=json 2>/dev/null |
+programs=$(cargo test --workspace --locked --no-run --message-format=json 2>"$dir/logs/cargo" |
   python3 -c '
 import json, pathlib, sys
 for line in sys.stdin:
     found = json.loads(line)
     if found.get("executable"):
         kind = "test" if found["profile"]["test"] else "program"
-        print(kind, pathlib.Path(found["manifest_path"]).parent.name, found["executable"])') || fail "the tests did not build"
+        print(kind, pathlib.Path(found["manifest_path"]).parent.name, found["executable"])') || { tail -n 40 "$dir/logs/cargo" >&2; fail "the tests did not build"; }
 tests=$(for package in $packages; do grep "^test $package " <<<"$programs"; done)
 infermark=$(sed -n 's/^program cli //p' <<<"$programs" | head -n 1)
 [ -n "$tests" ] && [ -n "$infermark" ] || fail "cargo built no tests, or no program"
 
-# Tests beside each other, one a processor. A test that fails leaves a file.
+# Tests beside each other, one a processor. Those that pass leave a file.
 one() {
   local order=$1 package=$2 test=$3 name
   name=$package-$(basename "${test%-*}")-$order
   if on_card "$order" "$test" --test-threads=1 >"$dir/logs/$name" 2>&1; then
+    touch "$dir/logs/$name.passed"
     printf '%s: %s, %s launches\n' "$name" "$(sed -n 's/^test result: \(ok\. [0-9]* passed\).*/\1/p' "$dir/logs/$name")" "$(launches "$name")"
   else
     cat "$dir/logs/$name" >&2
-    touch "$dir/logs/$name.failed"
   fi
 }
 launches() { sed -n 's/^played card: .*: \([0-9]*\) launches.*/\1/p' "$dir/logs/$1" | awk '{ sum += $1 } END { print sum + 0 }'; }
@@ -114,10 +117,11 @@ for order in $orders; do
   done <<<"$tests"
 done
 wait
-for failed in "$dir"/logs/*.failed; do
-  [ ! -e "$failed" ] || fail "$(basename "${failed%.failed}"): a test failed on the played card"
-done
 for order in $orders; do
+  while read -r _ package test; do
+    name=$package-$(basename "${test%-*}")-$order
+    [ -e "$dir/logs/$name.passed" ] || fail "$name: a test failed on the played card"
+  done <<<"$tests"
   for tested in svi-gpu-against_cpu gaussian-gpu-against_cpu svi-tensor-parity; do
     [ "$(launches "$tested-$order")" -gt 0 ] || fail "$tested did not ask for the card"
   done

@@ -230,7 +230,8 @@ impl Plan {
             Column::COUNT as u64 * slots,
             Third::COUNT as u64 * slots,
             (self.schurs.len() as u64 * entries).max((self.thirds.len() * self.room_of_thirds()) as u64),
-            self.categories as u64 * entries,
+            // Tiles of a triangle; whole matrices of the borders, with a column more.
+            self.categories as u64 * entries.max((self.periods as u64 + 1) * (self.periods as u64 + 2)),
             (self.walks.len() * self.periods).max(ROWS_AT_A_TIME) as u64,
         ]
     }

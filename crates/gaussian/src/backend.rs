@@ -5,6 +5,7 @@ use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::run::{GaussianRun, counts_of};
 use crate::variational::{Family, Search};
 use infermark_arrow::ArrowFactor;
+use infermark_arrow::FactorError;
 use infermark_backend::{Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run};
 use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::Panel;
@@ -123,7 +124,14 @@ pub(crate) fn pass_of(search: ModeSearch, panel: &Panel) -> Result<GaussianPass,
     })
 }
 
+/// Why there is no pass; which device failed is known to who has it.
 pub(crate) fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
+    if let ModeError::Factor(FactorError::Device(reason)) = error {
+        return BackendError::Device {
+            device: "gpu".into(),
+            reason: reason.clone(),
+        };
+    }
     BackendError::Diverged {
         step: 0,
         reason: format!("at the given point, {}", error.in_panel(panel)),

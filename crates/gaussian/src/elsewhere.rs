@@ -122,8 +122,9 @@ impl Elsewhere {
         point: &[f64],
     ) -> Result<GaussianPass, BackendError> {
         let panel = counts.panel().clone();
-        let search = self.search(counts, request, point)?;
-        pass_of(search, &panel)
+        self.search(counts, request, point)
+            .and_then(|search| pass_of(search, &panel))
+            .map_err(|error| self.named(error))
     }
 
     /// Log joint and gradient at `point`, by the pass of a run, on what [`Elsewhere::counts`] gave.
@@ -136,8 +137,20 @@ impl Elsewhere {
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        let search = self.search(counts, request, point)?;
-        Ok((search.log_joint(), search.gradient().to_vec()))
+        self.search(counts, request, point)
+            .map(|search| (search.log_joint(), search.gradient().to_vec()))
+            .map_err(|error| self.named(error))
+    }
+
+    /// A failure of the device with its id.
+    fn named(&self, error: BackendError) -> BackendError {
+        match error {
+            BackendError::Device { reason, .. } => BackendError::Device {
+                device: self.device[0].clone(),
+                reason,
+            },
+            other => other,
+        }
     }
 
     fn search(&self, counts: Counts, request: &Request, point: &[f64]) -> Result<ModeSearch, BackendError> {

@@ -61,7 +61,10 @@ pub(crate) fn is_ready() -> Result<(), Missing> {
         Some(folder) if TOOLKIT.get().is_some() => write_header(&folder)
             .map_err(|error| Missing::Header(format!("{} cannot be made: {error}", folder.display()))),
         Some(folder) if folder.join("cuda_runtime.h").exists() => Ok(()),
-        _ => Err(Missing::Header("the user has no folder for caches".into())),
+        _ if TOOLKIT.get().is_some() => Err(Missing::Header("the user has no folder for caches".into())),
+        _ => Err(Missing::Header(
+            "CUDA_PATH names no folder with include/cuda_runtime.h, and no other was chosen".into(),
+        )),
     }
 }
 

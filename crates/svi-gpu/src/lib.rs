@@ -1,4 +1,4 @@
-//! Stochastic variational inference on one GPU: the published algorithm in two launches an iteration.
+//! Stochastic variational inference on one GPU: the published algorithm in three launches an iteration.
 //!
 //! One kernel source serves CUDA, Vulkan and Metal (CubeCL). Guide, objective, optimizer, schedule and noise are those of
 //! the model crate: a run draws the same noise from a seed as the CPU's does. `docs/gpu.md` tells how it is laid out.

@@ -19,9 +19,11 @@ const RESIDENT: usize = 2;
 /// Cubes where the multiprocessors' number is not told: as many as on a large card.
 const CUBES: usize = 264;
 
-/// Shared memory of a cube from which on a multiprocessor has room for [`RESIDENT`] of half as much. What has less
-/// (graphics APIs state 32 or 48 KiB) has more beside it.
-const SHARED_BYTES_OF_ALL: usize = 96 << 10;
+/// Shared memory of a cube from which on it is all that a multiprocessor has, but for [`RESERVED`]: CUDA lends from 64 KiB (Turing) to
+/// 227 KiB. Graphics APIs state 32 or 48 KiB, and there is more beside it.
+const SHARED_BYTES_OF_ALL: usize = 64 << 10;
+/// Shared memory that CUDA keeps to itself for every cube beside the first.
+const RESERVED: usize = 1 << 10;
 
 /// Fewest products worth a cube of their own.
 const FEWEST_PRODUCTS: usize = 16;
@@ -76,23 +78,25 @@ pub(super) fn shape(mut shape: Shape, periods: usize, hardware: Hardware) -> Res
     shape.groups = most / shape.lanes;
     // What belongs to a product is one thread's work: all of them have some. So it is with a product's and particle's sum over lanes.
     shape.chunk = shape.threads();
-    shape.depth = (shape.threads() / (shape.groups * shape.particles)).max(1);
+    shape.depth = (shape.threads() / (shape.groups * shape.particles.min(4))).max(1);
     let shared_bytes = if hardware.shared_bytes >= SHARED_BYTES_OF_ALL {
-        hardware.shared_bytes / RESIDENT
+        (hardware.shared_bytes - RESERVED) / RESIDENT
     } else {
         hardware.shared_bytes
     };
     while shape.shared_bytes() > shared_bytes {
+        let threads_left = shape.threads() - shape.lanes;
         if shape.depth > 1 {
             shape.depth -= 1;
-        } else if shape.groups > 1 && shape.chunk <= 32 {
+        } else if threads_left >= shape.particles && shape.chunk <= shape.groups.max(16) {
             shape.groups -= 1;
             shape.chunk = shape.chunk.min(shape.threads());
         } else if shape.chunk > 1 {
             shape.chunk /= 2;
         } else {
             return Err(format!(
-                "{} particles; their sums need {} bytes of shared memory, and the device has {}",
+                "{} particles of {periods} periods; their sums need {} bytes of shared memory, and the device has {}; ask for fewer \
+                 particles, or for the device cpu",
                 shape.particles,
                 shape.shared_bytes(),
                 shared_bytes
@@ -413,29 +417,38 @@ mod tests {
         }
     }
 
-    /// Shared memory that an H100, an A100, a consumer's card, Vulkan and llvmpipe state for a cube.
+    /// Shared memory of a cube, and of a multiprocessor, in KiB: an H100, an A100, a consumer's card, Turing; Vulkan's, llvmpipe's.
     #[test]
     fn two_cubes_share_the_memory_of_a_multiprocessor() {
-        for (kibibytes, room) in [(227, 113), (163, 81), (99, 49), (48, 48), (32, 32)] {
+        for (kibibytes, whole) in [(227, 228), (163, 164), (99, 100), (64, 64), (48, 96), (32, 64)] {
             let hardware = Hardware {
                 threads: 1024,
                 shared_bytes: kibibytes << 10,
                 cubes: 65_535,
                 multiprocessors: None,
             };
-            for orthogonal in [false, true] {
-                let wanted = Shape {
-                    orthogonal,
-                    ..published_shape()
-                };
-                let shape = shape(wanted, 156, hardware).unwrap();
-                assert!(shape.shared_bytes() <= room << 10, "{shape:?}");
-                assert_eq!((shape.tiles, shape.lanes, shape.groups), (2, 20, 12));
-                assert!(
-                    shape.chunk >= 60 && (kibibytes < 99 || shape.chunk >= 120),
-                    "{shape:?}"
-                );
+            for particles in 1..=16 {
+                for periods in [1, 3, 52, 104, 156, 208, 265, 365, 1_005, 1_095, 2_100, 4_096] {
+                    for (learned, orthogonal) in [(false, false), (true, false), (false, true)] {
+                        let wanted = Shape {
+                            particles,
+                            learned,
+                            orthogonal,
+                            ..published_shape()
+                        };
+                        let shape = shape(wanted, periods, hardware).unwrap();
+                        let taken = 2 * shape.shared_bytes() + if kibibytes >= 64 { RESERVED } else { 0 };
+                        assert!(taken <= whole << 10, "{shape:?}");
+                        assert!(
+                            shape.threads() >= particles && shape.chunk <= shape.threads(),
+                            "{shape:?}"
+                        );
+                    }
+                }
             }
+            let published = shape(published_shape(), 156, hardware).unwrap();
+            assert_eq!((published.tiles, published.lanes, published.groups), (2, 20, 12));
+            assert!(published.chunk >= 60, "{published:?}");
         }
     }
 

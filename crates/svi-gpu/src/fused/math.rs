@@ -40,7 +40,8 @@ pub(super) fn exp2_fast(t: f32, #[comptime] native: bool) -> f32 {
 
 #[cube(fast_math = FastMath::ReducedPrecision | FastMath::NotNaN | FastMath::NotInf)]
 fn native_exp2(t: f32) -> f32 {
-    // CUDA's `__powf(2, t)` is the exponential's instruction, with a scaling of results below the normal numbers.
+    // CUDA's `__powf(2, t)` is the exponential's instruction; but for the program's own header, with a scaling of results below the
+    // normal numbers.
     f32::powf(2.0f32, t)
 }
 

@@ -95,7 +95,7 @@ impl Shape {
 
     /// Numbers of one of the [`LANE_SUMS`].
     fn lane_sums(&self) -> usize {
-        self.pass() * self.particles * self.lane_stride()
+        self.pass() * self.round_count(0) * self.lane_stride()
     }
 
     /// How many of the [`CUBE_SUMS`] there are.
@@ -109,7 +109,7 @@ impl Shape {
 
     /// Numbers of shared memory in which threads leave their sums.
     fn scratch(&self) -> usize {
-        let of_periods = 4 * self.particles.min(4) * self.threads();
+        let of_periods = 4 * self.round_count(0) * self.threads();
         (LANE_SUMS * self.lane_sums()).max(of_periods)
     }
 
@@ -212,14 +212,18 @@ pub(super) fn products(
 
             let mut pass = 0u32;
             while pass < here {
-                let mut turn = 0u32;
-                while turn < comptime!(shape.depth as u32) {
-                    let q = pass + turn * groups + group as u32;
-                    if q < here {
-                        let deviations = take_deviations(&coming, shape);
-                        load_deviations(rows, first, q + groups, here, axes, &mut coming, shape);
-                        #[unroll]
-                        for round in 0..comptime!(shape.rounds()) {
+                #[unroll]
+                for round in 0..comptime!(shape.rounds()) {
+                    if comptime!(shape.rounds() > 1) {
+                        // Every round passes over the same products.
+                        load_deviations(rows, first, pass + group as u32, here, axes, &mut coming, shape);
+                    }
+                    let mut turn = 0u32;
+                    while turn < comptime!(shape.depth as u32) {
+                        let q = pass + turn * groups + group as u32;
+                        if q < here {
+                            let deviations = take_deviations(&coming, shape);
+                            load_deviations(rows, first, q + groups, here, axes, &mut coming, shape);
                             row_sums(
                                 units,
                                 &deviations,
@@ -236,26 +240,27 @@ pub(super) fn products(
                                 round,
                             );
                         }
+                        turn += 1u32;
                     }
-                    turn += 1u32;
+                    sync_cube();
+                    // One thread a product and particle adds what the lanes found.
+                    let passed = min(here - pass, comptime!(shape.pass() as u32)) as usize;
+                    let mut out = thread;
+                    while out < passed * comptime!(shape.round_count(round)) {
+                        add_lanes(
+                            &scratch,
+                            &mut placed,
+                            &mut sums,
+                            pass as usize,
+                            out,
+                            barrier,
+                            shape,
+                            round,
+                        );
+                        out += threads;
+                    }
+                    sync_cube();
                 }
-                sync_cube();
-                // One thread a product and particle adds what the lanes found.
-                let passed = min(here - pass, comptime!(shape.pass() as u32)) as usize;
-                let mut out = thread;
-                while out < passed * count {
-                    add_lanes(
-                        &scratch,
-                        &mut placed,
-                        &mut sums,
-                        pass as usize,
-                        out,
-                        barrier,
-                        shape,
-                    );
-                    out += threads;
-                }
-                sync_cube();
                 pass += comptime!(shape.pass() as u32);
             }
 

@@ -113,7 +113,7 @@ pub(super) fn row_sums(
     let mut sum = Array::<f32>::new(round_count);
     let mut moment = Array::<f32>::new(round_count);
     let slope2 = placed.slope2[q * comptime!(shape.rounds()) + round];
-    let to = (place * count + first_k) * comptime!(shape.lane_stride()) + lane;
+    let to = place * round_count * comptime!(shape.lane_stride()) + lane;
     if placed.inside[q] == 1u32 {
         let scale = placed.scale[q * comptime!(shape.rounds()) + round];
         let mut half = Array::<f32>::new(round_count);
@@ -208,7 +208,7 @@ pub(super) fn row_sums(
     }
 }
 
-/// Adds the lanes' sums of a product and particle, the pass's `out`.
+/// Adds the lanes' sums of a product and particle, the `out`-th of the pass and round.
 #[cube]
 pub(super) fn add_lanes(
     scratch: &SharedMemory<f32>,
@@ -218,11 +218,14 @@ pub(super) fn add_lanes(
     out: usize,
     barrier: Barrier,
     #[comptime] shape: Shape,
+    #[comptime] round: usize,
 ) {
     let count = comptime!(shape.particles);
+    let round_count = comptime!(shape.round_count(round));
     let column = comptime!(shape.lane_sums());
     let from = out * comptime!(shape.lane_stride());
-    let to = pass * count + out;
+    let product = pass + out / round_count;
+    let to = product * count + comptime!(4 * round) + out % round_count;
     let mut hi = 0.0f32;
     let mut lo = 0.0f32;
     let mut m = 0.0f32;
@@ -235,7 +238,7 @@ pub(super) fn add_lanes(
     sums.rate[to] = hi;
     sums.rate_lo[to] = lo;
     sums.moment[to] = m;
-    if placed.inside[pass + out / count] == 0u32 {
+    if placed.inside[product] == 0u32 {
         let mut y = 0.0f32;
         for lane in 0..comptime!(shape.lanes) {
             y += scratch[2 * column + from + lane];
