@@ -1,17 +1,16 @@
 //! The rows on the device, and the launches that walk them.
 
+mod buffers;
+mod weighed;
+
 use crate::kernels::{
-    ABSENT, ABSENT_DEVIATION, CUBE_SUMS, Column, LANES, SHARED_BYTES, THREADS, TILE, Third, border_products,
-    fill, fold, gather, place_rows, products, schur, squares, third_order, transposed_products,
+    ABSENT, ABSENT_DEVIATION, CUBE_SUMS, Column, LANES, SHARED_BYTES, THREADS, TILE, fill, fold, place_rows,
+    products, schur,
 };
 use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
-use cubecl::bytes::Bytes;
+use buffers::{Buffer, empty, lasting, upload};
 use cubecl::prelude::*;
-use cubecl::server::Handle;
-use infermark_arrow::{
-    AtOptimum, CategoryWalked, FactorError, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walk,
-    Walked,
-};
+use infermark_arrow::{AtOptimum, CategoryWalked, FactorError, ProductWalked, Walk, Walked};
 use infermark_backend::BackendError;
 use infermark_gaussian::{Counts, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
 use infermark_model::Panel;
@@ -19,21 +18,7 @@ use infermark_model::site::Site;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A buffer on the device.
-#[derive(Clone)]
-struct Buffer {
-    handle: Handle,
-    len: usize,
-}
-
-impl Buffer {
-    /// The buffer as a kernel's argument.
-    fn arg<R: Runtime>(&self) -> ArrayArg<R> {
-        // SAFETY: `len` is the number of elements that the buffer was made of.
-        unsafe { ArrayArg::from_raw_parts(self.handle.clone(), self.len) }
-    }
-}
+use weighed::Weighed;
 
 /// The rows of a panel on a device.
 pub(crate) struct Engine<R: Runtime>(Arc<Rows<R>>);
@@ -148,30 +133,6 @@ impl<R: Runtime> Engine<R> {
             .map_err(|error| failed(error.to_string()))?;
         Ok(Engine(Arc::new(rows)))
     }
-}
-
-/// A buffer of these numbers. They are handed over: of a slice CubeCL 0.10 makes two copies.
-fn upload<R: Runtime, T: CubeElement + Send + Sync>(client: &ComputeClient<R>, values: Vec<T>) -> Buffer {
-    let len = values.len();
-    Buffer {
-        handle: client.create(Bytes::from_elems(values)),
-        len,
-    }
-}
-
-/// A buffer of so many doubles, whose values have no meaning.
-fn empty<R: Runtime>(client: &ComputeClient<R>, len: usize) -> Buffer {
-    Buffer {
-        handle: client.empty(8 * len.max(1)),
-        len: len.max(1),
-    }
-}
-
-/// A large one that stays, without the slack of pooled pages.
-fn lasting<R: Runtime>(client: &ComputeClient<R>, len: usize) -> Result<Buffer, String> {
-    client
-        .memory_persistent_allocation((), |()| empty(client, len))
-        .map_err(|error| format!("{error:?}"))
 }
 
 /// The log prices on the grid.
@@ -503,200 +464,5 @@ impl<R: Runtime> MovingPairs for Moving<R> {
     fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError> {
         let columns = self.rows.read(&self.pairs)?;
         Ok(self.rows.plan.by_place(&columns).collect())
-    }
-}
-
-/// The rows with the weights of a walk.
-struct Weighed<R: Runtime> {
-    rows: Arc<Rows<R>>,
-    /// The columns of [`Column`].
-    left: Buffer,
-    walk: u64,
-}
-
-impl<R: Runtime> fmt::Debug for Weighed<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Weighed")
-            .field("rows", &self.rows)
-            .field("walk", &self.walk)
-            .finish()
-    }
-}
-
-impl<R: Runtime> Weighed<R> {
-    /// Holds the rows, if their weights are still this walk's.
-    fn held(&self) -> Result<MutexGuard<'_, u64>, FactorError> {
-        let held = self.rows.held();
-        if *held == self.walk {
-            Ok(held)
-        } else {
-            Err(FactorError::Device(
-                "its weights are those of a later point by now".into(),
-            ))
-        }
-    }
-}
-
-impl<R: Runtime> RowsElsewhere for Weighed<R> {
-    fn times(&self, borders: &[Vec<f64>]) -> Result<Vec<[f64; 2]>, FactorError> {
-        let _held = self.held()?;
-        let rows = &*self.rows;
-        let (plan, client) = (&rows.plan, &rows.client);
-        let of_periods: Vec<f64> = borders
-            .iter()
-            .flat_map(|border| &border[..plan.periods])
-            .copied()
-            .collect();
-        let of_periods = upload(client, of_periods);
-        let found = empty(client, 2 * plan.slots());
-        // SAFETY: there are T entries to each category, and blocks have no others; rows and slots are those of the blocks.
-        unsafe {
-            border_products::launch_unchecked::<R>(
-                client,
-                CubeCount::Static(plan.block_count().min(plan.striding) as u32, 1, 1),
-                CubeDim::new_1d(LANES as u32),
-                rows.log_prices.arg(),
-                rows.weights.arg(),
-                of_periods.arg(),
-                rows.blocks.arg(),
-                found.arg(),
-                plan.periods as u32,
-                plan.slots() as u32,
-            );
-        }
-        let found = rows.read(&found)?;
-        let order = rows.walk.order().iter();
-        let categories = order.map(|product| rows.walk.panel().category_of()[*product as usize]);
-        // The coupling to `category_a` has no rows.
-        let with_category = plan
-            .by_place(&found)
-            .zip(categories)
-            .map(|([by_a, by_e], category)| {
-                let by_category = rows.precision_a * borders[category as usize][plan.periods];
-                [by_a - by_category, by_e]
-            });
-        Ok(with_category.collect())
-    }
-
-    fn squares(&self, roots: &[Vec<f64>]) -> Result<Vec<[f64; 3]>, FactorError> {
-        let _held = self.held()?;
-        let rows = &*self.rows;
-        let (plan, client) = (&rows.plan, &rows.client);
-        let roots: Vec<f64> = roots.iter().flatten().copied().collect();
-        let roots = upload(client, roots);
-        let found = empty(client, 3 * plan.slots());
-        // SAFETY: a root has T + 1 columns of T + 2 rows, one a category, and blocks have no others; rows and slots are those of the blocks.
-        unsafe {
-            squares::launch_unchecked::<R>(
-                client,
-                CubeCount::Static((2 * plan.block_count()).min(plan.striding) as u32, 1, 1),
-                CubeDim::new_1d(THREADS as u32),
-                rows.log_prices.arg(),
-                rows.weights.arg(),
-                self.left.arg(),
-                rows.prior.arg(),
-                roots.arg(),
-                rows.blocks.arg(),
-                found.arg(),
-                plan.periods as u32,
-                plan.slots() as u32,
-            );
-        }
-        Ok(plan.by_place(&rows.read(&found)?).collect())
-    }
-
-    fn transpose_times(&self, pairs: &[[f64; 2]]) -> Result<Vec<Vec<f64>>, FactorError> {
-        let _held = self.held()?;
-        let rows = &*self.rows;
-        let (plan, client) = (&rows.plan, &rows.client);
-        let pairs = upload(client, plan.by_slot(0.0, pairs.iter().copied()));
-        let sums = empty(client, plan.walks.len() * plan.periods);
-        // SAFETY: the runs cover the blocks, of which there are LANES slots and LANES x T rows each, and T sums to each run.
-        unsafe {
-            transposed_products::launch_unchecked::<R>(
-                client,
-                CubeCount::Static(plan.walks.len() as u32, 1, 1),
-                CubeDim::new_1d(LANES as u32),
-                rows.log_prices.arg(),
-                rows.weights.arg(),
-                pairs.arg(),
-                rows.walks.arg(),
-                sums.arg(),
-                plan.periods as u32,
-                plan.slots() as u32,
-            );
-        }
-        let sums = rows.read(&sums)?;
-        let of_category = |category| by_period(&sums, plan.walks.range_of(category), plan.periods);
-        Ok((0..plan.categories).map(of_category).collect())
-    }
-
-    fn third_order(&self, covariances: &[Vec<f64>]) -> Result<ThirdOrder, FactorError> {
-        let _held = self.held()?;
-        let rows = &*self.rows;
-        let (plan, client) = (&rows.plan, &rows.client);
-        let covariances: Vec<f64> = covariances.iter().flatten().copied().collect();
-        let covariances = upload(client, covariances);
-        let runs = plan.thirds.len();
-        let room = empty(client, runs * plan.room_of_thirds());
-        let found = empty(client, Third::COUNT * plan.slots());
-        let sums = empty(client, runs * plan.periods);
-        // SAFETY: the runs cover the blocks, each has its own room and T sums, and each category a covariance of T + 1 by T + 1; rows and slots are
-        // those of the blocks.
-        unsafe {
-            third_order::launch_unchecked::<R>(
-                client,
-                CubeCount::Static(runs as u32, 1, 1),
-                CubeDim::new_1d(THREADS as u32),
-                rows.log_prices.arg(),
-                rows.weights.arg(),
-                self.left.arg(),
-                rows.prior.arg(),
-                covariances.arg(),
-                rows.blocks.arg(),
-                rows.thirds.arg(),
-                room.arg(),
-                found.arg(),
-                sums.arg(),
-                plan.periods as u32,
-                plan.slots() as u32,
-            );
-        }
-        let (found, sums) = (rows.read(&found)?, rows.read(&sums)?);
-        let product = |[elasticity, effect, by_a, by_e, cubes]: [f64; Third::COUNT]| ProductThird {
-            variances: [elasticity, effect],
-            sums: [by_a, by_e],
-            cubes,
-        };
-        let of_category = |category| by_period(&sums, plan.thirds.range_of(category), plan.periods);
-        Ok(ThirdOrder {
-            products: plan.by_place(&found).map(product).collect(),
-            by_period: (0..plan.categories).map(of_category).collect(),
-        })
-    }
-
-    fn weights(&self, places: &[usize]) -> Result<Vec<f64>, FactorError> {
-        let _held = self.held()?;
-        let rows = &*self.rows;
-        let (plan, client) = (&rows.plan, &rows.client);
-        if places.is_empty() {
-            return Ok(Vec::new());
-        }
-        let slots: Vec<u32> = places.iter().map(|place| plan.slot_of_place[*place]).collect();
-        let slots = upload(client, slots);
-        let found = empty(client, slots.len * plan.periods);
-        // SAFETY: slots are below the grid's, and there are T entries to each.
-        unsafe {
-            gather::launch_unchecked::<R>(
-                client,
-                CubeCount::Static(cubes_for(found.len, THREADS) as u32, 1, 1),
-                CubeDim::new_1d(THREADS as u32),
-                rows.weights.arg(),
-                slots.arg(),
-                found.arg(),
-                plan.periods as u32,
-            );
-        }
-        rows.read(&found)
     }
 }

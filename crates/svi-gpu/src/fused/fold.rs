@@ -6,7 +6,7 @@
 //! Every number is held in two `f32`, high parts first: a log-weight of 1e9 in one would be 60 nats off.
 
 use super::axes::Axes;
-use super::hierarchy::{THREADS, fold_two};
+use super::hierarchy::{THREADS, add_slices};
 use super::products::CUBE_SUMS;
 use super::two_float::{Barrier, Two, add, two_sum};
 use cubecl::prelude::*;
@@ -192,17 +192,7 @@ fn add_log_weights(
             cube += slices;
         }
     }
-    scratch[thread] = hi;
-    scratch[THREADS + thread] = lo;
-    sync_cube();
-    let mut width = comptime!(slices / 2).runtime();
-    while width > 0 {
-        if slice < width {
-            fold_two(&mut scratch, thread, width, barrier);
-        }
-        sync_cube();
-        width /= 2;
-    }
+    add_slices(Two { hi, lo }, &mut scratch, barrier, slices);
     if k < count && slice == 0 {
         folded[k] = scratch[thread];
         folded[folded.len() / 2 + k] = scratch[THREADS + thread];

@@ -23,7 +23,7 @@ use super::two_float::Barrier;
 use contrasts::take_contrasts;
 use cubecl::prelude::*;
 use periods::take_periods;
-pub(in crate::fused) use sums::fold_two;
+pub(in crate::fused) use sums::add_slices;
 use sums::scratch_len;
 use top::{place_top, turn_back_top};
 use weights::{sum_log_weights, weigh};

@@ -146,6 +146,29 @@ pub(in crate::fused) fn fold_two(
     fold_pair(scratch, thread, width, THREADS, barrier);
 }
 
+/// Adds up what the `slices` threads of a particle have, a power of two; the first has the sum in `scratch` afterwards. All threads of the
+/// cube must come here.
+#[cube]
+pub(in crate::fused) fn add_slices(
+    own: Two,
+    scratch: &mut SharedMemory<f32>,
+    barrier: Barrier,
+    #[comptime] slices: usize,
+) {
+    let thread = UNIT_POS as usize;
+    scratch[thread] = own.hi;
+    scratch[THREADS + thread] = own.lo;
+    sync_cube();
+    let mut width = comptime!(slices / 2).runtime();
+    while width > 0 {
+        if thread % slices < width {
+            fold_two(scratch, thread, width, barrier);
+        }
+        sync_cube();
+        width /= 2;
+    }
+}
+
 /// Adds the number in two floats that lies `width` further on; low parts lie `column` after the high ones.
 #[cube]
 fn fold_pair(

@@ -5,8 +5,8 @@ use super::super::fold::folded_two;
 use super::super::frame::frame_health;
 use super::super::math::{LOG2_E, exp2, ln};
 use super::super::two_float::{Barrier, Two, add, add_f32, multiply, two_sum};
-use super::sums::{block_entry, fold_two, scratch_two};
-use super::{THREADS, Task};
+use super::Task;
+use super::sums::{add_slices, block_entry, scratch_two};
 use cubecl::prelude::*;
 
 /// Numbers of a loss in the log, before the log-weights (high and low of each).
@@ -59,17 +59,7 @@ pub(super) fn sum_log_weights(
             block += slices;
         }
     }
-    scratch[thread] = hi;
-    scratch[THREADS + thread] = lo;
-    sync_cube();
-    let mut width = comptime!(slices / 2).runtime();
-    while width > 0 {
-        if slice < width {
-            fold_two(scratch, thread, width, barrier);
-        }
-        sync_cube();
-        width /= 2;
-    }
+    add_slices(Two { hi, lo }, scratch, barrier, slices);
 }
 
 /// The log-weight of particle k, from the sums in `scratch`.
