@@ -18,7 +18,7 @@ use crate::commands::Command;
 use crate::exit::Exit;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use infermark_cpu_kernels::InstructionSet;
-use infermark_harness::system::LONG_VERSION;
+use infermark_fit_files::system::LONG_VERSION;
 use std::ffi::OsString;
 use std::process::ExitCode;
 

@@ -4,9 +4,9 @@
 use crate::answer::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infermark_backend::{Progress, StepUnit};
-use infermark_harness::number_format::{count, duration, three_digits};
 use infermark_harness::observer::Observer;
 use infermark_model::printable;
+use infermark_report::number_format::{count, duration, three_digits};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;

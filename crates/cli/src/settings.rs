@@ -8,7 +8,7 @@ use infermark_backend::{
     StructuredViSettings, SviSettings,
 };
 use infermark_data::Columns;
-use infermark_harness::given::GivenPriors;
+use infermark_fit_files::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
 use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};

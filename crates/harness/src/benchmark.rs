@@ -5,19 +5,19 @@ mod chains;
 mod size;
 mod timed;
 
-use crate::case_record::{CaseRecord, Status};
 use crate::limits::{KernelLimit, array_bytes, measure_memory_limit};
 use crate::observer::Observer;
 use crate::parity::PARITY_ROWS;
-use crate::plots::PlotError;
 use crate::quiet::wait_until_quiet;
-use crate::report::draw;
-use crate::results_folder::ResultsFolder;
-use crate::system::System;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
+use infermark_fit_files::system::System;
 use infermark_memory::Shortage;
 use infermark_model::Panel;
+use infermark_report::plots::PlotError;
+use infermark_report::records::case_record::{CaseRecord, Status};
+use infermark_report::records::results_folder::ResultsFolder;
+use infermark_report::redraw::draw;
 use infermark_threads::NoThreads;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -246,7 +246,10 @@ pub fn run_benchmark(
         }
         .measure(products, &mut patience, observer, interrupt);
         for record in &mut measured {
-            record.report = record.report.take().map(crate::fit_record::finite_report);
+            record.report = record
+                .report
+                .take()
+                .map(infermark_fit_files::fit_record::finite_report);
             folder.write_case(record)?;
         }
         records.extend(measured);

@@ -2,22 +2,11 @@
 
 use infermark_backend::Request;
 use infermark_model::Panel;
+use infermark_report::records::memory_limit::MemoryLimit;
 use infermark_threads::{NoThreads, start};
-use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::sync::{Arc, Barrier, PoisonError, RwLock};
 use std::time::Instant;
-
-/// The measured limits.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MemoryLimit {
-    /// Bytes a second that all threads together read from memory, the best of the passes.
-    pub read_bytes_per_second: f64,
-    /// Threads that read.
-    pub threads: usize,
-    /// Bytes that they read in a pass, all together; far more than the caches hold.
-    pub array_bytes: usize,
-}
 
 /// The rate of a bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer. It lives with the
 /// kernels, and is measured by whoever hands it in.

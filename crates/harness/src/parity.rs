@@ -19,8 +19,8 @@ use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::svi::draw_noise;
 use infermark_model::{Likelihood, Panel};
+use infermark_report::records::parity::ParityRecord;
 use infermark_svi::Chart;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use gaussian::{Kind, Reference};
@@ -40,7 +40,7 @@ const PASS_ROWS_BY_QUADRATURE: usize = 100_000;
 const GUIDE_SCALE: f64 = 1e-3;
 
 /// Largest relative errors that pass.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerances {
     /// Of the log joint, relative to its size, and of the loss, relative to its size or to the units sold, whichever is more.
     pub value: f64,
@@ -111,81 +111,6 @@ impl Tolerances {
                 scale_gradient: 1e-3,
             },
         }
-    }
-}
-
-/// One comparison.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ParityCheck {
-    /// What was compared, and where.
-    pub quantity: String,
-    /// Relative error; `None` when the backend's value is not a finite number.
-    pub error: Option<f64>,
-    /// Largest error that passes.
-    pub tolerance: f64,
-    /// Whether it passed.
-    pub passed: bool,
-}
-
-/// All comparisons of one case.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ParityRecord {
-    /// On which rows: the panel itself, or a part of it.
-    pub panel: String,
-    /// Their number.
-    pub rows: usize,
-    /// Precision whose tolerances hold.
-    pub precision: Precision,
-    /// Likelihood under which it was compared; records without it are from before there was a choice.
-    #[serde(default)]
-    pub likelihood: Likelihood,
-    /// What was compared, in words.
-    #[serde(default)]
-    pub compared: String,
-    /// The comparisons.
-    pub checks: Vec<ParityCheck>,
-    /// Largest relative error of the log joint; of the variational Gaussian methods nothing, since their runs do not end there.
-    pub log_joint_relative_error: Option<f64>,
-    /// Largest norm-wise relative error of the log joint's gradient, or of the evidence lower bound's.
-    pub gradient_relative_error: Option<f64>,
-    /// Relative error of the loss: of the variational Gaussian methods the evidence lower bound's.
-    pub loss_relative_error: Option<f64>,
-    /// Largest error of a difference between two log-weights, in nats.
-    pub log_weight_error: Option<f64>,
-}
-
-impl ParityRecord {
-    /// Whether every comparison passed.
-    pub fn passed(&self) -> bool {
-        self.checks.iter().all(|c| c.passed)
-    }
-
-    /// What did not pass, in words.
-    pub fn failures(&self) -> String {
-        let failures: Vec<String> = self
-            .checks
-            .iter()
-            .filter(|c| !c.passed)
-            .map(|c| match c.error {
-                Some(error) => format!(
-                    "{} is off by {error:.1e}, allowed {:.0e}",
-                    c.quantity, c.tolerance
-                ),
-                None => format!("{} is not a finite number", c.quantity),
-            })
-            .collect();
-        failures.join("; ")
-    }
-
-    fn check(&mut self, quantity: String, error: f64, tolerance: f64) -> Option<f64> {
-        let error = error.is_finite().then_some(error);
-        self.checks.push(ParityCheck {
-            quantity,
-            error,
-            tolerance,
-            passed: error.is_some_and(|e| e <= tolerance),
-        });
-        error
     }
 }
 

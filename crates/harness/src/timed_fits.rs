@@ -1,8 +1,8 @@
 //! Whole fits under the clock: from the loaded panel to the posterior with all its marginals.
 
-use crate::case_record::Sample;
 use infermark_backend::{Backend, BackendError, Interrupt, Posterior, Report, Request, RunState};
 use infermark_model::Panel;
+use infermark_report::records::case_record::Sample;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -1,9 +1,9 @@
 //! A run under the clock: set-up apart, warm-up apart, then stretches in steady state. Iterations are counted, of samplers
 //! gradients; whole fits are timed by [`crate::timed_fits`].
 
-use crate::case_record::Sample;
 use infermark_backend::{Backend, BackendError, Interrupt, Method, Pieces, Report, Request, Run};
 use infermark_model::Panel;
+use infermark_report::records::case_record::Sample;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -9,6 +9,7 @@ pub mod trajectories;
 
 use infermark_backend::{Device, DeviceId};
 use infermark_model::Labels;
+use infermark_model::noise::Stream;
 use infermark_model::panel::{Panel, PanelPart};
 use rand::{RngExt, rngs::StdRng};
 use serde_json::Value;
@@ -57,6 +58,36 @@ pub fn gpu(devices: &[Device]) -> Option<DeviceId> {
 /// The panel of `panel.csv`.
 pub fn small_panel() -> Arc<Panel> {
     read_panel(&data("panel.csv"))
+}
+
+/// A small panel with gaps, `products` products in 3 categories over 20 periods.
+pub fn panel_with_gaps(products: usize) -> Arc<Panel> {
+    let mut part = PanelPart::new(3, 20);
+    for product in 0..products {
+        let stream = Stream {
+            seed: 9,
+            iteration: product as u32,
+        };
+        let u = |k: u64| f64::from(stream.uniforms(k, 0)[0]);
+        let periods: Vec<u32> = (0..20).filter(|t| u(u64::from(*t)) < 0.8 || *t == 7).collect();
+        let prices: Vec<f64> = periods
+            .iter()
+            .map(|t| 2.0 + 3.0 * u(100 + u64::from(*t)))
+            .collect();
+        let units: Vec<u32> = periods
+            .iter()
+            .map(|t| (60.0 * u(200 + u64::from(*t))) as u32)
+            .collect();
+        part.push_product(product % 3, Some(&periods), &prices, &units)
+            .unwrap();
+    }
+    let panel = Panel::from_parts(
+        Labels::numbered("p", products),
+        Labels::numbered("c", 3),
+        Labels::numbered("t", 20),
+        vec![part],
+    );
+    Arc::new(panel.unwrap())
 }
 
 /// The rows of a file, sorted: product, category, period from 1, price and units, plain and without quotes.

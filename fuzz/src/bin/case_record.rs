@@ -2,9 +2,9 @@
 //! A case of a benchmark, as `report` reads it, and the tables drawn of it.
 
 use infermark_fuzz::{assert_readable, file, place};
-use infermark_harness::results_csv::write_results_csv;
-use infermark_harness::results_folder::ResultsFolder;
-use infermark_harness::table::table;
+use infermark_report::results_csv::write_results_csv;
+use infermark_report::records::results_folder::ResultsFolder;
+use infermark_report::table::table;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

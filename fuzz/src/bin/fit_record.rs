@@ -2,7 +2,7 @@
 //! The folder of a fit, as `compare` reads it: `run.json` up to the first zero byte, `posterior.csv` behind it.
 
 use infermark_fuzz::{assert_readable, file, place};
-use infermark_harness::fit_folder::FitFolder;
+use infermark_fit_files::fit_folder::FitFolder;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,7 +2,7 @@
 //! A point of the parameters of a small panel.
 
 use infermark_fuzz::{assert_readable, file};
-use infermark_harness::given::read_point;
+use infermark_fit_files::given::read_point;
 use infermark_model::Layout;
 use libfuzzer_sys::fuzz_target;
 

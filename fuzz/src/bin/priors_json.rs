@@ -2,7 +2,7 @@
 //! Prior settings.
 
 use infermark_fuzz::{assert_readable, file};
-use infermark_harness::given::GivenPriors;
+use infermark_fit_files::given::GivenPriors;
 use infermark_model::Priors;
 use libfuzzer_sys::fuzz_target;
 

@@ -17,8 +17,8 @@ use infermark_backend::{
 use infermark_data::{Columns, Generator, Process, generate_panel, read_truth};
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
 use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark, settle};
-use infermark_harness::results_folder::ResultsFolder;
 use infermark_model::{Coordinates, Panel};
+use infermark_report::records::results_folder::ResultsFolder;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

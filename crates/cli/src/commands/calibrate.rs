@@ -19,13 +19,13 @@ use infermark_calibration::{
     PosteriorError, Power, Quantity, QuantityVerdict, calibrate, placement::RANK_DRAWS, power::FOUND_WITH,
     verdicts,
 };
-use infermark_harness::calibration_output::{
+use infermark_fit_files::given::GivenPriors;
+use infermark_fit_files::system::Description;
+use infermark_model::Priors;
+use infermark_report::calibration_output::{
     CalibratedMethod, CalibrationRecord, FILES, RUN_JSON, calibration_table, write_calibration,
 };
-use infermark_harness::given::GivenPriors;
-use infermark_harness::number_format::{count, three_digits};
-use infermark_harness::system::Description;
-use infermark_model::Priors;
+use infermark_report::number_format::{count, three_digits};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;

@@ -9,10 +9,10 @@ use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args};
 use infermark_atomic_file::ClaimedFolder;
 use infermark_data::read_true_elasticities;
-use infermark_harness::calibration_output::RUN_JSON;
-use infermark_harness::comparison::{COMPARISON_CSV, Comparison, check_same_panel};
-use infermark_harness::fit_folder::FitFolder;
-use infermark_harness::panel_description::panel_sha256;
+use infermark_fit_files::fit_folder::FitFolder;
+use infermark_fit_files::panel_description::panel_sha256;
+use infermark_report::calibration_output::RUN_JSON;
+use infermark_report::comparison::{COMPARISON_CSV, Comparison, check_same_panel};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `compare`.

@@ -8,7 +8,7 @@ use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use clap::{ArgMatches, Args};
 use infermark_backend::request::check_threads;
 use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
-use infermark_harness::given::read_point;
+use infermark_fit_files::given::read_point;
 use infermark_model::{Layout, Panel, Site};
 use serde_json::{Map, Value};
 use std::path::PathBuf;

@@ -16,19 +16,21 @@ use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
 use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Request, Run, RunState};
 use infermark_data::read_truth;
+use infermark_fit_files::fit_output::{
+    ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
+};
+use infermark_fit_files::fit_record::{DispersionRecord, FitRecord, FitStatus};
+use infermark_fit_files::panel_description::PanelDescription;
+use infermark_fit_files::system::Description;
 use infermark_harness::fit_dispersion::dispersion_of;
-use infermark_harness::fit_notes::{below_lower_bound, constant_prices};
-use infermark_harness::fit_output::{ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit};
-use infermark_harness::fit_record::{DispersionRecord, FitRecord, FitStatus};
-use infermark_harness::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
-use infermark_harness::panel_description::PanelDescription;
-use infermark_harness::plots::categories;
-use infermark_harness::quality::elasticities_by_category;
-use infermark_harness::system::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
 use infermark_model::{Likelihood, Panel, Site, Specification, printable};
+use infermark_report::fit_notes::{below_lower_bound, constant_prices};
+use infermark_report::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
+use infermark_report::plots::categories;
+use infermark_report::quality::truth::elasticities_by_category;
 use infermark_threads::start_detached;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -187,16 +189,18 @@ impl FitArguments {
         }
         .with_dispersion(dispersion.as_ref().map(|of| DispersionRecord::new(&panel, of)));
         let pictures = match &posterior {
-            Some(posterior) => categories::render(
+            Some(posterior) => match categories::render(
                 Path::new(ELASTICITIES_PICTURES[0]).with_extension("").as_path(),
                 &elasticities_by_category(&panel, posterior),
                 "category",
                 &subtitle(&panel, &source, model, &request, &*run),
-            )
-            .unwrap_or_else(|error| {
-                say(format_args!("warning: {error}"));
-                Vec::new()
-            }),
+            ) {
+                Ok(pictures) => pictures.into_iter().map(|picture| picture.bytes).collect(),
+                Err(error) => {
+                    say(format_args!("warning: {error}"));
+                    Vec::new()
+                }
+            },
             None => Vec::new(),
         };
         let draws = run.draws();

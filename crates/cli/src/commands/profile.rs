@@ -10,7 +10,7 @@ use crate::settings::ColumnArguments;
 use anyhow::ensure;
 use clap::{ArgMatches, Args};
 use infermark_backend::{DeviceId, Method, Request, SviSettings};
-use infermark_harness::number_format::{duration, with_prefix};
+use infermark_report::number_format::{duration, with_prefix};
 use infermark_svi_gpu::{Profile, SviGpu};
 use std::fmt::Write;
 use std::path::PathBuf;

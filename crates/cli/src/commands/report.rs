@@ -3,7 +3,7 @@
 use crate::answer::{answer, say};
 use crate::exit::Exit;
 use clap::Args;
-use infermark_harness::report::redraw;
+use infermark_report::redraw::redraw;
 use std::path::PathBuf;
 
 /// Arguments of `report`.

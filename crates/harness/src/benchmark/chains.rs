@@ -2,16 +2,16 @@
 
 use super::Case;
 use super::size::{device_in_words, fail};
-use crate::case_record::CaseRecord;
 use crate::observer::Observer;
-use crate::published::{NUTS_DRAWS, NUTS_WARMUP};
-use crate::published_nuts::PublishedNutsEstimate;
-use crate::quality::{ChainQuality, TruthQuality};
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
 use infermark_backend::request::Metric;
 use infermark_backend::{Interrupt, Method, NutsSettings, Posterior, Request};
 use infermark_model::{Panel, Site};
+use infermark_report::published::{NUTS_DRAWS, NUTS_WARMUP};
+use infermark_report::quality::truth::{ChainQuality, TruthQuality};
+use infermark_report::records::case_record::CaseRecord;
+use infermark_report::records::published_nuts::PublishedNutsEstimate;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -2,21 +2,21 @@
 
 use super::timed::Timed;
 use super::{BenchPanel, Case, DeviceLimits, Plan, chains, settle};
-use crate::agreement::{Agreement, Reference};
-use crate::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
-use crate::fit_record::SCHEMA_VERSION;
-use crate::limits::MemoryLimit;
 use crate::observer::Observer;
-use crate::panel_description::PanelDescription;
 use crate::parity::check_parity;
-use crate::quality::TruthQuality;
 use crate::quiet::QUIET;
-use crate::results_folder::now_utc;
-use crate::system::{System, peak_memory_bytes};
 use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
 use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Posterior, Request};
+use infermark_fit_files::fit_record::SCHEMA_VERSION;
+use infermark_fit_files::panel_description::PanelDescription;
+use infermark_fit_files::system::{System, peak_memory_bytes};
+use infermark_report::quality::agreement::{Agreement, Reference};
+use infermark_report::quality::truth::TruthQuality;
+use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
+use infermark_report::records::memory_limit::MemoryLimit;
+use infermark_report::records::results_folder::now_utc;
 use std::time::Duration;
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.

@@ -1,17 +1,18 @@
 //! A whole benchmark on small panels, with backends that are right, wrong, and broken.
 
-use crate::fake::{FIT_STEPS, Fake, Fault, card, panel};
+use crate::fake::{FIT_STEPS, Fake, Fault, card};
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, NutsSettings, Precision, Request, SviSettings,
 };
 use infermark_harness::benchmark::{BenchPanel, Case, Plan, run_benchmark};
-use infermark_harness::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
-use infermark_harness::coverage::LEVELS;
 use infermark_harness::observer::{Observer, Silent};
-use infermark_harness::report::redraw;
-use infermark_harness::results_folder::ResultsFolder;
 use infermark_harness::timed_fits::TimedFits;
 use infermark_model::{Panel, Site};
+use infermark_report::quality::coverage::LEVELS;
+use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
+use infermark_report::records::results_folder::ResultsFolder;
+use infermark_report::redraw::redraw;
+use infermark_test_support::panel_with_gaps as panel;
 use std::sync::Arc;
 
 fn svi(backend: Arc<dyn Backend>) -> Case {

@@ -13,7 +13,7 @@ use infermark_model::noise::Stream;
 use infermark_model::svi::{
     GuideMoments, LossAndGradient, draw_noise, loss_and_gradient, loss_and_gradient_of,
 };
-use infermark_model::{Labels, Likelihood, Panel, PanelPart};
+use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,36 +51,6 @@ pub(crate) enum Fault {
 
 /// Steps of a fit that the fake plays.
 pub(crate) const FIT_STEPS: u64 = 3;
-
-/// A small panel with gaps, `products` products in 3 categories over 20 periods.
-pub(crate) fn panel(products: usize) -> Arc<Panel> {
-    let mut part = PanelPart::new(3, 20);
-    for product in 0..products {
-        let stream = Stream {
-            seed: 9,
-            iteration: product as u32,
-        };
-        let u = |k: u64| f64::from(stream.uniforms(k, 0)[0]);
-        let periods: Vec<u32> = (0..20).filter(|t| u(u64::from(*t)) < 0.8 || *t == 7).collect();
-        let prices: Vec<f64> = periods
-            .iter()
-            .map(|t| 2.0 + 3.0 * u(100 + u64::from(*t)))
-            .collect();
-        let units: Vec<u32> = periods
-            .iter()
-            .map(|t| (60.0 * u(200 + u64::from(*t))) as u32)
-            .collect();
-        part.push_product(product % 3, Some(&periods), &prices, &units)
-            .unwrap();
-    }
-    let panel = Panel::from_parts(
-        Labels::numbered("p", products),
-        Labels::numbered("c", 3),
-        Labels::numbered("t", 20),
-        vec![part],
-    );
-    Arc::new(panel.unwrap())
-}
 
 /// One of the equal cards.
 pub(crate) fn card(index: usize) -> DeviceId {

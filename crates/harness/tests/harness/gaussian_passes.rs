@@ -1,17 +1,18 @@
 //! The gate opens for the Gaussian methods' own passes, and bites when a pass is broken on purpose.
 
-use crate::fake::panel;
 use infermark_backend::{
     Backend, BackendError, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
     StructuredViSettings, SviSettings,
 };
 use infermark_gaussian::{Fault, GaussianCpu};
-use infermark_harness::parity::{ParityRecord, check_parity};
+use infermark_harness::parity::check_parity;
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use infermark_nuts_cpu::NutsCpu;
+use infermark_report::records::parity::ParityRecord;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::altered::Altered;
+use infermark_test_support::panel_with_gaps as panel;
 use std::sync::Arc;
 
 const LIKELIHOODS: [Likelihood; 2] = [Likelihood::Poisson, Likelihood::NegativeBinomial];

@@ -2,9 +2,5 @@
 
 mod benchmark;
 mod fake;
-mod fit_output;
 mod gaussian_passes;
 mod parity;
-mod pictures;
-mod synthetic;
-mod tables;

@@ -1,13 +1,13 @@
 //! The gate opens for the reference's equals, and bites on every kind of fault.
 
-use crate::fake::{Fake, Fault, panel};
+use crate::fake::{Fake, Fault};
 use infermark_backend::{Method, NutsSettings, Precision, Request, SviSettings};
-use infermark_harness::parity::{
-    ParityRecord, check_parity, norm_wise_error, point_near_the_data, sub_panel,
-};
+use infermark_harness::parity::{check_parity, norm_wise_error, point_near_the_data, sub_panel};
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
 use infermark_model::{Likelihood, Parameterization, Priors};
+use infermark_report::records::parity::ParityRecord;
+use infermark_test_support::panel_with_gaps as panel;
 
 fn svi(precision: Precision) -> Request {
     Request::new(Method::Svi(SviSettings {

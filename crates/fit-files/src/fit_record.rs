@@ -1,0 +1,181 @@
+//! `run.json`: what a fit was asked, what it did, on what data and on what system.
+
+use crate::panel_description::PanelDescription;
+use crate::system::System;
+use infermark_backend::report::Detail;
+use infermark_backend::{Report, Request};
+use infermark_model::dispersion::{Dispersion, Pearson};
+use infermark_model::{Panel, Specification};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+/// Version of the files' schemas: raised when an entry changes its meaning or goes. Version 2 has cases that were left out,
+/// and writes `warmup` where version 1 wrote `warm_up`. Version 3 has a sampler's request as it was asked, with the depth of what
+/// was timed beside it, where the versions before had that in the request. Version 4 has the model that was fitted, and in a fit's
+/// `dispersion` the `excess` with its limit, from which Poisson is refuted, where the versions before had a `limit` of the dispersion
+/// itself; parameters count as far as the rows determine them. All are still read.
+pub const SCHEMA_VERSION: u32 = 4;
+
+/// How a fit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FitStatus {
+    /// It did what was asked, or met its convergence criterion.
+    Finished,
+    /// It was interrupted or failed; what stands beside is what it had.
+    Unfinished,
+}
+
+/// A file beside `run.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDigest {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// How much more the counts vary about a fit's posterior means than its likelihood says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DispersionRecord {
+    /// Over all rows.
+    pub overall: Pearson,
+    /// By the category's name.
+    pub by_category: BTreeMap<String, Pearson>,
+}
+
+impl DispersionRecord {
+    /// The dispersion of `panel`, with the names of its categories.
+    pub fn new(panel: &Panel, dispersion: &Dispersion) -> Self {
+        let names = panel.categories().iter().map(|name| name.to_string());
+        DispersionRecord {
+            overall: dispersion.overall,
+            by_category: names.zip(dispersion.by_category.iter().copied()).collect(),
+        }
+    }
+}
+
+/// The contents of `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FitRecord {
+    /// [`SCHEMA_VERSION`] when it was written.
+    pub schema_version: u32,
+    /// How the fit ended.
+    pub status: FitStatus,
+    /// Why it is unfinished, or `none`.
+    pub reason: String,
+    /// The model that was fitted; records without it are of the published one.
+    #[serde(default)]
+    pub model: Specification,
+    /// What was asked, resolved.
+    pub request: Request,
+    /// What was done, in figures; entries of the loss trace that are not finite numbers are left out.
+    pub report: Report,
+    /// How much the counts vary about the posterior means; missing where there is no posterior.
+    #[serde(default)]
+    pub dispersion: Option<DispersionRecord>,
+    /// Share of the rows whose log rate is below the lower clip bound at the posterior means; missing where there is no
+    /// posterior, and in records before version 4.
+    #[serde(default)]
+    pub below_lower_bound: Option<f64>,
+    /// Products whose price is the same in all their rows, of which sales cannot say how they answer to the price.
+    #[serde(default)]
+    pub constant_price_products: Vec<String>,
+    /// The data, as read: with the prices of the file, whatever the model measures them against.
+    pub panel: PanelDescription,
+    /// The system.
+    pub system: System,
+    /// The files written with it: a file that does not match was replaced by another run.
+    pub files: BTreeMap<String, FileDigest>,
+}
+
+impl FitRecord {
+    /// A record of a run of the published model. `reason` says why it is unfinished.
+    pub fn new(
+        status: FitStatus,
+        reason: Option<String>,
+        request: Request,
+        report: Report,
+        panel: PanelDescription,
+        system: System,
+    ) -> Self {
+        FitRecord {
+            schema_version: SCHEMA_VERSION,
+            status,
+            reason: reason.unwrap_or_else(|| "none".into()),
+            model: Specification::Published,
+            request,
+            report: finite_report(report),
+            dispersion: None,
+            below_lower_bound: None,
+            constant_price_products: Vec::new(),
+            panel,
+            system,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// The record with the dispersion of the fit.
+    pub fn with_dispersion(self, dispersion: Option<DispersionRecord>) -> Self {
+        FitRecord { dispersion, ..self }
+    }
+
+    /// Writes the record as indented JSON.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn write(&self, out: impl Write) -> io::Result<()> {
+        write_json(out, self)
+    }
+}
+
+/// Writes indented JSON that ends with a line feed.
+///
+/// # Errors
+/// When `out` fails.
+pub fn write_json(mut out: impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut out, value)?;
+    out.write_all(b"\n")
+}
+
+/// JSON has no infinity and no NaN: entries of the trace that are not finite are dropped, diagnostics that are not are left
+/// open, and rates and step sizes that are not are 0, so that the file reads back.
+pub fn finite_report(mut report: Report) -> Report {
+    let or_zero = |value: &mut f64| {
+        if !value.is_finite() {
+            *value = 0.0;
+        }
+    };
+    match &mut report.detail {
+        Detail::Svi(svi) => {
+            svi.trace.retain(|p| {
+                [p.seconds, p.loss, p.effective_particles, p.learning_rate]
+                    .iter()
+                    .all(|v| v.is_finite())
+            });
+            or_zero(&mut svi.mean_effective_particles);
+            or_zero(&mut svi.iterations_per_second);
+            svi.centredness.iter_mut().for_each(or_zero);
+        }
+        Detail::Nuts(nuts) => {
+            for diagnostic in [&mut nuts.max_rhat, &mut nuts.min_ess_bulk, &mut nuts.min_ess_tail] {
+                *diagnostic = diagnostic.filter(|d| d.is_finite());
+            }
+            or_zero(&mut nuts.gradients_per_second);
+            for chain in &mut nuts.chains {
+                or_zero(&mut chain.step_size);
+            }
+        }
+        Detail::Gaussian(gaussian) => {
+            gaussian
+                .trace
+                .retain(|p| [p.seconds, p.value, p.remaining].iter().all(|v| v.is_finite()));
+            or_zero(&mut gaussian.gradient_norm);
+            or_zero(&mut gaussian.decrement);
+            or_zero(&mut gaussian.log_joint);
+            gaussian.elbo = gaussian.elbo.filter(|e| e.is_finite());
+        }
+    }
+    report
+}

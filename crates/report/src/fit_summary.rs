@@ -1,0 +1,289 @@
+//! The answer of a fit in a few lines: elasticities with their intervals, and what speaks against trusting them.
+
+use crate::number_format::{count, duration, three_digits};
+use crate::statistics::time_to_posterior::name_of;
+use crate::table::grid::Grid;
+use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
+use infermark_backend::request::EarlyStop;
+use infermark_backend::{Method, Posterior, Report, RunState};
+use infermark_fit_files::fit_record::{FitRecord, FitStatus};
+use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
+use std::path::Path;
+
+/// Categories that have a line in the summary; `posterior.csv` has all.
+pub const CATEGORIES_SHOWN: usize = 20;
+
+/// The elasticity at which a price change leaves revenue as it is.
+const UNIT_ELASTICITY: f64 = -1.0;
+
+/// Longest name of a category that is written out, in characters.
+const LONGEST_NAME: usize = 40;
+
+/// A model as tables and plots name it.
+pub const fn model_in_words(model: Specification) -> &'static str {
+    match model {
+        Specification::Published => "Published model",
+        Specification::Sales => "Sales model",
+        // The enum is open for models to come; each gets its words here.
+        _ => "Another model",
+    }
+}
+
+/// A likelihood as tables and plots name it.
+pub const fn likelihood_in_words(likelihood: Likelihood) -> &'static str {
+    match likelihood {
+        Likelihood::Poisson => "Poisson counts",
+        Likelihood::NegativeBinomial => "negative-binomial counts",
+    }
+}
+
+/// Whether the result of a run may be trusted as far as its own diagnostics go: an optimizer met its criterion; a sampler is
+/// at its end without divergences, with R-hat up to 1.01 and at least 400 effective draws in bulk and tails.
+pub fn is_converged(report: &Report) -> bool {
+    match &report.detail {
+        Detail::Svi(_) | Detail::Gaussian(_) => report.state == RunState::Converged,
+        Detail::Nuts(nuts) => {
+            report.state.is_complete()
+                && nuts.divergences == 0
+                && nuts.max_rhat.is_some_and(|r| r <= 1.01)
+                && nuts.min_ess_bulk.is_some_and(|e| e >= 400.0)
+                && nuts.min_ess_tail.is_some_and(|e| e >= 400.0)
+        }
+    }
+}
+
+/// Products by what the 90% intervals of their elasticities say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Verdicts {
+    /// The interval is below -1.
+    elastic: u64,
+    /// The interval is above -1.
+    inelastic: u64,
+    /// -1 is in the interval.
+    undecided: u64,
+}
+
+impl Verdicts {
+    fn add(&mut self, low: f64, high: f64) {
+        if high < UNIT_ELASTICITY {
+            self.elastic += 1;
+        } else if low > UNIT_ELASTICITY {
+            self.inelastic += 1;
+        } else {
+            self.undecided += 1;
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.elastic + self.inelastic + self.undecided
+    }
+}
+
+/// The summary of a fit of `panel` whose files are in `folder`: what was fitted, the elasticities of all and of each category with
+/// 90% intervals, how many products are elastic, the worst diagnostics. Ends with a line feed.
+pub fn fit_summary(record: &FitRecord, panel: &Panel, posterior: &Posterior, folder: &Path) -> String {
+    let layout = posterior.layout;
+    let mut all = Verdicts::default();
+    let mut of_category = vec![Verdicts::default(); layout.categories];
+    for (product, latent) in layout.range(Site::ProductA).enumerate() {
+        let (low, high) = (posterior.q05[latent], posterior.q95[latent]);
+        all.add(low, high);
+        of_category[panel.category_of()[product] as usize].add(low, high);
+    }
+    let mut grid = Grid::new(&[
+        ("price elasticity", false),
+        ("mean", true),
+        ("90% interval", true),
+        ("products", true),
+        ("elastic", true),
+        ("inelastic", true),
+        ("undecided", true),
+    ]);
+    let mut push = |name: String, latent: usize, verdicts: &Verdicts| {
+        let interval = format!("{:.2} to {:.2}", posterior.q05[latent], posterior.q95[latent]);
+        grid.push(vec![
+            name,
+            format!("{:.2}", posterior.mean[latent]),
+            interval,
+            count(verdicts.total()),
+            count(verdicts.elastic),
+            count(verdicts.inelastic),
+            count(verdicts.undecided),
+        ]);
+    };
+    push("all".to_owned(), layout.start(Site::GlobalA), &all);
+    for (category, verdicts) in of_category.iter().enumerate().take(CATEGORIES_SHOWN) {
+        let name = shortened(&panel.categories().get(category).to_string());
+        push(name, layout.start(Site::CategoryA) + category, verdicts);
+    }
+    let more = if layout.categories > CATEGORIES_SHOWN {
+        format!(
+            "The first {CATEGORIES_SHOWN} of {} categories; posterior.csv has all.\n",
+            count(layout.categories as u64)
+        )
+    } else {
+        String::new()
+    };
+    let data = &record.panel;
+    format!(
+        "{}: {} products, {} rows, {} periods. {}, {}.\n\n{}{more}\
+         Elastic: the 90% interval of the product's elasticity is below -1; inelastic: above -1.\n\n\
+         {}: {}, {}.\n{}\nFiles: {}\n",
+        printable(&data.source),
+        count(data.products as u64),
+        count(data.rows as u64),
+        count(data.periods as u64),
+        model_in_words(record.model),
+        likelihood_in_words(record.request.likelihood),
+        grid.render(),
+        method_in_words(&record.request.method),
+        match record.status {
+            FitStatus::Finished => "finished".to_owned(),
+            FitStatus::Unfinished => format!("unfinished ({})", record.reason),
+        },
+        duration(record.report.setup_seconds + record.report.run_seconds),
+        diagnostics(record, panel, posterior),
+        folder.display(),
+    )
+}
+
+fn method_in_words(method: &Method) -> String {
+    let name = name_of(method);
+    let mut letters = name.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
+    first.unwrap_or_default() + letters.as_str()
+}
+
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= LONGEST_NAME {
+        return name.to_owned();
+    }
+    let start: String = name.chars().take(LONGEST_NAME - 3).collect();
+    start + "..."
+}
+
+fn diagnostics(record: &FitRecord, panel: &Panel, posterior: &Posterior) -> String {
+    let report = &record.report;
+    match &report.detail {
+        Detail::Gaussian(gaussian) => of_gaussian(gaussian),
+        Detail::Nuts(nuts) => of_chains(nuts, is_converged(report), panel, posterior),
+        Detail::Svi(svi) => of_svi(svi, report.state, &record.request.method),
+    }
+}
+
+fn of_gaussian(gaussian: &GaussianReport) -> String {
+    let steps = match gaussian.variational_steps {
+        0 => format!("{} Newton steps", count(gaussian.newton_steps)),
+        more => format!(
+            "{} Newton steps and {} variational ones",
+            count(gaussian.newton_steps),
+            count(more)
+        ),
+    };
+    let remaining = match gaussian.trace.last() {
+        Some(last) => format!(", {:.1e} left at the last one", last.remaining),
+        None => String::new(),
+    };
+    let verdict = if gaussian.converged {
+        "converged"
+    } else {
+        "NOT converged"
+    };
+    format!("Diagnostics: {verdict}; {steps}{remaining}.")
+}
+
+fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
+    let (particles, watched) = match method {
+        Method::Svi(settings) => {
+            let could_tell = |stop: EarlyStop| stop.can_be_met_in(settings.iterations);
+            (settings.particles, settings.early_stop.is_some_and(could_tell))
+        }
+        _ => (0, false),
+    };
+    let verdict = match (state, watched) {
+        (RunState::Converged, _) => "the loss no longer falls",
+        (RunState::Finished, true) => "NOT converged: the loss still fell at the end",
+        _ => "whether it converged is not known (--early-stop tests it)",
+    };
+    let correlations = match method.coordinates() {
+        Coordinates::Published => {
+            "Intervals of a mean-field guide in these coordinates ignore correlations of up to 0.998."
+        }
+        Coordinates::Orthogonal => {
+            "The guide is mean-field, in coordinates in which the posterior is nearly uncorrelated."
+        }
+    };
+    format!(
+        "Diagnostics: {} iterations, {verdict}; {} effective particles of {particles} in the mean. {correlations}",
+        count(svi.iterations),
+        three_digits(svi.mean_effective_particles),
+    )
+}
+
+fn of_chains(nuts: &NutsReport, converged: bool, panel: &Panel, posterior: &Posterior) -> String {
+    let key = |latent: usize| {
+        let site = posterior.layout.site_of(latent);
+        let key = panel
+            .axes()
+            .key(site, latent - posterior.layout.start(site))
+            .to_string();
+        if key.is_empty() {
+            site.name().to_owned()
+        } else {
+            format!("{} {key}", site.name())
+        }
+    };
+    let known = posterior.diagnostics.as_ref();
+    let worst = |values: Option<&Vec<f64>>, sign: f64| -> Option<(f64, String)> {
+        let values = values?.iter().copied().enumerate();
+        let worst = values
+            .filter(|(_, value)| value.is_finite())
+            .max_by(|a, b| (sign * a.1).total_cmp(&(sign * b.1)))?;
+        Some((worst.1, key(worst.0)))
+    };
+    let draws = |found: Option<(f64, String)>| match found {
+        Some((ess, key)) => format!("{} ({key})", count(ess.round() as u64)),
+        None => "not known".to_owned(),
+    };
+    let rhat = match worst(known.map(|d| &d.rhat), 1.0) {
+        Some((rhat, key)) => format!("{rhat:.3} ({key})"),
+        None => "not known".to_owned(),
+    };
+    format!(
+        "Diagnostics: {}; worst R-hat {rhat}; fewest effective draws {} in the bulk, {} in the tails; {} divergences, {} draws at the \
+         depth limit.",
+        if converged { "converged" } else { "NOT converged" },
+        draws(worst(known.map(|d| &d.ess_bulk), -1.0)),
+        draws(worst(known.map(|d| &d.ess_tail), -1.0)),
+        count(nuts.divergences),
+        count(nuts.saturated_trees),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_elastic_inelastic_or_undecided() {
+        let mut verdicts = Verdicts::default();
+        for (low, high) in [(-3.0, -1.5), (-0.9, 0.1), (-2.0, -0.5), (-2.0, -1.0), (-1.0, 0.0)] {
+            verdicts.add(low, high);
+        }
+        let expected = Verdicts {
+            elastic: 1,
+            inelastic: 1,
+            undecided: 3,
+        };
+        assert_eq!(verdicts, expected);
+        assert_eq!(verdicts.total(), 5);
+    }
+
+    #[test]
+    fn long_names_are_cut_between_characters() {
+        assert_eq!(shortened("tea"), "tea");
+        let cut = shortened(&"\u{e4}".repeat(60));
+        assert_eq!(cut.chars().count(), LONGEST_NAME);
+        assert!(cut.ends_with("..."));
+    }
+}

@@ -1,0 +1,24 @@
+//! What was measured, as records, and all that is drawn from them: tables, speedups and pictures.
+//!
+//! A benchmark leaves a folder ([`records::results_folder`]) of cases ([`records::case_record`]). From the cases alone come the
+//! flat table ([`results_csv`]), the table to read ([`table`]), the speedups ([`statistics`]) and the pictures ([`plots`]);
+//! [`redraw`] draws them again. The figures that others published are in [`published`]. [`quality`] holds a posterior
+//! against the truth and against a reference.
+//!
+//! Fits of one panel are compared in [`comparison`]; a fit ends with its figures in a few lines ([`fit_summary`]) and what its
+//! reader must know ([`fit_notes`]). [`calibration_output`] writes the folder of a calibration.
+
+pub mod calibration_output;
+pub mod comparison;
+pub mod fit_notes;
+pub mod fit_summary;
+pub mod number_format;
+pub mod plots;
+pub mod published;
+pub mod quality;
+pub mod records;
+pub mod redraw;
+pub mod results_csv;
+pub mod spread;
+pub mod statistics;
+pub mod table;

@@ -1,0 +1,373 @@
+//! One JSON a measured case: raw samples and all that is needed to understand them. Every derived figure is computed from
+//! it, so that tables and plots drawn later are the same.
+
+use crate::quality::agreement::Agreement;
+use crate::quality::truth::{ChainQuality, TruthQuality};
+use crate::records::memory_limit::MemoryLimit;
+use crate::records::parity::ParityRecord;
+use crate::records::published_nuts::PublishedNutsEstimate;
+use crate::spread::Spread;
+use infermark_backend::{DeviceId, Limits, Method, Report, Request};
+use infermark_fit_files::file_name::in_file_name;
+use infermark_fit_files::panel_description::PanelDescription;
+use infermark_fit_files::system::System;
+use infermark_model::objective::Objective;
+use infermark_model::{Coordinates, Parameterization};
+use serde::{Deserialize, Serialize};
+
+/// Whether a case may be relied on.
+///
+/// In order: of two, the worse is the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Nothing to remark.
+    Ok,
+    /// Measured, with a remark that a reader must know.
+    Warn,
+    /// Left out on purpose, or because it does not fit the device or the backend does not serve it; the reason says why.
+    #[serde(rename = "not measured")]
+    NotMeasured,
+    /// No speed: parity failed, or it could not run.
+    Failed,
+}
+
+impl Status {
+    /// The word in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warn => "warn",
+            Status::NotMeasured => "not measured",
+            Status::Failed => "failed",
+        }
+    }
+}
+
+/// One timed stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Iterations of SVI, gradients of NUTS, or whole fits.
+    pub iterations: u64,
+    /// Seconds by the clock, the device idle at both ends.
+    pub seconds: f64,
+}
+
+impl Sample {
+    /// Iterations a second.
+    pub fn rate(&self) -> f64 {
+        self.iterations as f64 / self.seconds
+    }
+}
+
+/// What an iteration of a case is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IterationUnit {
+    /// A complete iteration of the optimizer.
+    Iterations,
+    /// A gradient of the log joint, with its share of the sampler.
+    Gradients,
+    /// A whole fit, from the loaded panel to all marginals.
+    Fits,
+}
+
+impl IterationUnit {
+    /// What is counted of a method.
+    pub const fn of(method: &Method) -> Self {
+        match method {
+            Method::Svi(_) => IterationUnit::Iterations,
+            Method::Nuts(_) => IterationUnit::Gradients,
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
+        }
+    }
+
+    /// What is counted, in the plural.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            IterationUnit::Iterations => "iterations",
+            IterationUnit::Gradients => "gradients",
+            IterationUnit::Fits => "fits",
+        }
+    }
+
+    /// What [`TruthQuality::after`](crate::quality::truth::TruthQuality::after) counts, in the plural.
+    pub const fn quality_steps(self) -> &'static str {
+        match self {
+            IterationUnit::Iterations => "iterations",
+            IterationUnit::Gradients => "draws a chain",
+            IterationUnit::Fits => "steps",
+        }
+    }
+}
+
+/// What a case is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CaseKind {
+    /// Iterations a second.
+    Speed,
+    /// The published NUTS reference.
+    PublishedNuts,
+}
+
+/// A measured case: a backend, a request and a panel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaseRecord {
+    /// Version of the schema, [`infermark_fit_files::fit_record::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Place in the run, from 0.
+    pub sequence: usize,
+    /// When it was measured, UTC, `YYYY-MM-DDThh:mm:ssZ`.
+    pub measured_at: String,
+    /// What it is for.
+    pub kind: CaseKind,
+    /// Whether it may be relied on.
+    pub status: Status,
+    /// What to know when it is not `ok`; `none` otherwise.
+    pub reason: String,
+    /// The backend's name.
+    pub backend: String,
+    /// The device, in plain words; other than the processors with its id, as in `NVIDIA A10G (cuda:1)`.
+    pub device: String,
+    /// Threads used.
+    pub threads: usize,
+    /// What was asked, resolved.
+    pub request: Request,
+    /// The limit of tree doublings while a sampler's gradients were timed, lower than the request's: a gradient costs the same at
+    /// any depth, and a repeat holds many short draws. Before version 3 the request has it instead.
+    #[serde(default)]
+    pub timing_max_depth: Option<u32>,
+    /// The data.
+    pub panel: PanelDescription,
+    /// What an iteration is.
+    pub unit: IterationUnit,
+    /// The comparison with the reference, where it was made.
+    pub parity: Option<ParityRecord>,
+    /// Seconds of everything that is done once: layouts, uploads, compilation, start values.
+    pub setup_seconds: Option<f64>,
+    /// What ran before the timing, not counted.
+    #[serde(alias = "warm_up")]
+    pub warmup: Option<Sample>,
+    /// The timed repeats, as they were, interleaved with the other cases of the panel.
+    pub repeats: Vec<Sample>,
+    /// Row-particles a second of the bare kernel.
+    pub kernel_row_particles_per_second: Option<f64>,
+    /// Share of the machine's processor time that other programs used just before the timing, 0 to 1, where the system
+    /// tells.
+    #[serde(default)]
+    pub busy_share: Option<f64>,
+    /// The most memory that the program had resident when the case was done, in bytes: of all cases until then, since all of
+    /// a panel are held side by side.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
+    /// What the machine's memory gives.
+    pub memory_limit: Option<MemoryLimit>,
+    /// What the case's device can do at most, where it is not the machine's processors.
+    #[serde(default)]
+    pub device_limits: Option<Limits>,
+    /// Distance from the truth, where the data came with it.
+    pub truth_quality: Option<TruthQuality>,
+    /// Distance from the posterior of NUTS on the same panel, where there is one.
+    #[serde(default)]
+    pub agreement: Option<Agreement>,
+    /// Quality of a short run of chains.
+    pub chain_quality: Option<ChainQuality>,
+    /// The published NUTS reference, partly measured.
+    pub published_nuts: Option<PublishedNutsEstimate>,
+    /// Figures that the run gave of itself.
+    pub report: Option<Report>,
+    /// The system.
+    pub system: System,
+}
+
+impl CaseRecord {
+    /// Whether it has a speed: a case that failed its gate has none.
+    pub fn has_speed(&self) -> bool {
+        self.status <= Status::Warn && !self.repeats.is_empty()
+    }
+
+    /// Iterations a second: median and spread over the repeats.
+    pub fn iterations_per_second(&self) -> Option<Spread> {
+        let rates: Vec<f64> = self.repeats.iter().map(Sample::rate).collect();
+        self.has_speed().then(|| Spread::of(&rates)).flatten()
+    }
+
+    /// Timed iterations, all repeats.
+    pub fn timed_iterations(&self) -> u64 {
+        self.repeats
+            .iter()
+            .fold(0, |sum, s| sum.saturating_add(s.iterations))
+    }
+
+    /// Timed seconds, all repeats.
+    pub fn timed_seconds(&self) -> f64 {
+        self.repeats.iter().map(|s| s.seconds).sum()
+    }
+
+    /// Particles that an iteration evaluates on every row; 1 for a gradient.
+    pub fn particles(&self) -> usize {
+        match &self.request.method {
+            Method::Svi(svi) => svi.particles,
+            _ => 1,
+        }
+    }
+
+    /// Seconds of one iteration: median and spread over the repeats.
+    pub fn seconds_per_iteration(&self) -> Option<Spread> {
+        let seconds: Vec<f64> = self.repeats.iter().map(|s| 1.0 / s.rate()).collect();
+        self.has_speed().then(|| Spread::of(&seconds)).flatten()
+    }
+
+    /// Rows times particles a second; a whole fit passes over the rows in more ways than one, and has none.
+    pub fn row_particles_per_second(&self) -> Option<f64> {
+        if self.unit == IterationUnit::Fits {
+            return None;
+        }
+        let per_iteration = self.panel.rows as f64 * self.particles() as f64;
+        Some(self.iterations_per_second()?.median * per_iteration)
+    }
+
+    /// Part of the limit that a complete iteration reaches, and which limit: of a GPU the one that takes longer, reading
+    /// 4 bytes of every row or the arithmetic of the rows; of the processors the bare kernel where it was measured,
+    /// otherwise reading. Of whole fits there is none.
+    pub fn fraction_of_limit(&self) -> Option<(f64, &'static str)> {
+        const READING: &str = "memory read, 4 bytes a row";
+        if self.unit == IterationUnit::Fits {
+            return None;
+        }
+        let rate = self.iterations_per_second()?.median;
+        if let Some(limits) = &self.device_limits {
+            let (reading, arithmetic) = limits.iteration_seconds(self.panel.rows, self.particles());
+            return Some(if reading > arithmetic {
+                (rate * reading, READING)
+            } else {
+                (rate * arithmetic, "rows' arithmetic")
+            });
+        }
+        if !self.request.devices.contains(&DeviceId::CPU) {
+            return None;
+        }
+        if let Some(kernel) = self.kernel_row_particles_per_second {
+            return Some((self.row_particles_per_second()? / kernel, "bare kernel"));
+        }
+        let limit = self.memory_limit?.read_bytes_per_second;
+        Some((rate * 4.0 * self.panel.rows as f64 / limit, READING))
+    }
+
+    /// Seconds for 1,000,000 iterations of SVI in the published coordinates, estimated from the timed ones: in others nobody makes as many.
+    pub fn estimated_seconds_1m(&self) -> Option<f64> {
+        match self.request.method.coordinates() {
+            Coordinates::Published => self.estimated_seconds_for(1e6),
+            Coordinates::Orthogonal => None,
+        }
+    }
+
+    /// Seconds for so many iterations of SVI, estimated from the timed ones.
+    pub fn estimated_seconds_for(&self, iterations: f64) -> Option<f64> {
+        match self.unit {
+            IterationUnit::Iterations => Some(iterations / self.iterations_per_second()?.median),
+            IterationUnit::Gradients | IterationUnit::Fits => None,
+        }
+    }
+
+    /// The settings that a speed depends on, in words: `f32, centered, Renyi alpha 0, K = 4, 2 threads`.
+    pub fn settings(&self) -> String {
+        let threads = match self.threads {
+            _ if !self.request.devices.contains(&DeviceId::CPU) => String::new(),
+            1 => ", 1 thread".to_owned(),
+            n => format!(", {n} threads"),
+        };
+        self.settings_without_threads() + &threads
+    }
+
+    /// [`CaseRecord::settings`] but for the threads, which change the speed alone: `f32, centered, Renyi alpha 0, K = 4`.
+    pub fn settings_without_threads(&self) -> String {
+        let parameterization = self.request.parameterization.name();
+        match &self.request.method {
+            Method::Svi(svi) => format!(
+                "{}, {}, {}, K = {}",
+                svi.precision.name(),
+                match svi.coordinates {
+                    Coordinates::Published => parameterization,
+                    orthogonal => orthogonal.name(),
+                },
+                objective_in_words(&svi.objective),
+                svi.particles
+            ),
+            Method::Nuts(nuts) => format!("f64, {parameterization}, {} chains", nuts.chains),
+            Method::Meanfield(meanfield) if meanfield.coordinates != Coordinates::Published => {
+                format!("f64, {}", meanfield.coordinates.name())
+            }
+            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => "f64".to_owned(),
+        }
+    }
+
+    /// Backend, device and settings in words: one side of a speedup.
+    pub fn side(&self) -> String {
+        format!("{} on {}: {}", self.backend, self.device, self.settings())
+    }
+
+    /// Whether it does the work of the published runs: their coordinates, centred, Renyi alpha 0, 4 particles.
+    pub fn is_published_workload(&self) -> bool {
+        let Method::Svi(svi) = &self.request.method else {
+            return false;
+        };
+        self.kind == CaseKind::Speed
+            && svi.particles == crate::published::PARTICLES
+            && svi.objective == Objective::Renyi { alpha: 0.0 }
+            && svi.coordinates == Coordinates::Published
+            && self.request.parameterization == Parameterization::Centered
+    }
+
+    /// The name of its files, from its place in the run.
+    pub fn file_stem(&self) -> String {
+        let kind = match (self.kind, &self.request.method) {
+            (CaseKind::PublishedNuts, _) => "published-nuts".to_owned(),
+            (CaseKind::Speed, Method::Svi(svi)) => {
+                let coordinates = match svi.coordinates {
+                    Coordinates::Published => String::new(),
+                    orthogonal => format!("-{}", orthogonal.name()),
+                };
+                format!("k{}-{}{coordinates}", svi.particles, svi.precision.name())
+            }
+            (CaseKind::Speed, Method::Nuts(_)) => "gradients".to_owned(),
+            (CaseKind::Speed, _) => "fits".to_owned(),
+        };
+        format!(
+            "{:03}-{}-{}-{kind}",
+            self.sequence,
+            in_file_name(&self.backend),
+            self.panel.products
+        )
+    }
+}
+
+/// Of cases that differ in their threads alone, and so have one posterior, the one with the most, in order of first
+/// appearance.
+pub(crate) fn of_most_threads<'r>(records: impl IntoIterator<Item = &'r CaseRecord>) -> Vec<&'r CaseRecord> {
+    let same = |a: &CaseRecord, b: &CaseRecord| {
+        a.kind == b.kind
+            && a.backend == b.backend
+            && a.device == b.device
+            && a.panel.sha256 == b.panel.sha256
+            && a.settings_without_threads() == b.settings_without_threads()
+    };
+    let mut chosen: Vec<&CaseRecord> = Vec::new();
+    for record in records {
+        match chosen.iter_mut().find(|c| same(c, record)) {
+            Some(other) if record.threads > other.threads => *other = record,
+            Some(_) => {}
+            None => chosen.push(record),
+        }
+    }
+    chosen
+}
+
+/// `Renyi alpha 0` or `ELBO`.
+pub fn objective_in_words(objective: &Objective) -> String {
+    match objective {
+        Objective::Renyi { alpha } => format!("Renyi alpha {alpha}"),
+        Objective::Elbo => "ELBO".into(),
+    }
+}
