@@ -1,9 +1,9 @@
-//! What is fitted: a panel under priors and a likelihood, evaluated by the arrow's pass.
+//! What is fitted: a panel under priors and a likelihood, evaluated by the arrowhead's pass.
 
 use crate::elsewhere::RowWalker;
 use crate::negative_binomial::NegativeBinomialRates;
 use crate::poisson::{PoissonRates, Spread};
-use infermark_arrow::{ArrowFactor, Assembled, FactorError, PairMoments, Walk};
+use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError, PairMoments, Walk};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
@@ -287,7 +287,7 @@ impl Counts {
         &self,
         point: &[f64],
         spread: Spread<'_>,
-        before: Option<ArrowFactor>,
+        before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<Evaluated, FactorError> {
         if let (Some(walker), Spread::Point) = (&self.walker, spread) {
@@ -350,9 +350,9 @@ impl Counts {
 
     fn pass(
         &self,
-        rates: &impl infermark_arrow::Rates,
+        rates: &impl infermark_arrowhead::Rates,
         spread: Spread<'_>,
-        before: Option<ArrowFactor>,
+        before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<(Assembled, PairMoments), FactorError> {
         #[cfg(feature = "faults")]
@@ -365,9 +365,9 @@ impl Counts {
 
     fn pass_of(
         &self,
-        rates: &impl infermark_arrow::Rates,
+        rates: &impl infermark_arrowhead::Rates,
         spread: Spread<'_>,
-        before: Option<ArrowFactor>,
+        before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<(Assembled, PairMoments), FactorError> {
         let none = PairMoments::default();

@@ -4,7 +4,7 @@ use crate::backend::{no_pass, pass_of};
 use crate::counts::Counts;
 use crate::newton::{ModeSearch, ModeSettings};
 use crate::run::{GaussianRun, counts_of};
-use infermark_arrow::{ArrowFactor, AtOptimum, FactorError, Walked};
+use infermark_arrowhead::{ArrowheadFactor, AtOptimum, FactorError, Walked};
 use infermark_backend::{BackendError, GaussianPass, Method, Request, Run};
 use infermark_model::{Likelihood, Panel};
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Who walks the rows of Poisson counts, none of whose products is left out. Points are natural parameters, in the order of
-/// [`infermark_model::Layout`]; pairs are (elasticity, effect), one a place of [`infermark_arrow::Walk`].
+/// [`infermark_model::Layout`]; pairs are (elasticity, effect), one a place of [`infermark_arrowhead::Walk`].
 pub trait RowWalker: Debug + Send + Sync {
     /// Takes pairs that are to move.
     fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs>;
@@ -95,7 +95,7 @@ impl Elsewhere {
         // for the dispersion.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
-            ArrowFactor::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+            ArrowheadFactor::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
             |shortage| {
                 BackendError::short_of_memory(

@@ -1,9 +1,9 @@
-//! Gaussian posteriors whose precision is the model's own block-arrow matrix.
+//! Gaussian posteriors whose precision is the model's own block-arrowhead matrix.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
-//! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
+//! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrowhead's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
 //! | `profile` | the log joint maximized over the products, by light passes |
 //! | `pace` | by which part of its change the weights of each product go |

@@ -1,18 +1,18 @@
-//! Negative-binomial rows as the arrow's pass wants them.
+//! Negative-binomial rows as the arrowhead's pass wants them.
 //!
 //! With `w = mu / r` a row has the derivatives `(y - mu) / (1 + w)` by its log rate, `-(mu + y w) / (1 + w)^2` by it twice, and
 //! `(y - mu) w / (1 + w)^2` by it and the log shape, whose mean is zero. Under a Gaussian the means of all of them are taken by a
 //! Gauss-Hermite rule over the log rate; the log shape stands at its mean, about which the bound is exact to second order.
 //! What depends on a count and the shape alone is summed over the distinct counts of a category.
 //!
-//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrow's
+//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrowhead's
 //! factor takes its size there.
 
 use crate::counts::Counts;
 use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::{self, Pair, Place};
-use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
+use infermark_arrowhead::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{Shape, ln_1p_excess};

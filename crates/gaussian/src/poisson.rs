@@ -1,4 +1,4 @@
-//! The Poisson rows as the arrow's pass wants them: rates are weights, residuals the gradient.
+//! The Poisson rows as the arrowhead's pass wants them: rates are weights, residuals the gradient.
 //!
 //! The clip of the log rate is ignored here. It has a kink, in which the mode may lie, where no curvature is right; and a
 //! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
@@ -8,7 +8,7 @@ use crate::counts::Bound;
 use crate::gauss_hermite::NINE;
 use crate::pace::Pace;
 use crate::settle::{self, OwnWeight, Place, Settled, finite_exp};
-use infermark_arrow::{ProductRows, Rates, Weighed};
+use infermark_arrowhead::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 use infermark_model::coordinates::IndependentRates;

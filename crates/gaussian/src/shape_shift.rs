@@ -4,7 +4,7 @@ use crate::counts::Counts;
 use crate::negative_binomial::weight_of_rows;
 use crate::newton::ModeError;
 use crate::poisson::Spread;
-use infermark_arrow::ArrowFactor;
+use infermark_arrowhead::ArrowheadFactor;
 use infermark_model::site::Site;
 
 /// How far the joint mode of a log shape is from where it goes when the log rates are averaged over their posterior.
@@ -37,7 +37,7 @@ impl ShapeShift {
         counts: &Counts,
         mode: &[f64],
         sd: &[f64],
-        factor: ArrowFactor,
+        factor: ArrowheadFactor,
     ) -> Result<Option<Self>, ModeError> {
         let threads = factor.threads();
         let found = counts

@@ -32,7 +32,7 @@ mod shift;
 
 use crate::counts::Counts;
 use crate::newton::{Mode, ModeError};
-use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::Posterior;
 use infermark_backend::posterior::{NORMAL_Q95, NORMAL_Q975};
 use infermark_model::priors::Priors;
@@ -55,7 +55,7 @@ struct Expansion<'a> {
     /// What is known of every product already, about the mode.
     known: Option<&'a [AtMode]>,
     /// The precision there.
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
 }
 
 /// A corrected posterior.
@@ -78,7 +78,7 @@ pub(crate) const MOST_SHIFT: f64 = 6.0;
 ///
 /// # Errors
 /// When it is stopped.
-pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowFactor), ModeError> {
+pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowheadFactor), ModeError> {
     let Mode {
         point, mut factor, ..
     } = mode;
@@ -123,7 +123,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
 }
 
 /// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.
-pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor) -> Corrected {
+pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowheadFactor) -> Corrected {
     corrected(&Expansion {
         counts,
         about: About::Mean,

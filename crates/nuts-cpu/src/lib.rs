@@ -4,7 +4,7 @@
 //! Chains run in parallel, one thread each; when there are fewer chains than threads, the threads left over are shared
 //! among the chains and work inside their gradients.
 //!
-//! Under the structured metric, the default, chains move in coordinates that the block-arrow precision at the posterior
+//! Under the structured metric, the default, chains move in coordinates that the block-arrowhead precision at the posterior
 //! mode makes nearly standard normal (`whitening`). All directions turn there at the same time, so that trajectories are a
 //! quarter rotation long, about, and no U-turn is looked for (`hmc`); a step between two gradients is the exact motion in a standard
 //! normal, a rotation, so that the error of a trajectory comes only from where the posterior is not that normal. Only the

@@ -16,7 +16,7 @@ use super::shape::{Shape, exponentials};
 use super::shift::AtMode;
 use super::{Expansion, NEGLIGIBLE};
 use crate::gauss_hermite::NINE;
-use infermark_arrow::{FactorError, ProductMoments};
+use infermark_arrowhead::{FactorError, ProductMoments};
 use infermark_model::site::Site;
 use std::sync::LazyLock;
 

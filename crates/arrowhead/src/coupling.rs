@@ -1,14 +1,14 @@
 //! Products with the coupling of products and borders, `B`, in one pass over the rows: what whitening and back-substitution
 //! are made of.
 
-use crate::factor::ArrowFactor;
+use crate::factor::ArrowheadFactor;
 use crate::grid::Grid;
 use crate::tasks;
 use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
 /// `B_i b` of every place, `b` being the border of its category.
-pub(crate) fn times(factor: &ArrowFactor, borders: &[Vec<f64>]) -> Vec<[f64; 2]> {
+pub(crate) fn times(factor: &ArrowheadFactor, borders: &[Vec<f64>]) -> Vec<[f64; 2]> {
     let mut pairs = vec![[0.0; 2]; factor.products.len()];
     let mut rest = pairs.as_mut_slice();
     let mut tasks = Vec::with_capacity(factor.walk.parts.len());
@@ -26,7 +26,7 @@ pub(crate) fn times(factor: &ArrowFactor, borders: &[Vec<f64>]) -> Vec<[f64; 2]>
 }
 
 /// `sum_i B_i' p_i` of every category, `p` being the pair of every place.
-pub(crate) fn transpose_times(factor: &ArrowFactor, pairs: &[[f64; 2]]) -> Vec<Vec<f64>> {
+pub(crate) fn transpose_times(factor: &ArrowheadFactor, pairs: &[[f64; 2]]) -> Vec<Vec<f64>> {
     let sums = InstructionSet::best().run_f64(TransposeTimes { factor, pairs });
     let mut all = vec![vec![0.0; factor.walk.border()]; factor.categories.len()];
     for (part, own) in factor.walk.parts.iter().zip(sums) {
@@ -38,7 +38,7 @@ pub(crate) fn transpose_times(factor: &ArrowFactor, pairs: &[[f64; 2]]) -> Vec<V
 }
 
 /// Adds what of `B_i b` no row has to the pairs of a part: the coupling to `category_a`, and that to the log shape.
-pub(crate) fn add_beyond_rows(factor: &ArrowFactor, part: &Part, border: &[f64], pairs: &mut [[f64; 2]]) {
+pub(crate) fn add_beyond_rows(factor: &ArrowheadFactor, part: &Part, border: &[f64], pairs: &mut [[f64; 2]]) {
     let periods = factor.walk.layout.periods;
     let by_category = -factor.priors.product_a_sd.powi(-2) * border[border.len() - 1];
     for pair in pairs.iter_mut() {
@@ -51,7 +51,7 @@ pub(crate) fn add_beyond_rows(factor: &ArrowFactor, part: &Part, border: &[f64],
 }
 
 /// What of `sum_i B_i' p_i` of a part no row has: its entries behind the periods.
-pub(crate) fn transposed_beyond_rows(factor: &ArrowFactor, part: &Part, pairs: &[[f64; 2]]) -> Vec<f64> {
+pub(crate) fn transposed_beyond_rows(factor: &ArrowheadFactor, part: &Part, pairs: &[[f64; 2]]) -> Vec<f64> {
     let mut sums = Vec::with_capacity(2);
     if factor.walk.has_shape() {
         let shapes = pairs.iter().zip(factor.shapes_of(part));
@@ -63,7 +63,7 @@ pub(crate) fn transposed_beyond_rows(factor: &ArrowFactor, part: &Part, pairs: &
 }
 
 struct Times<'a> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     borders: &'a [Vec<f64>],
     tasks: Vec<(&'a Part, &'a mut [[f64; 2]])>,
 }
@@ -138,7 +138,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_> {
 }
 
 struct TransposeTimes<'a> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     pairs: &'a [[f64; 2]],
 }
 

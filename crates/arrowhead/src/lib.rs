@@ -1,4 +1,4 @@
-//! The block-arrow factorization of the posterior precision, and what it gives: Newton steps, Gaussian marginals, a
+//! The block-arrowhead factorization of the posterior precision, and what it gives: Newton steps, Gaussian marginals, a
 //! log determinant and whitening, each in one pass over the panel.
 //!
 //! For weights `w_it` of the rows (the Poisson rate at the mode, or its mean under a Gaussian) the precision of the natural
@@ -20,7 +20,7 @@
 //! Everything is in double precision: a shift of all effects of a category against its period effects is held by the priors
 //! alone, so `S_c` is what is left of sums of rates that are larger by the factor of counts over priors, 1e7 and more.
 //!
-//! Sources: the arrow structure is that of Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian
+//! Sources: the arrowhead structure is that of Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian
 //! models", 2009, section 3, and of Ormerod and Wand, "Gaussian variational approximate inference for generalized linear
 //! mixed models", 2012, section 3.
 
@@ -45,7 +45,7 @@ mod whitener;
 
 pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
 pub use elsewhere::{CategoryWalked, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walked};
-pub use factor::{ArrowFactor, FactorError};
+pub use factor::{ArrowheadFactor, FactorError};
 pub use given_border::{AtOptimum, GivenBorder};
 pub use marginals::Marginals;
 pub use moments::{ProductMoments, Visitor};

@@ -2,7 +2,7 @@
 
 use crate::assemble::{BorderBefore, ProductRows, half_variances};
 use crate::batch::Batch;
-use crate::factor::{ArrowFactor, FactorError};
+use crate::factor::{ArrowheadFactor, FactorError};
 use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
@@ -31,7 +31,7 @@ pub trait OfRowVariances: Sync {
     ) -> ([f64; 2], Self::Answer);
 }
 
-impl ArrowFactor {
+impl ArrowheadFactor {
     /// `Q^-1 g`, where the visitor gives the gradient g, with its answers by product.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl ArrowFactor {
 }
 
 struct Rows<'a, V> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     covariances: &'a [Vec<f64>],
     visitor: &'a V,
 }
@@ -122,7 +122,7 @@ impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
 }
 
 struct RowsOfPart<'a, 's, V> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     visitor: &'a V,
     part: &'a Part,
     of_category: &'s BorderBefore,

@@ -39,7 +39,7 @@ pub enum FactorError {
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
 /// [`Layout`](infermark_model::Layout).
 #[derive(Debug, Clone)]
-pub struct ArrowFactor {
+pub struct ArrowheadFactor {
     pub(crate) walk: Arc<Walk>,
     pub(crate) priors: Priors,
     /// One a row, in the order of the walk.
@@ -112,7 +112,7 @@ impl Rates for Given<'_> {
     }
 }
 
-impl ArrowFactor {
+impl ArrowheadFactor {
     /// Factors the precision for `weights`, one a row in the panel's order.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl ArrowFactor {
         let precision = priors.category_a_sd.powi(-2);
         let informed = |border: &BorderFactor| border.informed / (1.0 + border.informed / precision);
         let top = priors.global_a_sd.powi(-2) + borders.iter().map(informed).sum::<f64>();
-        ArrowFactor {
+        ArrowheadFactor {
             walk,
             priors,
             weights: blocks.weights,
@@ -162,7 +162,7 @@ impl ArrowFactor {
 
     /// The same with another walk, and nothing of rows and products.
     pub(crate) fn clone_above_products(&self, walk: Arc<Walk>) -> Self {
-        ArrowFactor {
+        ArrowheadFactor {
             walk,
             priors: self.priors,
             weights: Vec::new(),
@@ -381,7 +381,7 @@ impl ArrowFactor {
             .sum()
     }
 
-    /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowFactor::solve_upper`].
+    /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowheadFactor::solve_upper`].
     pub fn times_upper(&self, x: &mut [f64]) {
         self.times_upper_by(x, |borders| coupling::times(self, borders));
     }

@@ -5,7 +5,7 @@
 
 use crate::assemble::{Assembled, all_of};
 use crate::border::{Border, PartSums};
-use crate::factor::{ArrowFactor, Blocks, FactorError};
+use crate::factor::{ArrowheadFactor, Blocks, FactorError};
 use crate::product::Lower2;
 use crate::tasks;
 use crate::walk::Walk;
@@ -181,8 +181,8 @@ impl Assembled {
     }
 }
 
-impl ArrowFactor {
-    /// Whether the rows' weights lie elsewhere, so that whatever visits the rows wants [`ArrowFactor::at_home`] first.
+impl ArrowheadFactor {
+    /// Whether the rows' weights lie elsewhere, so that whatever visits the rows wants [`ArrowheadFactor::at_home`] first.
     pub fn is_elsewhere(&self) -> bool {
         self.elsewhere.is_some()
     }

@@ -2,7 +2,7 @@
 //! borders, in one walk over the panel.
 
 use crate::border::{Border, Gathering, PartSums};
-use crate::factor::{ArrowFactor, Blocks, Dismantled, FactorError};
+use crate::factor::{ArrowheadFactor, Blocks, Dismantled, FactorError};
 use crate::grid::Grid;
 use crate::product::{Lower2, block, inner, pair_covariance, shape_coupling, write_coupling};
 use crate::tasks;
@@ -66,7 +66,7 @@ pub trait Rates: Sync {
 #[derive(Debug)]
 pub struct Assembled {
     /// The factor.
-    pub factor: ArrowFactor,
+    pub factor: ArrowheadFactor,
     /// Sum of the rows' values.
     pub value: f64,
     /// The gradient in the order of [`infermark_model::Layout`]: of the products complete, of periods and log shapes the rows'
@@ -106,7 +106,7 @@ impl Assembled {
     ///
     /// # Errors
     /// When the precision is not positive definite.
-    pub fn again(before: ArrowFactor, rates: &impl Rates) -> Result<Self, FactorError> {
+    pub fn again(before: ArrowheadFactor, rates: &impl Rates) -> Result<Self, FactorError> {
         let Dismantled {
             walk,
             priors,
@@ -123,7 +123,7 @@ impl Assembled {
     /// # Errors
     /// When the precision is not positive definite.
     pub fn with_variances(
-        before: ArrowFactor,
+        before: ArrowheadFactor,
         rates: &impl Rates,
     ) -> Result<(Self, PairMoments), FactorError> {
         let walk = &before.walk;
@@ -563,7 +563,7 @@ impl Assembled {
             coupled.push(border.coupled);
         }
         Assembled {
-            factor: ArrowFactor::of_parts(walk.clone(), *priors, blocks, factors, diagonals, threads),
+            factor: ArrowheadFactor::of_parts(walk.clone(), *priors, blocks, factors, diagonals, threads),
             value,
             gradient,
             forwarded,
