@@ -1,69 +1,94 @@
 //! Products with the coupling of products and borders, `B`, in one pass over the rows: what whitening and back-substitution
 //! are made of.
 
-use crate::factor::ArrowheadFactor;
 use crate::grid::Grid;
 use crate::tasks;
 use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::priors::Priors;
 
-/// `B_i b` of every place, `b` being the border of its category.
-pub(crate) fn times(factor: &ArrowheadFactor, borders: &[Vec<f64>]) -> Vec<[f64; 2]> {
-    let mut pairs = vec![[0.0; 2]; factor.products.len()];
-    let mut rest = pairs.as_mut_slice();
-    let mut tasks = Vec::with_capacity(factor.walk.parts.len());
-    for part in &factor.walk.parts {
-        let (own, others) = rest.split_at_mut(part.places.len());
-        rest = others;
-        tasks.push((part, own));
-    }
-    InstructionSet::best().run_f64(Times {
-        factor,
-        borders,
-        tasks,
-    });
-    pairs
+/// `B` of all products: the coupling of each to the border of its category.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Coupling<'a> {
+    pub(crate) walk: &'a Walk,
+    pub(crate) priors: &'a Priors,
+    /// One a row, in the order of the walk.
+    pub(crate) weights: &'a [f64],
+    /// Couplings to the log shapes, by place; empty where there are none.
+    pub(crate) shapes: &'a [[f64; 2]],
+    pub(crate) threads: usize,
 }
 
-/// `sum_i B_i' p_i` of every category, `p` being the pair of every place.
-pub(crate) fn transpose_times(factor: &ArrowheadFactor, pairs: &[[f64; 2]]) -> Vec<Vec<f64>> {
-    let sums = InstructionSet::best().run_f64(TransposeTimes { factor, pairs });
-    let mut all = vec![vec![0.0; factor.walk.border()]; factor.categories.len()];
-    for (part, own) in factor.walk.parts.iter().zip(sums) {
-        for (sum, own) in all[part.category].iter_mut().zip(own) {
-            *sum += own;
+impl Coupling<'_> {
+    /// `B_i b` of every place, `b` being the border of its category.
+    pub(crate) fn times(self, borders: &[Vec<f64>]) -> Vec<[f64; 2]> {
+        let mut pairs = vec![[0.0; 2]; self.walk.order.len()];
+        let mut rest = pairs.as_mut_slice();
+        let mut tasks = Vec::with_capacity(self.walk.parts.len());
+        for part in &self.walk.parts {
+            let (own, others) = rest.split_at_mut(part.places.len());
+            rest = others;
+            tasks.push((part, own));
+        }
+        InstructionSet::best().run_f64(Times {
+            coupling: self,
+            borders,
+            tasks,
+        });
+        pairs
+    }
+
+    /// `sum_i B_i' p_i` of every category, `p` being the pair of every place.
+    pub(crate) fn transpose_times(self, pairs: &[[f64; 2]]) -> Vec<Vec<f64>> {
+        let sums = InstructionSet::best().run_f64(TransposeTimes {
+            coupling: self,
+            pairs,
+        });
+        let mut all = vec![vec![0.0; self.walk.border()]; self.walk.layout.categories];
+        for (part, own) in self.walk.parts.iter().zip(sums) {
+            for (sum, own) in all[part.category].iter_mut().zip(own) {
+                *sum += own;
+            }
+        }
+        all
+    }
+
+    /// Adds the terms of `B_i b` that do not come from rows to the pairs of a part: `category_a` and the log shape.
+    pub(crate) fn add_beyond_rows(self, part: &Part, border: &[f64], pairs: &mut [[f64; 2]]) {
+        let periods = self.walk.layout.periods;
+        let by_category = -self.priors.product_a_sd.powi(-2) * border[border.len() - 1];
+        for pair in pairs.iter_mut() {
+            pair[0] += by_category;
+        }
+        for (pair, [by_a, by_e]) in pairs.iter_mut().zip(self.shapes_of(part)) {
+            pair[0] += by_a * border[periods];
+            pair[1] += by_e * border[periods];
         }
     }
-    all
-}
 
-/// Adds what of `B_i b` no row has to the pairs of a part: the coupling to `category_a`, and that to the log shape.
-pub(crate) fn add_beyond_rows(factor: &ArrowheadFactor, part: &Part, border: &[f64], pairs: &mut [[f64; 2]]) {
-    let periods = factor.walk.layout.periods;
-    let by_category = -factor.priors.product_a_sd.powi(-2) * border[border.len() - 1];
-    for pair in pairs.iter_mut() {
-        pair[0] += by_category;
+    /// The entries of `sum_i B_i' p_i` of a part after the periods, which do not come from rows.
+    pub(crate) fn transposed_beyond_rows(self, part: &Part, pairs: &[[f64; 2]]) -> Vec<f64> {
+        let mut sums = Vec::with_capacity(2);
+        if self.walk.has_shape() {
+            let shapes = pairs.iter().zip(self.shapes_of(part));
+            sums.push(shapes.map(|([a, e], [by_a, by_e])| a * by_a + e * by_e).sum());
+        }
+        let elasticities: f64 = pairs.iter().map(|[a, _]| a).sum();
+        sums.push(-self.priors.product_a_sd.powi(-2) * elasticities);
+        sums
     }
-    for (pair, [by_a, by_e]) in pairs.iter_mut().zip(factor.shapes_of(part)) {
-        pair[0] += by_a * border[periods];
-        pair[1] += by_e * border[periods];
-    }
-}
 
-/// What of `sum_i B_i' p_i` of a part no row has: its entries behind the periods.
-pub(crate) fn transposed_beyond_rows(factor: &ArrowheadFactor, part: &Part, pairs: &[[f64; 2]]) -> Vec<f64> {
-    let mut sums = Vec::with_capacity(2);
-    if factor.walk.has_shape() {
-        let shapes = pairs.iter().zip(factor.shapes_of(part));
-        sums.push(shapes.map(|([a, e], [by_a, by_e])| a * by_a + e * by_e).sum());
+    /// Couplings of a part's products to the log shape; empty where there is none.
+    fn shapes_of(&self, part: &Part) -> &[[f64; 2]] {
+        if self.shapes.is_empty() {
+            return &[];
+        }
+        &self.shapes[part.places.clone()]
     }
-    let elasticities: f64 = pairs.iter().map(|[a, _]| a).sum();
-    sums.push(-factor.priors.product_a_sd.powi(-2) * elasticities);
-    sums
 }
 
 struct Times<'a> {
-    factor: &'a ArrowheadFactor,
+    coupling: Coupling<'a>,
     borders: &'a [Vec<f64>],
     tasks: Vec<(&'a Part, &'a mut [[f64; 2]])>,
 }
@@ -72,30 +97,30 @@ impl ForSimd for Times<'_> {
     type Output = ();
 
     fn run<I: Simd>(self, isa: I) {
-        let (factor, isa) = (self.factor, isa.wide());
-        let padded = factor
+        let (coupling, isa) = (self.coupling, isa.wide());
+        let padded = coupling
             .walk
             .layout
             .periods
             .next_multiple_of(<I::Wide as Simd>::LANES);
-        let scratch = || (Grid::new::<I::Wide>(&factor.walk.panel), vec![0.0; padded]);
+        let scratch = || (Grid::new::<I::Wide>(&coupling.walk.panel), vec![0.0; padded]);
         tasks::run(
-            factor.threads,
+            coupling.threads,
             self.tasks,
             scratch,
             |(grid, border), (part, pairs)| {
                 let of = &self.borders[part.category];
-                let periods = factor.walk.layout.periods;
+                let periods = coupling.walk.layout.periods;
                 border[..periods].copy_from_slice(&of[..periods]);
                 isa.vectorize(TimesPart {
-                    walk: &factor.walk,
-                    weights: &factor.weights,
+                    walk: coupling.walk,
+                    weights: coupling.weights,
                     part,
                     grid,
                     border,
                     pairs: &mut *pairs,
                 });
-                add_beyond_rows(factor, part, of, pairs);
+                coupling.add_beyond_rows(part, of, pairs);
             },
         );
     }
@@ -138,7 +163,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_> {
 }
 
 struct TransposeTimes<'a> {
-    factor: &'a ArrowheadFactor,
+    coupling: Coupling<'a>,
     pairs: &'a [[f64; 2]],
 }
 
@@ -146,19 +171,19 @@ impl ForSimd for TransposeTimes<'_> {
     type Output = Vec<Vec<f64>>;
 
     fn run<I: Simd>(self, isa: I) -> Vec<Vec<f64>> {
-        let (factor, isa) = (self.factor, isa.wide());
-        let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
-        let scratch = || Grid::new::<I::Wide>(&factor.walk.panel);
-        tasks::run(factor.threads, tasks, scratch, |grid, part| {
+        let (coupling, isa) = (self.coupling, isa.wide());
+        let tasks: Vec<&Part> = coupling.walk.parts.iter().collect();
+        let scratch = || Grid::new::<I::Wide>(&coupling.walk.panel);
+        tasks::run(coupling.threads, tasks, scratch, |grid, part| {
             let pairs = &self.pairs[part.places.clone()];
             let mut sums = isa.vectorize(TransposePart {
-                walk: &factor.walk,
-                weights: &factor.weights,
+                walk: coupling.walk,
+                weights: coupling.weights,
                 part,
                 grid,
                 pairs,
             });
-            sums.extend(transposed_beyond_rows(factor, part, pairs));
+            sums.extend(coupling.transposed_beyond_rows(part, pairs));
             sums
         })
     }

@@ -1,7 +1,8 @@
 //! Marginal covariances.
 
 use crate::batch::Batch;
-use crate::factor::{ArrowheadFactor, FactorError};
+use crate::error::FactorError;
+use crate::factor::ArrowheadFactor;
 use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};

@@ -1,9 +1,11 @@
 //! A gradient that depends on the variances of the rows' log rates, and the solution with it, in one pass.
 
-use crate::assemble::{BorderBefore, ProductRows, half_variances};
 use crate::batch::Batch;
-use crate::factor::{ArrowheadFactor, FactorError};
-use crate::product::{inner, pair_covariance};
+use crate::border::BorderBefore;
+use crate::error::FactorError;
+use crate::factor::ArrowheadFactor;
+use crate::product::{half_variances, inner, pair_covariance};
+use crate::rates::ProductRows;
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
 use crate::walk::{GATHERED, Part};

@@ -1,6 +1,5 @@
 //! The factor as coordinates to move in: one chain's thread goes back and forth with every gradient.
 
-use crate::coupling;
 use crate::factor::ArrowheadFactor;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
@@ -88,7 +87,7 @@ impl Whitener {
                 border: &border,
                 pairs: &mut *own,
             });
-            coupling::add_beyond_rows(&self.factor, part, of, own);
+            self.factor.coupling().add_beyond_rows(part, of, own);
         }
         pairs
     }
@@ -108,7 +107,7 @@ impl Whitener {
                 pairs: own,
                 sums: &mut sums,
             });
-            let beyond = coupling::transposed_beyond_rows(&self.factor, part, own);
+            let beyond = self.factor.coupling().transposed_beyond_rows(part, own);
             for (into, sum) in all[part.category]
                 .iter_mut()
                 .zip(sums[..periods].iter().chain(&beyond))

@@ -1,0 +1,175 @@
+//! The factor of rows that were walked elsewhere, and what is asked of it.
+
+use crate::assemble::Assembled;
+use crate::border::{Border, PartSums, all_of};
+use crate::elsewhere::{CategoryWalked, ProductThird, ProductWalked, Walked};
+use crate::error::FactorError;
+use crate::factor::{ArrowheadFactor, Blocks};
+use crate::product::Lower2;
+use crate::tasks;
+use crate::walk::Walk;
+use infermark_model::priors::Priors;
+use std::sync::Arc;
+
+/// Weights that are fetched at a time.
+const WEIGHTS_AT_A_TIME: usize = 1 << 22;
+
+impl Assembled {
+    /// The factor, and what else a pass gives, of what was walked elsewhere. Only counts without a shape are.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite, or the work is stopped.
+    ///
+    /// # Panics
+    /// When the walk has a shape.
+    pub fn of_walked(
+        walk: &Arc<Walk>,
+        priors: &Priors,
+        walked: Walked,
+        threads: usize,
+    ) -> Result<Self, FactorError> {
+        assert!(!walk.has_shape(), "no other device knows shapes");
+        let Walked {
+            products,
+            categories,
+            rows,
+        } = walked;
+        let is_factored = |of: &ProductWalked| {
+            let [aa, ea, ee] = of.lower;
+            aa > 0.0 && ee > 0.0 && aa.is_finite() && ea.is_finite() && ee.is_finite()
+        };
+        if let Some(place) = products.iter().position(|of| !is_factored(of)) {
+            return Err(FactorError::Product(walk.order[place] as usize));
+        }
+        walk.watch.begin(0.5 * walk.operations_of_covariances());
+        let categories: Vec<(usize, CategoryWalked)> = categories.into_iter().enumerate().collect();
+        let borders = tasks::run(
+            threads,
+            categories,
+            || (),
+            |(), (category, of)| {
+                let sums = PartSums {
+                    value: of.value,
+                    by_period: of.by_period,
+                    weights: of.weights,
+                    cross: Vec::new(),
+                    shape: [0.0; 3],
+                    by_category: of.by_category,
+                    schur: of.schur,
+                    failed: None,
+                };
+                Border::new(walk, category, sums, priors, 0.0)
+            },
+        );
+        if walk.watch.is_stopped() {
+            return Err(FactorError::Stopped);
+        }
+        let borders = all_of(borders)?;
+        let lower = |of: &ProductWalked| {
+            let [aa, ea, ee] = of.lower;
+            Lower2 { aa, ea, ee }
+        };
+        let blocks = Blocks {
+            weights: Vec::new(),
+            lower: products.iter().map(lower).collect(),
+            shapes: Vec::new(),
+            elsewhere: Some(rows),
+        };
+        let gradients = products.iter().map(|of| of.gradient).collect();
+        let forwarded = products.iter().map(|of| of.forwarded).collect();
+        Ok(Assembled::of_borders(
+            walk,
+            priors,
+            borders,
+            (blocks, gradients, forwarded),
+            threads,
+        ))
+    }
+}
+
+impl ArrowheadFactor {
+    /// Whether the rows' weights lie elsewhere, so that whatever visits the rows wants [`ArrowheadFactor::at_home`] first.
+    pub fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
+    /// Of a factor whose rows lie elsewhere: the same with the weights of the products that are `asked` for, and with no other products. It
+    /// visits those as the whole factor would; it does not solve.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn at_home(&self, asked: impl Fn(usize) -> bool) -> Result<Self, FactorError> {
+        let Some(rows) = &self.elsewhere else {
+            return Ok(self.clone());
+        };
+        let places: Vec<usize> = (0..self.walk.order.len())
+            .filter(|place| asked(self.walk.order[*place] as usize))
+            .collect();
+        let walk = self.walk.through_places(&places);
+        let (panel, periods) = (&walk.panel, walk.layout.periods);
+        let mut weights = Vec::with_capacity(walk.rows());
+        for places in places.chunks((WEIGHTS_AT_A_TIME / periods).max(1)) {
+            let found = rows.weights(places)?;
+            for (place, own) in places.iter().zip(found.chunks_exact(periods)) {
+                let product = self.walk.order[*place] as usize;
+                match panel.presence() {
+                    None => weights.extend_from_slice(own),
+                    Some(_) => weights.extend(panel.product_rows(product).map(|row| own[row.period])),
+                }
+            }
+        }
+        let mut home = self.clone_above_products(Arc::new(walk));
+        home.weights = weights;
+        home.products = places.iter().map(|place| self.products[*place]).collect();
+        Ok(home)
+    }
+
+    /// Of a factor whose rows lie elsewhere and whose weights are the rates of Poisson rows: `-Q^-1 sum_r x_r w_r v_r / 2` in the order of
+    /// [`infermark_model::Layout`], `v_r` the variance of a row's log rate, and what is found on the way of every product, in their order.
+    ///
+    /// # Errors
+    /// When the device fails, or the work is stopped.
+    ///
+    /// # Panics
+    /// When the rows lie here.
+    pub fn shifted_by_third_order(&self) -> Result<(Vec<f64>, Vec<ProductThird>), FactorError> {
+        let walk = &*self.walk;
+        let rows = self.elsewhere.as_ref().expect("the rows lie elsewhere");
+        walk.watch.begin(self.operations_of_covariances());
+        let covariances = self.border_covariances();
+        if walk.watch.is_stopped() {
+            return Err(FactorError::Stopped);
+        }
+        let found = rows.third_order(covariances)?;
+        let mut solved = vec![0.0; walk.layout.latents()];
+        for (category, by_period) in found.by_period.iter().enumerate() {
+            let to = &mut solved[walk.layout.time_index(category, 0)..][..walk.layout.periods];
+            to.iter_mut().zip(by_period).for_each(|(to, third)| *to = -third);
+        }
+        let gradients = found.products.iter().map(|of| of.sums.map(|sum| -sum));
+        let forwarded: Vec<[f64; 2]> = gradients
+            .zip(&self.products)
+            .map(|(gradient, lower)| lower.forward(gradient))
+            .collect();
+        // V' y = B' L^-T y.
+        let backward = forwarded.iter().zip(&self.products);
+        let backward: Vec<[f64; 2]> = backward.map(|(pair, lower)| lower.backward(*pair)).collect();
+        let mut coupled = rows.transpose_times(&backward)?;
+        let mut first = 0;
+        for (category, sums) in coupled.iter_mut().enumerate() {
+            let own = &backward[first..first + walk.sizes[category]];
+            first += own.len();
+            let elasticities: f64 = own.iter().map(|[a, _]| a).sum();
+            sums.push(-self.priors.product_a_sd.powi(-2) * elasticities);
+        }
+        walk.write_pairs(&mut solved, &forwarded);
+        self.forward_borders(&mut solved, &coupled);
+        let borders = self.backward_borders(&mut solved);
+        self.solve_upper_products(&mut solved, rows.times(&borders)?);
+        let mut products = vec![None; walk.order.len()];
+        for (product, of) in walk.order.iter().zip(found.products) {
+            products[*product as usize] = Some(of);
+        }
+        Ok((solved, products.into_iter().flatten().collect()))
+    }
+}
