@@ -8,10 +8,9 @@
 //! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrowhead's
 //! factor takes its size there.
 
-use crate::counts::Counts;
 use crate::gauss_hermite::{NINE, ONE, THREE};
-use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::{self, Pair, Place};
+use crate::spread::{MOST_CHANGE, Spread};
 use infermark_arrowhead::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
@@ -164,8 +163,13 @@ impl Row {
 }
 
 /// Sum of the weights of a category's rows at a point, but with this log shape.
-pub(crate) fn weight_of_rows(counts: &Counts, point: &[f64], category: usize, log_shape: f64) -> f64 {
-    let (panel, layout) = (counts.panel(), counts.layout());
+pub(crate) fn weight_of_rows(
+    panel: &Panel,
+    layout: Layout,
+    point: &[f64],
+    category: usize,
+    log_shape: f64,
+) -> f64 {
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     let shape = Shape::new(log_shape);
     let of_product = |i: usize| {

@@ -1,8 +1,8 @@
 //! The posterior mode by damped Newton steps.
 
 use crate::counts::{Counts, Evaluated};
-use crate::poisson::Spread;
 use crate::profile::{ascend, is_profiled, profiled};
+use crate::spread::Spread;
 use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError};
 use infermark_model::site::Site;
 use infermark_model::wild_price::{wild_price_of, wildest_price};

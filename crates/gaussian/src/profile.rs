@@ -6,7 +6,7 @@
 //! ones there, and its second derivatives the Schur complements of [`infermark_arrowhead`].
 
 use crate::counts::{Counts, SUMS_ROUND};
-use crate::elsewhere::MovingPairs;
+use crate::row_walker::MovingPairs;
 use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Likelihood;

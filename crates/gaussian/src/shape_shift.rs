@@ -3,7 +3,7 @@
 use crate::counts::Counts;
 use crate::negative_binomial::weight_of_rows;
 use crate::newton::ModeError;
-use crate::poisson::Spread;
+use crate::spread::Spread;
 use infermark_arrowhead::ArrowheadFactor;
 use infermark_model::site::Site;
 
@@ -51,7 +51,8 @@ impl ShapeShift {
         let farthest = all.iter().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
         Ok(farthest.map(|&(category, (by, in_sds))| {
             let at_mode = mode[shapes.start + category];
-            let weight = |log_shape| weight_of_rows(counts, mode, category, log_shape);
+            let weight =
+                |log_shape| weight_of_rows(counts.panel(), counts.layout(), mode, category, log_shape);
             let moved = weight(at_mode + by.clamp(-KNOWN, KNOWN));
             ShapeShift {
                 category,

@@ -24,6 +24,7 @@
 //! Sources: Lindley, "Approximate Bayesian methods", 1980 (the mean to first order, by the third derivatives); Rue, Martino and
 //! Chopin, 2009, section 3.2 (the simplified Laplace approximation is an expansion of the same marginals to third order).
 
+mod expansion;
 mod pair;
 mod period;
 mod rows;
@@ -32,6 +33,7 @@ mod shift;
 
 use crate::counts::Counts;
 use crate::newton::{Mode, ModeError};
+use expansion::Expansion;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::Posterior;
 use infermark_backend::posterior::{NORMAL_Q95, NORMAL_Q975};
@@ -39,24 +41,6 @@ use infermark_model::priors::Priors;
 use infermark_model::site::Site;
 use rows::About;
 use shape::Shape;
-use shift::AtMode;
-
-/// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
-const NEGLIGIBLE: f64 = 0.05;
-
-/// What the corrections start from.
-struct Expansion<'a> {
-    counts: &'a Counts,
-    about: About,
-    /// The mode, or the mean.
-    point: &'a [f64],
-    /// By how much the mean is away from it, to first order.
-    shift: &'a [f64],
-    /// What is known of every product already, about the mode.
-    known: Option<&'a [AtMode]>,
-    /// The precision there.
-    factor: &'a ArrowheadFactor,
-}
 
 /// A corrected posterior.
 pub(crate) struct Corrected {

@@ -11,8 +11,8 @@
 use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
-use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::Settled;
+use crate::spread::{MOST_CHANGE, Spread};
 use infermark_arrowhead::{ArrowheadFactor, Assembled};
 use infermark_model::coordinates::IndependentRates;
 use infermark_model::site::Site;
