@@ -148,7 +148,7 @@ pub enum Method {
     Nuts(NutsSettings),
     /// The Gaussian at the posterior mode.
     Laplace(LaplaceSettings),
-    /// The Gaussian with the model's own block-arrow precision that maximizes the evidence lower bound.
+    /// The Gaussian with the model's own block-arrowhead precision that maximizes the evidence lower bound.
     #[serde(rename = "structured-vi")]
     StructuredVi(StructuredViSettings),
     /// The mean-field Gaussian that maximizes the evidence lower bound, in closed form.

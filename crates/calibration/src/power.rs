@@ -13,9 +13,8 @@
 
 use crate::gamma;
 use crate::normal_cdf::normal_cdf;
-use crate::score::{Basis, FEWEST_POOLED, Score, ScoreLaw, ratio_at};
+use crate::score::{Basis, FEWEST_POOLED, Score, ScoreLaw, TESTS, ratio_at};
 use crate::student;
-use crate::verdict::TESTS;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::SQRT_2;
 

@@ -57,6 +57,9 @@ impl Score {
     }
 }
 
+/// Tests of a quantity: of uniformity, and of the scores for its mean and for its standard deviation.
+pub const TESTS: usize = 1 + Score::ALL.len();
+
 fn normal_score(u: f64) -> f64 {
     normal_quantile(u.clamp(SMALLEST_PLACE, 1.0 - SMALLEST_PLACE))
 }

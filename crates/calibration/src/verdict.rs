@@ -3,15 +3,12 @@
 use crate::power::{Latents, Power, Sensitivity};
 use crate::quantity::Quantity;
 use crate::run::{Calibration, Placed};
-use crate::score::{Basis, Score, ScoreLaw, ScoreTest};
+use crate::score::{Basis, Score, ScoreLaw, ScoreTest, TESTS};
 use crate::uniformity::{Band, EcdfTest};
 use std::collections::HashMap;
 
 /// Probabilities of the central intervals whose coverage is told.
 pub const NOMINAL: [f64; 3] = [0.5, 0.9, 0.95];
-
-/// Tests of a quantity: of uniformity, and of the scores for its mean and for its standard deviation.
-pub const TESTS: usize = 1 + Score::ALL.len();
 
 /// Share of truths in the central intervals of a probability.
 #[derive(Debug, Clone, Copy, PartialEq)]

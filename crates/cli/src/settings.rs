@@ -142,7 +142,7 @@ pub enum MethodName {
     Nuts,
     /// The Gaussian at the posterior mode, with the exact precision there: seconds at a million products.
     Laplace,
-    /// The Gaussian with the exact block-arrow precision that maximizes the evidence lower bound: closest to the exact
+    /// The Gaussian with the exact block-arrowhead precision that maximizes the evidence lower bound: closest to the exact
     /// posterior without sampling.
     StructuredVi,
     /// The mean-field optimum in closed form: what --method svi converges to, in either coordinates.
@@ -312,7 +312,7 @@ impl SviArguments {
 /// Mass matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MetricName {
-    /// The model's own block-arrow precision at the posterior mode; needs --parameterization centered.
+    /// The model's own block-arrowhead precision at the posterior mode; needs --parameterization centered.
     Structured,
     /// One variance a latent, tuned during warm-up.
     Diagonal,

@@ -10,7 +10,7 @@ use crate::kernels::{
 use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
 use buffers::{Buffer, empty, lasting, upload};
 use cubecl::prelude::*;
-use infermark_arrow::{AtOptimum, CategoryWalked, FactorError, ProductWalked, Walk, Walked};
+use infermark_arrowhead::{AtOptimum, CategoryWalked, FactorError, ProductWalked, Walk, Walked};
 use infermark_backend::BackendError;
 use infermark_gaussian::{Counts, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
 use infermark_model::Panel;

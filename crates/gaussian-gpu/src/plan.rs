@@ -1,7 +1,7 @@
 //! Where things lie on the device: products by slot, blocks of them, and the runs of blocks that cubes take.
 
 use crate::kernels::{Column, LANES, TILE, Third};
-use infermark_arrow::Walk;
+use infermark_arrowhead::Walk;
 use infermark_backend::BackendError;
 
 /// Cubes of a walk over the products: some for each multiprocessor of a large card.

@@ -4,8 +4,8 @@ use crate::counts::Counts;
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::run::{GaussianRun, counts_of};
 use crate::variational::{Family, Search};
-use infermark_arrow::ArrowFactor;
-use infermark_arrow::FactorError;
+use infermark_arrowhead::ArrowheadFactor;
+use infermark_arrowhead::FactorError;
 use infermark_backend::{Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run};
 use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::Panel;
@@ -208,7 +208,7 @@ impl Backend for GaussianCpu {
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
-            ArrowFactor::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+            ArrowheadFactor::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
             |shortage| {
                 BackendError::short_of_memory(

@@ -16,7 +16,7 @@ pub(crate) fn cost(counts: &Counts, request: &Request, bytes: u64) -> Option<Str
     if operations < LONG_STEP * 1e9 {
         return None;
     }
-    let seconds = operations / (infermark_arrow::operations_per_second() * threads);
+    let seconds = operations / (infermark_arrowhead::operations_per_second() * threads);
     (seconds > LONG_STEP).then(|| {
         let layout = walk.layout();
         format!(

@@ -1,13 +1,14 @@
-//! What is fitted: a panel under priors and a likelihood, evaluated by the arrow's pass.
+//! What is fitted: a panel under priors and a likelihood, evaluated by the arrowhead's pass.
 
-use crate::elsewhere::RowWalker;
+use crate::clip_bound::Bound;
 use crate::negative_binomial::NegativeBinomialRates;
-use crate::poisson::{PoissonRates, Spread};
-use infermark_arrow::{ArrowFactor, Assembled, FactorError, PairMoments, Walk};
+use crate::poisson::PoissonRates;
+use crate::row_walker::RowWalker;
+use crate::spread::Spread;
+use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError, PairMoments, Walk};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
-use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
 use infermark_model::priors::Priors;
@@ -34,95 +35,6 @@ pub struct Counts {
     /// What is wrong with the pass, in tests.
     #[cfg(feature = "faults")]
     fault: Option<crate::fault::Fault>,
-}
-
-/// Standard deviations below the rate at the upper clip bound from which a count is taken to be at the bound: a row without
-/// any has a likelihood of `exp(-32)` of its largest there, so that the bound may be ignored.
-const AT_BOUND: f64 = 8.0;
-
-/// The scale of the step that stands for a censored count, in sds of the effect.
-const SCALE_OF_STEP: f64 = 0.3;
-
-/// Products with counts at the upper clip bound, whole.
-///
-/// A count at the bound says of its log rate no more than that it is above: its likelihood is flat there, which no Gaussian is.
-/// Leaving out such *rows* would bias what is left. Of the rows of a product it is the ones with the largest errors that go, and
-/// the others stand for `p(y | y < least)`, whose factor `P(y < least)^-1` depends on the product's own log rates as strongly
-/// as its counts do.
-///
-/// So all rows of such a product are left out. A product that is kept is complete: that no count of its is at the bound is a
-/// function of the counts that are conditioned on, and adds nothing. Of a product that is left out there remains that it was, the
-/// factor `P(a count of product i is at the bound | border)`. The product's own effect is integrated out of it, so that it says
-/// little, of the order of the priors; but the priors alone hold the level of a category's effects against that of its periods, and
-/// without it the level leans to the products that are kept, which are the low ones (by half a standard deviation where
-/// four products of ten are left out, `tests/upper_bound.rs`). It is the likelihood of the highest row of the product with its
-/// count censored, `P(y >= least | eta)`, near a step at `eta = ln least`. A step's smooth stand-in is the logistic
-/// function, log-concave, of a scale that is a part of the effect's own sd, which it widens by a seventh.
-#[derive(Debug, Clone)]
-pub(crate) struct Bound {
-    /// Period and log price of the highest row of each product that is left out; empty where none is.
-    products: Arc<Vec<Option<(usize, f64)>>>,
-    /// Log of the least count at the bound, and the scale of the step there, in log rate.
-    pub(crate) log_least: f64,
-    pub(crate) scale: f64,
-    /// Sums of the counts of the others by category and period.
-    category_period: Arc<Vec<u64>>,
-    /// Their sum of `ln y!`.
-    ln_factorials: f64,
-}
-
-impl Bound {
-    /// Of Poisson counts; those of a negative binomial vary too much for it to be told.
-    fn of(panel: &Panel, priors: &Priors, likelihood: Likelihood) -> Self {
-        let rate = priors.clip_high.exp();
-        let least = match likelihood {
-            Likelihood::Poisson => rate - AT_BOUND * rate.sqrt(),
-            Likelihood::NegativeBinomial => f64::INFINITY,
-        };
-        let is_at = |units: &u32| f64::from(*units) >= least;
-        let layout = panel.layout();
-        let mut category_period = panel.sums().category_period.clone();
-        let mut ln_factorials = panel.sums().ln_factorials;
-        let mut products = Vec::new();
-        if panel.units().iter().any(is_at) {
-            let highest = |i: usize| {
-                let row = panel.product_rows(i).max_by_key(|row| row.units)?;
-                is_at(&row.units).then_some((row.period, row.log_price))
-            };
-            products.extend((0..layout.products).map(highest));
-            ln_factorials = 0.0;
-            for (i, left_out) in products.iter().enumerate() {
-                let first = panel.category_of()[i] as usize * layout.periods;
-                for row in panel.product_rows(i) {
-                    if left_out.is_some() {
-                        category_period[first + row.period] -= u64::from(row.units);
-                    } else {
-                        ln_factorials += ln_factorial(row.units);
-                    }
-                }
-            }
-        }
-        Bound {
-            products: Arc::new(products),
-            // Of a bound so low that every count is at it nothing is known.
-            log_least: least.max(f64::MIN_POSITIVE).ln(),
-            scale: SCALE_OF_STEP * priors.product_effect_sd,
-            category_period: Arc::new(category_period),
-            ln_factorials,
-        }
-    }
-
-    /// Whether a product is left out.
-    #[inline]
-    pub(crate) fn leaves_out(&self, product: usize) -> bool {
-        self.highest(product).is_some()
-    }
-
-    /// Period and log price of the highest row of a product that is left out.
-    #[inline]
-    pub(crate) fn highest(&self, product: usize) -> Option<(usize, f64)> {
-        self.products.get(product).copied().flatten()
-    }
 }
 
 /// How far rounding of the sums may move each entry of a gradient: half a unit of the last digit of the terms that cancel in it.
@@ -287,7 +199,7 @@ impl Counts {
         &self,
         point: &[f64],
         spread: Spread<'_>,
-        before: Option<ArrowFactor>,
+        before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<Evaluated, FactorError> {
         if let (Some(walker), Spread::Point) = (&self.walker, spread) {
@@ -350,9 +262,9 @@ impl Counts {
 
     fn pass(
         &self,
-        rates: &impl infermark_arrow::Rates,
+        rates: &impl infermark_arrowhead::Rates,
         spread: Spread<'_>,
-        before: Option<ArrowFactor>,
+        before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<(Assembled, PairMoments), FactorError> {
         #[cfg(feature = "faults")]
@@ -365,9 +277,9 @@ impl Counts {
 
     fn pass_of(
         &self,
-        rates: &impl infermark_arrow::Rates,
+        rates: &impl infermark_arrowhead::Rates,
         spread: Spread<'_>,
-        before: Option<ArrowFactor>,
+        before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<(Assembled, PairMoments), FactorError> {
         let none = PairMoments::default();

@@ -3,43 +3,13 @@
 use crate::backend::{no_pass, pass_of};
 use crate::counts::Counts;
 use crate::newton::{ModeSearch, ModeSettings};
+use crate::row_walker::RowWalker;
 use crate::run::{GaussianRun, counts_of};
-use infermark_arrow::{ArrowFactor, AtOptimum, FactorError, Walked};
+use infermark_arrowhead::ArrowheadFactor;
 use infermark_backend::{BackendError, GaussianPass, Method, Request, Run};
 use infermark_model::{Likelihood, Panel};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Who walks the rows of Poisson counts, none of whose products is left out. Points are natural parameters, in the order of
-/// [`infermark_model::Layout`]; pairs are (elasticity, effect), one a place of [`infermark_arrow::Walk`].
-pub trait RowWalker: Debug + Send + Sync {
-    /// Takes pairs that are to move.
-    fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs>;
-
-    /// Takes the rates at `point` for the rows' weights and makes of them what the precision is factored from.
-    ///
-    /// # Errors
-    /// [`FactorError::Device`] when the device fails, [`FactorError::Stopped`] on request.
-    fn walked(&self, point: &[f64]) -> Result<Walked, FactorError>;
-}
-
-/// Pairs that a device moves, and has until they are asked for.
-pub trait MovingPairs {
-    /// Moves the pairs to their optimum given what `point` has above the products: where no step is left but rounding, since
-    /// what is left of products' gradients adds up along a shift that the priors alone hold. What of a step is made at most, and when
-    /// the last one was, say [`MOST_GROWTH`](crate::MOST_GROWTH), [`LAST_CHANGE`](crate::LAST_CHANGE) and [`STEPS`](crate::STEPS).
-    ///
-    /// # Errors
-    /// [`FactorError::Device`] when the device fails, [`FactorError::Stopped`] on request.
-    fn at_optimum(&mut self, point: &[f64]) -> Result<AtOptimum, FactorError>;
-
-    /// The pairs where they are now.
-    ///
-    /// # Errors
-    /// [`FactorError::Device`] when the device fails.
-    fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError>;
-}
 
 /// A backend whose device walks the rows of the Laplace approximation.
 #[derive(Debug, Clone)]
@@ -95,7 +65,7 @@ impl Elsewhere {
         // for the dispersion.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
-            ArrowFactor::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+            ArrowheadFactor::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
             |shortage| {
                 BackendError::short_of_memory(
@@ -168,6 +138,8 @@ impl Elsewhere {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row_walker::MovingPairs;
+    use infermark_arrowhead::{AtOptimum, FactorError, Walked};
     use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, RunState};
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};

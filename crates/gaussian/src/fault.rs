@@ -1,7 +1,7 @@
 //! Faults on purpose in the pass over the rows, for tests that hold the parity gate to its task. Only in builds with the feature
 //! `faults`: the command has none of this.
 
-use infermark_arrow::{ProductRows, Rates, Weighed};
+use infermark_arrowhead::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 
 /// What is wrong with the rows of a pass.

@@ -17,3 +17,8 @@ pub(crate) const NINE: [(f64, f64); 9] = [
     (3.20542900285647, 0.0027891413212317692),
     (4.512745863399783, 2.2345844007746607e-05),
 ];
+
+/// Places on its axes of a node of the rule for pairs, nine by nine.
+pub(crate) const fn axes(node: usize) -> [usize; 2] {
+    [node / 9, node % 9]
+}

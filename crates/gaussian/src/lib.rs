@@ -1,10 +1,12 @@
-//! Gaussian posteriors whose precision is the model's own block-arrow matrix.
+//! Gaussian posteriors whose precision is the model's own block-arrowhead matrix.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
-//! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrow's precision, and mean-field |
+//! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrowhead's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
+//! | `clip_bound` | products with counts at the upper clip bound |
+//! | `spread` | what a rate is the mean over |
 //! | `profile` | the log joint maximized over the products, by light passes |
 //! | `pace` | by which part of its change the weights of each product go |
 //! | `settle` | the best Gaussian of a product's pair, with all else as it is |
@@ -12,12 +14,13 @@
 //! | `gauss_hermite` | rules for means over normals |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
 //! | `skewness` | means corrected for skewness, and marginals where counts are small |
-//! | `elsewhere` | the Laplace approximation with rows that another device walks |
+//! | `row_walker`, `elsewhere` | the Laplace approximation with rows that another device walks |
 //! | `cost` | what a fit costs, in words |
 //! | `backend`, `run` | the three methods behind the backend trait |
 //! | `fault` | faults on purpose, in builds with the feature `faults` alone |
 
 mod backend;
+mod clip_bound;
 mod cost;
 mod counts;
 mod elsewhere;
@@ -29,16 +32,19 @@ pub mod newton;
 mod pace;
 mod poisson;
 mod profile;
+mod row_walker;
 mod run;
 mod settle;
 mod shape_shift;
 mod skewness;
+mod spread;
 pub mod variational;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
 pub use counts::Counts;
-pub use elsewhere::{Elsewhere, MovingPairs, RowWalker};
+pub use elsewhere::Elsewhere;
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};
 pub use profile::{LAST_CHANGE, MOST_GROWTH, STEPS};
+pub use row_walker::{MovingPairs, RowWalker};

@@ -1,18 +1,17 @@
-//! Negative-binomial rows as the arrow's pass wants them.
+//! Negative-binomial rows as the arrowhead's pass wants them.
 //!
 //! With `w = mu / r` a row has the derivatives `(y - mu) / (1 + w)` by its log rate, `-(mu + y w) / (1 + w)^2` by it twice, and
 //! `(y - mu) w / (1 + w)^2` by it and the log shape, whose mean is zero. Under a Gaussian the means of all of them are taken by a
 //! Gauss-Hermite rule over the log rate; the log shape stands at its mean, about which the bound is exact to second order.
 //! What depends on a count and the shape alone is summed over the distinct counts of a category.
 //!
-//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrow's
+//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrowhead's
 //! factor takes its size there.
 
-use crate::counts::Counts;
 use crate::gauss_hermite::{NINE, ONE, THREE};
-use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::{self, Pair, Place};
-use infermark_arrow::{ProductRows, Rates, Walk, Weighed};
+use crate::spread::{MOST_CHANGE, Spread};
+use infermark_arrowhead::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{Shape, ln_1p_excess};
@@ -164,8 +163,13 @@ impl Row {
 }
 
 /// Sum of the weights of a category's rows at a point, but with this log shape.
-pub(crate) fn weight_of_rows(counts: &Counts, point: &[f64], category: usize, log_shape: f64) -> f64 {
-    let (panel, layout) = (counts.panel(), counts.layout());
+pub(crate) fn weight_of_rows(
+    panel: &Panel,
+    layout: Layout,
+    point: &[f64],
+    category: usize,
+    log_shape: f64,
+) -> f64 {
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     let shape = Shape::new(log_shape);
     let of_product = |i: usize| {

@@ -1,9 +1,9 @@
 //! The posterior mode by damped Newton steps.
 
 use crate::counts::{Counts, Evaluated};
-use crate::poisson::Spread;
 use crate::profile::{ascend, is_profiled, profiled};
-use infermark_arrow::{ArrowFactor, Assembled, FactorError};
+use crate::spread::Spread;
+use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError};
 use infermark_model::site::Site;
 use infermark_model::wild_price::{wild_price_of, wildest_price};
 use infermark_model::{Panel, printable};
@@ -92,7 +92,7 @@ pub struct Mode {
     /// Whether the decrement is within the tolerance.
     pub converged: bool,
     /// The precision at the point.
-    pub factor: ArrowFactor,
+    pub factor: ArrowheadFactor,
 }
 
 /// Finds the mode.

@@ -1,14 +1,14 @@
-//! The Poisson rows as the arrow's pass wants them: rates are weights, residuals the gradient.
+//! The Poisson rows as the arrowhead's pass wants them: rates are weights, residuals the gradient.
 //!
 //! The clip of the log rate is ignored here. It has a kink, in which the mode may lie, where no curvature is right; and a
 //! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
-use crate::counts::Bound;
+use crate::clip_bound::Bound;
 use crate::gauss_hermite::NINE;
-use crate::pace::Pace;
-use crate::settle::{self, OwnWeight, Place, Settled, finite_exp};
-use infermark_arrow::{ProductRows, Rates, Weighed};
+use crate::settle::{self, OwnWeight, Place, finite_exp};
+use crate::spread::{MOST_CHANGE, Spread};
+use infermark_arrowhead::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 use infermark_model::coordinates::IndependentRates;
@@ -18,71 +18,6 @@ use std::f64::consts::LOG2_E;
 
 /// Entries of a table row are padded to a multiple of the widest vector.
 const PAD: usize = 16;
-
-/// What a rate is the mean over.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Spread<'a> {
-    /// Nothing: the rate at the point.
-    Point,
-    /// The Gaussian whose factor the pass takes the place of: `exp(eta + v / 2)`. A weight changes by this part of what it
-    /// should at most, and by a factor of [`MOST_CHANGE`] at most.
-    Structured {
-        /// In (0, 1].
-        part: f64,
-        /// The part of that for each product, where products differ in it.
-        pace: Option<&'a Pace>,
-        /// Takes the means of the products that are settled first, where that is asked for; their weights change at once.
-        settled: Option<&'a Settled>,
-    },
-    /// Independent latents.
-    Independent(IndependentRates<'a>),
-}
-
-impl<'a> Spread<'a> {
-    /// The Gaussian whose factor the pass takes the place of, and weights that follow it at once.
-    pub(crate) const STRUCTURED: Spread<'static> = Spread::Structured {
-        part: 1.0,
-        pace: None,
-        settled: None,
-    };
-
-    /// The point with the means of the products that were settled.
-    pub(crate) fn moved(&self, layout: Layout, point: &[f64]) -> Vec<f64> {
-        let mut point = point.to_vec();
-        if let Spread::Structured {
-            settled: Some(settled),
-            ..
-        } = self
-        {
-            for (i, mean) in settled.means() {
-                for (site, mean) in [Site::ProductA, Site::ProductEffect].into_iter().zip(mean) {
-                    point[layout.start(site) + i] = mean;
-                }
-            }
-        }
-        point
-    }
-
-    /// Where the means of a product's pair go if it is settled: none where no log rate has this
-    /// variance.
-    #[inline]
-    pub(crate) fn settles(&self, rows: &ProductRows<'_>, least_variance: f64) -> Option<&'a Settled> {
-        let Spread::Structured {
-            settled: Some(settled),
-            ..
-        } = *self
-        else {
-            return None;
-        };
-        let halves = rows.half_variance.iter().zip(rows.present);
-        let most = halves.map(|(half, present)| half * present).fold(0.0, f64::max);
-        (2.0 * most > least_variance).then_some(settled)
-    }
-}
-
-/// The factor by which a weight, or a variance, may change in a step: where a rate's variance is large, its mean is far from the
-/// rate at the mean, and the first steps would overshoot.
-pub(crate) const MOST_CHANGE: f64 = 8.0;
 
 /// Variance of a log rate from the product's own pair from which the product is settled.
 const UNSETTLED: f64 = 0.2;

@@ -3,11 +3,11 @@
 //! Given the border of its category - period effects and `category_a` - a product is a Poisson regression in two parameters, whose
 //! optimum takes a few Newton steps over rows in the nearest cache. So a pass that leaves every product at its optimum costs little
 //! more than one over the rates, and no block of it is factored. The derivatives of the maximized log joint by the border are the partial
-//! ones there, and its second derivatives the Schur complements of [`infermark_arrow`].
+//! ones there, and its second derivatives the Schur complements of [`infermark_arrowhead`].
 
 use crate::counts::{Counts, SUMS_ROUND};
-use crate::elsewhere::MovingPairs;
-use infermark_arrow::{AtOptimum, FactorError, GivenBorder, ProductRows};
+use crate::row_walker::MovingPairs;
+use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Likelihood;
 use infermark_model::log_joint::LN_SQRT_2PI;

@@ -6,12 +6,12 @@ mod warnings;
 use crate::cost::cost;
 use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
-use crate::poisson::Spread;
 use crate::shape_shift::ShapeShift;
 use crate::skewness::{corrected_mean, corrected_mode};
+use crate::spread::Spread;
 use crate::variational::{Family, Search};
 use dispersion::SumsUnder;
-use infermark_arrow::{ArrowFactor, FactorError};
+use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::progress::{Progress, RunState, StepUnit};
 use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
@@ -40,9 +40,9 @@ enum Stage {
 /// The Gaussian that was found.
 enum Fitted {
     /// That of the precision at this mode, which is made again where it is gone.
-    Mode(Vec<f64>, Option<Box<ArrowFactor>>),
+    Mode(Vec<f64>, Option<Box<ArrowheadFactor>>),
     /// That of this mean and precision.
-    Precision(Vec<f64>, Box<ArrowFactor>),
+    Precision(Vec<f64>, Box<ArrowheadFactor>),
     /// One with independent latents: the posterior's own standard deviations, or those of these coordinates, of which the variances of log
     /// rates are made.
     Independent(Option<(Arc<Orthogonal>, Vec<f64>)>),
@@ -331,7 +331,7 @@ impl GaussianRun {
     }
 
     /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`.
-    fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowFactor) -> Dispersion {
+    fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowheadFactor) -> Dispersion {
         let sums = factor.visit_products(&SumsUnder { fitted });
         Dispersion::of_products(self.counts.panel(), &sums)
     }

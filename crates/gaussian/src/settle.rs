@@ -11,7 +11,7 @@
 //! `z_t = (x_t, 1)`, `r_t` what the border adds to the variance. Under Poisson counts it is concave in (m, S) together, so that Newton's
 //! steps with a line search find its maximum from anywhere. At the optimum of the whole bound nothing moves.
 
-use infermark_arrow::ProductRows;
+use infermark_arrowhead::ProductRows;
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;

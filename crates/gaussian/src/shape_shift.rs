@@ -3,8 +3,8 @@
 use crate::counts::Counts;
 use crate::negative_binomial::weight_of_rows;
 use crate::newton::ModeError;
-use crate::poisson::Spread;
-use infermark_arrow::ArrowFactor;
+use crate::spread::Spread;
+use infermark_arrowhead::ArrowheadFactor;
 use infermark_model::site::Site;
 
 /// How far the joint mode of a log shape is from where it goes when the log rates are averaged over their posterior.
@@ -37,7 +37,7 @@ impl ShapeShift {
         counts: &Counts,
         mode: &[f64],
         sd: &[f64],
-        factor: ArrowFactor,
+        factor: ArrowheadFactor,
     ) -> Result<Option<Self>, ModeError> {
         let threads = factor.threads();
         let found = counts
@@ -51,7 +51,8 @@ impl ShapeShift {
         let farthest = all.iter().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
         Ok(farthest.map(|&(category, (by, in_sds))| {
             let at_mode = mode[shapes.start + category];
-            let weight = |log_shape| weight_of_rows(counts, mode, category, log_shape);
+            let weight =
+                |log_shape| weight_of_rows(counts.panel(), counts.layout(), mode, category, log_shape);
             let moved = weight(at_mode + by.clamp(-KNOWN, KNOWN));
             ShapeShift {
                 category,

@@ -24,6 +24,7 @@
 //! Sources: Lindley, "Approximate Bayesian methods", 1980 (the mean to first order, by the third derivatives); Rue, Martino and
 //! Chopin, 2009, section 3.2 (the simplified Laplace approximation is an expansion of the same marginals to third order).
 
+mod expansion;
 mod pair;
 mod period;
 mod rows;
@@ -32,31 +33,14 @@ mod shift;
 
 use crate::counts::Counts;
 use crate::newton::{Mode, ModeError};
-use infermark_arrow::{ArrowFactor, FactorError};
+use expansion::Expansion;
+use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::Posterior;
 use infermark_backend::posterior::{NORMAL_Q95, NORMAL_Q975};
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
 use rows::About;
 use shape::Shape;
-use shift::AtMode;
-
-/// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
-const NEGLIGIBLE: f64 = 0.05;
-
-/// What the corrections start from.
-struct Expansion<'a> {
-    counts: &'a Counts,
-    about: About,
-    /// The mode, or the mean.
-    point: &'a [f64],
-    /// By how much the mean is away from it, to first order.
-    shift: &'a [f64],
-    /// What is known of every product already, about the mode.
-    known: Option<&'a [AtMode]>,
-    /// The precision there.
-    factor: &'a ArrowFactor,
-}
 
 /// A corrected posterior.
 pub(crate) struct Corrected {
@@ -78,7 +62,7 @@ pub(crate) const MOST_SHIFT: f64 = 6.0;
 ///
 /// # Errors
 /// When it is stopped.
-pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowFactor), ModeError> {
+pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowheadFactor), ModeError> {
     let Mode {
         point, mut factor, ..
     } = mode;
@@ -123,7 +107,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
 }
 
 /// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.
-pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowFactor) -> Corrected {
+pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowheadFactor) -> Corrected {
     corrected(&Expansion {
         counts,
         about: About::Mean,

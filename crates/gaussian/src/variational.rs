@@ -2,8 +2,8 @@
 //!
 //! For a Gaussian the mean of a row's log likelihood is `y eta - exp(eta + v / 2) - ln y!`, `eta` and `v` mean and
 //! variance of the log rate; the clip is ignored. Where the bound is stationary, the gradient by the means vanishes and
-//! the precision is that of the weights `exp(eta + v / 2)`: the whole arrow matrix for the structured Gaussian, its
-//! diagonal for the mean-field one. Means and precision are iterated together; the means by Newton steps with the arrow matrix
+//! the precision is that of the weights `exp(eta + v / 2)`: the whole arrowhead matrix for the structured Gaussian, its
+//! diagonal for the mean-field one. Means and precision are iterated together; the means by Newton steps with the arrowhead matrix
 //! in both cases.
 //!
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
@@ -11,9 +11,9 @@
 use crate::counts::{Counts, Evaluated};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
-use crate::poisson::{MOST_CHANGE, Spread};
 use crate::settle::Settled;
-use infermark_arrow::{ArrowFactor, Assembled};
+use crate::spread::{MOST_CHANGE, Spread};
+use infermark_arrowhead::{ArrowheadFactor, Assembled};
 use infermark_model::coordinates::IndependentRates;
 use infermark_model::site::Site;
 use infermark_model::{Coordinates, Likelihood, Orthogonal};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// Which Gaussians.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// With the arrow's precision.
+    /// With the arrowhead's precision.
     Structured,
     /// With independent latents.
     MeanField,
@@ -73,12 +73,12 @@ pub struct Fit {
     pub steps: usize,
     /// Whether the last step was within the tolerance.
     pub converged: bool,
-    /// The arrow factor for the weights of the fit: its precision if structured.
-    pub factor: ArrowFactor,
+    /// The arrowhead factor for the weights of the fit: its precision if structured.
+    pub factor: ArrowheadFactor,
 }
 
 /// The diagonal of the precision in the coordinates of a mean-field Gaussian.
-fn precisions(factor: &ArrowFactor, orthogonal: Option<&Orthogonal>, counts: &Counts) -> Vec<f64> {
+fn precisions(factor: &ArrowheadFactor, orthogonal: Option<&Orthogonal>, counts: &Counts) -> Vec<f64> {
     let diagonal = factor.diagonal();
     match orthogonal {
         Some(orthogonal) => {
@@ -137,7 +137,7 @@ pub struct Search {
     orthogonal: Option<Arc<Orthogonal>>,
     /// Its variances in its coordinates, where latents are independent; of a structured one those of the step before.
     variance: Vec<f64>,
-    factor: Option<ArrowFactor>,
+    factor: Option<ArrowheadFactor>,
     /// The last Gaussian whose bound is known.
     known: Option<Known>,
     /// The part of a step that is made: less than 1 where steps overshoot.
@@ -346,7 +346,7 @@ impl Search {
     /// part of the way. With `f` the factor between two steps, of the first of
     /// which the multiple `p` was made, the way that is left is `p / (1 - f)` of the second (Aitken). All that is coupled
     /// to the shape moves along with it, as in a Newton step.
-    fn stretch(&mut self, factor: &ArrowFactor, step: &mut [f64]) {
+    fn stretch(&mut self, factor: &ArrowheadFactor, step: &mut [f64]) {
         let layout = self.counts.layout();
         let lengths = self.lengths(step);
         let mut stretches = Vec::with_capacity(self.shape_steps.len());
@@ -445,7 +445,7 @@ impl Search {
     }
 
     /// The pass under `Normal(mean, Q^-1)`, `Q` being that of `before`: what it found, its value, the variances and the bound.
-    fn structured(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+    fn structured(&mut self, before: ArrowheadFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
         let pace = self.pace.take();
@@ -478,7 +478,7 @@ impl Search {
     }
 
     /// The pass under independent latents of the variances.
-    fn mean_field(&mut self, before: ArrowFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
+    fn mean_field(&mut self, before: ArrowheadFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let of_rates = match &self.orthogonal {
             Some(orthogonal) => Cow::Owned(orthogonal.rate_variances(&self.variance)),
             None => Cow::Borrowed(&self.variance),

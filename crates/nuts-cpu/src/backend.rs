@@ -1,5 +1,6 @@
 //! What is asked for, checked; the devices.
 
+use crate::NAME;
 use crate::density::{Density, PanelDensity};
 use crate::memory;
 use crate::record::Retention;
@@ -14,9 +15,6 @@ use infermark_model::svi::LossAndGradient;
 use infermark_model::{Centredness, Panel};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The backend's name.
-pub(crate) const NAME: &str = "nuts-cpu";
 
 /// NUTS on the host's processors, in `f64`.
 ///

@@ -1,17 +1,18 @@
 //! The thread of one chain: its sampler, driven draw by draw through the gate.
 
 use crate::density::Density;
-use crate::gate::{Gate, Shut};
+use crate::gate::Gate;
 use crate::no_u_turn;
+use crate::pass::Pass;
 use crate::record::{ChainRecord, DrawOutcome};
+use crate::sampler::Sampler;
 use crate::start::{ATTEMPTS, start_point, whitened_start_point};
 use crate::structured::{Structured, Whitened};
+use infermark_backend::NutsSettings;
 use infermark_backend::draws::DrawStatistics;
 use infermark_backend::request::Metric;
-use infermark_backend::{Interrupt, NutsSettings};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,43 +37,6 @@ pub(crate) struct ChainTask<D> {
     pub record: Arc<Mutex<ChainRecord>>,
 }
 
-/// The chain's way through the gate, shared by its draws and its gradients.
-pub(crate) struct Pass {
-    gate: Arc<Gate>,
-    chain: usize,
-    interrupt: RefCell<Interrupt>,
-    shut: Cell<bool>,
-    gradients: Cell<u64>,
-}
-
-impl Pass {
-    fn enter(&self) -> Result<(), Shut> {
-        match self.gate.enter(self.chain) {
-            Ok(interrupt) => {
-                *self.interrupt.borrow_mut() = interrupt;
-                Ok(())
-            }
-            Err(shut) => {
-                self.shut.set(true);
-                Err(shut)
-            }
-        }
-    }
-
-    /// To be called before every gradient, which it counts: waits here, in the middle of a draw, while the run is interrupted.
-    ///
-    /// # Errors
-    /// [`Shut`] when the run was dropped.
-    pub(crate) fn before_gradient(&self) -> Result<(), Shut> {
-        if self.interrupt.borrow().is_set() {
-            self.gate.pause(self.chain);
-            self.enter()?;
-        }
-        self.gradients.set(self.gradients.get() + 1);
-        Ok(())
-    }
-}
-
 /// Works until the run is dropped, or the chain has failed and told the gate.
 pub(crate) fn run_chain<D: Density>(task: ChainTask<D>) {
     let (gate, chain) = (task.gate.clone(), task.chain);
@@ -87,17 +51,10 @@ pub(crate) fn run_chain<D: Density>(task: ChainTask<D>) {
 
 /// `Ok` when the run was dropped, `Err` with the reason when the chain cannot go on.
 fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
-    let pass = Rc::new(Pass {
-        gate: task.gate,
-        chain: task.chain,
-        interrupt: RefCell::new(Interrupt::new()),
-        shut: Cell::new(false),
-        gradients: Cell::new(0),
-    });
+    let pass = Rc::new(Pass::new(task.gate, task.chain));
     let (seed, chain, settings) = (task.seed, task.chain, &task.settings);
     let mut sampling = Sampling {
         pass: pass.clone(),
-        chain,
         warmup: settings.warmup,
         to_natural: task.to_natural,
         record: task.record,
@@ -122,42 +79,9 @@ fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
     }
 }
 
-/// A sampler of one chain, whatever its metric.
-pub(crate) trait Sampler {
-    /// Starts at a point in the sampler's own coordinates; the reason where it cannot.
-    fn start(&mut self, point: &[f64]) -> Result<(), String>;
-
-    /// Makes a draw, and writes its `z`.
-    fn draw(&mut self, z: &mut Vec<f64>) -> Result<DrawFigures, String>;
-}
-
-/// What a sampler reports of a draw.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DrawFigures {
-    /// Steps of the trajectory: gradients that the draw cost.
-    pub steps: u64,
-    /// The step size of the trajectory.
-    pub step_size: f64,
-    /// What the tuning of the step size has come to.
-    pub tuned_step_size: f64,
-    /// Doublings that hold the trajectory.
-    pub depth: u64,
-    /// The trajectory met the limit of its length.
-    pub saturated: bool,
-    /// The trajectory diverged.
-    pub diverging: bool,
-    /// Mean acceptance probability of the trajectory.
-    pub acceptance: f64,
-    /// The Hamiltonian at the draw.
-    pub energy: f64,
-    /// The log joint there.
-    pub log_joint: f64,
-}
-
 /// A chain at work, whatever its metric.
 struct Sampling {
     pass: Rc<Pass>,
-    chain: usize,
     warmup: u64,
     to_natural: ToNatural,
     record: Arc<Mutex<ChainRecord>>,
@@ -167,11 +91,11 @@ impl Sampling {
     /// `Ok` when the run was dropped, `Err` with the reason when the chain cannot go on.
     fn go(&mut self, mut sampler: impl Sampler, start: impl Fn(u32) -> Vec<f64>) -> Result<(), String> {
         let pass = self.pass.clone();
-        let unless_shut = |reason: String| if pass.shut.get() { Ok(()) } else { Err(reason) };
+        let unless_shut = |reason: String| if pass.is_shut() { Ok(()) } else { Err(reason) };
         let mut attempt = 0;
         while let Err(error) = sampler.start(&start(attempt)) {
             attempt += 1;
-            if pass.shut.get() || attempt == ATTEMPTS {
+            if pass.is_shut() || attempt == ATTEMPTS {
                 return unless_shut(format!(
                     "no start out of {ATTEMPTS} has a finite log joint and gradient ({error}); check prices and \
                      units for extreme values"
@@ -187,7 +111,7 @@ impl Sampling {
                 Err(error) => return unless_shut(error),
             };
             let natural = (draw >= self.warmup).then(|| (self.to_natural)(&z));
-            let gradients = pass.gradients.get();
+            let gradients = pass.gradients();
             let outcome = DrawOutcome {
                 statistics: DrawStatistics {
                     diverging: figures.diverging,
@@ -200,7 +124,7 @@ impl Sampling {
                 },
                 saturated: figures.saturated,
                 gradients: gradients - gradients_before,
-                seconds: pass.gate.take_busy(self.chain).as_secs_f64(),
+                seconds: pass.take_busy().as_secs_f64(),
                 step_size: figures.tuned_step_size,
             };
             gradients_before = gradients;
@@ -213,7 +137,7 @@ impl Sampling {
                     Some(natural) => record.push_draw(&outcome, &natural),
                 }
             }
-            pass.gate.finish_draw(self.chain);
+            pass.finish_draw();
             if pass.enter().is_err() {
                 return Ok(());
             }

@@ -4,7 +4,7 @@
 //! Chains run in parallel, one thread each; when there are fewer chains than threads, the threads left over are shared
 //! among the chains and work inside their gradients.
 //!
-//! Under the structured metric, the default, chains move in coordinates that the block-arrow precision at the posterior
+//! Under the structured metric, the default, chains move in coordinates that the block-arrowhead precision at the posterior
 //! mode makes nearly standard normal (`whitening`). All directions turn there at the same time, so that trajectories are a
 //! quarter rotation long, about, and no U-turn is looked for (`hmc`); a step between two gradients is the exact motion in a standard
 //! normal, a rotation, so that the error of a trajectory comes only from where the posterior is not that normal. Only the
@@ -25,8 +25,10 @@
 //! | module | holds |
 //! |---|---|
 //! | `backend` | what is asked for, checked; the devices |
-//! | `run` | a run advanced in pieces |
+//! | `run` | a run advanced in pieces; its report and warnings |
 //! | `gate` | which chains may work now: threads, pieces, interrupts |
+//! | `pass` | a chain's way through the gate |
+//! | `sampler` | a sampler of one chain, whatever its metric |
 //! | `chain` | the thread of one chain |
 //! | `hmc`, `step_size`, `structured` | trajectories of the structured metric, the tuning of their steps, both as a sampler |
 //! | `pair` | products of few sales, drawn by themselves |
@@ -36,12 +38,10 @@
 //! | `start` | where chains start |
 //! | `record` | what is kept of a chain |
 //! | `summary` | the posterior of what was kept |
-//! | `findings` | the report and its warnings |
 
 mod backend;
 mod chain;
 mod density;
-mod findings;
 mod gate;
 mod hmc;
 #[cfg(test)]
@@ -49,8 +49,10 @@ mod known_density;
 mod memory;
 mod no_u_turn;
 mod pair;
+mod pass;
 mod record;
 mod run;
+mod sampler;
 mod start;
 mod step_size;
 mod structured;
@@ -58,3 +60,6 @@ mod summary;
 mod whitening;
 
 pub use backend::NutsCpu;
+
+/// The backend's name.
+pub(crate) const NAME: &str = "nuts-cpu";

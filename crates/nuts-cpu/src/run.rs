@@ -1,9 +1,10 @@
 //! A run of NUTS, advanced in pieces.
 
-use crate::backend::NAME;
+mod report;
+
+use crate::NAME;
 use crate::chain::{ChainTask, ToNatural, run_chain};
 use crate::density::{Density, PanelDensity};
-use crate::findings::findings;
 use crate::gate::Gate;
 use crate::record::{ChainRecord, Retention};
 use crate::summary::summarize;
@@ -22,18 +23,18 @@ use std::time::Instant;
 
 /// A run under way: its chains' threads wait at the gate between calls.
 pub(crate) struct NutsRun {
-    pub(crate) layout: Layout,
+    layout: Layout,
     /// The panel, where that is what the density is of.
-    pub(crate) panel: Option<Arc<Panel>>,
-    pub(crate) request: Request,
-    pub(crate) settings: NutsSettings,
-    pub(crate) retention: Retention,
-    pub(crate) threads: usize,
-    pub(crate) setup_seconds: f64,
-    pub(crate) run_seconds: f64,
-    pub(crate) state: RunState,
+    panel: Option<Arc<Panel>>,
+    request: Request,
+    settings: NutsSettings,
+    retention: Retention,
+    threads: usize,
+    setup_seconds: f64,
+    run_seconds: f64,
+    state: RunState,
     /// Of the structured metric.
-    pub(crate) mode_search: Option<ModeSearch>,
+    mode_search: Option<ModeSearch>,
     gate: Arc<Gate>,
     records: Vec<Arc<Mutex<ChainRecord>>>,
     workers: Vec<JoinHandle<()>>,
@@ -254,7 +255,7 @@ impl Run for NutsRun {
     }
 
     fn report(&self) -> Report {
-        findings(self, NAME)
+        self.report_of_backend(NAME)
     }
 
     fn width(&self) -> u64 {

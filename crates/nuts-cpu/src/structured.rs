@@ -1,9 +1,10 @@
 //! The sampler of the structured metric: Hamiltonian Monte Carlo in whitened coordinates, and its warm-up.
 
-use crate::chain::{DrawFigures, Pass, Sampler};
 use crate::density::Density;
 use crate::gate::Shut;
 use crate::hmc::{Hmc, LONGEST_STEP, Target};
+use crate::pass::Pass;
+use crate::sampler::{DrawFigures, Sampler};
 use crate::step_size::DualAveraging;
 use crate::whitening::Whitening;
 use infermark_backend::NutsSettings;

@@ -1,4 +1,4 @@
-//! Dense references for the block-arrow precision: Cholesky's factor, and coordinates in which narrow priors cancel nothing.
+//! Dense references for the block-arrowhead precision: Cholesky's factor, and coordinates in which narrow priors cancel nothing.
 
 use infermark_model::{Panel, Priors, Site};
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Metric {
     /// One variance a latent, tuned during warm-up.
     Diagonal,
-    /// The precision at the posterior mode, whose block-arrow factor whitens the latents; centred parameterization only.
+    /// The precision at the posterior mode, whose block-arrowhead factor whitens the latents; centred parameterization only.
     /// Trajectories are about a quarter rotation long there, so that no U-turn is looked for.
     #[default]
     Structured,

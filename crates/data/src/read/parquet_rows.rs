@@ -11,6 +11,7 @@ mod page_headers;
 mod pages;
 mod thrift;
 mod types;
+mod zone;
 
 use super::columns::Columns;
 use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};

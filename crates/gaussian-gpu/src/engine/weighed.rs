@@ -6,7 +6,7 @@ use crate::kernels::{
     LANES, THREADS, Third, border_products, gather, squares, third_order, transposed_products,
 };
 use cubecl::prelude::*;
-use infermark_arrow::{FactorError, ProductThird, RowsElsewhere, ThirdOrder};
+use infermark_arrowhead::{FactorError, ProductThird, RowsElsewhere, ThirdOrder};
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 

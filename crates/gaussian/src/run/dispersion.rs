@@ -1,6 +1,6 @@
-//! The sums that the dispersion is of, under a Gaussian with the arrow's precision.
+//! The sums that the dispersion is of, under a Gaussian with the arrowhead's precision.
 
-use infermark_arrow::{ProductMoments, Visitor};
+use infermark_arrowhead::{ProductMoments, Visitor};
 use infermark_cpu_kernels::{Kernel, Simd};
 use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums};
 use std::f64::consts::LOG2_E;

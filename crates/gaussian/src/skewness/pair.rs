@@ -10,13 +10,13 @@
 //! `F^-1 s_others = F^-1 s + sum_t (p_t, q_t) lambda_t v_t / 2`; `beta_t = s_tau - f_t' F^-1 s` is the shift of the period's effect
 //! given `delta = 0`.
 
+use super::expansion::{Expansion, NEGLIGIBLE};
 use super::period::{Few, PeriodRow};
-use super::rows::{About, Group, Row, axes};
+use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
 use super::shift::AtMode;
-use super::{Expansion, NEGLIGIBLE};
-use crate::gauss_hermite::NINE;
-use infermark_arrow::{FactorError, ProductMoments};
+use crate::gauss_hermite::{NINE, axes};
+use infermark_arrowhead::{FactorError, ProductMoments};
 use infermark_model::site::Site;
 use std::sync::LazyLock;
 

@@ -11,9 +11,9 @@
 //! All of that is a sum over rows, so that no row is kept: products add theirs as they are visited, in fixed point, whose sums do
 //! not depend on the order of the threads.
 
+use super::expansion::{Expansion, NEGLIGIBLE};
 use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
-use super::{Expansion, NEGLIGIBLE};
 use crate::gauss_hermite::NINE;
 use infermark_model::site::{Layout, Site};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};

@@ -10,26 +10,22 @@
 //! `c` being 0 about the mode and `v / 2` about the mean ([`About`]), and whose constant in `n` is left out; else the mean is taken by
 //! a Gauss-Hermite rule.
 
+mod columns;
 mod separated;
 #[cfg(test)]
 mod tests;
 
-use crate::gauss_hermite::NINE;
+use crate::gauss_hermite::{NINE, axes};
+use columns::{Columns, PAD};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use separated::{Separate, separates};
 use std::f64::consts::LOG2_E;
 
+pub(super) use columns::Row;
+
 /// Variance given the coordinates from which the mean is taken by a rule. The two differ by `lambda^2 n h'(m)^2 / 2` to the lowest
 /// order; on panels of 0.01 to 100 units per row the rule for all rows changes no largest error of a standard deviation by more than 0.3%.
 const LOOSE: f64 = 0.05;
-
-/// Entries are padded to a multiple of the widest vector.
-const PAD: usize = 16;
-
-/// Places on its axes of a node of the rule for pairs, nine by nine.
-pub(super) const fn axes(node: usize) -> [usize; 2] {
-    [node / 9, node % 9]
-}
 
 /// What the Gaussian is expanded about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,85 +55,11 @@ impl About {
     }
 }
 
-/// A row of a group.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
-    /// `lambda`, its weight in the precision.
-    pub(super) rate: f64,
-    /// Of its log rate.
-    pub(super) variance: f64,
-    /// `d` with respect to the whitened coordinates.
-    pub(super) by: [f64; 2],
-    /// Of the mean of `d` at their zero, to first order.
-    pub(super) shift: f64,
-}
-
-impl Row {
-    /// Variance of the log rate given the coordinates.
-    fn noise(&self) -> f64 {
-        (self.variance - self.by[0] * self.by[0] - self.by[1] * self.by[1]).max(0.0)
-    }
-}
-
 /// A group, by columns.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     tight: Columns,
     loose: Columns,
-}
-
-#[derive(Debug, Default)]
-struct Columns {
-    rate: Vec<f64>,
-    /// What `exp(d)` is multiplied by.
-    raised: Vec<f64>,
-    by_first: Vec<f64>,
-    by_second: Vec<f64>,
-    at_zero: Vec<f64>,
-    /// The square root of `n`.
-    sd: Vec<f64>,
-    /// Its place among the rows as they came; not padded.
-    came: Vec<usize>,
-}
-
-impl Columns {
-    fn with_capacity(rows: usize) -> Self {
-        let column = || Vec::with_capacity(rows);
-        Columns {
-            rate: column(),
-            raised: column(),
-            by_first: column(),
-            by_second: column(),
-            at_zero: column(),
-            sd: column(),
-            came: Vec::with_capacity(rows),
-        }
-    }
-
-    fn push(&mut self, came: usize, row: &Row, at_zero: f64, log_raised: f64) {
-        self.came.push(came);
-        self.rate.push(row.rate);
-        self.raised.push(row.rate * log_raised.exp());
-        self.by_first.push(row.by[0]);
-        self.by_second.push(row.by[1]);
-        self.at_zero.push(at_zero);
-        self.sd.push(row.noise().sqrt());
-    }
-
-    /// Rows of rate zero to whole vectors.
-    fn pad(&mut self) {
-        let length = self.rate.len().next_multiple_of(PAD);
-        for column in [
-            &mut self.rate,
-            &mut self.raised,
-            &mut self.by_first,
-            &mut self.by_second,
-            &mut self.at_zero,
-            &mut self.sd,
-        ] {
-            column.resize(length, 0.0);
-        }
-    }
 }
 
 impl Group {

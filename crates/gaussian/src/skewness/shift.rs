@@ -1,7 +1,7 @@
 //! The shift of all means from the mode, to first order; the pass that finds it also finds the pairs' variances and third-order parts.
 
 use crate::counts::Counts;
-use infermark_arrow::{ArrowFactor, FactorError, OfRowVariances, ProductRows, ProductThird};
+use infermark_arrowhead::{ArrowheadFactor, FactorError, OfRowVariances, ProductRows, ProductThird};
 use infermark_cpu_kernels::Simd;
 
 /// What the pass over the variances finds of a product.
@@ -24,7 +24,7 @@ pub(super) struct AtMode {
 /// When the pass is stopped.
 pub(super) fn of_means(
     counts: &Counts,
-    factor: &ArrowFactor,
+    factor: &ArrowheadFactor,
 ) -> Result<(Vec<f64>, Vec<AtMode>), FactorError> {
     if factor.is_elsewhere() {
         let (shift, products) = factor.shifted_by_third_order()?;
@@ -103,7 +103,7 @@ mod tests {
         let panel = random_panel(&mut StdRng::seed_from_u64(7), 14, 3, 9, 0.3, 6);
         let layout = panel.layout();
         let weights: Vec<f64> = panel.units().iter().map(|y| f64::from(*y) + 0.2).collect();
-        let factor = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
+        let factor = ArrowheadFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
         let mut expected = vec![0.0; layout.latents()];
         let mut weight = weights.iter();
         for i in 0..layout.products {

@@ -39,7 +39,7 @@ const AT_BOUND: f64 = 8.0;
 pub(super) enum Kind {
     /// None: the log joint at a point.
     Point,
-    /// The one with the arrow's precision.
+    /// The one with the arrowhead's precision.
     Structured,
     /// The one with independent latents.
     MeanField,

@@ -6,7 +6,7 @@
 //! Every number is held in two `f32`, high parts first: a log-weight of 1e9 in one would be 60 nats off.
 
 use super::axes::Axes;
-use super::hierarchy::{THREADS, add_slices};
+use super::hierarchy::sums::{THREADS, add_slices};
 use super::products::CUBE_SUMS;
 use super::two_float::{Barrier, Two, add, two_sum};
 use cubecl::prelude::*;

@@ -1,7 +1,7 @@
 //! The types of columns that are read.
 
 use super::Role;
-use super::dates::Zone;
+use super::zone::Zone;
 use crate::read::defect::{Findings, Place};
 use arrow_schema::{DataType, Field};
 use parquet::basic::CompressionCodec;

@@ -9,8 +9,8 @@
 //! at least `lambda_r (p_r^2 + q_r^2)`, is below 1, so that exponents are small where rates are large. A weight is then off by a part of 1e-9
 //! of itself where a million is sold, and moments are by no more.
 
-use super::{Columns, axes};
-use crate::gauss_hermite::NINE;
+use super::columns::Columns;
+use crate::gauss_hermite::{NINE, axes};
 use infermark_cpu_kernels::{Kernel, Simd};
 use std::f64::consts::LOG2_E;
 

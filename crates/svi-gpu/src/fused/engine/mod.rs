@@ -5,20 +5,19 @@ mod launches;
 mod plan;
 mod profile;
 mod reading;
+mod start;
 
 use super::layout::{DeviceLimits, Hardware};
 use crate::profile::{BatchTime, LaunchTime};
 use buffers::{Changing, Given};
 use cubecl::prelude::*;
-use infermark_backend::{BackendError, SviSettings};
+use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
-use infermark_model::panel::Panel;
-use infermark_model::priors::Priors;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{Chart, NoiseSource};
 use plan::Plan;
 
 pub(crate) use super::layout::LOG_ENTRIES;
+pub(crate) use start::Start;
 
 /// The loss of an iteration that was done.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,20 +46,6 @@ pub(crate) trait Machine: Send {
 
     /// Where an iteration's time goes; the machine is used up.
     fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError>;
-}
-
-/// What an engine starts from.
-pub(crate) struct Start<'a> {
-    pub(crate) panel: &'a Panel,
-    pub(crate) priors: Priors,
-    pub(crate) chart: Chart,
-    pub(crate) settings: &'a SviSettings,
-    pub(crate) guide: &'a Guide,
-    pub(crate) noise: NoiseSource,
-    /// The iteration to begin with.
-    pub(crate) iteration: u32,
-    pub(crate) native_exp2: bool,
-    pub(crate) cubes: Option<usize>,
 }
 
 /// See the module.

@@ -5,7 +5,7 @@ use super::super::fold::Sums;
 use super::super::hierarchy::Task;
 use super::super::layout::{Cubes, DeviceLimits, Hardware, Sizes, shape};
 use super::super::products::Shape;
-use super::Start;
+use super::start::Start;
 use infermark_backend::{BackendError, SviSettings};
 use infermark_model::objective::Objective;
 use infermark_model::parameterization::Parameterization;

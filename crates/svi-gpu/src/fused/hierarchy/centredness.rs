@@ -6,7 +6,7 @@ use super::super::frame::frame_transform;
 use super::super::latent::{Step, descend};
 use super::super::math::{LOG2_E, exp2, softplus};
 use super::sums::centredness_entry;
-use super::{Sites, Task};
+use super::task::{Sites, Task};
 use cubecl::prelude::*;
 
 /// Numbers a site's centredness takes: unconstrained value, two moments, derivative of the loss.

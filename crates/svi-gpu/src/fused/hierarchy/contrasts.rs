@@ -17,9 +17,9 @@ use super::super::two_float::{Barrier, Two, add, add_f32, multiply, set_two, two
 use super::periods::{by_effect, padded_at, period_share, sold_at};
 use super::places::{Places, mean_of, places_of, transform_of};
 use super::sums::{
-    BlockSums, Parts, add_threads, add_weight, empty_sums, fold_two, scratch_two, write_weights,
+    BlockSums, Parts, THREADS, add_threads, add_weight, empty_sums, fold_two, scratch_two, write_weights,
 };
-use super::{Sites, THREADS, Task};
+use super::task::{Sites, Task};
 use cubecl::prelude::*;
 
 /// Turns the derivatives back, steps, draws and places, as far as the task says. All threads of the cube must come here.

@@ -9,79 +9,25 @@ mod centredness;
 mod contrasts;
 mod periods;
 mod places;
-mod sums;
+pub(super) mod sums;
+mod task;
 mod top;
 mod weights;
 
 pub(super) use centredness::CENTREDNESS_LEN;
+pub(super) use sums::THREADS;
+pub(super) use task::{Sites, SitesLaunch, Task};
 pub(super) use weights::{LOG_HEAD, Weighing, WeighingLaunch};
 
 use super::axes::Axes;
-use super::fold::Sums;
 use super::latent::{Draw, Step};
 use super::two_float::Barrier;
 use contrasts::take_contrasts;
 use cubecl::prelude::*;
 use periods::take_periods;
-pub(in crate::fused) use sums::add_slices;
 use sums::scratch_len;
 use top::{place_top, turn_back_top};
 use weights::{sum_log_weights, weigh};
-
-/// Threads of a cube.
-pub(super) const THREADS: usize = 256;
-
-/// What of a launch is fixed when the kernel is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Task {
-    /// K.
-    pub(super) particles: usize,
-    /// Weigh the particles and turn derivatives back.
-    pub(super) back: bool,
-    /// Make the step.
-    pub(super) learn: bool,
-    /// Draw and place.
-    pub(super) place: bool,
-    /// Take the period effects.
-    pub(super) periods: bool,
-    /// Take the top.
-    pub(super) top: bool,
-    /// Whether the centredness is learned.
-    pub(super) learned: bool,
-    /// Whether the coordinates are the orthogonal ones.
-    pub(super) orthogonal: bool,
-    /// Whether the objective is the plain ELBO.
-    pub(super) elbo: bool,
-}
-
-impl Task {
-    /// What the products left.
-    fn sums(self) -> Sums {
-        Sums {
-            particles: self.particles,
-            learned: self.learned,
-            orthogonal: self.orthogonal,
-        }
-    }
-
-    /// Threads that share a particle, a power of two.
-    fn slices(&self) -> usize {
-        THREADS / self.particles.next_power_of_two()
-    }
-}
-
-/// What the priors give the sites above the products, and the learning of every site's centredness.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub(super) struct Sites {
-    pub(super) global_mean: f32,
-    pub(super) time_mean: f32,
-    /// `ln` of the prior sds, in the order of the sites.
-    pub(super) global_ln_sd: f32,
-    pub(super) category_ln_sd: f32,
-    pub(super) product_ln_sd: f32,
-    pub(super) effect_ln_sd: f32,
-    pub(super) time_ln_sd: f32,
-}
 
 /// See the module.
 #[cube(launch_unchecked)]

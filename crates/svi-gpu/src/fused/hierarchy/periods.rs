@@ -9,8 +9,10 @@ use super::super::latent::{
 };
 use super::super::math::LOG2_E;
 use super::super::two_float::{Barrier, Two, add, multiply, set_two, two_at};
-use super::sums::{BlockSums, Parts, add_threads, add_weight, centredness_entry, empty_sums, write_weights};
-use super::{Sites, THREADS, Task};
+use super::sums::{
+    BlockSums, Parts, THREADS, add_threads, add_weight, centredness_entry, empty_sums, write_weights,
+};
+use super::task::{Sites, Task};
 use cubecl::prelude::*;
 
 /// Turns the derivatives back, steps, draws and places, as far as the task says, a thread a period. All threads of the cube must come

@@ -3,7 +3,7 @@
 use super::super::axes::{Axes, period_latent};
 use super::super::latent::Transform;
 use super::super::math::ln;
-use super::Sites;
+use super::task::Sites;
 use cubecl::prelude::*;
 
 /// What is fixed of a category's places.

@@ -2,8 +2,10 @@
 
 use super::super::axes::Axes;
 use super::super::two_float::{Barrier, Two, Twos, add, add_f32, set_two, two_at, zeros};
-use super::THREADS;
 use cubecl::prelude::*;
+
+/// Threads of a cube.
+pub(in crate::fused) const THREADS: usize = 256;
 
 /// Particles whose sums are added over threads at a time.
 const AT_A_TIME: usize = 4;

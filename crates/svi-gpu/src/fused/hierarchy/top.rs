@@ -9,8 +9,8 @@ use super::super::latent::{
 };
 use super::super::two_float::{Barrier, Two, set_two};
 use super::centredness::{add_centredness, learn_sites};
-use super::sums::{Parts, add_threads, add_weight, empty_sums, write_weights};
-use super::{Sites, THREADS, Task};
+use super::sums::{Parts, THREADS, add_threads, add_weight, empty_sums, write_weights};
+use super::task::{Sites, Task};
 use cubecl::prelude::*;
 
 /// Turns the derivatives back and, where it may, makes the step. All threads of the cube must come here.

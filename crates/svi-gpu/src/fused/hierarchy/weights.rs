@@ -5,8 +5,8 @@ use super::super::fold::folded_two;
 use super::super::frame::frame_health;
 use super::super::math::{LOG2_E, exp2, ln};
 use super::super::two_float::{Barrier, Two, add, add_f32, multiply, two_sum};
-use super::Task;
 use super::sums::{add_slices, block_entry, scratch_two};
+use super::task::Task;
 use cubecl::prelude::*;
 
 /// Numbers of a loss in the log, before the log-weights (high and low of each).

@@ -5,7 +5,7 @@ use super::super::frame::{frame_shift, frame_transform};
 use super::super::latent::{
     Draw, Latent, Step, draw_latent, latent_at, residual, step_latent, transform_at, value_of,
 };
-use super::{Model, ORIGIN, Shape};
+use super::shape::{Model, ORIGIN, Shape};
 use cubecl::prelude::*;
 
 /// The step of a product's two latents.

@@ -9,126 +9,22 @@ mod latents;
 mod periods;
 mod prepare;
 mod rows;
+mod shape;
+mod sums;
+
+pub(super) use shape::{ABSENT, CONSTANT_COLUMNS, CUBE_SUMS, Model, ModelLaunch, Shape};
 
 use super::axes::Axes;
 use super::frame::frame_health;
 use super::latent::{Draw, Step};
 use super::two_float::Barrier;
 use cubecl::prelude::*;
-use finish::{finish_product, no_sums, write_sums};
+use finish::finish_product;
 use latents::{draw_product, step_product};
 use periods::{load_effects, no_periods, write_periods};
 use prepare::{nothing_placed, prepare_product};
-use rows::{LANE_SUMS, add_lanes, load_deviations, no_deviations, no_row_sums, row_sums, take_deviations};
-
-/// The deviation that marks an absent row; anything beyond [`PRESENT`] does.
-pub(super) const ABSENT: f32 = 3.0e38;
-const PRESENT: f32 = 1.0e38;
-
-/// Columns of the products' constants, each of length N; in orthogonal coordinates there is [`ORIGIN`] besides, and means are measured from it.
-pub(super) const CONSTANT_COLUMNS: usize = 8;
-const MEAN_HI: usize = 0;
-const MEAN_LO: usize = 1;
-const UNITS_HI: usize = 2;
-const UNITS_LO: usize = 3;
-const DEVIATION_HI: usize = 4;
-const DEVIATION_LO: usize = 5;
-const LOWEST: usize = 6;
-const HIGHEST: usize = 7;
-const ORIGIN: usize = CONSTANT_COLUMNS;
-
-/// Sums that a cube leaves for each particle: log-weight (high, low), derivative by the category's elasticity,
-/// derivatives by the two sites' centredness. In orthogonal coordinates, where none is learned, the last is the derivative by the prior mean of
-/// the effects.
-pub(super) const CUBE_SUMS: usize = 5;
-
-/// What of a launch is fixed when the kernel is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
-    /// K.
-    pub(super) particles: usize,
-    /// Vectors of four periods that a thread owns.
-    pub(super) tiles: usize,
-    /// Threads along the periods.
-    pub(super) lanes: usize,
-    /// Threads along the products.
-    pub(super) groups: usize,
-    /// Products that are prepared at a time; at most `lanes * groups`.
-    pub(super) chunk: usize,
-    /// Products that a group takes before the lanes' sums are added.
-    pub(super) depth: usize,
-    /// Whether rows can be absent.
-    pub(super) gaps: bool,
-    /// Whether the centredness is learned.
-    pub(super) learned: bool,
-    /// Whether the coordinates are the orthogonal ones.
-    pub(super) orthogonal: bool,
-    /// Whether the device's own exponential serves the rows.
-    pub(super) native_exp2: bool,
-}
-
-impl Shape {
-    /// Threads of a cube.
-    pub(super) fn threads(&self) -> usize {
-        self.lanes * self.groups
-    }
-
-    /// Rounds in which a thread takes a row's particles, four at a time.
-    pub(super) fn rounds(&self) -> usize {
-        self.particles.div_ceil(4)
-    }
-
-    /// Particles of a round.
-    fn round_count(&self, round: usize) -> usize {
-        (self.particles - 4 * round).min(4)
-    }
-
-    /// Products between two additions of the lanes' sums.
-    fn pass(&self) -> usize {
-        self.depth * self.groups
-    }
-
-    /// Numbers from a product's and particle's sums over lanes to the next: odd, so that neighbours lie in different banks.
-    fn lane_stride(&self) -> usize {
-        self.lanes | 1
-    }
-
-    /// Numbers of one of the [`LANE_SUMS`].
-    fn lane_sums(&self) -> usize {
-        self.pass() * self.round_count(0) * self.lane_stride()
-    }
-
-    /// How many of the [`CUBE_SUMS`] there are.
-    fn own_sums(&self) -> usize {
-        if self.learned {
-            CUBE_SUMS
-        } else {
-            CUBE_SUMS - 2 + usize::from(self.orthogonal)
-        }
-    }
-
-    /// Numbers of shared memory in which threads leave their sums.
-    fn scratch(&self) -> usize {
-        let of_periods = 4 * self.round_count(0) * self.threads();
-        (LANE_SUMS * self.lane_sums()).max(of_periods)
-    }
-
-    /// Bytes of shared memory that the kernel takes.
-    pub(super) fn shared_bytes(&self) -> usize {
-        let vectors = 2 * 4 * self.rounds();
-        4 * (self.scratch() + self.chunk * (vectors + (5 + self.own_sums()) * self.particles + 1))
-    }
-}
-
-/// What the priors and the number of periods give the products.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-pub(super) struct Model {
-    /// The clip bounds times `log2 e`.
-    pub(super) clip_low2: f32,
-    pub(super) clip_high2: f32,
-    /// The products' effects' prior mean.
-    pub(super) effect_mean: f32,
-}
+use rows::{add_lanes, load_deviations, no_deviations, no_row_sums, row_sums, take_deviations};
+use sums::{no_sums, write_sums};
 
 /// See the module. `step_only` makes the pending step and nothing else.
 #[cube(launch_unchecked)]

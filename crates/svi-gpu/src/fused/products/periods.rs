@@ -2,7 +2,7 @@
 
 use super::super::axes::Axes;
 use super::super::math::NEGLIGIBLE_EXPONENT;
-use super::Shape;
+use super::shape::Shape;
 use cubecl::prelude::*;
 
 /// By period that the thread owns, then by particle.

@@ -5,11 +5,11 @@ use super::super::frame::{frame_category, frame_range};
 use super::super::latent::{place_of, prior_and_guide, scale_terms, value_of};
 use super::super::math::LOG2_E;
 use super::super::two_float::{Barrier, Two, add, add_f32, exp2_two, multiply};
-use super::finish::{OwnSums, add_own_weight};
 use super::latents::{particle_of, product_latents};
-use super::{
+use super::shape::{
     DEVIATION_HI, DEVIATION_LO, HIGHEST, LOWEST, MEAN_HI, MEAN_LO, Model, Shape, UNITS_HI, UNITS_LO,
 };
+use super::sums::{OwnSums, add_own_weight};
 use cubecl::prelude::*;
 
 /// Largest binary order of a rate relative to `exp(base)`, up and down, that the common path takes.

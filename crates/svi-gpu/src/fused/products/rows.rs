@@ -5,12 +5,8 @@ use super::super::math::exp2_fast;
 use super::super::two_float::{Barrier, two_sum};
 use super::periods::Periods;
 use super::prepare::Placed;
-use super::{Model, PRESENT, Shape};
+use super::shape::{Model, PRESENT, Shape};
 use cubecl::prelude::*;
-
-/// Sums that a lane leaves of a product and particle: rates, rates times deviation, and the gradient's rates, which are
-/// the rates themselves unless the product has clipped rows.
-pub(super) const LANE_SUMS: usize = 3;
 
 /// Sums over the rows by product of the chunk and particle, in shared memory.
 #[derive(CubeType)]

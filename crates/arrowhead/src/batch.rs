@@ -1,6 +1,6 @@
 //! Products whose couplings are gathered and multiplied together.
 
-use crate::factor::ArrowFactor;
+use crate::factor::ArrowheadFactor;
 use crate::grid::Grid;
 use crate::product::{Lower2, write_coupling};
 use crate::tiles::Packed;
@@ -27,7 +27,7 @@ impl Batch {
 
     /// Takes the rows of the product at a place, with their weights.
     #[inline(always)]
-    pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowFactor, place: usize) {
+    pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowheadFactor, place: usize) {
         let walk = &*factor.walk;
         self.grid.load_place(isa, walk, place);
         self.grid
@@ -55,7 +55,12 @@ impl Batch {
 
     /// Writes the couplings of the products at the places.
     #[inline(always)]
-    pub(crate) fn couple<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowFactor, places: &[usize]) {
+    pub(crate) fn couple<I: Simd<Scalar = f64>>(
+        &mut self,
+        isa: I,
+        factor: &ArrowheadFactor,
+        places: &[usize],
+    ) {
         let periods = factor.walk.layout.periods;
         for (k, place) in places.iter().enumerate() {
             self.load(isa, factor, *place);

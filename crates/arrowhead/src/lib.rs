@@ -1,4 +1,4 @@
-//! The block-arrow factorization of the posterior precision, and what it gives: Newton steps, Gaussian marginals, a
+//! The block-arrowhead factorization of the posterior precision, and what it gives: Newton steps, Gaussian marginals, a
 //! log determinant and whitening, each in one pass over the panel.
 //!
 //! For weights `w_it` of the rows (the Poisson rate at the mode, or its mean under a Gaussian) the precision of the natural
@@ -20,7 +20,7 @@
 //! Everything is in double precision: a shift of all effects of a category against its period effects is held by the priors
 //! alone, so `S_c` is what is left of sums of rates that are larger by the factor of counts over priors, 1e7 and more.
 //!
-//! Sources: the arrow structure is that of Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian
+//! Sources: the arrowhead structure is that of Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian
 //! models", 2009, section 3, and of Ormerod and Wand, "Gaussian variational approximate inference for generalized linear
 //! mixed models", 2012, section 3.
 
@@ -29,26 +29,32 @@ mod batch;
 mod border;
 mod coupling;
 mod elsewhere;
+mod error;
 mod factor;
+mod from_weights;
 mod given_border;
 mod grid;
 mod marginals;
 mod moments;
 mod product;
+mod rates;
 mod row_variances;
 mod tasks;
 mod tiles;
 mod triangular;
 mod walk;
+mod walked;
 mod watch;
 mod whitener;
 
-pub use assemble::{Assembled, PairMoments, ProductRows, Rates, Weighed};
+pub use assemble::{Assembled, PairMoments};
 pub use elsewhere::{CategoryWalked, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walked};
-pub use factor::{ArrowFactor, FactorError};
+pub use error::FactorError;
+pub use factor::ArrowheadFactor;
 pub use given_border::{AtOptimum, GivenBorder};
 pub use marginals::Marginals;
 pub use moments::{ProductMoments, Visitor};
+pub use rates::{ProductRows, Rates, Weighed};
 pub use row_variances::OfRowVariances;
 pub use triangular::operations_per_second;
 pub use walk::Walk;

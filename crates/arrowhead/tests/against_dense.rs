@@ -1,8 +1,8 @@
-//! The arrow factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
+//! The arrowhead factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
 
-use infermark_arrow::{
-    ArrowFactor, Assembled, FactorError, OfRowVariances, ProductMoments, ProductRows, Rates, Walk, Weighed,
-    Whitener,
+use infermark_arrowhead::{
+    ArrowheadFactor, Assembled, FactorError, OfRowVariances, ProductMoments, ProductRows, Rates, Walk,
+    Weighed, Whitener,
 };
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -97,7 +97,7 @@ fn everything_equals_the_dense_factor() {
         let latents = q.len();
         for threads in [1, 3] {
             let case = format!("{n} x {t} in {c}, gaps {gaps}, {threads} threads");
-            let factor = ArrowFactor::new(&panel, priors, &weights, threads).unwrap();
+            let factor = ArrowheadFactor::new(&panel, priors, &weights, threads).unwrap();
             let ln_det: f64 = 2.0 * (0..latents).map(|i| l[i][i].ln()).sum::<f64>();
             assert!(
                 (factor.ln_det() - ln_det).abs() < 1e-8 * ln_det.abs().max(1.0),
@@ -210,7 +210,7 @@ fn coordinates_of_rounded_couplings_are_near_the_factors_and_consistent_among_th
         let weights = column(panel.rows(), 0.0, 40.0);
         let latents = panel.layout().latents();
         let (y, g) = (column(latents, -1.0, 1.0), column(latents, -1.0, 1.0));
-        let factor = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
+        let factor = ArrowheadFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
         let whitener = Whitener::new(factor.clone());
         let of = |apply: &dyn Fn(&mut [f64]), to: &[f64]| {
             let mut v = to.to_vec();
@@ -276,7 +276,7 @@ fn narrow_priors_pool_without_a_loss() {
             }
             m.times(&solve(&l, &by_z))
         };
-        let factor = ArrowFactor::new(&panel, priors, &weights, 2).unwrap();
+        let factor = ArrowheadFactor::new(&panel, priors, &weights, 2).unwrap();
         // M is triangular, the sds on its diagonal.
         let ln_det: f64 = 2.0
             * (0..latents)
@@ -343,7 +343,7 @@ fn weights_that_are_none_are_refused() {
     for bad in [f64::NAN, f64::INFINITY, -1e3] {
         let mut weights = vec![1.0; panel.rows()];
         weights[panel.row_range(3).start] = bad;
-        let refused = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap_err();
+        let refused = ArrowheadFactor::new(&panel, Priors::default(), &weights, 2).unwrap_err();
         assert_eq!(refused, FactorError::Product(3), "{bad}");
     }
 }
@@ -409,7 +409,7 @@ fn a_gradient_of_the_rows_variances_is_solved_as_by_the_dense_matrix() {
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for threads in [1, 3] {
             let case = format!("{n} x {t} in {c}, gaps {gaps}, {threads} threads");
-            let factor = ArrowFactor::new(&panel, priors, &weights, threads).unwrap();
+            let factor = ArrowheadFactor::new(&panel, priors, &weights, threads).unwrap();
             let (found, answers) = factor.solved_of_row_variances(&Waves).unwrap();
             let mut gradient = vec![0.0; latents];
             for (i, (own, by_row)) in answers.iter().enumerate() {
@@ -441,7 +441,7 @@ fn products_that_are_asked_for_are_those_that_are_visited() {
     let mut rng = StdRng::seed_from_u64(90);
     let panel = random_panel(&mut rng, 300, 3, 6, 0.2, 30);
     let weights = vec![2.0; panel.rows()];
-    let factor = ArrowFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
+    let factor = ArrowheadFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
     let moments =
         |_: usize, m: ProductMoments<'_>| [m.elasticity, m.effect, m.effect_with_periods[3], m.weights[0]];
     let all = factor.for_products(|_| true, moments);

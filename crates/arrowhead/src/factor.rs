@@ -1,45 +1,22 @@
 //! The factor, and solving with it.
 
-use crate::assemble::{Assembled, ProductRows, Rates, Weighed};
-use crate::coupling;
+use crate::coupling::Coupling;
 use crate::elsewhere::RowsElsewhere;
 use crate::product::Lower2;
 use crate::triangular::{BorderFactor, Lower};
-use crate::walk::{Part, Walk, products_of_part};
-use infermark_cpu_kernels::Simd;
+use crate::walk::{Walk, products_of_part};
+use infermark_model::Panel;
 use infermark_model::priors::Priors;
 use infermark_model::site::Site;
-use infermark_model::{Likelihood, Panel};
 use std::sync::{Arc, OnceLock};
 
 /// One part in so many of the squares' bytes that the allocator holds back between passes; measured.
 const HELD_BACK: u64 = 10;
 
-/// Why there is no factor.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FactorError {
-    /// A product's block is not positive definite: a weight is negative or not finite.
-    #[error(
-        "the precision of product {0} is not positive definite: a weight of its rows is negative or not finite"
-    )]
-    Product(usize),
-    /// A category's Schur complement is not positive definite.
-    #[error(
-        "the precision of category {0} is not positive definite: weights of its rows are too large for double precision"
-    )]
-    Category(usize),
-    /// [`Watch::stop_when`](crate::Watch::stop_when) said so.
-    #[error("stopped on request")]
-    Stopped,
-    /// The device that has the rows failed.
-    #[error("{0}")]
-    Device(String),
-}
-
 /// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
 /// [`Layout`](infermark_model::Layout).
 #[derive(Debug, Clone)]
-pub struct ArrowFactor {
+pub struct ArrowheadFactor {
     pub(crate) walk: Arc<Walk>,
     pub(crate) priors: Priors,
     /// One a row, in the order of the walk.
@@ -83,55 +60,7 @@ pub(crate) struct Dismantled {
     pub(crate) threads: usize,
 }
 
-/// Weights that are given, one a row in the panel's order.
-struct Given<'a> {
-    panel: &'a Panel,
-    weights: &'a [f64],
-}
-
-impl Rates for Given<'_> {
-    #[inline(always)]
-    fn weigh<I: Simd<Scalar = f64>>(
-        &self,
-        _isa: I,
-        rows: ProductRows<'_>,
-        weights: &mut [f64],
-        _cross: &mut [f64],
-        _by_period: &mut [f64],
-    ) -> Weighed {
-        weights.fill(0.0);
-        let own = &self.weights[self.panel.row_range(rows.product)];
-        for (row, w) in self.panel.product_rows(rows.product).zip(own) {
-            weights[row.period] = *w;
-        }
-        Weighed {
-            value: 0.0,
-            gradient: [0.0; 2],
-            shape: [0.0; 3],
-        }
-    }
-}
-
-impl ArrowFactor {
-    /// Factors the precision for `weights`, one a row in the panel's order.
-    ///
-    /// # Errors
-    /// When the precision is not positive definite.
-    ///
-    /// # Panics
-    /// When there are not as many weights as rows.
-    pub fn new(
-        panel: &Arc<Panel>,
-        priors: Priors,
-        weights: &[f64],
-        threads: usize,
-    ) -> Result<Self, FactorError> {
-        assert_eq!(weights.len(), panel.rows(), "one weight a row");
-        let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
-        let given = Given { panel, weights };
-        Ok(Assembled::new(&walk, &priors, &given, threads)?.factor)
-    }
-
+impl ArrowheadFactor {
     pub(crate) fn of_parts(
         walk: Arc<Walk>,
         priors: Priors,
@@ -144,7 +73,7 @@ impl ArrowFactor {
         let precision = priors.category_a_sd.powi(-2);
         let informed = |border: &BorderFactor| border.informed / (1.0 + border.informed / precision);
         let top = priors.global_a_sd.powi(-2) + borders.iter().map(informed).sum::<f64>();
-        ArrowFactor {
+        ArrowheadFactor {
             walk,
             priors,
             weights: blocks.weights,
@@ -162,7 +91,7 @@ impl ArrowFactor {
 
     /// The same with another walk, and nothing of rows and products.
     pub(crate) fn clone_above_products(&self, walk: Arc<Walk>) -> Self {
-        ArrowFactor {
+        ArrowheadFactor {
             walk,
             priors: self.priors,
             weights: Vec::new(),
@@ -186,6 +115,17 @@ impl ArrowFactor {
             priors: self.priors,
             by_place: (self.weights, self.products, self.shapes),
             covariances: self.covariances.into_inner(),
+            threads: self.threads,
+        }
+    }
+
+    /// What couples the products to the borders.
+    pub(crate) fn coupling(&self) -> Coupling<'_> {
+        Coupling {
+            walk: &self.walk,
+            priors: &self.priors,
+            weights: &self.weights,
+            shapes: &self.shapes,
             threads: self.threads,
         }
     }
@@ -289,10 +229,10 @@ impl ArrowFactor {
 
     /// `L^-1 b`, where it lies: what turns a gradient by the parameters into one by the whitened ones.
     pub fn solve_lower(&self, b: &mut [f64]) {
-        self.solve_lower_by(b, |pairs| coupling::transpose_times(self, pairs));
+        self.solve_lower_by(b, |pairs| self.coupling().transpose_times(pairs));
     }
 
-    /// The same with `transpose_times` for [`coupling::transpose_times`].
+    /// The same with `transpose_times` for [`Coupling::transpose_times`].
     pub(crate) fn solve_lower_by(
         &self,
         b: &mut [f64],
@@ -326,10 +266,10 @@ impl ArrowFactor {
 
     /// `L^-T y`, where it lies: whitened coordinates to parameters.
     pub fn solve_upper(&self, y: &mut [f64]) {
-        self.solve_upper_by(y, |borders| coupling::times(self, borders));
+        self.solve_upper_by(y, |borders| self.coupling().times(borders));
     }
 
-    /// The same with `times` for [`coupling::times`].
+    /// The same with `times` for [`Coupling::times`].
     pub(crate) fn solve_upper_by(&self, y: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
         let borders = self.backward_borders(y);
         let by_border = times(&borders);
@@ -381,12 +321,12 @@ impl ArrowFactor {
             .sum()
     }
 
-    /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowFactor::solve_upper`].
+    /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowheadFactor::solve_upper`].
     pub fn times_upper(&self, x: &mut [f64]) {
-        self.times_upper_by(x, |borders| coupling::times(self, borders));
+        self.times_upper_by(x, |borders| self.coupling().times(borders));
     }
 
-    /// The same with `times` for [`coupling::times`].
+    /// The same with `times` for [`Coupling::times`].
     pub(crate) fn times_upper_by(&self, x: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
         let borders: Vec<Vec<f64>> = (0..self.categories.len())
             .map(|c| self.read_border(x, c))
@@ -410,14 +350,6 @@ impl ArrowFactor {
     /// `R_c^-1` times the coupling of category c to the top: all zeros but its last entry, which is this.
     pub(crate) fn top_coupling(&self, category: usize) -> f64 {
         -self.priors.category_a_sd.powi(-2) / self.categories[category].last()
-    }
-
-    /// Couplings of a part's products to the log shape; empty where there is none.
-    pub(crate) fn shapes_of(&self, part: &Part) -> &[[f64; 2]] {
-        if self.shapes.is_empty() {
-            return &[];
-        }
-        &self.shapes[part.places.clone()]
     }
 
     fn read_border(&self, of: &[f64], category: usize) -> Vec<f64> {

@@ -1,7 +1,7 @@
 //! Second moments of the products under `Normal(., Q^-1)`, handed to a visitor.
 
 use crate::batch::Batch;
-use crate::factor::ArrowFactor;
+use crate::factor::ArrowheadFactor;
 use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::{Packed, TimesSymmetric};
@@ -74,7 +74,7 @@ impl<R: Send, F: Fn(usize, ProductMoments<'_>) -> R + Sync> Visitor for Calls<F>
     }
 }
 
-impl ArrowFactor {
+impl ArrowheadFactor {
     /// Calls `f(product, moments)` for every product that is `asked` for, on several threads, in no order, and returns its answers beside the
     /// products, in their order.
     pub fn for_products<R: Send>(
@@ -111,7 +111,7 @@ impl ArrowFactor {
 }
 
 struct Visit<'a, V> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     asked: &'a (dyn Fn(usize) -> bool + Sync),
     covariances: &'a [Vec<f64>],
     visitor: &'a V,
@@ -172,7 +172,7 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
 }
 
 struct VisitPlaces<'a, 's, V: Visitor> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     visitor: &'a V,
     places: &'s [usize],
     variances: &'s [f64],

@@ -1,8 +1,8 @@
 //! The report of a run, and in sentences what a reader of its posterior must know.
 
+use super::NutsRun;
 use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
-use crate::run::NutsRun;
 use infermark_backend::posterior::ChainDiagnostics;
 use infermark_backend::report::{ChainReport, Detail, NutsReport};
 use infermark_backend::request::Metric;
@@ -16,49 +16,51 @@ const RHAT_LIMIT: f64 = 1.01;
 /// Effective sample size below which figures are said to be unreliable (Vehtari et al. 2021).
 const ESS_LIMIT: f64 = 400.0;
 
-/// The report of a run as it stands.
-pub(crate) fn findings(run: &NutsRun, backend: &str) -> Report {
-    let diagnostics = run.summary().and_then(|p| p.diagnostics);
-    let records = run.records();
-    let gradients = NutsRun::gradients_of(&records);
-    let mut tree_depths = vec![0; run.settings.max_depth as usize + 1];
-    for record in &records {
-        for (total, count) in tree_depths.iter_mut().zip(&record.depths) {
-            *total += count;
+impl NutsRun {
+    /// The report as the run stands.
+    pub(super) fn report_of_backend(&self, backend: &str) -> Report {
+        let diagnostics = self.summary().and_then(|p| p.diagnostics);
+        let records = self.records();
+        let gradients = NutsRun::gradients_of(&records);
+        let mut tree_depths = vec![0; self.settings.max_depth as usize + 1];
+        for record in &records {
+            for (total, count) in tree_depths.iter_mut().zip(&record.depths) {
+                *total += count;
+            }
         }
-    }
-    let extreme = |column: fn(&ChainDiagnostics) -> &Vec<f64>, better: fn(f64, f64) -> f64| {
-        diagnostics
-            .as_ref()
-            .and_then(|d| column(d).iter().copied().filter(|v| !v.is_nan()).reduce(better))
-    };
-    let detail = NutsReport {
-        metric: run.settings.metric,
-        mode_search: run.mode_search,
-        gradients,
-        gradients_per_second: if run.run_seconds > 0.0 {
-            gradients as f64 / run.run_seconds
-        } else {
-            0.0
-        },
-        divergences: records.iter().map(|r| r.divergences).sum(),
-        saturated_trees: records.iter().map(|r| r.saturated).sum(),
-        tree_depths,
-        max_rhat: extreme(|d| &d.rhat, f64::max),
-        min_ess_bulk: extreme(|d| &d.ess_bulk, f64::min),
-        min_ess_tail: extreme(|d| &d.ess_tail, f64::min),
-        every_draw_kept: run.retention == Retention::Every,
-        chains: records.iter().map(|r| r.report).collect(),
-    };
-    Report {
-        backend: backend.to_owned(),
-        device: device_name(),
-        threads: run.threads,
-        setup_seconds: run.setup_seconds,
-        run_seconds: run.run_seconds,
-        state: run.state,
-        warnings: warnings(run, &detail, diagnostics.as_ref()),
-        detail: Detail::Nuts(detail),
+        let extreme = |column: fn(&ChainDiagnostics) -> &Vec<f64>, better: fn(f64, f64) -> f64| {
+            diagnostics
+                .as_ref()
+                .and_then(|d| column(d).iter().copied().filter(|v| !v.is_nan()).reduce(better))
+        };
+        let detail = NutsReport {
+            metric: self.settings.metric,
+            mode_search: self.mode_search,
+            gradients,
+            gradients_per_second: if self.run_seconds > 0.0 {
+                gradients as f64 / self.run_seconds
+            } else {
+                0.0
+            },
+            divergences: records.iter().map(|r| r.divergences).sum(),
+            saturated_trees: records.iter().map(|r| r.saturated).sum(),
+            tree_depths,
+            max_rhat: extreme(|d| &d.rhat, f64::max),
+            min_ess_bulk: extreme(|d| &d.ess_bulk, f64::min),
+            min_ess_tail: extreme(|d| &d.ess_tail, f64::min),
+            every_draw_kept: self.retention == Retention::Every,
+            chains: records.iter().map(|r| r.report).collect(),
+        };
+        Report {
+            backend: backend.to_owned(),
+            device: device_name(),
+            threads: self.threads,
+            setup_seconds: self.setup_seconds,
+            run_seconds: self.run_seconds,
+            state: self.state,
+            warnings: warnings(self, &detail, diagnostics.as_ref()),
+            detail: Detail::Nuts(detail),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Marginal covariances.
 
 use crate::batch::Batch;
-use crate::factor::{ArrowFactor, FactorError};
+use crate::error::FactorError;
+use crate::factor::ArrowheadFactor;
 use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
@@ -22,12 +23,12 @@ pub struct Marginals {
 /// that `global_a` adds. Column-major, of one row more than columns.
 struct Root(Vec<f64>);
 
-impl ArrowFactor {
+impl ArrowheadFactor {
     /// The marginals, in one pass over the panel and a product with a triangle a category, or with the covariances of the borders where they are
     /// there.
     ///
     /// # Panics
-    /// Where the rows lie elsewhere and their device fails: [`ArrowFactor::marginals_there`] says so.
+    /// Where the rows lie elsewhere and their device fails: [`ArrowheadFactor::marginals_there`] says so.
     pub fn marginals(&self) -> Marginals {
         self.marginals_there().expect("no device failed")
     }
@@ -122,7 +123,7 @@ impl ArrowFactor {
         self.border_covariances();
     }
 
-    /// Frees what [`ArrowFactor::prepare_variances`] made.
+    /// Frees what [`ArrowheadFactor::prepare_variances`] made.
     pub fn forget_variances(&mut self) {
         self.covariances.take();
     }
@@ -172,7 +173,7 @@ impl ArrowFactor {
 
 /// Covariances of the pairs, by part.
 struct Pairs<'a> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     roots: &'a [Root],
 }
 
@@ -205,7 +206,7 @@ impl ForSimd for Pairs<'_> {
 }
 
 struct PairsOfPart<'a, 's> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     part: &'a Part,
     root: &'s Packed,
     batch: &'s mut Batch,

@@ -1,9 +1,11 @@
 //! A gradient that depends on the variances of the rows' log rates, and the solution with it, in one pass.
 
-use crate::assemble::{BorderBefore, ProductRows, half_variances};
 use crate::batch::Batch;
-use crate::factor::{ArrowFactor, FactorError};
-use crate::product::{inner, pair_covariance};
+use crate::border::BorderBefore;
+use crate::error::FactorError;
+use crate::factor::ArrowheadFactor;
+use crate::product::{half_variances, inner, pair_covariance};
+use crate::rates::ProductRows;
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
 use crate::walk::{GATHERED, Part};
@@ -31,7 +33,7 @@ pub trait OfRowVariances: Sync {
     ) -> ([f64; 2], Self::Answer);
 }
 
-impl ArrowFactor {
+impl ArrowheadFactor {
     /// `Q^-1 g`, where the visitor gives the gradient g, with its answers by product.
     ///
     /// # Errors
@@ -79,7 +81,7 @@ impl ArrowFactor {
 }
 
 struct Rows<'a, V> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     covariances: &'a [Vec<f64>],
     visitor: &'a V,
 }
@@ -122,7 +124,7 @@ impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
 }
 
 struct RowsOfPart<'a, 's, V> {
-    factor: &'a ArrowFactor,
+    factor: &'a ArrowheadFactor,
     visitor: &'a V,
     part: &'a Part,
     of_category: &'s BorderBefore,

@@ -1,8 +1,8 @@
 //! The products at their optimum given the borders, in one light walk over the panel: no block is factored and no weight kept.
 
-use crate::assemble::ProductRows;
-use crate::factor::FactorError;
+use crate::error::FactorError;
 use crate::grid::Grid;
+use crate::rates::ProductRows;
 use crate::tasks;
 use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};

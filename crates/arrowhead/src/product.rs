@@ -151,3 +151,36 @@ pub(crate) fn pair_covariance(lower: &Lower2, [aa, ae, ee]: [f64; 3]) -> [f64; 3
     let [_, effect] = lower.backward([first[1], second[1]]);
     [elasticity, covariance, effect]
 }
+
+/// Half of the variance of every row's log rate: with `[u, s] = L^-1 [x, 1]`, `C` the covariance of the border and `M = V C V'`,
+/// `var = [u, s] (I + M) [u, s]' - 2 [u, s] V C e_t + C_tt`.
+#[inline(always)]
+pub(crate) fn half_variances<I: Simd<Scalar = f64>>(
+    isa: I,
+    grid: &mut Grid,
+    lower: &Lower2,
+    [aa, ae, ee]: [f64; 3],
+    (k, moved): (usize, &Packed),
+    of_periods: &[f64],
+) {
+    let over_aa = isa.splat(1.0 / lower.aa);
+    let over_ee = isa.splat(1.0 / lower.ee);
+    let slope = isa.splat(-lower.ea);
+    let (aa, ae, ee) = (
+        isa.splat(0.5 * (1.0 + aa)),
+        isa.splat(ae),
+        isa.splat(0.5 * (1.0 + ee)),
+    );
+    let (one, zero) = (isa.splat(1.0), isa.zero());
+    for t in (0..of_periods.len()).step_by(I::LANES) {
+        let u = isa.mul(isa.load(&grid.log_price[t..]), over_aa);
+        let s = isa.mul(isa.mul_add(slope, u, one), over_ee);
+        let ya = isa.load(&moved.values[moved.place(t, 2 * k)..]);
+        let ye = isa.load(&moved.values[moved.place(t, 2 * k + 1)..]);
+        let by_u = isa.sub(isa.mul_add(ae, s, isa.mul(aa, u)), ya);
+        let by_s = isa.sub(isa.mul(ee, s), ye);
+        let half = isa.mul_add(u, by_u, isa.mul_add(s, by_s, isa.load(&of_periods[t..])));
+        // Rounding can leave a little less than nothing.
+        isa.store(isa.max(half, zero), &mut grid.half_variance[t..]);
+    }
+}

@@ -1,7 +1,6 @@
 //! The factor as coordinates to move in: one chain's thread goes back and forth with every gradient.
 
-use crate::coupling;
-use crate::factor::ArrowFactor;
+use crate::factor::ArrowheadFactor;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
 /// Periods of a block: whole vectors of every instruction set.
@@ -15,7 +14,7 @@ const BLOCK: usize = 16;
 #[derive(Debug, Clone)]
 pub struct Whitener {
     /// Without its weights.
-    factor: ArrowFactor,
+    factor: ArrowheadFactor,
     /// For each block [`BLOCK`] weights, zero where there is no row, and as many deviations from the product's mean log price.
     rows: Vec<f32>,
     /// The first block of every place, and their number.
@@ -26,7 +25,7 @@ pub struct Whitener {
 
 impl Whitener {
     /// The coordinates of a factor.
-    pub fn new(mut factor: ArrowFactor) -> Self {
+    pub fn new(mut factor: ArrowheadFactor) -> Self {
         let panel = factor.walk.panel.clone();
         let (mut rows, mut starts, mut periods) = (Vec::new(), Vec::new(), Vec::new());
         for (place, product) in factor.walk.order.iter().enumerate() {
@@ -58,17 +57,17 @@ impl Whitener {
         }
     }
 
-    /// As [`ArrowFactor::solve_lower`].
+    /// As [`ArrowheadFactor::solve_lower`].
     pub fn solve_lower(&self, b: &mut [f64]) {
         self.factor.solve_lower_by(b, |pairs| self.transpose_times(pairs));
     }
 
-    /// As [`ArrowFactor::solve_upper`].
+    /// As [`ArrowheadFactor::solve_upper`].
     pub fn solve_upper(&self, y: &mut [f64]) {
         self.factor.solve_upper_by(y, |borders| self.times(borders));
     }
 
-    /// As [`ArrowFactor::times_upper`].
+    /// As [`ArrowheadFactor::times_upper`].
     pub fn times_upper(&self, x: &mut [f64]) {
         self.factor.times_upper_by(x, |borders| self.times(borders));
     }
@@ -88,7 +87,7 @@ impl Whitener {
                 border: &border,
                 pairs: &mut *own,
             });
-            coupling::add_beyond_rows(&self.factor, part, of, own);
+            self.factor.coupling().add_beyond_rows(part, of, own);
         }
         pairs
     }
@@ -108,7 +107,7 @@ impl Whitener {
                 pairs: own,
                 sums: &mut sums,
             });
-            let beyond = coupling::transposed_beyond_rows(&self.factor, part, own);
+            let beyond = self.factor.coupling().transposed_beyond_rows(part, own);
             for (into, sum) in all[part.category]
                 .iter_mut()
                 .zip(sums[..periods].iter().chain(&beyond))

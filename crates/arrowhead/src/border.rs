@@ -1,8 +1,10 @@
 //! The categories' borders: the Schur complements that their products leave.
 
-use crate::factor::FactorError;
+use crate::error::FactorError;
+use crate::tiles::Packed;
 use crate::triangular::{BorderFactor, Lower, Tail};
 use crate::walk::Walk;
+use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
 use std::sync::{Mutex, PoisonError};
 
@@ -154,4 +156,37 @@ impl Border {
             coupled,
         })
     }
+}
+
+/// A category's border under the Gaussian that is left.
+pub(crate) struct BorderBefore {
+    pub(crate) category: usize,
+    pub(crate) covariance: Packed,
+    /// Of its periods, in whole vectors.
+    pub(crate) half_variances: Vec<f64>,
+}
+
+impl BorderBefore {
+    pub(crate) fn new<I: Simd<Scalar = f64>>(category: usize, covariance: &[f64], walk: &Walk) -> Self {
+        let (border, periods) = (walk.border(), walk.layout.periods);
+        let mut half_variances: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
+        half_variances.resize(periods.next_multiple_of(I::LANES), 0.0);
+        BorderBefore {
+            category,
+            // As many rows as the coupling and its right-hand side.
+            covariance: Packed::with_margin::<I>(covariance, border),
+            half_variances,
+        }
+    }
+}
+
+/// The borders; where there is none, the error of a product before that of a category.
+pub(crate) fn all_of(mut borders: Vec<Result<Border, FactorError>>) -> Result<Vec<Border>, FactorError> {
+    if let Some(at) = borders
+        .iter()
+        .position(|b| matches!(b, Err(FactorError::Product(_))))
+    {
+        borders.swap(0, at);
+    }
+    borders.into_iter().collect()
 }

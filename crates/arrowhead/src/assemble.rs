@@ -1,10 +1,12 @@
 //! The fused pass: weights of all rows at a point, the gradient, the factors of the products and what they leave of the
 //! borders, in one walk over the panel.
 
-use crate::border::{Border, Gathering, PartSums};
-use crate::factor::{ArrowFactor, Blocks, Dismantled, FactorError};
+use crate::border::{Border, BorderBefore, Gathering, PartSums, all_of};
+use crate::error::FactorError;
+use crate::factor::{ArrowheadFactor, Blocks, Dismantled};
 use crate::grid::Grid;
-use crate::product::{Lower2, block, inner, pair_covariance, shape_coupling, write_coupling};
+use crate::product::{Lower2, block, half_variances, inner, pair_covariance, shape_coupling, write_coupling};
+use crate::rates::{ProductRows, Rates};
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
 use crate::walk::{GATHERED, Part, Walk};
@@ -13,60 +15,11 @@ use infermark_model::priors::Priors;
 use infermark_model::site::Site;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The rows of one product, on the grid of periods: every slice has one entry a period, in whole vectors.
-#[derive(Debug, Clone, Copy)]
-pub struct ProductRows<'a> {
-    /// The product's index in the panel.
-    pub product: usize,
-    /// Its category.
-    pub category: usize,
-    /// `ln price`; where there is no row, that of the first row.
-    pub log_price: &'a [f64],
-    /// 1 where there is a row, 0 elsewhere.
-    pub present: &'a [f64],
-    /// Half of the variances of the log rates under the Gaussian that is left; zero where there was none.
-    pub half_variance: &'a [f64],
-}
-
-/// What a product's rows add.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weighed {
-    /// To the value.
-    pub value: f64,
-    /// Derivatives by its elasticity and its effect, priors included.
-    pub gradient: [f64; 2],
-    /// Derivative of the rows by the log shape of the category, minus the second one, and what they are expected to tell of it;
-    /// zero where there is none.
-    pub shape: [f64; 3],
-}
-
-/// What gives the rows their weights.
-pub trait Rates: Sync {
-    /// Replaces `weights` (those of the Gaussian that is left, if any) by the rows' weights, zero where there is no row,
-    /// and adds the rows' part of the gradient by the period effects of the category to `by_period`. Where the likelihood has
-    /// a shape, `cross` takes minus the rows' second derivatives by log rate and log shape.
-    ///
-    /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
-    fn weigh<I: Simd<Scalar = f64>>(
-        &self,
-        isa: I,
-        rows: ProductRows<'_>,
-        weights: &mut [f64],
-        cross: &mut [f64],
-        by_period: &mut [f64],
-    ) -> Weighed;
-
-    /// Minus the second derivative by the log shape of a category that its products' rows leave out.
-    fn shape_curvature(&self, _category: usize) -> f64 {
-        0.0
-    }
-}
-
 /// A factor at a point, with what the same pass gives.
 #[derive(Debug)]
 pub struct Assembled {
     /// The factor.
-    pub factor: ArrowFactor,
+    pub factor: ArrowheadFactor,
     /// Sum of the rows' values.
     pub value: f64,
     /// The gradient in the order of [`infermark_model::Layout`]: of the products complete, of periods and log shapes the rows'
@@ -106,7 +59,7 @@ impl Assembled {
     ///
     /// # Errors
     /// When the precision is not positive definite.
-    pub fn again(before: ArrowFactor, rates: &impl Rates) -> Result<Self, FactorError> {
+    pub fn again(before: ArrowheadFactor, rates: &impl Rates) -> Result<Self, FactorError> {
         let Dismantled {
             walk,
             priors,
@@ -123,7 +76,7 @@ impl Assembled {
     /// # Errors
     /// When the precision is not positive definite.
     pub fn with_variances(
-        before: ArrowFactor,
+        before: ArrowheadFactor,
         rates: &impl Rates,
     ) -> Result<(Self, PairMoments), FactorError> {
         let walk = &before.walk;
@@ -204,28 +157,6 @@ struct Scratch {
 
 /// Covariances of the borders under the Gaussian that is left, each freed as soon as its category is done.
 type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
-
-/// A category's border under the Gaussian that is left.
-pub(crate) struct BorderBefore {
-    pub(crate) category: usize,
-    pub(crate) covariance: Packed,
-    /// Of its periods, in whole vectors.
-    pub(crate) half_variances: Vec<f64>,
-}
-
-impl BorderBefore {
-    pub(crate) fn new<I: Simd<Scalar = f64>>(category: usize, covariance: &[f64], walk: &Walk) -> Self {
-        let (border, periods) = (walk.border(), walk.layout.periods);
-        let mut half_variances: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
-        half_variances.resize(periods.next_multiple_of(I::LANES), 0.0);
-        BorderBefore {
-            category,
-            // As many rows as the coupling and its right-hand side.
-            covariance: Packed::with_margin::<I>(covariance, border),
-            half_variances,
-        }
-    }
-}
 
 struct Pass<'a, R> {
     walk: &'a Walk,
@@ -421,39 +352,6 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
     }
 }
 
-/// Half of the variance of every row's log rate: with `[u, s] = L^-1 [x, 1]`, `C` the covariance of the border and `M = V C V'`,
-/// `var = [u, s] (I + M) [u, s]' - 2 [u, s] V C e_t + C_tt`.
-#[inline(always)]
-pub(crate) fn half_variances<I: Simd<Scalar = f64>>(
-    isa: I,
-    grid: &mut Grid,
-    lower: &Lower2,
-    [aa, ae, ee]: [f64; 3],
-    (k, moved): (usize, &Packed),
-    of_periods: &[f64],
-) {
-    let over_aa = isa.splat(1.0 / lower.aa);
-    let over_ee = isa.splat(1.0 / lower.ee);
-    let slope = isa.splat(-lower.ea);
-    let (aa, ae, ee) = (
-        isa.splat(0.5 * (1.0 + aa)),
-        isa.splat(ae),
-        isa.splat(0.5 * (1.0 + ee)),
-    );
-    let (one, zero) = (isa.splat(1.0), isa.zero());
-    for t in (0..of_periods.len()).step_by(I::LANES) {
-        let u = isa.mul(isa.load(&grid.log_price[t..]), over_aa);
-        let s = isa.mul(isa.mul_add(slope, u, one), over_ee);
-        let ya = isa.load(&moved.values[moved.place(t, 2 * k)..]);
-        let ye = isa.load(&moved.values[moved.place(t, 2 * k + 1)..]);
-        let by_u = isa.sub(isa.mul_add(ae, s, isa.mul(aa, u)), ya);
-        let by_s = isa.sub(isa.mul(ee, s), ye);
-        let half = isa.mul_add(u, by_u, isa.mul_add(s, by_s, isa.load(&of_periods[t..])));
-        // Rounding can leave a little less than nothing.
-        isa.store(isa.max(half, zero), &mut grid.half_variance[t..]);
-    }
-}
-
 /// The pass. Weights, factors of the products and their couplings to the shapes are overwritten.
 fn pass(
     walk: &Arc<Walk>,
@@ -523,17 +421,6 @@ fn pass(
     Ok((assembled, moments))
 }
 
-/// The borders; where there is none, the error of a product before that of a category.
-pub(crate) fn all_of(mut borders: Vec<Result<Border, FactorError>>) -> Result<Vec<Border>, FactorError> {
-    if let Some(at) = borders
-        .iter()
-        .position(|b| matches!(b, Err(FactorError::Product(_))))
-    {
-        borders.swap(0, at);
-    }
-    borders.into_iter().collect()
-}
-
 impl Assembled {
     /// Of the factored borders; `pairs` are the products' gradients and `forwarded` those with the factors of their blocks, by place.
     pub(crate) fn of_borders(
@@ -563,7 +450,7 @@ impl Assembled {
             coupled.push(border.coupled);
         }
         Assembled {
-            factor: ArrowFactor::of_parts(walk.clone(), *priors, blocks, factors, diagonals, threads),
+            factor: ArrowheadFactor::of_parts(walk.clone(), *priors, blocks, factors, diagonals, threads),
             value,
             gradient,
             forwarded,

@@ -1,0 +1,22 @@
+//! Why there is no factor.
+
+/// Why there is no factor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FactorError {
+    /// A product's block is not positive definite: a weight is negative or not finite.
+    #[error(
+        "the precision of product {0} is not positive definite: a weight of its rows is negative or not finite"
+    )]
+    Product(usize),
+    /// A category's Schur complement is not positive definite.
+    #[error(
+        "the precision of category {0} is not positive definite: weights of its rows are too large for double precision"
+    )]
+    Category(usize),
+    /// [`Watch::stop_when`](crate::Watch::stop_when) said so.
+    #[error("stopped on request")]
+    Stopped,
+    /// The device that has the rows failed.
+    #[error("{0}")]
+    Device(String),
+}

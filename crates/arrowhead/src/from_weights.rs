@@ -1,0 +1,61 @@
+//! The factor of weights that are given.
+
+use crate::assemble::Assembled;
+use crate::error::FactorError;
+use crate::factor::ArrowheadFactor;
+use crate::rates::{ProductRows, Rates, Weighed};
+use crate::walk::Walk;
+use infermark_cpu_kernels::Simd;
+use infermark_model::priors::Priors;
+use infermark_model::{Likelihood, Panel};
+use std::sync::Arc;
+
+impl ArrowheadFactor {
+    /// Factors the precision for `weights`, one a row in the panel's order.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    ///
+    /// # Panics
+    /// When there are not as many weights as rows.
+    pub fn new(
+        panel: &Arc<Panel>,
+        priors: Priors,
+        weights: &[f64],
+        threads: usize,
+    ) -> Result<Self, FactorError> {
+        assert_eq!(weights.len(), panel.rows(), "one weight a row");
+        let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
+        let given = Given { panel, weights };
+        Ok(Assembled::new(&walk, &priors, &given, threads)?.factor)
+    }
+}
+
+/// Weights that are given, one a row in the panel's order.
+struct Given<'a> {
+    panel: &'a Panel,
+    weights: &'a [f64],
+}
+
+impl Rates for Given<'_> {
+    #[inline(always)]
+    fn weigh<I: Simd<Scalar = f64>>(
+        &self,
+        _isa: I,
+        rows: ProductRows<'_>,
+        weights: &mut [f64],
+        _cross: &mut [f64],
+        _by_period: &mut [f64],
+    ) -> Weighed {
+        weights.fill(0.0);
+        let own = &self.weights[self.panel.row_range(rows.product)];
+        for (row, w) in self.panel.product_rows(rows.product).zip(own) {
+            weights[row.period] = *w;
+        }
+        Weighed {
+            value: 0.0,
+            gradient: [0.0; 2],
+            shape: [0.0; 3],
+        }
+    }
+}

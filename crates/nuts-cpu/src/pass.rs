@@ -1,0 +1,79 @@
+//! A chain's way through the gate.
+
+use crate::gate::{Gate, Shut};
+use infermark_backend::Interrupt;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The chain's way through the gate, shared by its draws and its gradients.
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    chain: usize,
+    interrupt: RefCell<Interrupt>,
+    shut: Cell<bool>,
+    gradients: Cell<u64>,
+}
+
+impl Pass {
+    /// Of a chain, which has yet to enter.
+    pub(crate) fn new(gate: Arc<Gate>, chain: usize) -> Self {
+        Pass {
+            gate,
+            chain,
+            interrupt: RefCell::new(Interrupt::new()),
+            shut: Cell::new(false),
+            gradients: Cell::new(0),
+        }
+    }
+
+    /// Waits until the chain may work.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run was dropped.
+    pub(crate) fn enter(&self) -> Result<(), Shut> {
+        match self.gate.enter(self.chain) {
+            Ok(interrupt) => {
+                *self.interrupt.borrow_mut() = interrupt;
+                Ok(())
+            }
+            Err(shut) => {
+                self.shut.set(true);
+                Err(shut)
+            }
+        }
+    }
+
+    /// Whether the run was dropped.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut.get()
+    }
+
+    /// Gradients so far.
+    pub(crate) fn gradients(&self) -> u64 {
+        self.gradients.get()
+    }
+
+    /// What the gate says of the time that the chain worked since it was last asked.
+    pub(crate) fn take_busy(&self) -> Duration {
+        self.gate.take_busy(self.chain)
+    }
+
+    /// Tells the gate that a draw is finished.
+    pub(crate) fn finish_draw(&self) {
+        self.gate.finish_draw(self.chain);
+    }
+
+    /// To be called before every gradient, which it counts: waits here, in the middle of a draw, while the run is interrupted.
+    ///
+    /// # Errors
+    /// [`Shut`] when the run was dropped.
+    pub(crate) fn before_gradient(&self) -> Result<(), Shut> {
+        if self.interrupt.borrow().is_set() {
+            self.gate.pause(self.chain);
+            self.enter()?;
+        }
+        self.gradients.set(self.gradients.get() + 1);
+        Ok(())
+    }
+}
