@@ -3,7 +3,9 @@
 //! A [`Backend`] takes a panel and a [`Request`] and starts a [`Run`]. A run is advanced in pieces by whoever
 //! watches it, tells its [`Progress`] in between, can be left at any piece, has a [`Report`] at every moment and a
 //! [`Posterior`] as soon as there is one (of a sampler, once it has warmed up). The same five things serve a sampler and an optimizer, one device and many.
+//! A backend says what it serves ([`Capabilities`]), and a [`Registry`] of backends chooses among them.
 
+pub mod capabilities;
 pub mod device;
 pub mod draws;
 pub mod error;
@@ -13,6 +15,7 @@ pub mod limits;
 pub mod pieces;
 pub mod posterior;
 pub mod progress;
+pub mod registry;
 pub mod report;
 pub mod request;
 
@@ -23,6 +26,7 @@ use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 
+pub use capabilities::Capabilities;
 pub use device::{Device, DeviceId, DeviceKind};
 pub use draws::Draws;
 pub use error::BackendError;
@@ -32,19 +36,49 @@ pub use limits::Limits;
 pub use pieces::Pieces;
 pub use posterior::Posterior;
 pub use progress::{Progress, RunState, StepUnit};
+pub use registry::Registry;
 pub use report::Report;
 pub use request::{
-    LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Precision, Request, StructuredViSettings,
-    SviSettings,
+    BenchmarkSettings, LaplaceSettings, MeanfieldSettings, Method, MethodKind, NutsSettings, Precision,
+    Request, StructuredViSettings, SviSettings,
 };
 
 /// One way of inferring the posterior on one kind of hardware.
+///
+/// Whatever a program does with backends - choosing one for a request, listing devices, checking parity, measuring -
+/// follows from what they say here: see [`Registry`].
 pub trait Backend: Send + Sync {
     /// The name in the command, in result files and in tables, for instance `svi-cpu`.
     fn name(&self) -> &'static str;
 
+    /// The method that it implements.
+    fn method(&self) -> MethodKind;
+
+    /// What it serves, whatever the panel and whatever is here.
+    fn capabilities(&self) -> Capabilities;
+
     /// The devices it can run on here; empty when there is none. Never panics, whatever drivers are missing.
     fn devices(&self) -> Vec<Device>;
+
+    /// Checks, before a panel is read, that it serves `request`. [`Backend::start`] refuses whatever this refuses, and
+    /// what depends on the panel besides.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] for a setting out of its range, [`BackendError::Unsupported`] for what is not served.
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(self.name(), self.method(), request)
+    }
+
+    /// Whether it is there to be compared with: it is measured and checked as any other, and never chosen for a request
+    /// that does not name it.
+    fn is_reference(&self) -> bool {
+        false
+    }
+
+    /// What it is measured with, in the order of the table.
+    fn benchmark_settings(&self) -> Vec<BenchmarkSettings> {
+        self.method().benchmark_settings()
+    }
 
     /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]) under the request's
     /// likelihood, computed by the very code that a run uses, in the request's precision: what parity is checked with. The
@@ -66,11 +100,13 @@ pub trait Backend: Send + Sync {
     /// When the request cannot be served here.
     fn loss_and_gradient(
         &self,
-        panel: &Arc<Panel>,
-        request: &Request,
-        guide: &Guide,
-        stream: Stream,
-    ) -> Result<Option<LossAndGradient>, BackendError>;
+        _panel: &Arc<Panel>,
+        _request: &Request,
+        _guide: &Guide,
+        _stream: Stream,
+    ) -> Result<Option<LossAndGradient>, BackendError> {
+        Ok(None)
+    }
 
     /// The pass over the rows that a step of a Gaussian method makes, with what a run takes from it, by the very code that a run uses.
     /// `None` for methods that have no such pass.
@@ -93,6 +129,13 @@ pub trait Backend: Send + Sync {
     /// When the device cannot be opened, or fails.
     fn limits(&self, _request: &Request) -> Result<Option<Limits>, BackendError> {
         Ok(None)
+    }
+
+    /// The rate of the bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer, measured now, in a
+    /// second. Row-particles per second on `panel` in the request's precision, particles and threads (for samplers: rows
+    /// per second of one gradient), or `None` where there is no such kernel.
+    fn kernel_limit(&self, _panel: &Arc<Panel>, _request: &Request) -> Option<f64> {
+        None
     }
 
     /// Starts a run: everything that is done once (checks, uploads, compilation, start values) happens here.

@@ -423,7 +423,7 @@ fn what_is_not_served_is_refused_in_words() {
         likelihood: Likelihood::NegativeBinomial,
         ..poisson.clone()
     };
-    refused(&panel, &negative_binomial, "not Poisson");
+    refused(&panel, &negative_binomial, "negative-binomial");
     let structured = Request {
         method: Method::StructuredVi(StructuredViSettings::default()),
         ..poisson.clone()

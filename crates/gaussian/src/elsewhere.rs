@@ -5,8 +5,8 @@ use crate::counts::Counts;
 use crate::newton::{ModeSearch, ModeSettings};
 use crate::run::{GaussianRun, counts_of};
 use infermark_arrow::{ArrowFactor, AtOptimum, FactorError, Walked};
-use infermark_backend::{BackendError, GaussianPass, Method, Request, Run};
-use infermark_model::{Likelihood, Panel};
+use infermark_backend::{BackendError, GaussianPass, Request, Run};
+use infermark_model::Panel;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,29 +53,20 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// What a device would walk: the counts of a panel.
+    /// What a device would walk: the counts of a panel, for a request for Laplace with Poisson counts.
     ///
     /// # Errors
-    /// When the backend `name` does not serve the request: another method or likelihood, or counts at the upper clip bound.
+    /// When the backend `name` does not serve the panel: it has counts at the upper clip bound.
     pub fn counts(name: &'static str, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
-        let unsupported = |what: String| BackendError::Unsupported { backend: name, what };
-        if !matches!(request.method, Method::Laplace(_)) {
-            return Err(unsupported(format!(
-                "the method {}; --device cpu does",
-                request.method.name()
-            )));
-        }
-        if request.likelihood != Likelihood::Poisson {
-            return Err(unsupported(
-                "counts that are not Poisson; --device cpu does".to_owned(),
-            ));
-        }
         let counts = counts_of(panel, request)?;
         if counts.leaves_any_out() {
-            return Err(unsupported(format!(
-                "counts at the upper clip bound, for which {} products are left out; --device cpu does",
-                counts.left_out().len()
-            )));
+            return Err(BackendError::Unsupported {
+                backend: name,
+                what: format!(
+                    "counts at the upper clip bound, for which {} products are left out; --device cpu does",
+                    counts.left_out().len()
+                ),
+            });
         }
         Ok(counts)
     }
@@ -168,7 +159,7 @@ impl Elsewhere {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, RunState};
+    use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, Method, RunState};
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 

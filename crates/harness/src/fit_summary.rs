@@ -3,7 +3,6 @@
 use crate::fit_record::{FitRecord, FitStatus};
 use crate::number_format::{count, duration, three_digits};
 use crate::table::grid::Grid;
-use crate::time_to_posterior::name_of;
 use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
 use infermark_backend::request::EarlyStop;
 use infermark_backend::{Method, Posterior, Report, RunState};
@@ -148,7 +147,7 @@ pub fn fit_summary(record: &FitRecord, panel: &Panel, posterior: &Posterior, fol
 }
 
 fn method_in_words(method: &Method) -> String {
-    let name = name_of(method);
+    let name = method.words();
     let mut letters = name.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string());
     first.unwrap_or_default() + letters.as_str()

@@ -204,7 +204,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
             Some(PosteriorTime {
                 range: Some((seconds.low, seconds.high)),
                 truth: truth("the whole fit".into()),
-                ..of(name_of(method).into(), seconds.median, Basis::Measured)
+                ..of(method.words().into(), seconds.median, Basis::Measured)
             })
         }
     }
@@ -221,23 +221,6 @@ fn has_converged(record: &CaseRecord) -> bool {
         _ => true,
     };
     fit && chains.is_none_or(|c| c.max_rhat.is_some_and(|r| r <= MOST_RHAT))
-}
-
-/// A method in words.
-pub const fn name_of(method: &Method) -> &'static str {
-    match method {
-        Method::Svi(_) => match method.coordinates() {
-            Coordinates::Published => "SVI, mean-field",
-            Coordinates::Orthogonal => "SVI, orthogonal coordinates",
-        },
-        Method::Nuts(_) => "NUTS",
-        Method::Laplace(_) => "Laplace",
-        Method::StructuredVi(_) => "structured Gaussian VI",
-        Method::Meanfield(_) => match method.coordinates() {
-            Coordinates::Published => "mean-field optimum",
-            Coordinates::Orthogonal => "mean-field optimum, orthogonal coordinates",
-        },
-    }
 }
 
 const SVI: &str = "SVI, 1M iterations";

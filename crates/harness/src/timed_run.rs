@@ -2,7 +2,7 @@
 //! gradients; whole fits are timed by [`crate::timed_fits`].
 
 use crate::case_record::Sample;
-use infermark_backend::{Backend, BackendError, Interrupt, Method, Pieces, Report, Request, Run};
+use infermark_backend::{Backend, BackendError, Interrupt, Pieces, Report, Request, Run};
 use infermark_model::Panel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ impl TimedRun {
         Ok(TimedRun {
             pieces: Pieces::of(&*run, PIECE),
             run,
-            counts_gradients: matches!(request.method, Method::Nuts(_)),
+            counts_gradients: request.method.kind().has_draws(),
             setup_seconds: clock.elapsed().as_secs_f64(),
             warmup: Sample {
                 iterations: 0,

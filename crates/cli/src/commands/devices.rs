@@ -4,7 +4,6 @@ use crate::answer::{answer, say};
 use crate::backends;
 use crate::exit::Exit;
 use clap::Args;
-use infermark_backend::DeviceId;
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -17,7 +16,8 @@ pub struct DevicesArguments {
 impl DevicesArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         if self.json {
-            let all: Vec<_> = backends::all()
+            let all: Vec<_> = backends::registry()
+                .all()
                 .iter()
                 .flat_map(|backend| {
                     let name = backend.name();
@@ -32,7 +32,7 @@ impl DevicesArguments {
             return Ok(Exit::Done);
         }
         let mut text = String::new();
-        for backend in backends::all() {
+        for backend in backends::registry().all() {
             for device in backend.devices() {
                 let memory = match device.memory_bytes {
                     Some(bytes) => format!(", {:.1} GiB", bytes as f64 / (1u64 << 30) as f64),
@@ -47,8 +47,7 @@ impl DevicesArguments {
             }
         }
         answer(|out| out.write_all(text.as_bytes()))?;
-        let mut all = backends::all().into_iter().flat_map(|backend| backend.devices());
-        let is_none = all.all(|device| device.id == DeviceId::CPU);
+        let is_none = backends::registry().gpus().is_empty();
         if is_none {
             say("no GPU: neither CUDA nor a Vulkan or Metal device was found");
         }

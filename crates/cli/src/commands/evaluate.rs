@@ -43,10 +43,6 @@ impl EvaluateArguments {
             refuse_given(given, &["threads"], "--device cpu")?;
         }
         check_threads(self.threads)?;
-        let panel = load_panel(&self.data, &self.columns.into())?;
-        let likelihood = self.likelihood.likelihood.into();
-        let layout = panel.layout_for(likelihood);
-        let point = read_point(&self.point, &layout)?;
         // On the processors in double precision; a GPU has its fit's single precision.
         let method = if self.device == DeviceId::CPU {
             Method::Nuts(NutsSettings::default())
@@ -55,12 +51,15 @@ impl EvaluateArguments {
         };
         let request = Request {
             priors: self.priors.load()?,
-            likelihood,
+            likelihood: self.likelihood.likelihood.into(),
             devices: vec![self.device],
             threads: self.threads,
             ..Request::new(method)
         };
-        let backend = backends::for_request(&request);
+        let backend = backends::registry().choose(&request)?;
+        let panel = load_panel(&self.data, &self.columns.into())?;
+        let layout = panel.layout_for(request.likelihood);
+        let point = read_point(&self.point, &layout)?;
         let (log_joint, gradient) = backend.log_joint(&panel, &request, &point)?;
         if let Some(told) = overflow(&panel, &layout, &point, log_joint, &gradient) {
             say(format_args!("{}: {told}", self.point.display()));

@@ -53,9 +53,8 @@ impl ProfileArguments {
             devices: vec![self.device],
             ..Request::new(Method::Svi(settings))
         };
-        request.validate()?;
         let backend = SviGpu::new();
-        backends::check_devices(&backend, &request)?;
+        backends::registry().check(&backend, &request)?;
         let panel = match &self.data {
             Some(path) => load_panel(path, &self.columns.clone().into())?,
             None => published_panel(self.products, 0)?.panel,

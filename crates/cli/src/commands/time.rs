@@ -83,9 +83,7 @@ impl TimeArguments {
             devices: vec![self.device],
             ..Request::new(Method::Svi(settings))
         };
-        request.validate()?;
-        let backend = backends::for_request(&request);
-        backends::check_devices(&*backend, &request)?;
+        let backend = backends::registry().choose(&request)?;
         if self.device == DeviceId::CPU {
             // A speed on fewer threads would be told as one on all of them.
             infermark_threads::check(request.resolved_threads())?;

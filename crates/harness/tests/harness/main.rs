@@ -6,5 +6,6 @@ mod fit_output;
 mod gaussian_passes;
 mod parity;
 mod pictures;
+mod registry;
 mod synthetic;
 mod tables;
