@@ -6,6 +6,7 @@
 //! A backend says what it serves ([`Capabilities`]), and a [`Registry`] of backends chooses among them.
 
 pub mod capabilities;
+pub mod checkpoint;
 pub mod device;
 pub mod draws;
 pub mod error;
@@ -27,6 +28,7 @@ use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 
 pub use capabilities::Capabilities;
+pub use checkpoint::Checkpoint;
 pub use device::{Device, DeviceId, DeviceKind};
 pub use draws::Draws;
 pub use error::BackendError;
@@ -143,16 +145,60 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the request is out of range, or cannot be served here.
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError>;
+
+    /// Starts a run where another one, of the same panel and request, was when it gave `checkpoint`: it goes on to the same
+    /// bits.
+    ///
+    /// # Errors
+    /// As [`Backend::start`]; and [`BackendError::Unsupported`], which is the default, where runs give no checkpoints.
+    fn resume(
+        &self,
+        _panel: Arc<Panel>,
+        _request: &Request,
+        _checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        Err(BackendError::Unsupported {
+            backend: self.name(),
+            what: "checkpoints".into(),
+        })
+    }
 }
 
 /// A run under way. It owns its state; nothing happens between calls.
+///
+/// # Contract
+///
+/// What every run keeps to, whichever backend started it; the project's tests hold each backend to it by one suite
+/// (`infermark_test_support::conformance`).
+///
+/// - **Steps.** [`advance(n)`](Run::advance) makes `n` steps, or fewer when the run comes to its end, fails or is
+///   interrupted. A run that is fitted whole ([`MethodKind::is_fitted_whole`]) may also return before, still
+///   [`Running`](RunState::Running), to show a note: whoever wants the end calls until the state says so. `advance(0)` does
+///   nothing.
+/// - **Pieces.** In whichever pieces a run is advanced, it computes the same, to the bit: posterior, draws, dispersion and every
+///   figure of its report but times.
+/// - **Threads.** Neither does the number of threads change a bit. A GPU repeats its own bits; they are not those of another
+///   device.
+/// - **Totals.** `progress().completed` counts the steps made, in the method's unit, and never exceeds `total`. A run that has
+///   [`Finished`](RunState::Finished) has made them all; one that has [`Converged`](RunState::Converged) may have made fewer.
+///   `total` is constant, but for a search that does not know how many steps come before those that are limited.
+/// - **Interruption.** Once the interrupt is set, also before the call, `advance` returns at its next consistent state: after
+///   at most a step, or where steps are short after the batch under way, some 50 ms. The state is
+///   [`Interrupted`](RunState::Interrupted), unless the run has come to its end. The next call goes on: iterations and draws as if
+///   nothing had happened, to the bit; a search that was stopped within a step from the point that it had reached, to
+///   the same optimum within its tolerance.
+/// - **End.** A run that is complete does nothing more: `advance` returns where it is.
+/// - **Failure.** An `advance` that cannot go on returns why, and the state is [`Failed`](RunState::Failed) from then on: every
+///   further call returns the same error and does nothing.
+/// - **Readings.** Everything else can be asked at any moment, before the first step and after the last, between pieces, after an
+///   interruption or a failure, and changes nothing. What a failed run had before the step that failed stays readable, as
+///   far as its device still answers.
 pub trait Run: Send {
-    /// Advances by up to `steps` steps (iterations, or draws of a chain) and returns with the device idle.
-    ///
-    /// Returns early, with a consistent state, when the run ends or `interrupt` is set.
+    /// Advances by up to `steps` steps (iterations, draws of a chain, steps of a search) and returns with the device idle, and
+    /// a consistent state. See the contract above.
     ///
     /// # Errors
-    /// When the device fails or the state is no longer finite. What was reached stays readable.
+    /// When the device fails or the state is no longer finite, now or in an earlier call.
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError>;
 
     /// Where the run is.
@@ -161,11 +207,21 @@ pub trait Run: Send {
     /// The posterior as far as it is known.
     ///
     /// # Errors
-    /// When there is none yet (a sampler still in warm-up), or it cannot be read from the device.
+    /// [`BackendError::NoPosterior`] while there is none (a sampler still in warm-up, a search that has not come to its end);
+    /// [`BackendError::Device`] when it cannot be read from the device.
     fn posterior(&self) -> Result<Posterior, BackendError>;
 
     /// What was done, in figures.
     fn report(&self) -> Report;
+
+    /// The state of the run now, from which [`Backend::resume`] goes on; `None`, which is the default, where that is not
+    /// supported.
+    ///
+    /// # Errors
+    /// When the state cannot be read from the device, or the run has failed.
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        Ok(None)
+    }
 
     /// How many steps can be under way at once: the chains of a sampler, 1 for an optimizer. Whoever advances a run by
     /// multiples of it keeps all chains at work; [`Pieces`] does.

@@ -3,7 +3,7 @@
 use infermark_backend::report::Detail;
 use infermark_backend::{
     Backend, BackendError, DeviceId, GaussianPass, GaussianPoint, Interrupt, LaplaceSettings, Method,
-    Posterior, Request, Run, RunState, StructuredViSettings,
+    Posterior, Request, Run, RunState,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_gaussian_gpu::LaplaceGpu;
@@ -424,17 +424,6 @@ fn what_is_not_served_is_refused_in_words() {
         ..poisson.clone()
     };
     refused(&panel, &negative_binomial, "negative-binomial");
-    let structured = Request {
-        method: Method::StructuredVi(StructuredViSettings::default()),
-        ..poisson.clone()
-    };
-    refused(&panel, &structured, "structured-vi");
-    refused(&panel, &on(DeviceId::CPU, &poisson), "cpu");
-    let two = Request {
-        devices: vec![device, DeviceId::CPU],
-        ..poisson.clone()
-    };
-    refused(&panel, &two, "one");
     let mut part = PanelPart::new(1, 3);
     part.push_product(0, None, &[1.0, 2.0, 3.0], &[485_200_000, 3, 4])
         .unwrap();

@@ -160,6 +160,7 @@ impl Elsewhere {
 mod tests {
     use super::*;
     use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, Method, RunState};
+    use infermark_test_support::conformance::stays_failed;
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 
@@ -207,7 +208,7 @@ mod tests {
         let mut run = lost.start(counts.clone(), &request, Instant::now()).unwrap();
         let error = run.advance(1, &Interrupt::new()).unwrap_err();
         assert_eq!(error.to_string(), "cuda:3 failed: it fell off the bus");
-        assert_eq!(run.progress().state, RunState::Failed);
+        stays_failed(&mut *run, &error);
         assert!(run.posterior().is_err());
         assert_eq!(run.report().device, "a card");
         // What was asked to stop goes on from there.

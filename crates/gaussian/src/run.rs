@@ -73,6 +73,8 @@ pub(crate) struct GaussianRun {
     request: Request,
     stage: Stage,
     state: RunState,
+    /// Why it cannot go on.
+    failure: Option<BackendError>,
     posterior: Option<Posterior>,
     report: GaussianReport,
     /// Part of the rows whose rates are near the lower clip bound.
@@ -149,6 +151,7 @@ impl GaussianRun {
             },
             stage: Stage::Mode(Box::new(search)),
             state: RunState::Running,
+            failure: None,
             posterior: None,
             near_lower_bound: 0.0,
             fitted: None,
@@ -372,7 +375,10 @@ impl GaussianRun {
 
 impl Run for GaussianRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        if self.state == RunState::Failed || self.state.is_complete() {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if self.state.is_complete() || steps == 0 {
             return Ok(self.progress());
         }
         let before = self.run_seconds;
@@ -398,7 +404,9 @@ impl Run for GaussianRun {
             if let Err(error) = step {
                 self.state = RunState::Failed;
                 self.run_seconds = before + clock.elapsed().as_secs_f64();
-                return Err(self.failed(done, &error));
+                let failure = self.failed(done, &error);
+                self.failure = Some(failure.clone());
+                return Err(failure);
             }
             self.run_seconds = before + clock.elapsed().as_secs_f64();
             if self.completed() > done {

@@ -196,6 +196,9 @@ fn threads_of_chain(threads: usize, chains: usize, chain: usize) -> usize {
 
 impl Run for NutsRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if steps == 0 && self.state != RunState::Failed {
+            return Ok(self.progress());
+        }
         if !self.state.is_complete() && self.state != RunState::Failed {
             let started = Instant::now();
             self.gate.advance(steps, self.draws_of_chain(), interrupt);
