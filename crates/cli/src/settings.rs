@@ -1,14 +1,12 @@
 //! Arguments that several verbs share, and the requests made of them.
 
-use crate::backends;
+use crate::device::named_device;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use infermark_backend::request::{EarlyStop, Metric};
-use infermark_backend::{
-    DeviceId, LaplaceSettings, MeanfieldSettings, Method, MethodKind, NutsSettings, Precision, Request,
-    StructuredViSettings, SviSettings,
+use infermark::{
+    Columns, DeviceId, EarlyStop, LaplaceSettings, MeanfieldSettings, Method, MethodKind, Metric,
+    NutsSettings, Precision, Request, StructuredViSettings, SviSettings,
 };
-use infermark_data::Columns;
 use infermark_harness::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
@@ -427,7 +425,7 @@ pub struct RunArguments {
     #[arg(long, value_enum, default_value = "structured-vi")]
     pub method: MethodName,
     /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
     pub device: DeviceId,
     /// Form in which the sites are inferred.
     #[arg(long, value_enum, default_value = "centered")]

@@ -2,15 +2,15 @@
 
 use super::{interrupt_on_signals, load_panel, refuse_given};
 use crate::answer::{answer, say};
-use crate::backends;
+use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
 use anyhow::Context;
-use clap::{ArgMatches, Args};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use infermark::{
+    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, generate_panel, read_truth, registry,
+};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::device::DeviceId;
-use infermark_backend::{Interrupt, MethodKind};
-use infermark_data::{Columns, Generator, Process, generate_panel, read_truth};
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
 use infermark_harness::benchmark::{
     BenchPanel, BenchmarkError, Case, CaseChoice, Outcome, Plan, run_benchmark, settle,
@@ -41,7 +41,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = ["all".to_owned()])]
     pub backends: Vec<String>,
     /// GPUs to measure, as `infermark devices` lists them; by default all, software only for backends that are named.
-    #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = named_device)]
     pub devices: Vec<DeviceId>,
     /// Thread counts to measure SVI with; by default one and all that the machine has. Other methods take the largest.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
@@ -85,6 +85,17 @@ pub struct BenchArguments {
     /// name: nothing is overwritten.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+impl Default for BenchArguments {
+    /// What `infermark bench` takes where nothing is given.
+    fn default() -> Self {
+        let nothing: [&str; 0] = [];
+        let given = Self::augment_args(Command::new("bench"))
+            .no_binary_name(true)
+            .get_matches_from(nothing);
+        Self::from_arg_matches(&given).expect("every argument has a default")
+    }
 }
 
 impl BenchArguments {
@@ -220,7 +231,7 @@ impl BenchArguments {
             seed: self.seed,
             sampler_most_products: self.nuts_most_products,
         }
-        .cases(backends::registry())
+        .cases(registry())
     }
 }
 

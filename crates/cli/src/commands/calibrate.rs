@@ -2,15 +2,16 @@
 
 use super::{interrupt_on_signals, refuse_given};
 use crate::answer::{answer, say};
-use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{CoordinatesArguments, CoordinatesName, LikelihoodArguments, MethodName};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args};
+use infermark::{
+    Backend, MeanfieldSettings, Method, MethodKind, NutsSettings, Request, SviSettings, check_threads,
+    registry,
+};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::request::check_threads;
-use infermark_backend::{Backend, MeanfieldSettings, Method, MethodKind, NutsSettings, Request, SviSettings};
 use infermark_calibration::{
     Calibration, CalibrationError, Contender, Design, Latents, MODERATE_PRIORS, MethodVerdict,
     PosteriorError, Power, Quantity, QuantityVerdict, calibrate, placement::RANK_DRAWS, power::FOUND_WITH,
@@ -235,7 +236,7 @@ impl CalibrateArguments {
                 seed: self.seed,
                 ..Request::new(method)
             };
-            let backend = backends::registry().choose(&request)?;
+            let backend = registry().choose(&request)?;
             ensure!(
                 fitted.iter().all(|(other, _)| other.method.kind() != kind),
                 "--methods names {} twice",

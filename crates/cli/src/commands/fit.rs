@@ -2,7 +2,6 @@
 
 use super::{fewer_threads, interrupt_set_up, load_panel};
 use crate::answer::{answer, say};
-use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
@@ -12,11 +11,11 @@ use crate::settings::{
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
-use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::{
-    BackendError, Interrupt, Method, MethodKind, Pieces, Posterior, Request, Run, RunState,
+use infermark::{
+    BackendError, Interrupt, Method, MethodKind, Pieces, Posterior, Request, Run, RunState, read_truth,
+    registry,
 };
-use infermark_data::read_truth;
+use infermark_atomic_file::ClaimedFolder;
 use infermark_harness::fit_dispersion::dispersion_of;
 use infermark_harness::fit_notes::{below_lower_bound, constant_prices};
 use infermark_harness::fit_output::{ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit};
@@ -98,7 +97,7 @@ impl FitArguments {
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
         };
-        let backend = backends::registry().choose(&request)?;
+        let backend = registry().choose(&request)?;
         ClaimedFolder::recover(&self.out, &FILES);
         refuse_earlier_fit(&self.out, self.force)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
