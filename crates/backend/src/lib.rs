@@ -5,20 +5,20 @@
 //! [`Posterior`] as soon as there is one (of a sampler, once it has warmed up). The same five things serve a sampler and an optimizer, one device and many.
 //! A backend says what it serves ([`Capabilities`]), and a [`Registry`] of backends chooses among them.
 
-pub mod capabilities;
-pub mod checkpoint;
-pub mod device;
-pub mod draws;
-pub mod error;
-pub mod gaussian_pass;
-pub mod interrupt;
-pub mod limits;
-pub mod pieces;
-pub mod posterior;
-pub mod progress;
-pub mod registry;
-pub mod report;
-pub mod request;
+mod capabilities;
+mod checkpoint;
+mod device;
+mod draws;
+mod error;
+mod gaussian_pass;
+mod interrupt;
+mod limits;
+mod pieces;
+mod posterior;
+mod progress;
+mod registry;
+mod report;
+mod request;
 
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -29,20 +29,23 @@ use std::sync::Arc;
 
 pub use capabilities::Capabilities;
 pub use checkpoint::Checkpoint;
-pub use device::{Device, DeviceId, DeviceKind};
-pub use draws::Draws;
+pub use device::{Device, DeviceId, DeviceKind, UnknownDevice};
+pub use draws::{DrawStatistics, Draws, SiteDraws};
 pub use error::BackendError;
 pub use gaussian_pass::{GaussianPass, GaussianPoint};
 pub use interrupt::Interrupt;
 pub use limits::Limits;
 pub use pieces::Pieces;
-pub use posterior::Posterior;
+pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 pub use progress::{Progress, RunState, StepUnit};
 pub use registry::Registry;
-pub use report::Report;
+pub use report::{
+    ChainReport, Detail, GaussianReport, ModeSearch, NutsReport, Report, StepPoint, SviReport, TracePoint,
+};
 pub use request::{
-    BenchmarkSettings, LaplaceSettings, MeanfieldSettings, Method, MethodKind, NutsSettings, Precision,
-    Request, StructuredViSettings, SviSettings,
+    BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_THREADS, MeanfieldSettings, Method, MethodKind,
+    Metric, NutsSettings, Precision, Request, StructuredViSettings, SviSettings, check_threads,
+    objective_in_words,
 };
 
 /// One way of inferring the posterior on one kind of hardware.

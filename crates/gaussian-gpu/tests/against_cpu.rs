@@ -1,8 +1,7 @@
 //! The device's passes and fits against the host's, on awkward panels.
 
-use infermark_backend::report::Detail;
 use infermark_backend::{
-    Backend, BackendError, DeviceId, GaussianPass, GaussianPoint, Interrupt, LaplaceSettings, Method,
+    Backend, BackendError, Detail, DeviceId, GaussianPass, GaussianPoint, Interrupt, LaplaceSettings, Method,
     Posterior, Request, Run, RunState,
 };
 use infermark_gaussian::GaussianCpu;

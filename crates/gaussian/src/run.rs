@@ -12,9 +12,10 @@ use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
 use dispersion::SumsUnder;
 use infermark_arrow::{ArrowFactor, FactorError};
-use infermark_backend::progress::{Progress, RunState, StepUnit};
-use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
-use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
+use infermark_backend::{
+    BackendError, Detail, GaussianReport, Interrupt, Method, Posterior, Progress, Report, Request, Run,
+    RunState, StepPoint, StepUnit,
+};
 use infermark_cpu_kernels::device_name;
 use infermark_model::coordinates::{IndependentRates, Orthogonal};
 use infermark_model::dispersion::{Dispersion, FittedRates};

@@ -10,7 +10,7 @@ use crate::published_nuts::PublishedNutsEstimate;
 use crate::quality::{ChainQuality, TruthQuality};
 use crate::spread::Spread;
 use crate::system::System;
-pub use infermark_backend::request::objective_in_words;
+pub use infermark_backend::objective_in_words;
 use infermark_backend::{DeviceId, Limits, Method, Report, Request};
 use infermark_model::objective::Objective;
 use infermark_model::{Coordinates, Parameterization};

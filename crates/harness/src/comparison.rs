@@ -15,7 +15,7 @@ use crate::results_csv::NOT_APPLICABLE;
 use crate::table::agreement::{in_words, site_rows};
 use crate::table::grid::Grid;
 use infermark_atomic_file::{FileError, write_atomically};
-use infermark_backend::report::Detail;
+use infermark_backend::Detail;
 use infermark_model::{Likelihood, Site, Specification};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

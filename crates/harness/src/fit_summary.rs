@@ -3,9 +3,9 @@
 use crate::fit_record::{FitRecord, FitStatus};
 use crate::number_format::{count, duration, three_digits};
 use crate::table::grid::Grid;
-use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
-use infermark_backend::request::EarlyStop;
-use infermark_backend::{Method, Posterior, Report, RunState};
+use infermark_backend::{
+    Detail, EarlyStop, GaussianReport, Method, NutsReport, Posterior, Report, RunState, SviReport,
+};
 use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
 

@@ -6,8 +6,7 @@
 use crate::case_record::{CaseRecord, Status};
 use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
-use infermark_backend::Method;
-use infermark_backend::report::Detail;
+use infermark_backend::{Detail, Method};
 use infermark_model::Coordinates;
 
 /// Where a time is from.

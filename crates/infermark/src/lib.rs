@@ -65,17 +65,12 @@ pub use registry::registry;
 
 #[doc(inline)]
 pub use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Checkpoint, Device, DeviceId, DeviceKind, Draws,
-    GaussianPass, GaussianPoint, Interrupt, LaplaceSettings, Limits, MeanfieldSettings, Method, MethodKind,
-    NutsSettings, Pieces, Posterior, Precision, Progress, Registry, Report, Request, Run, RunState, StepUnit,
-    StructuredViSettings, SviSettings,
-};
-#[doc(inline)]
-pub use infermark_backend::{
-    draws::{DrawStatistics, SiteDraws},
-    posterior::ChainDiagnostics,
-    report::{ChainReport, Detail, GaussianReport, ModeSearch, NutsReport, StepPoint, SviReport, TracePoint},
-    request::{EarlyStop, MOST_THREADS, Metric, check_threads},
+    Backend, BackendError, BenchmarkSettings, Capabilities, ChainDiagnostics, ChainReport, Checkpoint,
+    Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, EarlyStop, GaussianPass, GaussianPoint,
+    GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS, MeanfieldSettings, Method, MethodKind,
+    Metric, ModeSearch, NutsReport, NutsSettings, Pieces, Posterior, Precision, Progress, Registry, Report,
+    Request, Run, RunState, SiteDraws, StepPoint, StepUnit, StructuredViSettings, SviReport, SviSettings,
+    TracePoint, check_threads,
 };
 #[doc(inline)]
 pub use infermark_data::{

@@ -5,9 +5,8 @@ use crate::memory;
 use crate::record::Retention;
 use crate::run::NutsRun;
 use crate::whitening::Whitening;
-use infermark_backend::request::Metric;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, Method, MethodKind, NutsSettings, Request, Run,
+    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Request, Run,
 };
 use infermark_cpu_kernels::{InstructionSet, bare, cpu_device, device};
 use infermark_model::{Centredness, Panel};

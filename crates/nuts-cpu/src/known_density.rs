@@ -3,8 +3,7 @@
 use crate::density::Density;
 use crate::record::Retention;
 use crate::run::NutsRun;
-use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, Interrupt, Method, NutsSettings, Request, Run, RunState};
+use infermark_backend::{BackendError, Detail, Interrupt, Method, NutsSettings, Request, Run, RunState};
 use infermark_model::Layout;
 use infermark_test_support::conformance::stays_failed;
 use std::sync::Arc;

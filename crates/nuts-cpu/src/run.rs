@@ -8,12 +8,9 @@ use crate::gate::Gate;
 use crate::record::{ChainRecord, Retention};
 use crate::summary::summarize;
 use crate::whitening::Whitening;
-use infermark_backend::draws::SiteDraws;
-use infermark_backend::report::ModeSearch;
-use infermark_backend::request::Metric;
 use infermark_backend::{
-    BackendError, Draws, Interrupt, NutsSettings, Posterior, Progress, Report, Request, Run, RunState,
-    StepUnit,
+    BackendError, Draws, Interrupt, Metric, ModeSearch, NutsSettings, Posterior, Progress, Report, Request,
+    Run, RunState, SiteDraws, StepUnit,
 };
 use infermark_model::{Layout, Panel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

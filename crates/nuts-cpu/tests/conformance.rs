@@ -1,7 +1,6 @@
 //! The contract of a run.
 
-use infermark_backend::request::Metric;
-use infermark_backend::{Method, NutsSettings, Request};
+use infermark_backend::{Method, Metric, NutsSettings, Request};
 use infermark_model::Likelihood;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_test_support::conformance;

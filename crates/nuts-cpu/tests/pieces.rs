@@ -1,9 +1,8 @@
 //! Runs in pieces, interrupted, with odd numbers of chains and threads, and with bounded memory.
 
-use infermark_backend::report::Detail;
-use infermark_backend::request::Metric;
 use infermark_backend::{
-    Backend, BackendError, Draws, Interrupt, Method, NutsSettings, Pieces, Request, Run, RunState,
+    Backend, BackendError, Detail, Draws, Interrupt, Method, Metric, NutsSettings, Pieces, Request, Run,
+    RunState,
 };
 use infermark_model::{Labels, Likelihood, Panel, PanelPart, Parameterization, Site};
 use infermark_nuts_cpu::NutsCpu;

@@ -2,8 +2,7 @@
 
 mod support;
 
-use infermark_backend::request::EarlyStop;
-use infermark_backend::{Backend, DeviceId, Interrupt, Method, Precision, Request, RunState};
+use infermark_backend::{Backend, DeviceId, EarlyStop, Interrupt, Method, Precision, Request, RunState};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;

@@ -190,7 +190,7 @@ fn a_run_on_the_devices_own_noise_descends() {
     let mut run = SviTensor.start(panel, &request).unwrap();
     run.advance(1, &Interrupt::new()).unwrap();
     run.advance(199, &Interrupt::new()).unwrap();
-    let infermark_backend::report::Detail::Svi(report) = run.report().detail else {
+    let infermark_backend::Detail::Svi(report) = run.report().detail else {
         panic!("a report of SVI")
     };
     let (first, last) = (

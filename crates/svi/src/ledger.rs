@@ -1,9 +1,9 @@
 //! A run's books: iterations, losses, trace, state.
 
 use crate::convergence::ConvergenceWatch;
-use infermark_backend::report::{Detail, SviReport, TracePoint};
-use infermark_backend::request::EarlyStop;
-use infermark_backend::{BackendError, Progress, Report, RunState, StepUnit, SviSettings};
+use infermark_backend::{
+    BackendError, Detail, EarlyStop, Progress, Report, RunState, StepUnit, SviReport, SviSettings, TracePoint,
+};
 use infermark_model::Coordinates;
 
 /// What the books say after an iteration.

@@ -1,9 +1,8 @@
 //! The contract of [`Run`] as checks that the runs of every backend pass: see its documentation.
 
-use infermark_backend::report::Detail;
 use infermark_backend::{
-    Backend, BackendError, Checkpoint, DeviceId, DeviceKind, Interrupt, MethodKind, Posterior, Precision,
-    Progress, Report, Request, Run, RunState,
+    Backend, BackendError, Checkpoint, Detail, DeviceId, DeviceKind, Interrupt, MethodKind, Posterior,
+    Precision, Progress, Report, Request, Run, RunState,
 };
 use infermark_model::{Panel, Parameterization};
 use rand::{SeedableRng, rngs::StdRng};
@@ -397,7 +396,7 @@ pub fn what_is_not_served_is_refused_by_name(backend: &dyn Backend, request: &Re
         ..request.clone()
     };
     named(crowded, &format!("{too_many} devices"));
-    for threads in [0, infermark_backend::request::MOST_THREADS + 1] {
+    for threads in [0, infermark_backend::MOST_THREADS + 1] {
         let out_of_range = Request {
             threads: Some(threads),
             ..request.clone()

@@ -1,8 +1,7 @@
 //! What to measure: the cases of a registry's backends.
 
 use super::{BenchmarkError, Case};
-use infermark_backend::request::check_threads;
-use infermark_backend::{Backend, Device, DeviceId, Method, Registry, Request};
+use infermark_backend::{Backend, Device, DeviceId, Method, Registry, Request, check_threads};
 use std::sync::Arc;
 
 /// Which backends are measured, on what. What each is measured with it says itself ([`Backend::benchmark_settings`]).

@@ -15,8 +15,7 @@ use crate::results_folder::now_utc;
 use crate::system::{System, peak_memory_bytes};
 use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
-use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Posterior, Request};
+use infermark_backend::{BackendError, Detail, DeviceId, Interrupt, Method, Posterior, Request};
 use std::time::Duration;
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.

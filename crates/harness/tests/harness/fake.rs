@@ -1,10 +1,9 @@
 //! Backends made of the plain reference code, some of them with a fault.
 
-use infermark_backend::progress::{Progress, RunState, StepUnit};
-use infermark_backend::report::{ChainReport, Detail, GaussianReport, NutsReport, SviReport, TracePoint};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, DeviceId, DeviceKind, GaussianPass, GaussianPoint,
-    Interrupt, Limits, Method, MethodKind, Posterior, Precision, Report, Request, Run, SviSettings,
+    Backend, BackendError, Capabilities, ChainReport, Detail, Device, DeviceId, DeviceKind, GaussianPass,
+    GaussianPoint, GaussianReport, Interrupt, Limits, Method, MethodKind, NutsReport, Posterior, Precision,
+    Progress, Report, Request, Run, RunState, StepUnit, SviReport, SviSettings, TracePoint,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_model::guide::Guide;
