@@ -11,6 +11,8 @@ use infermark_svi_cpu::SviCpu;
 use infermark_test_support::conformance;
 use infermark_test_support::conformance::Interrupted::ToTheBit;
 use infermark_test_support::iterations::{FORMS, Form, svi_request};
+use infermark_test_support::random_panel;
+use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
 fn request(form: Form, likelihood: Likelihood) -> Request {
@@ -70,12 +72,18 @@ fn divergent(precision: Precision, parameterization: Parameterization) -> Reques
     }
 }
 
+/// Large enough that threads share it.
+fn large_panel() -> Arc<Panel> {
+    random_panel(&mut StdRng::seed_from_u64(6), 200, 3, 12, 0.2, 30)
+}
+
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run_before_its_step() {
     for precision in [Precision::F32, Precision::F64] {
         for parameterization in [Parameterization::Centered, Parameterization::Learned] {
             conformance::a_run_that_diverges_stays_readable(
                 &SviCpu::new(),
+                &large_panel(),
                 &divergent(precision, parameterization),
             );
         }
@@ -233,6 +241,7 @@ fn the_suite_notices_each_fault() {
     )));
     assert!(fails(|| conformance::a_run_that_diverges_stays_readable(
         &Faulty(Fault::Failure),
+        &large_panel(),
         divergent
     )));
     assert!(fails(|| conformance::what_is_not_served_is_refused_by_name(

@@ -8,6 +8,8 @@ use infermark_svi_gpu::SviGpu;
 use infermark_test_support::conformance;
 use infermark_test_support::conformance::Interrupted::ToTheBit;
 use infermark_test_support::iterations::{FORMS, Form, path_length, svi_request};
+use infermark_test_support::random_panel;
+use rand::{SeedableRng, rngs::StdRng};
 
 /// Fewer iterations than elsewhere: software that plays a card is slow.
 fn request(form: Form) -> Option<Request> {
@@ -33,5 +35,6 @@ fn a_run_that_diverges_stays_readable() {
     // Parameters grow a thousandfold at every step: the decay overshoots by that.
     settings.optimizer.learning_rate = 1e3;
     settings.optimizer.weight_decay = 1.0;
-    conformance::a_run_that_diverges_stays_readable(&SviGpu::new(), &request);
+    let panel = random_panel(&mut StdRng::seed_from_u64(3), 12, 2, 9, 0.0, 30);
+    conformance::a_run_that_diverges_stays_readable(&SviGpu::new(), &panel, &request);
 }

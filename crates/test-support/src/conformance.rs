@@ -168,14 +168,14 @@ fn assert_consistent(run: &dyn Run, backend: &dyn Backend, request: &Request) {
         ),
     }
     match run.posterior() {
-        Ok(posterior) => assert_whole(&posterior, request),
+        Ok(posterior) => assert_whole(&posterior, &panel(), request),
         Err(BackendError::NoPosterior(_)) => assert!(!progress.state.is_complete(), "{progress:?}"),
         Err(other) => panic!("{other}"),
     }
 }
 
-fn assert_whole(posterior: &Posterior, request: &Request) {
-    assert_eq!(posterior.layout, panel().layout_for(request.likelihood));
+fn assert_whole(posterior: &Posterior, panel: &Panel, request: &Request) {
+    assert_eq!(posterior.layout, panel.layout_for(request.likelihood));
     let (mean, sd, latents) = (&posterior.mean, &posterior.sd, posterior.layout.latents());
     assert_eq!([mean.len(), sd.len()], [latents; 2]);
     assert!(mean.iter().all(|m| m.is_finite()));
@@ -424,8 +424,9 @@ pub fn stays_failed(run: &mut dyn Run, failure: &BackendError) {
 
 /// A run that diverges says so and stays failed; what it had before the step that failed is what a run has that stopped there.
 /// `request` must be of one that makes more than one step before.
-pub fn a_run_that_diverges_stays_readable(backend: &dyn Backend, request: &Request) {
-    let mut run = start(backend, request);
+pub fn a_run_that_diverges_stays_readable(backend: &dyn Backend, panel: &Arc<Panel>, request: &Request) {
+    let start = || backend.start(panel.clone(), request).unwrap();
+    let mut run = start();
     let failure = run.advance(u64::MAX, &Interrupt::new()).unwrap_err();
     let completed = run.progress().completed;
     assert!(completed > 1, "{failure}");
@@ -434,11 +435,11 @@ pub fn a_run_that_diverges_stays_readable(backend: &dyn Backend, request: &Reque
         "{failure:?}"
     );
     stays_failed(&mut *run, &failure);
-    let mut shorter = start(backend, request);
+    let mut shorter = start();
     shorter.advance(completed, &Interrupt::new()).unwrap();
     // In single precision the last finite loss may come with a step that is not: then neither has a posterior.
     match run.posterior() {
-        Ok(posterior) => assert_whole(&posterior, request),
+        Ok(posterior) => assert_whole(&posterior, panel, request),
         Err(error) => {
             assert_eq!(request.method.precision(), Precision::F32, "{error}");
             assert!(matches!(error, BackendError::NoPosterior(_)), "{error}");
