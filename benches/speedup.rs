@@ -13,13 +13,13 @@
 //! `cargo bench -- --test` runs everything once on tiny panels and writes to a temporary folder.
 
 use criterion::{Criterion, SamplingMode, Throughput};
-use infermark::answer::{answer, say};
-use infermark::commands::bench::{BenchArguments, WARMUP_ITERATIONS, answer_outcome, published_panel};
-use infermark::commands::time::near_the_counts;
-use infermark_backend::{Backend, Interrupt, Method, Request, Run, SviSettings};
+use infermark::{
+    BackendError, Interrupt, MethodKind, Panel, Parameterization, Priors, Request, Run, registry,
+};
+use infermark_cli::answer::{answer, say};
+use infermark_cli::commands::bench::{BenchArguments, answer_outcome, published_panel};
+use infermark_cli::commands::time::near_the_counts;
 use infermark_cpu_kernels::FusedLogJoint;
-use infermark_model::{Panel, Parameterization, Priors};
-use infermark_svi_cpu::SviCpu;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,41 +48,40 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         std::env::set_current_dir(workspace)?;
     }
     let smoke = std::env::args().any(|argument| argument == "--test");
-    let sizes = match list("INFERMARK_PRODUCTS")? {
-        Some(sizes) => sizes,
-        None if smoke => SMOKE_PRODUCTS.to_vec(),
-        None => vec![10_000, 100_000],
-    };
     let temporary = tempfile::tempdir()?;
-    let smoke_out = smoke.then(|| temporary.path().join("results"));
-    let (repeats, seconds, settle_seconds) = if smoke { (2, 0.05, 0.0) } else { (5, 2.0, 90.0) };
-    let arguments = BenchArguments {
-        products: sizes,
-        data: None,
-        truth: None,
-        backends: std::env::var("INFERMARK_BACKENDS")
-            .unwrap_or_else(|_| "all".to_owned())
-            .split(',')
-            .map(|name| name.trim().to_owned())
-            .collect(),
-        devices: Vec::new(),
-        threads: list("INFERMARK_THREADS")?.unwrap_or_default(),
-        repeats: match list("INFERMARK_REPEATS")?.as_deref() {
-            None => repeats,
-            Some([one]) => *one,
-            Some(_) => return Err("INFERMARK_REPEATS has several numbers; give one".into()),
-        },
-        repeat_seconds: seconds,
-        warmup_seconds: seconds,
-        warmup_iterations: if smoke { 1 } else { WARMUP_ITERATIONS },
-        quality_seconds: 10.0 * seconds,
-        published_nuts_seconds: 15.0 * seconds,
-        nuts_most_products: 100_000,
-        settle_seconds,
-        particles: 4,
-        seed: 0,
-        out: std::env::var_os("INFERMARK_OUT").map(PathBuf::from).or(smoke_out),
+    // What the command measures by default, but for what the environment says.
+    let mut arguments = BenchArguments::default();
+    if smoke {
+        arguments = BenchArguments {
+            products: SMOKE_PRODUCTS.to_vec(),
+            repeats: 2,
+            repeat_seconds: 0.05,
+            warmup_seconds: 0.05,
+            warmup_iterations: 1,
+            quality_seconds: 0.5,
+            published_nuts_seconds: 0.75,
+            settle_seconds: 0.0,
+            out: Some(temporary.path().join("results")),
+            ..arguments
+        };
+    }
+    if let Some(sizes) = list("INFERMARK_PRODUCTS")? {
+        arguments.products = sizes;
+    }
+    if let Ok(names) = std::env::var("INFERMARK_BACKENDS") {
+        arguments.backends = names.split(',').map(|name| name.trim().to_owned()).collect();
+    }
+    if let Some(threads) = list("INFERMARK_THREADS")? {
+        arguments.threads = threads;
+    }
+    arguments.repeats = match list("INFERMARK_REPEATS")?.as_deref() {
+        None => arguments.repeats,
+        Some([one]) => *one,
+        Some(_) => return Err("INFERMARK_REPEATS has several numbers; give one".into()),
     };
+    if let Some(out) = std::env::var_os("INFERMARK_OUT") {
+        arguments.out = Some(PathBuf::from(out));
+    }
     // Before criterion's minutes, not after them.
     arguments.check()?;
 
@@ -126,10 +125,9 @@ fn svi_iteration(
     products: usize,
     warmup: u64,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let settings = SviSettings::default();
-    let row_particles = (panel.rows() * settings.particles) as u64;
-    let request = Request::new(Method::Svi(settings));
-    let mut run = SviCpu::new().start(panel.clone(), &request)?;
+    let request = Request::new(MethodKind::Svi.default_method());
+    let row_particles = (panel.rows() * request.method.particles()) as u64;
+    let mut run = registry().choose(&request)?.start(panel.clone(), &request)?;
     let interrupt = Interrupt::new();
     advance(&mut *run, warmup, &interrupt)?;
     let mut group = criterion.benchmark_group("svi-cpu iteration");
@@ -150,17 +148,13 @@ fn svi_iteration(
     failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn advance(
-    run: &mut dyn Run,
-    iterations: u64,
-    interrupt: &Interrupt,
-) -> Result<(), infermark_backend::BackendError> {
+fn advance(run: &mut dyn Run, iterations: u64, interrupt: &Interrupt) -> Result<(), BackendError> {
     run.advance(iterations, interrupt).map(|_| ())
 }
 
 /// One double-precision log joint with its gradient (all threads).
 fn nuts_gradient(criterion: &mut Criterion, panel: &Arc<Panel>, products: usize) {
-    let threads = Request::new(Method::Svi(SviSettings::default())).resolved_threads();
+    let threads = Request::new(MethodKind::Nuts.default_method()).resolved_threads();
     let centredness = Parameterization::Centered.start();
     let mut log_joint = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
     let z = near_the_counts(panel);

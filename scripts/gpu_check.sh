@@ -75,7 +75,7 @@ build() {
     {
         cargo build --release --locked --message-format=json &&
             # With the first two packages the dependencies have the features that they have above, and are not built again.
-            cargo test --release --locked --no-run --message-format=json -p infermark -p infermark-gpu-devices \
+            cargo test --release --locked --no-run --message-format=json -p infermark-cli -p infermark-gpu-devices \
                 -p infermark-svi-gpu -p infermark-gaussian-gpu -p infermark-svi-tensor --lib "${tests[@]}"
     } >"$folder/messages.json" || fail "the program or its tests did not build (see above)"
     # Package, target and path of each program in cargo's messages.

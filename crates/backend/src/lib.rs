@@ -3,18 +3,22 @@
 //! A [`Backend`] takes a panel and a [`Request`] and starts a [`Run`]. A run is advanced in pieces by whoever
 //! watches it, tells its [`Progress`] in between, can be left at any piece, has a [`Report`] at every moment and a
 //! [`Posterior`] as soon as there is one (of a sampler, once it has warmed up). The same five things serve a sampler and an optimizer, one device and many.
+//! A backend says what it serves ([`Capabilities`]), and a [`Registry`] of backends chooses among them.
 
-pub mod device;
-pub mod draws;
-pub mod error;
-pub mod gaussian_pass;
-pub mod interrupt;
-pub mod limits;
-pub mod pieces;
-pub mod posterior;
-pub mod progress;
-pub mod report;
-pub mod request;
+mod capabilities;
+mod checkpoint;
+mod device;
+mod draws;
+mod error;
+mod gaussian_pass;
+mod interrupt;
+mod limits;
+mod pieces;
+mod posterior;
+mod progress;
+mod registry;
+mod report;
+mod request;
 
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -23,28 +27,63 @@ use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 
-pub use device::{Device, DeviceId, DeviceKind};
-pub use draws::Draws;
+pub use capabilities::Capabilities;
+pub use checkpoint::Checkpoint;
+pub use device::{Device, DeviceId, DeviceKind, UnknownDevice};
+pub use draws::{DrawStatistics, Draws, SiteDraws};
 pub use error::BackendError;
 pub use gaussian_pass::{GaussianPass, GaussianPoint};
 pub use interrupt::Interrupt;
 pub use limits::Limits;
 pub use pieces::Pieces;
-pub use posterior::Posterior;
+pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 pub use progress::{Progress, RunState, StepUnit};
-pub use report::Report;
+pub use registry::Registry;
+pub use report::{
+    ChainReport, Detail, GaussianReport, ModeSearch, NutsReport, Report, StepPoint, SviReport, TracePoint,
+};
 pub use request::{
-    LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Precision, Request, StructuredViSettings,
-    SviSettings,
+    BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_THREADS, MeanfieldSettings, Method, MethodKind,
+    Metric, NutsSettings, Precision, Request, StructuredViSettings, SviSettings, check_threads,
+    objective_in_words,
 };
 
 /// One way of inferring the posterior on one kind of hardware.
+///
+/// Whatever a program does with backends - choosing one for a request, listing devices, checking parity, measuring -
+/// follows from what they say here: see [`Registry`].
 pub trait Backend: Send + Sync {
     /// The name in the command, in result files and in tables, for instance `svi-cpu`.
     fn name(&self) -> &'static str;
 
+    /// The method that it implements.
+    fn method(&self) -> MethodKind;
+
+    /// What it serves, whatever the panel and whatever is here.
+    fn capabilities(&self) -> Capabilities;
+
     /// The devices it can run on here; empty when there is none. Never panics, whatever drivers are missing.
     fn devices(&self) -> Vec<Device>;
+
+    /// Checks, before a panel is read, that it serves `request`. [`Backend::start`] refuses whatever this refuses, and
+    /// what depends on the panel besides.
+    ///
+    /// # Errors
+    /// [`BackendError::Request`] for a setting out of its range, [`BackendError::Unsupported`] for what is not served.
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(self.name(), self.method(), request)
+    }
+
+    /// Whether it is there to be compared with: it is measured and checked as any other, and never chosen for a request
+    /// that does not name it.
+    fn is_reference(&self) -> bool {
+        false
+    }
+
+    /// What it is measured with, in the order of the table.
+    fn benchmark_settings(&self) -> Vec<BenchmarkSettings> {
+        self.method().benchmark_settings()
+    }
 
     /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]) under the request's
     /// likelihood, computed by the very code that a run uses, in the request's precision: what parity is checked with. The
@@ -66,11 +105,13 @@ pub trait Backend: Send + Sync {
     /// When the request cannot be served here.
     fn loss_and_gradient(
         &self,
-        panel: &Arc<Panel>,
-        request: &Request,
-        guide: &Guide,
-        stream: Stream,
-    ) -> Result<Option<LossAndGradient>, BackendError>;
+        _panel: &Arc<Panel>,
+        _request: &Request,
+        _guide: &Guide,
+        _stream: Stream,
+    ) -> Result<Option<LossAndGradient>, BackendError> {
+        Ok(None)
+    }
 
     /// The pass over the rows that a step of a Gaussian method makes, with what a run takes from it, by the very code that a run uses.
     /// `None` for methods that have no such pass.
@@ -95,21 +136,72 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
+    /// The rate of the bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer, measured now, in a
+    /// second. Row-particles per second on `panel` in the request's precision, particles and threads (for samplers: rows
+    /// per second of one gradient), or `None` where there is no such kernel.
+    fn kernel_limit(&self, _panel: &Arc<Panel>, _request: &Request) -> Option<f64> {
+        None
+    }
+
     /// Starts a run: everything that is done once (checks, uploads, compilation, start values) happens here.
     ///
     /// # Errors
     /// When the request is out of range, or cannot be served here.
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError>;
+
+    /// Starts a run where another one, of the same panel and request, was when it gave `checkpoint`: it goes on to the same
+    /// bits.
+    ///
+    /// # Errors
+    /// As [`Backend::start`]; and [`BackendError::Unsupported`], which is the default, where runs give no checkpoints.
+    fn resume(
+        &self,
+        _panel: Arc<Panel>,
+        _request: &Request,
+        _checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        Err(BackendError::Unsupported {
+            backend: self.name(),
+            what: "checkpoints".into(),
+        })
+    }
 }
 
 /// A run under way. It owns its state; nothing happens between calls.
+///
+/// # Contract
+///
+/// What every run keeps to, whichever backend started it; the project's tests hold each backend to it by one suite
+/// (`infermark_test_support::conformance`).
+///
+/// - **Steps.** [`advance(n)`](Run::advance) makes `n` steps, or fewer when the run comes to its end, fails or is
+///   interrupted. A run that is fitted whole ([`MethodKind::is_fitted_whole`]) may also return before, still
+///   [`Running`](RunState::Running), to show a note: whoever wants the end calls until the state says so. `advance(0)` does
+///   nothing.
+/// - **Pieces.** In whichever pieces a run is advanced, it computes the same, to the bit: posterior, draws, dispersion and every
+///   figure of its report but times.
+/// - **Threads.** Neither does the number of threads change a bit. A GPU repeats its own bits; they are not those of another
+///   device.
+/// - **Totals.** `progress().completed` counts the steps made, in the method's unit, and never exceeds `total`. A run that has
+///   [`Finished`](RunState::Finished) has made them all; one that has [`Converged`](RunState::Converged) may have made fewer.
+///   `total` is constant, but for a search that does not know how many steps come before those that are limited.
+/// - **Interruption.** Once the interrupt is set, also before the call, `advance` returns at its next consistent state: after
+///   at most a step, or where steps are short after the batch under way, some 50 ms. The state is
+///   [`Interrupted`](RunState::Interrupted), unless the run has come to its end. The next call goes on: iterations and draws as if
+///   nothing had happened, to the bit; a search that was stopped within a step from the point that it had reached, to
+///   the same optimum within its tolerance.
+/// - **End.** A run that is complete does nothing more: `advance` returns where it is.
+/// - **Failure.** An `advance` that cannot go on returns why, and the state is [`Failed`](RunState::Failed) from then on: every
+///   further call returns the same error and does nothing.
+/// - **Readings.** Everything else can be asked at any moment, before the first step and after the last, between pieces, after an
+///   interruption or a failure, and changes nothing. What a failed run had before the step that failed stays readable, as
+///   far as its device still answers.
 pub trait Run: Send {
-    /// Advances by up to `steps` steps (iterations, or draws of a chain) and returns with the device idle.
-    ///
-    /// Returns early, with a consistent state, when the run ends or `interrupt` is set.
+    /// Advances by up to `steps` steps (iterations, draws of a chain, steps of a search) and returns with the device idle, and
+    /// a consistent state. See the contract above.
     ///
     /// # Errors
-    /// When the device fails or the state is no longer finite. What was reached stays readable.
+    /// When the device fails or the state is no longer finite, now or in an earlier call.
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError>;
 
     /// Where the run is.
@@ -118,11 +210,21 @@ pub trait Run: Send {
     /// The posterior as far as it is known.
     ///
     /// # Errors
-    /// When there is none yet (a sampler still in warm-up), or it cannot be read from the device.
+    /// [`BackendError::NoPosterior`] while there is none (a sampler still in warm-up, a search that has not come to its end);
+    /// [`BackendError::Device`] when it cannot be read from the device.
     fn posterior(&self) -> Result<Posterior, BackendError>;
 
     /// What was done, in figures.
     fn report(&self) -> Report;
+
+    /// The state of the run now, from which [`Backend::resume`] goes on; `None`, which is the default, where that is not
+    /// supported.
+    ///
+    /// # Errors
+    /// When the state cannot be read from the device, or the run has failed.
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        Ok(None)
+    }
 
     /// How many steps can be under way at once: the chains of a sampler, 1 for an optimizer. Whoever advances a run by
     /// multiples of it keeps all chains at work; [`Pieces`] does.

@@ -1,6 +1,7 @@
 //! What is asked of a backend.
 
 mod gaussian;
+mod method;
 mod nuts;
 mod svi;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use gaussian::{LaplaceSettings, MeanfieldSettings, StructuredViSettings};
 pub use infermark_threads::MOST_THREADS;
+pub use method::{BenchmarkSettings, Method, MethodKind, objective_in_words};
 pub use nuts::{Metric, NutsSettings};
 pub use svi::{EarlyStop, Precision, SviSettings};
 
@@ -45,23 +47,6 @@ impl Request {
             devices: vec![DeviceId::CPU],
             threads: None,
             seed: 0,
-        }
-    }
-
-    /// Refuses another likelihood than the Poisson one, for the backend `backend` that has no other.
-    ///
-    /// # Errors
-    /// [`BackendError::Unsupported`] says what has it.
-    pub fn refuse_other_than_poisson(&self, backend: &'static str) -> Result<(), BackendError> {
-        match self.likelihood {
-            Likelihood::Poisson => Ok(()),
-            other => Err(BackendError::Unsupported {
-                backend,
-                what: format!(
-                    "the {} likelihood; every method with --device cpu has it",
-                    other.name()
-                ),
-            }),
         }
     }
 
@@ -135,45 +120,6 @@ pub fn check_threads(threads: Option<usize>) -> Result<(), BackendError> {
             "threads is {threads}; give 1 to {MOST_THREADS}"
         ))),
         _ => Ok(()),
-    }
-}
-
-/// An inference method with its settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "lowercase")]
-pub enum Method {
-    /// Stochastic variational inference with a mean-field guide.
-    Svi(SviSettings),
-    /// The No-U-Turn sampler.
-    Nuts(NutsSettings),
-    /// The Gaussian at the posterior mode.
-    Laplace(LaplaceSettings),
-    /// The Gaussian with the model's own block-arrowhead precision that maximizes the evidence lower bound.
-    #[serde(rename = "structured-vi")]
-    StructuredVi(StructuredViSettings),
-    /// The mean-field Gaussian that maximizes the evidence lower bound, in closed form.
-    Meanfield(MeanfieldSettings),
-}
-
-impl Method {
-    /// The name in the command and in files.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Method::Svi(_) => "svi",
-            Method::Nuts(_) => "nuts",
-            Method::Laplace(_) => "laplace",
-            Method::StructuredVi(_) => "structured-vi",
-            Method::Meanfield(_) => "meanfield",
-        }
-    }
-
-    /// The coordinates of a mean-field guide; every other method is in the published ones.
-    pub const fn coordinates(&self) -> Coordinates {
-        match self {
-            Method::Svi(svi) => svi.coordinates,
-            Method::Meanfield(meanfield) => meanfield.coordinates,
-            Method::Nuts(_) | Method::Laplace(_) | Method::StructuredVi(_) => Coordinates::Published,
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where a truth lies in its posterior.
 
 use crate::normal_cdf::normal_cdf;
-use infermark_backend::posterior::NORMAL_Q95;
+use infermark_backend::NORMAL_Q95;
 use infermark_diagnostics::Workspace;
 
 /// Draws that a truth is ranked among at most.

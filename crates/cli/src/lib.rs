@@ -1,18 +1,15 @@
-//! The `infermark` command as a library: its arguments, its verbs, and the backends it knows.
+//! The `infermark` command as a library: its arguments and its verbs. The backends are those of [`infermark::registry`].
 //!
 //! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity, convergence,
 //! an unfinished run that was asked to finish, a file that could not be written), 2 usage or input, 3 interrupted: Ctrl-C, SIGTERM or
 //! SIGHUP ended the work, and what there was by then is written. A second of them ends the program at once: 130.
 
 pub mod answer;
-pub mod backends;
 pub mod commands;
+mod device;
 pub mod exit;
 mod progress_bar;
 pub mod settings;
-
-#[cfg(feature = "cuda")]
-pub use infermark_gpu_devices::choose_header;
 
 use crate::commands::Command;
 use crate::exit::Exit;

@@ -8,5 +8,5 @@ fn main() -> ExitCode {
     unsafe {
         infermark::choose_header();
     }
-    infermark::run(std::env::args_os())
+    infermark_cli::run(std::env::args_os())
 }

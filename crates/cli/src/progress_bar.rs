@@ -3,7 +3,7 @@
 
 use crate::answer::say;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use infermark_backend::{Progress, StepUnit};
+use infermark::{Progress, StepUnit};
 use infermark_harness::observer::Observer;
 use infermark_model::printable;
 use infermark_report::number_format::{count, duration, three_digits};

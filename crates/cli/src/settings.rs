@@ -1,18 +1,18 @@
 //! Arguments that several verbs share, and the requests made of them.
 
-use crate::backends;
+use crate::device::named_device;
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use infermark_backend::request::{EarlyStop, Metric};
-use infermark_backend::{
-    DeviceId, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Precision, Request,
-    StructuredViSettings, SviSettings,
+use infermark::{
+    Columns, DeviceId, EarlyStop, LaplaceSettings, MeanfieldSettings, Method, MethodKind, Metric,
+    NutsSettings, Precision, Request, StructuredViSettings, SviSettings,
 };
-use infermark_data::Columns;
 use infermark_fit_files::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
 use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 /// Names of the columns in a sales file.
 #[derive(Debug, Clone, Args)]
@@ -132,21 +132,19 @@ pub struct LikelihoodArguments {
     pub likelihood: LikelihoodName,
 }
 
-/// Inference methods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MethodName {
-    /// Stochastic variational inference with a mean-field guide, in coordinates in which its intervals hold (--coordinates).
-    Svi,
-    /// Hamiltonian Monte Carlo: slow, exact. Trajectories of about a quarter rotation in the structured metric, the No-U-Turn sampler
-    /// in the diagonal one.
-    Nuts,
-    /// The Gaussian at the posterior mode, with the exact precision there: seconds at a million products.
-    Laplace,
-    /// The Gaussian with the exact block-arrowhead precision that maximizes the evidence lower bound: closest to the exact
-    /// posterior without sampling.
-    StructuredVi,
-    /// The mean-field optimum in closed form: what --method svi converges to, in either coordinates.
-    Meanfield,
+/// An inference method by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodName(pub MethodKind);
+
+impl ValueEnum for MethodName {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<MethodName>> = LazyLock::new(|| MethodKind::ALL.map(MethodName).to_vec());
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()).help(self.0.description()))
+    }
 }
 
 /// Variational objectives.
@@ -427,7 +425,7 @@ pub struct RunArguments {
     #[arg(long, value_enum, default_value = "structured-vi")]
     pub method: MethodName,
     /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
     pub device: DeviceId,
     /// Form in which the sites are inferred.
     #[arg(long, value_enum, default_value = "centered")]

@@ -7,6 +7,7 @@ use crate::packed_rows::{PackedRows, vectors_of};
 use crate::rows::{Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
+use infermark_backend::{Precision, Request};
 use infermark_model::panel::Panel;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,22 @@ pub fn bare_row_particles_per_second(
     } else {
         set.run_f64(measure)
     }
+}
+
+/// [`bare_row_particles_per_second`] in the precision, particles and threads of `request`, measured for a second: what a backend
+/// of these kernels answers as its [`infermark_backend::Backend::kernel_limit`].
+///
+/// # Panics
+/// When the processor lacks the instruction set.
+pub fn kernel_limit(set: InstructionSet, panel: &Panel, request: &Request) -> f64 {
+    bare_row_particles_per_second(
+        set,
+        request.method.precision() == Precision::F32,
+        panel,
+        request.method.particles(),
+        request.resolved_threads(),
+        Duration::from_secs(1),
+    )
 }
 
 struct Measure<'p> {

@@ -25,27 +25,11 @@ fn name_with(set: InstructionSet) -> String {
     in_plain_words(model_name().as_deref(), cores, set)
 }
 
-/// Refuses what `backend` cannot run on: any devices but the processors, once, and an instruction set asked for in
-/// the environment that is not here. Returns the instruction set: `stated`, or the environment's.
+/// The instruction set of a backend's kernels: the `stated` one, or the environment's, or else the processor's best.
 ///
 /// # Errors
-/// [`BackendError::Unsupported`] names the devices, [`BackendError::Request`] the instruction sets that are here.
-pub fn check(
-    backend: &'static str,
-    devices: &[DeviceId],
-    stated: Option<InstructionSet>,
-) -> Result<InstructionSet, BackendError> {
-    let unsupported = |what: String| BackendError::Unsupported { backend, what };
-    match devices {
-        [DeviceId::CPU] => {}
-        [device] => return Err(unsupported(format!("the device {device}"))),
-        devices => {
-            return Err(unsupported(format!(
-                "{} devices; the processors of a machine are one device, cpu",
-                devices.len()
-            )));
-        }
-    }
+/// [`BackendError::Request`] names the instruction sets that are here, when the environment asks for another.
+pub fn instruction_set(stated: Option<InstructionSet>) -> Result<InstructionSet, BackendError> {
     match stated {
         Some(set) => Ok(set),
         None => InstructionSet::from_environment().map_err(|e| BackendError::Request(e.to_string())),
@@ -57,19 +41,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_processors_once_are_served() {
+    fn the_processors_are_one_device() {
         let set = InstructionSet::Portable;
-        assert_eq!(check("b", &[DeviceId::CPU], Some(set)), Ok(set));
-        let cuda: DeviceId = "cuda:1".parse().unwrap();
-        for (devices, word) in [
-            (vec![cuda], "cuda:1"),
-            (vec![DeviceId::CPU, DeviceId::CPU], "2 devices"),
-            (vec![], "0 devices"),
-        ] {
-            let error = check("b", &devices, Some(set)).unwrap_err();
-            assert!(matches!(error, BackendError::Unsupported { .. }));
-            assert!(error.to_string().contains(word), "{error}");
-        }
+        assert_eq!(instruction_set(Some(set)), Ok(set));
         let device = cpu_device(set);
         assert_eq!(device.driver, Some(set.to_string()));
         assert!(device.name.ends_with(&set.to_string()), "{}", device.name);

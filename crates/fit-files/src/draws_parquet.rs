@@ -6,8 +6,7 @@
 
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
-use infermark_backend::Draws;
-use infermark_backend::draws::{DrawStatistics, SiteDraws};
+use infermark_backend::{DrawStatistics, Draws, SiteDraws};
 use infermark_model::{Labels, Panel, Site};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};

@@ -2,8 +2,7 @@
 
 use crate::panel_description::PanelDescription;
 use crate::system::System;
-use infermark_backend::report::Detail;
-use infermark_backend::{Report, Request};
+use infermark_backend::{Detail, Report, Request};
 use infermark_model::dispersion::{Dispersion, Pearson};
 use infermark_model::{Panel, Specification};
 use serde::{Deserialize, Serialize};

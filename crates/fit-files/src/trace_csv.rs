@@ -1,6 +1,6 @@
 //! `trace.csv`: the loss of an SVI run against iterations and seconds.
 
-use infermark_backend::report::TracePoint;
+use infermark_backend::TracePoint;
 use std::io::{self, Write};
 
 /// Columns of the file.

@@ -3,13 +3,13 @@
 use crate::engine::Engine;
 use crate::plan::DeviceLimits;
 use cubecl::prelude::*;
-use infermark_backend::{Backend, BackendError, Device, DeviceId, GaussianPass, GaussianPoint, Request, Run};
+use infermark_backend::{
+    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, MethodKind, Precision, Request,
+    Run,
+};
 use infermark_gaussian::{Counts, Elsewhere, RowWalker};
-use infermark_gpu_devices::{self as devices, Found, Way};
+use infermark_gpu_devices::{self as devices, Way};
 use infermark_model::Panel;
-use infermark_model::guide::Guide;
-use infermark_model::noise::Stream;
-use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,30 +37,10 @@ impl LaplaceGpu {
         LaplaceGpu { cubes: Some(cubes) }
     }
 
-    /// Checks what this backend needs of a request, and finds its device.
-    fn check(request: &Request) -> Result<&'static Found, BackendError> {
-        request.validate()?;
-        let [device] = request.devices[..] else {
-            return Err(unsupported(format!(
-                "{} devices at once; give one",
-                request.devices.len()
-            )));
-        };
-        if device == DeviceId::CPU {
-            return Err(unsupported("the device cpu; laplace-cpu does".into()));
-        }
-        let found = devices::named(device, crate::NAME)?;
-        if !found.has_doubles {
-            return Err(unsupported(format!(
-                "the device {device}, which has no double precision; --device cpu does"
-            )));
-        }
-        Ok(found)
-    }
-
     /// The counts, and who walks their rows.
     fn opened(&self, panel: &Arc<Panel>, request: &Request) -> Result<(Counts, Elsewhere), BackendError> {
-        let found = Self::check(request)?;
+        self.supports(request)?;
+        let found = devices::named(request.devices[0], crate::NAME)?;
         let counts = Elsewhere::counts(crate::NAME, panel, request)?;
         let limits = DeviceLimits {
             device: found.device.id.to_string(),
@@ -97,6 +77,30 @@ impl Backend for LaplaceGpu {
         crate::NAME
     }
 
+    fn method(&self) -> MethodKind {
+        MethodKind::Laplace
+    }
+
+    /// The host factors the borders, on the threads that it was given.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            precisions: &[Precision::F64],
+            uses_threads: true,
+            ..Capabilities::GPU
+        }
+    }
+
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(crate::NAME, self.method(), request)?;
+        let device = request.devices[0];
+        if !devices::named(device, crate::NAME)?.has_doubles {
+            return Err(unsupported(format!(
+                "the device {device}, which has no double precision"
+            )));
+        }
+        Ok(())
+    }
+
     /// Those that compute in double precision.
     fn devices(&self) -> Vec<Device> {
         let with_doubles = devices::found().iter().filter(|found| found.has_doubles);
@@ -122,17 +126,6 @@ impl Backend for LaplaceGpu {
     ) -> Result<Option<GaussianPass>, BackendError> {
         let (counts, elsewhere) = self.opened(panel, request)?;
         elsewhere.pass(counts, request, at.mean).map(Some)
-    }
-
-    fn loss_and_gradient(
-        &self,
-        _panel: &Arc<Panel>,
-        request: &Request,
-        _guide: &Guide,
-        _stream: Stream,
-    ) -> Result<Option<LossAndGradient>, BackendError> {
-        Self::check(request)?;
-        Ok(None)
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {

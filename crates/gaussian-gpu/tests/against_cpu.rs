@@ -1,9 +1,8 @@
 //! The device's passes and fits against the host's, on awkward panels.
 
-use infermark_backend::report::Detail;
 use infermark_backend::{
-    Backend, BackendError, DeviceId, GaussianPass, GaussianPoint, Interrupt, LaplaceSettings, Method,
-    Posterior, Request, Run, RunState, StructuredViSettings,
+    Backend, BackendError, Detail, DeviceId, GaussianPass, GaussianPoint, Interrupt, LaplaceSettings, Method,
+    Posterior, Request, Run, RunState,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_gaussian_gpu::LaplaceGpu;
@@ -423,18 +422,7 @@ fn what_is_not_served_is_refused_in_words() {
         likelihood: Likelihood::NegativeBinomial,
         ..poisson.clone()
     };
-    refused(&panel, &negative_binomial, "not Poisson");
-    let structured = Request {
-        method: Method::StructuredVi(StructuredViSettings::default()),
-        ..poisson.clone()
-    };
-    refused(&panel, &structured, "structured-vi");
-    refused(&panel, &on(DeviceId::CPU, &poisson), "cpu");
-    let two = Request {
-        devices: vec![device, DeviceId::CPU],
-        ..poisson.clone()
-    };
-    refused(&panel, &two, "one");
+    refused(&panel, &negative_binomial, "negative-binomial");
     let mut part = PanelPart::new(1, 3);
     part.push_product(0, None, &[1.0, 2.0, 3.0], &[485_200_000, 3, 4])
         .unwrap();

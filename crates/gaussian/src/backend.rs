@@ -4,14 +4,13 @@ use crate::counts::Counts;
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::run::{GaussianRun, counts_of};
 use crate::variational::{Family, Search};
-use infermark_arrowhead::ArrowheadFactor;
-use infermark_arrowhead::FactorError;
-use infermark_backend::{Backend, BackendError, Device, GaussianPass, GaussianPoint, Method, Request, Run};
+use infermark_arrowhead::{ArrowheadFactor, FactorError};
+use infermark_backend::{
+    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Request,
+    Run,
+};
 use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::Panel;
-use infermark_model::guide::Guide;
-use infermark_model::noise::Stream;
-use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,6 +25,7 @@ pub const MEANFIELD: &str = "meanfield-cpu";
 #[derive(Debug, Clone, Copy)]
 pub struct GaussianCpu {
     name: &'static str,
+    method: MethodKind,
     #[cfg(feature = "faults")]
     fault: Option<crate::fault::Fault>,
 }
@@ -33,22 +33,23 @@ pub struct GaussianCpu {
 impl GaussianCpu {
     /// The Laplace approximation.
     pub fn laplace() -> Self {
-        GaussianCpu::named(LAPLACE)
+        GaussianCpu::named(LAPLACE, MethodKind::Laplace)
     }
 
     /// The structured variational Gaussian.
     pub fn structured_vi() -> Self {
-        GaussianCpu::named(STRUCTURED_VI)
+        GaussianCpu::named(STRUCTURED_VI, MethodKind::StructuredVi)
     }
 
     /// The mean-field Gaussian.
     pub fn meanfield() -> Self {
-        GaussianCpu::named(MEANFIELD)
+        GaussianCpu::named(MEANFIELD, MethodKind::Meanfield)
     }
 
-    fn named(name: &'static str) -> Self {
+    fn named(name: &'static str, method: MethodKind) -> Self {
         GaussianCpu {
             name,
+            method,
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -65,17 +66,8 @@ impl GaussianCpu {
     }
 
     fn check(&self, request: &Request) -> Result<(), BackendError> {
-        request.validate()?;
-        device::check(self.name, &request.devices, None)?;
-        match (&request.method, self.name) {
-            (Method::Laplace(_), LAPLACE)
-            | (Method::StructuredVi(_), STRUCTURED_VI)
-            | (Method::Meanfield(_), MEANFIELD) => Ok(()),
-            (other, _) => Err(BackendError::Unsupported {
-                backend: self.name,
-                what: format!("the method {}", other.name()),
-            }),
-        }
+        self.supports(request)?;
+        device::instruction_set(None).map(|_| ())
     }
 }
 
@@ -143,6 +135,14 @@ impl Backend for GaussianCpu {
         self.name
     }
 
+    fn method(&self) -> MethodKind {
+        self.method
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::CPU
+    }
+
     fn devices(&self) -> Vec<Device> {
         vec![cpu_device(InstructionSet::best())]
     }
@@ -189,17 +189,6 @@ impl Backend for GaussianCpu {
             gradient: found.gradient,
             variance,
         }))
-    }
-
-    fn loss_and_gradient(
-        &self,
-        _panel: &Arc<Panel>,
-        request: &Request,
-        _guide: &Guide,
-        _stream: Stream,
-    ) -> Result<Option<LossAndGradient>, BackendError> {
-        self.check(request)?;
-        Ok(None)
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {

@@ -6,8 +6,8 @@ use crate::newton::{ModeSearch, ModeSettings};
 use crate::row_walker::RowWalker;
 use crate::run::{GaussianRun, counts_of};
 use infermark_arrowhead::ArrowheadFactor;
-use infermark_backend::{BackendError, GaussianPass, Method, Request, Run};
-use infermark_model::{Likelihood, Panel};
+use infermark_backend::{BackendError, GaussianPass, Request, Run};
+use infermark_model::Panel;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,29 +23,20 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// What a device would walk: the counts of a panel.
+    /// What a device would walk: the counts of a panel, for a request for Laplace with Poisson counts.
     ///
     /// # Errors
-    /// When the backend `name` does not serve the request: another method or likelihood, or counts at the upper clip bound.
+    /// When the backend `name` does not serve the panel: it has counts at the upper clip bound.
     pub fn counts(name: &'static str, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
-        let unsupported = |what: String| BackendError::Unsupported { backend: name, what };
-        if !matches!(request.method, Method::Laplace(_)) {
-            return Err(unsupported(format!(
-                "the method {}; --device cpu does",
-                request.method.name()
-            )));
-        }
-        if request.likelihood != Likelihood::Poisson {
-            return Err(unsupported(
-                "counts that are not Poisson; --device cpu does".to_owned(),
-            ));
-        }
         let counts = counts_of(panel, request)?;
         if counts.leaves_any_out() {
-            return Err(unsupported(format!(
-                "counts at the upper clip bound, for which {} products are left out; --device cpu does",
-                counts.left_out().len()
-            )));
+            return Err(BackendError::Unsupported {
+                backend: name,
+                what: format!(
+                    "counts at the upper clip bound, for which {} products are left out; --device cpu does",
+                    counts.left_out().len()
+                ),
+            });
         }
         Ok(counts)
     }
@@ -140,7 +131,8 @@ mod tests {
     use super::*;
     use crate::row_walker::MovingPairs;
     use infermark_arrowhead::{AtOptimum, FactorError, Walked};
-    use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, RunState};
+    use infermark_backend::{DeviceId, Interrupt, LaplaceSettings, Method, RunState};
+    use infermark_test_support::conformance::stays_failed;
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 
@@ -188,7 +180,7 @@ mod tests {
         let mut run = lost.start(counts.clone(), &request, Instant::now()).unwrap();
         let error = run.advance(1, &Interrupt::new()).unwrap_err();
         assert_eq!(error.to_string(), "cuda:3 failed: it fell off the bus");
-        assert_eq!(run.progress().state, RunState::Failed);
+        stays_failed(&mut *run, &error);
         assert!(run.posterior().is_err());
         assert_eq!(run.report().device, "a card");
         // What was asked to stop goes on from there.

@@ -12,9 +12,10 @@ use crate::spread::Spread;
 use crate::variational::{Family, Search};
 use dispersion::SumsUnder;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
-use infermark_backend::progress::{Progress, RunState, StepUnit};
-use infermark_backend::report::{Detail, GaussianReport, Report, StepPoint};
-use infermark_backend::{BackendError, Interrupt, Method, Posterior, Request, Run};
+use infermark_backend::{
+    BackendError, Detail, GaussianReport, Interrupt, Method, Posterior, Progress, Report, Request, Run,
+    RunState, StepPoint, StepUnit,
+};
 use infermark_cpu_kernels::device_name;
 use infermark_model::coordinates::{IndependentRates, Orthogonal};
 use infermark_model::dispersion::{Dispersion, FittedRates};
@@ -73,6 +74,8 @@ pub(crate) struct GaussianRun {
     request: Request,
     stage: Stage,
     state: RunState,
+    /// Why it cannot go on.
+    failure: Option<BackendError>,
     posterior: Option<Posterior>,
     report: GaussianReport,
     /// Part of the rows whose rates are near the lower clip bound.
@@ -149,6 +152,7 @@ impl GaussianRun {
             },
             stage: Stage::Mode(Box::new(search)),
             state: RunState::Running,
+            failure: None,
             posterior: None,
             near_lower_bound: 0.0,
             fitted: None,
@@ -372,7 +376,10 @@ impl GaussianRun {
 
 impl Run for GaussianRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        if self.state == RunState::Failed || self.state.is_complete() {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if self.state.is_complete() || steps == 0 {
             return Ok(self.progress());
         }
         let before = self.run_seconds;
@@ -398,7 +405,9 @@ impl Run for GaussianRun {
             if let Err(error) = step {
                 self.state = RunState::Failed;
                 self.run_seconds = before + clock.elapsed().as_secs_f64();
-                return Err(self.failed(done, &error));
+                let failure = self.failed(done, &error);
+                self.failure = Some(failure.clone());
+                return Err(failure);
             }
             self.run_seconds = before + clock.elapsed().as_secs_f64();
             if self.completed() > done {

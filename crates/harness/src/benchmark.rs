@@ -1,11 +1,12 @@
 //! A benchmark from parity to pictures: for every size, every backend is held against the reference, then all that
 //! passed are timed side by side, then their quality is taken.
 
+mod cases;
 mod chains;
 mod size;
 mod timed;
 
-use crate::limits::{KernelLimit, array_bytes, measure_memory_limit};
+use crate::limits::{array_bytes, measure_memory_limit};
 use crate::observer::Observer;
 use crate::parity::PARITY_ROWS;
 use crate::quiet::wait_until_quiet;
@@ -23,6 +24,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use cases::CaseChoice;
 
 /// A panel to measure on.
 #[derive(Debug, Clone)]
@@ -50,7 +53,7 @@ pub struct Case {
 pub const WARMUP_ITERATIONS: u64 = 300;
 
 /// A benchmark.
-pub struct Plan<'a> {
+pub struct Plan {
     /// Sizes, in products, smallest first.
     pub products: Vec<usize>,
     /// What to measure.
@@ -73,15 +76,15 @@ pub struct Plan<'a> {
     pub timing_max_depth: u32,
     /// Rows of the largest panel on which parity is checked whole.
     pub parity_rows: usize,
-    /// The bare kernel, where there is one.
-    pub kernel_limit: Option<&'a dyn KernelLimit>,
+    /// Whether the bare kernels of the backends are measured ([`Backend::kernel_limit`]).
+    pub kernel_limit: bool,
     /// Bytes of the array that memory is measured with; `None` fits it to the machine.
     pub memory_array_bytes: Option<usize>,
     /// Seconds, in all, that it waits before timing until other programs leave the machine alone.
     pub settle_seconds: f64,
 }
 
-impl Plan<'_> {
+impl Plan {
     /// Five repeats of two seconds after a second and [`WARMUP_ITERATIONS`] of warm-up.
     pub fn new(products: Vec<usize>, cases: Vec<Case>) -> Self {
         Plan {
@@ -95,7 +98,7 @@ impl Plan<'_> {
             published_nuts_seconds: 30.0,
             timing_max_depth: 6,
             parity_rows: PARITY_ROWS,
-            kernel_limit: None,
+            kernel_limit: false,
             memory_array_bytes: None,
             settle_seconds: 90.0,
         }
@@ -189,7 +192,7 @@ impl Outcome {
 /// # Errors
 /// When a panel cannot be made or a file not be written. A backend that fails is a row, not an error.
 pub fn run_benchmark(
-    plan: &Plan<'_>,
+    plan: &Plan,
     make_panel: &mut dyn FnMut(usize) -> Result<BenchPanel, String>,
     folder: &ResultsFolder,
     observer: &mut dyn Observer,

@@ -1,26 +1,10 @@
 //! What the machine can do at most: the limits that measured rates are held against.
 
-use infermark_backend::Request;
-use infermark_model::Panel;
 use infermark_report::records::memory_limit::MemoryLimit;
 use infermark_threads::{NoThreads, start};
 use std::hint::black_box;
-use std::sync::{Arc, Barrier, PoisonError, RwLock};
+use std::sync::{Barrier, PoisonError, RwLock};
 use std::time::Instant;
-
-/// The rate of a bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer. It lives with the
-/// kernels, and is measured by whoever hands it in.
-pub trait KernelLimit {
-    /// Row-particles a second on `panel` in the request's precision, particles and threads (for samplers: rows a second
-    /// of one gradient), or `None` where there is no such kernel, as for a GPU, whose [`infermark_backend::Limits`] are measured apart.
-    fn row_particles_per_second(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64>;
-}
-
-impl<F: Fn(&Arc<Panel>, &Request) -> Option<f64>> KernelLimit for F {
-    fn row_particles_per_second(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
-        self(panel, request)
-    }
-}
 
 /// Bytes to read for a machine with this cache and memory: four times the last-level cache, at least 256 MiB, at most an
 /// eighth of the memory.

@@ -116,10 +116,7 @@ impl Tolerances {
 
 /// The precision that a request asks for; samplers are in double precision.
 pub fn precision_of(request: &Request) -> Precision {
-    match &request.method {
-        Method::Svi(svi) => svi.precision,
-        _ => Precision::F64,
-    }
+    request.method.precision()
 }
 
 /// Compares `backend` with the reference on `panel`, or on every k-th product of one with more than `most_rows` rows.

@@ -1,7 +1,7 @@
 //! A run under the clock: set-up apart, warm-up apart, then stretches in steady state. Iterations are counted, of samplers
 //! gradients; whole fits are timed by [`crate::timed_fits`].
 
-use infermark_backend::{Backend, BackendError, Interrupt, Method, Pieces, Report, Request, Run};
+use infermark_backend::{Backend, BackendError, Interrupt, Pieces, Report, Request, Run};
 use infermark_model::Panel;
 use infermark_report::records::case_record::Sample;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl TimedRun {
         Ok(TimedRun {
             pieces: Pieces::of(&*run, PIECE),
             run,
-            counts_gradients: matches!(request.method, Method::Nuts(_)),
+            counts_gradients: request.method.kind().has_draws(),
             setup_seconds: clock.elapsed().as_secs_f64(),
             warmup: Sample {
                 iterations: 0,

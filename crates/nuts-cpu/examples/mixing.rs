@@ -7,8 +7,7 @@
 //! Options: `first_seed`, `likelihood` (`poisson` or `negative-binomial`), `metric`, `warmup`, `draws`, `target_accept`,
 //! `threads`, and any prior of the model by its name, for instance `clip_low=-20`.
 
-use infermark_backend::report::Detail;
-use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Request};
+use infermark_backend::{Backend, Detail, Interrupt, Method, NutsSettings, Request};
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Likelihood, Priors, Site};
 use infermark_nuts_cpu::NutsCpu;
@@ -89,9 +88,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let chains = || report.chains.iter();
         let gradients: u64 = chains().map(|c| c.gradients).sum();
         let draws: u64 = chains().map(|c| c.draws).sum();
-        let least = |f: fn(&infermark_backend::report::ChainReport) -> f64| {
-            chains().map(f).fold(f64::INFINITY, f64::min)
-        };
+        let least =
+            |f: fn(&infermark_backend::ChainReport) -> f64| chains().map(f).fold(f64::INFINITY, f64::min);
         println!(
             "{seed},{:.4},{above},{}[{}],{:.0},{:.0},{},{},{:.4},{:.4},{:.3},{:.2},{seconds:.2}",
             report.max_rhat.unwrap_or(f64::NAN),

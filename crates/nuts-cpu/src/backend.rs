@@ -6,12 +6,10 @@ use crate::memory;
 use crate::record::Retention;
 use crate::run::NutsRun;
 use crate::whitening::Whitening;
-use infermark_backend::request::Metric;
-use infermark_backend::{Backend, BackendError, Device, Method, NutsSettings, Request, Run};
-use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
-use infermark_model::guide::Guide;
-use infermark_model::noise::Stream;
-use infermark_model::svi::LossAndGradient;
+use infermark_backend::{
+    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Request, Run,
+};
+use infermark_cpu_kernels::{InstructionSet, bare, cpu_device, device};
 use infermark_model::{Centredness, Panel};
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,15 +41,12 @@ pub struct NutsCpu;
 
 impl NutsCpu {
     /// The request's NUTS settings, when it can be served here.
-    fn settings(request: &Request) -> Result<&NutsSettings, BackendError> {
-        request.validate()?;
-        device::check(NAME, &request.devices, None)?;
+    fn settings<'r>(&self, request: &'r Request) -> Result<&'r NutsSettings, BackendError> {
+        self.supports(request)?;
+        device::instruction_set(None)?;
         match &request.method {
             Method::Nuts(settings) => Ok(settings),
-            other => Err(BackendError::Unsupported {
-                backend: NAME,
-                what: format!("the method {}", other.name()),
-            }),
+            other => unreachable!("{} was refused", other.name()),
         }
     }
 }
@@ -59,6 +54,18 @@ impl NutsCpu {
 impl Backend for NutsCpu {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn method(&self) -> MethodKind {
+        MethodKind::Nuts
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::CPU
+    }
+
+    fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
+        Some(bare::kernel_limit(InstructionSet::best(), panel, request))
     }
 
     fn devices(&self) -> Vec<Device> {
@@ -71,7 +78,7 @@ impl Backend for NutsCpu {
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        Self::settings(request)?;
+        self.settings(request)?;
         request.check_point(panel, point)?;
         // Centred, z is the natural parameter.
         let mut density = PanelDensity::new(
@@ -86,20 +93,9 @@ impl Backend for NutsCpu {
         Ok((value, gradient))
     }
 
-    fn loss_and_gradient(
-        &self,
-        _panel: &Arc<Panel>,
-        request: &Request,
-        _guide: &Guide,
-        _stream: Stream,
-    ) -> Result<Option<LossAndGradient>, BackendError> {
-        Self::settings(request)?;
-        Ok(None)
-    }
-
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let started = Instant::now();
-        let settings = Self::settings(request)?;
+        let settings = self.settings(request)?;
         let layout = panel.layout_for(request.likelihood);
         let retention = Retention::of(settings, &layout);
         let mut density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());

@@ -1,7 +1,6 @@
 //! Whether a run fits in memory, told before anything is allocated.
 
-use infermark_backend::request::Metric;
-use infermark_backend::{BackendError, NutsSettings};
+use infermark_backend::{BackendError, Metric, NutsSettings};
 use infermark_model::Layout;
 
 /// Bytes that the trajectories of all chains take: under the diagonal metric at their deepest, five vectors a state, two ends

@@ -1,9 +1,7 @@
 //! What is kept of a chain: every draw while all of them fit, otherwise moments of every latent and the draws of
 //! chosen sites.
 
-use infermark_backend::NutsSettings;
-use infermark_backend::draws::DrawStatistics;
-use infermark_backend::report::ChainReport;
+use infermark_backend::{ChainReport, DrawStatistics, NutsSettings};
 use infermark_diagnostics::StreamingChain;
 use infermark_model::{Layout, Site};
 

@@ -9,12 +9,9 @@ use crate::gate::Gate;
 use crate::record::{ChainRecord, Retention};
 use crate::summary::summarize;
 use crate::whitening::Whitening;
-use infermark_backend::draws::SiteDraws;
-use infermark_backend::report::ModeSearch;
-use infermark_backend::request::Metric;
 use infermark_backend::{
-    BackendError, Draws, Interrupt, NutsSettings, Posterior, Progress, Report, Request, Run, RunState,
-    StepUnit,
+    BackendError, Draws, Interrupt, Metric, ModeSearch, NutsSettings, Posterior, Progress, Report, Request,
+    Run, RunState, SiteDraws, StepUnit,
 };
 use infermark_model::{Layout, Panel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -197,6 +194,9 @@ fn threads_of_chain(threads: usize, chains: usize, chain: usize) -> usize {
 
 impl Run for NutsRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if steps == 0 && self.state != RunState::Failed {
+            return Ok(self.progress());
+        }
         if !self.state.is_complete() && self.state != RunState::Failed {
             let started = Instant::now();
             self.gate.advance(steps, self.draws_of_chain(), interrupt);

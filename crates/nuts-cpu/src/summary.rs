@@ -1,8 +1,7 @@
 //! The posterior of what was kept of the chains.
 
 use crate::record::ChainRecord;
-use infermark_backend::Posterior;
-use infermark_backend::posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975};
+use infermark_backend::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 use infermark_diagnostics::{StreamingSummary, Workspace, quantile};
 use infermark_model::{Layout, Site};
 use infermark_threads::run_parts;

@@ -6,8 +6,7 @@
 
 use crate::pair::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
-use infermark_backend::BackendError;
-use infermark_backend::report::ModeSearch;
+use infermark_backend::{BackendError, ModeSearch};
 use infermark_gaussian::{Counts, ModeError, ModeSettings, find_mode};
 use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;

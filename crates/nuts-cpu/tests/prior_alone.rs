@@ -1,7 +1,6 @@
 //! A panel that says nothing: the posterior is the prior, in closed form.
 
-use infermark_backend::request::Metric;
-use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Request};
+use infermark_backend::{Backend, Interrupt, Method, Metric, NutsSettings, Request};
 use infermark_model::{Labels, Panel, PanelPart, Parameterization, Priors, Site};
 use infermark_nuts_cpu::NutsCpu;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The posterior of a small panel against a long run of another sampler, in all parameterizations.
 
-use infermark_backend::report::Detail;
-use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Posterior, Report, Request, RunState};
+use infermark_backend::{
+    Backend, Detail, Interrupt, Method, NutsSettings, Posterior, Report, Request, RunState,
+};
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Panel, Parameterization, Site};
 use infermark_nuts_cpu::NutsCpu;

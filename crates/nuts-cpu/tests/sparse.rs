@@ -1,7 +1,6 @@
 //! Panels of few sales, many products without any, and gaps: both metrics have the same posterior.
 
-use infermark_backend::report::Detail;
-use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Posterior, Request};
+use infermark_backend::{Backend, Detail, Interrupt, Method, NutsSettings, Posterior, Request};
 use infermark_model::{Labels, Panel, PanelPart, Site};
 use infermark_nuts_cpu::NutsCpu;
 use std::sync::Arc;

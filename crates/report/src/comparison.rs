@@ -10,11 +10,10 @@ use crate::quality::agreement::{Agreement, Reference};
 use crate::quality::coverage::LEVELS;
 use crate::quality::truth::TruthQuality;
 use crate::results_csv::NOT_APPLICABLE;
-use crate::statistics::time_to_posterior::name_of;
 use crate::table::agreement::{in_words, site_rows};
 use crate::table::grid::Grid;
 use infermark_atomic_file::{FileError, write_atomically};
-use infermark_backend::report::Detail;
+use infermark_backend::Detail;
 use infermark_fit_files::fit_folder::{FitFolder, FitFolderError};
 use infermark_fit_files::fit_record::FitStatus;
 use infermark_model::{Likelihood, Site, Specification};
@@ -162,7 +161,7 @@ impl Comparison {
                 .map(|(of, told)| Agreement::new(&fit.posterior, &fits[*of].posterior, told.clone(), units));
             compared.push(ComparedFit {
                 name: name.clone(),
-                method: name_of(&fit.record.request.method),
+                method: fit.record.request.method.words(),
                 backend: fit.record.report.backend.clone(),
                 likelihood: fit.posterior.layout.likelihood,
                 sites: fit.posterior.layout.sites(),

@@ -1,11 +1,10 @@
 //! The answer of a fit in a few lines: elasticities with their intervals, and what speaks against trusting them.
 
 use crate::number_format::{count, duration, three_digits};
-use crate::statistics::time_to_posterior::name_of;
 use crate::table::grid::Grid;
-use infermark_backend::report::{Detail, GaussianReport, NutsReport, SviReport};
-use infermark_backend::request::EarlyStop;
-use infermark_backend::{Method, Posterior, Report, RunState};
+use infermark_backend::{
+    Detail, EarlyStop, GaussianReport, Method, NutsReport, Posterior, Report, RunState, SviReport,
+};
 use infermark_fit_files::fit_record::{FitRecord, FitStatus};
 use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
@@ -148,7 +147,7 @@ pub fn fit_summary(record: &FitRecord, panel: &Panel, posterior: &Posterior, fol
 }
 
 fn method_in_words(method: &Method) -> String {
-    let name = name_of(method);
+    let name = method.words();
     let mut letters = name.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string());
     first.unwrap_or_default() + letters.as_str()

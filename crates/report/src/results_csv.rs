@@ -3,8 +3,7 @@
 use crate::records::case_record::{CaseKind, CaseRecord, IterationUnit, objective_in_words};
 use crate::statistics::speedup::against_published;
 use crate::statistics::time_to_posterior::time_of;
-use infermark_backend::Method;
-use infermark_backend::report::Detail;
+use infermark_backend::{Detail, Method};
 use infermark_model::Coordinates;
 use infermark_model::Site;
 use std::io::{self, Write};

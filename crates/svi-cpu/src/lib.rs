@@ -12,16 +12,19 @@ mod phases;
 mod run;
 mod state;
 
-use crate::run::SviRun;
+use crate::run::Iterations;
 use crate::state::State;
-use infermark_backend::{Backend, BackendError, Device, Method, Precision, Request, Run, SviSettings};
+use infermark_backend::{
+    Backend, BackendError, Capabilities, Device, Method, MethodKind, Precision, Request, Run, SviSettings,
+};
+use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::simd::Simd;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, cpu_device, device};
+use infermark_cpu_kernels::{ForSimd, InstructionSet, cpu_device, device, device_name};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{Chart, GuidedRun, NoiseSource, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -141,26 +144,18 @@ impl SviCpu {
 
     /// Checks what this backend needs of a request and returns the instruction set and the request's settings.
     fn check(&self, panel: &Panel, request: &Request) -> Result<(InstructionSet, SviSettings), BackendError> {
-        request.validate()?;
-        let unsupported = |what: String| BackendError::Unsupported { backend: NAME, what };
-        let set = device::check(NAME, &request.devices, self.instruction_set)?;
+        self.supports(request)?;
+        let set = device::instruction_set(self.instruction_set)?;
         let latents = panel.layout_for(request.likelihood).latents();
         if u32::try_from(latents).is_err() {
-            return Err(unsupported(format!(
-                "{latents} latents; the limit is {}",
-                u32::MAX
-            )));
+            return Err(BackendError::Unsupported {
+                backend: NAME,
+                what: format!("{latents} latents; the limit is {}", u32::MAX),
+            });
         }
         let Method::Svi(settings) = &request.method else {
-            return Err(unsupported(format!("the method {}", request.method.name())));
+            unreachable!("another method was refused")
         };
-        let high = request.priors.clip_high;
-        if settings.precision == Precision::F32 && high > CLIP_HIGH_LIMIT_F32 {
-            return Err(BackendError::Request(format!(
-                "clip_high is {high}; squares of gradients of such rates overflow single precision: give at most \
-                 {CLIP_HIGH_LIMIT_F32}, or --precision f64"
-            )));
-        }
         Ok((set, settings.clone()))
     }
 }
@@ -209,13 +204,21 @@ impl ForSimd for Start<'_> {
     type Output = Box<dyn GuidedRun>;
 
     fn run<I: Simd>(self, isa: I) -> Box<dyn GuidedRun> {
+        let (panel, request) = (self.placed.panel.clone(), self.placed.request.clone());
+        let chart = self.placed.chart.clone();
         let state = self.placed.state(isa);
         state.place_first();
-        Box::new(SviRun::new(
-            state,
-            self.threads,
-            self.begin.elapsed().as_secs_f64(),
-        ))
+        let threads = state.useful_threads(self.threads);
+        let setup = RunSetup {
+            backend: NAME,
+            device: device_name(),
+            threads,
+            panel,
+            request,
+            chart,
+            setup_seconds: self.begin.elapsed().as_secs_f64(),
+        };
+        Box::new(SviRun::new(Iterations { state, threads }, setup))
     }
 }
 
@@ -243,6 +246,34 @@ impl ForSimd for Evaluate<'_> {
 impl Backend for SviCpu {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn method(&self) -> MethodKind {
+        MethodKind::Svi
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            precisions: &[Precision::F32, Precision::F64],
+            ..Capabilities::CPU
+        }
+    }
+
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(NAME, self.method(), request)?;
+        let high = request.priors.clip_high;
+        if request.method.precision() == Precision::F32 && high > CLIP_HIGH_LIMIT_F32 {
+            return Err(BackendError::Request(format!(
+                "clip_high is {high}; squares of gradients of such rates overflow single precision: give at most \
+                 {CLIP_HIGH_LIMIT_F32}, or --precision f64"
+            )));
+        }
+        Ok(())
+    }
+
+    fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
+        let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
+        Some(bare::kernel_limit(set, panel, request))
     }
 
     fn devices(&self) -> Vec<Device> {

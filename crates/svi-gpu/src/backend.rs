@@ -4,16 +4,17 @@ use crate::fused::engine::{Engine, Machine, Start};
 use crate::fused::layout::DeviceLimits;
 use crate::fused::limits;
 use crate::profile::Profile;
-use crate::run::GpuRun;
+use crate::run::Batches;
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, DeviceKind, Limits, Method, Precision, Request, Run, SviSettings,
+    Backend, BackendError, Capabilities, Device, DeviceKind, Limits, Method, MethodKind, Request, Run,
+    SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Way};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{Chart, GuidedRun, NoiseSource, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -70,7 +71,7 @@ impl SviGpu {
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
-        let settings = check_request(request)?.0.clone();
+        self.supports(request)?;
         let chart = Chart::of(&panel, request);
         let guide = match guide {
             Some(guide) => guide,
@@ -83,15 +84,16 @@ impl SviGpu {
             .device
             .name
             .clone();
-        Ok(Box::new(GpuRun::new(
-            machine,
-            panel,
-            request,
-            chart,
-            settings,
+        let setup = RunSetup {
+            backend: crate::NAME,
             device,
-            begin.elapsed().as_secs_f64(),
-        )))
+            threads: 1,
+            panel,
+            request: request.clone(),
+            chart,
+            setup_seconds: begin.elapsed().as_secs_f64(),
+        };
+        Ok(Box::new(SviRun::new(Batches::new(machine), setup)))
     }
 
     /// Loss and gradient of `guide` under one recorded noise.
@@ -106,7 +108,7 @@ impl SviGpu {
         noise: NoiseSource,
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
-        check_request(request)?;
+        self.supports(request)?;
         let chart = Chart::of(panel, request);
         let mut machine = self.machine(panel, request, chart, guide, noise, iteration)?;
         machine.evaluate()
@@ -117,7 +119,7 @@ impl SviGpu {
     /// # Errors
     /// As [`SviGpu::start_from`].
     pub fn profile(&self, panel: &Arc<Panel>, request: &Request) -> Result<Profile, BackendError> {
-        check_request(request)?;
+        self.supports(request)?;
         let limits = self
             .limits(request)?
             .ok_or_else(|| unsupported("limits of this device".into()))?;
@@ -145,10 +147,7 @@ impl SviGpu {
         iteration: u32,
     ) -> Result<Box<dyn Machine>, BackendError> {
         let found = devices::named(request.devices[0], crate::NAME)?;
-        request.refuse_other_than_poisson(crate::NAME)?;
-        let Method::Svi(settings) = &request.method else {
-            unreachable!("checked")
-        };
+        let settings = settings_of(request);
         let start = Start {
             panel,
             priors: request.priors,
@@ -203,37 +202,36 @@ fn has_good_exp2(found: &devices::Found) -> bool {
     found.device.id.kind == DeviceKind::Cuda
 }
 
-/// Checks what this backend needs of a request, whatever the panel, and returns its settings and device.
-fn check_request(request: &Request) -> Result<(&SviSettings, &'static devices::Found), BackendError> {
-    request.validate()?;
-    let [device] = request.devices[..] else {
-        return Err(unsupported(format!(
-            "{} devices at once; give one",
-            request.devices.len()
-        )));
-    };
-    if device == DeviceId::CPU {
-        return Err(unsupported("the device cpu; svi-cpu does".into()));
+/// The settings of a request that was checked.
+fn settings_of(request: &Request) -> &SviSettings {
+    match &request.method {
+        Method::Svi(settings) => settings,
+        other => unreachable!("{} was refused", other.name()),
     }
-    let found = devices::named(device, crate::NAME)?;
-    let Method::Svi(settings) = &request.method else {
-        return Err(unsupported(format!("the method {}", request.method.name())));
-    };
-    if settings.precision == Precision::F64 {
-        return Err(unsupported("precision f64; svi-cpu does".into()));
-    }
-    if settings.particles > MOST_PARTICLES {
-        return Err(unsupported(format!(
-            "{} particles; the limit is {MOST_PARTICLES}",
-            settings.particles
-        )));
-    }
-    Ok((settings, found))
 }
 
 impl Backend for SviGpu {
     fn name(&self) -> &'static str {
         crate::NAME
+    }
+
+    fn method(&self) -> MethodKind {
+        MethodKind::Svi
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::GPU
+    }
+
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(crate::NAME, self.method(), request)?;
+        let particles = request.method.particles();
+        if particles > MOST_PARTICLES {
+            return Err(unsupported(format!(
+                "{particles} particles; the limit is {MOST_PARTICLES}"
+            )));
+        }
+        devices::named(request.devices[0], crate::NAME).map(|_| ())
     }
 
     fn devices(&self) -> Vec<Device> {
@@ -264,8 +262,9 @@ impl Backend for SviGpu {
     }
 
     fn limits(&self, request: &Request) -> Result<Option<Limits>, BackendError> {
-        let (settings, found) = check_request(request)?;
-        let (particles, limits) = (settings.particles, device_limits(found));
+        self.supports(request)?;
+        let found = devices::named(request.devices[0], crate::NAME)?;
+        let (particles, limits) = (request.method.particles(), device_limits(found));
         let measured: Result<Limits, String> = match &found.way {
             #[cfg(feature = "cuda")]
             Way::Cuda(index) => {

@@ -1,18 +1,18 @@
 //! The backend: what it serves, and how a run is started.
 
 use crate::descent::{Descend, Descent, Noise, Start};
-use crate::run::TensorRun;
+use crate::run::Descents;
 use burn_autodiff::Autodiff;
 use burn_tensor::backend::Backend as _;
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, Method, Precision, Request, Run, SviSettings,
+    Backend, BackendError, Capabilities, Device, DeviceId, Method, MethodKind, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, Found, Way};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::{LossAndGradient, draw_noise};
-use infermark_svi::{Chart, GuidedRun, NoiseSource, Recording, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, Recording, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -103,15 +103,16 @@ fn start(
     )?;
     // The first pass compiles the library's kernels: that is set-up, not iteration.
     descent.evaluate()?;
-    Ok(Box::new(TensorRun::new(
-        descent,
+    let setup = RunSetup {
+        backend: crate::NAME,
+        device: found.device.name.clone(),
+        threads: 1,
         panel,
-        request,
+        request: request.clone(),
         chart,
-        settings.clone(),
-        found.device.name.clone(),
-        begin.elapsed().as_secs_f64(),
-    )))
+        setup_seconds: begin.elapsed().as_secs_f64(),
+    };
+    Ok(Box::new(SviRun::new(Descents(descent), setup)))
 }
 
 fn descent(start: Start<'_>, found: &Found) -> Result<Box<dyn Descend>, BackendError> {
@@ -142,26 +143,14 @@ fn unsupported(what: String) -> BackendError {
     }
 }
 
-/// Checks what this backend needs of a request and returns its settings and device.
+/// The settings and the device of a request that this backend serves, on a panel that fits.
 fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'static Found), BackendError> {
-    request.validate()?;
-    let [device] = request.devices[..] else {
-        return Err(unsupported(format!(
-            "{} devices at once; give one",
-            request.devices.len()
-        )));
-    };
-    if device == DeviceId::CPU {
-        return Err(unsupported("the device cpu; svi-cpu does".into()));
-    }
+    SviTensor.supports(request)?;
+    let device = request.devices[0];
     let found = devices::named(device, crate::NAME)?;
-    request.refuse_other_than_poisson(crate::NAME)?;
     let Method::Svi(settings) = &request.method else {
-        return Err(unsupported(format!("the method {}", request.method.name())));
+        unreachable!("another method was refused")
     };
-    if settings.precision == Precision::F64 {
-        return Err(unsupported("precision f64; svi-cpu does".into()));
-    }
     let layout = panel.layout();
     let tensor = 4 * (settings.particles * layout.products * layout.periods) as u64;
     check_memory(device, tensor, found.largest_buffer, found.device.memory_bytes)?;
@@ -203,6 +192,24 @@ fn check_memory(
 impl Backend for SviTensor {
     fn name(&self) -> &'static str {
         crate::NAME
+    }
+
+    fn method(&self) -> MethodKind {
+        MethodKind::Svi
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::GPU
+    }
+
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(crate::NAME, self.method(), request)?;
+        devices::named(request.devices[0], crate::NAME).map(|_| ())
+    }
+
+    /// It is what the fused kernels are read beside, and slower than they are.
+    fn is_reference(&self) -> bool {
+        true
     }
 
     fn devices(&self) -> Vec<Device> {

@@ -1,6 +1,6 @@
 //! When a run has converged: windows of losses that no longer fall.
 
-use infermark_backend::request::EarlyStop;
+use infermark_backend::EarlyStop;
 
 /// Mean and variance of a window's losses (Welford).
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,9 +1,9 @@
 //! A run's books: iterations, losses, trace, state.
 
 use crate::convergence::ConvergenceWatch;
-use infermark_backend::report::{Detail, SviReport, TracePoint};
-use infermark_backend::request::EarlyStop;
-use infermark_backend::{BackendError, Progress, Report, RunState, StepUnit, SviSettings};
+use infermark_backend::{
+    BackendError, Detail, EarlyStop, Progress, Report, RunState, StepUnit, SviReport, SviSettings, TracePoint,
+};
 use infermark_model::Coordinates;
 
 /// What the books say after an iteration.
@@ -25,6 +25,8 @@ pub struct Ledger {
     run_seconds: f64,
     completed: u64,
     state: RunState,
+    /// Why it cannot go on.
+    failure: Option<BackendError>,
     last_loss: f64,
     effective_particles_sum: f64,
     trace: Vec<TracePoint>,
@@ -43,6 +45,7 @@ impl Ledger {
             run_seconds: 0.0,
             completed: 0,
             state: RunState::Running,
+            failure: None,
             last_loss: f64::NAN,
             effective_particles_sum: 0.0,
             trace: Vec::new(),
@@ -75,10 +78,10 @@ impl Ledger {
     /// Opens a piece of up to `steps` iterations: the iteration to stop at, or `None` when there is nothing to do.
     ///
     /// # Errors
-    /// When the run has failed.
+    /// When the run has failed: the reason, again.
     pub fn open(&mut self, steps: u64) -> Result<Option<u64>, BackendError> {
-        if self.state == RunState::Failed {
-            return Err(self.failure());
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
         }
         let target = self.completed.saturating_add(steps).min(self.settings.iterations);
         if self.state.is_complete() || target == self.completed {
@@ -100,7 +103,12 @@ impl Ledger {
     ) -> Verdict {
         self.last_loss = loss;
         if !loss.is_finite() {
-            self.state = RunState::Failed;
+            self.fail(BackendError::Diverged {
+                step: self.completed,
+                reason: format!(
+                    "the loss of the next iteration is {loss}; try a lower learning rate, or --precision f64"
+                ),
+            });
             return Verdict::LeaveOut;
         }
         self.effective_particles_sum += effective_particles;
@@ -136,21 +144,16 @@ impl Ledger {
     /// When the run failed in it.
     pub fn close(&mut self, run_seconds: f64) -> Result<Progress, BackendError> {
         self.run_seconds = run_seconds;
-        if self.state == RunState::Failed {
-            return Err(self.failure());
+        match &self.failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(self.progress()),
         }
-        Ok(self.progress())
     }
 
-    /// Why a failed run cannot go on.
-    fn failure(&self) -> BackendError {
-        BackendError::Diverged {
-            step: self.completed,
-            reason: format!(
-                "the loss of the next iteration is {}; try a lower learning rate, or --precision f64",
-                self.last_loss
-            ),
-        }
+    /// Ends the run for good: it cannot go on, for this reason.
+    pub fn fail(&mut self, failure: BackendError) {
+        self.state = RunState::Failed;
+        self.failure = Some(failure);
     }
 
     /// Where the run is.
@@ -180,11 +183,14 @@ impl Ledger {
         centredness: [f64; 5],
         mut warnings: Vec<String>,
     ) -> Report {
-        if self.state == RunState::Failed {
-            warnings.push(format!(
-                "The loss left the finite numbers at iteration {}, whose step was left out.",
-                self.completed + 1
-            ));
+        if let Some(failure) = &self.failure {
+            warnings.push(match failure {
+                BackendError::Diverged { .. } => format!(
+                    "The loss left the finite numbers at iteration {}, whose step was left out.",
+                    self.completed + 1
+                ),
+                other => format!("The run failed after iteration {}: {other}.", self.completed),
+            });
         } else if !self.state.is_complete() {
             warnings.push(format!(
                 "Unfinished: {} of {} iterations were done.",

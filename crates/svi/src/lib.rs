@@ -1,10 +1,12 @@
-//! What every SVI backend shares: where noise comes from, when a run has converged, and a run's books.
+//! What every SVI backend shares: where noise comes from, when a run has converged, a run's books, and the run behind the
+//! trait, which drives whatever iterates on the hardware ([`Iterate`]).
 
 mod chart;
 mod convergence;
 mod ledger;
 mod log_joint;
 mod noise_source;
+mod run;
 
 use infermark_backend::{BackendError, Run};
 use infermark_model::guide::Guide;
@@ -14,6 +16,7 @@ pub use convergence::ConvergenceWatch;
 pub use ledger::{Ledger, Verdict};
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
+pub use run::{Iterate, Piece, RunSetup, SviRun};
 
 /// A run whose guide can be read: what following another implementation needs beyond the trait.
 pub trait GuidedRun: Run {

@@ -1,8 +1,8 @@
 //! A backend that is another one but for what a test changes: whether a check notices is what is tested.
 
 use infermark_backend::{
-    Backend, BackendError, Device, GaussianPass, GaussianPoint, Interrupt, Posterior, Progress, Report,
-    Request, Run,
+    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Interrupt, MethodKind,
+    Posterior, Progress, Report, Request, Run,
 };
 use infermark_model::Panel;
 use infermark_model::guide::Guide;
@@ -60,6 +60,14 @@ impl<B: Backend> Altered<B> {
 impl<B: Backend> Backend for Altered<B> {
     fn name(&self) -> &'static str {
         "altered"
+    }
+
+    fn method(&self) -> MethodKind {
+        self.right.method()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.right.capabilities()
     }
 
     fn devices(&self) -> Vec<Device> {

@@ -2,6 +2,7 @@
 //! random panels, dense algebra to hold others against, backends with a known error, and norms.
 
 pub mod altered;
+pub mod conformance;
 pub mod dense;
 pub mod iterations;
 pub mod mean_field;

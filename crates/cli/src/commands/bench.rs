@@ -2,22 +2,19 @@
 
 use super::{interrupt_on_signals, load_panel, refuse_given};
 use crate::answer::{answer, say};
-use crate::backends;
+use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
-use anyhow::{Context, bail, ensure};
-use clap::{ArgMatches, Args};
-use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::device::DeviceId;
-use infermark_backend::request::check_threads;
-use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request,
-    StructuredViSettings, SviSettings,
+use anyhow::Context;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use infermark::{
+    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, generate_panel, read_truth, registry,
 };
-use infermark_data::{Columns, Generator, Process, generate_panel, read_truth};
+use infermark_atomic_file::ClaimedFolder;
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
-use infermark_harness::benchmark::{BenchPanel, Case, Outcome, Plan, run_benchmark, settle};
-use infermark_model::{Coordinates, Panel};
+use infermark_harness::benchmark::{
+    BenchPanel, BenchmarkError, Case, CaseChoice, Outcome, Plan, run_benchmark, settle,
+};
 use infermark_report::records::results_folder::ResultsFolder;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,9 +24,6 @@ use std::time::Duration;
 const PERIODS: usize = 156;
 /// Categories of the panels, as published.
 const CATEGORIES: usize = 10;
-
-/// The bare kernel of this program's backends.
-const KERNEL_LIMIT: fn(&Arc<Panel>, &Request) -> Option<f64> = backends::kernel_limit;
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -47,7 +41,7 @@ pub struct BenchArguments {
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = ["all".to_owned()])]
     pub backends: Vec<String>,
     /// GPUs to measure, as `infermark devices` lists them; by default all, software only for backends that are named.
-    #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = named_device)]
     pub devices: Vec<DeviceId>,
     /// Thread counts to measure SVI with; by default one and all that the machine has. Other methods take the largest.
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
@@ -93,12 +87,23 @@ pub struct BenchArguments {
     pub out: Option<PathBuf>,
 }
 
+impl Default for BenchArguments {
+    /// What `infermark bench` takes where nothing is given.
+    fn default() -> Self {
+        let nothing: [&str; 0] = [];
+        let given = Self::augment_args(Command::new("bench"))
+            .no_binary_name(true)
+            .get_matches_from(nothing);
+        Self::from_arg_matches(&given).expect("every argument has a default")
+    }
+}
+
 impl BenchArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         let cases = self.cases()?;
         if !cases
             .iter()
-            .any(|case| matches!(case.request.method, Method::Svi(_)))
+            .any(|case| case.request.method.kind() == MethodKind::Svi)
         {
             refuse_given(
                 given,
@@ -163,7 +168,7 @@ impl BenchArguments {
         Ok(())
     }
 
-    fn plan(&self, sizes: Vec<usize>) -> anyhow::Result<Plan<'static>> {
+    fn plan(&self, sizes: Vec<usize>) -> anyhow::Result<Plan> {
         Ok(Plan {
             repeats: self.repeats,
             warmup_seconds: self.warmup_seconds,
@@ -172,7 +177,7 @@ impl BenchArguments {
             quality_seconds: self.quality_seconds,
             published_nuts_seconds: self.published_nuts_seconds,
             settle_seconds: self.settle_seconds,
-            kernel_limit: Some(&KERNEL_LIMIT),
+            kernel_limit: true,
             ..Plan::new(sizes, self.cases()?)
         })
     }
@@ -217,172 +222,16 @@ impl BenchArguments {
         Ok((outcome, folder))
     }
 
-    fn cases(&self) -> anyhow::Result<Vec<Case>> {
-        let all = backends::all();
-        let known = all.iter().map(|b| b.name()).collect::<Vec<_>>().join(", ");
-        let named = |name: &String| {
-            backends::named(name).with_context(|| format!("there is no backend '{name}'; there are {known}"))
-        };
-        let names = self.backends.iter().filter(|name| *name != "all");
-        let chosen: Vec<Arc<dyn Backend>> = names.map(named).collect::<anyhow::Result<_>>()?;
-        let chosen = if self.backends.iter().any(|name| name == "all") {
-            all
-        } else {
-            chosen
-        };
-        if chosen.is_empty() {
-            bail!("no backend was named");
-        }
-        for count in &self.threads {
-            check_threads(Some(*count))?;
-        }
-        let mut threads = if self.threads.is_empty() {
-            vec![1, infermark_threads::available()]
-        } else {
-            self.threads.clone()
-        };
-        threads.sort_unstable();
-        threads.dedup();
-        let is_gpu = |backend: &Arc<dyn Backend>| {
-            [
-                infermark_svi_gpu::NAME,
-                infermark_svi_tensor::NAME,
-                infermark_gaussian_gpu::NAME,
-            ]
-            .contains(&backend.name())
-        };
-        ensure!(
-            self.devices.is_empty() || chosen.iter().any(is_gpu),
-            "--devices names GPUs, which none of the --backends runs on"
-        );
-        let mut cases = Vec::new();
-        let named = !self.backends.iter().any(|name| name == "all");
-        for backend in chosen {
-            if is_gpu(&backend) {
-                cases.extend(self.gpu_cases(&backend, named)?);
-                continue;
-            }
-            let method = self.method_of(backend.name());
-            let sampler = matches!(method, Method::Nuts(_));
-            let orthogonal = matches!(method, Method::Svi(_)).then(|| self.svi(Coordinates::Orthogonal));
-            let most = *threads.last().expect("there is a thread count");
-            // What one thread does is asked of the published algorithm, whose iterations are compared across machines.
-            let scales = matches!(method, Method::Svi(_));
-            for count in threads.iter().copied().filter(|count| scales || *count == most) {
-                let request = Request {
-                    threads: Some(count),
-                    seed: self.seed,
-                    ..Request::new(method.clone())
-                };
-                request.validate()?;
-                cases.push(Case {
-                    backend: backend.clone(),
-                    request,
-                    most_products: if sampler {
-                        self.nuts_most_products
-                    } else {
-                        usize::MAX
-                    },
-                });
-            }
-            if let Some(orthogonal) = orthogonal {
-                let request = Request {
-                    threads: Some(most),
-                    seed: self.seed,
-                    ..Request::new(orthogonal)
-                };
-                request.validate()?;
-                cases.push(Case {
-                    backend,
-                    request,
-                    most_products: usize::MAX,
-                });
-            }
-        }
-        Ok(cases)
-    }
-
-    /// The method that a backend is measured with.
-    fn method_of(&self, backend: &str) -> Method {
-        match backend {
-            infermark_gaussian::LAPLACE | infermark_gaussian_gpu::NAME => {
-                Method::Laplace(LaplaceSettings::default())
-            }
-            infermark_gaussian::STRUCTURED_VI => Method::StructuredVi(StructuredViSettings::default()),
-            infermark_gaussian::MEANFIELD => Method::Meanfield(MeanfieldSettings::default()),
-            name if name.starts_with("nuts") => Method::Nuts(NutsSettings::diagonal()),
-            _ => self.svi(Coordinates::Published),
-        }
-    }
-
-    /// The methods that a backend is measured with on a GPU, and the processors' threads beside it: those that factor borders are all the host has.
-    fn gpu_methods(&self, backend: &str) -> Vec<(Method, usize)> {
-        match self.method_of(backend) {
-            Method::Svi(_) => [Coordinates::Published, Coordinates::Orthogonal]
-                .map(|coordinates| (self.svi(coordinates), 1))
-                .into(),
-            method => vec![(method, infermark_threads::available())],
-        }
-    }
-
-    /// SVI as it is measured: the published algorithm, and the same in coordinates that make its intervals right.
-    fn svi(&self, coordinates: Coordinates) -> Method {
-        let settings = match coordinates {
-            Coordinates::Published => SviSettings::default(),
-            // It goes on beyond the end of its schedule: iterations are timed, and a fast device is soon there.
-            Coordinates::Orthogonal => SviSettings {
-                iterations: SviSettings::default().iterations,
-                ..SviSettings::orthogonal()
-            },
-        };
-        Method::Svi(SviSettings {
+    fn cases(&self) -> Result<Vec<Case>, BenchmarkError> {
+        CaseChoice {
+            backends: self.backends.clone(),
+            devices: self.devices.clone(),
+            threads: self.threads.clone(),
             particles: self.particles,
-            ..settings
-        })
-    }
-
-    /// A case for each GPU that was asked for, or for all. Software on the processor is measured only when it, or the
-    /// backend, was `named`: its speed is no card's.
-    fn gpu_cases(&self, backend: &Arc<dyn Backend>, named: bool) -> anyhow::Result<Vec<Case>> {
-        let devices = backend.devices();
-        for wanted in &self.devices {
-            ensure!(
-                devices.iter().any(|device| device.id == *wanted),
-                "{} cannot run on {wanted}; see `infermark devices`",
-                backend.name()
-            );
+            seed: self.seed,
+            sampler_most_products: self.nuts_most_products,
         }
-        ensure!(
-            !named || !devices.is_empty(),
-            "{} has no device here; see `infermark devices`",
-            backend.name()
-        );
-        devices
-            .into_iter()
-            .filter(|device| match self.devices.as_slice() {
-                [] => named || !device.software,
-                wanted => wanted.contains(&device.id),
-            })
-            .flat_map(|device| {
-                self.gpu_methods(backend.name())
-                    .into_iter()
-                    .map(move |m| (device.id, m))
-            })
-            .map(|(device, (method, threads))| {
-                let request = Request {
-                    devices: vec![device],
-                    threads: Some(threads),
-                    seed: self.seed,
-                    ..Request::new(method)
-                };
-                request.validate()?;
-                Ok(Case {
-                    backend: backend.clone(),
-                    request,
-                    most_products: usize::MAX,
-                })
-            })
-            .collect()
+        .cases(registry())
     }
 }
 

@@ -2,18 +2,16 @@
 
 use super::{interrupt_on_signals, refuse_given};
 use crate::answer::{answer, say};
-use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{CoordinatesArguments, CoordinatesName, LikelihoodArguments, MethodName};
 use anyhow::{bail, ensure};
-use clap::{ArgMatches, Args, ValueEnum};
-use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::request::check_threads;
-use infermark_backend::{
-    Backend, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Request, StructuredViSettings,
-    SviSettings,
+use clap::{ArgMatches, Args};
+use infermark::{
+    Backend, MeanfieldSettings, Method, MethodKind, NutsSettings, Request, SviSettings, check_threads,
+    registry,
 };
+use infermark_atomic_file::ClaimedFolder;
 use infermark_calibration::{
     Calibration, CalibrationError, Contender, Design, Latents, MODERATE_PRIORS, MethodVerdict,
     PosteriorError, Power, Quantity, QuantityVerdict, calibrate, placement::RANK_DRAWS, power::FOUND_WITH,
@@ -97,13 +95,13 @@ pub struct CalibrateArguments {
 impl CalibrateArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         check_threads(self.threads)?;
-        if !self.methods.contains(&MethodName::Nuts) {
+        if !self.has(MethodKind::Nuts) {
             refuse_given(given, &["warmup", "draws"], "nuts among the --methods")?;
         }
-        if !self.methods.contains(&MethodName::Svi) {
+        if !self.has(MethodKind::Svi) {
             refuse_given(given, &["iterations"], "svi among the --methods")?;
         }
-        if !(self.methods.contains(&MethodName::Svi) || self.methods.contains(&MethodName::Meanfield)) {
+        if !(self.has(MethodKind::Svi) || self.has(MethodKind::Meanfield)) {
             refuse_given(given, &["coordinates"], "svi or meanfield among the --methods")?;
         }
         ensure!(
@@ -202,30 +200,34 @@ impl CalibrateArguments {
         })
     }
 
+    /// Whether a method is among those to check.
+    fn has(&self, kind: MethodKind) -> bool {
+        self.methods.contains(&MethodName(kind))
+    }
+
     /// Request and backend of every method.
     fn fitted(&self, priors: Priors) -> anyhow::Result<Vec<(Request, Arc<dyn Backend>)>> {
         let mut fitted: Vec<(Request, Arc<dyn Backend>)> = Vec::with_capacity(self.methods.len());
-        for name in &self.methods {
-            let method = match name {
-                MethodName::Nuts => Method::Nuts(NutsSettings {
+        for MethodName(kind) in self.methods.iter().copied() {
+            let method = match kind {
+                MethodKind::Nuts => Method::Nuts(NutsSettings {
                     chains: 1,
                     warmup: self.warmup,
                     draws: self.draws,
                     ..NutsSettings::default()
                 }),
-                MethodName::Svi => Method::Svi(match self.guide.coordinates {
+                MethodKind::Svi => Method::Svi(match self.guide.coordinates {
                     CoordinatesName::Published => SviSettings {
                         iterations: self.iterations,
                         ..SviSettings::default()
                     },
                     CoordinatesName::Orthogonal => SviSettings::orthogonal().falling_over(self.iterations),
                 }),
-                MethodName::Laplace => Method::Laplace(LaplaceSettings::default()),
-                MethodName::StructuredVi => Method::StructuredVi(StructuredViSettings::default()),
-                MethodName::Meanfield => Method::Meanfield(MeanfieldSettings {
+                MethodKind::Meanfield => Method::Meanfield(MeanfieldSettings {
                     coordinates: self.guide.coordinates.into(),
                     ..MeanfieldSettings::default()
                 }),
+                MethodKind::Laplace | MethodKind::StructuredVi => kind.default_method(),
             };
             let request = Request {
                 priors,
@@ -234,16 +236,12 @@ impl CalibrateArguments {
                 seed: self.seed,
                 ..Request::new(method)
             };
-            request.validate()?;
-            let name = name.to_possible_value().expect("no method is hidden");
+            let backend = registry().choose(&request)?;
             ensure!(
-                fitted
-                    .iter()
-                    .all(|(other, _)| other.method.name() != name.get_name()),
+                fitted.iter().all(|(other, _)| other.method.kind() != kind),
                 "--methods names {} twice",
-                name.get_name()
+                kind.name()
             );
-            let backend = backends::for_request(&request);
             fitted.push((request, backend));
         }
         Ok(fitted)
@@ -253,7 +251,7 @@ impl CalibrateArguments {
     fn promised(&self, design: &Design) -> String {
         let quantities = Quantity::all(design.likelihood).len();
         // A method with draws has the most quantities, and ranks see a little less: no other method sees less than this.
-        let has_draws = self.methods.contains(&MethodName::Nuts);
+        let has_draws = self.methods.iter().any(|MethodName(kind)| kind.has_draws());
         let one = Power {
             replications: design.replications,
             quantities: if has_draws { quantities } else { quantities - 1 },

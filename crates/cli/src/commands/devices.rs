@@ -1,10 +1,9 @@
 //! `infermark devices`.
 
 use crate::answer::{answer, say};
-use crate::backends;
 use crate::exit::Exit;
 use clap::Args;
-use infermark_backend::DeviceId;
+use infermark::registry;
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -17,7 +16,8 @@ pub struct DevicesArguments {
 impl DevicesArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         if self.json {
-            let all: Vec<_> = backends::all()
+            let all: Vec<_> = registry()
+                .all()
                 .iter()
                 .flat_map(|backend| {
                     let name = backend.name();
@@ -32,7 +32,7 @@ impl DevicesArguments {
             return Ok(Exit::Done);
         }
         let mut text = String::new();
-        for backend in backends::all() {
+        for backend in registry().all() {
             for device in backend.devices() {
                 let memory = match device.memory_bytes {
                     Some(bytes) => format!(", {:.1} GiB", bytes as f64 / (1u64 << 30) as f64),
@@ -47,15 +47,14 @@ impl DevicesArguments {
             }
         }
         answer(|out| out.write_all(text.as_bytes()))?;
-        let mut all = backends::all().into_iter().flat_map(|backend| backend.devices());
-        let is_none = all.all(|device| device.id == DeviceId::CPU);
+        let is_none = registry().gpus().is_empty();
         if is_none {
             say("no GPU: neither CUDA nor a Vulkan or Metal device was found");
         }
         // Who has a card and no driver for it hears of that by the line above.
         #[cfg(feature = "cuda")]
-        if let Some(missing) = infermark_gpu_devices::missing_of_cuda()
-            && (is_none || missing != infermark_gpu_devices::Missing::Driver)
+        if let Some(missing) = infermark::missing_of_cuda()
+            && (is_none || missing != infermark::Missing::Driver)
         {
             say(format_args!("{missing}"));
         }

@@ -2,12 +2,11 @@
 
 use super::{load_panel, refuse_given};
 use crate::answer::{answer, say};
-use crate::backends;
+use crate::device::named_device;
 use crate::exit::Exit;
 use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use clap::{ArgMatches, Args};
-use infermark_backend::request::check_threads;
-use infermark_backend::{DeviceId, Method, NutsSettings, Request, SviSettings};
+use infermark::{DeviceId, Method, NutsSettings, Request, SviSettings, check_threads, registry};
 use infermark_fit_files::given::read_point;
 use infermark_model::{Layout, Panel, Site};
 use serde_json::{Map, Value};
@@ -24,7 +23,7 @@ pub struct EvaluateArguments {
     #[arg(long, value_name = "FILE")]
     point: PathBuf,
     /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
     device: DeviceId,
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
@@ -43,10 +42,6 @@ impl EvaluateArguments {
             refuse_given(given, &["threads"], "--device cpu")?;
         }
         check_threads(self.threads)?;
-        let panel = load_panel(&self.data, &self.columns.into())?;
-        let likelihood = self.likelihood.likelihood.into();
-        let layout = panel.layout_for(likelihood);
-        let point = read_point(&self.point, &layout)?;
         // On the processors in double precision; a GPU has its fit's single precision.
         let method = if self.device == DeviceId::CPU {
             Method::Nuts(NutsSettings::default())
@@ -55,12 +50,15 @@ impl EvaluateArguments {
         };
         let request = Request {
             priors: self.priors.load()?,
-            likelihood,
+            likelihood: self.likelihood.likelihood.into(),
             devices: vec![self.device],
             threads: self.threads,
             ..Request::new(method)
         };
-        let backend = backends::for_request(&request);
+        let backend = registry().choose(&request)?;
+        let panel = load_panel(&self.data, &self.columns.into())?;
+        let layout = panel.layout_for(request.likelihood);
+        let point = read_point(&self.point, &layout)?;
         let (log_joint, gradient) = backend.log_joint(&panel, &request, &point)?;
         if let Some(told) = overflow(&panel, &layout, &point, log_joint, &gradient) {
             say(format_args!("{}: {told}", self.point.display()));

@@ -2,20 +2,20 @@
 
 use super::{fewer_threads, interrupt_set_up, load_panel};
 use crate::answer::{answer, say};
-use crate::backends;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, LikelihoodName,
-    MethodName, NutsArguments, ObjectiveName, PriorArguments, RunArguments, SpecificationArguments,
-    SviArguments,
+    NutsArguments, ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory};
+use infermark::{
+    BackendError, Interrupt, Method, MethodKind, Pieces, Posterior, Request, Run, RunState, read_truth,
+    registry,
+};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::{BackendError, Interrupt, Method, Pieces, Posterior, Request, Run, RunState};
-use infermark_data::read_truth;
 use infermark_fit_files::fit_output::{
     ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
 };
@@ -84,12 +84,12 @@ pub struct FitArguments {
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
-        let method = match self.run.method {
-            MethodName::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
-            MethodName::Nuts => Method::Nuts(self.nuts.settings()),
-            MethodName::Laplace => Method::Laplace(self.gaussian.laplace()),
-            MethodName::StructuredVi => Method::StructuredVi(self.gaussian.structured_vi()),
-            MethodName::Meanfield => Method::Meanfield(self.gaussian.meanfield(self.guide.coordinates)),
+        let method = match self.run.method.0 {
+            MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
+            MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
+            MethodKind::Laplace => Method::Laplace(self.gaussian.laplace()),
+            MethodKind::StructuredVi => Method::StructuredVi(self.gaussian.structured_vi()),
+            MethodKind::Meanfield => Method::Meanfield(self.gaussian.meanfield(self.guide.coordinates)),
         };
         let model = Specification::from(self.model.model);
         let given_priors = self.priors.given()?;
@@ -99,9 +99,7 @@ impl FitArguments {
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
         };
-        request.validate()?;
-        let backend = backends::for_request(&request);
-        backends::check_devices(&*backend, &request)?;
+        let backend = registry().choose(&request)?;
         ClaimedFolder::recover(&self.out, &FILES);
         refuse_earlier_fit(&self.out, self.force)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
@@ -265,10 +263,10 @@ impl FitArguments {
     /// Refuses options that were given and have no meaning beside the others.
     fn refuse_what_would_be_ignored(&self, given: &ArgMatches) -> anyhow::Result<()> {
         let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
-        let method = self.run.method.to_possible_value().expect("no method is hidden");
-        let method = method.get_name();
+        let kind = self.run.method.0;
+        let method = kind.name();
         ensure!(
-            !self.gaussian.plain || matches!(self.run.method, MethodName::Laplace | MethodName::StructuredVi),
+            !self.gaussian.plain || matches!(kind, MethodKind::Laplace | MethodKind::StructuredVi),
             "--plain goes with --method laplace and structured-vi, whose marginals are corrected for skewness otherwise; --method \
              {method} knows no such correction"
         );
@@ -296,7 +294,7 @@ impl FitArguments {
                 }
             }
         }
-        if self.run.method == MethodName::Svi {
+        if kind == MethodKind::Svi {
             ensure!(
                 !(was_given("alpha") && self.svi.objective == ObjectiveName::Elbo),
                 "--alpha goes with --objective renyi"

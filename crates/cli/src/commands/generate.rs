@@ -7,8 +7,7 @@ use crate::progress_bar::Bar;
 use crate::settings::PriorArguments;
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
-use infermark_backend::request::check_threads;
-use infermark_data::{GenerateError, Generator, Process, generate_to_file};
+use infermark::{GenerateError, Generator, Process, check_threads, generate_to_file};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 

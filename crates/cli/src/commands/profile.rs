@@ -3,13 +3,13 @@
 use super::bench::published_panel;
 use super::{COLUMN_OPTIONS, load_panel, refuse_given};
 use crate::answer::answer;
-use crate::backends;
+use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::ColumnArguments;
 use anyhow::ensure;
 use clap::{ArgMatches, Args};
-use infermark_backend::{DeviceId, Method, Request, SviSettings};
+use infermark::{DeviceId, Method, Request, SviSettings, registry};
 use infermark_report::number_format::{duration, with_prefix};
 use infermark_svi_gpu::{Profile, SviGpu};
 use std::fmt::Write;
@@ -24,7 +24,7 @@ pub struct ProfileArguments {
     #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with = "data")]
     products: usize,
     /// Device: gpu (the first card), or as `infermark devices` lists them.
-    #[arg(long, value_name = "DEVICE", default_value = "gpu", value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "gpu", value_parser = named_device)]
     device: DeviceId,
     /// Particles of SVI.
     #[arg(long, value_name = "K", default_value_t = 4)]
@@ -53,9 +53,8 @@ impl ProfileArguments {
             devices: vec![self.device],
             ..Request::new(Method::Svi(settings))
         };
-        request.validate()?;
         let backend = SviGpu::new();
-        backends::check_devices(&backend, &request)?;
+        registry().check(&backend, &request)?;
         let panel = match &self.data {
             Some(path) => load_panel(path, &self.columns.clone().into())?,
             None => published_panel(self.products, 0)?.panel,

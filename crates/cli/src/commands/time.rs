@@ -2,13 +2,12 @@
 
 use super::{load_panel, refuse_given};
 use crate::answer::answer;
-use crate::backends;
+use crate::device::named_device;
 use crate::exit::Exit;
 use crate::settings::ColumnArguments;
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
-use infermark_backend::device::DeviceId;
-use infermark_backend::{Interrupt, Method, Precision, Request, SviSettings};
+use infermark::{DeviceId, Interrupt, Method, Precision, Request, SviSettings, registry};
 use infermark_cpu_kernels::{FusedLogJoint, device_name};
 use infermark_model::{Panel, Parameterization, Priors, Site};
 use std::path::PathBuf;
@@ -47,7 +46,7 @@ pub struct TimeArguments {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Device of SVI: cpu, gpu (the first card), or as `infermark devices` lists them. Gradients run on the processors.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = backends::device)]
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
     device: DeviceId,
     /// Print JSON instead of a sentence.
     #[arg(long)]
@@ -83,9 +82,7 @@ impl TimeArguments {
             devices: vec![self.device],
             ..Request::new(Method::Svi(settings))
         };
-        request.validate()?;
-        let backend = backends::for_request(&request);
-        backends::check_devices(&*backend, &request)?;
+        let backend = registry().choose(&request)?;
         if self.device == DeviceId::CPU {
             // A speed on fewer threads would be told as one on all of them.
             infermark_threads::check(request.resolved_threads())?;

@@ -2,8 +2,7 @@
 
 use super::GaussianRun;
 use crate::skewness::MOST_SHIFT;
-use infermark_backend::Method;
-use infermark_backend::progress::RunState;
+use infermark_backend::{Method, RunState};
 use infermark_model::Coordinates;
 
 /// Part of the rows near the lower clip bound beyond which a reader is told.

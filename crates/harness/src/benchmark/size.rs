@@ -7,8 +7,7 @@ use crate::parity::check_parity;
 use crate::quiet::QUIET;
 use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
-use infermark_backend::report::Detail;
-use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Posterior, Request};
+use infermark_backend::{BackendError, Detail, DeviceId, Interrupt, Method, Posterior, Request};
 use infermark_fit_files::fit_record::SCHEMA_VERSION;
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_fit_files::system::{System, peak_memory_bytes};
@@ -22,8 +21,8 @@ use std::time::Duration;
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
 const NOISY: f64 = 1.2;
 
-pub(super) struct Size<'a, 'p> {
-    pub(super) plan: &'a Plan<'p>,
+pub(super) struct Size<'a> {
+    pub(super) plan: &'a Plan,
     pub(super) panel: &'a BenchPanel,
     pub(super) smallest: bool,
     pub(super) system: &'a System,
@@ -33,7 +32,7 @@ pub(super) struct Size<'a, 'p> {
     pub(super) first_sequence: usize,
 }
 
-impl Size<'_, '_> {
+impl Size<'_> {
     /// Parity, then timing side by side, then quality. One record a case, in the plan's order, also of those that are left
     /// out on this size, then the published NUTS reference. Before the timing others are waited for, while `patience` lasts.
     pub(super) fn measure(
@@ -116,7 +115,7 @@ impl Size<'_, '_> {
             && let Some((case, timed)) = cases
                 .iter()
                 .zip(&records)
-                .find(|(c, r)| matches!(c.request.method, Method::Nuts(_)) && r.has_speed())
+                .find(|(c, r)| c.request.method.kind().has_draws() && r.has_speed())
         {
             observer.phase(&format!("{products} products: published NUTS reference"));
             let mut record = self.blank(case, &description, self.first_sequence + records.len());
@@ -247,15 +246,13 @@ impl Size<'_, '_> {
         record.repeats = std::mem::take(&mut run.repeats);
         let products = record.panel.products;
         let name = case.backend.name();
-        if !interrupt.is_set()
-            && let Some(kernel) = self.plan.kernel_limit
-        {
+        if !interrupt.is_set() && self.plan.kernel_limit {
             observer.phase(&format!("{products} products: bare kernel of {name}"));
             record.kernel_row_particles_per_second =
-                kernel.row_particles_per_second(&self.panel.panel, &record.request);
+                case.backend.kernel_limit(&self.panel.panel, &record.request);
         }
         let seconds = self.quality_seconds(interrupt);
-        if seconds > 0.0 && matches!(case.request.method, Method::Svi(_)) {
+        if seconds > 0.0 && !case.request.method.kind().has_draws() {
             observer.phase(&format!("{products} products: {name} runs on for its quality"));
             if let Err(e) = run.go_on(seconds, interrupt, |done, total| observer.advanced(done, total)) {
                 fail(record, format!("while running on: {e}"));
@@ -277,7 +274,7 @@ impl Size<'_, '_> {
         record.report = Some(report);
         record.peak_memory_bytes = peak_memory_bytes();
         drop(run);
-        if seconds > 0.0 && matches!(case.request.method, Method::Nuts(_)) {
+        if seconds > 0.0 && case.request.method.kind().has_draws() {
             observer.phase(&format!("{products} products: {name} draws for its quality"));
             let truth = self.panel.product_a_truth.as_deref();
             posterior = chains::quality(
@@ -375,7 +372,7 @@ fn leave_out(record: &mut CaseRecord, why: &BackendError) {
 }
 
 /// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
-fn remark(record: &mut CaseRecord, plan: &Plan<'_>, interrupted: bool, limits_failed: Option<&str>) {
+fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, limits_failed: Option<&str>) {
     let repeats = plan.repeats;
     if record.status != Status::Ok {
         return;

@@ -3,7 +3,7 @@
 use super::{Case, Plan};
 use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
-use infermark_backend::{BackendError, Interrupt, Method, Request};
+use infermark_backend::{BackendError, Interrupt, Request};
 use infermark_model::Panel;
 use std::sync::Arc;
 
@@ -18,19 +18,16 @@ pub(super) enum Timed {
 impl Timed {
     /// Starts what `request` asks for.
     pub(super) fn start(case: &Case, panel: &Arc<Panel>, request: &Request) -> Result<Self, BackendError> {
-        Ok(match request.method {
-            Method::Svi(_) | Method::Nuts(_) => {
-                Timed::Run(TimedRun::start(&*case.backend, panel.clone(), request)?)
-            }
-            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => {
-                let fits = TimedFits::new(case.backend.clone(), panel.clone(), request.clone());
-                Timed::Fits(Box::new(fits))
-            }
-        })
+        if request.method.kind().is_fitted_whole() {
+            let fits = TimedFits::new(case.backend.clone(), panel.clone(), request.clone());
+            return Ok(Timed::Fits(Box::new(fits)));
+        }
+        let run = TimedRun::start(&*case.backend, panel.clone(), request)?;
+        Ok(Timed::Run(run))
     }
 
     /// Warms up as `plan` says; of fits one.
-    pub(super) fn warmup(&mut self, plan: &Plan<'_>, interrupt: &Interrupt) -> Result<(), BackendError> {
+    pub(super) fn warmup(&mut self, plan: &Plan, interrupt: &Interrupt) -> Result<(), BackendError> {
         match self {
             Timed::Run(run) => run.warmup(
                 plan.warmup_seconds,

@@ -7,7 +7,7 @@ use infermark_backend::{
 use infermark_harness::benchmark::{BenchPanel, Case, Plan, run_benchmark};
 use infermark_harness::observer::{Observer, Silent};
 use infermark_harness::timed_fits::TimedFits;
-use infermark_model::{Panel, Site};
+use infermark_model::Site;
 use infermark_report::quality::coverage::LEVELS;
 use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
 use infermark_report::records::results_folder::ResultsFolder;
@@ -39,7 +39,7 @@ fn nuts() -> Case {
     }
 }
 
-fn plan(cases: Vec<Case>) -> Plan<'static> {
+fn plan(cases: Vec<Case>) -> Plan {
     Plan {
         repeats: 3,
         warmup_seconds: 0.01,
@@ -83,9 +83,6 @@ impl Observer for Notes {
 fn the_right_are_timed_and_the_wrong_have_no_speed() {
     let base = tempfile::tempdir().unwrap();
     let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
-    let kernel = |panel: &Arc<Panel>, request: &Request| {
-        matches!(request.method, Method::Svi(_)).then_some(1e9 + panel.rows() as f64)
-    };
     let mut plan = plan(vec![
         svi(Fake::backend("svi-fake", Fault::None)),
         svi(Fake::backend("svi-wrong", Fault::Gradient)),
@@ -93,7 +90,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
         svi(Fake::backend("svi-breaks", Fault::Run)),
         nuts(),
     ]);
-    plan.kernel_limit = Some(&kernel);
+    plan.kernel_limit = true;
     let mut notes = Notes::default();
     let outcome = run_benchmark(&plan, &mut make, &folder, &mut notes, &Interrupt::new()).unwrap();
     assert!(!outcome.is_success() && !outcome.interrupted);
@@ -352,7 +349,6 @@ fn fit(backend: Arc<dyn Backend>) -> Case {
 fn whole_fits_are_timed_one_at_a_time_and_held_against_the_chains() {
     let base = tempfile::tempdir().unwrap();
     let folder = ResultsFolder::create(&base.path().join("r")).unwrap();
-    let kernel = |_: &Arc<Panel>, _: &Request| Some(1e9);
     let mut plan = plan(vec![
         svi(Fake::backend("svi-fake", Fault::None)),
         nuts(),
@@ -362,7 +358,7 @@ fn whole_fits_are_timed_one_at_a_time_and_held_against_the_chains() {
         fit(Fake::backend("laplace-absent", Fault::Unsupported)),
         fit(Fake::backend("laplace-large", Fault::Memory)),
     ]);
-    plan.kernel_limit = Some(&kernel);
+    plan.kernel_limit = true;
     // Shorter than a fit: a repeat holds one all the same.
     plan.repeat_seconds = 1e-9;
     let outcome = run_benchmark(&plan, &mut make, &folder, &mut Silent, &Interrupt::new()).unwrap();

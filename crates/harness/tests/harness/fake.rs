@@ -1,10 +1,9 @@
 //! Backends made of the plain reference code, some of them with a fault.
 
-use infermark_backend::progress::{Progress, RunState, StepUnit};
-use infermark_backend::report::{ChainReport, Detail, GaussianReport, NutsReport, SviReport, TracePoint};
 use infermark_backend::{
-    Backend, BackendError, Device, DeviceId, DeviceKind, GaussianPass, GaussianPoint, Interrupt, Limits,
-    Method, Posterior, Report, Request, Run, SviSettings,
+    Backend, BackendError, Capabilities, ChainReport, Detail, Device, DeviceId, DeviceKind, GaussianPass,
+    GaussianPoint, GaussianReport, Interrupt, Limits, Method, MethodKind, NutsReport, Posterior, Precision,
+    Progress, Report, Request, Run, RunState, StepUnit, SviReport, SviSettings, TracePoint,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_model::guide::Guide;
@@ -79,18 +78,42 @@ fn gaussian(request: &Request) -> Option<GaussianCpu> {
 
 pub(crate) struct Fake {
     name: &'static str,
+    method: MethodKind,
     fault: Fault,
 }
 
 impl Fake {
+    /// A backend that plays whatever method it is asked for.
     pub(crate) fn backend(name: &'static str, fault: Fault) -> Arc<dyn Backend> {
-        Arc::new(Fake { name, fault })
+        Arc::new(Fake::of(MethodKind::Svi, name, fault))
+    }
+
+    /// A backend that says that it implements `method`.
+    pub(crate) fn of(method: MethodKind, name: &'static str, fault: Fault) -> Self {
+        Fake { name, method, fault }
     }
 }
 
 impl Backend for Fake {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn method(&self) -> MethodKind {
+        self.method
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            device_kinds: &[DeviceKind::Cpu, DeviceKind::Cuda],
+            precisions: &[Precision::F32, Precision::F64],
+            ..Capabilities::CPU
+        }
+    }
+
+    /// As if there were one for every method but samplers.
+    fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
+        (!request.method.kind().has_draws()).then_some(1e9 + panel.rows() as f64)
     }
 
     /// A processor, and two equal cards.

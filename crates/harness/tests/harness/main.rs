@@ -4,3 +4,4 @@ mod benchmark;
 mod fake;
 mod gaussian_passes;
 mod parity;
+mod registry;

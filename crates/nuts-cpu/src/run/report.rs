@@ -3,10 +3,9 @@
 use super::NutsRun;
 use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
-use infermark_backend::posterior::ChainDiagnostics;
-use infermark_backend::report::{ChainReport, Detail, NutsReport};
-use infermark_backend::request::Metric;
-use infermark_backend::{NutsSettings, Report, RunState};
+use infermark_backend::{
+    ChainDiagnostics, ChainReport, Detail, Metric, NutsReport, NutsSettings, Report, RunState,
+};
 use infermark_cpu_kernels::device_name;
 use infermark_model::Parameterization;
 

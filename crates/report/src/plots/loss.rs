@@ -6,7 +6,7 @@ use super::pen::{Pen, PlotError, save};
 use super::scale::Scale;
 use crate::number_format::count;
 use crate::records::case_record::CaseRecord;
-use infermark_backend::report::{Detail, TracePoint};
+use infermark_backend::{Detail, TracePoint};
 use std::path::{Path, PathBuf};
 
 const WIDTH: f64 = 1280.0;

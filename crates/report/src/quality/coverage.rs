@@ -1,7 +1,6 @@
 //! Calibration of elasticities: at each nominal level, the share of true values inside the intervals.
 
-use infermark_backend::Posterior;
-use infermark_backend::draws::SiteDraws;
+use infermark_backend::{Posterior, SiteDraws};
 use infermark_diagnostics::{normal_quantile, quantile};
 use infermark_model::Site;
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,7 @@
 //! Quality beside speed: distance from the truth, and what chains know of their own error.
 
 use crate::quality::coverage::{CoveragePoint, coverage};
-use infermark_backend::Posterior;
-use infermark_backend::draws::SiteDraws;
-use infermark_backend::report::NutsReport;
+use infermark_backend::{NutsReport, Posterior, SiteDraws};
 use infermark_model::noise::Stream;
 use infermark_model::{Panel, Site};
 use serde::{Deserialize, Serialize};

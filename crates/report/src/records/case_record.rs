@@ -7,6 +7,7 @@ use crate::records::memory_limit::MemoryLimit;
 use crate::records::parity::ParityRecord;
 use crate::records::published_nuts::PublishedNutsEstimate;
 use crate::spread::Spread;
+pub use infermark_backend::objective_in_words;
 use infermark_backend::{DeviceId, Limits, Method, Report, Request};
 use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::panel_description::PanelDescription;
@@ -75,10 +76,13 @@ pub enum IterationUnit {
 impl IterationUnit {
     /// What is counted of a method.
     pub const fn of(method: &Method) -> Self {
-        match method {
-            Method::Svi(_) => IterationUnit::Iterations,
-            Method::Nuts(_) => IterationUnit::Gradients,
-            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => IterationUnit::Fits,
+        let kind = method.kind();
+        if kind.is_fitted_whole() {
+            IterationUnit::Fits
+        } else if kind.has_draws() {
+            IterationUnit::Gradients
+        } else {
+            IterationUnit::Iterations
         }
     }
 
@@ -207,10 +211,7 @@ impl CaseRecord {
 
     /// Particles that an iteration evaluates on every row; 1 for a gradient.
     pub fn particles(&self) -> usize {
-        match &self.request.method {
-            Method::Svi(svi) => svi.particles,
-            _ => 1,
-        }
+        self.request.method.particles()
     }
 
     /// Seconds of one iteration: median and spread over the repeats.
@@ -283,24 +284,7 @@ impl CaseRecord {
 
     /// [`CaseRecord::settings`] but for the threads, which change the speed alone: `f32, centered, Renyi alpha 0, K = 4`.
     pub fn settings_without_threads(&self) -> String {
-        let parameterization = self.request.parameterization.name();
-        match &self.request.method {
-            Method::Svi(svi) => format!(
-                "{}, {}, {}, K = {}",
-                svi.precision.name(),
-                match svi.coordinates {
-                    Coordinates::Published => parameterization,
-                    orthogonal => orthogonal.name(),
-                },
-                objective_in_words(&svi.objective),
-                svi.particles
-            ),
-            Method::Nuts(nuts) => format!("f64, {parameterization}, {} chains", nuts.chains),
-            Method::Meanfield(meanfield) if meanfield.coordinates != Coordinates::Published => {
-                format!("f64, {}", meanfield.coordinates.name())
-            }
-            Method::Laplace(_) | Method::StructuredVi(_) | Method::Meanfield(_) => "f64".to_owned(),
-        }
+        self.request.method.short_settings(self.request.parameterization)
     }
 
     /// Backend, device and settings in words: one side of a speedup.
@@ -362,12 +346,4 @@ pub(crate) fn of_most_threads<'r>(records: impl IntoIterator<Item = &'r CaseReco
         }
     }
     chosen
-}
-
-/// `Renyi alpha 0` or `ELBO`.
-pub fn objective_in_words(objective: &Objective) -> String {
-    match objective {
-        Objective::Renyi { alpha } => format!("Renyi alpha {alpha}"),
-        Objective::Elbo => "ELBO".into(),
-    }
 }

@@ -6,8 +6,7 @@
 use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
 use crate::records::case_record::{CaseRecord, Status};
-use infermark_backend::Method;
-use infermark_backend::report::Detail;
+use infermark_backend::{Detail, Method};
 use infermark_model::Coordinates;
 
 /// Where a time is from.
@@ -204,7 +203,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
             Some(PosteriorTime {
                 range: Some((seconds.low, seconds.high)),
                 truth: truth("the whole fit".into()),
-                ..of(name_of(method).into(), seconds.median, Basis::Measured)
+                ..of(method.words().into(), seconds.median, Basis::Measured)
             })
         }
     }
@@ -221,23 +220,6 @@ fn has_converged(record: &CaseRecord) -> bool {
         _ => true,
     };
     fit && chains.is_none_or(|c| c.max_rhat.is_some_and(|r| r <= MOST_RHAT))
-}
-
-/// A method in words.
-pub const fn name_of(method: &Method) -> &'static str {
-    match method {
-        Method::Svi(_) => match method.coordinates() {
-            Coordinates::Published => "SVI, mean-field",
-            Coordinates::Orthogonal => "SVI, orthogonal coordinates",
-        },
-        Method::Nuts(_) => "NUTS",
-        Method::Laplace(_) => "Laplace",
-        Method::StructuredVi(_) => "structured Gaussian VI",
-        Method::Meanfield(_) => match method.coordinates() {
-            Coordinates::Published => "mean-field optimum",
-            Coordinates::Orthogonal => "mean-field optimum, orthogonal coordinates",
-        },
-    }
 }
 
 const SVI: &str = "SVI, 1M iterations";

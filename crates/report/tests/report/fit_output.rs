@@ -3,10 +3,10 @@
 use crate::synthetic::{svi_report, system};
 use arrow_array::{Array, FixedSizeListArray, Float64Array, Int32Array};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::draws::{DrawStatistics, SiteDraws};
-use infermark_backend::posterior::ChainDiagnostics;
-use infermark_backend::report::{Detail, TracePoint};
-use infermark_backend::{Draws, Method, Posterior, Request, SviSettings};
+use infermark_backend::{
+    ChainDiagnostics, Detail, DrawStatistics, Draws, Method, Posterior, Request, SiteDraws, SviSettings,
+    TracePoint,
+};
 use infermark_fit_files::draws_parquet::{Coordinates, write_draws_parquet};
 use infermark_fit_files::fit_output::{
     ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,

@@ -1,10 +1,8 @@
 //! Made-up cases with fixed figures, for the table's snapshot and for looking at the pictures.
 
-use infermark_backend::progress::RunState;
-use infermark_backend::report::{Detail, GaussianReport, SviReport, TracePoint};
 use infermark_backend::{
-    LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Posterior, Precision, Report, Request,
-    StructuredViSettings, SviSettings,
+    Detail, GaussianReport, LaplaceSettings, MeanfieldSettings, Method, NutsSettings, Posterior, Precision,
+    Report, Request, RunState, StructuredViSettings, SviReport, SviSettings, TracePoint,
 };
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_fit_files::system::{Program, System};

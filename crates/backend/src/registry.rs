@@ -1,0 +1,148 @@
+//! Backends by name, method and device.
+
+use crate::device::{Device, DeviceId};
+use crate::error::BackendError;
+use crate::request::{MethodKind, Request};
+use crate::{Backend, DeviceKind};
+use std::sync::Arc;
+
+/// The backends that a program has. Whatever is asked of them by name, method or device is answered from what they say of
+/// themselves: another backend is another entry.
+#[derive(Clone, Default)]
+pub struct Registry {
+    backends: Vec<Arc<dyn Backend>>,
+}
+
+impl Registry {
+    /// A registry without backends.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The registry with `backend` as its last. The order is that of tables, and of preference where several backends
+    /// serve a request.
+    ///
+    /// # Panics
+    /// When it has a backend of that name: results would be told apart by nothing.
+    #[must_use]
+    pub fn with(mut self, backend: impl Backend + 'static) -> Self {
+        let name = backend.name();
+        assert!(self.named(name).is_none(), "there is a backend {name} already");
+        self.backends.push(Arc::new(backend));
+        self
+    }
+
+    /// All backends, in their order.
+    pub fn all(&self) -> &[Arc<dyn Backend>] {
+        &self.backends
+    }
+
+    /// The backend of a name.
+    pub fn named(&self, name: &str) -> Option<Arc<dyn Backend>> {
+        self.backends
+            .iter()
+            .find(|backend| backend.name() == name)
+            .cloned()
+    }
+
+    /// The GPUs that are here, each once, in the order in which the backends list them.
+    pub fn gpus(&self) -> Vec<Device> {
+        let mut gpus: Vec<Device> = Vec::new();
+        for device in self.backends.iter().flat_map(|backend| backend.devices()) {
+            if device.id != DeviceId::CPU && gpus.iter().all(|known| known.id != device.id) {
+                gpus.push(device);
+            }
+        }
+        gpus
+    }
+
+    /// The first backend that serves `request`, references ([`Backend::is_reference`]) left aside.
+    ///
+    /// # Errors
+    /// When none does: the reason of the one that comes closest, as [`Registry::check`] gives it.
+    pub fn choose(&self, request: &Request) -> Result<Arc<dyn Backend>, BackendError> {
+        request.validate()?;
+        let candidates = || self.of_method(request.method.kind());
+        if let Some(backend) = candidates().find(|backend| self.check(&***backend, request).is_ok()) {
+            return Ok(backend.clone());
+        }
+        let nearest = candidates()
+            .find(|backend| backend.capabilities().covers(&request.devices))
+            .or_else(|| candidates().next())
+            .ok_or_else(|| {
+                BackendError::Request(format!(
+                    "no backend of this program has the method {}",
+                    request.method.name()
+                ))
+            })?;
+        self.check(&**nearest, request).map(|()| nearest.clone())
+    }
+
+    /// Checks, before a panel is read, that `backend` serves `request` on devices that are here.
+    ///
+    /// # Errors
+    /// What is not served, and which of the registry's backends serve it.
+    pub fn check(&self, backend: &dyn Backend, request: &Request) -> Result<(), BackendError> {
+        let here: Vec<DeviceId> = backend.devices().into_iter().map(|device| device.id).collect();
+        if let Some(absent) = request.devices.iter().find(|device| !here.contains(device)) {
+            let here: Vec<String> = here.iter().map(DeviceId::to_string).collect();
+            return Err(BackendError::Request(format!(
+                "{} cannot run on {absent}; devices: {}{}",
+                backend.name(),
+                here.join(", "),
+                self.methods_on_gpus(backend)
+            )));
+        }
+        match backend.supports(request) {
+            Err(BackendError::Unsupported { backend: name, what }) if self.has_it_on_the_cpu(request) => {
+                Err(BackendError::Unsupported {
+                    backend: name,
+                    what: format!("{what}; --device {} does", DeviceKind::Cpu.name()),
+                })
+            }
+            found => found,
+        }
+    }
+
+    /// The backends of a method, references left aside.
+    fn of_method(&self, method: MethodKind) -> impl Iterator<Item = &Arc<dyn Backend>> {
+        let is_of_it = move |backend: &&Arc<dyn Backend>| backend.method() == method;
+        self.backends
+            .iter()
+            .filter(is_of_it)
+            .filter(|backend| !backend.is_reference())
+    }
+
+    /// Whether what is refused on another device is served on the CPU.
+    fn has_it_on_the_cpu(&self, request: &Request) -> bool {
+        let there = Request {
+            devices: vec![DeviceId::CPU],
+            ..request.clone()
+        };
+        request.devices != there.devices
+            && self
+                .of_method(request.method.kind())
+                .any(|backend| backend.supports(&there).is_ok())
+    }
+
+    /// The methods that run on GPUs, for the user of a `backend` that does not.
+    fn methods_on_gpus(&self, backend: &dyn Backend) -> String {
+        if backend.capabilities().has_gpus() {
+            return String::new();
+        }
+        let has_gpus = |method: &MethodKind| {
+            self.of_method(*method)
+                .any(|backend| backend.capabilities().has_gpus())
+        };
+        let names: Vec<&str> = MethodKind::ALL
+            .into_iter()
+            .filter(has_gpus)
+            .map(MethodKind::name)
+            .collect();
+        match names[..] {
+            [] => String::new(),
+            [one] => format!("; --method {one} runs on GPUs"),
+            [ref first @ .., last] => format!("; --method {} and {last} run on GPUs", first.join(", ")),
+        }
+    }
+}

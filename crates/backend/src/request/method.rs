@@ -1,0 +1,314 @@
+//! Inference methods: their settings, and what holds for every backend of a method.
+
+use super::gaussian::{LaplaceSettings, MeanfieldSettings, StructuredViSettings};
+use super::nuts::NutsSettings;
+use super::svi::{Precision, SviSettings};
+use crate::progress::StepUnit;
+use infermark_model::objective::Objective;
+use infermark_model::{Coordinates, Parameterization};
+use serde::{Deserialize, Serialize};
+
+/// An inference method with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+pub enum Method {
+    /// Stochastic variational inference with a mean-field guide.
+    Svi(SviSettings),
+    /// The No-U-Turn sampler.
+    Nuts(NutsSettings),
+    /// The Gaussian at the posterior mode.
+    Laplace(LaplaceSettings),
+    /// The Gaussian with the model's own block-arrowhead precision that maximizes the evidence lower bound.
+    #[serde(rename = "structured-vi")]
+    StructuredVi(StructuredViSettings),
+    /// The mean-field Gaussian that maximizes the evidence lower bound, in closed form.
+    Meanfield(MeanfieldSettings),
+}
+
+impl Method {
+    /// The method without its settings.
+    pub const fn kind(&self) -> MethodKind {
+        match self {
+            Method::Svi(_) => MethodKind::Svi,
+            Method::Nuts(_) => MethodKind::Nuts,
+            Method::Laplace(_) => MethodKind::Laplace,
+            Method::StructuredVi(_) => MethodKind::StructuredVi,
+            Method::Meanfield(_) => MethodKind::Meanfield,
+        }
+    }
+
+    /// The name in the command and in files.
+    pub const fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// The coordinates of a mean-field guide; every other method is in the published ones.
+    pub const fn coordinates(&self) -> Coordinates {
+        match self {
+            Method::Svi(svi) => svi.coordinates,
+            Method::Meanfield(meanfield) => meanfield.coordinates,
+            _ => Coordinates::Published,
+        }
+    }
+
+    /// Floating-point type of the passes over the panel; only SVI has a choice.
+    pub const fn precision(&self) -> Precision {
+        match self {
+            Method::Svi(svi) => svi.precision,
+            _ => Precision::F64,
+        }
+    }
+
+    /// Points at which a step evaluates every row: SVI's particles; 1 for every other method.
+    pub const fn particles(&self) -> usize {
+        match self {
+            Method::Svi(svi) => svi.particles,
+            _ => 1,
+        }
+    }
+
+    /// The method in words, with its coordinates where it has a choice of them: `SVI, orthogonal coordinates`.
+    pub const fn words(&self) -> &'static str {
+        let facts = self.kind().facts();
+        match self.coordinates() {
+            Coordinates::Published => facts.words,
+            Coordinates::Orthogonal => facts.words_orthogonal,
+        }
+    }
+
+    /// The settings that a speed depends on, in words: `f32, centered, Renyi alpha 0, K = 4`.
+    pub fn short_settings(&self, parameterization: Parameterization) -> String {
+        let (precision, form) = (self.precision().name(), parameterization.name());
+        match self {
+            Method::Svi(svi) => {
+                let form = match svi.coordinates {
+                    Coordinates::Published => form,
+                    orthogonal => orthogonal.name(),
+                };
+                format!(
+                    "{precision}, {form}, {}, K = {}",
+                    objective_in_words(&svi.objective),
+                    svi.particles
+                )
+            }
+            Method::Nuts(nuts) => format!("{precision}, {form}, {} chains", nuts.chains),
+            other => match other.coordinates() {
+                Coordinates::Published => precision.to_owned(),
+                orthogonal => format!("{precision}, {}", orthogonal.name()),
+            },
+        }
+    }
+}
+
+/// `Renyi alpha 0` or `ELBO`.
+pub fn objective_in_words(objective: &Objective) -> String {
+    match objective {
+        Objective::Renyi { alpha } => format!("Renyi alpha {alpha}"),
+        Objective::Elbo => "ELBO".into(),
+    }
+}
+
+/// An inference method without its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MethodKind {
+    /// See [`Method::Svi`].
+    Svi,
+    /// See [`Method::Nuts`].
+    Nuts,
+    /// See [`Method::Laplace`].
+    Laplace,
+    /// See [`Method::StructuredVi`].
+    StructuredVi,
+    /// See [`Method::Meanfield`].
+    Meanfield,
+}
+
+/// What is known of a method whatever its settings and whichever backend runs it.
+struct Facts {
+    name: &'static str,
+    words: &'static str,
+    words_orthogonal: &'static str,
+    description: &'static str,
+    step_unit: StepUnit,
+    is_fitted_whole: bool,
+    has_draws: bool,
+}
+
+impl MethodKind {
+    /// Every method, in the order of the command's help.
+    pub const ALL: [MethodKind; 5] = [
+        MethodKind::Svi,
+        MethodKind::Nuts,
+        MethodKind::Laplace,
+        MethodKind::StructuredVi,
+        MethodKind::Meanfield,
+    ];
+
+    const fn facts(self) -> Facts {
+        match self {
+            MethodKind::Svi => Facts {
+                name: "svi",
+                words: "SVI, mean-field",
+                words_orthogonal: "SVI, orthogonal coordinates",
+                description: "Stochastic variational inference with a mean-field guide, in coordinates in which its intervals \
+                              hold (--coordinates)",
+                step_unit: StepUnit::Iterations,
+                is_fitted_whole: false,
+                has_draws: false,
+            },
+            MethodKind::Nuts => Facts {
+                name: "nuts",
+                words: "NUTS",
+                words_orthogonal: "NUTS",
+                description: "Hamiltonian Monte Carlo: slow, exact. Trajectories of about a quarter rotation in the structured \
+                              metric, the No-U-Turn sampler in the diagonal one",
+                step_unit: StepUnit::Draws,
+                is_fitted_whole: false,
+                has_draws: true,
+            },
+            MethodKind::Laplace => Facts {
+                name: "laplace",
+                words: "Laplace",
+                words_orthogonal: "Laplace",
+                description: "The Gaussian at the posterior mode, with the exact precision there: seconds at a million products",
+                step_unit: StepUnit::Steps,
+                is_fitted_whole: true,
+                has_draws: false,
+            },
+            MethodKind::StructuredVi => Facts {
+                name: "structured-vi",
+                words: "structured Gaussian VI",
+                words_orthogonal: "structured Gaussian VI",
+                description: "The Gaussian with the exact block-arrowhead precision that maximizes the evidence lower bound: closest \
+                              to the exact posterior without sampling",
+                step_unit: StepUnit::Steps,
+                is_fitted_whole: true,
+                has_draws: false,
+            },
+            MethodKind::Meanfield => Facts {
+                name: "meanfield",
+                words: "mean-field optimum",
+                words_orthogonal: "mean-field optimum, orthogonal coordinates",
+                description: "The mean-field optimum in closed form: what --method svi converges to, in either coordinates",
+                step_unit: StepUnit::Steps,
+                is_fitted_whole: true,
+                has_draws: false,
+            },
+        }
+    }
+
+    /// The name in the command and in files.
+    pub const fn name(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// What the method is, for the command's help; without a full stop.
+    pub const fn description(self) -> &'static str {
+        self.facts().description
+    }
+
+    /// What a step of a run is.
+    pub const fn step_unit(self) -> StepUnit {
+        self.facts().step_unit
+    }
+
+    /// Whether a run comes to its end within seconds and is timed whole, from the loaded panel to all marginals, instead of
+    /// step by step. Such a run has no posterior before its end.
+    pub const fn is_fitted_whole(self) -> bool {
+        self.facts().is_fitted_whole
+    }
+
+    /// Whether it draws from the posterior, so that runs have [`draws`](crate::Run::draws) and count
+    /// [`gradients`](crate::Run::gradients).
+    pub const fn has_draws(self) -> bool {
+        self.facts().has_draws
+    }
+
+    /// The method with its default settings; SVI's are the published ones.
+    pub fn default_method(self) -> Method {
+        match self {
+            MethodKind::Svi => Method::Svi(SviSettings::default()),
+            MethodKind::Nuts => Method::Nuts(NutsSettings::default()),
+            MethodKind::Laplace => Method::Laplace(LaplaceSettings::default()),
+            MethodKind::StructuredVi => Method::StructuredVi(StructuredViSettings::default()),
+            MethodKind::Meanfield => Method::Meanfield(MeanfieldSettings::default()),
+        }
+    }
+
+    /// What is measured of the method, in the order of the table: of SVI the published algorithm and the same in orthogonal
+    /// coordinates, of NUTS the diagonal metric, whose gradients are compared with those of other programs.
+    pub fn benchmark_settings(self) -> Vec<BenchmarkSettings> {
+        let once = |method| BenchmarkSettings {
+            method,
+            by_threads: false,
+        };
+        match self {
+            MethodKind::Svi => vec![
+                BenchmarkSettings {
+                    method: self.default_method(),
+                    by_threads: true,
+                },
+                // It goes on beyond the end of its schedule: iterations are timed, and a fast device is soon there.
+                once(Method::Svi(SviSettings {
+                    iterations: SviSettings::default().iterations,
+                    ..SviSettings::orthogonal()
+                })),
+            ],
+            MethodKind::Nuts => vec![once(Method::Nuts(NutsSettings::diagonal()))],
+            other => vec![once(other.default_method())],
+        }
+    }
+}
+
+/// A method as it is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BenchmarkSettings {
+    /// The method and its settings.
+    pub method: Method,
+    /// Whether it is measured with every number of CPU threads that was asked for; otherwise with the largest alone.
+    pub by_threads: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_goes_by_one_name() {
+        for kind in MethodKind::ALL {
+            let method = kind.default_method();
+            assert_eq!(method.kind(), kind);
+            assert_eq!(method.name(), kind.name());
+            let named = MethodKind::ALL.iter().filter(|other| other.name() == kind.name());
+            assert_eq!(named.count(), 1);
+            // What is timed whole is of no use by the step, and draws come one by one.
+            assert!(!(kind.is_fitted_whole() && kind.has_draws()));
+            let measured = kind.benchmark_settings();
+            assert!(!measured.is_empty() && measured.iter().all(|case| case.method.kind() == kind));
+        }
+    }
+
+    #[test]
+    fn settings_in_words_are_those_that_a_speed_depends_on() {
+        let in_words = |method: Method| method.short_settings(Parameterization::Learned);
+        assert_eq!(
+            in_words(MethodKind::Svi.default_method()),
+            "f32, learned, Renyi alpha 0, K = 4"
+        );
+        assert_eq!(
+            in_words(Method::Svi(SviSettings::orthogonal())),
+            "f32, orthogonal, Renyi alpha 0, K = 4"
+        );
+        assert_eq!(
+            in_words(MethodKind::Nuts.default_method()),
+            "f64, learned, 4 chains"
+        );
+        assert_eq!(in_words(MethodKind::Laplace.default_method()), "f64");
+        let orthogonal = Method::Meanfield(MeanfieldSettings {
+            coordinates: Coordinates::Orthogonal,
+            ..MeanfieldSettings::default()
+        });
+        assert_eq!(orthogonal.words(), "mean-field optimum, orthogonal coordinates");
+        assert_eq!(in_words(orthogonal), "f64, orthogonal");
+    }
+}

@@ -1,0 +1,26 @@
+//! Devices as the command names them.
+
+use anyhow::bail;
+use infermark::{DeviceId, registry};
+
+/// A device as the command names it: `gpu` is the first card that `infermark devices` lists. Software that plays a card is
+/// far slower than the processors without it, so that nobody gets it who has not named it.
+///
+/// # Errors
+/// When the name is not understood, or `gpu` is asked for where there is no card.
+pub(crate) fn named_device(text: &str) -> anyhow::Result<DeviceId> {
+    if text != "gpu" {
+        return Ok(text.parse()?);
+    }
+    let here = registry().gpus();
+    if let Some(card) = here.iter().find(|device| !device.software) {
+        return Ok(card.id);
+    }
+    match here.first() {
+        Some(software) => bail!(
+            "there is no GPU here, only software that plays one (see `infermark devices`); --device {} asks for it",
+            software.id
+        ),
+        None => bail!("there is no GPU here (see `infermark devices`); --device cpu needs none"),
+    }
+}

@@ -1,0 +1,62 @@
+//! The contract of a run.
+
+use infermark_backend::{MeanfieldSettings, Method, MethodKind, Request};
+use infermark_gaussian::GaussianCpu;
+use infermark_model::{Coordinates, Likelihood};
+use infermark_test_support::conformance;
+use infermark_test_support::conformance::Interrupted;
+
+/// As in `interrupted.rs`.
+const NEAR: Interrupted = Interrupted::Within(1e-3);
+
+fn request(method: MethodKind, likelihood: Likelihood) -> Request {
+    Request {
+        likelihood,
+        ..Request::new(method.default_method())
+    }
+}
+
+fn orthogonal() -> Request {
+    Request::new(Method::Meanfield(MeanfieldSettings {
+        coordinates: Coordinates::Orthogonal,
+        ..MeanfieldSettings::default()
+    }))
+}
+
+conformance!(
+    laplace,
+    GaussianCpu::laplace(),
+    request(MethodKind::Laplace, Likelihood::Poisson),
+    NEAR
+);
+conformance!(
+    laplace_negative_binomial,
+    GaussianCpu::laplace(),
+    request(MethodKind::Laplace, Likelihood::NegativeBinomial),
+    NEAR
+);
+conformance!(
+    structured_vi,
+    GaussianCpu::structured_vi(),
+    request(MethodKind::StructuredVi, Likelihood::Poisson),
+    NEAR
+);
+conformance!(
+    structured_vi_negative_binomial,
+    GaussianCpu::structured_vi(),
+    request(MethodKind::StructuredVi, Likelihood::NegativeBinomial),
+    NEAR
+);
+conformance!(
+    meanfield,
+    GaussianCpu::meanfield(),
+    request(MethodKind::Meanfield, Likelihood::Poisson),
+    NEAR
+);
+conformance!(
+    meanfield_negative_binomial,
+    GaussianCpu::meanfield(),
+    request(MethodKind::Meanfield, Likelihood::NegativeBinomial),
+    NEAR
+);
+conformance!(meanfield_orthogonal, GaussianCpu::meanfield(), orthogonal(), NEAR);

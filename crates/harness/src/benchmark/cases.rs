@@ -1,0 +1,186 @@
+//! What to measure: the cases of a registry's backends.
+
+use super::{BenchmarkError, Case};
+use infermark_backend::{Backend, Device, DeviceId, Method, Registry, Request, check_threads};
+use std::sync::Arc;
+
+/// Which backends are measured, on what. What each is measured with it says itself ([`Backend::benchmark_settings`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseChoice {
+    /// Names of backends, or `all`.
+    pub backends: Vec<String>,
+    /// GPUs; where none is named all that are here, software on the CPU only for backends that are named.
+    pub devices: Vec<DeviceId>,
+    /// Numbers of CPU threads; where none is given one, and all that the machine has.
+    pub threads: Vec<usize>,
+    /// Particles of SVI.
+    pub particles: usize,
+    /// Seed of all noise.
+    pub seed: u64,
+    /// Largest number of products on which samplers are measured.
+    pub sampler_most_products: usize,
+}
+
+impl Default for CaseChoice {
+    fn default() -> Self {
+        CaseChoice {
+            backends: vec![ALL.to_owned()],
+            devices: Vec::new(),
+            threads: Vec::new(),
+            particles: 4,
+            seed: 0,
+            sampler_most_products: 100_000,
+        }
+    }
+}
+
+/// The name for every backend.
+const ALL: &str = "all";
+
+fn refuse<T>(text: String) -> Result<T, BenchmarkError> {
+    Err(BenchmarkError::Plan(text))
+}
+
+impl CaseChoice {
+    /// The cases, backend after backend.
+    ///
+    /// # Errors
+    /// [`BenchmarkError::Plan`] names a backend or device that is not there, or a setting out of its range.
+    pub fn cases(&self, registry: &Registry) -> Result<Vec<Case>, BenchmarkError> {
+        let chosen = self.chosen(registry)?;
+        for count in &self.threads {
+            check_threads(Some(*count)).map_err(plan_error)?;
+        }
+        let has_gpus = |backend: &Arc<dyn Backend>| backend.capabilities().has_gpus();
+        if !self.devices.is_empty() && !chosen.iter().any(has_gpus) {
+            return refuse("--devices names GPUs, which none of the --backends runs on".into());
+        }
+        let mut cases = Vec::new();
+        for backend in chosen {
+            for device in self.devices_of(&*backend)? {
+                for (method, threads) in self.settings_on(&*backend, device) {
+                    cases.push(self.case(&backend, device, method, threads)?);
+                }
+            }
+        }
+        Ok(cases)
+    }
+
+    fn names_all(&self) -> bool {
+        self.backends.iter().any(|name| name == ALL)
+    }
+
+    fn chosen(&self, registry: &Registry) -> Result<Vec<Arc<dyn Backend>>, BenchmarkError> {
+        let mut chosen = Vec::new();
+        for name in self.backends.iter().filter(|name| *name != ALL) {
+            match registry.named(name) {
+                Some(backend) => chosen.push(backend),
+                None => {
+                    let known: Vec<&str> = registry.all().iter().map(|b| b.name()).collect();
+                    return refuse(format!(
+                        "there is no backend '{name}'; there are {}",
+                        known.join(", ")
+                    ));
+                }
+            }
+        }
+        if self.names_all() {
+            chosen = registry.all().to_vec();
+        }
+        if chosen.is_empty() {
+            return refuse("no backend was named".into());
+        }
+        Ok(chosen)
+    }
+
+    /// The devices that a backend is measured on: the CPU, and the GPUs that were asked for, or all. Software that plays a GPU is
+    /// measured only where it, or the backend, was named: its speed is no card's.
+    fn devices_of(&self, backend: &dyn Backend) -> Result<Vec<DeviceId>, BenchmarkError> {
+        let here = backend.devices();
+        if backend.capabilities().has_gpus() {
+            let is_here = |wanted: &DeviceId| here.iter().any(|device| device.id == *wanted);
+            if let Some(absent) = self.devices.iter().find(|wanted| !is_here(wanted)) {
+                return refuse(format!(
+                    "{} cannot run on {absent}; see `infermark devices`",
+                    backend.name()
+                ));
+            }
+            if here.is_empty() && !self.names_all() {
+                return refuse(format!(
+                    "{} has no device here; see `infermark devices`",
+                    backend.name()
+                ));
+            }
+        }
+        let is_measured = |device: &Device| match self.devices.as_slice() {
+            _ if device.id == DeviceId::CPU => true,
+            [] => !self.names_all() || !device.software,
+            wanted => wanted.contains(&device.id),
+        };
+        Ok(here
+            .into_iter()
+            .filter(is_measured)
+            .map(|device| device.id)
+            .collect())
+    }
+
+    /// What a backend is measured with on a device, each with its CPU threads. Beside a GPU these do not count, and a backend that
+    /// takes any takes all.
+    fn settings_on(&self, backend: &dyn Backend, device: DeviceId) -> Vec<(Method, usize)> {
+        let counts = if device != DeviceId::CPU {
+            vec![match backend.capabilities().uses_threads {
+                true => infermark_threads::available(),
+                false => 1,
+            }]
+        } else if self.threads.is_empty() {
+            vec![1, infermark_threads::available()]
+        } else {
+            self.threads.clone()
+        };
+        let most = counts.iter().copied().max().unwrap_or(1);
+        let mut settings = Vec::new();
+        for measured in backend.benchmark_settings() {
+            let mut method = measured.method;
+            if let Method::Svi(svi) = &mut method {
+                svi.particles = self.particles;
+            }
+            let mut own = match measured.by_threads {
+                true => counts.clone(),
+                false => vec![most],
+            };
+            own.sort_unstable();
+            own.dedup();
+            settings.extend(own.into_iter().map(|threads| (method.clone(), threads)));
+        }
+        settings
+    }
+
+    fn case(
+        &self,
+        backend: &Arc<dyn Backend>,
+        device: DeviceId,
+        method: Method,
+        threads: usize,
+    ) -> Result<Case, BenchmarkError> {
+        let most_products = match method.kind().has_draws() {
+            true => self.sampler_most_products,
+            false => usize::MAX,
+        };
+        let request = Request {
+            devices: vec![device],
+            threads: Some(threads),
+            seed: self.seed,
+            ..Request::new(method)
+        };
+        request.validate().map_err(plan_error)?;
+        Ok(Case {
+            backend: backend.clone(),
+            request,
+            most_products,
+        })
+    }
+}
+
+fn plan_error(error: impl std::fmt::Display) -> BenchmarkError {
+    BenchmarkError::Plan(error.to_string())
+}

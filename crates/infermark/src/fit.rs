@@ -1,0 +1,32 @@
+//! A fit in one call.
+
+use crate::registry;
+use infermark_backend::{BackendError, Interrupt, Request, Run};
+use infermark_model::Panel;
+use std::sync::Arc;
+
+/// Fits `panel` as `request` says, with the backend that [`registry`] chooses, and returns the run at its end: with its
+/// posterior, report and draws. To watch it or to stop it, start it with [`Backend::start`](crate::Backend::start) instead.
+///
+/// # Errors
+/// When no backend serves the request, memory or the device do not suffice, or the run fails.
+///
+/// # Example
+/// ```
+/// use infermark::prelude::*;
+///
+/// let mut part = PanelPart::new(1, 3);
+/// part.push_product(0, None, &[2.0, 2.5, 3.0], &[7, 4, 3])?;
+/// let labels = |n| Labels::numbered("x", n);
+/// let panel = Arc::new(Panel::from_parts(labels(1), labels(1), labels(3), vec![part])?);
+/// let run = infermark::fit(panel, &Request::new(MethodKind::Laplace.default_method()))?;
+/// assert!(run.progress().state.is_complete());
+/// println!("{:?}", run.posterior()?.site_mean(Site::ProductA));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn fit(panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+    let mut run = registry().choose(request)?.start(panel, request)?;
+    let interrupt = Interrupt::new();
+    while !run.advance(u64::MAX, &interrupt)?.state.is_complete() {}
+    Ok(run)
+}

@@ -1,0 +1,9 @@
+//! What most programs need: `use infermark::prelude::*`.
+
+pub use crate::{
+    Backend, BackendError, Columns, DeviceId, Generator, Interrupt, Labels, LaplaceSettings, Likelihood,
+    MeanfieldSettings, Method, MethodKind, NutsSettings, Panel, PanelPart, Pieces, Posterior, Priors,
+    Process, Progress, Registry, Report, Request, Run, RunState, Site, Specification, StructuredViSettings,
+    SviSettings, generate_panel, read_panel, registry,
+};
+pub use std::sync::Arc;

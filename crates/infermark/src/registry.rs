@@ -1,0 +1,34 @@
+//! The backends of this build.
+
+use infermark_backend::Registry;
+use infermark_gaussian::GaussianCpu;
+use infermark_gaussian_gpu::LaplaceGpu;
+use infermark_nuts_cpu::NutsCpu;
+use infermark_svi_cpu::SviCpu;
+use infermark_svi_gpu::SviGpu;
+use infermark_svi_tensor::SviTensor;
+use std::sync::LazyLock;
+
+/// All backends, in the order of tables. Another one is another line here; a program of its own adds one by
+/// [`Registry::with`] to a clone.
+///
+/// # Example
+/// ```
+/// for backend in infermark::registry().all() {
+///     println!("{}: {}", backend.name(), backend.method().description());
+/// }
+/// ```
+pub fn registry() -> &'static Registry {
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
+        Registry::new()
+            .with(SviCpu::new())
+            .with(SviGpu::new())
+            .with(SviTensor)
+            .with(NutsCpu)
+            .with(GaussianCpu::laplace())
+            .with(LaplaceGpu::new())
+            .with(GaussianCpu::structured_vi())
+            .with(GaussianCpu::meanfield())
+    });
+    &REGISTRY
+}

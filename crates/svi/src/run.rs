@@ -1,0 +1,201 @@
+//! A run of SVI behind the trait, whatever it iterates on.
+
+use crate::{Chart, GuidedRun, Ledger, Verdict};
+use infermark_backend::{BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run};
+use infermark_model::dispersion::Dispersion;
+use infermark_model::guide::Guide;
+use infermark_model::panel::Panel;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What iterates a guide on some hardware.
+pub trait Iterate: Send {
+    /// Iterates, and enters every iteration in `piece`, until that says stop: with the device idle, and every parameter after
+    /// the same step.
+    ///
+    /// # Errors
+    /// [`BackendError::Device`] when the device fails; it is not called again then.
+    fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError>;
+
+    /// The guide's parameters now.
+    ///
+    /// # Errors
+    /// When they cannot be read from the device.
+    fn guide(&self) -> Result<Guide, BackendError>;
+}
+
+/// A piece of a run under way: up to as many iterations as were asked for.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    ledger: &'a mut Ledger,
+    /// The iteration to stop at.
+    target: u64,
+    /// Seconds of advancing before this piece.
+    before: f64,
+    clock: Instant,
+    interrupt: &'a Interrupt,
+}
+
+impl Piece<'_> {
+    /// Iterations that are left of the piece.
+    pub fn left(&self) -> u64 {
+        self.target - self.ledger.completed()
+    }
+
+    /// See [`Ledger::decides_in`].
+    pub fn decides_in(&self) -> u64 {
+        self.ledger.decides_in()
+    }
+
+    /// Whether the run was asked to stop.
+    pub fn is_interrupted(&self) -> bool {
+        self.interrupt.is_set()
+    }
+
+    /// Seconds since the piece began.
+    pub fn seconds(&self) -> f64 {
+        self.clock.elapsed().as_secs_f64()
+    }
+
+    /// Enters an iteration that was just done.
+    pub fn enter(&mut self, loss: f64, effective_particles: f64) -> Verdict {
+        self.enter_at(self.seconds(), loss, effective_particles, self.is_interrupted())
+    }
+
+    /// Enters an iteration that was done `seconds` after the piece began; `interrupted` says whether the run ends with it on
+    /// request.
+    pub fn enter_at(
+        &mut self,
+        seconds: f64,
+        loss: f64,
+        effective_particles: f64,
+        interrupted: bool,
+    ) -> Verdict {
+        let seconds = self.before + seconds;
+        self.ledger
+            .enter(loss, effective_particles, seconds, self.target, interrupted)
+    }
+}
+
+/// How a run was started.
+#[derive(Debug, Clone)]
+pub struct RunSetup {
+    /// Name of the backend.
+    pub backend: &'static str,
+    /// The device in plain words.
+    pub device: String,
+    /// CPU threads that iterations take.
+    pub threads: usize,
+    /// The panel.
+    pub panel: Arc<Panel>,
+    /// The request, for SVI.
+    pub request: Request,
+    /// The coordinates of its guide.
+    pub chart: Chart,
+    /// Seconds that it took.
+    pub setup_seconds: f64,
+}
+
+/// A run under way, whose iterations are `I`'s.
+pub struct SviRun<I> {
+    iterations: I,
+    setup: RunSetup,
+    ledger: Ledger,
+}
+
+impl<I: Iterate> SviRun<I> {
+    /// A run whose first iteration is placed.
+    ///
+    /// # Panics
+    /// When the request is for another method.
+    pub fn new(iterations: I, setup: RunSetup) -> Self {
+        let Method::Svi(settings) = &setup.request.method else {
+            panic!("a run of SVI for the method {}", setup.request.method.name())
+        };
+        let latents = setup.panel.layout_for(setup.request.likelihood).latents();
+        SviRun {
+            ledger: Ledger::new(settings.clone(), latents, setup.setup_seconds),
+            iterations,
+            setup,
+        }
+    }
+}
+
+impl<I: Iterate> GuidedRun for SviRun<I> {
+    fn guide(&self) -> Result<Guide, BackendError> {
+        self.iterations.guide()
+    }
+}
+
+impl<I: Iterate> Run for SviRun<I> {
+    fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        let Some(target) = self.ledger.open(steps)? else {
+            return Ok(self.progress());
+        };
+        let before = self.ledger.run_seconds();
+        let clock = Instant::now();
+        let done = self.iterations.iterate(&mut Piece {
+            ledger: &mut self.ledger,
+            target,
+            before,
+            clock,
+            interrupt,
+        });
+        let seconds = before + clock.elapsed().as_secs_f64();
+        if let Err(error) = done {
+            self.ledger.fail(error);
+        }
+        self.ledger.close(seconds)
+    }
+
+    fn progress(&self) -> Progress {
+        self.ledger.progress()
+    }
+
+    fn posterior(&self) -> Result<Posterior, BackendError> {
+        let RunSetup {
+            chart,
+            panel,
+            request,
+            ..
+        } = &self.setup;
+        chart.posterior(
+            &self.iterations.guide()?,
+            panel,
+            request.likelihood,
+            &request.priors,
+        )
+    }
+
+    fn dispersion(&self) -> Option<Dispersion> {
+        let guide = self.iterations.guide().ok()?;
+        let RunSetup {
+            chart,
+            panel,
+            request,
+            ..
+        } = &self.setup;
+        let threads = request.resolved_threads();
+        Some(chart.dispersion(&guide, panel, request.likelihood, &request.priors, threads))
+    }
+
+    fn report(&self) -> Report {
+        let mut warnings = Vec::new();
+        let parameterization = self.setup.chart.parameterization();
+        let centredness = match self.iterations.guide() {
+            Ok(guide) => guide.centredness(parameterization),
+            Err(error) => {
+                warnings.push(format!("The device no longer answers: {error}."));
+                parameterization.start()
+            }
+        };
+        let RunSetup {
+            backend,
+            device,
+            threads,
+            ..
+        } = &self.setup;
+        self.ledger
+            .report(backend, device.clone(), *threads, centredness.0, warnings)
+    }
+}
