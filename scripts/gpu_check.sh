@@ -73,7 +73,7 @@ build() {
     mkdir -p "$folder/tests" "$folder/scripts" "$folder/data"
     for path in "$root"/crates/{svi-gpu,gaussian-gpu,svi-tensor}/tests/*.rs; do tests+=(--test "$(basename "$path" .rs)"); done
     {
-        cargo build --release --locked --message-format=json &&
+        cargo build --release --locked --features infermark-cli/tensor --message-format=json &&
             # With the first two packages the dependencies have the features that they have above, and are not built again.
             cargo test --release --locked --no-run --message-format=json -p infermark-cli -p infermark-gpu-devices \
                 -p infermark-svi-gpu -p infermark-gaussian-gpu -p infermark-svi-tensor --lib "${tests[@]}"

@@ -53,6 +53,8 @@
 //!
 //! `cuda` and `wgpu`, both by default, are the two ways to a GPU. Drivers are loaded at run time, and nothing of either is needed
 //! to build. A program that uses CUDA calls [`choose_header`] first.
+//!
+//! `tensor` adds `svi-tensor`, the same algorithm in Burn's tensors, as a peer to measure against; it takes a quarter of the build.
 
 mod fit;
 pub mod prelude;

@@ -6,6 +6,7 @@ use infermark_gaussian_gpu::LaplaceGpu;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::SviGpu;
+#[cfg(feature = "tensor")]
 use infermark_svi_tensor::SviTensor;
 use std::sync::LazyLock;
 
@@ -20,10 +21,10 @@ use std::sync::LazyLock;
 /// ```
 pub fn registry() -> &'static Registry {
     static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
-        Registry::new()
-            .with(SviCpu::new())
-            .with(SviGpu::new())
-            .with(SviTensor)
+        let registry = Registry::new().with(SviCpu::new()).with(SviGpu::new());
+        #[cfg(feature = "tensor")]
+        let registry = registry.with(SviTensor);
+        registry
             .with(NutsCpu)
             .with(GaussianCpu::laplace())
             .with(LaplaceGpu::new())
