@@ -1,0 +1,77 @@
+"""Checks the relative links of every tracked Markdown file.
+
+    python3 scripts/check_links.py
+
+A link must lead to a file, or a folder of files, that git tracks, and what follows `#` to a heading of that file. Code is passed over.
+Needs Python 3.11 and git, and nothing else. Exit status: 0 all links lead somewhere, 1 some do not, 2 there is no checkout.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from posixpath import normpath
+from urllib.parse import unquote
+
+ROOT = Path(__file__).resolve().parent.parent
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`[^`\n]*`")
+# `[text](target)` and `![text](target)`; the text may break across lines.
+LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+HEADING = re.compile(r"^#{1,6} +(.*?) *#*$", re.MULTILINE)
+
+
+def tracked_files() -> set[str]:
+    """All files that git tracks, relative to the root."""
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z"], capture_output=True, text=True)
+    if listed.returncode != 0:
+        sys.exit(2)
+    return {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a Markdown text."""
+    found: dict[str, int] = {}
+    result = set()
+    for heading in HEADING.findall(FENCE.sub("", text)):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        anchor = re.sub(r"[^\w\- ]", "", words.lower()).replace(" ", "-")
+        count = found.get(anchor, 0)
+        found[anchor] = count + 1
+        result.add(anchor if count == 0 else f"{anchor}-{count}")
+    return result
+
+
+def broken(name: str, tracked: set[str], folders: set[str]) -> list[str]:
+    """What is wrong with the links of one file, a line for each."""
+    text = FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), (ROOT / name).read_text(encoding="utf-8"))
+    text = CODE.sub(lambda code: " " * len(code[0]), text)
+    wrong = []
+    for link in LINK.finditer(text):
+        target = unquote(link[1])
+        if re.match(r"[a-z][a-z0-9+.-]*:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        place = normpath(PurePosixPath(name).parent / path) if path else name
+        line = text.count("\n", 0, link.start()) + 1
+        if place not in tracked and place not in folders:
+            wrong.append(f"{name}:{line}: {target} is not tracked")
+        elif anchor and place.endswith(".md") and anchor not in anchors((ROOT / place).read_text(encoding="utf-8")):
+            wrong.append(f"{name}:{line}: {target} leads to no heading")
+    return wrong
+
+
+def main() -> int:
+    """Checks all files and prints what is wrong."""
+    tracked = tracked_files()
+    folders = {str(folder) for name in tracked for folder in PurePosixPath(name).parents}
+    documents = sorted(name for name in tracked if name.endswith(".md"))
+    wrong = [line for name in documents for line in broken(name, tracked, folders)]
+    print("\n".join(wrong) if wrong else f"{len(documents)} documents, all relative links lead somewhere")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
