@@ -240,12 +240,15 @@ fi
 rustc --version >/dev/null 2>&1 || fail "rustc does not run: install the toolchain of rust-toolchain.toml (https://rustup.rs)"
 
 taken=()
+trap '[ $? = 0 ] || [ -z "$step" ] || printf "check.sh: %s failed\n" "$step" >&2' EXIT
 for step in "${chosen[@]}"; do
   printf '\n== %s (%s)\n' "$step" "$(date -u +%H:%M:%S)"
-  started=$SECONDS
+  started=$SECONDS skipped=${#skips[@]} note=''
   "check_${step//-/_}"
-  taken+=("$(printf '%-10s %5d s' "$step" $((SECONDS - started)))")
+  [ ${#skips[@]} = "$skipped" ] || note='  skipped, as a whole or in part'
+  taken+=("$(printf '%-10s %5d s%s' "$step" $((SECONDS - started)) "$note")")
 done
+step=''
 
 printf '\n== passed\n'
 printf '%s\n' "${taken[@]}"
