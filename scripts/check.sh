@@ -7,7 +7,7 @@
 #
 # Steps:
 #   format      rustfmt changes nothing
-#   links       every relative link in a Markdown file leads to a tracked file, and to a heading that is there
+#   links       every relative link in a Markdown file leads to a tracked file and an existing heading; every picture is shown
 #   toolchain   rust-toolchain.toml pins the minimum supported version of Rust, and every crate states it
 #   clippy      all targets of the workspace, without a warning
 #   no-gpu      the command without its GPU backends, without a warning

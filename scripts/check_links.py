@@ -3,7 +3,8 @@
     python3 scripts/check_links.py
 
 A link must lead to a file, or a folder of files, that git tracks, and what follows `#` to a heading of that file. Code is passed over.
-Needs Python 3.11 and git, and nothing else. Exit status: 0 all links lead somewhere, 1 some do not, 2 there is no checkout.
+A tracked picture must be shown by a document. Needs Python 3.11 and git, and nothing else. Exit status: 0 all is well, 1 it is not, 2
+there is no checkout.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
 from urllib.parse import unquote
@@ -44,31 +46,34 @@ def anchors(text: str) -> set[str]:
     return result
 
 
-def broken(name: str, tracked: set[str], folders: set[str]) -> list[str]:
-    """What is wrong with the links of one file, a line for each."""
+def links(name: str) -> Iterator[tuple[int, str, str]]:
+    """The relative links of one file: line, path from the root, and anchor."""
     text = FENCE.sub(lambda fence: "\n" * fence[0].count("\n"), (ROOT / name).read_text(encoding="utf-8"))
     text = CODE.sub(lambda code: " " * len(code[0]), text)
-    wrong = []
     for link in LINK.finditer(text):
         target = unquote(link[1])
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
             continue
         path, _, anchor = target.partition("#")
         place = normpath(PurePosixPath(name).parent / path) if path else name
-        line = text.count("\n", 0, link.start()) + 1
-        if place not in tracked and place not in folders:
-            wrong.append(f"{name}:{line}: {target} is not tracked")
-        elif anchor and place.endswith(".md") and anchor not in anchors((ROOT / place).read_text(encoding="utf-8")):
-            wrong.append(f"{name}:{line}: {target} leads to no heading")
-    return wrong
+        yield text.count("\n", 0, link.start()) + 1, place, anchor
 
 
 def main() -> int:
     """Checks all files and prints what is wrong."""
     tracked = tracked_files()
-    folders = {str(folder) for name in tracked for folder in PurePosixPath(name).parents}
+    places = tracked | {str(folder) for name in tracked for folder in PurePosixPath(name).parents}
     documents = sorted(name for name in tracked if name.endswith(".md"))
-    wrong = [line for name in documents for line in broken(name, tracked, folders)]
+    wrong, shown = [], set()
+    for name in documents:
+        for line, place, anchor in links(name):
+            shown.add(place)
+            if place not in places:
+                wrong.append(f"{name}:{line}: {place} is not tracked")
+            elif anchor and place.endswith(".md") and anchor not in anchors((ROOT / place).read_text(encoding="utf-8")):
+                wrong.append(f"{name}:{line}: {place} has no heading #{anchor}")
+    pictures = {name for name in tracked if PurePosixPath(name).suffix in {".png", ".svg"}}
+    wrong += [f"{name}: no document shows this picture" for name in sorted(pictures - shown)]
     print("\n".join(wrong) if wrong else f"{len(documents)} documents, all relative links lead somewhere")
     return 1 if wrong else 0
 
