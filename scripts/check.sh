@@ -112,9 +112,9 @@ check_toolchain() {
   printf 'rustc %s is the pinned version and the oldest that is supported\n' "$here"
 }
 
-check_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+# With the backend that no default build has.
+check_clippy() { cargo clippy --workspace --all-targets --features infermark-cli/tensor --locked -- -D warnings; }
 
-# Also with the backend that no default build has.
 check_no_gpu() {
   cargo clippy --package infermark --package infermark-cli --no-default-features --locked -- -D warnings
 }
