@@ -38,6 +38,12 @@ wrong_usage() {
   exit 2
 }
 
+# Where the pinned toolchain is neither installed nor to be had, an installed stable one of the same version does as well.
+pinned_toolchain() { sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml; }
+if ! rustc --version >/dev/null 2>&1 && [ "$(rustc +stable --version 2>/dev/null | cut -d ' ' -f 2)" = "$(pinned_toolchain)" ]; then
+  export RUSTUP_TOOLCHAIN=stable
+fi
+
 # --- What a step needs --------------------------------------------------------
 
 step='' skips=()
