@@ -100,7 +100,7 @@ check_links() {
 
 check_toolchain() {
   local pinned minimum here manifest
-  pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+  pinned=$(pinned_toolchain)
   minimum=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
   case $pinned in
   "$minimum" | "$minimum".*) ;;
@@ -238,7 +238,7 @@ fi
 
 # Offline the pinned version may be installed under another name, such as `stable`.
 if has rustup && ! rustc --version >/dev/null 2>&1; then
-  pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+  pinned=$(pinned_toolchain)
   while read -r name _; do
     if [ "$(RUSTUP_TOOLCHAIN=$name rustc --version 2>/dev/null | cut -d ' ' -f 2)" = "$pinned" ]; then
       export RUSTUP_TOOLCHAIN=$name
