@@ -70,7 +70,7 @@ impl Whitening {
     /// Bytes of the coordinates and of the search for them: weights of the rows, factors of products and categories, of
     /// two points at a time; and the proposals for products of few sales.
     pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, priors: &Priors, threads: usize) -> u64 {
-        ArrowheadFactor::bytes_on(panel, threads)
+        <ArrowheadFactor>::bytes_on(panel, threads)
             .saturating_mul(2)
             .saturating_add(FewSales::bytes(panel, likelihood, priors))
     }
