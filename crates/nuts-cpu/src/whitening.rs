@@ -4,7 +4,7 @@
 //! The metric is there before the first draw and stays: nothing is estimated from draws, and all chains have the same. What
 //! else was tried is in `docs/exact.md`.
 
-use crate::pair::FewSales;
+use crate::few_sales::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
 use infermark_backend::BackendError;
 use infermark_backend::report::ModeSearch;
@@ -98,7 +98,7 @@ impl Whitening {
         self.whitener.solve_lower(by_whitened);
     }
 
-    /// The products whose pairs are also drawn by themselves.
+    /// The products that are also drawn by themselves.
     pub(crate) fn few_sales(&self) -> Option<&FewSales> {
         self.few_sales.as_ref()
     }
