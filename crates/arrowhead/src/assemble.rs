@@ -1,57 +1,59 @@
 //! The fused pass: weights of all rows at a point, the gradient, the factors of the products and what they leave of the
 //! borders, in one walk over the panel.
 
+use crate::block::{
+    BlockFactor, BlockMatrix, block, block_covariance, dot, half_variances, inner, shape_coupling,
+    write_coupling,
+};
 use crate::border::{Border, BorderBefore, Gathering, PartSums, all_of};
 use crate::error::FactorError;
 use crate::factor::{ArrowheadFactor, Blocks, Dismantled};
 use crate::grid::Grid;
-use crate::product::{Lower2, block, half_variances, inner, pair_covariance, shape_coupling, write_coupling};
 use crate::rates::{ProductRows, Rates};
+use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
 use crate::walk::{GATHERED, Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
-use infermark_model::priors::Priors;
-use infermark_model::site::Site;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A factor at a point, with what the same pass gives.
 #[derive(Debug)]
-pub struct Assembled {
+pub struct Assembled<const D: usize = 2> {
     /// The factor.
-    pub factor: ArrowheadFactor,
+    pub factor: ArrowheadFactor<D>,
     /// Sum of the rows' values.
     pub value: f64,
-    /// The gradient in the order of [`infermark_model::Layout`]: of the products complete, of periods and log shapes the rows'
+    /// The gradient, where [`Walk::sites`] says: of the products complete, of periods and log shapes the rows'
     /// part, else zero.
     pub gradient: Vec<f64>,
     /// `L_i^-1` times the gradient of the product, at every place of the walk.
-    pub(crate) forwarded: Vec<[f64; 2]>,
+    pub(crate) forwarded: Vec<[f64; D]>,
     /// `sum_i V_i' L_i^-1 g_i` of every category.
     pub(crate) coupled: Vec<Vec<f64>>,
 }
 
 /// Second moments of the products under the Gaussian that is left, in the order of the panel.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct PairMoments {
-    /// Variance of the elasticity, covariance, variance of the effect; one a product.
-    pub covariance: Vec<[f64; 3]>,
+pub struct BlockMoments<const D: usize = 2> {
+    /// Covariance of its latents, one per product.
+    pub covariance: Vec<BlockMatrix<D>>,
 }
 
-impl Assembled {
+impl<const D: usize> Assembled<D> {
     /// Assembles the factor of the weights that `rates` gives.
     ///
     /// # Errors
     /// When the precision is not positive definite.
     pub fn new(
-        walk: &Arc<Walk>,
-        priors: &Priors,
-        rates: &impl Rates,
+        walk: &Arc<Walk<D>>,
+        priors: &BlockPriors<D>,
+        rates: &impl Rates<D>,
         threads: usize,
     ) -> Result<Self, FactorError> {
         let weights = vec![0.0; walk.rows()];
-        let lower = vec![Lower2::default(); walk.order.len()];
-        let shapes = vec![[0.0; 2]; if walk.has_shape() { walk.order.len() } else { 0 }];
+        let lower = vec![BlockFactor::UNKNOWN; walk.order.len()];
+        let shapes = vec![[0.0; D]; if walk.has_shape() { walk.order.len() } else { 0 }];
         pass(walk, priors, rates, (weights, lower, shapes), None, threads).map(|(assembled, _)| assembled)
     }
 
@@ -59,7 +61,7 @@ impl Assembled {
     ///
     /// # Errors
     /// When the precision is not positive definite.
-    pub fn again(before: ArrowheadFactor, rates: &impl Rates) -> Result<Self, FactorError> {
+    pub fn again(before: ArrowheadFactor<D>, rates: &impl Rates<D>) -> Result<Self, FactorError> {
         let Dismantled {
             walk,
             priors,
@@ -76,9 +78,9 @@ impl Assembled {
     /// # Errors
     /// When the precision is not positive definite.
     pub fn with_variances(
-        before: ArrowheadFactor,
-        rates: &impl Rates,
-    ) -> Result<(Self, PairMoments), FactorError> {
+        before: ArrowheadFactor<D>,
+        rates: &impl Rates<D>,
+    ) -> Result<(Self, BlockMoments<D>), FactorError> {
         let walk = &before.walk;
         let factors = walk.operations_of_pass(true) - walk.operations_of_covariances();
         walk.watch.begin(factors + before.operations_of_covariances());
@@ -102,12 +104,8 @@ impl Assembled {
     /// When the device that has the rows fails.
     pub fn step(&self, gradient: &[f64]) -> Result<Vec<f64>, FactorError> {
         let factor = &self.factor;
-        let layout = &factor.walk.layout;
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         let mut step = gradient.to_vec();
-        for (product, pair) in factor.walk.order.iter().zip(&self.forwarded) {
-            [step[a + *product as usize], step[e + *product as usize]] = *pair;
-        }
+        factor.walk.write_blocks(&mut step, &self.forwarded);
         factor.forward_borders(&mut step, &self.coupled);
         match &factor.elsewhere {
             None => factor.solve_upper(&mut step),
@@ -121,14 +119,14 @@ impl Assembled {
     }
 }
 
-impl Assembled {
+impl<const D: usize> Assembled<D> {
     /// The Newton step of the parameters above the products, `g` being [`Assembled::gradient`] completed, and `g' Q^-1 g`: a step's
     /// light half, without a walk over the panel. Entries of products have no meaning.
     pub fn step_above_products(&self, gradient: &[f64]) -> (Vec<f64>, f64) {
         let factor = &self.factor;
         let mut step = gradient.to_vec();
         factor.forward_borders(&mut step, &self.coupled);
-        let products: f64 = self.forwarded.iter().map(|[a, e]| a * a + e * e).sum();
+        let products: f64 = self.forwarded.iter().map(|own| dot(own, own)).sum();
         let slope = products + factor.squares_above_products(&step);
         factor.backward_borders(&mut step);
         (step, slope)
@@ -136,20 +134,20 @@ impl Assembled {
 }
 
 /// One part of the walk, with its share of what is written by place.
-struct PartTask<'a> {
+struct PartTask<'a, const D: usize> {
     part: &'a Part,
     weights: &'a mut [f64],
-    lower: &'a mut [Lower2],
-    forwarded: &'a mut [[f64; 2]],
-    gradient: &'a mut [[f64; 2]],
-    covariance: &'a mut [[f64; 3]],
+    lower: &'a mut [BlockFactor<D>],
+    forwarded: &'a mut [[f64; D]],
+    gradient: &'a mut [[f64; D]],
+    covariance: &'a mut [BlockMatrix<D>],
     /// Couplings to the log shape; empty where there is none.
-    shapes: &'a mut [[f64; 2]],
+    shapes: &'a mut [[f64; D]],
 }
 
 /// What a thread keeps from part to part.
-struct Scratch {
-    grid: Grid,
+struct Scratch<const D: usize> {
+    grid: Grid<D>,
     v: Packed,
     moved: Packed,
     before: Option<BorderBefore>,
@@ -158,16 +156,16 @@ struct Scratch {
 /// Covariances of the borders under the Gaussian that is left, each freed as soon as its category is done.
 type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
 
-struct Pass<'a, R> {
-    walk: &'a Walk,
-    priors: &'a Priors,
+struct Pass<'a, R, const D: usize> {
+    walk: &'a Walk<D>,
+    priors: &'a BlockPriors<D>,
     rates: &'a R,
-    tasks: Vec<PartTask<'a>>,
+    tasks: Vec<PartTask<'a, D>>,
     before: Option<&'a Covariances>,
     threads: usize,
 }
 
-impl<R: Rates> ForSimd for Pass<'_, R> {
+impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
     /// The border of every category, beside the last of its parts.
     type Output = Vec<Option<Result<Border, FactorError>>>;
 
@@ -175,7 +173,7 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
         let (walk, isa) = (self.walk, isa.wide());
         let border = walk.border();
         let mut parts = vec![0; walk.layout.categories];
-        let tasks: Vec<(usize, PartTask<'_>)> = self
+        let tasks: Vec<(usize, PartTask<'_, D>)> = self
             .tasks
             .into_iter()
             .map(|task| {
@@ -184,11 +182,11 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
                 (number, task)
             })
             .collect();
-        let gathering: Vec<Gathering> = parts.iter().map(|_| Gathering::default()).collect();
+        let gathering: Vec<Gathering<D>> = parts.iter().map(|_| Gathering::new()).collect();
         let scratch = || Scratch {
             grid: Grid::new::<I::Wide>(&walk.panel),
-            v: Packed::new::<I::Wide>(border + 1, 2 * GATHERED),
-            moved: Packed::new::<I::Wide>(border + 1, if self.before.is_some() { 2 * GATHERED } else { 0 }),
+            v: Packed::new::<I::Wide>(border + 1, D * GATHERED),
+            moved: Packed::new::<I::Wide>(border + 1, if self.before.is_some() { D * GATHERED } else { 0 }),
             before: None,
         };
         tasks::run(self.threads, tasks, scratch, |scratch, (number, task)| {
@@ -205,7 +203,7 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone();
                 let covariance = covariance.expect("it is there until the category is done");
-                scratch.before = Some(BorderBefore::new::<I::Wide>(category, &covariance, walk));
+                scratch.before = Some(BorderBefore::new::<D, I::Wide>(category, &covariance, walk));
             }
             let sums = isa.vectorize(OnePart {
                 walk,
@@ -227,19 +225,19 @@ impl<R: Rates> ForSimd for Pass<'_, R> {
     }
 }
 
-struct OnePart<'a, 's, R> {
-    walk: &'a Walk,
-    priors: &'a Priors,
+struct OnePart<'a, 's, R, const D: usize> {
+    walk: &'a Walk<D>,
+    priors: &'a BlockPriors<D>,
     rates: &'a R,
-    task: PartTask<'a>,
-    scratch: &'s mut Scratch,
+    task: PartTask<'a, D>,
+    scratch: &'s mut Scratch<D>,
 }
 
-impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
-    type Output = PartSums;
+impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'_, '_, R, D> {
+    type Output = PartSums<D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> PartSums {
+    fn run(self, isa: I) -> PartSums<D> {
         let (walk, task) = (self.walk, self.task);
         let periods = walk.layout.periods;
         let Scratch {
@@ -256,7 +254,7 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
             weights: vec![0.0; padded],
             cross: vec![0.0; if walk.has_shape() { padded } else { 0 }],
             shape: [0.0; 3],
-            by_category: 0.0,
+            by_category: [[0.0; D]; D],
             schur: vec![0.0; v.rows * v.rows],
             failed: None,
         };
@@ -278,12 +276,12 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                     let lower = &task.lower[place - first_place];
                     let into = (&mut *v, place - start, periods);
                     let shape = task.shapes.get(place - first_place).copied();
-                    write_coupling(isa, grid, lower, self.priors, shape, [0.0; 2], into);
+                    write_coupling(isa, grid, lower, self.priors, shape, [0.0; D], into);
                 }
                 isa.vectorize(TimesSymmetric {
                     a: &before.covariance,
                     v,
-                    columns: 2 * (end - start),
+                    columns: D * (end - start),
                     out: moved,
                 });
             }
@@ -293,18 +291,17 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                 grid.load_place(isa, walk, place);
                 if let Some(before) = before {
                     grid.load_weights(&task.weights[rows(place)]);
-                    let pair = inner(isa, v, moved, place - start);
-                    task.covariance[own] = pair_covariance(&task.lower[own], pair);
+                    let squares = inner(isa, v, moved, place - start);
+                    task.covariance[own] = block_covariance(&task.lower[own], squares);
                     let of = (place - start, &*moved);
-                    half_variances(isa, grid, &task.lower[own], pair, of, &before.half_variances);
+                    half_variances(isa, grid, &task.lower[own], squares, of, &before.half_variances);
                 }
                 let weighed = self.rates.weigh(
                     isa,
                     ProductRows {
                         product,
                         category: task.part.category,
-                        log_price: &grid.log_price,
-                        present: &grid.present,
+                        design: grid.design.each_ref().map(Vec::as_slice),
                         half_variance: &grid.half_variance,
                     },
                     &mut grid.weights,
@@ -332,19 +329,26 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
                     sums.failed = Some(product);
                     return sums;
                 };
-                sums.by_category += stands_for * informed;
+                for (sum, own) in sums
+                    .by_category
+                    .iter_mut()
+                    .flatten()
+                    .zip(informed.iter().flatten())
+                {
+                    *sum += stands_for * own;
+                }
                 task.lower[own] = lower;
                 task.gradient[own] = weighed.gradient;
                 task.forwarded[own] = lower.forward(weighed.gradient);
                 let into = (&mut *v, place - start, periods);
                 write_coupling(isa, grid, &lower, self.priors, shape, task.forwarded[own], into);
                 if stands_for != 1.0 {
-                    v.scale_columns(2 * (place - start), 2, stands_for.sqrt());
+                    v.scale_columns(D * (place - start), D, stands_for.sqrt());
                 }
             }
             isa.vectorize(SubtractOuter {
                 v,
-                columns: 2 * (end - start),
+                columns: D * (end - start),
                 into: &mut sums.schur,
             });
         }
@@ -353,24 +357,24 @@ impl<I: Simd<Scalar = f64>, R: Rates> Kernel<I> for OnePart<'_, '_, R> {
 }
 
 /// The pass. Weights, factors of the products and their couplings to the shapes are overwritten.
-fn pass(
-    walk: &Arc<Walk>,
-    priors: &Priors,
-    rates: &impl Rates,
-    (mut weights, mut lower, mut shapes): (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
+fn pass<const D: usize>(
+    walk: &Arc<Walk<D>>,
+    priors: &BlockPriors<D>,
+    rates: &impl Rates<D>,
+    (mut weights, mut lower, mut shapes): (Vec<f64>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
     before: Option<Vec<Vec<f64>>>,
     threads: usize,
-) -> Result<(Assembled, PairMoments), FactorError> {
+) -> Result<(Assembled<D>, BlockMoments<D>), FactorError> {
     let layout = walk.layout;
-    let mut forwarded = vec![[0.0; 2]; walk.order.len()];
-    let mut pairs = vec![[0.0; 2]; walk.order.len()];
-    let mut covariance = vec![[0.0; 3]; if before.is_some() { walk.order.len() } else { 0 }];
+    let mut forwarded = vec![[0.0; D]; walk.order.len()];
+    let mut gradients = vec![[0.0; D]; walk.order.len()];
+    let mut covariance = vec![[[0.0; D]; D]; if before.is_some() { walk.order.len() } else { 0 }];
     let mut tasks = Vec::with_capacity(walk.parts.len());
     {
         let mut weights = weights.as_mut_slice();
         let mut lower = lower.as_mut_slice();
         let mut forwarded = forwarded.as_mut_slice();
-        let mut pairs = pairs.as_mut_slice();
+        let mut gradients = gradients.as_mut_slice();
         let mut covariance = covariance.as_mut_slice();
         let mut shapes = shapes.as_mut_slice();
         for part in &walk.parts {
@@ -380,7 +384,7 @@ fn pass(
                 weights: take(&mut weights, walk.rows_of(part).len()),
                 lower: take(&mut lower, products),
                 forwarded: take(&mut forwarded, products),
-                gradient: take(&mut pairs, products),
+                gradient: take(&mut gradients, products),
                 covariance: take(&mut covariance, if before.is_some() { products } else { 0 }),
                 shapes: take(&mut shapes, if walk.has_shape() { products } else { 0 }),
             });
@@ -404,11 +408,11 @@ fn pass(
         return Err(FactorError::Stopped);
     }
     let borders = all_of(borders.into_iter().flatten().collect())?;
-    let mut moments = PairMoments::default();
+    let mut moments = BlockMoments::default();
     if with_variances {
-        moments.covariance = vec![[0.0; 3]; layout.products];
-        for (product, pair) in walk.order.iter().zip(&covariance) {
-            moments.covariance[*product as usize] = *pair;
+        moments.covariance = vec![[[0.0; D]; D]; layout.products];
+        for (product, own) in walk.order.iter().zip(&covariance) {
+            moments.covariance[*product as usize] = *own;
         }
     }
     let blocks = Blocks {
@@ -417,33 +421,30 @@ fn pass(
         shapes,
         elsewhere: None,
     };
-    let assembled = Assembled::of_borders(walk, priors, borders, (blocks, pairs, forwarded), threads);
+    let assembled = Assembled::of_borders(walk, priors, borders, (blocks, gradients, forwarded), threads);
     Ok((assembled, moments))
 }
 
-impl Assembled {
-    /// Of the factored borders; `pairs` are the products' gradients and `forwarded` those with the factors of their blocks, by place.
+impl<const D: usize> Assembled<D> {
+    /// Of the factored borders; `gradients` are the products' and `forwarded` those with the factors of their blocks, by place.
     pub(crate) fn of_borders(
-        walk: &Arc<Walk>,
-        priors: &Priors,
+        walk: &Arc<Walk<D>>,
+        priors: &BlockPriors<D>,
         borders: Vec<Border>,
-        (blocks, pairs, forwarded): (Blocks, Vec<[f64; 2]>, Vec<[f64; 2]>),
+        (blocks, gradients, forwarded): (Blocks<D>, Vec<[f64; D]>, Vec<[f64; D]>),
         threads: usize,
     ) -> Self {
         let layout = walk.layout;
-        let mut gradient = vec![0.0; layout.latents()];
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        for (product, pair) in walk.order.iter().zip(&pairs) {
-            [gradient[a + *product as usize], gradient[e + *product as usize]] = *pair;
-        }
+        let mut gradient = vec![0.0; walk.sites.latents];
+        walk.write_blocks(&mut gradient, &gradients);
         let mut value = 0.0;
         let (mut factors, mut diagonals, mut coupled) = (Vec::new(), Vec::new(), Vec::new());
         for (category, border) in borders.into_iter().enumerate() {
             value += border.value;
-            gradient[layout.time_index(category, 0)..][..layout.periods]
+            gradient[walk.time_index(category, 0)..][..layout.periods]
                 .copy_from_slice(&border.by_period[..layout.periods]);
             if walk.has_shape() {
-                gradient[layout.start(Site::LogShape) + category] = border.by_shape;
+                gradient[walk.sites.log_shape + category] = border.by_shape;
             }
             factors.push(border.factor);
             diagonals.push(border.diagonal);

@@ -1,55 +1,64 @@
 //! Products whose couplings are gathered and multiplied together.
 
+use crate::block::{BlockFactor, write_coupling};
 use crate::factor::ArrowheadFactor;
 use crate::grid::Grid;
-use crate::product::{Lower2, write_coupling};
 use crate::tiles::Packed;
 use crate::walk::{GATHERED, Walk};
 use infermark_cpu_kernels::Simd;
+use std::array::from_fn;
 
 /// Room for the couplings of at most [`GATHERED`] products.
-pub(crate) struct Batch {
-    pub(crate) grid: Grid,
-    /// `V` of the product of number k in columns 2k and 2k + 1.
+pub(crate) struct Batch<const D: usize> {
+    pub(crate) grid: Grid<D>,
+    /// `V` of the product of number k in the columns from D k on.
     pub(crate) v: Packed,
     /// The same times a matrix.
     pub(crate) moved: Packed,
 }
 
-impl Batch {
-    pub(crate) fn new<I: Simd<Scalar = f64>>(walk: &Walk) -> Self {
+impl<const D: usize> Batch<D> {
+    pub(crate) fn new<I: Simd<Scalar = f64>>(walk: &Walk<D>) -> Self {
+        // With room for a right-hand side, and for what the global coefficients add to a root.
+        let rows = walk.border() + Walk::<D>::COEFFICIENTS.max(1);
         Batch {
             grid: Grid::new::<I>(&walk.panel),
-            v: Packed::new::<I>(walk.border() + 1, 2 * GATHERED),
-            moved: Packed::new::<I>(walk.border() + 1, 2 * GATHERED),
+            v: Packed::new::<I>(rows, D * GATHERED),
+            moved: Packed::new::<I>(rows, D * GATHERED),
         }
     }
 
     /// Takes the rows of the product at a place, with their weights.
     #[inline(always)]
-    pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowheadFactor, place: usize) {
+    pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowheadFactor<D>, place: usize) {
         let walk = &*factor.walk;
         self.grid.load_place(isa, walk, place);
         self.grid
             .load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
     }
 
-    /// Covariances of elasticity and effect of the product of number k, `lower` the factor of its block, with the period effects from a multiple of
+    /// Covariances of the latents of the product of number k, `lower` the factor of its block, with the period effects from a multiple of
     /// the lanes on, where the couplings were multiplied with the covariance of the border: `-L^-T V C`.
     #[inline(always)]
     pub(crate) fn with_periods<I: Simd<Scalar = f64>>(
         moved: &Packed,
         isa: I,
-        lower: &Lower2,
+        lower: &BlockFactor<D>,
         k: usize,
-    ) -> impl Fn(usize) -> [I::V; 2] {
-        let (over_aa, over_ee) = (isa.splat(-1.0 / lower.aa), isa.splat(-1.0 / lower.ee));
-        let slope = isa.splat(lower.ea / lower.aa);
+    ) -> impl Fn(usize) -> [I::V; D] {
+        let l = &lower.rows;
+        let over: [I::V; D] = from_fn(|j| isa.splat(-1.0 / l[j][j]));
+        let slope: [[I::V; D]; D] = from_fn(|j| from_fn(|m| isa.splat(l[m][j] / l[j][j])));
         move |t| {
-            let [by_a, by_e] =
-                [2 * k, 2 * k + 1].map(|column| isa.load(&moved.values[moved.place(t, column)..]));
-            let by_e = isa.mul(by_e, over_ee);
-            [isa.sub(isa.mul(by_a, over_aa), isa.mul(slope, by_e)), by_e]
+            let mut found = [isa.zero(); D];
+            for j in (0..D).rev() {
+                let own = isa.load(&moved.values[moved.place(t, D * k + j)..]);
+                found[j] = isa.mul(own, over[j]);
+                for m in j + 1..D {
+                    found[j] = isa.sub(found[j], isa.mul(slope[j][m], found[m]));
+                }
+            }
+            found
         }
     }
 
@@ -58,7 +67,7 @@ impl Batch {
     pub(crate) fn couple<I: Simd<Scalar = f64>>(
         &mut self,
         isa: I,
-        factor: &ArrowheadFactor,
+        factor: &ArrowheadFactor<D>,
         places: &[usize],
     ) {
         let periods = factor.walk.layout.periods;
@@ -67,7 +76,7 @@ impl Batch {
             let shape = factor.shapes.get(*place).copied();
             let lower = &factor.products[*place];
             let into = (&mut self.v, k, periods);
-            write_coupling(isa, &self.grid, lower, &factor.priors, shape, [0.0; 2], into);
+            write_coupling(isa, &self.grid, lower, &factor.priors, shape, [0.0; D], into);
         }
     }
 }

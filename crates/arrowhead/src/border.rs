@@ -1,11 +1,12 @@
 //! The categories' borders: the Schur complements that their products leave.
 
+use crate::block::BlockMatrix;
 use crate::error::FactorError;
+use crate::sites::BlockPriors;
 use crate::tiles::Packed;
 use crate::triangular::{BorderFactor, Lower, Tail};
 use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
-use infermark_model::priors::Priors;
 use std::sync::{Mutex, PoisonError};
 
 /// The part of what the rows are expected to tell of a log shape that they tell at least: where the curvature at hand says
@@ -14,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 const LEAST_OF_EXPECTED: f64 = 0.25;
 
 /// What a part of a category's products leaves, or some of them together.
-pub(crate) struct PartSums {
+pub(crate) struct PartSums<const D: usize> {
     pub(crate) value: f64,
     pub(crate) by_period: Vec<f64>,
     /// `sum_i w_it` of every period.
@@ -23,16 +24,16 @@ pub(crate) struct PartSums {
     pub(crate) cross: Vec<f64>,
     /// Derivative by the log shape, minus the second one, and what the rows are expected to tell of it.
     pub(crate) shape: [f64; 3],
-    /// What the products tell of `category_a`.
-    pub(crate) by_category: f64,
+    /// What the products tell of the category's coefficients; zero in the row and the column of the effect.
+    pub(crate) by_category: BlockMatrix<D>,
     /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
     pub(crate) schur: Vec<f64>,
     /// The first product whose block is not positive definite.
     pub(crate) failed: Option<usize>,
 }
 
-impl PartSums {
-    fn add(&mut self, other: &PartSums) {
+impl<const D: usize> PartSums<D> {
+    fn add(&mut self, other: &Self) {
         self.value += other.value;
         for (into, from) in [
             (&mut self.by_period, &other.by_period),
@@ -45,26 +46,35 @@ impl PartSums {
         for (sum, own) in self.shape.iter_mut().zip(other.shape) {
             *sum += own;
         }
-        self.by_category += other.by_category;
+        let by_category = self.by_category.iter_mut().flatten();
+        for (sum, own) in by_category.zip(other.by_category.iter().flatten()) {
+            *sum += own;
+        }
         self.failed = self.failed.or(other.failed);
     }
 }
 
 /// The sums of a category's parts, added in the order of the walk whatever thread is done first.
-#[derive(Default)]
-pub(crate) struct Gathering(Mutex<Gathered>);
+pub(crate) struct Gathering<const D: usize>(Mutex<Gathered<D>>);
 
-#[derive(Default)]
-struct Gathered {
+struct Gathered<const D: usize> {
     next: usize,
-    sum: Option<PartSums>,
+    sum: Option<PartSums<D>>,
     /// Parts that were done before their turn.
-    waiting: Vec<(usize, PartSums)>,
+    waiting: Vec<(usize, PartSums<D>)>,
 }
 
-impl Gathering {
+impl<const D: usize> Gathering<D> {
+    pub(crate) fn new() -> Self {
+        Gathering(Mutex::new(Gathered {
+            next: 0,
+            sum: None,
+            waiting: Vec::new(),
+        }))
+    }
+
     /// Takes the sums of the category's part of that number; gives all of them when none of `parts` is missing.
-    pub(crate) fn take(&self, number: usize, sums: PartSums, parts: usize) -> Option<PartSums> {
+    pub(crate) fn take(&self, number: usize, sums: PartSums<D>, parts: usize) -> Option<PartSums<D>> {
         let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let gathered = &mut *gathered;
         gathered.waiting.push((number, sums));
@@ -99,17 +109,17 @@ pub(crate) struct Border {
 
 impl Border {
     /// Factors what the parts of a category left; `shape_curvature` is what those leave out of the curvature along its log shape.
-    pub(crate) fn new(
-        walk: &Walk,
+    pub(crate) fn new<const D: usize>(
+        walk: &Walk<D>,
         category: usize,
-        sums: PartSums,
-        priors: &Priors,
+        sums: PartSums<D>,
+        priors: &BlockPriors<D>,
         shape_curvature: f64,
     ) -> Result<Self, FactorError> {
         if let Some(product) = sums.failed {
             return Err(FactorError::Product(product));
         }
-        let (border, periods) = (walk.border(), walk.layout.periods);
+        let (border, tail, periods) = (walk.border(), walk.tail(), walk.layout.periods);
         let mut schur = sums.schur;
         let order = schur.len().isqrt();
         let mut coupled = vec![0.0; border];
@@ -124,29 +134,32 @@ impl Border {
         schur.shrink_to_fit();
         let mut diagonal = vec![0.0; border];
         for (d, w) in diagonal[..periods].iter_mut().zip(&sums.weights) {
-            *d = w + priors.time_cat_effects_sd.powi(-2);
+            *d = w + priors.time;
         }
         if walk.has_shape() {
-            diagonal[periods] = sums.shape[1] + shape_curvature + priors.log_shape_sd.powi(-2);
+            diagonal[periods] = sums.shape[1] + shape_curvature + priors.log_shape;
             for (t, c) in sums.cross[..periods].iter().enumerate() {
                 schur[t * border + periods] += c;
             }
         }
-        for (j, d) in diagonal[..border - 1].iter().enumerate() {
+        for (j, d) in diagonal[..tail].iter().enumerate() {
             schur[j * border + j] += d;
         }
-        // Not the difference of n_c / s_a^2 and the products' part, which are nearly the same where the prior is narrow.
-        schur[border * border - 1] = sums.by_category;
-        let category_prior = priors.category_a_sd.powi(-2);
-        diagonal[border - 1] = category_prior + walk.sizes[category] as f64 * priors.product_a_sd.powi(-2);
-        let tail = Tail {
+        // Not the difference of the priors' precisions and the products' part, which are nearly the same where the prior is narrow.
+        for j in 0..Walk::<D>::COEFFICIENTS {
+            for k in 0..=j {
+                schur[(tail + k) * border + tail + j] = sums.by_category[j][k];
+            }
+            diagonal[tail + j] = priors.category[j] + walk.sizes[category] as f64 * priors.product[j];
+        }
+        let end = Tail {
             has_shape: walk.has_shape(),
             shape: if walk.has_shape() { diagonal[periods] } else { 0.0 },
-            least_shape: priors.log_shape_sd.powi(-2) + LEAST_OF_EXPECTED * sums.shape[2],
-            category_prior,
+            least_shape: priors.log_shape + LEAST_OF_EXPECTED * sums.shape[2],
+            category_priors: &priors.category[..Walk::<D>::COEFFICIENTS],
         };
         let factor =
-            Lower::of_border(schur, border, tail, &walk.watch).ok_or(FactorError::Category(category))?;
+            Lower::of_border(schur, border, end, &walk.watch).ok_or(FactorError::Category(category))?;
         Ok(Border {
             value: sums.value,
             by_period: sums.by_period,
@@ -167,7 +180,11 @@ pub(crate) struct BorderBefore {
 }
 
 impl BorderBefore {
-    pub(crate) fn new<I: Simd<Scalar = f64>>(category: usize, covariance: &[f64], walk: &Walk) -> Self {
+    pub(crate) fn new<const D: usize, I: Simd<Scalar = f64>>(
+        category: usize,
+        covariance: &[f64],
+        walk: &Walk<D>,
+    ) -> Self {
         let (border, periods) = (walk.border(), walk.layout.periods);
         let mut half_variances: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
         half_variances.resize(periods.next_multiple_of(I::LANES), 0.0);

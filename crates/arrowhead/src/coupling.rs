@@ -1,29 +1,30 @@
 //! Products with the coupling of products and borders, `B`, in one pass over the rows: what whitening and back-substitution
 //! are made of.
 
+use crate::block::dot;
 use crate::grid::Grid;
+use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
-use infermark_model::priors::Priors;
 
 /// `B` of all products: the coupling of each to the border of its category.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Coupling<'a> {
-    pub(crate) walk: &'a Walk,
-    pub(crate) priors: &'a Priors,
+pub(crate) struct Coupling<'a, const D: usize> {
+    pub(crate) walk: &'a Walk<D>,
+    pub(crate) priors: &'a BlockPriors<D>,
     /// One a row, in the order of the walk.
     pub(crate) weights: &'a [f64],
     /// Couplings to the log shapes, by place; empty where there are none.
-    pub(crate) shapes: &'a [[f64; 2]],
+    pub(crate) shapes: &'a [[f64; D]],
     pub(crate) threads: usize,
 }
 
-impl Coupling<'_> {
+impl<const D: usize> Coupling<'_, D> {
     /// `B_i b` of every place, `b` being the border of its category.
-    pub(crate) fn times(self, borders: &[Vec<f64>]) -> Vec<[f64; 2]> {
-        let mut pairs = vec![[0.0; 2]; self.walk.order.len()];
-        let mut rest = pairs.as_mut_slice();
+    pub(crate) fn times(self, borders: &[Vec<f64>]) -> Vec<[f64; D]> {
+        let mut products = vec![[0.0; D]; self.walk.order.len()];
+        let mut rest = products.as_mut_slice();
         let mut tasks = Vec::with_capacity(self.walk.parts.len());
         for part in &self.walk.parts {
             let (own, others) = rest.split_at_mut(part.places.len());
@@ -35,14 +36,14 @@ impl Coupling<'_> {
             borders,
             tasks,
         });
-        pairs
+        products
     }
 
-    /// `sum_i B_i' p_i` of every category, `p` being the pair of every place.
-    pub(crate) fn transpose_times(self, pairs: &[[f64; 2]]) -> Vec<Vec<f64>> {
+    /// `sum_i B_i' p_i` of every category, `p` being the latents of every place.
+    pub(crate) fn transpose_times(self, products: &[[f64; D]]) -> Vec<Vec<f64>> {
         let sums = InstructionSet::best().run_f64(TransposeTimes {
             coupling: self,
-            pairs,
+            products,
         });
         let mut all = vec![vec![0.0; self.walk.border()]; self.walk.layout.categories];
         for (part, own) in self.walk.parts.iter().zip(sums) {
@@ -53,33 +54,38 @@ impl Coupling<'_> {
         all
     }
 
-    /// Adds the terms of `B_i b` that do not come from rows to the pairs of a part: `category_a` and the log shape.
-    pub(crate) fn add_beyond_rows(self, part: &Part, border: &[f64], pairs: &mut [[f64; 2]]) {
-        let periods = self.walk.layout.periods;
-        let by_category = -self.priors.product_a_sd.powi(-2) * border[border.len() - 1];
-        for pair in pairs.iter_mut() {
-            pair[0] += by_category;
+    /// Adds the terms of `B_i b` that do not come from rows to the products of a part: the category's coefficients and the log shape.
+    pub(crate) fn add_beyond_rows(self, part: &Part, border: &[f64], products: &mut [[f64; D]]) {
+        let (periods, tail) = (self.walk.layout.periods, self.walk.tail());
+        for k in 0..Walk::<D>::COEFFICIENTS {
+            let by_category = -self.priors.product[k] * border[tail + k];
+            for product in products.iter_mut() {
+                product[k] += by_category;
+            }
         }
-        for (pair, [by_a, by_e]) in pairs.iter_mut().zip(self.shapes_of(part)) {
-            pair[0] += by_a * border[periods];
-            pair[1] += by_e * border[periods];
+        for (product, by) in products.iter_mut().zip(self.shapes_of(part)) {
+            for (entry, by) in product.iter_mut().zip(by) {
+                *entry += by * border[periods];
+            }
         }
     }
 
     /// The entries of `sum_i B_i' p_i` of a part after the periods, which do not come from rows.
-    pub(crate) fn transposed_beyond_rows(self, part: &Part, pairs: &[[f64; 2]]) -> Vec<f64> {
-        let mut sums = Vec::with_capacity(2);
+    pub(crate) fn transposed_beyond_rows(self, part: &Part, products: &[[f64; D]]) -> Vec<f64> {
+        let mut sums = Vec::with_capacity(D);
         if self.walk.has_shape() {
-            let shapes = pairs.iter().zip(self.shapes_of(part));
-            sums.push(shapes.map(|([a, e], [by_a, by_e])| a * by_a + e * by_e).sum());
+            let shapes = products.iter().zip(self.shapes_of(part));
+            sums.push(shapes.map(|(own, by)| dot(own, by)).sum());
         }
-        let elasticities: f64 = pairs.iter().map(|[a, _]| a).sum();
-        sums.push(-self.priors.product_a_sd.powi(-2) * elasticities);
+        for k in 0..Walk::<D>::COEFFICIENTS {
+            let coefficients: f64 = products.iter().map(|own| own[k]).sum();
+            sums.push(-self.priors.product[k] * coefficients);
+        }
         sums
     }
 
     /// Couplings of a part's products to the log shape; empty where there is none.
-    fn shapes_of(&self, part: &Part) -> &[[f64; 2]] {
+    fn shapes_of(&self, part: &Part) -> &[[f64; D]] {
         if self.shapes.is_empty() {
             return &[];
         }
@@ -87,13 +93,13 @@ impl Coupling<'_> {
     }
 }
 
-struct Times<'a> {
-    coupling: Coupling<'a>,
+struct Times<'a, const D: usize> {
+    coupling: Coupling<'a, D>,
     borders: &'a [Vec<f64>],
-    tasks: Vec<(&'a Part, &'a mut [[f64; 2]])>,
+    tasks: Vec<(&'a Part, &'a mut [[f64; D]])>,
 }
 
-impl ForSimd for Times<'_> {
+impl<const D: usize> ForSimd for Times<'_, D> {
     type Output = ();
 
     fn run<I: Simd>(self, isa: I) {
@@ -108,7 +114,7 @@ impl ForSimd for Times<'_> {
             coupling.threads,
             self.tasks,
             scratch,
-            |(grid, border), (part, pairs)| {
+            |(grid, border), (part, products)| {
                 let of = &self.borders[part.category];
                 let periods = coupling.walk.layout.periods;
                 border[..periods].copy_from_slice(&of[..periods]);
@@ -118,56 +124,51 @@ impl ForSimd for Times<'_> {
                     part,
                     grid,
                     border,
-                    pairs: &mut *pairs,
+                    products: &mut *products,
                 });
-                coupling.add_beyond_rows(part, of, pairs);
+                coupling.add_beyond_rows(part, of, products);
             },
         );
     }
 }
 
-struct TimesPart<'a> {
-    walk: &'a Walk,
+struct TimesPart<'a, const D: usize> {
+    walk: &'a Walk<D>,
     weights: &'a [f64],
     part: &'a Part,
-    grid: &'a mut Grid,
+    grid: &'a mut Grid<D>,
     border: &'a [f64],
-    pairs: &'a mut [[f64; 2]],
+    products: &'a mut [[f64; D]],
 }
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_> {
+impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_, D> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        for (place, pair) in self.part.places.clone().zip(self.pairs) {
+        for (place, product) in self.part.places.clone().zip(self.products) {
             let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
             self.grid.load_place(isa, self.walk, place);
             self.grid.load_weights(&self.weights[rows]);
-            let mut sums = [isa.zero(); 2];
-            let lanes = I::LANES;
-            let columns = self
-                .grid
-                .weights
-                .chunks_exact(lanes)
-                .zip(self.grid.log_price.chunks_exact(lanes))
-                .zip(self.border.chunks_exact(lanes));
-            for ((w, x), b) in columns {
-                let wb = isa.mul(isa.load(w), isa.load(b));
-                sums[0] = isa.mul_add(wb, isa.load(x), sums[0]);
-                sums[1] = isa.add(sums[1], wb);
+            let mut sums = [isa.zero(); D];
+            for t in (0..self.border.len()).step_by(I::LANES) {
+                let wb = isa.mul(isa.load(&self.grid.weights[t..]), isa.load(&self.border[t..]));
+                for k in 0..D - 1 {
+                    sums[k] = isa.mul_add(wb, isa.load(&self.grid.design[k][t..]), sums[k]);
+                }
+                sums[D - 1] = isa.add(sums[D - 1], wb);
             }
-            *pair = [isa.sum(sums[0]), isa.sum(sums[1])];
+            *product = sums.map(|sum| isa.sum(sum));
         }
     }
 }
 
-struct TransposeTimes<'a> {
-    coupling: Coupling<'a>,
-    pairs: &'a [[f64; 2]],
+struct TransposeTimes<'a, const D: usize> {
+    coupling: Coupling<'a, D>,
+    products: &'a [[f64; D]],
 }
 
-impl ForSimd for TransposeTimes<'_> {
+impl<const D: usize> ForSimd for TransposeTimes<'_, D> {
     type Output = Vec<Vec<f64>>;
 
     fn run<I: Simd>(self, isa: I) -> Vec<Vec<f64>> {
@@ -175,49 +176,46 @@ impl ForSimd for TransposeTimes<'_> {
         let tasks: Vec<&Part> = coupling.walk.parts.iter().collect();
         let scratch = || Grid::new::<I::Wide>(&coupling.walk.panel);
         tasks::run(coupling.threads, tasks, scratch, |grid, part| {
-            let pairs = &self.pairs[part.places.clone()];
+            let products = &self.products[part.places.clone()];
             let mut sums = isa.vectorize(TransposePart {
                 walk: coupling.walk,
                 weights: coupling.weights,
                 part,
                 grid,
-                pairs,
+                products,
             });
-            sums.extend(coupling.transposed_beyond_rows(part, pairs));
+            sums.extend(coupling.transposed_beyond_rows(part, products));
             sums
         })
     }
 }
 
-struct TransposePart<'a> {
-    walk: &'a Walk,
+struct TransposePart<'a, const D: usize> {
+    walk: &'a Walk<D>,
     weights: &'a [f64],
     part: &'a Part,
-    grid: &'a mut Grid,
-    pairs: &'a [[f64; 2]],
+    grid: &'a mut Grid<D>,
+    products: &'a [[f64; D]],
 }
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_> {
+impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_, D> {
     type Output = Vec<f64>;
 
     #[inline(always)]
     fn run(self, isa: I) -> Vec<f64> {
         let mut sums = vec![0.0; self.grid.weights.len()];
-        for (place, [a, e]) in self.part.places.clone().zip(self.pairs) {
+        for (place, of) in self.part.places.clone().zip(self.products) {
             let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
             self.grid.load_place(isa, self.walk, place);
             self.grid.load_weights(&self.weights[rows]);
-            let (a, e) = (isa.splat(*a), isa.splat(*e));
-            let lanes = I::LANES;
-            let columns = self
-                .grid
-                .weights
-                .chunks_exact(lanes)
-                .zip(self.grid.log_price.chunks_exact(lanes))
-                .zip(sums.chunks_exact_mut(lanes));
-            for ((w, x), sum) in columns {
-                let along = isa.mul_add(a, isa.load(x), e);
-                isa.store(isa.mul_add(isa.load(w), along, isa.load(sum)), sum);
+            let of = of.map(|entry| isa.splat(entry));
+            for t in (0..sums.len()).step_by(I::LANES) {
+                let mut along = of[D - 1];
+                for k in 0..D - 1 {
+                    along = isa.mul_add(of[k], isa.load(&self.grid.design[k][t..]), along);
+                }
+                let sum = isa.mul_add(isa.load(&self.grid.weights[t..]), along, isa.load(&sums[t..]));
+                isa.store(sum, &mut sums[t..]);
             }
         }
         sums.truncate(self.walk.layout.periods);

@@ -1,78 +1,89 @@
 //! The factor, and solving with it.
 
+use crate::block::{BlockFactor, BlockMatrix, parallel_sum};
 use crate::coupling::Coupling;
 use crate::elsewhere::RowsElsewhere;
-use crate::product::Lower2;
+use crate::sites::BlockPriors;
 use crate::triangular::{BorderFactor, Lower};
 use crate::walk::{Walk, products_of_part};
 use infermark_model::Panel;
-use infermark_model::priors::Priors;
-use infermark_model::site::Site;
 use std::sync::{Arc, OnceLock};
 
 /// One part in so many of the squares' bytes that the allocator holds back between passes; measured.
 const HELD_BACK: u64 = 10;
 
-/// `L` of `Q = L L'`; see the [crate's page](crate). Vectors are natural parameters in the order of
-/// [`Layout`](infermark_model::Layout).
+/// `L` of `Q = L L'`, of a model whose products have D latents; see the [crate's page](crate). Vectors are natural parameters, where
+/// [`Walk::sites`] says: with the model's two latents in the order of [`Layout`](infermark_model::Layout).
 #[derive(Debug, Clone)]
-pub struct ArrowheadFactor {
-    pub(crate) walk: Arc<Walk>,
-    pub(crate) priors: Priors,
+pub struct ArrowheadFactor<const D: usize = 2> {
+    pub(crate) walk: Arc<Walk<D>>,
+    pub(crate) priors: BlockPriors<D>,
     /// One a row, in the order of the walk.
     pub(crate) weights: Vec<f64>,
     /// `L_i`, in the order of the walk.
-    pub(crate) products: Vec<Lower2>,
+    pub(crate) products: Vec<BlockFactor<D>>,
     /// Couplings of the products to the log shapes, in the order of the walk; empty where there are none.
-    pub(crate) shapes: Vec<[f64; 2]>,
+    pub(crate) shapes: Vec<[f64; D]>,
     /// `R_c`.
     pub(crate) categories: Vec<Lower>,
     /// The diagonals of `D_c`.
     pub(crate) diagonals: Vec<Vec<f64>>,
-    /// The last entry of `L`.
-    pub(crate) top: f64,
+    /// The last block of `L`, of the global coefficients; 1 in the place of the effect, which has no parent.
+    pub(crate) top: BlockFactor<D>,
     /// Covariances of the borders, once they were asked for.
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
     /// Who has the weights, where the host has not.
-    pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere>>,
+    pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere<D>>>,
     /// Whether the precision of a log shape was below the least one, which stands in for it.
     stands_in: bool,
 }
 
 /// What a factor has of rows and products, by place.
-pub(crate) struct Blocks {
+pub(crate) struct Blocks<const D: usize> {
     /// Weights of the rows; none where they lie elsewhere.
     pub(crate) weights: Vec<f64>,
-    pub(crate) lower: Vec<Lower2>,
+    pub(crate) lower: Vec<BlockFactor<D>>,
     /// Couplings of the products to the log shapes; empty where there are none.
-    pub(crate) shapes: Vec<[f64; 2]>,
-    pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere>>,
+    pub(crate) shapes: Vec<[f64; D]>,
+    pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere<D>>>,
 }
 
 /// What is left of a factor whose place another one takes.
-pub(crate) struct Dismantled {
-    pub(crate) walk: Arc<Walk>,
-    pub(crate) priors: Priors,
+pub(crate) struct Dismantled<const D: usize> {
+    pub(crate) walk: Arc<Walk<D>>,
+    pub(crate) priors: BlockPriors<D>,
     /// Weights of the rows, factors of the products, their couplings to the log shapes.
-    pub(crate) by_place: (Vec<f64>, Vec<Lower2>, Vec<[f64; 2]>),
+    pub(crate) by_place: (Vec<f64>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
     pub(crate) covariances: Option<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
 }
 
-impl ArrowheadFactor {
+impl<const D: usize> ArrowheadFactor<D> {
+    /// Coefficients of a product, of a category, and global ones.
+    const COEFFICIENTS: usize = D - 1;
+
     pub(crate) fn of_parts(
-        walk: Arc<Walk>,
-        priors: Priors,
-        blocks: Blocks,
+        walk: Arc<Walk<D>>,
+        priors: BlockPriors<D>,
+        blocks: Blocks<D>,
         borders: Vec<BorderFactor>,
         diagonals: Vec<Vec<f64>>,
         threads: usize,
     ) -> Self {
-        // 1/s_c^2 - u_c^2 = p d / (p + d), d what the data tell of category_a: the difference is lost where p is large.
-        let precision = priors.category_a_sd.powi(-2);
-        let informed = |border: &BorderFactor| border.informed / (1.0 + border.informed / precision);
-        let top = priors.global_a_sd.powi(-2) + borders.iter().map(informed).sum::<f64>();
+        // P - U' U = (P^-1 + K^-1)^-1, K what the data tell of the category's coefficients: the difference is lost where P is large.
+        let mut top = [[0.0; D]; D];
+        for border in &borders {
+            let informed = parallel_sum(&Self::of_triangle(&border.informed), &priors.category);
+            let entries = top.iter_mut().flatten();
+            entries
+                .zip(informed.iter().flatten())
+                .for_each(|(sum, own)| *sum += own);
+        }
+        for k in 0..Self::COEFFICIENTS {
+            top[k][k] += priors.global[k];
+        }
+        top[D - 1][D - 1] = 1.0;
         ArrowheadFactor {
             walk,
             priors,
@@ -83,14 +94,25 @@ impl ArrowheadFactor {
             stands_in: borders.iter().any(|border| border.stands_in),
             categories: borders.into_iter().map(|border| border.lower).collect(),
             diagonals,
-            top: top.sqrt(),
+            top: BlockFactor::unchecked(&top),
             covariances: OnceLock::new(),
             threads,
         }
     }
 
+    /// The symmetric matrix over the coefficients whose lower triangle is given by rows.
+    fn of_triangle(triangle: &[f64]) -> BlockMatrix<D> {
+        let mut matrix = [[0.0; D]; D];
+        let places = (0..Self::COEFFICIENTS).flat_map(|j| (0..=j).map(move |k| (j, k)));
+        for ((j, k), entry) in places.zip(triangle) {
+            matrix[j][k] = *entry;
+            matrix[k][j] = *entry;
+        }
+        matrix
+    }
+
     /// The same with another walk, and nothing of rows and products.
-    pub(crate) fn clone_above_products(&self, walk: Arc<Walk>) -> Self {
+    pub(crate) fn clone_above_products(&self, walk: Arc<Walk<D>>) -> Self {
         ArrowheadFactor {
             walk,
             priors: self.priors,
@@ -109,7 +131,7 @@ impl ArrowheadFactor {
 
     /// What a pass writes over, the covariances of the borders if they were asked for, and what it is called with; the rest is
     /// freed.
-    pub(crate) fn dismantled(self) -> Dismantled {
+    pub(crate) fn dismantled(self) -> Dismantled<D> {
         Dismantled {
             walk: self.walk,
             priors: self.priors,
@@ -120,7 +142,7 @@ impl ArrowheadFactor {
     }
 
     /// What couples the products to the borders.
-    pub(crate) fn coupling(&self) -> Coupling<'_> {
+    pub(crate) fn coupling(&self) -> Coupling<'_, D> {
         Coupling {
             walk: &self.walk,
             priors: &self.priors,
@@ -142,7 +164,7 @@ impl ArrowheadFactor {
     }
 
     /// The walk that its panel is passed in.
-    pub fn walk(&self) -> &Arc<Walk> {
+    pub fn walk(&self) -> &Arc<Walk<D>> {
         &self.walk
     }
 
@@ -163,7 +185,7 @@ impl ArrowheadFactor {
     /// 1,000 periods in 24 categories, 490 and 465 for 3,000 periods in 2 categories of 600 products.
     pub fn bytes_on(panel: &Panel, threads: usize) -> u64 {
         let layout = panel.layout();
-        let square = (layout.periods as u64 + 3).next_multiple_of(24).pow(2);
+        let square = (layout.periods as u64 + D as u64 + 1).next_multiple_of(24).pow(2);
         let categories = layout.categories as u64;
         let of_part = products_of_part(layout.products);
         let several = layout.products > layout.categories * of_part;
@@ -179,38 +201,41 @@ impl ArrowheadFactor {
         let marginals = 4 * categories + 2 * at_work;
         let squares = 4 * pass.max(marginals).saturating_mul(square);
         8 * panel.rows() as u64
-            + (44 + 16 + 24) * layout.products as u64
+            + (20 + 8 * (2 * D * D + D) as u64) * layout.products as u64
             + squares.saturating_add(squares / HELD_BACK)
     }
 
     /// `ln det Q`.
     pub fn ln_det(&self) -> f64 {
-        let products: f64 = self.products.iter().map(Lower2::ln_det).sum();
+        let products: f64 = self.products.iter().map(BlockFactor::ln_det).sum();
         let categories: f64 = self.categories.iter().map(Lower::ln_det).sum();
-        2.0 * (products + categories + self.top.ln())
+        2.0 * (products + categories + self.top.ln_det())
     }
 
     /// The diagonal of `Q`.
     pub fn diagonal(&self) -> Vec<f64> {
-        let layout = &self.walk.layout;
-        let mut diagonal = vec![0.0; layout.latents()];
-        let precision = self.priors.category_a_sd.powi(-2);
-        diagonal[0] = self.priors.global_a_sd.powi(-2) + layout.categories as f64 * precision;
+        let (sites, priors) = (&self.walk.sites, &self.priors);
+        let mut diagonal = vec![0.0; sites.latents];
+        for k in 0..Self::COEFFICIENTS {
+            diagonal[sites.global[k]] =
+                priors.global[k] + self.walk.layout.categories as f64 * priors.category[k];
+        }
         for (category, border) in self.diagonals.iter().enumerate() {
             self.write_border(&mut diagonal, category, border);
         }
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         for (product, lower) in self.walk.order.iter().zip(&self.products) {
-            [diagonal[a + *product as usize], diagonal[e + *product as usize]] = lower.diagonal();
+            for (k, start) in sites.product.into_iter().enumerate() {
+                diagonal[start + *product as usize] = lower.entry(k, k);
+            }
         }
         diagonal
     }
 
-    /// The entries of `Q` between the elasticity and the effect of each product, length N.
+    /// The entries of `Q` between the first coefficient and the effect of each product, length N.
     pub fn couplings_of_products(&self) -> Vec<f64> {
         let mut coupled = vec![0.0; self.walk.layout.products];
         for (product, lower) in self.walk.order.iter().zip(&self.products) {
-            coupled[*product as usize] = lower.coupling();
+            coupled[*product as usize] = lower.entry(0, D - 1);
         }
         coupled
     }
@@ -229,39 +254,44 @@ impl ArrowheadFactor {
 
     /// `L^-1 b`, where it lies: what turns a gradient by the parameters into one by the whitened ones.
     pub fn solve_lower(&self, b: &mut [f64]) {
-        self.solve_lower_by(b, |pairs| self.coupling().transpose_times(pairs));
+        self.solve_lower_by(b, |products| self.coupling().transpose_times(products));
     }
 
     /// The same with `transpose_times` for [`Coupling::transpose_times`].
     pub(crate) fn solve_lower_by(
         &self,
         b: &mut [f64],
-        transpose_times: impl FnOnce(&[[f64; 2]]) -> Vec<Vec<f64>>,
+        transpose_times: impl FnOnce(&[[f64; D]]) -> Vec<Vec<f64>>,
     ) {
-        let mut pairs = self.walk.pairs(b);
-        for (pair, lower) in pairs.iter_mut().zip(&self.products) {
-            *pair = lower.forward(*pair);
+        let mut products = self.walk.blocks(b);
+        for (own, lower) in products.iter_mut().zip(&self.products) {
+            *own = lower.forward(*own);
         }
-        self.walk.write_pairs(b, &pairs);
+        self.walk.write_blocks(b, &products);
         // V' y = B' L^-T y.
-        for (pair, lower) in pairs.iter_mut().zip(&self.products) {
-            *pair = lower.backward(*pair);
+        for (own, lower) in products.iter_mut().zip(&self.products) {
+            *own = lower.backward(*own);
         }
-        let coupled = transpose_times(&pairs);
+        let coupled = transpose_times(&products);
         self.forward_borders(b, &coupled);
     }
 
     /// The rest of `L^-1 b` once the products' part is there: borders, less what the products put on them, and the top.
     pub(crate) fn forward_borders(&self, b: &mut [f64], coupled: &[Vec<f64>]) {
-        let mut top = b[0];
+        let mut top = self.read_top(b);
         for (c, sum) in coupled.iter().enumerate() {
             let mut z = self.read_border(b, c);
             z.iter_mut().zip(sum).for_each(|(z, s)| *z -= s);
             self.categories[c].forward(&mut z);
-            top -= self.top_coupling(c) * z[self.walk.border() - 1];
+            let coupling = self.top_coupling(c);
+            for i in 0..Self::COEFFICIENTS {
+                for k in 0..=i {
+                    top[k] -= coupling[i][k] * z[self.walk.tail() + i];
+                }
+            }
             self.write_border(b, c, &z);
         }
-        b[0] = top / self.top;
+        self.write_top(b, self.top.forward(top));
     }
 
     /// `L^-T y`, where it lies: whitened coordinates to parameters.
@@ -270,29 +300,36 @@ impl ArrowheadFactor {
     }
 
     /// The same with `times` for [`Coupling::times`].
-    pub(crate) fn solve_upper_by(&self, y: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
+    pub(crate) fn solve_upper_by(&self, y: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; D]>) {
         let borders = self.backward_borders(y);
         let by_border = times(&borders);
         self.solve_upper_products(y, by_border);
     }
 
     /// The products' part of `L^-T y`, where it lies, `by_border` being `B_i` times the border's part.
-    pub(crate) fn solve_upper_products(&self, y: &mut [f64], by_border: Vec<[f64; 2]>) {
-        let mut pairs = self.walk.pairs(y);
-        for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
+    pub(crate) fn solve_upper_products(&self, y: &mut [f64], by_border: Vec<[f64; D]>) {
+        let mut products = self.walk.blocks(y);
+        for ((own, by), lower) in products.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
-            *pair = lower.backward([pair[0] - by[0], pair[1] - by[1]]);
+            own.iter_mut().zip(by).for_each(|(own, by)| *own -= by);
+            *own = lower.backward(*own);
         }
-        self.walk.write_pairs(y, &pairs);
+        self.walk.write_blocks(y, &products);
     }
 
     /// The top and the borders of `L^-T y`, where they lie; also returns the borders.
     pub(crate) fn backward_borders(&self, y: &mut [f64]) -> Vec<Vec<f64>> {
-        y[0] /= self.top;
+        let top = self.top.backward(self.read_top(y));
+        self.write_top(y, top);
         let mut borders = Vec::with_capacity(self.categories.len());
         for c in 0..self.categories.len() {
             let mut x = self.read_border(y, c);
-            x[self.walk.border() - 1] -= self.top_coupling(c) * y[0];
+            let coupling = self.top_coupling(c);
+            for i in 0..Self::COEFFICIENTS {
+                for k in 0..=i {
+                    x[self.walk.tail() + i] -= coupling[i][k] * top[k];
+                }
+            }
             self.categories[c].backward(&mut x);
             self.write_border(y, c, &x);
             borders.push(x);
@@ -312,11 +349,24 @@ impl ArrowheadFactor {
 
     /// The sum of the squares of the entries above the products.
     pub(crate) fn squares_above_products(&self, of: &[f64]) -> f64 {
-        let layout = &self.walk.layout;
-        let sites = layout.sites().iter();
-        let above = sites.filter(|site| !matches!(site, Site::ProductA | Site::ProductEffect));
+        let (layout, sites) = (&self.walk.layout, &self.walk.sites);
+        let coefficients = ..Self::COEFFICIENTS;
+        let global = sites.global[coefficients].iter().map(|start| (start, 1));
+        let category = sites.category[coefficients]
+            .iter()
+            .map(|start| (start, layout.categories));
+        let shapes = if self.walk.has_shape() {
+            layout.categories
+        } else {
+            0
+        };
+        let border = [
+            (&sites.time, layout.categories * layout.periods),
+            (&sites.log_shape, shapes),
+        ];
+        let above = global.chain(category).chain(border);
         above
-            .flat_map(|site| &of[layout.range(*site)])
+            .flat_map(|(start, len)| &of[*start..start + len])
             .map(|z| z * z)
             .sum()
     }
@@ -327,50 +377,82 @@ impl ArrowheadFactor {
     }
 
     /// The same with `times` for [`Coupling::times`].
-    pub(crate) fn times_upper_by(&self, x: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; 2]>) {
+    pub(crate) fn times_upper_by(&self, x: &mut [f64], times: impl FnOnce(&[Vec<f64>]) -> Vec<[f64; D]>) {
         let borders: Vec<Vec<f64>> = (0..self.categories.len())
             .map(|c| self.read_border(x, c))
             .collect();
-        let mut pairs = self.walk.pairs(x);
+        let mut products = self.walk.blocks(x);
         let by_border = times(&borders);
-        for ((pair, by), lower) in pairs.iter_mut().zip(by_border).zip(&self.products) {
+        for ((own, by), lower) in products.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
-            let own = lower.transpose_times(*pair);
-            *pair = [own[0] + by[0], own[1] + by[1]];
+            *own = lower.transpose_times(*own);
+            own.iter_mut().zip(by).for_each(|(own, by)| *own += by);
         }
-        self.walk.write_pairs(x, &pairs);
+        self.walk.write_blocks(x, &products);
+        let top = self.read_top(x);
         for (c, mut border) in borders.into_iter().enumerate() {
             self.categories[c].transpose_times(&mut border);
-            border[self.walk.border() - 1] += self.top_coupling(c) * x[0];
+            let coupling = self.top_coupling(c);
+            for i in 0..Self::COEFFICIENTS {
+                for k in 0..=i {
+                    border[self.walk.tail() + i] += coupling[i][k] * top[k];
+                }
+            }
             self.write_border(x, c, &border);
         }
-        x[0] *= self.top;
+        self.write_top(x, self.top.transpose_times(top));
     }
 
-    /// `R_c^-1` times the coupling of category c to the top: all zeros but its last entry, which is this.
-    pub(crate) fn top_coupling(&self, category: usize) -> f64 {
-        -self.priors.category_a_sd.powi(-2) / self.categories[category].last()
+    /// `R_c^-1` times the coupling of category c to the top: all zeros but the rows of its coefficients, a lower triangle, which is this.
+    pub(crate) fn top_coupling(&self, category: usize) -> BlockMatrix<D> {
+        let (lower, tail) = (&self.categories[category], self.walk.tail());
+        let mut coupling = [[0.0; D]; D];
+        for k in 0..Self::COEFFICIENTS {
+            coupling[k][k] = -self.priors.category[k] / lower.entry(tail + k, tail + k);
+            for i in k + 1..Self::COEFFICIENTS {
+                let known = (k..i).map(|m| lower.entry(tail + i, tail + m) * coupling[m][k]);
+                coupling[i][k] = -known.sum::<f64>() / lower.entry(tail + i, tail + i);
+            }
+        }
+        coupling
+    }
+
+    /// The global coefficients of a vector; zero in the place of the effect.
+    fn read_top(&self, of: &[f64]) -> [f64; D] {
+        let mut top = [0.0; D];
+        for k in 0..Self::COEFFICIENTS {
+            top[k] = of[self.walk.sites.global[k]];
+        }
+        top
+    }
+
+    fn write_top(&self, to: &mut [f64], top: [f64; D]) {
+        for k in 0..Self::COEFFICIENTS {
+            to[self.walk.sites.global[k]] = top[k];
+        }
     }
 
     fn read_border(&self, of: &[f64], category: usize) -> Vec<f64> {
-        let layout = &self.walk.layout;
-        let start = layout.time_index(category, 0);
+        let (periods, sites) = (self.walk.layout.periods, &self.walk.sites);
+        let start = self.walk.time_index(category, 0);
         let mut border = Vec::with_capacity(self.walk.border());
-        border.extend_from_slice(&of[start..start + layout.periods]);
+        border.extend_from_slice(&of[start..start + periods]);
         if self.walk.has_shape() {
-            border.push(of[layout.start(Site::LogShape) + category]);
+            border.push(of[sites.log_shape + category]);
         }
-        border.push(of[layout.start(Site::CategoryA) + category]);
+        border.extend((0..Self::COEFFICIENTS).map(|k| of[sites.category[k] + category]));
         border
     }
 
     pub(crate) fn write_border(&self, to: &mut [f64], category: usize, border: &[f64]) {
-        let layout = &self.walk.layout;
-        let start = layout.time_index(category, 0);
-        to[start..start + layout.periods].copy_from_slice(&border[..layout.periods]);
+        let (periods, sites) = (self.walk.layout.periods, &self.walk.sites);
+        let start = self.walk.time_index(category, 0);
+        to[start..start + periods].copy_from_slice(&border[..periods]);
         if self.walk.has_shape() {
-            to[layout.start(Site::LogShape) + category] = border[layout.periods];
+            to[sites.log_shape + category] = border[periods];
         }
-        to[layout.start(Site::CategoryA) + category] = border[self.walk.border() - 1];
+        for k in 0..Self::COEFFICIENTS {
+            to[sites.category[k] + category] = border[self.walk.tail() + k];
+        }
     }
 }

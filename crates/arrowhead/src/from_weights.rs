@@ -4,6 +4,7 @@ use crate::assemble::Assembled;
 use crate::error::FactorError;
 use crate::factor::ArrowheadFactor;
 use crate::rates::{ProductRows, Rates, Weighed};
+use crate::sites::BlockPriors;
 use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -24,10 +25,30 @@ impl ArrowheadFactor {
         weights: &[f64],
         threads: usize,
     ) -> Result<Self, FactorError> {
-        assert_eq!(weights.len(), panel.rows(), "one weight a row");
         let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
+        Self::of_weights(&walk, &BlockPriors::from(&priors), weights, threads)
+    }
+}
+
+impl<const D: usize> ArrowheadFactor<D> {
+    /// The same for products of D latents.
+    ///
+    /// # Errors
+    /// When the precision is not positive definite.
+    ///
+    /// # Panics
+    /// When there are not as many weights as rows, or the likelihood has a shape.
+    pub fn of_weights(
+        walk: &Arc<Walk<D>>,
+        priors: &BlockPriors<D>,
+        weights: &[f64],
+        threads: usize,
+    ) -> Result<Self, FactorError> {
+        let panel = &*walk.panel;
+        assert_eq!(weights.len(), panel.rows(), "one weight per row");
+        assert!(!walk.has_shape(), "weights alone say nothing of a shape");
         let given = Given { panel, weights };
-        Ok(Assembled::new(&walk, &priors, &given, threads)?.factor)
+        Ok(Assembled::new(walk, priors, &given, threads)?.factor)
     }
 }
 
@@ -37,16 +58,16 @@ struct Given<'a> {
     weights: &'a [f64],
 }
 
-impl Rates for Given<'_> {
+impl<const D: usize> Rates<D> for Given<'_> {
     #[inline(always)]
     fn weigh<I: Simd<Scalar = f64>>(
         &self,
         _isa: I,
-        rows: ProductRows<'_>,
+        rows: ProductRows<'_, D>,
         weights: &mut [f64],
         _cross: &mut [f64],
         _by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> Weighed<D> {
         weights.fill(0.0);
         let own = &self.weights[self.panel.row_range(rows.product)];
         for (row, w) in self.panel.product_rows(rows.product).zip(own) {
@@ -54,7 +75,7 @@ impl Rates for Given<'_> {
         }
         Weighed {
             value: 0.0,
-            gradient: [0.0; 2],
+            gradient: [0.0; D],
             shape: [0.0; 3],
         }
     }

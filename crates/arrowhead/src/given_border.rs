@@ -6,11 +6,10 @@ use crate::rates::ProductRows;
 use crate::tasks;
 use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
-use infermark_model::site::Site;
 
 /// What moves the products where the borders stay.
-pub trait GivenBorder: Sync {
-    /// Moves a product's (elasticity, effect) to its optimum given the border of its category, and adds the derivatives of its rows by
+pub trait GivenBorder<const D: usize = 2>: Sync {
+    /// Moves a product's latents to their optimum given the border of its category, and adds the derivatives of its rows by
     /// the period effects there to `by_period`. `rates` is room for a number a period. Returns what the product adds to the value,
     /// and the size of what it is summed of.
     ///
@@ -18,8 +17,8 @@ pub trait GivenBorder: Sync {
     fn at_optimum<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
-        rows: ProductRows<'_>,
-        pair: &mut [f64; 2],
+        rows: ProductRows<'_, D>,
+        block: &mut [f64; D],
         rates: &mut [f64],
         by_period: &mut [f64],
     ) -> [f64; 2];
@@ -27,45 +26,45 @@ pub trait GivenBorder: Sync {
 
 /// Sums over the products at their optimum.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AtOptimum {
+pub struct AtOptimum<const D: usize = 2> {
     /// Of the values.
     pub value: f64,
     /// Of the sizes of what they are summed of.
     pub size: f64,
     /// Derivatives of the rows by the period effects of every category.
     pub by_period: Vec<Vec<f64>>,
-    /// Sums of the elasticities of every category.
-    pub elasticities: Vec<f64>,
+    /// Sums of the coefficients of every category; zero in the place of the effect.
+    pub coefficients: Vec<[f64; D]>,
 }
 
-impl Walk {
-    /// (elasticity, effect) of a point, natural parameters, at every place of the walk.
-    pub fn pairs(&self, point: &[f64]) -> Vec<[f64; 2]> {
-        let [a, e] = [Site::ProductA, Site::ProductEffect].map(|site| self.layout.start(site));
-        let pair = |product: &u32| [point[a + *product as usize], point[e + *product as usize]];
-        self.order.iter().map(pair).collect()
+impl<const D: usize> Walk<D> {
+    /// The latents of the products at a point, natural parameters, by place of the walk.
+    pub fn blocks(&self, point: &[f64]) -> Vec<[f64; D]> {
+        let of = |product: &u32| self.sites.product.map(|start| point[start + *product as usize]);
+        self.order.iter().map(of).collect()
     }
 
-    /// The inverse of [`Walk::pairs`].
-    pub fn write_pairs(&self, point: &mut [f64], pairs: &[[f64; 2]]) {
-        let [a, e] = [Site::ProductA, Site::ProductEffect].map(|site| self.layout.start(site));
-        for (product, pair) in self.order.iter().zip(pairs) {
-            [point[a + *product as usize], point[e + *product as usize]] = *pair;
+    /// The inverse of [`Walk::blocks`].
+    pub fn write_blocks(&self, point: &mut [f64], blocks: &[[f64; D]]) {
+        for (product, block) in self.order.iter().zip(blocks) {
+            for (start, entry) in self.sites.product.into_iter().zip(block) {
+                point[start + *product as usize] = *entry;
+            }
         }
     }
 
     /// Adds a number a category to the effects of its products, by place.
-    pub fn shift_effects(&self, pairs: &mut [[f64; 2]], by_category: &[f64]) {
+    pub fn shift_effects(&self, blocks: &mut [[f64; D]], by_category: &[f64]) {
         for part in &self.parts {
-            for [_, effect] in &mut pairs[part.places.clone()] {
-                *effect += by_category[part.category];
+            for block in &mut blocks[part.places.clone()] {
+                block[D - 1] += by_category[part.category];
             }
         }
     }
 
     /// The places of every so many products of each category, about `least` of them;
     /// all where there are fewer than twice as many.
-    fn sampled(&self, part: &Part, least: usize) -> impl Iterator<Item = usize> + use<> {
+    fn sampled(&self, part: &Part, least: usize) -> impl Iterator<Item = usize> + use<D> {
         let every = (self.sizes[part.category] / least.max(1)).max(1);
         part.places.clone().step_by(every)
     }
@@ -85,19 +84,19 @@ impl Walk {
         units
     }
 
-    /// Moves the pairs of the products, by place, to their optimum given the borders: of all, or with `least` of a part of them, about so many
+    /// Moves the latents of the products, by place, to their optimum given the borders: of all, or with `least` of a part of them, about so many
     /// in each category.
     ///
     /// # Errors
     /// When it is stopped.
     pub fn given_border(
         &self,
-        of: &impl GivenBorder,
-        pairs: &mut [[f64; 2]],
+        of: &impl GivenBorder<D>,
+        blocks: &mut [[f64; D]],
         least: usize,
         threads: usize,
-    ) -> Result<AtOptimum, FactorError> {
-        let mut rest = pairs;
+    ) -> Result<AtOptimum<D>, FactorError> {
+        let mut rest = blocks;
         let mut tasks = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             let (own, others) = std::mem::take(&mut rest).split_at_mut(part.places.len());
@@ -118,12 +117,16 @@ impl Walk {
             value: 0.0,
             size: 0.0,
             by_period: vec![vec![0.0; self.layout.periods]; self.layout.categories],
-            elasticities: vec![0.0; self.layout.categories],
+            coefficients: vec![[0.0; D]; self.layout.categories],
         };
         for (part, own) in self.parts.iter().zip(parts) {
             sums.value += own.value;
             sums.size += own.size;
-            sums.elasticities[part.category] += own.elasticities;
+            let coefficients = &mut sums.coefficients[part.category];
+            coefficients
+                .iter_mut()
+                .zip(own.coefficients)
+                .for_each(|(sum, own)| *sum += own);
             for (sum, own) in sums.by_period[part.category].iter_mut().zip(own.by_period) {
                 *sum += own;
             }
@@ -132,29 +135,29 @@ impl Walk {
     }
 }
 
-/// A part, and the pairs of its products.
-type PartTask<'a> = (&'a Part, &'a mut [[f64; 2]]);
+/// A part, and the latents of its products.
+type PartTask<'a, const D: usize> = (&'a Part, &'a mut [[f64; D]]);
 
-struct Products<'a, G> {
-    walk: &'a Walk,
+struct Products<'a, G, const D: usize> {
+    walk: &'a Walk<D>,
     of: &'a G,
-    tasks: Vec<PartTask<'a>>,
+    tasks: Vec<PartTask<'a, D>>,
     least: usize,
     threads: usize,
 }
 
 /// Sums over a part.
-struct OfPart {
+struct OfPart<const D: usize> {
     value: f64,
     size: f64,
-    elasticities: f64,
+    coefficients: [f64; D],
     by_period: Vec<f64>,
 }
 
-impl<G: GivenBorder> ForSimd for Products<'_, G> {
-    type Output = Vec<OfPart>;
+impl<G: GivenBorder<D>, const D: usize> ForSimd for Products<'_, G, D> {
+    type Output = Vec<OfPart<D>>;
 
-    fn run<I: Simd>(self, isa: I) -> Vec<OfPart> {
+    fn run<I: Simd>(self, isa: I) -> Vec<OfPart<D>> {
         let (walk, isa) = (self.walk, isa.wide());
         let scratch = || Grid::new::<I::Wide>(&walk.panel);
         tasks::run(self.threads, self.tasks, scratch, |grid, task| {
@@ -169,28 +172,28 @@ impl<G: GivenBorder> ForSimd for Products<'_, G> {
     }
 }
 
-struct OnePart<'a, 's, G> {
-    walk: &'a Walk,
+struct OnePart<'a, 's, G, const D: usize> {
+    walk: &'a Walk<D>,
     of: &'a G,
     least: usize,
-    task: PartTask<'a>,
-    grid: &'s mut Grid,
+    task: PartTask<'a, D>,
+    grid: &'s mut Grid<D>,
 }
 
-impl<I: Simd<Scalar = f64>, G: GivenBorder> Kernel<I> for OnePart<'_, '_, G> {
-    type Output = OfPart;
+impl<I: Simd<Scalar = f64>, G: GivenBorder<D>, const D: usize> Kernel<I> for OnePart<'_, '_, G, D> {
+    type Output = OfPart<D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> OfPart {
-        let (walk, grid, (part, pairs)) = (self.walk, self.grid, self.task);
+    fn run(self, isa: I) -> OfPart<D> {
+        let (walk, grid, (part, blocks)) = (self.walk, self.grid, self.task);
         let mut sums = OfPart {
             value: 0.0,
             size: 0.0,
-            elasticities: 0.0,
+            coefficients: [0.0; D],
             by_period: vec![0.0; grid.weights.len()],
         };
         for (number, place) in walk.sampled(part, self.least).enumerate() {
-            let pair = &mut pairs[place - part.places.start];
+            let block = &mut blocks[place - part.places.start];
             if number % crate::walk::GATHERED == 0 && walk.watch.is_stopped() {
                 return sums;
             }
@@ -198,16 +201,17 @@ impl<I: Simd<Scalar = f64>, G: GivenBorder> Kernel<I> for OnePart<'_, '_, G> {
             let rows = ProductRows {
                 product: walk.order[place] as usize,
                 category: part.category,
-                log_price: &grid.log_price,
-                present: &grid.present,
+                design: grid.design.each_ref().map(Vec::as_slice),
                 half_variance: &grid.half_variance,
             };
             let [value, size] = self
                 .of
-                .at_optimum(isa, rows, pair, &mut grid.weights, &mut sums.by_period);
+                .at_optimum(isa, rows, block, &mut grid.weights, &mut sums.by_period);
             sums.value += value;
             sums.size += size;
-            sums.elasticities += pair[0];
+            for k in 0..D - 1 {
+                sums.coefficients[k] += block[k];
+            }
         }
         sums
     }

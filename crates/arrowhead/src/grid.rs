@@ -1,5 +1,6 @@
 //! A product's rows spread over the grid of periods, in whole vectors.
 
+use crate::regressor::Regressor;
 use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
@@ -7,12 +8,12 @@ use infermark_model::Panel;
 /// Places ahead whose log prices are asked for.
 const AHEAD: usize = 2;
 
-/// The rows of one product, one entry a period and whole vectors of them. A period without a row repeats the log price of
+/// The rows of one product, one entry per period and whole vectors of them. A period without a row repeats the regressors of
 /// the product's first row, so that its log rate is one that could be, and has the presence 0.
 #[derive(Debug, Clone)]
-pub(crate) struct Grid {
-    pub(crate) log_price: Vec<f64>,
-    pub(crate) present: Vec<f64>,
+pub(crate) struct Grid<const D: usize> {
+    /// The regressors, and last the presence.
+    pub(crate) design: [Vec<f64>; D],
     pub(crate) weights: Vec<f64>,
     /// Minus the second derivatives of the rows by log rate and log shape, where there is one.
     pub(crate) cross: Vec<f64>,
@@ -22,15 +23,17 @@ pub(crate) struct Grid {
     periods: Vec<u32>,
 }
 
-impl Grid {
+impl<const D: usize> Grid<D> {
+    /// Where the presence is.
+    const PRESENT: usize = D - 1;
+
     pub(crate) fn new<I: Simd<Scalar = f64>>(panel: &Panel) -> Self {
         let periods = panel.layout().periods;
         let padded = periods.next_multiple_of(I::LANES);
-        let mut present = vec![0.0; padded];
-        present[..periods].fill(1.0);
+        let mut design = std::array::from_fn(|_| vec![0.0; padded]);
+        design[Self::PRESENT][..periods].fill(1.0);
         Grid {
-            log_price: vec![0.0; padded],
-            present,
+            design,
             weights: vec![0.0; padded],
             cross: vec![0.0; padded],
             half_variance: vec![0.0; padded],
@@ -38,53 +41,83 @@ impl Grid {
         }
     }
 
-    /// Takes the log prices of the product at a place of the walk, and asks for those of the next but one: products of a category
-    /// lie apart, so that no processor foresees where.
+    /// Takes the regressors of the product at a place of the walk, and asks for the log prices of the next but one: products of a category
+    /// lie apart, so that no CPU foresees where.
     #[inline(always)]
-    pub(crate) fn load_place<I: Simd<Scalar = f64>>(&mut self, isa: I, walk: &Walk, place: usize) {
+    pub(crate) fn load_place<I: Simd<Scalar = f64>>(&mut self, isa: I, walk: &Walk<D>, place: usize) {
         if let Some(ahead) = walk.order.get(place + AHEAD) {
             let rows = walk.panel.row_range(*ahead as usize);
-            isa.prefetch_singles(&walk.panel.deviation()[rows.clone()]);
-            isa.prefetch_singles(&walk.panel.deviation_residual()[rows]);
+            for regressor in &walk.regressors {
+                if let Regressor::LogPrice = regressor {
+                    isa.prefetch_singles(&walk.panel.deviation()[rows.clone()]);
+                    isa.prefetch_singles(&walk.panel.deviation_residual()[rows.clone()]);
+                }
+            }
         }
-        self.load(isa, &walk.panel, walk.order[place] as usize);
+        self.load(isa, &walk.panel, &walk.regressors, walk.order[place] as usize);
     }
 
-    /// Takes a product's log prices.
+    /// Takes a product's regressors.
     #[inline(always)]
-    fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, panel: &Panel, product: usize) {
-        let rows = panel.row_range(product);
-        let mean = panel.mean_log_price()[product];
-        let deviation = &panel.deviation()[rows.clone()];
-        let residual = &panel.deviation_residual()[rows];
-        let log_price = |d: &f32, r: &f32| mean + (f64::from(*d) + f64::from(*r));
-        let Some(presence) = panel.presence() else {
-            let in_vectors = deviation.len() / I::LANES * I::LANES;
-            let centre = isa.splat(mean);
-            for t in (0..in_vectors).step_by(I::LANES) {
-                let off = isa.add(isa.load_single(&deviation[t..]), isa.load_single(&residual[t..]));
-                isa.store(isa.add(centre, off), &mut self.log_price[t..]);
-            }
-            for t in in_vectors..deviation.len() {
-                self.log_price[t] = log_price(&deviation[t], &residual[t]);
-            }
-            let first = self.log_price[0];
-            self.log_price[deviation.len()..].fill(first);
-            return;
-        };
-        self.log_price.fill(log_price(&deviation[0], &residual[0]));
-        self.present.fill(0.0);
-        self.periods.clear();
-        for (at, word) in presence.product(product).iter().enumerate() {
-            let mut word = *word;
-            while word != 0 {
-                self.periods.push(64 * at as u32 + word.trailing_zeros());
-                word &= word - 1;
+    fn load<I: Simd<Scalar = f64>>(
+        &mut self,
+        isa: I,
+        panel: &Panel,
+        regressors: &[Regressor],
+        product: usize,
+    ) {
+        if let Some(presence) = panel.presence() {
+            self.design[Self::PRESENT].fill(0.0);
+            self.periods.clear();
+            for (at, word) in presence.product(product).iter().enumerate() {
+                let mut word = *word;
+                while word != 0 {
+                    let t = 64 * at as u32 + word.trailing_zeros();
+                    self.periods.push(t);
+                    self.design[Self::PRESENT][t as usize] = 1.0;
+                    word &= word - 1;
+                }
             }
         }
-        for ((t, d), r) in self.periods.iter().zip(deviation).zip(residual) {
-            self.log_price[*t as usize] = log_price(d, r);
-            self.present[*t as usize] = 1.0;
+        let rows = panel.row_range(product);
+        for (column, regressor) in self.design.iter_mut().zip(regressors) {
+            match regressor {
+                Regressor::LogPrice => {
+                    let mean = panel.mean_log_price()[product];
+                    let deviation = &panel.deviation()[rows.clone()];
+                    let residual = &panel.deviation_residual()[rows.clone()];
+                    let log_price = |d: &f32, r: &f32| mean + (f64::from(*d) + f64::from(*r));
+                    if panel.presence().is_some() {
+                        column.fill(log_price(&deviation[0], &residual[0]));
+                        for ((t, d), r) in self.periods.iter().zip(deviation).zip(residual) {
+                            column[*t as usize] = log_price(d, r);
+                        }
+                        continue;
+                    }
+                    let in_vectors = deviation.len() / I::LANES * I::LANES;
+                    let centre = isa.splat(mean);
+                    for t in (0..in_vectors).step_by(I::LANES) {
+                        let off = isa.add(isa.load_single(&deviation[t..]), isa.load_single(&residual[t..]));
+                        isa.store(isa.add(centre, off), &mut column[t..]);
+                    }
+                    for t in in_vectors..deviation.len() {
+                        column[t] = log_price(&deviation[t], &residual[t]);
+                    }
+                    let first = column[0];
+                    column[deviation.len()..].fill(first);
+                }
+                Regressor::Column(of) => {
+                    let values = &of.values[rows.clone()];
+                    column.fill(values[0]);
+                    if panel.presence().is_some() {
+                        for (t, x) in self.periods.iter().zip(values) {
+                            column[*t as usize] = *x;
+                        }
+                    } else {
+                        column[..values.len()].copy_from_slice(values);
+                    }
+                }
+            }
         }
     }
 

@@ -6,16 +6,18 @@
 //!
 //! ```text
 //!         products            border of c             top
-//!     [ H_i  (2 x 2)      B_i  (2 x (T+1))                 ]
-//! Q = [                   D_c  ((T+1) x (T+1))     -1/s^2  ]
-//!     [                                             q      ]
+//!     [ H_i  (D x D)      B_i  (D x (T+D-1))                 ]
+//! Q = [                   D_c  ((T+D-1) x (T+D-1))    -1/s^2 ]
+//!     [                                                q     ]
 //! ```
 //!
-//! Given the border of its category - `time_cat_effects[c,:]` and `category_a[c]` - a product is independent of all others;
-//! given `global_a` so are the categories. So `Q = L L'` costs `O(rows T)` and keeps the blocks alone: `L_i` of each
+//! A product has D latents: a coefficient for each regressor and its effect. Today D is 2, the price elasticity and the effect, which is the
+//! default of every type here; what the sites of another model are is said in `sites` alone. Each coefficient has a mean in its category, and
+//! that one a global mean. Given the border of its category - its period effects and its D - 1 means - a product is independent of all others;
+//! given the global means so are the categories. So `Q = L L'` costs `O(rows T)` and keeps the blocks alone: `L_i` of each
 //! product, and the Cholesky factor `R_c` of each category's Schur complement
 //! `S_c = D_c - sum_i B_i' H_i^-1 B_i`. The coupling to the border, `V_i = L_i^-1 B_i`, is made again from the
-//! weights wherever it is needed: 8 bytes a row.
+//! weights wherever it is needed: 8 bytes per row.
 //!
 //! Everything is in double precision: a shift of all effects of a category against its period effects is held by the priors
 //! alone, so `S_c` is what is left of sums of rates that are larger by the factor of counts over priors, 1e7 and more.
@@ -26,6 +28,7 @@
 
 mod assemble;
 mod batch;
+mod block;
 mod border;
 mod coupling;
 mod elsewhere;
@@ -36,9 +39,10 @@ mod given_border;
 mod grid;
 mod marginals;
 mod moments;
-mod product;
 mod rates;
+mod regressor;
 mod row_variances;
+mod sites;
 mod tasks;
 mod tiles;
 mod triangular;
@@ -47,7 +51,8 @@ mod walked;
 mod watch;
 mod whitener;
 
-pub use assemble::{Assembled, PairMoments};
+pub use assemble::{Assembled, BlockMoments};
+pub use block::{BlockFactor, BlockMatrix};
 pub use elsewhere::{CategoryWalked, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walked};
 pub use error::FactorError;
 pub use factor::ArrowheadFactor;
@@ -55,7 +60,9 @@ pub use given_border::{AtOptimum, GivenBorder};
 pub use marginals::Marginals;
 pub use moments::{ProductMoments, Visitor};
 pub use rates::{ProductRows, Rates, Weighed};
+pub use regressor::{Column, Regressor};
 pub use row_variances::OfRowVariances;
+pub use sites::{BlockLayout, BlockPriors};
 pub use triangular::operations_per_second;
 pub use walk::Walk;
 pub use watch::{StopWhen, Watch};

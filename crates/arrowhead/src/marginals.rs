@@ -1,35 +1,34 @@
 //! Marginal covariances.
 
 use crate::batch::Batch;
+use crate::block::{BlockMatrix, block_covariance, identity, inner};
 use crate::error::FactorError;
 use crate::factor::ArrowheadFactor;
-use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
 use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
-use infermark_model::site::Site;
 
-/// Marginal variances of every parameter, and the covariance of each product's pair.
+/// Marginal variances of every parameter, and the covariance of each product's latents.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Marginals {
-    /// In the order of [`infermark_model::Layout`].
+pub struct Marginals<const D: usize = 2> {
+    /// Where [`Walk::sites`](crate::Walk::sites) says.
     pub variance: Vec<f64>,
-    /// Covariance of `product_a` and `product_effect`, one a product.
-    pub product_covariance: Vec<f64>,
+    /// Covariance of the coefficients and the effect, one per product.
+    pub product_covariance: Vec<BlockMatrix<D>>,
 }
 
-/// A root of the covariance of a category's border, `C = W' W`: the inverse of the factor of its Schur complement, and below that the row
-/// that `global_a` adds. Column-major, of one row more than columns.
+/// A root of the covariance of a category's border, `C = W' W`: the inverse of the factor of its Schur complement, and below that the rows
+/// that the global coefficients add. Column-major, of D - 1 rows more than columns.
 struct Root(Vec<f64>);
 
-impl ArrowheadFactor {
+impl<const D: usize> ArrowheadFactor<D> {
     /// The marginals, in one pass over the panel and a product with a triangle a category, or with the covariances of the borders where they are
     /// there.
     ///
     /// # Panics
     /// Where the rows lie elsewhere and their device fails: [`ArrowheadFactor::marginals_there`] says so.
-    pub fn marginals(&self) -> Marginals {
+    pub fn marginals(&self) -> Marginals<D> {
         self.marginals_there().expect("no device failed")
     }
 
@@ -37,16 +36,15 @@ impl ArrowheadFactor {
     ///
     /// # Errors
     /// When the device that has them fails.
-    pub fn marginals_there(&self) -> Result<Marginals, FactorError> {
+    pub fn marginals_there(&self) -> Result<Marginals<D>, FactorError> {
         if self.elsewhere.is_none() && self.covariances.get().is_some() {
-            let pairs = self.for_products(|_| true, |_, m| [m.elasticity, m.covariance, m.effect]);
-            let pairs = pairs.into_iter();
-            return Ok(self.marginals_of(self.variances_above_products(), pairs));
+            let products = self.for_products(|_| true, |_, moments| moments.covariance);
+            return Ok(self.marginals_of(self.variances_above_products(), products.into_iter()));
         }
         let border = self.walk.border();
         let roots = self.roots();
         let variances = roots.iter().map(|root| {
-            let columns = root.0.chunks_exact(border + 1);
+            let columns = root.0.chunks_exact(border + D - 1);
             columns.map(|column| column.iter().map(|r| r * r).sum()).collect()
         });
         let above = self.above_products(variances);
@@ -54,27 +52,30 @@ impl ArrowheadFactor {
         if let Some(rows) = &self.elsewhere {
             let roots: Vec<Vec<f64>> = roots.into_iter().map(|root| root.0).collect();
             let squares = rows.squares(&roots)?.into_iter().zip(&self.products);
-            let pairs = squares.map(|(squares, lower)| pair_covariance(lower, squares));
-            return Ok(self.marginals_of(above, products.zip(pairs)));
+            let found = squares.map(|(squares, lower)| block_covariance(lower, squares));
+            return Ok(self.marginals_of(above, products.zip(found)));
         }
-        let pairs = InstructionSet::best().run_f64(Pairs {
+        let found = InstructionSet::best().run_f64(Blocks {
             factor: self,
             roots: &roots,
         });
-        Ok(self.marginals_of(above, products.zip(pairs.into_iter().flatten())))
+        Ok(self.marginals_of(above, products.zip(found.into_iter().flatten())))
     }
 
-    /// Of the variances above the products, and what is known of each of these: elasticity, covariance, effect.
-    fn marginals_of(&self, above: Vec<f64>, pairs: impl Iterator<Item = (usize, [f64; 3])>) -> Marginals {
-        let layout = &self.walk.layout;
+    /// Of the variances above the products, and the covariance of each of these.
+    fn marginals_of(
+        &self,
+        above: Vec<f64>,
+        products: impl Iterator<Item = (usize, BlockMatrix<D>)>,
+    ) -> Marginals<D> {
         let mut marginals = Marginals {
             variance: above,
-            product_covariance: vec![0.0; layout.products],
+            product_covariance: vec![[[0.0; D]; D]; self.walk.layout.products],
         };
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        for (product, [elasticity, covariance, effect]) in pairs {
-            marginals.variance[a + product] = elasticity;
-            marginals.variance[e + product] = effect;
+        for (product, covariance) in products {
+            for (k, start) in self.walk.sites.product.into_iter().enumerate() {
+                marginals.variance[start + product] = covariance[k][k];
+            }
             marginals.product_covariance[product] = covariance;
         }
         marginals
@@ -87,12 +88,28 @@ impl ArrowheadFactor {
         self.above_products(covariances.map(|c| c.iter().step_by(border + 1).copied().collect()))
     }
 
-    /// What moves with `global_a` of a category's border: `R_c^-T u`, one column.
-    fn moved_with_top(&self, category: usize) -> Vec<f64> {
-        let mut moved = vec![0.0; self.walk.border()];
-        moved[self.walk.border() - 1] = self.top_coupling(category) / self.top;
-        self.categories[category].backward(&mut moved);
-        moved
+    /// What moves with each of the global coefficients of a category's border: the columns of `R_c^-T U T^-T`, U the coupling to the top and
+    /// `T` its factor.
+    fn moved_with_top(&self, category: usize) -> Vec<Vec<f64>> {
+        let coupling = self.top_coupling(category).map(|row| self.top.forward(row));
+        let moved = |k: usize| {
+            let mut moved = vec![0.0; self.walk.border()];
+            for i in 0..D - 1 {
+                moved[self.walk.tail() + i] = coupling[i][k];
+            }
+            self.categories[category].backward(&mut moved);
+            moved
+        };
+        (0..D - 1).map(moved).collect()
+    }
+
+    /// Variance of a global coefficient.
+    fn variance_of_top(&self, k: usize) -> f64 {
+        let mut unit = [0.0; D];
+        unit[k] = 1.0;
+        let column = self.top.forward(unit);
+        let below = column[k + 1..D - 1].iter().map(|entry| entry * entry);
+        below.fold(self.top.rows[k][k].powi(-2), |sum, square| sum + square)
     }
 
     fn roots(&self) -> Vec<Root> {
@@ -101,10 +118,11 @@ impl ArrowheadFactor {
         let of_category = |category: usize| {
             let inverse = self.categories[category].inverse(&self.walk.watch);
             let border = self.walk.border();
-            let mut root = Vec::with_capacity(border * (border + 1));
-            for (column, moved) in inverse.columns().zip(self.moved_with_top(category)) {
+            let moved = self.moved_with_top(category);
+            let mut root = Vec::with_capacity(border * (border + D - 1));
+            for (j, column) in inverse.columns().enumerate() {
                 root.extend_from_slice(column);
-                root.push(moved);
+                root.extend(moved.iter().map(|moved| moved[j]));
             }
             Root(root)
         };
@@ -149,9 +167,11 @@ impl ArrowheadFactor {
                     let mut covariance = self.categories[category]
                         .inverse(&self.walk.watch)
                         .gram(&self.walk.watch);
-                    let columns = covariance.chunks_exact_mut(moved.len());
-                    for (column, m) in columns.zip(&moved) {
-                        column.iter_mut().zip(&moved).for_each(|(c, n)| *c += m * n);
+                    for moved in moved {
+                        let columns = covariance.chunks_exact_mut(moved.len());
+                        for (column, m) in columns.zip(&moved) {
+                            column.iter_mut().zip(&moved).for_each(|(c, n)| *c += m * n);
+                        }
                     }
                     covariance
                 },
@@ -161,9 +181,10 @@ impl ArrowheadFactor {
 
     /// Of the variances of every category's border; zero for products.
     fn above_products(&self, borders: impl Iterator<Item = Vec<f64>>) -> Vec<f64> {
-        let layout = &self.walk.layout;
-        let mut variance = vec![0.0; layout.latents()];
-        variance[0] = self.top.powi(-2);
+        let mut variance = vec![0.0; self.walk.sites.latents];
+        for k in 0..D - 1 {
+            variance[self.walk.sites.global[k]] = self.variance_of_top(k);
+        }
         for (category, border) in borders.enumerate() {
             self.write_border(&mut variance, category, &border);
         }
@@ -171,14 +192,14 @@ impl ArrowheadFactor {
     }
 }
 
-/// Covariances of the pairs, by part.
-struct Pairs<'a> {
-    factor: &'a ArrowheadFactor,
+/// Covariances of the products' latents, by part.
+struct Blocks<'a, const D: usize> {
+    factor: &'a ArrowheadFactor<D>,
     roots: &'a [Root],
 }
 
-impl ForSimd for Pairs<'_> {
-    type Output = Vec<Vec<[f64; 3]>>;
+impl<const D: usize> ForSimd for Blocks<'_, D> {
+    type Output = Vec<Vec<BlockMatrix<D>>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
@@ -191,11 +212,11 @@ impl ForSimd for Pairs<'_> {
                 .is_none_or(|(category, _)| *category != part.category)
             {
                 *root = None;
-                let packed = Packed::of_columns::<I::Wide>(&self.roots[part.category].0, border + 1);
+                let packed = Packed::of_columns::<I::Wide>(&self.roots[part.category].0, border + D - 1);
                 *root = Some((part.category, packed));
             }
             let (_, root) = root.as_ref().expect("it was packed for the part");
-            isa.vectorize(PairsOfPart {
+            isa.vectorize(BlocksOfPart {
                 factor,
                 part,
                 root,
@@ -205,27 +226,27 @@ impl ForSimd for Pairs<'_> {
     }
 }
 
-struct PairsOfPart<'a, 's> {
-    factor: &'a ArrowheadFactor,
+struct BlocksOfPart<'a, 's, const D: usize> {
+    factor: &'a ArrowheadFactor<D>,
     part: &'a Part,
     root: &'s Packed,
-    batch: &'s mut Batch,
+    batch: &'s mut Batch<D>,
 }
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for PairsOfPart<'_, '_> {
-    type Output = Vec<[f64; 3]>;
+impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for BlocksOfPart<'_, '_, D> {
+    type Output = Vec<BlockMatrix<D>>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> Vec<[f64; 3]> {
+    fn run(self, isa: I) -> Vec<BlockMatrix<D>> {
         let (factor, batch) = (self.factor, self.batch);
         let walk = &*factor.walk;
-        let mut pairs = Vec::with_capacity(self.part.places.len());
+        let mut found = Vec::with_capacity(self.part.places.len());
         let places: Vec<usize> = self.part.places.clone().collect();
         for places in places.chunks(GATHERED) {
             if walk.watch.is_stopped() {
                 // Nobody reads the answers, but there are as many as products.
-                pairs.resize(self.part.places.len(), [1.0, 0.0, 1.0]);
-                return pairs;
+                found.resize(self.part.places.len(), identity());
+                return found;
             }
             walk.watch
                 .add(walk.operations_of_products(places.len(), false) as u64);
@@ -233,14 +254,14 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for PairsOfPart<'_, '_> {
             isa.vectorize(TimesLower {
                 a: self.root,
                 v: &batch.v,
-                columns: 2 * places.len(),
+                columns: D * places.len(),
                 out: &mut batch.moved,
             });
             for (k, place) in places.iter().enumerate() {
                 let squares = inner(isa, &batch.moved, &batch.moved, k);
-                pairs.push(pair_covariance(&factor.products[*place], squares));
+                found.push(block_covariance(&factor.products[*place], squares));
             }
         }
-        pairs
+        found
     }
 }

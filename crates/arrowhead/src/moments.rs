@@ -1,8 +1,8 @@
 //! Second moments of the products under `Normal(., Q^-1)`, handed to a visitor.
 
 use crate::batch::Batch;
+use crate::block::{BlockMatrix, block_covariance, identity, inner};
 use crate::factor::ArrowheadFactor;
-use crate::product::{inner, pair_covariance};
 use crate::tasks;
 use crate::tiles::{Packed, TimesSymmetric};
 use crate::walk::{GATHERED, Part};
@@ -10,32 +10,23 @@ use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
 /// Second moments of one product under `Normal(., Q^-1)`.
 #[derive(Debug, Clone, Copy)]
-pub struct ProductMoments<'a> {
-    /// Variance of the elasticity.
-    pub elasticity: f64,
-    /// Variance of the effect.
-    pub effect: f64,
-    /// Their covariance.
-    pub covariance: f64,
-    /// Covariance of the elasticity with the effect of each period of its category; at least T, what is behind has no meaning.
-    pub elasticity_with_periods: &'a [f64],
-    /// Covariance of the effect with the same.
-    pub effect_with_periods: &'a [f64],
+pub struct ProductMoments<'a, const D: usize = 2> {
+    /// Covariance of its latents: the coefficients, and last the effect.
+    pub covariance: BlockMatrix<D>,
+    /// Covariance of each of them with the effect of each period of its category; at least T, what follows has no meaning.
+    pub with_periods: [&'a [f64]; D],
     /// Variance of the effect of each period of its category; length T.
     pub periods: &'a [f64],
     /// The weights of its rows in the precision, by period; zero where there is no row. At least T.
     pub weights: &'a [f64],
 }
 
-impl<'a> ProductMoments<'a> {
+impl<'a, const D: usize> ProductMoments<'a, D> {
     /// Where a pass was stopped.
     fn none(zeros: &'a [f64]) -> Self {
         ProductMoments {
-            elasticity: 1.0,
-            effect: 1.0,
-            covariance: 0.0,
-            elasticity_with_periods: zeros,
-            effect_with_periods: zeros,
+            covariance: identity(),
+            with_periods: [zeros; D],
             periods: zeros,
             weights: zeros,
         }
@@ -43,7 +34,7 @@ impl<'a> ProductMoments<'a> {
 }
 
 /// What is done with the moments of every product.
-pub trait Visitor: Sync {
+pub trait Visitor<const D: usize = 2>: Sync {
     /// What is found of a product.
     type Answer: Send;
     /// Room that a thread uses again for the next product.
@@ -54,13 +45,13 @@ pub trait Visitor: Sync {
         isa: I,
         room: &mut Self::Room,
         product: usize,
-        moments: ProductMoments<'_>,
+        moments: ProductMoments<'_, D>,
     ) -> Self::Answer;
 }
 
 struct Calls<F>(F);
 
-impl<R: Send, F: Fn(usize, ProductMoments<'_>) -> R + Sync> Visitor for Calls<F> {
+impl<R: Send, F: Fn(usize, ProductMoments<'_, D>) -> R + Sync, const D: usize> Visitor<D> for Calls<F> {
     type Answer = R;
     type Room = ();
     fn visit<I: Simd<Scalar = f64>>(
@@ -68,30 +59,30 @@ impl<R: Send, F: Fn(usize, ProductMoments<'_>) -> R + Sync> Visitor for Calls<F>
         _: I,
         (): &mut (),
         product: usize,
-        moments: ProductMoments<'_>,
+        moments: ProductMoments<'_, D>,
     ) -> R {
         (self.0)(product, moments)
     }
 }
 
-impl ArrowheadFactor {
+impl<const D: usize> ArrowheadFactor<D> {
     /// Calls `f(product, moments)` for every product that is `asked` for, on several threads, in no order, and returns its answers beside the
     /// products, in their order.
     pub fn for_products<R: Send>(
         &self,
         asked: impl Fn(usize) -> bool + Sync,
-        f: impl Fn(usize, ProductMoments<'_>) -> R + Sync,
+        f: impl Fn(usize, ProductMoments<'_, D>) -> R + Sync,
     ) -> Vec<(usize, R)> {
         self.visit(&asked, &Calls(f))
     }
 
     /// Has `visitor` visit every product, on several threads, in no order, and returns its answers by product.
-    pub fn visit_products<V: Visitor>(&self, visitor: &V) -> Vec<V::Answer> {
+    pub fn visit_products<V: Visitor<D>>(&self, visitor: &V) -> Vec<V::Answer> {
         let answers = self.visit(&|_| true, visitor).into_iter();
         answers.map(|(_, answer)| answer).collect()
     }
 
-    fn visit<V: Visitor>(
+    fn visit<V: Visitor<D>>(
         &self,
         asked: &(dyn Fn(usize) -> bool + Sync),
         visitor: &V,
@@ -110,23 +101,22 @@ impl ArrowheadFactor {
     }
 }
 
-struct Visit<'a, V> {
-    factor: &'a ArrowheadFactor,
+struct Visit<'a, V, const D: usize> {
+    factor: &'a ArrowheadFactor<D>,
     asked: &'a (dyn Fn(usize) -> bool + Sync),
     covariances: &'a [Vec<f64>],
     visitor: &'a V,
 }
 
-struct Scratch<R> {
+struct Scratch<R, const D: usize> {
     room: R,
-    batch: Batch,
-    with_a: Vec<f64>,
-    with_e: Vec<f64>,
+    batch: Batch<D>,
+    with_periods: [Vec<f64>; D],
     /// A category and the covariance of its border.
     packed: Option<(usize, Packed)>,
 }
 
-impl<V: Visitor> ForSimd for Visit<'_, V> {
+impl<V: Visitor<D>, const D: usize> ForSimd for Visit<'_, V, D> {
     type Output = Vec<Vec<(usize, V::Answer)>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
@@ -141,8 +131,7 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
         let scratch = || Scratch {
             room: V::Room::default(),
             batch: Batch::new::<I::Wide>(&factor.walk),
-            with_a: vec![0.0; periods.next_multiple_of(I::Wide::LANES)],
-            with_e: vec![0.0; periods.next_multiple_of(I::Wide::LANES)],
+            with_periods: std::array::from_fn(|_| vec![0.0; periods.next_multiple_of(I::Wide::LANES)]),
             packed: None,
         };
         tasks::run(factor.threads, tasks, scratch, |scratch, part| {
@@ -171,15 +160,15 @@ impl<V: Visitor> ForSimd for Visit<'_, V> {
     }
 }
 
-struct VisitPlaces<'a, 's, V: Visitor> {
-    factor: &'a ArrowheadFactor,
+struct VisitPlaces<'a, 's, V: Visitor<D>, const D: usize> {
+    factor: &'a ArrowheadFactor<D>,
     visitor: &'a V,
     places: &'s [usize],
     variances: &'s [f64],
-    scratch: &'s mut Scratch<V::Room>,
+    scratch: &'s mut Scratch<V::Room, D>,
 }
 
-impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPlaces<'_, '_, V> {
+impl<I: Simd<Scalar = f64>, V: Visitor<D>, const D: usize> Kernel<I> for VisitPlaces<'_, '_, V, D> {
     type Output = Vec<(usize, V::Answer)>;
 
     #[inline(always)]
@@ -189,8 +178,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPlaces<'_, '_, V> {
         let Scratch {
             room,
             batch,
-            with_a,
-            with_e,
+            with_periods,
             packed,
         } = self.scratch;
         let (_, covariance) = packed.as_ref().expect("it was packed for the part");
@@ -198,10 +186,10 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPlaces<'_, '_, V> {
         for places in self.places.chunks(GATHERED) {
             if walk.watch.is_stopped() {
                 // Nobody reads the answers, but there are as many as are asked for.
-                with_a.fill(0.0);
+                with_periods[0].fill(0.0);
                 for place in &self.places[answers.len()..] {
                     let product = walk.order[*place] as usize;
-                    let none = ProductMoments::none(with_a);
+                    let none = ProductMoments::none(&with_periods[0]);
                     answers.push((product, self.visitor.visit(isa, room, product, none)));
                 }
                 return answers;
@@ -211,26 +199,22 @@ impl<I: Simd<Scalar = f64>, V: Visitor> Kernel<I> for VisitPlaces<'_, '_, V> {
             isa.vectorize(TimesSymmetric {
                 a: covariance,
                 v: &batch.v,
-                columns: 2 * places.len(),
+                columns: D * places.len(),
                 out: &mut batch.moved,
             });
             for (k, place) in places.iter().enumerate() {
                 batch.load(isa, factor, *place);
                 let lower = &factor.products[*place];
-                let [elasticity, covariance, effect] =
-                    pair_covariance(lower, inner(isa, &batch.v, &batch.moved, k));
-                let with_periods = Batch::with_periods(&batch.moved, isa, lower, k);
-                for t in (0..with_a.len()).step_by(I::LANES) {
-                    let [a, e] = with_periods(t);
-                    isa.store(a, &mut with_a[t..]);
-                    isa.store(e, &mut with_e[t..]);
+                let covariance = block_covariance(lower, inner(isa, &batch.v, &batch.moved, k));
+                let with = Batch::with_periods(&batch.moved, isa, lower, k);
+                for t in (0..with_periods[0].len()).step_by(I::LANES) {
+                    for (column, entry) in with_periods.iter_mut().zip(with(t)) {
+                        isa.store(entry, &mut column[t..]);
+                    }
                 }
                 let moments = ProductMoments {
-                    elasticity,
-                    effect,
                     covariance,
-                    elasticity_with_periods: with_a,
-                    effect_with_periods: with_e,
+                    with_periods: with_periods.each_ref().map(Vec::as_slice),
                     periods: self.variances,
                     weights: &batch.grid.weights,
                 };

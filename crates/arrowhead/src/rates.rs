@@ -2,50 +2,65 @@
 
 use infermark_cpu_kernels::Simd;
 
-/// The rows of one product, on the grid of periods: every slice has one entry a period, in whole vectors.
+/// The rows of one product, on the grid of periods: every slice has one entry per period, in whole vectors.
 #[derive(Debug, Clone, Copy)]
-pub struct ProductRows<'a> {
+pub struct ProductRows<'a, const D: usize = 2> {
     /// The product's index in the panel.
     pub product: usize,
     /// Its category.
     pub category: usize,
-    /// `ln price`; where there is no row, that of the first row.
-    pub log_price: &'a [f64],
-    /// 1 where there is a row, 0 elsewhere.
-    pub present: &'a [f64],
+    /// What multiplies the product's latents in the log rate: the regressors, which repeat their first row's value where there is no row,
+    /// and last, for the effect, 1 where there is a row and 0 elsewhere.
+    pub design: [&'a [f64]; D],
     /// Half of the variances of the log rates under the Gaussian that is left; zero where there was none.
     pub half_variance: &'a [f64],
 }
 
+impl<'a, const D: usize> ProductRows<'a, D> {
+    /// 1 where there is a row, 0 elsewhere.
+    #[inline(always)]
+    pub fn present(&self) -> &'a [f64] {
+        self.design[D - 1]
+    }
+}
+
+impl<'a> ProductRows<'a, 2> {
+    /// `ln price`; where there is no row, that of the first row.
+    #[inline(always)]
+    pub fn log_price(&self) -> &'a [f64] {
+        self.design[0]
+    }
+}
+
 /// What a product's rows add.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weighed {
-    /// To the value.
+pub struct Weighed<const D: usize = 2> {
+    /// Contribution to the value.
     pub value: f64,
-    /// Derivatives by its elasticity and its effect, priors included.
-    pub gradient: [f64; 2],
-    /// Derivative of the rows by the log shape of the category, minus the second one, and what they are expected to tell of it;
+    /// Derivatives with respect to its latents, priors included.
+    pub gradient: [f64; D],
+    /// Derivative of the rows with respect to the log shape of the category, minus the second one, and what they are expected to tell of it;
     /// zero where there is none.
     pub shape: [f64; 3],
 }
 
 /// What gives the rows their weights.
-pub trait Rates: Sync {
+pub trait Rates<const D: usize = 2>: Sync {
     /// Replaces `weights` (those of the Gaussian that is left, if any) by the rows' weights, zero where there is no row,
-    /// and adds the rows' part of the gradient by the period effects of the category to `by_period`. Where the likelihood has
-    /// a shape, `cross` takes minus the rows' second derivatives by log rate and log shape.
+    /// and adds the rows' part of the gradient with respect to the period effects of the category to `by_period`. Where the likelihood has
+    /// a shape, `cross` takes minus the rows' second derivatives with respect to log rate and log shape.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn weigh<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
-        rows: ProductRows<'_>,
+        rows: ProductRows<'_, D>,
         weights: &mut [f64],
         cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed;
+    ) -> Weighed<D>;
 
-    /// Minus the second derivative by the log shape of a category that its products' rows leave out.
+    /// Minus the second derivative with respect to the log shape of a category that its products' rows leave out.
     fn shape_curvature(&self, _category: usize) -> f64 {
         0.0
     }

@@ -1,10 +1,10 @@
 //! A gradient that depends on the variances of the rows' log rates, and the solution with it, in one pass.
 
 use crate::batch::Batch;
+use crate::block::{BlockMatrix, block_covariance, half_variances, inner};
 use crate::border::BorderBefore;
 use crate::error::FactorError;
 use crate::factor::ArrowheadFactor;
-use crate::product::{half_variances, inner, pair_covariance};
 use crate::rates::ProductRows;
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
@@ -12,33 +12,33 @@ use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 
 /// What is made of the rows of every product and the variances of their log rates under `Normal(., Q^-1)`.
-pub trait OfRowVariances: Sync {
+pub trait OfRowVariances<const D: usize = 2>: Sync {
     /// What is found of a product beside its gradient.
     type Answer: Send;
 
-    /// The derivatives of something by the elasticity and the effect of a product, and what else is found of it, of its rows with half their
+    /// The derivatives of something with respect to the latents of a product, and what else is found of it, of its rows with half their
     /// variances; those by the period effects of its category are added to `by_period`. `weights` are those of the rows in the precision,
-    /// `covariance` has the variance of the elasticity, the covariance and the variance of the effect, and `with_periods`
-    /// gives the covariances of both with the period effects from a multiple of the lanes on.
+    /// `covariance` is that of the latents, and `with_periods` gives their covariances with the period effects from a multiple of the
+    /// lanes on.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn visit<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
-        rows: ProductRows<'_>,
+        rows: ProductRows<'_, D>,
         weights: &[f64],
-        covariance: [f64; 3],
-        with_periods: impl Fn(usize) -> [I::V; 2],
+        covariance: BlockMatrix<D>,
+        with_periods: impl Fn(usize) -> [I::V; D],
         by_period: &mut [f64],
-    ) -> ([f64; 2], Self::Answer);
+    ) -> ([f64; D], Self::Answer);
 }
 
-impl ArrowheadFactor {
+impl<const D: usize> ArrowheadFactor<D> {
     /// `Q^-1 g`, where the visitor gives the gradient g, with its answers by product.
     ///
     /// # Errors
     /// When the pass is stopped.
-    pub fn solved_of_row_variances<V: OfRowVariances>(
+    pub fn solved_of_row_variances<V: OfRowVariances<D>>(
         &self,
         visitor: &V,
     ) -> Result<(Vec<f64>, Vec<V::Answer>), FactorError> {
@@ -54,11 +54,11 @@ impl ArrowheadFactor {
             return Err(FactorError::Stopped);
         }
         let layout = &walk.layout;
-        let mut solved = vec![0.0; layout.latents()];
+        let mut solved = vec![0.0; walk.sites.latents];
         let mut coupled = vec![vec![0.0; walk.border()]; layout.categories];
         let (mut forwarded, mut answers) = (Vec::new(), Vec::new());
         for (part, own) in walk.parts.iter().zip(parts) {
-            let by_period = &mut solved[layout.time_index(part.category, 0)..][..layout.periods];
+            let by_period = &mut solved[walk.time_index(part.category, 0)..][..layout.periods];
             by_period
                 .iter_mut()
                 .zip(own.by_period)
@@ -71,7 +71,7 @@ impl ArrowheadFactor {
             forwarded.extend(own.forwarded);
             answers.extend(own.answers);
         }
-        walk.write_pairs(&mut solved, &forwarded);
+        walk.write_blocks(&mut solved, &forwarded);
         self.forward_borders(&mut solved, &coupled);
         self.solve_upper(&mut solved);
         let mut answers: Vec<(u32, V::Answer)> = walk.order.iter().copied().zip(answers).collect();
@@ -80,23 +80,23 @@ impl ArrowheadFactor {
     }
 }
 
-struct Rows<'a, V> {
-    factor: &'a ArrowheadFactor,
+struct Rows<'a, V, const D: usize> {
+    factor: &'a ArrowheadFactor<D>,
     covariances: &'a [Vec<f64>],
     visitor: &'a V,
 }
 
-struct OfPart<A> {
+struct OfPart<A, const D: usize> {
     by_period: Vec<f64>,
     /// `sum_i V_i' L_i^-1 g_i`, padded.
     coupled: Vec<f64>,
     /// `L_i^-1 g_i`.
-    forwarded: Vec<[f64; 2]>,
+    forwarded: Vec<[f64; D]>,
     answers: Vec<A>,
 }
 
-impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
-    type Output = Vec<OfPart<V::Answer>>;
+impl<V: OfRowVariances<D>, const D: usize> ForSimd for Rows<'_, V, D> {
+    type Output = Vec<OfPart<V::Answer, D>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
@@ -106,7 +106,7 @@ impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
             if known.as_ref().is_none_or(|known| known.category != part.category) {
                 *known = None;
                 let covariance = &self.covariances[part.category];
-                *known = Some(BorderBefore::new::<I::Wide>(
+                *known = Some(BorderBefore::new::<D, I::Wide>(
                     part.category,
                     covariance,
                     &factor.walk,
@@ -123,19 +123,19 @@ impl<V: OfRowVariances> ForSimd for Rows<'_, V> {
     }
 }
 
-struct RowsOfPart<'a, 's, V> {
-    factor: &'a ArrowheadFactor,
+struct RowsOfPart<'a, 's, V, const D: usize> {
+    factor: &'a ArrowheadFactor<D>,
     visitor: &'a V,
     part: &'a Part,
     of_category: &'s BorderBefore,
-    batch: &'s mut Batch,
+    batch: &'s mut Batch<D>,
 }
 
-impl<I: Simd<Scalar = f64>, V: OfRowVariances> Kernel<I> for RowsOfPart<'_, '_, V> {
-    type Output = OfPart<V::Answer>;
+impl<I: Simd<Scalar = f64>, V: OfRowVariances<D>, const D: usize> Kernel<I> for RowsOfPart<'_, '_, V, D> {
+    type Output = OfPart<V::Answer, D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> OfPart<V::Answer> {
+    fn run(self, isa: I) -> OfPart<V::Answer, D> {
         let (factor, batch) = (self.factor, self.batch);
         let walk = &*factor.walk;
         let count = self.part.places.len();
@@ -155,19 +155,19 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances> Kernel<I> for RowsOfPart<'_, '_, 
             isa.vectorize(TimesSymmetric {
                 a: &self.of_category.covariance,
                 v: &batch.v,
-                columns: 2 * places.len(),
+                columns: D * places.len(),
                 out: &mut batch.moved,
             });
             for (k, place) in places.iter().enumerate() {
                 batch.load(isa, factor, *place);
                 let Batch { grid, v, moved } = &mut *batch;
                 let lower = &factor.products[*place];
-                let pair = inner(isa, v, moved, k);
+                let squares = inner(isa, v, moved, k);
                 half_variances(
                     isa,
                     grid,
                     lower,
-                    pair,
+                    squares,
                     (k, moved),
                     &self.of_category.half_variances,
                 );
@@ -175,11 +175,10 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances> Kernel<I> for RowsOfPart<'_, '_, 
                 let rows = ProductRows {
                     product: walk.order[*place] as usize,
                     category: self.part.category,
-                    log_price: &grid.log_price,
-                    present: &grid.present,
+                    design: grid.design.each_ref().map(Vec::as_slice),
                     half_variance: &grid.half_variance,
                 };
-                let covariance = pair_covariance(lower, pair);
+                let covariance = block_covariance(lower, squares);
                 let (gradient, answer) = self.visitor.visit(
                     isa,
                     rows,
@@ -191,7 +190,7 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances> Kernel<I> for RowsOfPart<'_, '_, 
                 found.answers.push(answer);
                 let forwarded = lower.forward(gradient);
                 found.forwarded.push(forwarded);
-                v.add_columns(isa, 2 * k, forwarded, &mut found.coupled);
+                v.add_columns(isa, D * k, forwarded, &mut found.coupled);
             }
         }
         found

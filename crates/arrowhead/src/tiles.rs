@@ -46,7 +46,7 @@ impl Packed {
         Self::square::<I>(covariance, border, border + 1)
     }
 
-    /// A matrix of `rows` rows and `rows - 1` columns, packed with zeros around it.
+    /// A matrix of `rows` rows and at most as many columns, packed with zeros around it.
     pub(crate) fn of_columns<I: Simd>(columns: &[f64], rows: usize) -> Self {
         Self::square::<I>(columns, rows, rows)
     }
@@ -77,20 +77,21 @@ impl Packed {
         }
     }
 
-    /// Adds two columns, each times a number, to `to`.
+    /// Adds some columns from `first` on, each times a number, to `to`.
     #[inline(always)]
-    pub(crate) fn add_columns<I: Simd<Scalar = f64>>(
+    pub(crate) fn add_columns<const D: usize, I: Simd<Scalar = f64>>(
         &self,
         isa: I,
         first: usize,
-        [by, by_next]: [f64; 2],
+        by: [f64; D],
         to: &mut [f64],
     ) {
-        let (by, by_next) = (isa.splat(by), isa.splat(by_next));
+        let by = by.map(|by| isa.splat(by));
         for row in (0..to.len()).step_by(I::LANES) {
-            let own = isa.load(&self.values[self.place(row, first)..]);
-            let next = isa.load(&self.values[self.place(row, first + 1)..]);
-            let sum = isa.mul_add(own, by, isa.mul_add(next, by_next, isa.load(&to[row..])));
+            let mut sum = isa.load(&to[row..]);
+            for j in (0..D).rev() {
+                sum = isa.mul_add(isa.load(&self.values[self.place(row, first + j)..]), by[j], sum);
+            }
             isa.store(sum, &mut to[row..]);
         }
     }

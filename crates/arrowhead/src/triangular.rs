@@ -21,25 +21,26 @@ pub(crate) struct Lower {
     values: Vec<f64>,
 }
 
-/// What stands at the end of a border's diagonal, behind the periods.
+/// What stands at the end of a border's diagonal, after the periods.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tail {
+pub(crate) struct Tail<'a> {
     /// Whether there is a log shape, whose own precision may not be positive.
     pub(crate) has_shape: bool,
     /// Its own precision, all else at rest.
     pub(crate) shape: f64,
     /// The least precision that it is taken to have, all else moved along.
     pub(crate) least_shape: f64,
-    /// The precision of `category_a` about `global_a`, which the matrix leaves out.
-    pub(crate) category_prior: f64,
+    /// The precisions of the category's coefficients about the global ones, which the matrix leaves out.
+    pub(crate) category_priors: &'a [f64],
 }
 
 /// The factor of a border.
 #[derive(Debug, Clone)]
 pub(crate) struct BorderFactor {
     pub(crate) lower: Lower,
-    /// What products and periods tell of `category_a`: the square of the last entry of the diagonal without its prior.
-    pub(crate) informed: f64,
+    /// What products and periods tell of the category's coefficients: the lower triangle, by rows, of what is left of them without their
+    /// priors.
+    pub(crate) informed: Vec<f64>,
     /// Whether the log shape's own precision was below the least one, which stands in for it.
     pub(crate) stands_in: bool,
 }
@@ -48,7 +49,7 @@ impl Lower {
     /// The Cholesky factor of a border's matrix, given by its lower triangle, column-major; `None` where its periods' part is not
     /// positive definite, or `watch` stops it.
     ///
-    /// The last entry of the diagonal comes without the prior of `category_a`, `p`. That is added to the last pivot, so that
+    /// The last entries of the diagonal come without the priors of the category's coefficients. Those are added to what is left of them, so that
     /// neither is lost to the other's rounding: a prior sd of 1e-8 has the precision 1e16.
     ///
     /// Where the pivot of the log shape is below the least precision, that takes its place: the couplings stay, and a step
@@ -57,10 +58,12 @@ impl Lower {
     pub(crate) fn of_border(
         mut values: Vec<f64>,
         order: usize,
-        tail: Tail,
+        tail: Tail<'_>,
         watch: &Watch,
     ) -> Option<BorderFactor> {
-        let hard = order - 1 - usize::from(tail.has_shape);
+        let coefficients = tail.category_priors.len();
+        let first = order - coefficients;
+        let hard = first - usize::from(tail.has_shape);
         let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(
             BLOCK.min(hard.max(1)),
             Par::Seq,
@@ -113,22 +116,45 @@ impl Lower {
                 watch.add(2 * (columns * (left - first) * width) as u64);
             }
         }
-        let last = order * order - 1;
+        let at = |row: usize, column: usize| column * order + row;
         let mut stands_in = false;
         if tail.has_shape {
-            let pivot = hard * order + hard;
+            let pivot = at(hard, hard);
             let own = values[pivot];
             // What the parameters eliminated before it take of its curvature.
             let taken = tail.shape - own;
             let least = tail.least_shape.max(LEAST_OF_TAKEN * taken);
             stands_in = own < least;
             values[pivot] = own.max(least).sqrt();
-            values[pivot + 1] /= values[pivot];
-            values[last] -= values[pivot + 1] * values[pivot + 1];
+            for row in first..order {
+                values[at(row, hard)] /= values[pivot];
+                for column in first..=row {
+                    values[at(row, column)] -= values[at(row, hard)] * values[at(column, hard)];
+                }
+            }
         }
-        // Products alone are behind this, so that it is not negative but for rounding.
-        let informed = values[last].max(0.0);
-        values[last] = (tail.category_prior + informed).sqrt();
+        let mut informed = Vec::with_capacity(coefficients * (coefficients + 1) / 2);
+        for row in first..order {
+            for column in first..row {
+                informed.push(values[at(row, column)]);
+            }
+            // Products alone are behind this, so that it is not negative but for rounding.
+            informed.push(values[at(row, row)].max(0.0));
+            values[at(row, row)] = tail.category_priors[row - first] + informed[informed.len() - 1];
+        }
+        for column in first..order {
+            for row in column..order {
+                let mut left = values[at(row, column)];
+                for k in first..column {
+                    left -= values[at(row, k)] * values[at(column, k)];
+                }
+                values[at(row, column)] = if row == column {
+                    left.sqrt()
+                } else {
+                    left / values[at(column, column)]
+                };
+            }
+        }
         for column in 0..order {
             values[column * order..column * order + column].fill(0.0);
         }
@@ -204,9 +230,9 @@ impl Lower {
         &self.values[j * self.order + j..(j + 1) * self.order]
     }
 
-    /// The last entry of the diagonal.
-    pub(crate) fn last(&self) -> f64 {
-        self.values[self.order * self.order - 1]
+    /// An entry of the triangle.
+    pub(crate) fn entry(&self, row: usize, column: usize) -> f64 {
+        self.values[column * self.order + row]
     }
 
     /// `R^-1 b`, where it lies.
@@ -255,7 +281,7 @@ pub fn operations_per_second() -> f64 {
         has_shape: false,
         shape: 0.0,
         least_shape: 0.0,
-        category_prior: 1.0,
+        category_priors: &[1.0],
     };
     let clock = std::time::Instant::now();
     let factor = Lower::of_border(values, ORDER, tail, &Watch::default());

@@ -1,5 +1,7 @@
 //! The order in which passes walk the panel: products by category, cut into parts.
 
+use crate::regressor::Regressor;
+use crate::sites::BlockLayout;
 use crate::watch::Watch;
 use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Panel};
@@ -29,9 +31,12 @@ pub(crate) struct Part {
 
 /// A panel with its products by category. The parts do not depend on the number of threads, so neither do sums over them.
 #[derive(Debug)]
-pub struct Walk {
+pub struct Walk<const D: usize = 2> {
     pub(crate) panel: Arc<Panel>,
+    /// One for each coefficient of a product.
+    pub(crate) regressors: Vec<Regressor>,
     pub(crate) layout: Layout,
+    pub(crate) sites: BlockLayout<D>,
     /// The product at every place.
     pub(crate) order: Vec<u32>,
     /// Rows before every place, and all rows: where a place's weights lie.
@@ -44,6 +49,14 @@ pub struct Walk {
     pub(crate) watch: Arc<Watch>,
 }
 
+/// What a walk is through, whatever its products.
+struct Axes<'a, const D: usize> {
+    panel: &'a Arc<Panel>,
+    regressors: Vec<Regressor>,
+    layout: Layout,
+    sites: BlockLayout<D>,
+}
+
 /// Products of a part at most, of a panel of so many.
 pub(crate) fn products_of_part(products: usize) -> usize {
     products
@@ -52,23 +65,55 @@ pub(crate) fn products_of_part(products: usize) -> usize {
         .max(LEAST_PRODUCTS)
 }
 
-impl Walk {
-    /// The walk through a panel whose counts follow `likelihood`.
+impl Walk<2> {
+    /// The walk through a panel whose counts follow `likelihood`, with the model's sites.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
+        let sites = BlockLayout::of_model(panel.layout_for(likelihood));
+        Self::with_sites(panel, likelihood, sites, vec![Regressor::LogPrice])
+    }
+}
+
+impl<const D: usize> Walk<D> {
+    /// The walk through a panel whose log rates have D - 1 `regressors`, with the sites of [`BlockLayout::new`].
+    ///
+    /// # Panics
+    /// When there are not as many regressors.
+    pub fn with_regressors(panel: &Arc<Panel>, likelihood: Likelihood, regressors: Vec<Regressor>) -> Self {
+        let sites = BlockLayout::new(panel.layout_for(likelihood));
+        Self::with_sites(panel, likelihood, sites, regressors)
+    }
+
+    fn with_sites(
+        panel: &Arc<Panel>,
+        likelihood: Likelihood,
+        sites: BlockLayout<D>,
+        regressors: Vec<Regressor>,
+    ) -> Self {
+        assert_eq!(
+            regressors.len() + 1,
+            D,
+            "a coefficient for each regressor, and the effect"
+        );
         let order = panel.products_by_category();
         let mut sizes = vec![0; panel.layout().categories];
         for category in panel.category_of() {
             sizes[*category as usize] += 1;
         }
         let layout = panel.layout_for(likelihood);
-        Self::through(panel, layout, sizes, (order, Vec::new()), Arc::default())
+        let axes = Axes {
+            panel,
+            regressors,
+            layout,
+            sites,
+        };
+        Self::through(axes, sizes, (order, Vec::new()), Arc::default())
     }
 
     /// The walk through at least so many products of each category that stand for all: half of them are those of the most units, the others stand for
     /// an equal share each of all that are left. `None` where that would not be a small part.
     ///
     /// Few products may sell most of what a category sells, and a sample of all by number would miss them.
-    pub fn sample(&self, least: usize) -> Option<Walk> {
+    pub fn sample(&self, least: usize) -> Option<Self> {
         debug_assert!(self.scales.is_empty(), "a sample is taken of all");
         let units = &self.panel.sums().product;
         let (mut order, mut scales) = (Vec::new(), Vec::new());
@@ -98,29 +143,37 @@ impl Walk {
             return None;
         }
         let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
-        Some(Self::through(
-            &self.panel,
-            self.layout,
-            sizes,
-            (order, scales),
-            watch,
-        ))
+        Some(Self::through(self.axes(), sizes, (order, scales), watch))
     }
 
     /// The walk through the products at some places alone, in their order.
-    pub(crate) fn through_places(&self, places: &[usize]) -> Walk {
+    pub(crate) fn through_places(&self, places: &[usize]) -> Self {
         let order = places.iter().map(|place| self.order[*place]).collect();
         let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
-        Self::through(&self.panel, self.layout, sizes, (order, Vec::new()), watch)
+        Self::through(self.axes(), sizes, (order, Vec::new()), watch)
+    }
+
+    fn axes(&self) -> Axes<'_, D> {
+        Axes {
+            panel: &self.panel,
+            regressors: self.regressors.clone(),
+            layout: self.layout,
+            sites: self.sites,
+        }
     }
 
     fn through(
-        panel: &Arc<Panel>,
-        layout: Layout,
+        axes: Axes<'_, D>,
         sizes: Vec<usize>,
         (order, scales): (Vec<u32>, Vec<f64>),
         watch: Arc<Watch>,
     ) -> Self {
+        let Axes {
+            panel,
+            regressors,
+            layout,
+            sites,
+        } = axes;
         let mut row_start = Vec::with_capacity(order.len() + 1);
         row_start.push(0);
         let mut rows = 0;
@@ -142,7 +195,9 @@ impl Walk {
         }
         Walk {
             panel: panel.clone(),
+            regressors,
             layout,
+            sites,
             order,
             row_start,
             parts,
@@ -150,6 +205,14 @@ impl Walk {
             scales,
             watch,
         }
+    }
+
+    /// Coefficients of a product, and so of a category.
+    pub(crate) const COEFFICIENTS: usize = D - 1;
+
+    /// Place of a category's effect in a period.
+    pub(crate) fn time_index(&self, category: usize, period: usize) -> usize {
+        self.sites.time + category * self.layout.periods + period
     }
 
     /// What watches over its passes.
@@ -186,9 +249,14 @@ impl Walk {
         &self.panel
     }
 
-    /// The places of the latents.
+    /// The sizes of the axes, and of the model's sites.
     pub fn layout(&self) -> Layout {
         self.layout
+    }
+
+    /// Where the latents lie.
+    pub fn sites(&self) -> &BlockLayout<D> {
+        &self.sites
     }
 
     /// The product at every place: products by category, and of a category in their order.
@@ -206,9 +274,14 @@ impl Walk {
         self.scales.get(place).copied().unwrap_or(1.0)
     }
 
-    /// Length of a category's border: its periods, `log_shape` where the likelihood has it, and `category_a`.
+    /// Length of a category's border: its periods, `log_shape` where the likelihood has it, and its coefficients.
     pub(crate) fn border(&self) -> usize {
-        self.layout.periods + usize::from(self.has_shape()) + 1
+        self.tail() + Self::COEFFICIENTS
+    }
+
+    /// Where the category's coefficients are in its border.
+    pub(crate) fn tail(&self) -> usize {
+        self.layout.periods + usize::from(self.has_shape())
     }
 
     /// Whether the border has a `log_shape`.

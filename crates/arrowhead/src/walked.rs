@@ -1,20 +1,20 @@
 //! The factor of rows that were walked elsewhere, and what is asked of it.
 
 use crate::assemble::Assembled;
+use crate::block::BlockFactor;
 use crate::border::{Border, PartSums, all_of};
 use crate::elsewhere::{CategoryWalked, ProductThird, ProductWalked, Walked};
 use crate::error::FactorError;
 use crate::factor::{ArrowheadFactor, Blocks};
-use crate::product::Lower2;
+use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::walk::Walk;
-use infermark_model::priors::Priors;
 use std::sync::Arc;
 
 /// Weights that are fetched at a time.
 const WEIGHTS_AT_A_TIME: usize = 1 << 22;
 
-impl Assembled {
+impl<const D: usize> Assembled<D> {
     /// The factor, and what else a pass gives, of what was walked elsewhere. Only counts without a shape are.
     ///
     /// # Errors
@@ -23,9 +23,9 @@ impl Assembled {
     /// # Panics
     /// When the walk has a shape.
     pub fn of_walked(
-        walk: &Arc<Walk>,
-        priors: &Priors,
-        walked: Walked,
+        walk: &Arc<Walk<D>>,
+        priors: &BlockPriors<D>,
+        walked: Walked<D>,
         threads: usize,
     ) -> Result<Self, FactorError> {
         assert!(!walk.has_shape(), "no other device knows shapes");
@@ -34,15 +34,12 @@ impl Assembled {
             categories,
             rows,
         } = walked;
-        let is_factored = |of: &ProductWalked| {
-            let [aa, ea, ee] = of.lower;
-            aa > 0.0 && ee > 0.0 && aa.is_finite() && ea.is_finite() && ee.is_finite()
-        };
-        if let Some(place) = products.iter().position(|of| !is_factored(of)) {
+        let lower = |of: &ProductWalked<D>| BlockFactor { rows: of.lower };
+        if let Some(place) = products.iter().position(|of| !lower(of).is_sound()) {
             return Err(FactorError::Product(walk.order[place] as usize));
         }
         walk.watch.begin(0.5 * walk.operations_of_covariances());
-        let categories: Vec<(usize, CategoryWalked)> = categories.into_iter().enumerate().collect();
+        let categories: Vec<(usize, CategoryWalked<D>)> = categories.into_iter().enumerate().collect();
         let borders = tasks::run(
             threads,
             categories,
@@ -65,10 +62,6 @@ impl Assembled {
             return Err(FactorError::Stopped);
         }
         let borders = all_of(borders)?;
-        let lower = |of: &ProductWalked| {
-            let [aa, ea, ee] = of.lower;
-            Lower2 { aa, ea, ee }
-        };
         let blocks = Blocks {
             weights: Vec::new(),
             lower: products.iter().map(lower).collect(),
@@ -87,7 +80,7 @@ impl Assembled {
     }
 }
 
-impl ArrowheadFactor {
+impl<const D: usize> ArrowheadFactor<D> {
     /// Whether the rows' weights lie elsewhere, so that whatever visits the rows wants [`ArrowheadFactor::at_home`] first.
     pub fn is_elsewhere(&self) -> bool {
         self.elsewhere.is_some()
@@ -124,15 +117,15 @@ impl ArrowheadFactor {
         Ok(home)
     }
 
-    /// Of a factor whose rows lie elsewhere and whose weights are the rates of Poisson rows: `-Q^-1 sum_r x_r w_r v_r / 2` in the order of
-    /// [`infermark_model::Layout`], `v_r` the variance of a row's log rate, and what is found on the way of every product, in their order.
+    /// Of a factor whose rows lie elsewhere and whose weights are the rates of Poisson rows: `-Q^-1 sum_r x_r w_r v_r / 2`, where
+    /// [`Walk::sites`] says, `v_r` the variance of a row's log rate, and what is found on the way of every product, in their order.
     ///
     /// # Errors
     /// When the device fails, or the work is stopped.
     ///
     /// # Panics
     /// When the rows lie here.
-    pub fn shifted_by_third_order(&self) -> Result<(Vec<f64>, Vec<ProductThird>), FactorError> {
+    pub fn shifted_by_third_order(&self) -> Result<(Vec<f64>, Vec<ProductThird<D>>), FactorError> {
         let walk = &*self.walk;
         let rows = self.elsewhere.as_ref().expect("the rows lie elsewhere");
         walk.watch.begin(self.operations_of_covariances());
@@ -141,28 +134,30 @@ impl ArrowheadFactor {
             return Err(FactorError::Stopped);
         }
         let found = rows.third_order(covariances)?;
-        let mut solved = vec![0.0; walk.layout.latents()];
+        let mut solved = vec![0.0; walk.sites.latents];
         for (category, by_period) in found.by_period.iter().enumerate() {
-            let to = &mut solved[walk.layout.time_index(category, 0)..][..walk.layout.periods];
+            let to = &mut solved[walk.time_index(category, 0)..][..walk.layout.periods];
             to.iter_mut().zip(by_period).for_each(|(to, third)| *to = -third);
         }
         let gradients = found.products.iter().map(|of| of.sums.map(|sum| -sum));
-        let forwarded: Vec<[f64; 2]> = gradients
+        let forwarded: Vec<[f64; D]> = gradients
             .zip(&self.products)
             .map(|(gradient, lower)| lower.forward(gradient))
             .collect();
         // V' y = B' L^-T y.
         let backward = forwarded.iter().zip(&self.products);
-        let backward: Vec<[f64; 2]> = backward.map(|(pair, lower)| lower.backward(*pair)).collect();
+        let backward: Vec<[f64; D]> = backward.map(|(own, lower)| lower.backward(*own)).collect();
         let mut coupled = rows.transpose_times(&backward)?;
         let mut first = 0;
         for (category, sums) in coupled.iter_mut().enumerate() {
             let own = &backward[first..first + walk.sizes[category]];
             first += own.len();
-            let elasticities: f64 = own.iter().map(|[a, _]| a).sum();
-            sums.push(-self.priors.product_a_sd.powi(-2) * elasticities);
+            for k in 0..D - 1 {
+                let coefficients: f64 = own.iter().map(|own| own[k]).sum();
+                sums.push(-self.priors.product[k] * coefficients);
+            }
         }
-        walk.write_pairs(&mut solved, &forwarded);
+        walk.write_blocks(&mut solved, &forwarded);
         self.forward_borders(&mut solved, &coupled);
         let borders = self.backward_borders(&mut solved);
         self.solve_upper_products(&mut solved, rows.times(&borders)?);

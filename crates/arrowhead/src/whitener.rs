@@ -7,15 +7,15 @@ use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 const BLOCK: usize = 16;
 
 /// A factor whose couplings of products and borders are laid out to be read fast: blocks of periods in the order of the walk, the
-/// weights and deviations of the log prices in single precision, 8 bytes a row.
+/// weights and deviations of the regressors in single precision, 4 D bytes per row.
 ///
 /// It is exact, but of a precision whose weights are rounded to `f32`: products and borders stay those of the factor, and forth and
 /// back are each other's inverse and adjoint to double precision. Coordinates need no more.
 #[derive(Debug, Clone)]
-pub struct Whitener {
+pub struct Whitener<const D: usize = 2> {
     /// Without its weights.
-    factor: ArrowheadFactor,
-    /// For each block [`BLOCK`] weights, zero where there is no row, and as many deviations from the product's mean log price.
+    factor: ArrowheadFactor<D>,
+    /// For each block [`BLOCK`] weights, zero where there is no row, and as many deviations of each regressor from its mean over the product.
     rows: Vec<f32>,
     /// The first block of every place, and their number.
     starts: Vec<usize>,
@@ -23,9 +23,9 @@ pub struct Whitener {
     periods: Vec<u32>,
 }
 
-impl Whitener {
+impl<const D: usize> Whitener<D> {
     /// The coordinates of a factor.
-    pub fn new(mut factor: ArrowheadFactor) -> Self {
+    pub fn new(mut factor: ArrowheadFactor<D>) -> Self {
         let panel = factor.walk.panel.clone();
         let (mut rows, mut starts, mut periods) = (Vec::new(), Vec::new(), Vec::new());
         for (place, product) in factor.walk.order.iter().enumerate() {
@@ -33,18 +33,20 @@ impl Whitener {
             let product = *product as usize;
             let own = panel.row_range(product);
             let weights = &factor.weights[factor.walk.row_start[place]..];
-            let columns = panel.deviation()[own].iter().zip(weights);
+            let regressors = &factor.walk.regressors;
             let mut open = None;
-            for (row, (deviation, weight)) in panel.product_rows(product).zip(columns) {
+            for ((row, index), weight) in panel.product_rows(product).zip(own).zip(weights) {
                 let block = row.period / BLOCK;
                 if open != Some(block) {
                     open = Some(block);
                     periods.push((block * BLOCK) as u32);
-                    rows.resize(rows.len() + 2 * BLOCK, 0.0);
+                    rows.resize(rows.len() + D * BLOCK, 0.0);
                 }
-                let at = rows.len() - 2 * BLOCK + row.period % BLOCK;
+                let at = rows.len() - D * BLOCK + row.period % BLOCK;
                 rows[at] = *weight as f32;
-                rows[at + BLOCK] = *deviation;
+                for (k, regressor) in regressors.iter().enumerate() {
+                    rows[at + (k + 1) * BLOCK] = regressor.deviation(&panel, product, index);
+                }
             }
         }
         starts.push(periods.len());
@@ -73,38 +75,38 @@ impl Whitener {
     }
 
     /// `B_i b` of every place, `b` being the border of its category.
-    fn times(&self, borders: &[Vec<f64>]) -> Vec<[f64; 2]> {
+    fn times(&self, borders: &[Vec<f64>]) -> Vec<[f64; D]> {
         let layout = &self.factor.walk.layout;
-        let mut pairs = vec![[0.0; 2]; self.factor.products.len()];
+        let mut products = vec![[0.0; D]; self.factor.products.len()];
         let mut border = vec![0.0; layout.periods.next_multiple_of(BLOCK)];
         for part in &self.factor.walk.parts {
             let of = &borders[part.category];
             border[..layout.periods].copy_from_slice(&of[..layout.periods]);
-            let own = &mut pairs[part.places.clone()];
+            let own = &mut products[part.places.clone()];
             InstructionSet::best().run_f64(Times {
                 whitener: self,
                 first: part.places.start,
                 border: &border,
-                pairs: &mut *own,
+                products: &mut *own,
             });
             self.factor.coupling().add_beyond_rows(part, of, own);
         }
-        pairs
+        products
     }
 
-    /// `sum_i B_i' p_i` of every category, `p` being the pair of every place.
-    fn transpose_times(&self, pairs: &[[f64; 2]]) -> Vec<Vec<f64>> {
+    /// `sum_i B_i' p_i` of every category, `p` being the latents of every place.
+    fn transpose_times(&self, products: &[[f64; D]]) -> Vec<Vec<f64>> {
         let walk = &self.factor.walk;
         let periods = walk.layout.periods;
         let mut all = vec![vec![0.0; walk.border()]; walk.layout.categories];
         let mut sums = vec![0.0; periods.next_multiple_of(BLOCK)];
         for part in &walk.parts {
-            let own = &pairs[part.places.clone()];
+            let own = &products[part.places.clone()];
             sums.fill(0.0);
             InstructionSet::best().run_f64(TransposeTimes {
                 whitener: self,
                 first: part.places.start,
-                pairs: own,
+                products: own,
                 sums: &mut sums,
             });
             let beyond = self.factor.coupling().transposed_beyond_rows(part, own);
@@ -118,26 +120,29 @@ impl Whitener {
         all
     }
 
-    /// The mean log price of the product at a place, and its blocks: first periods, and rows.
+    /// The mean regressors of the product at a place, 1 for the effect, and its blocks: first periods, and rows.
     #[inline(always)]
-    fn product(&self, place: usize) -> (f64, &[u32], &[f32]) {
+    fn product(&self, place: usize) -> ([f64; D], &[u32], &[f32]) {
         let walk = &self.factor.walk;
         let blocks = self.starts[place]..self.starts[place + 1];
-        let mean = walk.panel.mean_log_price()[walk.order[place] as usize];
-        let rows = &self.rows[2 * BLOCK * blocks.start..2 * BLOCK * blocks.end];
+        let mut mean = [1.0; D];
+        for (mean, regressor) in mean.iter_mut().zip(&walk.regressors) {
+            *mean = regressor.mean(&walk.panel, walk.order[place] as usize);
+        }
+        let rows = &self.rows[D * BLOCK * blocks.start..D * BLOCK * blocks.end];
         (mean, &self.periods[blocks], rows)
     }
 }
 
-struct Times<'a> {
-    whitener: &'a Whitener,
-    /// The place of the first pair.
+struct Times<'a, const D: usize> {
+    whitener: &'a Whitener<D>,
+    /// The place of the first product.
     first: usize,
     border: &'a [f64],
-    pairs: &'a mut [[f64; 2]],
+    products: &'a mut [[f64; D]],
 }
 
-impl ForSimd for Times<'_> {
+impl<const D: usize> ForSimd for Times<'_, D> {
     type Output = ();
 
     fn run<I: Simd>(self, isa: I) {
@@ -145,42 +150,45 @@ impl ForSimd for Times<'_> {
     }
 }
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for Times<'_> {
+impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for Times<'_, D> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        for (place, pair) in (self.first..).zip(self.pairs) {
+        for (place, product) in (self.first..).zip(self.products) {
             let (mean, periods, rows) = self.whitener.product(place);
-            // Two sums of each, so that one addition need not wait for the one before.
-            let mut along = [isa.zero(); 2];
-            let mut whole = [isa.zero(); 2];
-            for (period, block) in periods.iter().zip(rows.chunks_exact(2 * BLOCK)) {
+            // Two sums of each, so that one addition need not wait for the one before; the last is of the effect.
+            let mut sums = [[isa.zero(); 2]; D];
+            for (period, block) in periods.iter().zip(rows.chunks_exact(D * BLOCK)) {
                 let border = &self.border[*period as usize..][..BLOCK];
                 let (weights, deviations) = block.split_at(BLOCK);
-                for (k, at) in (0..BLOCK).step_by(I::LANES).enumerate() {
+                for (half, at) in (0..BLOCK).step_by(I::LANES).enumerate() {
                     let weighted = isa.mul(isa.load_single(&weights[at..]), isa.load(&border[at..]));
-                    along[k % 2] = isa.mul_add(weighted, isa.load_single(&deviations[at..]), along[k % 2]);
-                    whole[k % 2] = isa.add(whole[k % 2], weighted);
+                    for k in 0..D - 1 {
+                        let deviation = isa.load_single(&deviations[k * BLOCK + at..]);
+                        sums[k][half % 2] = isa.mul_add(weighted, deviation, sums[k][half % 2]);
+                    }
+                    sums[D - 1][half % 2] = isa.add(sums[D - 1][half % 2], weighted);
                 }
             }
-            let along = isa.sum(isa.add(along[0], along[1]));
-            let whole = isa.sum(isa.add(whole[0], whole[1]));
-            *pair = [along + mean * whole, whole];
+            *product = sums.map(|[one, other]| isa.sum(isa.add(one, other)));
+            for k in 0..D - 1 {
+                product[k] += mean[k] * product[D - 1];
+            }
         }
     }
 }
 
-struct TransposeTimes<'a> {
-    whitener: &'a Whitener,
-    /// The place of the first pair.
+struct TransposeTimes<'a, const D: usize> {
+    whitener: &'a Whitener<D>,
+    /// The place of the first product.
     first: usize,
-    pairs: &'a [[f64; 2]],
+    products: &'a [[f64; D]],
     /// By period, padded; added to.
     sums: &'a mut [f64],
 }
 
-impl ForSimd for TransposeTimes<'_> {
+impl<const D: usize> ForSimd for TransposeTimes<'_, D> {
     type Output = ();
 
     fn run<I: Simd>(self, isa: I) {
@@ -188,19 +196,28 @@ impl ForSimd for TransposeTimes<'_> {
     }
 }
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for TransposeTimes<'_> {
+impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TransposeTimes<'_, D> {
     type Output = ();
 
     #[inline(always)]
     fn run(self, isa: I) {
-        for (place, [a, e]) in (self.first..).zip(self.pairs) {
+        for (place, product) in (self.first..).zip(self.products) {
             let (mean, periods, rows) = self.whitener.product(place);
-            let (slope, base) = (isa.splat(*a), isa.splat(e + a * mean));
-            for (period, block) in periods.iter().zip(rows.chunks_exact(2 * BLOCK)) {
+            let mut level = product[D - 1];
+            for k in 0..D - 1 {
+                level += product[k] * mean[k];
+            }
+            let base = isa.splat(level);
+            let slopes = product.map(|slope| isa.splat(slope));
+            for (period, block) in periods.iter().zip(rows.chunks_exact(D * BLOCK)) {
                 let sums = &mut self.sums[*period as usize..][..BLOCK];
                 let (weights, deviations) = block.split_at(BLOCK);
                 for at in (0..BLOCK).step_by(I::LANES) {
-                    let along = isa.mul_add(slope, isa.load_single(&deviations[at..]), base);
+                    let mut along = base;
+                    for k in 0..D - 1 {
+                        let deviation = isa.load_single(&deviations[k * BLOCK + at..]);
+                        along = isa.mul_add(slopes[k], deviation, along);
+                    }
                     let sum = isa.mul_add(isa.load_single(&weights[at..]), along, isa.load(&sums[at..]));
                     isa.store(sum, &mut sums[at..]);
                 }

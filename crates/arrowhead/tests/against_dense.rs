@@ -1,8 +1,8 @@
 //! The arrowhead factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
 
 use infermark_arrowhead::{
-    ArrowheadFactor, Assembled, FactorError, OfRowVariances, ProductMoments, ProductRows, Rates, Walk,
-    Weighed, Whitener,
+    ArrowheadFactor, Assembled, BlockMatrix, BlockPriors, FactorError, Marginals, OfRowVariances,
+    ProductMoments, ProductRows, Rates, Walk, Weighed, Whitener,
 };
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -69,6 +69,10 @@ fn precision(panel: &Panel, priors: &Priors, weights: &[f64]) -> Vec<Vec<f64>> {
 fn off(found: &[f64], expected: &[f64]) -> f64 {
     let difference: Vec<f64> = found.iter().zip(expected).map(|(f, e)| f - e).collect();
     norm(&difference) / norm(expected)
+}
+
+fn flat(marginals: &Marginals) -> &[f64] {
+    marginals.product_covariance.as_flattened().as_flattened()
 }
 
 #[test]
@@ -140,10 +144,7 @@ fn everything_equals_the_dense_factor() {
             factor.prepare_variances();
             let again = factor.marginals();
             assert!(off(&again.variance, &marginals.variance) < 1e-9, "{case}");
-            assert!(
-                off(&again.product_covariance, &marginals.product_covariance) < 1e-8,
-                "{case}"
-            );
+            assert!(off(flat(&again), flat(&marginals)) < 1e-8, "{case}");
             let layout = panel.layout();
             let unit = |j: usize| {
                 let mut unit = vec![0.0; latents];
@@ -163,7 +164,7 @@ fn everything_equals_the_dense_factor() {
                 let scale = (diagonal[a + i] * diagonal[e + i]).sqrt();
                 let expected = columns[a + i][e + i];
                 assert!(
-                    (marginals.product_covariance[i] - expected).abs() < 1e-8 * scale,
+                    (marginals.product_covariance[i][0][1] - expected).abs() < 1e-8 * scale,
                     "{case}: {i}"
                 );
             }
@@ -173,8 +174,8 @@ fn everything_equals_the_dense_factor() {
                     for period in 0..layout.periods {
                         let j = layout.time_index(panel.category_of()[i] as usize, period);
                         for (found, with) in [
-                            (moments.elasticity_with_periods[period], a + i),
-                            (moments.effect_with_periods[period], e + i),
+                            (moments.with_periods[0][period], a + i),
+                            (moments.with_periods[1][period], e + i),
                         ] {
                             let scale = (diagonal[with] * diagonal[j]).sqrt();
                             assert!(
@@ -352,7 +353,7 @@ fn weights_that_are_none_are_refused() {
 struct Waves;
 
 impl OfRowVariances for Waves {
-    type Answer = ([f64; 3], Vec<[f64; 3]>);
+    type Answer = (BlockMatrix<2>, Vec<[f64; 3]>);
 
     #[inline(always)]
     fn visit<I: Simd<Scalar = f64>>(
@@ -360,14 +361,14 @@ impl OfRowVariances for Waves {
         isa: I,
         rows: ProductRows<'_>,
         weights: &[f64],
-        covariance: [f64; 3],
+        covariance: BlockMatrix<2>,
         with_periods: impl Fn(usize) -> [I::V; 2],
         by_period: &mut [f64],
     ) -> ([f64; 2], Self::Answer) {
         let mut gradient = [0.0; 2];
         let mut by_row = vec![[0.0; 3]; weights.len()];
         for (t, w) in weights.iter().enumerate() {
-            let x = rows.log_price[t];
+            let x = rows.log_price()[t];
             let own = w * rows.half_variance[t] * x.cos();
             gradient[0] += own * x;
             gradient[1] += own;
@@ -413,8 +414,11 @@ fn a_gradient_of_the_rows_variances_is_solved_as_by_the_dense_matrix() {
             let (found, answers) = factor.solved_of_row_variances(&Waves).unwrap();
             let mut gradient = vec![0.0; latents];
             for (i, (own, by_row)) in answers.iter().enumerate() {
-                let expected = [(a, a), (a, e), (e, e)].map(|(j, k)| covariance[j + i][k + i]);
-                assert!(off(own, &expected) < 1e-8, "{case}: {i} {own:?} {expected:?}");
+                let expected = [a, e].map(|j| [a, e].map(|k| covariance[j + i][k + i]));
+                assert!(
+                    off(own.as_flattened(), expected.as_flattened()) < 1e-8,
+                    "{case}: {i} {own:?} {expected:?}"
+                );
                 for (row, w) in panel.product_rows(i).zip(&weights[panel.row_range(i)]) {
                     let time = layout.time_index(panel.category_of()[i] as usize, row.period);
                     let entries = [(a + i, row.log_price), (e + i, 1.0), (time, 1.0)];
@@ -442,8 +446,14 @@ fn products_that_are_asked_for_are_those_that_are_visited() {
     let panel = random_panel(&mut rng, 300, 3, 6, 0.2, 30);
     let weights = vec![2.0; panel.rows()];
     let factor = ArrowheadFactor::new(&panel, Priors::default(), &weights, 2).unwrap();
-    let moments =
-        |_: usize, m: ProductMoments<'_>| [m.elasticity, m.effect, m.effect_with_periods[3], m.weights[0]];
+    let moments = |_: usize, m: ProductMoments<'_>| {
+        [
+            m.covariance[0][0],
+            m.covariance[1][1],
+            m.with_periods[1][3],
+            m.weights[0],
+        ]
+    };
     let all = factor.for_products(|_| true, moments);
     assert!(all.iter().map(|(i, _)| *i).eq(0..300));
     let some = factor.for_products(|i| i % 7 == 2, moments);
@@ -465,7 +475,7 @@ impl Rates for Weighing {
         _: &mut [f64],
         _: &mut [f64],
     ) -> Weighed {
-        let of = weights.iter_mut().zip(rows.present).enumerate();
+        let of = weights.iter_mut().zip(rows.present()).enumerate();
         of.for_each(|(t, (weight, present))| *weight = present * (self.0)(rows.product, t));
         Weighed {
             value: 0.0,
@@ -499,10 +509,10 @@ fn a_sample_with_the_products_of_most_units_stands_for_all() {
     let panel = Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap());
     let walk = Arc::new(Walk::new(&panel, Likelihood::Poisson));
     let priors = Priors::default();
-    let all = Assembled::new(&walk, &priors, &Weighing(weight), 2).unwrap();
+    let all = Assembled::new(&walk, &BlockPriors::from(&priors), &Weighing(weight), 2).unwrap();
     assert!(walk.sample(300).is_none(), "more than half");
     let sample = Arc::new(walk.sample(40).unwrap());
-    let some = Assembled::new(&sample, &priors, &Weighing(weight), 2).unwrap();
+    let some = Assembled::new(&sample, &BlockPriors::from(&priors), &Weighing(weight), 2).unwrap();
     let layout = panel.layout();
     let mut gradient: Vec<f64> = (0..layout.latents()).map(|j| (j as f64).cos()).collect();
     let mut expected = gradient.clone();

@@ -391,14 +391,14 @@ impl<R: Runtime> RowWalker for Engine<R> {
         let plan = &rows.plan;
         let pairs = upload(
             &rows.client,
-            plan.by_slot(0.0, rows.walk.pairs(point).into_iter()),
+            plan.by_slot(0.0, rows.walk.blocks(point).into_iter()),
         );
         let left = empty(&rows.client, Column::COUNT * plan.slots());
         let sums = rows.launch_products(point, &pairs, Some(&left))?;
         let tiles = rows.launch_schur(&left)?;
         let columns = rows.read(&left)?;
         let product = |[aa, ea, ee, by_a, by_e, a, e]: [f64; Column::COUNT]| ProductWalked {
-            lower: [aa, ea, ee],
+            lower: [[aa, 0.0], [ea, ee]],
             gradient: [by_a, by_e],
             forwarded: [a, e],
         };
@@ -409,7 +409,7 @@ impl<R: Runtime> RowWalker for Engine<R> {
                 value,
                 by_period: weights.iter().map(|rates| -rates).collect(),
                 weights,
-                by_category,
+                by_category: [[by_category, 0.0], [0.0; 2]],
                 schur: rows.schur_of(tiles),
             }
         };
@@ -446,13 +446,13 @@ impl<R: Runtime> MovingPairs for Moving<R> {
             value: 0.0,
             size: 0.0,
             by_period: Vec::with_capacity(plan.categories),
-            elasticities: Vec::with_capacity(plan.categories),
+            coefficients: Vec::with_capacity(plan.categories),
         };
         for category in 0..plan.categories {
             let [value, size, elasticities] = left.sums(plan, category);
             found.value += value;
             found.size += size;
-            found.elasticities.push(elasticities);
+            found.coefficients.push([elasticities, 0.0]);
             let by_period = left.by_period(plan, category);
             found
                 .by_period

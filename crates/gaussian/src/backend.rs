@@ -197,7 +197,7 @@ impl Backend for GaussianCpu {
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
-            ArrowheadFactor::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+            <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
             |shortage| {
                 BackendError::short_of_memory(

@@ -5,7 +5,7 @@ use crate::negative_binomial::NegativeBinomialRates;
 use crate::poisson::PoissonRates;
 use crate::row_walker::RowWalker;
 use crate::spread::Spread;
-use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError, PairMoments, Walk};
+use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors, FactorError, Walk};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
@@ -61,7 +61,7 @@ pub(crate) struct Evaluated {
     /// What rounding may have moved the value by: [`SUMS_ROUND`] of the sum of the sizes of its terms.
     pub(crate) rounding: f64,
     /// The products' moments under the Gaussian before, if those were asked for.
-    pub(crate) moments: PairMoments,
+    pub(crate) moments: BlockMoments,
     /// Where all that is: the point that was asked for, but for the products that were settled.
     pub(crate) point: Vec<f64>,
 }
@@ -124,6 +124,11 @@ impl Counts {
     /// The priors.
     pub fn priors(&self) -> &Priors {
         &self.priors
+    }
+
+    /// Their precisions.
+    fn block_priors(&self) -> BlockPriors<2> {
+        BlockPriors::from(&self.priors)
     }
 
     /// The likelihood.
@@ -206,8 +211,8 @@ impl Counts {
             // The rows' weights are about to be those of this point.
             drop(before);
             let walked = walker.walked(point)?;
-            let found = Assembled::of_walked(&self.walk, &self.priors, walked, threads)?;
-            return Ok(self.complete(point.to_vec(), found, PairMoments::default()));
+            let found = Assembled::of_walked(&self.walk, &self.block_priors(), walked, threads)?;
+            return Ok(self.complete(point.to_vec(), found, BlockMoments::default()));
         }
         match self.likelihood {
             Likelihood::Poisson => {
@@ -243,7 +248,7 @@ impl Counts {
         threads: usize,
     ) -> Result<Option<Assembled>, FactorError> {
         let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, Spread::Point);
-        let found = match Assembled::new(&Arc::new(sample), &self.priors, &rates, threads) {
+        let found = match Assembled::new(&Arc::new(sample), &self.block_priors(), &rates, threads) {
             Ok(found) => found,
             Err(FactorError::Stopped) => return Err(FactorError::Stopped),
             Err(_) => return Ok(None),
@@ -266,7 +271,7 @@ impl Counts {
         spread: Spread<'_>,
         before: Option<ArrowheadFactor>,
         threads: usize,
-    ) -> Result<(Assembled, PairMoments), FactorError> {
+    ) -> Result<(Assembled, BlockMoments), FactorError> {
         #[cfg(feature = "faults")]
         if let Some(fault) = self.fault {
             let rates = &crate::fault::Faulty { rates, fault };
@@ -281,17 +286,20 @@ impl Counts {
         spread: Spread<'_>,
         before: Option<ArrowheadFactor>,
         threads: usize,
-    ) -> Result<(Assembled, PairMoments), FactorError> {
-        let none = PairMoments::default();
+    ) -> Result<(Assembled, BlockMoments), FactorError> {
+        let none = BlockMoments::default();
         match (before, spread) {
             (Some(before), Spread::Structured { .. }) => Assembled::with_variances(before, rates),
             (Some(before), _) => Ok((Assembled::again(before, rates)?, none)),
-            (None, _) => Ok((Assembled::new(&self.walk, &self.priors, rates, threads)?, none)),
+            (None, _) => Ok((
+                Assembled::new(&self.walk, &self.block_priors(), rates, threads)?,
+                none,
+            )),
         }
     }
 
     /// Adds what belongs to the borders to the gradient, and the priors' densities and all constants to the value.
-    fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: PairMoments) -> Evaluated {
+    fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: BlockMoments) -> Evaluated {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let gradient = &mut found.gradient;
         let mut value = found.value - self.bound.ln_factorials;

@@ -56,7 +56,7 @@ impl Elsewhere {
         // for the dispersion.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
-            ArrowheadFactor::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+            <ArrowheadFactor>::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
             |shortage| {
                 BackendError::short_of_memory(

@@ -18,7 +18,37 @@ pub(crate) const NINE: [(f64, f64); 9] = [
     (4.512745863399783, 2.2345844007746607e-05),
 ];
 
-/// Places on its axes of a node of the rule for pairs, nine by nine.
-pub(crate) const fn axes(node: usize) -> [usize; 2] {
-    [node / 9, node % 9]
+/// Nodes of the rule for D dimensions: nine on each axis.
+pub(crate) const fn nodes(dimensions: usize) -> usize {
+    9usize.pow(dimensions as u32)
+}
+
+/// Places on its axes of a node of the rule for D dimensions; the last axis comes first round.
+pub(crate) const fn axes<const D: usize>(node: usize) -> [usize; D] {
+    let (mut axes, mut left, mut axis) = ([0; D], node, D);
+    while axis > 0 {
+        axis -= 1;
+        axes[axis] = left % 9;
+        left /= 9;
+    }
+    axes
+}
+
+/// The rule for D dimensions, the product of nine nodes on each axis.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rule<const D: usize> {
+    pub(crate) nodes: Vec<[f64; D]>,
+    /// Logs of the weights.
+    pub(crate) logs: Vec<f64>,
+}
+
+impl<const D: usize> Rule<D> {
+    pub(crate) fn new() -> Self {
+        let of = |node: usize| axes::<D>(node).map(|place| NINE[place]);
+        let log = |node: usize| of(node).iter().map(|(_, weight)| weight).product::<f64>().ln();
+        Rule {
+            nodes: (0..nodes(D)).map(|node| of(node).map(|(at, _)| at)).collect(),
+            logs: (0..nodes(D)).map(log).collect(),
+        }
+    }
 }

@@ -5,11 +5,13 @@
 //! | [`newton`] | the posterior mode, at which the precision of the Laplace approximation is exact |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrowhead's precision, and mean-field |
 //! | `counts` | what is fitted: panel, priors and likelihood |
+//! | `design` | what a product's latents are |
 //! | `clip_bound` | products with counts at the upper clip bound |
 //! | `spread` | what a rate is the mean over |
+//! | `hierarchy` | what is above the products of the coefficients, given these |
 //! | `profile` | the log joint maximized over the products, by light passes |
 //! | `pace` | by which part of its change the weights of each product go |
-//! | `settle` | the best Gaussian of a product's pair, with all else as it is |
+//! | `settle` | the best Gaussian of a product's latents, with all else as it is |
 //! | `shape_shift` | how far a shape's joint mode is from its mean |
 //! | `gauss_hermite` | rules for means over normals |
 //! | `poisson`, `negative_binomial` | weights and residuals of the rows |
@@ -23,10 +25,12 @@ mod backend;
 mod clip_bound;
 mod cost;
 mod counts;
+mod design;
 mod elsewhere;
 #[cfg(feature = "faults")]
 mod fault;
 mod gauss_hermite;
+mod hierarchy;
 mod negative_binomial;
 pub mod newton;
 mod pace;

@@ -9,7 +9,7 @@
 //! factor takes its size there.
 
 use crate::gauss_hermite::{NINE, ONE, THREE};
-use crate::settle::{self, Pair, Place};
+use crate::settle::{self, Normal, Place};
 use crate::spread::{MOST_CHANGE, Spread};
 use infermark_arrowhead::{ProductRows, Rates, Walk, Weighed};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
@@ -210,7 +210,7 @@ impl Row {
 impl NegativeBinomialRates<'_> {
     /// The pair of a product before and after it is settled.
     #[inline(never)]
-    fn settled(&self, rows: &ProductRows<'_>, weights: &[f64]) -> Option<[Pair; 2]> {
+    fn settled(&self, rows: &ProductRows<'_>, weights: &[f64]) -> Option<[Normal<2>; 2]> {
         let shape = &self.shapes[rows.category];
         let place = Place {
             panel: self.panel,
@@ -224,7 +224,7 @@ impl NegativeBinomialRates<'_> {
             rows: place.rows(),
             least_variance: UNSETTLED,
             few: FEW,
-            of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
+            of: |row: &settle::Row<2>, eta: f64, [own, rest]: [f64; 2]| {
                 let mean = Row::mean(row.units, eta, own + rest, shape);
                 settle::Means {
                     value: mean.value,
@@ -234,7 +234,7 @@ impl NegativeBinomialRates<'_> {
                 }
             },
         };
-        product.settle(place.pair())
+        product.settle(place.means())
     }
 }
 
@@ -306,7 +306,7 @@ impl Rates for NegativeBinomialRates<'_> {
             let mut found = Row::mean(units, eta, variance, shape);
             value += found.value;
             if let Some([from, to]) = &settled {
-                let [own, rest] = settle::variances(2.0 * rows.half_variance[t], x, to, from);
+                let [own, rest] = settle::variances(2.0 * rows.half_variance[t], &[x, 1.0], to, from);
                 found = Row::mean(units, eta, own + rest, shape);
             } else if matches!(self.spread, Spread::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);

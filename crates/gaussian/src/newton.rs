@@ -1,10 +1,10 @@
 //! The posterior mode by damped Newton steps.
 
 use crate::counts::{Counts, Evaluated};
+use crate::design::above_products;
 use crate::profile::{ascend, is_profiled, profiled};
 use crate::spread::Spread;
 use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError};
-use infermark_model::site::Site;
 use infermark_model::wild_price::{wild_price_of, wildest_price};
 use infermark_model::{Panel, printable};
 use std::sync::Arc;
@@ -334,8 +334,8 @@ impl ModeSearch {
     /// One step of the parameters above the products, these following.
     fn advance_above_products(&mut self) -> Result<(), ModeError> {
         let (layout, walk) = (self.counts.layout(), self.counts.walk().clone());
-        let before = walk.pairs(&self.point);
-        let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
+        let before = walk.blocks(&self.point);
+        let above = above_products(layout);
         // A shift of all period effects of a category changes no rate where its products' effects go against it.
         let shifts: Vec<f64> = (0..layout.categories)
             .map(|c| {
@@ -375,7 +375,7 @@ impl ModeSearch {
             length *= 0.5;
         };
         self.point = there;
-        walk.write_pairs(&mut self.point, &pairs);
+        walk.write_blocks(&mut self.point, &pairs);
         drop((before, pairs));
         self.steps += 1;
         self.value = found.value;
@@ -401,12 +401,12 @@ impl ModeSearch {
         let Some(sample) = counts.walk().sample(SAMPLE) else {
             return Ok(false);
         };
-        let mut pairs = counts.walk().pairs(&self.point);
+        let mut pairs = counts.walk().blocks(&self.point);
         let found = profiled(counts, &self.point, &mut pairs, threads)?;
         if !found.value.is_finite() {
             return Ok(false);
         }
-        counts.walk().write_pairs(&mut self.point, &pairs);
+        counts.walk().write_blocks(&mut self.point, &pairs);
         let by_period = &found.at_optimum.by_period;
         let Some(sampled) = counts.sampled_factor(&self.point, sample, by_period, threads)? else {
             return Ok(false);

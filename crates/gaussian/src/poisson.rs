@@ -148,11 +148,11 @@ impl PoissonRates<'_> {
                 rows: place.rows(),
                 least_variance: UNSETTLED,
                 few: settle::STEPS,
-                of: |row: &settle::Row, eta: f64, [own, rest]: [f64; 2]| {
+                of: |row: &settle::Row<2>, eta: f64, [own, rest]: [f64; 2]| {
                     OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
                 },
             };
-            product.settle(place.pair())?
+            product.settle(place.means())?
         };
         let first = self.layout.time_index(rows.category, 0);
         let mut found = [0.0; 3];
@@ -160,7 +160,7 @@ impl PoissonRates<'_> {
             let (t, x) = (row.period, row.log_price);
             let eta = to.mean[0] * x + to.mean[1] + self.point[first + t];
             let half = rows.half_variance[t];
-            let [own, rest] = settle::variances(2.0 * half, x, &to, &from);
+            let [own, rest] = settle::variances(2.0 * half, &[x, 1.0], &to, &from);
             let rate = OwnWeight::new(eta + 0.5 * own, rest, weights[t]).weight;
             found[0] += weights[t] * half - finite_exp(eta + half);
             found[1] -= rate * x;
@@ -239,8 +239,8 @@ impl PoissonRates<'_> {
             _ => 1.0,
         });
         for t in (0..weights.len()).step_by(I::LANES) {
-            let x = isa.load(&rows.log_price[t..]);
-            let present = isa.load(&rows.present[t..]);
+            let x = isa.load(&rows.log_price()[t..]);
+            let present = isa.load(&rows.present()[t..]);
             let eta = isa.mul_add(slope, x, isa.add(level, isa.load(&effects[t..])));
             let raised = match self.spread {
                 Spread::Point => eta,

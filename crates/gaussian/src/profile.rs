@@ -1,11 +1,13 @@
 //! The log joint of Poisson counts, maximized over the products: a function of the parameters above them alone.
 //!
-//! Given the border of its category - period effects and `category_a` - a product is a Poisson regression in two parameters, whose
+//! Given the border of its category - period effects and `category_a` - a product is a Poisson regression in its latents, whose
 //! optimum takes a few Newton steps over rows in the nearest cache. So a pass that leaves every product at its optimum costs little
 //! more than one over the rates, and no block of it is factored. The derivatives of the maximized log joint by the border are the partial
 //! ones there, and its second derivatives the Schur complements of [`infermark_arrowhead`].
 
 use crate::counts::{Counts, SUMS_ROUND};
+use crate::design::{LATENTS, prior_means, prior_precisions, units_along};
+use crate::hierarchy::above_products;
 use crate::row_walker::MovingPairs;
 use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
 use infermark_cpu_kernels::Simd;
@@ -69,7 +71,7 @@ struct GivenEffects<'a> {
     /// Period effects by category, padded.
     effects: Vec<f64>,
     stride: usize,
-    precisions: [f64; 2],
+    precisions: [f64; LATENTS],
 }
 
 impl<'a> GivenEffects<'a> {
@@ -89,148 +91,241 @@ impl<'a> GivenEffects<'a> {
             point,
             effects,
             stride,
-            precisions: [priors.product_a_sd, priors.product_effect_sd].map(|sd| sd.powi(-2)),
+            precisions: prior_precisions(priors),
         }
     }
 }
 
-impl GivenBorder for GivenEffects<'_> {
+impl GivenBorder<LATENTS> for GivenEffects<'_> {
     #[inline(always)]
     fn at_optimum<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
-        rows: ProductRows<'_>,
-        pair: &mut [f64; 2],
+        rows: ProductRows<'_, LATENTS>,
+        latents: &mut [f64; LATENTS],
         rates: &mut [f64],
         by_period: &mut [f64],
     ) -> [f64; 2] {
-        let panel = self.counts.panel();
-        let units = panel.sums().product[rows.product] as f64;
-        let log_price = panel.mean_log_price()[rows.product];
-        let units_log_price = panel.sums().product_deviation[rows.product] + log_price * units;
-        let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
-        let effect_mean = self.counts.priors().product_effect_mean;
+        let units = units_along(self.counts.panel(), rows.product);
+        let centre = prior_means(self.counts.priors(), self.layout, self.point, rows.category);
         let effects = &self.effects[rows.category * self.stride..][..rates.len()];
-        let [precision_a, precision_e] = self.precisions;
+        let precisions = &self.precisions;
+        let regressors = &rows.design[..EFFECT];
         let (log2_e, least, most) = (isa.splat(LOG2_E), isa.splat(-1000.0), isa.splat(1000.0));
-        let first = isa.load(rows.log_price);
-        let (mut low, mut high) = (first, first);
-        for t in (0..rates.len()).step_by(I::LANES) {
-            let x = isa.load(&rows.log_price[t..]);
-            (low, high) = (isa.min(low, x), isa.max(high, x));
+        let mut range = [[0.0; 2]; LATENTS];
+        for (column, range) in regressors.iter().zip(&mut range) {
+            *range = lowest_and_highest(isa, &column[..rates.len()]);
         }
-        let (mut lows, mut highs) = ([0.0; PAD], [0.0; PAD]);
-        isa.store(low, &mut lows);
-        isa.store(high, &mut highs);
-        let low = lows[..I::LANES].iter().copied().fold(f64::INFINITY, f64::min);
-        let high = highs[..I::LANES]
-            .iter()
-            .copied()
-            .fold(f64::NEG_INFINITY, f64::max);
-
-        let step = |pair: &[f64; 2], [w, wx, wxx]: [f64; 3]| {
-            let by_a = units_log_price - wx - (pair[0] - category_a) * precision_a;
-            let by_e = units - w - (pair[1] - effect_mean) * precision_e;
-            // [[h_aa, h_ae], [h_ae, h_ee]], the effect eliminated.
-            let h_ee = w + precision_e;
-            let h_aa = (wxx - wx * (wx / h_ee)).max(0.0) + precision_a;
-            let a = (by_a - wx / h_ee * by_e) / h_aa;
-            [a, (by_e - wx * a) / h_ee]
+        // By how much a step changes a log rate, at the least and at the most.
+        let changes = |step: &[f64; LATENTS]| {
+            let mut changes = [0.0; 2];
+            for ([low, high], step) in range.iter().zip(&step[..EFFECT]) {
+                let (low, high) = (step * low, step * high);
+                changes = [changes[0] + low.min(high), changes[1] + low.max(high)];
+            }
+            changes.map(|change| change + step[EFFECT])
+        };
+        let step = |latents: &[f64; LATENTS], sums: &Sums| {
+            let mut by = [0.0; LATENTS];
+            for k in 0..LATENTS {
+                by[k] = units[k] - sums.along[k] - (latents[k] - centre[k]) * precisions[k];
+            }
+            sums.newton_step(by, precisions)
         };
         // The step that is left when the loop ends: the rates are those before it.
-        let mut last = [0.0; 2];
-        let mut curvature = 0.0;
+        let mut last = [0.0; LATENTS];
+        let mut squares = [[0.0; LATENTS]; LATENTS];
         for number in 0..=STEPS {
-            let (slope, level) = (isa.splat(pair[0]), isa.splat(pair[1]));
-            let mut sums = [isa.zero(); 3];
+            let of = latents.map(|latent| isa.splat(latent));
+            let mut along = [isa.zero(); LATENTS];
+            let mut square = [[isa.zero(); LATENTS]; LATENTS];
             for t in (0..rates.len()).step_by(I::LANES) {
-                let x = isa.load(&rows.log_price[t..]);
-                let eta = isa.mul_add(slope, x, isa.add(level, isa.load(&effects[t..])));
+                let mut eta = isa.add(of[EFFECT], isa.load(&effects[t..]));
+                for (column, slope) in regressors.iter().zip(of) {
+                    eta = isa.mul_add(slope, isa.load(&column[t..]), eta);
+                }
                 let exponent = isa.min(isa.max(isa.mul(eta, log2_e), least), most);
-                let rate = isa.mul(isa.exp2(exponent), isa.load(&rows.present[t..]));
+                let rate = isa.mul(isa.exp2(exponent), isa.load(&rows.present()[t..]));
                 isa.store(rate, &mut rates[t..]);
-                let along = isa.mul(rate, x);
-                sums[0] = isa.add(sums[0], rate);
-                sums[1] = isa.add(sums[1], along);
-                sums[2] = isa.mul_add(along, x, sums[2]);
+                along[EFFECT] = isa.add(along[EFFECT], rate);
+                for j in 0..EFFECT {
+                    let own = isa.mul(rate, isa.load(&regressors[j][t..]));
+                    along[j] = isa.add(along[j], own);
+                    for k in 0..=j {
+                        square[j][k] = isa.mul_add(own, isa.load(&regressors[k][t..]), square[j][k]);
+                    }
+                }
             }
-            let sums = sums.map(|sum| isa.sum(sum));
-            curvature = sums[2];
+            squares = square.map(|row| row.map(|sum| isa.sum(sum)));
+            let sums = Sums {
+                along: along.map(|sum| isa.sum(sum)),
+                squares,
+            };
             if number == STEPS {
                 break;
             }
-            let [a, e] = step(pair, sums);
-            let changes = [a * low + e, a * high + e];
-            let growth = changes[0].max(changes[1]);
+            let by = step(latents, &sums);
+            let changes = changes(&by);
+            let growth = changes[1];
             let length = if growth > MOST_GROWTH {
                 MOST_GROWTH / growth
             } else {
                 1.0
             };
-            pair[0] += length * a;
-            pair[1] += length * e;
+            latents
+                .iter_mut()
+                .zip(by)
+                .for_each(|(latent, by)| *latent += length * by);
             // What is not a number ends this too.
             let goes_on = changes[0].abs().max(changes[1].abs()) > LAST_CHANGE;
             if !goes_on {
-                last = [a, e];
+                last = by;
                 break;
             }
         }
         // The rates after it, and one more step from there, whose curvature is close enough: nothing is left but rounding. Gradients of
         // products that were left would add up along the shift between their effects and those of periods, which the priors alone hold.
-        let (slope, level) = (isa.splat(last[0]), isa.splat(last[1]));
+        let of = last.map(|latent| isa.splat(latent));
         let (one, half, third) = (isa.splat(1.0), isa.splat(0.5), isa.splat(1.0 / 3.0));
-        let mut sums = [isa.zero(); 2];
+        let mut along = [isa.zero(); LATENTS];
         for t in (0..rates.len()).step_by(I::LANES) {
-            let x = isa.load(&rows.log_price[t..]);
-            let d = isa.mul_add(slope, x, level);
+            let mut d = of[EFFECT];
+            for (column, slope) in regressors.iter().zip(of) {
+                d = isa.mul_add(slope, isa.load(&column[t..]), d);
+            }
             // 1 + d (1 + d / 2 (1 + d / 3)).
             let cubic = isa.mul_add(isa.mul(d, half), isa.mul_add(d, third, one), one);
             let rate = isa.load(&rates[t..]);
             let rate = isa.mul_add(isa.mul(rate, d), cubic, rate);
             isa.store(rate, &mut rates[t..]);
-            sums[0] = isa.add(sums[0], rate);
-            sums[1] = isa.mul_add(rate, x, sums[1]);
+            along[EFFECT] = isa.add(along[EFFECT], rate);
+            for (sum, column) in along.iter_mut().zip(regressors) {
+                *sum = isa.mul_add(rate, isa.load(&column[t..]), *sum);
+            }
         }
-        let [w, wx] = sums.map(|sum| isa.sum(sum));
-        let [a, e] = step(pair, [w, wx, curvature]);
-        let last = if (a * low + e).abs().max((a * high + e).abs()) <= LAST_CHANGE {
-            [a, e]
-        } else {
-            [0.0; 2]
+        let sums = Sums {
+            along: along.map(|sum| isa.sum(sum)),
+            squares,
         };
-        pair[0] += last[0];
-        pair[1] += last[1];
-        let (slope, level) = (isa.splat(last[0]), isa.splat(last[1]));
+        let by = step(latents, &sums);
+        let [least_change, most_change] = changes(&by);
+        let last = if least_change.abs().max(most_change.abs()) <= LAST_CHANGE {
+            by
+        } else {
+            [0.0; LATENTS]
+        };
+        latents
+            .iter_mut()
+            .zip(last)
+            .for_each(|(latent, by)| *latent += by);
+        let of = last.map(|latent| isa.splat(latent));
         let mut sum = isa.zero();
         for t in (0..rates.len()).step_by(I::LANES) {
-            let d = isa.mul_add(slope, isa.load(&rows.log_price[t..]), level);
+            let mut d = of[EFFECT];
+            for (column, slope) in regressors.iter().zip(of) {
+                d = isa.mul_add(slope, isa.load(&column[t..]), d);
+            }
             let rate = isa.load(&rates[t..]);
             let rate = isa.mul_add(isa.mul(rate, d), isa.mul_add(d, half, one), rate);
             sum = isa.add(sum, rate);
             isa.store(isa.sub(isa.load(&by_period[t..]), rate), &mut by_period[t..]);
         }
         let rate = isa.sum(sum);
-        let squares =
-            (pair[0] - category_a).powi(2) * precision_a + (pair[1] - effect_mean).powi(2) * precision_e;
-        [
-            pair[0] * units_log_price + pair[1] * units - rate - 0.5 * squares,
-            (pair[0] * units_log_price).abs() + (1.0 + pair[1].abs()) * units + squares,
-        ]
+        let (mut value, mut size, mut squares) = (0.0, 0.0, 0.0);
+        for k in 0..LATENTS {
+            value += latents[k] * units[k];
+            size += if k < EFFECT {
+                (latents[k] * units[k]).abs()
+            } else {
+                (1.0 + latents[k].abs()) * units[k]
+            };
+            squares += (latents[k] - centre[k]).powi(2) * precisions[k];
+        }
+        [value - rate - 0.5 * squares, size + squares]
     }
 }
 
-/// The profile at the parameters of `point` above the products, whose pairs, by place of the walk, move to their optimum.
+/// Where the effect is among the latents of a product.
+const EFFECT: usize = LATENTS - 1;
+
+/// Sums over the rows of a product.
+struct Sums {
+    /// Of the rates times what multiplies each latent in the log rate.
+    along: [f64; LATENTS],
+    /// Of the rates times products of two regressors, the lower triangle; zero for the effect.
+    squares: [[f64; LATENTS]; LATENTS],
+}
+
+impl Sums {
+    /// The Newton step for a gradient, the effect eliminated first.
+    #[inline(always)]
+    fn newton_step(&self, by: [f64; LATENTS], precisions: &[f64; LATENTS]) -> [f64; LATENTS] {
+        let along = &self.along;
+        let of_effect = along[EFFECT] + precisions[EFFECT];
+        let mut left = [[0.0; LATENTS]; LATENTS];
+        let mut step = by;
+        for j in 0..EFFECT {
+            for k in 0..=j {
+                left[j][k] = self.squares[j][k] - along[j] * (along[k] / of_effect);
+                left[k][j] = left[j][k];
+            }
+            left[j][j] = left[j][j].max(0.0) + precisions[j];
+            step[j] = by[j] - along[j] / of_effect * by[EFFECT];
+        }
+        for pivot in 0..EFFECT {
+            for i in pivot + 1..EFFECT {
+                let factor = left[i][pivot] / left[pivot][pivot];
+                for j in pivot + 1..EFFECT {
+                    left[i][j] -= factor * left[pivot][j];
+                }
+                step[i] -= factor * step[pivot];
+            }
+        }
+        for i in (0..EFFECT).rev() {
+            for j in i + 1..EFFECT {
+                step[i] -= left[i][j] * step[j];
+            }
+            step[i] /= left[i][i];
+        }
+        for k in 0..EFFECT {
+            step[EFFECT] -= along[k] * step[k];
+        }
+        step[EFFECT] /= of_effect;
+        step
+    }
+}
+
+/// The lowest and the highest of values in whole vectors.
+#[inline(always)]
+fn lowest_and_highest<I: Simd<Scalar = f64>>(isa: I, values: &[f64]) -> [f64; 2] {
+    let first = isa.load(values);
+    let (mut low, mut high) = (first, first);
+    for t in (0..values.len()).step_by(I::LANES) {
+        let x = isa.load(&values[t..]);
+        (low, high) = (isa.min(low, x), isa.max(high, x));
+    }
+    let (mut lows, mut highs) = ([0.0; PAD], [0.0; PAD]);
+    isa.store(low, &mut lows);
+    isa.store(high, &mut highs);
+    let low = lows[..I::LANES].iter().copied().fold(f64::INFINITY, f64::min);
+    let high = highs[..I::LANES]
+        .iter()
+        .copied()
+        .fold(f64::NEG_INFINITY, f64::max);
+    [low, high]
+}
+
+/// The profile at the parameters of `point` above the products, whose latents, by place of the walk, move to their optimum.
 ///
 /// # Errors
 /// When the pass is stopped.
 pub(crate) fn profiled(
     counts: &Counts,
     point: &[f64],
-    pairs: &mut Vec<[f64; 2]>,
+    blocks: &mut Vec<[f64; LATENTS]>,
     threads: usize,
 ) -> Result<Profiled, FactorError> {
-    let mut moving = Moving::new(counts, std::mem::take(pairs));
+    let mut moving = Moving::new(counts, std::mem::take(blocks));
     let found = profiled_of(
         counts,
         counts.units_by_period(),
@@ -239,27 +334,27 @@ pub(crate) fn profiled(
         usize::MAX,
         threads,
     )?;
-    *pairs = moving.into_pairs()?;
+    *blocks = moving.into_blocks()?;
     Ok(found)
 }
 
-/// Pairs from one pass to the next.
+/// The products' latents from one pass to the next.
 enum Moving {
-    Here(Vec<[f64; 2]>),
+    Here(Vec<[f64; LATENTS]>),
     Elsewhere(Box<dyn MovingPairs>),
 }
 
 impl Moving {
-    fn new(counts: &Counts, pairs: Vec<[f64; 2]>) -> Self {
+    fn new(counts: &Counts, blocks: Vec<[f64; LATENTS]>) -> Self {
         match counts.walker() {
-            Some(walker) => Moving::Elsewhere(walker.moving(&pairs)),
-            None => Moving::Here(pairs),
+            Some(walker) => Moving::Elsewhere(walker.moving(&blocks)),
+            None => Moving::Here(blocks),
         }
     }
 
-    fn into_pairs(self) -> Result<Vec<[f64; 2]>, FactorError> {
+    fn into_blocks(self) -> Result<Vec<[f64; LATENTS]>, FactorError> {
         match self {
-            Moving::Here(pairs) => Ok(pairs),
+            Moving::Here(blocks) => Ok(blocks),
             Moving::Elsewhere(moving) => moving.pairs(),
         }
     }
@@ -277,9 +372,9 @@ fn profiled_of(
     let (layout, priors) = (counts.layout(), counts.priors());
     let found = match moving {
         Moving::Elsewhere(moving) => moving.at_optimum(point)?,
-        Moving::Here(pairs) => {
+        Moving::Here(blocks) => {
             let given = GivenEffects::new(counts, point);
-            counts.walk().given_border(&given, pairs, least, threads)?
+            counts.walk().given_border(&given, blocks, least, threads)?
         }
     };
     let mut gradient = vec![0.0; layout.latents()];
@@ -293,7 +388,7 @@ fn profiled_of(
     gradient[0] = -pull(0, priors.global_a_mean, priors.global_a_sd);
     for (c, j) in layout.range(Site::CategoryA).enumerate() {
         let pull = pull(j, point[0], priors.category_a_sd);
-        let own = found.elasticities[c] - counts.walk().products_of(c) as f64 * point[j];
+        let own = found.coefficients[c][0] - counts.walk().products_of(c) as f64 * point[j];
         gradient[j] = own * priors.product_a_sd.powi(-2) - pull;
         gradient[0] += pull;
     }
@@ -326,7 +421,7 @@ fn profiled_of(
 pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Result<(), FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
     let start = point.to_vec();
-    let mut moving = Moving::new(counts, counts.walk().pairs(point));
+    let mut moving = Moving::new(counts, counts.walk().blocks(point));
     // Where others walk the rows a pass over all of them is no more than one over a few.
     let sampled = match counts.walker() {
         Some(_) => counts.units_by_period().to_vec(),
@@ -357,7 +452,7 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
                 point[j] += effect_step(units, rates, point[j] - priors.time_cat_effects_mean, precision);
             }
             if *least == usize::MAX {
-                above_elasticities(counts, point, &found.at_optimum.elasticities);
+                above_products(counts, point, &found.at_optimum.coefficients);
             }
             if decrement < *enough
                 || decrement > WORTH_A_ROUND * before
@@ -368,7 +463,7 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
             before = decrement;
         }
     }
-    counts.walk().write_pairs(point, &moving.into_pairs()?);
+    counts.walk().write_blocks(point, &moving.into_blocks()?);
     Ok(())
 }
 
@@ -389,26 +484,4 @@ fn effect_step(units: f64, rates: f64, off: f64, precision: f64) -> f64 {
         }
     }
     if d.is_finite() { d } else { 0.0 }
-}
-
-/// `category_a` and `global_a` at their optimum given the sums of the elasticities: the joint density of both is normal.
-fn above_elasticities(counts: &Counts, point: &mut [f64], elasticities: &[f64]) {
-    let (layout, priors) = (counts.layout(), counts.priors());
-    let (top, above, own) = (
-        priors.global_a_sd.powi(-2),
-        priors.category_a_sd.powi(-2),
-        priors.product_a_sd.powi(-2),
-    );
-    let (mut precision, mut pull) = (top, top * priors.global_a_mean);
-    for (c, sum) in elasticities.iter().enumerate() {
-        let n = counts.walk().products_of(c) as f64;
-        let part = above / (above + own * n);
-        precision += part * own * n;
-        pull += part * own * sum;
-    }
-    point[0] = pull / precision;
-    for ((c, j), sum) in layout.range(Site::CategoryA).enumerate().zip(elasticities) {
-        let n = counts.walk().products_of(c) as f64;
-        point[j] = (above * point[0] + own * sum) / (above + own * n);
-    }
 }

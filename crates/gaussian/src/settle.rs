@@ -1,21 +1,28 @@
-//! The best Gaussian of a product's pair, (elasticity, effect), with all else as it is.
+//! The best Gaussian of a product's latents, its coefficients and its effect, with all else as it is.
 //!
 //! Where a product has hardly a sale the variance `v` of its log rates is large, and a weight `exp(eta + v / 2)` asks for another
 //! variance than the one that it is taken at: steps that move means and weights in turn overshoot, or creep. Given the border, the
-//! bound of one product is a function of the mean `m` and the covariance `S` of its pair,
+//! bound of one product is a function of the mean `m` and the covariance `S` of its D latents,
 //!
 //! ```text
 //! sum_t E l_t(eta_t) - (m - prior)' P (m - prior) / 2 - tr(P S) / 2 + ln det S / 2,    eta_t ~ Normal(z_t' m + tau_t, z_t' S z_t + r_t),
 //! ```
 //!
-//! `z_t = (x_t, 1)`, `r_t` what the border adds to the variance. Under Poisson counts it is concave in (m, S) together, so that Newton's
+//! `z_t` the regressors and 1, `r_t` what the border adds to the variance. Under Poisson counts it is concave in (m, S) together, so that Newton's
 //! steps with a line search find its maximum from anywhere. At the optimum of the whole bound nothing moves.
 
-use infermark_arrowhead::ProductRows;
+mod own_weight;
+#[cfg(test)]
+mod tests;
+
+use crate::design::{LATENTS, along, at, design, places, prior_means, prior_precisions};
+use infermark_arrowhead::{BlockMatrix, ProductRows};
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
-use infermark_model::site::Site;
+use std::array::from_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use own_weight::{Means, OwnWeight, finite_exp};
 
 /// Newton steps at most. From rates far too high each goes down by a factor of e.
 pub(crate) const STEPS: usize = 60;
@@ -29,34 +36,25 @@ const ENOUGH: f64 = 1e-4;
 /// The one below which rounding decides.
 const ROUNDING: f64 = 1e-14;
 
-/// Mean and covariance of a pair: of the elasticity, of both, of the effect.
+/// Mean and covariance of a product's latents.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Pair {
-    pub(crate) mean: [f64; 2],
-    pub(crate) covariance: [f64; 3],
+pub(crate) struct Normal<const D: usize> {
+    pub(crate) mean: [f64; D],
+    pub(crate) covariance: BlockMatrix<D>,
 }
 
 /// The prior given the border, with independent latents.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Prior {
-    pub(crate) mean: [f64; 2],
-    pub(crate) precision: [f64; 2],
-}
-
-impl Prior {
-    /// Of a product in a category of this elasticity.
-    pub(crate) fn new(priors: &Priors, category_a: f64) -> Self {
-        Prior {
-            mean: [category_a, priors.product_effect_mean],
-            precision: [priors.product_a_sd.powi(-2), priors.product_effect_sd.powi(-2)],
-        }
-    }
+pub(crate) struct Prior<const D: usize> {
+    pub(crate) mean: [f64; D],
+    pub(crate) precision: [f64; D],
 }
 
 /// A row of the product.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Row {
-    pub(crate) log_price: f64,
+pub(crate) struct Row<const D: usize> {
+    /// The regressors and 1: what multiplies the latents in the log rate.
+    pub(crate) design: [f64; D],
     pub(crate) units: f64,
     /// Effect of its period.
     pub(crate) effect: f64,
@@ -66,186 +64,146 @@ pub(crate) struct Row {
     pub(crate) weight: f64,
 }
 
-/// Means of a row's log likelihood, its slope by the log rate and minus its curvature, over a normal log rate.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Means {
-    pub(crate) value: f64,
-    pub(crate) slope: f64,
-    pub(crate) weight: f64,
-    /// Minus the derivative of the slope by the log rate, all that follows it taken along.
-    pub(crate) response: f64,
-}
-
-/// A Poisson row's weight, the mean of its rate, beside what it tells of its own period.
-///
-/// Given the pair, the row's log rate varies by `rest` with the border, of which the row itself has a part: with another weight `w` in
-/// the place of `before` it is `rho = rest / (1 + rest (w - before))`. So the weight is the solution of
-/// `ln w = log_rate + rho / 2`, `log_rate` having half of the pair's variance in it. The row's part of the bound is the largest over
-/// `rho` of `-w + ln(rho) / 2 - rho (1 / rest - before) / 2`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct OwnWeight {
-    pub(crate) weight: f64,
-    rho: f64,
-    /// `1 / rest - before`; none where the row has no part in its own variance.
-    precision: Option<f64>,
-}
-
-impl OwnWeight {
-    pub(crate) fn new(log_rate: f64, rest: f64, before: f64) -> Self {
-        if rest < LEAST_REST {
-            return OwnWeight {
-                weight: finite_exp(log_rate + 0.5 * rest),
-                rho: rest,
-                precision: None,
-            };
-        }
-        let precision = (rest.recip() - before).max(0.0);
-        // It rises from a line to another far below: Newton's steps are kept between bounds, which close in on the solution.
-        let rho = |weight: f64| 1.0 / (precision + weight);
-        let mut bounds = [log_rate, log_rate + 0.5 * rho(finite_exp(log_rate))];
-        let mut u = (log_rate + 0.5 * rest).clamp(bounds[0], bounds[1]);
-        for _ in 0..STEPS {
-            let weight = finite_exp(u);
-            let rho = rho(weight);
-            let off = u - log_rate - 0.5 * rho;
-            bounds[usize::from(off > 0.0)] = u;
-            let step = off / (1.0 + 0.5 * weight * rho * rho);
-            u -= step;
-            if u < bounds[0] || u > bounds[1] {
-                u = 0.5 * (bounds[0] + bounds[1]);
-            } else if step.abs() < 1e-12 {
-                break;
-            }
-        }
-        let weight = finite_exp(u);
-        OwnWeight {
-            weight,
-            rho: rho(weight),
-            precision: Some(precision),
-        }
-    }
-
-    /// Means of a row of so many units whose mean log rate is `eta`.
-    pub(crate) fn means(&self, units: f64, eta: f64) -> Means {
-        let OwnWeight { weight, rho, .. } = *self;
-        let (of_border, response) = match self.precision {
-            Some(precision) => (
-                0.5 * (rho.ln() - precision * rho),
-                weight / (1.0 + 0.5 * weight * rho * rho),
-            ),
-            None => (0.0, weight),
-        };
-        Means {
-            value: units * eta - weight + of_border,
-            slope: units - weight,
-            weight,
-            response,
-        }
-    }
-}
-
-/// Variance with the border below which a row's own part in it changes nothing.
-const LEAST_REST: f64 = 1e-3;
-
-/// `exp` within the finite numbers.
-pub(crate) fn finite_exp(x: f64) -> f64 {
-    x.clamp(-690.0, 690.0).exp()
-}
-
-/// The pairs that a pass has settled.
+/// The products that a pass has settled.
 #[derive(Debug)]
-pub(crate) struct Settled {
+pub(crate) struct Settled<const D: usize = 2> {
     /// Means as bits, none where a product was not: each product is one thread's at a time.
-    products: Vec<[AtomicU64; 2]>,
+    products: Vec<[AtomicU64; D]>,
 }
 
-impl Settled {
+impl<const D: usize> Settled<D> {
     pub(crate) fn new(products: usize) -> Self {
         let cell = || AtomicU64::new(f64::NAN.to_bits());
         Settled {
-            products: (0..products).map(|_| [cell(), cell()]).collect(),
+            products: (0..products).map(|_| from_fn(|_| cell())).collect(),
         }
     }
 
-    pub(crate) fn put(&self, product: usize, mean: [f64; 2]) {
+    pub(crate) fn put(&self, product: usize, mean: [f64; D]) {
         for (cell, mean) in self.products[product].iter().zip(mean) {
             cell.store(mean.to_bits(), Ordering::Relaxed);
         }
     }
 
     /// The means of those that were settled.
-    pub(crate) fn means(&self) -> impl Iterator<Item = (usize, [f64; 2])> + '_ {
+    pub(crate) fn means(&self) -> impl Iterator<Item = (usize, [f64; D])> + '_ {
         let of = |cell: &AtomicU64| f64::from_bits(cell.load(Ordering::Relaxed));
         let all = self.products.iter().enumerate();
-        all.map(move |(i, [a, e])| (i, [of(a), of(e)]))
+        all.map(move |(i, cells)| (i, cells.each_ref().map(of)))
             .filter(|(_, mean)| !mean[0].is_nan())
     }
 }
 
-/// `(x^2, 2 x, 1)`: the coefficients of the covariance in the variance of a log rate.
-fn along(x: f64) -> [f64; 3] {
-    [x * x, 2.0 * x, 1.0]
+/// Unknowns of a product at most, means and covariances: of three latents.
+const MOST_UNKNOWNS: usize = 9;
+
+/// Means and covariances of D latents.
+const fn unknowns(latents: usize) -> usize {
+    latents + latents * (latents + 1) / 2
 }
 
-fn dot<const N: usize>(a: [f64; N], b: [f64; N]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// Row and column of the covariances on and above the diagonal, in their order among the unknowns.
+fn covariances<const D: usize>() -> impl Iterator<Item = [usize; 2]> + Clone {
+    (0..D).flat_map(|j| (j..D).map(move |k| [j, k]))
 }
 
-/// The inverse of a positive definite matrix of two rows; none where it is not one.
-fn inverse([xx, xy, yy]: [f64; 3]) -> Option<[f64; 3]> {
-    let determinant = xx * yy - xy * xy;
-    let found = [yy, -xy, xx].map(|entry| entry / determinant);
-    (determinant > 0.0 && xx > 0.0 && found.iter().all(|entry| entry.is_finite())).then_some(found)
+/// Variance of a log rate from the latents, `z' S z`.
+fn variance_along<const D: usize>(design: &[f64; D], covariance: &BlockMatrix<D>) -> f64 {
+    let mut sum = 0.0;
+    for [j, k] in covariances::<D>() {
+        let twice = if j == k { 1.0 } else { 2.0 };
+        sum += twice * design[j] * design[k] * covariance[j][k];
+    }
+    sum
 }
 
-/// Value, gradient and minus the Hessian (lower triangle) at a pair, in the order of means and covariances.
+/// The determinant of some rows and columns of a matrix, by expansion: of a few rows alone.
+fn minor<const D: usize>(matrix: &BlockMatrix<D>, rows: &[usize], columns: &[usize]) -> f64 {
+    let Some((row, rows)) = rows.split_first() else {
+        return 1.0;
+    };
+    let mut sum = 0.0;
+    for (at, column) in columns.iter().enumerate() {
+        let mut others = [0; D];
+        let others = &mut others[..rows.len()];
+        let left = columns.iter().filter(|other| *other != column);
+        others.iter_mut().zip(left).for_each(|(to, other)| *to = *other);
+        let own = matrix[*row][*column] * minor(matrix, rows, others);
+        sum += if at % 2 == 0 { own } else { -own };
+    }
+    sum
+}
+
+/// The indices below D but for one.
+fn without<const D: usize>(index: usize) -> [usize; D] {
+    from_fn(|k| if k < index { k } else { k + 1 })
+}
+
+/// The inverse of a positive definite matrix, and its determinant; none where it is not one.
+fn inverse<const D: usize>(matrix: &BlockMatrix<D>) -> Option<(BlockMatrix<D>, f64)> {
+    let all: [usize; D] = from_fn(|k| k);
+    let leading = |order: usize| minor(matrix, &all[..order], &all[..order]);
+    let determinant = leading(D);
+    let mut found = [[0.0; D]; D];
+    for [j, k] in covariances::<D>() {
+        let own = minor(matrix, &without::<D>(k)[..D - 1], &without::<D>(j)[..D - 1]);
+        found[j][k] = if (j + k) % 2 == 0 { own } else { -own } / determinant;
+        found[k][j] = found[j][k];
+    }
+    let is_one = (1..D).all(|order| leading(order) > 0.0) && determinant > 0.0;
+    let is_finite = found.iter().flatten().all(|entry| entry.is_finite());
+    (is_one && is_finite).then_some((found, determinant))
+}
+
+/// Value, gradient and minus the Hessian (lower triangle) at a Gaussian, in the order of means and covariances.
 struct At {
     value: f64,
-    gradient: [f64; 5],
-    curvature: [[f64; 5]; 5],
+    gradient: [f64; MOST_UNKNOWNS],
+    curvature: [[f64; MOST_UNKNOWNS]; MOST_UNKNOWNS],
 }
 
 /// A product with all else as it is.
-pub(crate) struct Product<Rows, Of> {
-    pub(crate) prior: Prior,
+pub(crate) struct Product<Rows, Of, const D: usize> {
+    pub(crate) prior: Prior<D>,
     pub(crate) rows: Rows,
-    /// Variance of a log rate from the product's own pair, given the border, from which it is settled.
+    /// Variance of a log rate from the product's own latents, given the border, from which it is settled.
     pub(crate) least_variance: f64,
     /// Steps at most once a nat is left to be gained.
     pub(crate) few: usize,
-    /// Means over a normal log rate, from the row, its mean, and its variance with the pair and with the border.
+    /// Means over a normal log rate, from the row, its mean, and its variance with the latents and with the border.
     pub(crate) of: Of,
 }
 
 /// Where a product is: the panel, what is evaluated there, and what the pass hands its rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Place<'a, const D: usize = 2> {
     pub(crate) panel: &'a Panel,
     pub(crate) priors: &'a Priors,
     pub(crate) point: &'a [f64],
-    pub(crate) rows: &'a ProductRows<'a>,
+    pub(crate) rows: &'a ProductRows<'a, D>,
     /// Weights before.
     pub(crate) weights: &'a [f64],
 }
 
-impl<'a> Place<'a> {
-    /// The means of the product's pair.
-    pub(crate) fn pair(&self) -> [f64; 2] {
-        let layout = self.panel.layout();
-        [Site::ProductA, Site::ProductEffect].map(|site| self.point[layout.start(site) + self.rows.product])
+impl<'a> Place<'a, LATENTS> {
+    /// The means of the product's latents.
+    pub(crate) fn means(&self) -> [f64; LATENTS] {
+        at(self.point, places(self.panel.layout(), self.rows.product))
     }
 
-    /// The prior of the pair given the border.
-    pub(crate) fn prior(&self) -> Prior {
-        let category_a = self.panel.layout().start(Site::CategoryA) + self.rows.category;
-        Prior::new(self.priors, self.point[category_a])
+    /// Their prior given the border.
+    pub(crate) fn prior(&self) -> Prior<LATENTS> {
+        Prior {
+            mean: prior_means(self.priors, self.panel.layout(), self.point, self.rows.category),
+            precision: prior_precisions(self.priors),
+        }
     }
 
     /// The product's rows.
-    pub(crate) fn rows(self) -> impl Iterator<Item = Row> + Clone + 'a {
+    pub(crate) fn rows(self) -> impl Iterator<Item = Row<LATENTS>> + Clone + 'a {
         let first = self.panel.layout().time_index(self.rows.category, 0);
         self.panel.product_rows(self.rows.product).map(move |row| Row {
-            log_price: row.log_price,
+            design: design(&row),
             units: f64::from(row.units),
             effect: self.point[first + row.period],
             variance: 2.0 * self.rows.half_variance[row.period],
@@ -254,39 +212,50 @@ impl<'a> Place<'a> {
     }
 }
 
-impl<Rows, Of> Product<Rows, Of>
+impl<Rows, Of, const D: usize> Product<Rows, Of, D>
 where
-    Rows: Iterator<Item = Row> + Clone,
-    Of: Fn(&Row, f64, [f64; 2]) -> Means,
+    Rows: Iterator<Item = Row<D>> + Clone,
+    Of: Fn(&Row<D>, f64, [f64; 2]) -> Means,
 {
-    /// Its pair before, of these means, and after; none where its variance is small, or a number is not finite.
-    pub(crate) fn settle(&self, mean: [f64; 2]) -> Option<[Pair; 2]> {
-        let [pa, pe] = self.prior.precision;
-        let mut precision = [pa, 0.0, pe];
-        for row in self.rows.clone() {
-            let x = row.log_price;
-            precision[0] += row.weight * x * x;
-            precision[1] += row.weight * x;
-            precision[2] += row.weight;
+    /// Number of means and covariances.
+    const UNKNOWNS: usize = unknowns(D);
+
+    /// Its Gaussian before, of these means, and after; none where its variance is small, or a number is not finite.
+    pub(crate) fn settle(&self, mean: [f64; D]) -> Option<[Normal<D>; 2]> {
+        const { assert!(unknowns(D) <= MOST_UNKNOWNS, "for more latents there is no room") };
+        let mut precision = [[0.0; D]; D];
+        for k in 0..D {
+            precision[k][k] = self.prior.precision[k];
         }
-        let before = Pair {
+        for row in self.rows.clone() {
+            let x = &row.design;
+            for [j, k] in covariances::<D>() {
+                precision[j][k] += row.weight * x[j] * x[k];
+                precision[k][j] = precision[j][k];
+            }
+        }
+        let before = Normal {
             mean,
-            covariance: inverse(precision)?,
+            covariance: inverse(&precision)?.0,
         };
-        let own = |row: Row| dot(along(row.log_price), before.covariance);
+        let own = |row: Row<D>| variance_along(&row.design, &before.covariance);
         if self.rows.clone().map(own).fold(0.0, f64::max) < self.least_variance {
             return None;
         }
         Some([before, self.settle_from(&before, before)?])
     }
 
-    /// The pair where the bound is largest, sought from `pair`.
-    fn settle_from(&self, before: &Pair, mut pair: Pair) -> Option<Pair> {
-        let mut at = self.at(&pair, before)?;
+    /// The Gaussian where the bound is largest, sought from `normal`.
+    fn settle_from(&self, before: &Normal<D>, mut normal: Normal<D>) -> Option<Normal<D>> {
+        let mut at = self.at(&normal, before)?;
         let mut enough = ROUNDING;
         for made in 0..STEPS {
-            let step = solve(&at.curvature, at.gradient)?;
-            let slope = dot(step, at.gradient);
+            let step = solve(&at.curvature, at.gradient, Self::UNKNOWNS)?;
+            let slope: f64 = step[..Self::UNKNOWNS]
+                .iter()
+                .zip(at.gradient)
+                .map(|(s, g)| s * g)
+                .sum();
             if made == 0 {
                 enough = (ENOUGH * slope.min(1.0)).max(ROUNDING);
             }
@@ -295,15 +264,7 @@ where
             }
             let mut part = 1.0;
             let found = loop {
-                let [a, e, aa, ae, ee] = step.map(|s| part * s);
-                let next = Pair {
-                    mean: [pair.mean[0] + a, pair.mean[1] + e],
-                    covariance: [
-                        pair.covariance[0] + aa,
-                        pair.covariance[1] + ae,
-                        pair.covariance[2] + ee,
-                    ],
-                };
+                let next = normal.moved(&step, part);
                 let there = self.at(&next, before);
                 // Rounding of the value decides nothing.
                 let rises =
@@ -317,66 +278,84 @@ where
                 }
             };
             let Some(found) = found else { break };
-            (pair, at) = found;
+            (normal, at) = found;
         }
-        Some(pair)
+        Some(normal)
     }
 
-    fn at(&self, pair: &Pair, before: &Pair) -> Option<At> {
-        let [q_aa, q_ae, q_ee] = inverse(pair.covariance)?;
-        let [pa, pe] = self.prior.precision;
-        let [aa, ae, ee] = pair.covariance;
-        let from = [
-            pair.mean[0] - self.prior.mean[0],
-            pair.mean[1] - self.prior.mean[1],
-        ];
-        let mut value = 0.5 * ((aa * ee - ae * ae).ln() - pa * aa - pe * ee)
-            - 0.5 * (pa * from[0] * from[0] + pe * from[1] * from[1]);
-        let mut gradient = [
-            -pa * from[0],
-            -pe * from[1],
-            0.5 * (q_aa - pa),
-            q_ae,
-            0.5 * (q_ee - pe),
-        ];
-        // Sums of the responses times powers of the log price.
-        let mut powers = [0.0; 5];
+    fn at(&self, normal: &Normal<D>, before: &Normal<D>) -> Option<At> {
+        let (q, determinant) = inverse(&normal.covariance)?;
+        let Prior { mean, precision } = &self.prior;
+        let from: [f64; D] = from_fn(|k| normal.mean[k] - mean[k]);
+        let (mut spread, mut squares) = (determinant.ln(), 0.0);
+        let mut gradient = [0.0; MOST_UNKNOWNS];
+        for k in 0..D {
+            spread -= precision[k] * normal.covariance[k][k];
+            squares += precision[k] * from[k] * from[k];
+            gradient[k] = -precision[k] * from[k];
+        }
+        let mut value = 0.5 * spread - 0.5 * squares;
+        for (by, [j, k]) in gradient[D..].iter_mut().zip(covariances::<D>()) {
+            *by = if j == k {
+                0.5 * (q[j][j] - precision[j])
+            } else {
+                q[j][k]
+            };
+        }
+        // Sums of the responses times products of four of the regressors and 1, in their order.
+        let mut powers = [[[[0.0; D]; D]; D]; D];
         for row in self.rows.clone() {
-            let x = row.log_price;
-            let eta = pair.mean[0] * x + pair.mean[1] + row.effect;
-            let means = (self.of)(&row, eta, variances(row.variance, x, pair, before));
+            let x = &row.design;
+            let eta = along(&normal.mean, x) + row.effect;
+            let means = (self.of)(&row, eta, variances(row.variance, x, normal, before));
             value += means.value;
-            gradient[0] += means.slope * x;
-            gradient[1] += means.slope;
-            gradient[2] -= 0.5 * means.weight * x * x;
-            gradient[3] -= means.weight * x;
-            gradient[4] -= 0.5 * means.weight;
-            let mut power = means.response;
-            for sum in &mut powers {
-                *sum += power;
-                power *= x;
+            for k in 0..D {
+                gradient[k] += means.slope * x[k];
+            }
+            for (by, [j, k]) in gradient[D..].iter_mut().zip(covariances::<D>()) {
+                *by -= half_if(j == k) * means.weight * x[j] * x[k];
+            }
+            for (i, sums) in powers.iter_mut().enumerate() {
+                let power = means.response * x[i];
+                for (j, sums) in sums.iter_mut().enumerate().skip(i) {
+                    let power = power * x[j];
+                    for (k, sums) in sums.iter_mut().enumerate().skip(j) {
+                        let power = power * x[k];
+                        for (sum, x) in sums.iter_mut().zip(x).skip(k) {
+                            *sum += power * x;
+                        }
+                    }
+                }
             }
         }
-        let [w, wx, wxx, wx3, wx4] = powers;
-        let curvature = [
-            [pa + wxx, 0.0, 0.0, 0.0, 0.0],
-            [wx, pe + w, 0.0, 0.0, 0.0],
-            [0.5 * wx3, 0.5 * wxx, 0.5 * q_aa * q_aa + 0.25 * wx4, 0.0, 0.0],
-            [
-                wxx,
-                wx,
-                q_aa * q_ae + 0.5 * wx3,
-                q_ae * q_ae + q_aa * q_ee + wxx,
-                0.0,
-            ],
-            [
-                0.5 * wx,
-                0.5 * w,
-                0.5 * q_ae * q_ae + 0.25 * wxx,
-                q_ae * q_ee + 0.5 * wx,
-                0.5 * q_ee * q_ee + 0.25 * w,
-            ],
-        ];
+        let power = |mut of: [usize; 4]| {
+            of.sort_unstable();
+            powers[of[0]][of[1]][of[2]][of[3]]
+        };
+        let mut curvature = [[0.0; MOST_UNKNOWNS]; MOST_UNKNOWNS];
+        let effect = D - 1;
+        for j in 0..D {
+            for k in 0..j {
+                curvature[j][k] = power([j, k, effect, effect]);
+            }
+            curvature[j][j] = precision[j] + power([j, j, effect, effect]);
+        }
+        for (own, [j, k]) in covariances::<D>().enumerate() {
+            for mean in 0..D {
+                curvature[D + own][mean] = half_if(j == k) * power([j, k, mean, effect]);
+            }
+            for (other, [l, m]) in covariances::<D>().enumerate().take(own + 1) {
+                // Half the trace of what moves with the two, `Q E Q E'`.
+                let of_entropy = match (j == k, l == m) {
+                    (true, true) => 0.5 * q[j][l] * q[j][l],
+                    (true, false) => q[j][l] * q[j][m],
+                    (false, true) => q[j][l] * q[k][l],
+                    (false, false) => q[j][m] * q[k][l] + q[j][l] * q[k][m],
+                };
+                let of_rows = half_if(j == k) * half_if(l == m) * power([j, k, l, m]);
+                curvature[D + own][D + other] = of_entropy + of_rows;
+            }
+        }
         value.is_finite().then_some(At {
             value,
             gradient,
@@ -385,17 +364,49 @@ where
     }
 }
 
-/// Variances of a log rate at log price `x` with the pair, and with the border given it; all of it under `before` is `variance`.
-pub(crate) fn variances(variance: f64, x: f64, pair: &Pair, before: &Pair) -> [f64; 2] {
-    let of = |pair: &Pair| dot(along(x), pair.covariance);
-    [of(pair), (variance - of(before)).max(0.0)]
+/// What an entry of the covariance counts: those on the diagonal once, the others twice, in halves.
+fn half_if(is_diagonal: bool) -> f64 {
+    if is_diagonal { 0.5 } else { 1.0 }
 }
 
-/// Solves by a Cholesky factor of the lower triangle; none where it is not positive definite.
-fn solve(matrix: &[[f64; 5]; 5], right: [f64; 5]) -> Option<[f64; 5]> {
+impl<const D: usize> Normal<D> {
+    /// Moved by a part of a step, means before covariances.
+    fn moved(&self, step: &[f64], part: f64) -> Self {
+        let mut moved = *self;
+        let (of_mean, of_covariance) = step.split_at(D);
+        moved
+            .mean
+            .iter_mut()
+            .zip(of_mean)
+            .for_each(|(m, s)| *m += part * s);
+        for ([j, k], s) in covariances::<D>().zip(of_covariance) {
+            moved.covariance[j][k] += part * s;
+            moved.covariance[k][j] = moved.covariance[j][k];
+        }
+        moved
+    }
+}
+
+/// Variances of a row's log rate with the latents, and with the border given them; all of it under `before` is `variance`.
+pub(crate) fn variances<const D: usize>(
+    variance: f64,
+    design: &[f64; D],
+    normal: &Normal<D>,
+    before: &Normal<D>,
+) -> [f64; 2] {
+    let of = |normal: &Normal<D>| variance_along(design, &normal.covariance);
+    [of(normal), (variance - of(before)).max(0.0)]
+}
+
+/// Solves by a Cholesky factor of the lower triangle of so many unknowns; none where it is not positive definite.
+fn solve(
+    matrix: &[[f64; MOST_UNKNOWNS]; MOST_UNKNOWNS],
+    right: [f64; MOST_UNKNOWNS],
+    unknowns: usize,
+) -> Option<[f64; MOST_UNKNOWNS]> {
     let mut lower = *matrix;
-    for j in 0..5 {
-        for i in j..5 {
+    for j in 0..unknowns {
+        for i in j..unknowns {
             let sum: f64 = (0..j).map(|k| lower[i][k] * lower[j][k]).sum();
             let left = lower[i][j] - sum;
             lower[i][j] = if i == j {
@@ -409,119 +420,13 @@ fn solve(matrix: &[[f64; 5]; 5], right: [f64; 5]) -> Option<[f64; 5]> {
         }
     }
     let mut x = right;
-    for i in 0..5 {
+    for i in 0..unknowns {
         let sum: f64 = (0..i).map(|k| lower[i][k] * x[k]).sum();
         x[i] = (x[i] - sum) / lower[i][i];
     }
-    for i in (0..5).rev() {
-        let sum: f64 = (i + 1..5).map(|k| lower[k][i] * x[k]).sum();
+    for i in (0..unknowns).rev() {
+        let sum: f64 = (i + 1..unknowns).map(|k| lower[k][i] * x[k]).sum();
         x[i] = (x[i] - sum) / lower[i][i];
     }
     Some(x)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PRIOR: Prior = Prior {
-        mean: [-1.5, 2.0],
-        precision: [1.5, 0.1],
-    };
-
-    fn product(
-        prices: [f64; 6],
-        units: [f64; 6],
-    ) -> Product<std::vec::IntoIter<Row>, impl Fn(&Row, f64, [f64; 2]) -> Means> {
-        let rows = prices.iter().zip(units).enumerate().map(|(t, (x, units))| Row {
-            log_price: *x,
-            units,
-            effect: 0.3 * (t as f64).sin(),
-            variance: 40.0,
-            weight: 0.01,
-        });
-        Product {
-            prior: PRIOR,
-            rows: rows.collect::<Vec<_>>().into_iter(),
-            least_variance: 0.2,
-            few: STEPS,
-            of: |row: &Row, eta: f64, [own, rest]: [f64; 2]| {
-                OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
-            },
-        }
-    }
-
-    /// The bound as it is written above.
-    fn bound<Of: Fn(&Row, f64, [f64; 2]) -> Means>(
-        product: &Product<std::vec::IntoIter<Row>, Of>,
-        before: &Pair,
-        at: [f64; 5],
-    ) -> f64 {
-        let [a, e, aa, ae, ee] = at;
-        let variance = |row: &Row, [aa, ae, ee]: [f64; 3]| {
-            aa * row.log_price * row.log_price + 2.0 * ae * row.log_price + ee
-        };
-        let rows: f64 = product
-            .rows
-            .clone()
-            .map(|row| {
-                let of_border = row.variance - variance(&row, before.covariance);
-                let eta = a * row.log_price + e + row.effect;
-                // The largest over the border's part of the variance, which the row itself makes smaller.
-                let own = variance(&row, [aa, ae, ee]);
-                let of = |rho: f64| {
-                    let precision = 1.0 / of_border - row.weight;
-                    0.5 * (rho.ln() - precision * rho) - (eta + 0.5 * (own + rho)).exp()
-                };
-                let grid = (-4000..=1000).map(|k| of(of_border * (f64::from(k) * 2e-3).exp()));
-                row.units * eta + grid.fold(f64::NEG_INFINITY, f64::max)
-            })
-            .sum();
-        let [pa, pe] = PRIOR.precision;
-        let from = [a - PRIOR.mean[0], e - PRIOR.mean[1]];
-        rows - 0.5 * (pa * (from[0] * from[0] + aa) + pe * (from[1] * from[1] + ee))
-            + 0.5 * (aa * ee - ae * ae).ln()
-    }
-
-    #[test]
-    fn a_settled_pair_is_where_the_bound_is_largest() {
-        let low = [0.1, -0.2, 0.0, -0.3, 0.05, 0.2];
-        let high = low.map(|x| x + 5.5);
-        for (prices, units, start) in [
-            (low, [0.0; 6], [-1.5, 2.0]),
-            (low, [0.0, 1.0, 0.0, 2.0, 0.0, 0.0], [-1.5, 2.0]),
-            (low, [0.0; 6], [-1.5, 8.0]),
-            (high, [0.0; 6], [1.0, 2.0]),
-            (high, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [-1.5, -3.0]),
-        ] {
-            let product = product(prices, units);
-            let found = product.settle(start);
-            let [before, mut pair] = found.unwrap_or_else(|| panic!("{prices:?} {units:?} {start:?}"));
-            // As passes follow each other, from what the one before has found.
-            for _ in 0..6 {
-                pair = product.settle_from(&before, pair).unwrap();
-            }
-            let [aa, ae, ee] = pair.covariance;
-            let at = [pair.mean[0], pair.mean[1], aa, ae, ee];
-            let there = bound(&product, &before, at);
-            let sds = [aa.sqrt(), ee.sqrt(), aa, (aa * ee - ae * ae).sqrt(), ee];
-            for (k, sd) in sds.into_iter().enumerate() {
-                for by in [-0.02 * sd, 0.02 * sd] {
-                    let mut moved = at;
-                    moved[k] += by;
-                    let change = bound(&product, &before, moved) - there;
-                    // The grid is coarse: 1e-6 of curvature in each of six rows.
-                    assert!(change < 1e-5, "{k}: {change} by {by} at {at:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_product_of_many_sales_is_left_alone() {
-        let mut product = product([0.1; 6], [50.0; 6]);
-        let rows = product.rows.map(|row| Row { weight: 50.0, ..row });
-        product.rows = rows.collect::<Vec<_>>().into_iter();
-        assert_eq!(product.settle([-1.5, 4.0]), None);
-    }
 }

@@ -9,7 +9,7 @@
 //! with `z` the distance from the mode. Three corrections follow; `docs/exact.md`, "Skewness", derives them.
 //!
 //! 1. All means move by `s = -Q^-1 sum_r x_r lambda_r v_r / 2`, `v_r = var(d_r)` ([`shift`]).
-//! 2. The marginal of a product's pair `delta`, and of a period effect ([`pair`], [`period`]). A group of rows, the product's or
+//! 2. The marginal of a product's latents `delta`, and of a period effect ([`product`], [`period`]). A group of rows, the product's or
 //!    those of the category in the period, is kept exact along the conditional mean of all else, each row averaged over
 //!    what is left of its log rate's variance ([`rows`]). All other rows tilt the density linearly:
 //!
@@ -25,19 +25,19 @@
 //! Chopin, 2009, section 3.2 (the simplified Laplace approximation is an expansion of the same marginals to third order).
 
 mod expansion;
-mod pair;
 mod period;
+mod product;
 mod rows;
 mod shape;
 mod shift;
 
 use crate::counts::Counts;
+use crate::design::{self, COEFFICIENTS, LATENTS, at, places};
+use crate::hierarchy::above_products;
 use crate::newton::{Mode, ModeError};
 use expansion::Expansion;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{NORMAL_Q95, NORMAL_Q975, Posterior};
-use infermark_model::priors::Priors;
-use infermark_model::site::Site;
 use rows::About;
 use shape::Shape;
 
@@ -68,8 +68,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
     let (shift, at_mode) = shift::of_means(counts, &factor)?;
     let variance = factor.variances_above_products();
     let layout = counts.layout();
-    let above = [Site::GlobalA, Site::CategoryA, Site::TimeCatEffects].map(|site| layout.range(site));
-    let farthest = above
+    let farthest = design::above_products(layout)
         .into_iter()
         .flatten()
         .map(|j| shift[j].abs() / variance[j].sqrt())
@@ -130,7 +129,7 @@ fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     } = *expansion;
     let layout = counts.layout();
     let periods = period::Few::of(expansion);
-    let products = pair::marginals(expansion, &periods)?;
+    let products = product::marginals(expansion, &periods)?;
 
     let mut mean: Vec<f64> = point.iter().zip(shift).map(|(p, s)| p + s).collect();
     let mut variance = factor.variances_above_products();
@@ -139,16 +138,16 @@ fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     // By category: products, and those whose marginals are not normal.
     let mut of_category = vec![[0, 0]; layout.categories];
     for (i, product) in products.iter().enumerate() {
-        let places = [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + i);
+        let places = places(layout, i);
         for (j, v) in places.into_iter().zip(product.variances) {
             variance[j] = v;
         }
         let of_category = &mut of_category[counts.panel().category_of()[i] as usize];
         of_category[0] += 1;
-        if let Some(pair) = product.shapes {
+        if let Some(shapes_of_product) = product.shapes {
             skewed += 1;
             of_category[1] += 1;
-            for (j, shape) in places.into_iter().zip(pair) {
+            for (j, shape) in places.into_iter().zip(shapes_of_product) {
                 mean[j] = shape.mean;
                 shapes.push((j, shape));
             }
@@ -179,43 +178,16 @@ fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {
     posterior.q975[j] = shape.quantile(NORMAL_Q975);
 }
 
-/// Means of `global_a` and `category_a` from those of `product_a`: given `product_a` nothing else bears on them, and their
-/// conditional mean is linear in it.
+/// The means above the products from those of their coefficients: given these nothing else bears on them, and their conditional mean is
+/// linear in them.
 fn means_above_products(counts: &Counts, mean: &mut [f64]) {
     let (panel, layout) = (counts.panel(), counts.layout());
-    let Priors {
-        global_a_mean,
-        global_a_sd,
-        category_a_sd,
-        product_a_sd,
-        ..
-    } = *counts.priors();
-    let (top, above, own) = (
-        global_a_sd.powi(-2),
-        category_a_sd.powi(-2),
-        product_a_sd.powi(-2),
-    );
-    // By category: number of products, sum of their elasticities.
-    let mut sums = vec![(0.0, 0.0); layout.categories];
-    for (c, a) in panel
-        .category_of()
-        .iter()
-        .zip(&mean[layout.range(Site::ProductA)])
-    {
-        let (n, sum) = &mut sums[*c as usize];
-        *n += 1.0;
-        *sum += a;
+    let mut sums = vec![[0.0; LATENTS]; layout.categories];
+    for (i, c) in panel.category_of().iter().enumerate() {
+        let own = at(mean, places(layout, i));
+        for k in 0..COEFFICIENTS.len() {
+            sums[*c as usize][k] += own[k];
+        }
     }
-    // With the categories eliminated.
-    let (mut precision, mut pull) = (top, top * global_a_mean);
-    for (n, sum) in &sums {
-        let part = above / (above + own * n);
-        precision += part * own * n;
-        pull += part * own * sum;
-    }
-    let global = pull / precision;
-    mean[0] = global;
-    for (j, (n, sum)) in layout.range(Site::CategoryA).zip(&sums) {
-        mean[j] = (above * global + own * sum) / (above + own * n);
-    }
+    above_products(counts, mean, &sums);
 }

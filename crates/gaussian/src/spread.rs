@@ -1,10 +1,11 @@
 //! What a rate is the mean over.
 
+use crate::design::places;
 use crate::pace::Pace;
 use crate::settle::Settled;
 use infermark_arrowhead::ProductRows;
 use infermark_model::coordinates::IndependentRates;
-use infermark_model::site::{Layout, Site};
+use infermark_model::site::Layout;
 
 /// What a rate is the mean over.
 #[derive(Debug, Clone, Copy)]
@@ -42,15 +43,15 @@ impl<'a> Spread<'a> {
         } = self
         {
             for (i, mean) in settled.means() {
-                for (site, mean) in [Site::ProductA, Site::ProductEffect].into_iter().zip(mean) {
-                    point[layout.start(site) + i] = mean;
+                for (j, mean) in places(layout, i).into_iter().zip(mean) {
+                    point[j] = mean;
                 }
             }
         }
         point
     }
 
-    /// Where the means of a product's pair go if it is settled: none where no log rate has this
+    /// Where the means of a product's latents go if it is settled: none where no log rate has this
     /// variance.
     #[inline]
     pub(crate) fn settles(&self, rows: &ProductRows<'_>, least_variance: f64) -> Option<&'a Settled> {
@@ -61,7 +62,7 @@ impl<'a> Spread<'a> {
         else {
             return None;
         };
-        let halves = rows.half_variance.iter().zip(rows.present);
+        let halves = rows.half_variance.iter().zip(rows.present());
         let most = halves.map(|(half, present)| half * present).fold(0.0, f64::max);
         (2.0 * most > least_variance).then_some(settled)
     }

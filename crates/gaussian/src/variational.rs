@@ -9,6 +9,7 @@
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
 
 use crate::counts::{Counts, Evaluated};
+use crate::design::SITES;
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
 use crate::settle::Settled;
@@ -388,7 +389,7 @@ impl Search {
     /// The category of an entry of a site below `global_a`.
     fn category_of(&self, site: Site, entry: usize) -> usize {
         match site {
-            Site::ProductA | Site::ProductEffect => self.counts.panel().category_of()[entry] as usize,
+            site if SITES.contains(&site) => self.counts.panel().category_of()[entry] as usize,
             Site::TimeCatEffects => entry / self.counts.layout().periods,
             _ => entry,
         }
@@ -466,10 +467,10 @@ impl Search {
         self.pace = pace;
         self.mean = point;
         let layout = self.counts.layout();
-        let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        for (i, [elasticity, _, effect]) in moments.covariance.into_iter().enumerate() {
-            variance[a + i] = elasticity;
-            variance[e + i] = effect;
+        for (i, covariance) in moments.covariance.into_iter().enumerate() {
+            for (k, start) in self.counts.walk().sites().product.into_iter().enumerate() {
+                variance[start + i] = covariance[k][k];
+            }
         }
         // The value has the rows' part of tr(Q Sigma) / 2 = L / 2; what is left of it are the priors' mean densities.
         let latents = layout.latents() as f64;

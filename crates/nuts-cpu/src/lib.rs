@@ -9,7 +9,7 @@
 //! quarter rotation long, about, and no U-turn is looked for (`hmc`); a step between two gradients is the exact motion in a standard
 //! normal, a rotation, so that the error of a trajectory comes only from where the posterior is not that normal. Only the
 //! step size is tuned (`step_size`). Products of few sales, whose posterior is far from normal, are also drawn by themselves given
-//! the rest (`pair`). Chains start from over-dispersed draws of the normal. A step costs the gradient and two passes of the factor.
+//! the rest (`few_sales`). Chains start from over-dispersed draws of the normal. A step costs the gradient and two passes of the factor.
 //!
 //! Under the diagonal metric sampling is done by [nuts-rs](https://docs.rs/nuts-rs) (`no_u_turn`).
 //! This is how it differs from Stan and NumPyro: trajectories are the same (multinomial NUTS with the generalized U-turn
@@ -31,7 +31,7 @@
 //! | `sampler` | a sampler of one chain, whatever its metric |
 //! | `chain` | the thread of one chain |
 //! | `hmc`, `step_size`, `structured` | trajectories of the structured metric, the tuning of their steps, both as a sampler |
-//! | `pair` | products of few sales, drawn by themselves |
+//! | `few_sales` | products of few sales, drawn by themselves |
 //! | `no_u_turn` | nuts-rs, the sampler of the diagonal metric |
 //! | `density` | the log density that is sampled |
 //! | `whitening` | the coordinates of the structured metric |
@@ -42,13 +42,13 @@
 mod backend;
 mod chain;
 mod density;
+mod few_sales;
 mod gate;
 mod hmc;
 #[cfg(test)]
 mod known_density;
 mod memory;
 mod no_u_turn;
-mod pair;
 mod pass;
 mod record;
 mod run;

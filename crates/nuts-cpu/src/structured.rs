@@ -69,7 +69,7 @@ impl<D: Density> Target for Whitened<D> {
 }
 
 impl<D: Density> Whitened<D> {
-    /// Draws the pairs of products of few sales by themselves, and moves the state to what comes of it.
+    /// Draws the latents of products of few sales by themselves, and moves the state to what comes of it.
     fn move_few_sales(&mut self, hmc: &mut Hmc, rng: &mut StdRng) -> Result<(), Shut> {
         let Some(whitening) = self.whitening.clone() else {
             return Ok(());

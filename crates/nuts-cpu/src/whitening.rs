@@ -4,7 +4,7 @@
 //! The metric is there before the first draw and stays: nothing is estimated from draws, and all chains have the same. What
 //! else was tried is in `docs/exact.md`.
 
-use crate::pair::FewSales;
+use crate::few_sales::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
 use infermark_backend::{BackendError, ModeSearch};
 use infermark_gaussian::{Counts, ModeError, ModeSettings, find_mode};
@@ -69,7 +69,7 @@ impl Whitening {
     /// Bytes of the coordinates and of the search for them: weights of the rows, factors of products and categories, of
     /// two points at a time; and the proposals for products of few sales.
     pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, priors: &Priors, threads: usize) -> u64 {
-        ArrowheadFactor::bytes_on(panel, threads)
+        <ArrowheadFactor>::bytes_on(panel, threads)
             .saturating_mul(2)
             .saturating_add(FewSales::bytes(panel, likelihood, priors))
     }
@@ -97,7 +97,7 @@ impl Whitening {
         self.whitener.solve_lower(by_whitened);
     }
 
-    /// The products whose pairs are also drawn by themselves.
+    /// The products that are also drawn by themselves.
     pub(crate) fn few_sales(&self) -> Option<&FewSales> {
         self.few_sales.as_ref()
     }

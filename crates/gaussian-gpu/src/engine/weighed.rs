@@ -6,7 +6,7 @@ use crate::kernels::{
     LANES, THREADS, Third, border_products, gather, squares, third_order, transposed_products,
 };
 use cubecl::prelude::*;
-use infermark_arrowhead::{FactorError, ProductThird, RowsElsewhere, ThirdOrder};
+use infermark_arrowhead::{BlockMatrix, FactorError, ProductThird, RowsElsewhere, ThirdOrder};
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
@@ -82,7 +82,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         Ok(with_category.collect())
     }
 
-    fn squares(&self, roots: &[Vec<f64>]) -> Result<Vec<[f64; 3]>, FactorError> {
+    fn squares(&self, roots: &[Vec<f64>]) -> Result<Vec<BlockMatrix<2>>, FactorError> {
         let _held = self.held()?;
         let rows = &*self.rows;
         let (plan, client) = (&rows.plan, &rows.client);
@@ -106,7 +106,8 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
                 plan.slots() as u32,
             );
         }
-        Ok(plan.by_place(&rows.read(&found)?).collect())
+        let square = |[aa, ae, ee]: [f64; 3]| [[aa, ae], [ae, ee]];
+        Ok(plan.by_place(&rows.read(&found)?).map(square).collect())
     }
 
     fn transpose_times(&self, pairs: &[[f64; 2]]) -> Result<Vec<Vec<f64>>, FactorError> {

@@ -22,18 +22,11 @@ impl Visitor for SumsUnder<'_> {
         product: usize,
         moments: ProductMoments<'_>,
     ) -> ProductSums {
+        let [[elasticity, covariance], [_, effect]] = moments.covariance;
         let by_period = |x: f64, [with_a, with_e, own]: [f64; 3]| {
-            x * x * moments.elasticity
-                + 2.0 * x * moments.covariance
-                + moments.effect
-                + 2.0 * (x * with_a + with_e)
-                + own
+            x * x * elasticity + 2.0 * x * covariance + effect + 2.0 * (x * with_a + with_e) + own
         };
-        let of_periods = [
-            moments.elasticity_with_periods,
-            moments.effect_with_periods,
-            moments.periods,
-        ];
+        let of_periods = [moments.with_periods[0], moments.with_periods[1], moments.periods];
         let variances = |log_prices: &[f64], periods: Option<&[u32]>, into: &mut [f64]| {
             let [with_a, with_e, own] = of_periods;
             let rows = into.iter_mut().zip(log_prices);

@@ -132,13 +132,13 @@ impl Few {
         let of_row = |row: &PeriodRow| Row {
             rate: row.rate,
             variance: row.variance,
-            by: [row.by, 0.0],
+            by: [row.by],
             shift: row.shift - row.by * period(row).whitened,
         };
         let group = Group::new(self.about, rows.iter().map(of_row));
         let mut values = Vec::with_capacity(rows.len());
         for (k, (node, _)) in NINE.iter().enumerate() {
-            group.each([*node, 0.0], &mut values);
+            group.each([*node], &mut values);
             for (row, value) in rows.iter().zip(&values) {
                 period(row).nodes[k].add(*value);
             }

@@ -1,10 +1,10 @@
 //! A group of rows along the conditional mean of all else: `sum_r ln E exp(-lambda_r h(d_r))`.
 //!
-//! `d_r = p u + q s + b + e` at the whitened coordinates `(u, s)` of what the group is of, with `e ~ Normal(0, n)`, `n` what the
+//! `d_r = p' u + b + e` at the whitened coordinates `u`, D of them, of what the group is of, with `e ~ Normal(0, n)`, `n` what the
 //! coordinates leave of the row's variance. Where `n` is small its mean is taken inside the logarithm,
 //!
 //! ```text
-//! -lambda (exp(m + n / 2 - c) - 1 - m - (m^2 + n) / 2),    m = p u + q s + b,
+//! -lambda (exp(m + n / 2 - c) - 1 - m - (m^2 + n) / 2),    m = p' u + b,
 //! ```
 //!
 //! `c` being 0 about the mode and `v / 2` about the mean ([`About`]), and whose constant in `n` is left out; else the mean is taken by
@@ -56,19 +56,19 @@ impl About {
 }
 
 /// A group, by columns.
-#[derive(Debug, Default)]
-pub(super) struct Group {
-    tight: Columns,
-    loose: Columns,
+#[derive(Debug)]
+pub(super) struct Group<const D: usize> {
+    tight: Columns<D>,
+    loose: Columns<D>,
 }
 
-impl Group {
+impl<const D: usize> Group<D> {
     /// Of rows.
-    pub(super) fn new(about: About, rows: impl Iterator<Item = Row>) -> Self {
+    pub(super) fn new(about: About, rows: impl Iterator<Item = Row<D>>) -> Self {
         let most = rows.size_hint().0.next_multiple_of(PAD);
         let mut group = Group {
             tight: Columns::with_capacity(most),
-            loose: Columns::default(),
+            loose: Columns::with_capacity(0),
         };
         for (came, row) in rows.enumerate() {
             let (noise, below) = (row.noise(), about.below(row.variance));
@@ -86,7 +86,7 @@ impl Group {
     }
 
     /// Writes what every row adds at the coordinates; rows are in the order in which they came.
-    pub(super) fn each(&self, at: [f64; 2], into: &mut Vec<f64>) {
+    pub(super) fn each(&self, at: [f64; D], into: &mut Vec<f64>) {
         let mut padded = vec![0.0; self.tight.rate.len() + self.loose.rate.len()];
         InstructionSet::best().run_f64(Each(self, at, &mut padded));
         into.resize(self.tight.came.len() + self.loose.came.len(), 0.0);
@@ -98,8 +98,8 @@ impl Group {
         }
     }
 
-    /// Adds `tilt' (u, s)` and the rows' part to the logs of weights at the nodes of the rule for pairs.
-    pub(super) fn add_to(&self, logs: &mut [f64; 81], tilt: [f64; 2]) {
+    /// Adds `tilt' u` and the rows' part to the logs of weights at the nodes of the rule for D dimensions.
+    pub(super) fn add_to(&self, logs: &mut [f64], tilt: [f64; D]) {
         InstructionSet::best().run_f64(AddTo {
             group: self,
             logs,
@@ -109,7 +109,7 @@ impl Group {
     }
 }
 
-impl ForSimd for Each<'_> {
+impl<const D: usize> ForSimd for Each<'_, D> {
     type Output = ();
 
     fn run<I: Simd>(self, isa: I) {
@@ -117,15 +117,15 @@ impl ForSimd for Each<'_> {
     }
 }
 
-struct AddTo<'a> {
-    group: &'a Group,
-    logs: &'a mut [f64; 81],
-    tilt: [f64; 2],
+struct AddTo<'a, const D: usize> {
+    group: &'a Group<D>,
+    logs: &'a mut [f64],
+    tilt: [f64; D],
     /// Whether the tight rows are taken at all nodes at once.
     separates: bool,
 }
 
-impl ForSimd for AddTo<'_> {
+impl<const D: usize> ForSimd for AddTo<'_, D> {
     type Output = ();
 
     fn run<I: Simd>(self, isa: I) {
@@ -133,8 +133,8 @@ impl ForSimd for AddTo<'_> {
         let Group { tight, loose, .. } = self.group;
         let separated = self.separates.then(|| isa.vectorize(Separate(tight)));
         for (node, log) in self.logs.iter_mut().enumerate() {
-            let at = axes(node).map(|place| NINE[place].0);
-            *log += self.tilt[0] * at[0] + self.tilt[1] * at[1];
+            let at = axes::<D>(node).map(|place| NINE[place].0);
+            *log += self.tilt.iter().zip(at).map(|(tilt, at)| tilt * at).sum::<f64>();
             *log += match &separated {
                 Some(separated) => separated.at(node),
                 None => isa.vectorize(SumOfTight(tight, at)),
@@ -148,13 +148,12 @@ impl ForSimd for AddTo<'_> {
 
 /// `d` at the coordinates.
 #[inline(always)]
-fn along<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
-    let first = isa.mul_add(
-        isa.load(&rows.by_first[r..]),
-        isa.splat(at[0]),
-        isa.load(&rows.at_zero[r..]),
-    );
-    isa.mul_add(isa.load(&rows.by_second[r..]), isa.splat(at[1]), first)
+fn along<I: Simd<Scalar = f64>, const D: usize>(isa: I, rows: &Columns<D>, at: [f64; D], r: usize) -> I::V {
+    let mut along = isa.load(&rows.at_zero[r..]);
+    for (column, at) in rows.by.iter().zip(at) {
+        along = isa.mul_add(isa.load(&column[r..]), isa.splat(at), along);
+    }
+    along
 }
 
 /// `1 + d + d^2 / 2`.
@@ -172,7 +171,7 @@ fn exponential<I: Simd<Scalar = f64>>(isa: I, d: I::V) -> I::V {
 
 /// `ln E exp(-lambda h)` of rows with little noise, from place r.
 #[inline(always)]
-fn tight<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
+fn tight<I: Simd<Scalar = f64>, const D: usize>(isa: I, rows: &Columns<D>, at: [f64; D], r: usize) -> I::V {
     let d = along(isa, rows, at, r);
     let quadratic = isa.mul(isa.load(&rows.rate[r..]), expansion(isa, d));
     isa.sub(
@@ -183,7 +182,7 @@ fn tight<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) 
 
 /// The same of rows with much of it.
 #[inline(always)]
-fn loose<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) -> I::V {
+fn loose<I: Simd<Scalar = f64>, const D: usize>(isa: I, rows: &Columns<D>, at: [f64; D], r: usize) -> I::V {
     let mean = along(isa, rows, at, r);
     let (rate, sd) = (isa.load(&rows.rate[r..]), isa.load(&rows.sd[r..]));
     let raised = isa.load(&rows.raised[r..]);
@@ -198,9 +197,9 @@ fn loose<I: Simd<Scalar = f64>>(isa: I, rows: &Columns, at: [f64; 2], r: usize) 
 }
 
 /// The sum over rows with little noise at coordinates.
-struct SumOfTight<'a>(&'a Columns, [f64; 2]);
+struct SumOfTight<'a, const D: usize>(&'a Columns<D>, [f64; D]);
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for SumOfTight<'_> {
+impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for SumOfTight<'_, D> {
     type Output = f64;
 
     #[inline(always)]
@@ -215,9 +214,9 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for SumOfTight<'_> {
 }
 
 /// The same over rows with much of it.
-struct SumOfLoose<'a>(&'a Columns, [f64; 2]);
+struct SumOfLoose<'a, const D: usize>(&'a Columns<D>, [f64; D]);
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for SumOfLoose<'_> {
+impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for SumOfLoose<'_, D> {
     type Output = f64;
 
     #[inline(always)]
@@ -232,9 +231,9 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for SumOfLoose<'_> {
 }
 
 /// The rows' parts one by one: of those with little noise, then of the others, each padded.
-struct Each<'a>(&'a Group, [f64; 2], &'a mut [f64]);
+struct Each<'a, const D: usize>(&'a Group<D>, [f64; D], &'a mut [f64]);
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for Each<'_> {
+impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for Each<'_, D> {
     type Output = ();
 
     #[inline(always)]

@@ -1,15 +1,18 @@
 //! The shift of all means from the mode, to first order; the pass that finds it also finds the pairs' variances and third-order parts.
 
 use crate::counts::Counts;
-use infermark_arrowhead::{ArrowheadFactor, FactorError, OfRowVariances, ProductRows, ProductThird};
+use crate::design::LATENTS;
+use infermark_arrowhead::{
+    ArrowheadFactor, BlockFactor, BlockMatrix, FactorError, OfRowVariances, ProductRows, ProductThird,
+};
 use infermark_cpu_kernels::Simd;
 
 /// What the pass over the variances finds of a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AtMode {
-    /// Variances of its elasticity and effect.
-    pub(super) variances: [f64; 2],
-    /// The third-order part of the log density at one standard deviation of its pair, as `pair.rs` has it.
+    /// Variances of its latents.
+    pub(super) variances: [f64; LATENTS],
+    /// The third-order part of the log density at one standard deviation of its latents, as `product.rs` has it.
     pub(super) third: f64,
 }
 
@@ -40,52 +43,68 @@ pub(super) fn of_means(
 /// The means of the third-order terms' derivatives for a gradient.
 struct ThirdOrder<'a>(&'a Counts);
 
-impl OfRowVariances for ThirdOrder<'_> {
+impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
     type Answer = AtMode;
 
     #[inline(always)]
     fn visit<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
-        rows: ProductRows<'_>,
+        rows: ProductRows<'_, LATENTS>,
         weights: &[f64],
-        [elasticity, covariance, effect]: [f64; 3],
-        with_periods: impl Fn(usize) -> [I::V; 2],
+        covariance: BlockMatrix<LATENTS>,
+        with_periods: impl Fn(usize) -> [I::V; LATENTS],
         by_period: &mut [f64],
-    ) -> ([f64; 2], AtMode) {
+    ) -> ([f64; LATENTS], AtMode) {
         // What stands for a product that is left out is no Poisson row; its own third derivative is small.
         let weighed = if self.0.leaves_out(rows.product) {
             0
         } else {
             weights.len()
         };
-        // The coordinates of `pair.rs`.
-        let faa = elasticity.sqrt();
-        let fea = covariance / faa;
-        let fee = (effect - fea * fea).sqrt();
-        let [over_faa, over_fee] = [faa, fee].map(|f| isa.splat(1.0 / f));
-        let [faa, fea, fee] = [faa, fea, fee].map(|f| isa.splat(f));
+        // The coordinates of `product.rs`.
+        let root = *BlockFactor::unchecked(&covariance).rows();
         let zero = isa.zero();
+        let (mut over, mut below) = ([zero; LATENTS], [[zero; LATENTS]; LATENTS]);
+        for j in 0..LATENTS {
+            over[j] = isa.splat(1.0 / root[j][j]);
+            for k in 0..=j {
+                below[j][k] = isa.splat(root[j][k]);
+            }
+        }
         let cube = |of: I::V| isa.mul(isa.mul(of, of), isa.max(of, isa.sub(zero, of)));
-        let [mut by_a, mut by_e, mut cubes] = [zero; 3];
+        let (mut by, mut cubes) = ([zero; LATENTS], zero);
         for t in (0..weighed).step_by(I::LANES) {
-            let (weight, x) = (isa.load(&weights[t..]), isa.load(&rows.log_price[t..]));
+            let weight = isa.load(&weights[t..]);
             let third = isa.mul(weight, isa.load(&rows.half_variance[t..]));
-            by_a = isa.mul_add(third, x, by_a);
-            by_e = isa.add(by_e, third);
             isa.store(isa.sub(isa.load(&by_period[t..]), third), &mut by_period[t..]);
-            let [with_a, with_e] = with_periods(t);
-            let first = isa.mul(with_a, over_faa);
-            let second = isa.mul(isa.sub(with_e, isa.mul(fea, first)), over_fee);
-            let p = isa.add(isa.mul_add(x, faa, fea), first);
-            let q = isa.add(fee, second);
-            cubes = isa.mul_add(weight, isa.add(cube(p), cube(q)), cubes);
+            // What the log rate moves by along the effect's coordinate, and what regressors add.
+            let mut along = below[LATENTS - 1];
+            for j in 0..LATENTS - 1 {
+                let x = isa.load(&rows.design[j][t..]);
+                by[j] = isa.mul_add(third, x, by[j]);
+                for k in 0..=j {
+                    along[k] = isa.mul_add(x, below[j][k], along[k]);
+                }
+            }
+            by[LATENTS - 1] = isa.add(by[LATENTS - 1], third);
+            let mut with = with_periods(t);
+            let mut of_row = zero;
+            for j in 0..LATENTS {
+                for k in 0..j {
+                    with[j] = isa.sub(with[j], isa.mul(below[j][k], with[k]));
+                }
+                with[j] = isa.mul(with[j], over[j]);
+                let own = cube(isa.add(along[j], with[j]));
+                of_row = if j == 0 { own } else { isa.add(of_row, own) };
+            }
+            cubes = isa.mul_add(weight, of_row, cubes);
         }
         let found = AtMode {
-            variances: [elasticity, effect],
+            variances: std::array::from_fn(|k| covariance[k][k]),
             third: isa.sum(cubes),
         };
-        ([-isa.sum(by_a), -isa.sum(by_e)], found)
+        (by.map(|by| -isa.sum(by)), found)
     }
 }
 
@@ -142,12 +161,12 @@ mod tests {
             let of_rows = factor.for_products(
                 |product| product == i,
                 |_, moments| {
-                    let faa = moments.elasticity.sqrt();
-                    let fea = moments.covariance / faa;
-                    let fee = (moments.effect - fea * fea).sqrt();
+                    let faa = moments.covariance[0][0].sqrt();
+                    let fea = moments.covariance[0][1] / faa;
+                    let fee = (moments.covariance[1][1] - fea * fea).sqrt();
                     let rows = panel.product_rows(i).map(|row| {
-                        let first = moments.elasticity_with_periods[row.period] / faa;
-                        let second = (moments.effect_with_periods[row.period] - fea * first) / fee;
+                        let first = moments.with_periods[0][row.period] / faa;
+                        let second = (moments.with_periods[1][row.period] - fea * first) / fee;
                         let (p, q) = (row.log_price * faa + fea + first, fee + second);
                         moments.weights[row.period] * (p.abs().powi(3) + q.abs().powi(3))
                     });

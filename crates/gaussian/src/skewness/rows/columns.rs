@@ -5,32 +5,33 @@ pub(super) const PAD: usize = 16;
 
 /// A row of a group.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::skewness) struct Row {
+pub(in crate::skewness) struct Row<const D: usize> {
     /// `lambda`, its weight in the precision.
     pub(in crate::skewness) rate: f64,
     /// Of its log rate.
     pub(in crate::skewness) variance: f64,
     /// `d` with respect to the whitened coordinates.
-    pub(in crate::skewness) by: [f64; 2],
+    pub(in crate::skewness) by: [f64; D],
     /// Of the mean of `d` at their zero, to first order.
     pub(in crate::skewness) shift: f64,
 }
 
-impl Row {
+impl<const D: usize> Row<D> {
     /// Variance of the log rate given the coordinates.
     pub(super) fn noise(&self) -> f64 {
-        (self.variance - self.by[0] * self.by[0] - self.by[1] * self.by[1]).max(0.0)
+        let left = self.by.iter().fold(self.variance, |left, by| left - by * by);
+        left.max(0.0)
     }
 }
 
 /// Rows by columns.
-#[derive(Debug, Default)]
-pub(super) struct Columns {
+#[derive(Debug)]
+pub(super) struct Columns<const D: usize> {
     pub(super) rate: Vec<f64>,
     /// What `exp(d)` is multiplied by.
     pub(super) raised: Vec<f64>,
-    pub(super) by_first: Vec<f64>,
-    pub(super) by_second: Vec<f64>,
+    /// By coordinate.
+    pub(super) by: [Vec<f64>; D],
     pub(super) at_zero: Vec<f64>,
     /// The square root of `n`.
     pub(super) sd: Vec<f64>,
@@ -38,26 +39,26 @@ pub(super) struct Columns {
     pub(super) came: Vec<usize>,
 }
 
-impl Columns {
+impl<const D: usize> Columns<D> {
     pub(super) fn with_capacity(rows: usize) -> Self {
         let column = || Vec::with_capacity(rows);
         Columns {
             rate: column(),
             raised: column(),
-            by_first: column(),
-            by_second: column(),
+            by: std::array::from_fn(|_| column()),
             at_zero: column(),
             sd: column(),
             came: Vec::with_capacity(rows),
         }
     }
 
-    pub(super) fn push(&mut self, came: usize, row: &Row, at_zero: f64, log_raised: f64) {
+    pub(super) fn push(&mut self, came: usize, row: &Row<D>, at_zero: f64, log_raised: f64) {
         self.came.push(came);
         self.rate.push(row.rate);
         self.raised.push(row.rate * log_raised.exp());
-        self.by_first.push(row.by[0]);
-        self.by_second.push(row.by[1]);
+        for (column, by) in self.by.iter_mut().zip(row.by) {
+            column.push(by);
+        }
         self.at_zero.push(at_zero);
         self.sd.push(row.noise().sqrt());
     }
@@ -65,14 +66,8 @@ impl Columns {
     /// Rows of rate zero to whole vectors.
     pub(super) fn pad(&mut self) {
         let length = self.rate.len().next_multiple_of(PAD);
-        for column in [
-            &mut self.rate,
-            &mut self.raised,
-            &mut self.by_first,
-            &mut self.by_second,
-            &mut self.at_zero,
-            &mut self.sd,
-        ] {
+        let others = [&mut self.rate, &mut self.raised, &mut self.at_zero, &mut self.sd];
+        for column in others.into_iter().chain(&mut self.by) {
             column.resize(length, 0.0);
         }
     }

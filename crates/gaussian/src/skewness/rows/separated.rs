@@ -1,8 +1,9 @@
-//! The tight rows at all nodes of the rule for pairs at once.
+//! The tight rows at all nodes of the rule at once, where it has two dimensions or more.
 //!
 //! `exp(p u_j + q s_k + b) = exp(b) exp(p u_j) exp(q s_k)`: summed over rows it is the product of two matrices of nine by rows, whose
-//! entries cost a row 9 exponentials and 8 reciprocals in the place of 81 exponentials. The rest of the sum is a quadratic polynomial in
-//! `(u, s)`, whose coefficients are sums over rows, too.
+//! entries cost a row 9 exponentials and 8 reciprocals instead of 81 exponentials. The rest of the sum is a quadratic polynomial in
+//! `(u, s)`, whose coefficients are sums over rows, too. In D dimensions that is so of the last two axes at each node of the others, whose
+//! factors multiply `exp(b)`.
 //!
 //! Rates and polynomial all but cancel. So they do row by row at a single node, where the same rates are rounded: either way the sum
 //! is off by less than about `1e-15 (1 + |p_r u_j| + |q_r s_k| + |b_r|)` of what each row has in the two parts. The leverage of a row,
@@ -10,18 +11,18 @@
 //! of itself where a million is sold, and moments are by no more.
 
 use super::columns::Columns;
-use crate::gauss_hermite::{NINE, axes};
+use crate::gauss_hermite::{NINE, axes, nodes};
 use infermark_cpu_kernels::{Kernel, Simd};
 use std::f64::consts::LOG2_E;
 
-/// The largest exponent of a factor: divisions are as good as they say up to 1e30, and products of three factors are far from the ends
-/// of the numbers.
+/// The largest exponent of a factor: divisions are as good as they say up to 1e30, and products of D + 1 factors, of a few dimensions, are far
+/// from the ends of the numbers.
 pub(super) const MOST_EXPONENT: f64 = 60.0;
 
 /// Vectors of rows whose factors are held at a time, in 9 KiB at most.
 const BLOCK: usize = 8;
 
-/// Nodes of either axis that are summed together: nine sums and what they are made of stay in registers.
+/// Nodes of either of the last axes that are summed together: nine sums and what they are made of stay in registers.
 const TILE: usize = 3;
 
 // Factors at mirrored nodes are reciprocals.
@@ -34,68 +35,100 @@ const _: () = {
 };
 
 /// What the tight rows add at the nodes: a polynomial less the rates there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Separated {
-    pub(super) rates: [f64; 81],
-    /// Coefficients of 1, u, s, u^2, u s and s^2.
-    pub(super) polynomial: [f64; 6],
+#[derive(Debug, Clone)]
+pub(super) struct Separated<const D: usize> {
+    /// By node.
+    pub(super) rates: Vec<f64>,
+    pub(super) polynomial: Polynomial<f64, D>,
 }
 
-impl Separated {
+/// A quadratic polynomial: its constant, and the coefficients of `u_j` and of `u_j u_k`, k from j on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Polynomial<V, const D: usize> {
+    pub(super) constant: V,
+    pub(super) linear: [V; D],
+    pub(super) quadratic: [[V; D]; D],
+}
+
+impl<const D: usize> Separated<D> {
     pub(super) fn at(&self, node: usize) -> f64 {
-        let [u, s] = axes(node).map(|place| NINE[place].0);
-        let [one, of_u, of_s, of_uu, of_us, of_ss] = self.polynomial;
+        let u = axes::<D>(node).map(|place| NINE[place].0);
+        let of = &self.polynomial;
         // What is largest first: it cancels.
-        (one - self.rates[node]) + u * (of_u + of_uu * u + of_us * s) + s * (of_s + of_ss * s)
+        let mut sum = of.constant - self.rates[node];
+        for j in 0..D {
+            let mut slope = of.linear[j];
+            for k in j..D {
+                slope += of.quadratic[j][k] * u[k];
+            }
+            sum += u[j] * slope;
+        }
+        sum
     }
 }
 
-/// Whether no factor has an exponent beyond [`MOST_EXPONENT`].
-pub(super) fn separates(rows: &Columns) -> bool {
+/// Whether the rule has two dimensions or more, and no factor an exponent beyond [`MOST_EXPONENT`].
+pub(super) fn separates<const D: usize>(rows: &Columns<D>) -> bool {
     // Without a branch, which would keep the compiler from vectors.
     let within = |exponents: &[f64], most: f64| exponents.iter().fold(true, |all, x| all & (x.abs() <= most));
     let by_most = MOST_EXPONENT / NINE[8].0;
-    within(&rows.by_first, by_most) & within(&rows.by_second, by_most) & within(&rows.at_zero, MOST_EXPONENT)
+    D > 1 && rows.by.iter().all(|column| within(column, by_most)) && within(&rows.at_zero, MOST_EXPONENT)
 }
 
 /// Separates the sum over rows, where that [`separates`].
-pub(super) struct Separate<'a>(pub(super) &'a Columns);
+pub(super) struct Separate<'a, const D: usize>(pub(super) &'a Columns<D>);
 
-impl<I: Simd<Scalar = f64>> Kernel<I> for Separate<'_> {
-    type Output = Separated;
+impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for Separate<'_, D> {
+    type Output = Separated<D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> Separated {
+    fn run(self, isa: I) -> Separated<D> {
         let Separate(rows) = self;
-        let mut sums = [[isa.zero(); 9]; 9];
-        let mut polynomial = [isa.zero(); 6];
+        let mut polynomial = Polynomial {
+            constant: isa.zero(),
+            linear: [isa.zero(); D],
+            quadratic: [[isa.zero(); D]; D],
+        };
+        let mut rates = Vec::with_capacity(nodes(D));
+        let (outer, last) = rows.by.split_at(D - 2);
         // By vector of rows and node.
         let mut first = [[isa.zero(); 9]; BLOCK];
         let mut second = [[isa.zero(); 9]; BLOCK];
-        for start in (0..rows.rate.len()).step_by(BLOCK * I::LANES) {
-            let vectors = BLOCK.min((rows.rate.len() - start) / I::LANES);
-            for v in 0..vectors {
-                let r = start + v * I::LANES;
-                let at_zero = isa.mul(isa.load(&rows.at_zero[r..]), isa.splat(LOG2_E));
-                let raised = isa.mul(isa.load(&rows.raised[r..]), isa.exp2(at_zero));
-                first[v] = factors(isa, isa.load(&rows.by_first[r..]), raised);
-                second[v] = factors(isa, isa.load(&rows.by_second[r..]), isa.splat(1.0));
-                polynomial = with_expansion(isa, rows, r, polynomial);
-            }
-            for j in (0..9).step_by(TILE) {
-                for k in (0..9).step_by(TILE) {
-                    add_tile(isa, &first[..vectors], &second[..vectors], [j, k], &mut sums);
+        for node in 0..nodes(D - 2) {
+            // The places on the outer axes are the last of these.
+            let places = axes::<D>(node);
+            let mut sums = [[isa.zero(); 9]; 9];
+            for start in (0..rows.rate.len()).step_by(BLOCK * I::LANES) {
+                let vectors = BLOCK.min((rows.rate.len() - start) / I::LANES);
+                for v in 0..vectors {
+                    let r = start + v * I::LANES;
+                    let at_zero = isa.mul(isa.load(&rows.at_zero[r..]), isa.splat(LOG2_E));
+                    let mut raised = isa.mul(isa.load(&rows.raised[r..]), isa.exp2(at_zero));
+                    for (by, place) in outer.iter().zip(&places[2..]) {
+                        let at = isa.splat(LOG2_E * NINE[*place].0);
+                        raised = isa.mul(raised, isa.exp2(isa.mul(isa.load(&by[r..]), at)));
+                    }
+                    first[v] = factors(isa, isa.load(&last[0][r..]), raised);
+                    second[v] = factors(isa, isa.load(&last[1][r..]), isa.splat(1.0));
+                    if node == 0 {
+                        polynomial = with_expansion(isa, rows, r, polynomial);
+                    }
+                }
+                for j in (0..9).step_by(TILE) {
+                    for k in (0..9).step_by(TILE) {
+                        add_tile(isa, &first[..vectors], &second[..vectors], [j, k], &mut sums);
+                    }
                 }
             }
-        }
-        let mut rates = [0.0; 81];
-        for (node, rate) in rates.iter_mut().enumerate() {
-            let [j, k] = axes(node);
-            *rate = isa.sum(sums[j][k]);
+            rates.extend(sums.iter().flatten().map(|sum| isa.sum(*sum)));
         }
         Separated {
             rates,
-            polynomial: polynomial.map(|sum| isa.sum(sum)),
+            polynomial: Polynomial {
+                constant: isa.sum(polynomial.constant),
+                linear: polynomial.linear.map(|sum| isa.sum(sum)),
+                quadratic: polynomial.quadratic.map(|row| row.map(|sum| isa.sum(sum))),
+            },
         }
     }
 }
@@ -114,27 +147,28 @@ fn factors<I: Simd<Scalar = f64>>(isa: I, by: I::V, scale: I::V) -> [I::V; 9] {
 
 /// The polynomial with `lambda (1 + m + m^2 / 2)` of the rows from place r.
 #[inline(always)]
-fn with_expansion<I: Simd<Scalar = f64>>(
+fn with_expansion<I: Simd<Scalar = f64>, const D: usize>(
     isa: I,
-    rows: &Columns,
+    rows: &Columns<D>,
     r: usize,
-    polynomial: [I::V; 6],
-) -> [I::V; 6] {
-    let (p, q) = (isa.load(&rows.by_first[r..]), isa.load(&rows.by_second[r..]));
+    mut polynomial: Polynomial<I::V, D>,
+) -> Polynomial<I::V, D> {
     let (rate, b) = (isa.load(&rows.rate[r..]), isa.load(&rows.at_zero[r..]));
     let half = isa.mul(isa.splat(0.5), rate);
     // lambda (1 + b), its derivative at zero.
     let slope = isa.mul_add(rate, b, rate);
     let at_zero = isa.mul_add(isa.mul(half, b), b, slope);
-    let [one, of_u, of_s, of_uu, of_us, of_ss] = polynomial;
-    [
-        isa.add(one, at_zero),
-        isa.mul_add(slope, p, of_u),
-        isa.mul_add(slope, q, of_s),
-        isa.mul_add(isa.mul(half, p), p, of_uu),
-        isa.mul_add(isa.mul(rate, p), q, of_us),
-        isa.mul_add(isa.mul(half, q), q, of_ss),
-    ]
+    polynomial.constant = isa.add(polynomial.constant, at_zero);
+    for j in 0..D {
+        let p = isa.load(&rows.by[j][r..]);
+        polynomial.linear[j] = isa.mul_add(slope, p, polynomial.linear[j]);
+        for k in j..D {
+            let by = isa.mul(if j == k { half } else { rate }, p);
+            let q = isa.load(&rows.by[k][r..]);
+            polynomial.quadratic[j][k] = isa.mul_add(by, q, polynomial.quadratic[j][k]);
+        }
+    }
+    polynomial
 }
 
 /// Adds the products of factors at the nodes from (j, k).

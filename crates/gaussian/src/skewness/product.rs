@@ -1,13 +1,13 @@
-//! Marginals of (elasticity, effect) of the products.
+//! Marginals of the products' latents: their coefficients and effects.
 //!
-//! The group of rows is the product's own. With `F F' = Cov`, `F` lower, and `delta = F (u, s)` a row's log rate is
+//! The group of rows is the product's own. With `F F' = Cov`, `F` lower, and `delta = F u` a row's log rate is
 //!
 //! ```text
-//! d_t = (p_t, q_t) (u, s) + beta_t + e_t,    (p_t, q_t) = F' (x_t, 1)' + f_t,    f_t = F^-1 cov(delta, tau_t),
+//! d_t = p_t' u + beta_t + e_t,    p_t = F' z_t + f_t,    f_t = F^-1 cov(delta, tau_t),
 //! ```
 //!
-//! `e_t ~ Normal(0, v_t - p_t^2 - q_t^2)`. The tilt is by the shift less what the own rows have done to it,
-//! `F^-1 s_others = F^-1 s + sum_t (p_t, q_t) lambda_t v_t / 2`; `beta_t = s_tau - f_t' F^-1 s` is the shift of the period's effect
+//! `z_t` the regressors and 1, `e_t ~ Normal(0, v_t - p_t' p_t)`. The tilt is by the shift less what the own rows have done to it,
+//! `F^-1 s_others = F^-1 s + sum_t p_t lambda_t v_t / 2`; `beta_t = s_tau - f_t' F^-1 s` is the shift of the period's effect
 //! given `delta = 0`.
 
 use super::expansion::{Expansion, NEGLIGIBLE};
@@ -15,30 +15,18 @@ use super::period::{Few, PeriodRow};
 use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
 use super::shift::AtMode;
-use crate::gauss_hermite::{NINE, axes};
-use infermark_arrowhead::{FactorError, ProductMoments};
-use infermark_model::site::Site;
-use std::sync::LazyLock;
+use crate::design::{LATENTS, along, at, design, places};
+use crate::gauss_hermite::Rule;
+use infermark_arrowhead::{BlockFactor, FactorError, ProductMoments};
+use std::array::from_fn;
 
 /// Marginals of a product.
 pub(super) struct ProductMarginals {
-    /// Of elasticity and effect at the centre.
-    pub(super) variances: [f64; 2],
+    /// Of its latents at the centre.
+    pub(super) variances: [f64; LATENTS],
     /// Where they are not about normal.
-    pub(super) shapes: Option<[Shape; 2]>,
+    pub(super) shapes: Option<[Shape; LATENTS]>,
 }
-
-/// The rule in two dimensions: nodes, logs of their weights.
-static PAIR_NODES: LazyLock<([[f64; 2]; 81], [f64; 81])> = LazyLock::new(|| {
-    let of = |node: usize| axes(node).map(|place| NINE[place]);
-    (
-        std::array::from_fn(|node| of(node).map(|(at, _)| at)),
-        std::array::from_fn(|node| {
-            let [(_, first), (_, second)] = of(node);
-            (first * second).ln()
-        }),
-    )
-});
 
 /// Of every product; adds the rows in periods with few sales to those.
 ///
@@ -58,14 +46,15 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<Prod
     } else {
         expansion.factor
     };
+    let rule = Rule::new();
     let visited = factor.for_products(is_asked, |i, moments| {
-        let product = Product::new(expansion, i, moments);
-        let rows: Vec<InPair> = product.rows().collect();
+        let product = Product::new(expansion, &rule, i, moments);
+        let rows: Vec<InBlock> = product.rows().collect();
         if few.has_any(product.category) {
             few.add(&product.in_few(&rows, few));
         }
         ProductMarginals {
-            variances: [moments.elasticity, moments.effect],
+            variances: from_fn(|k| moments.covariance[k][k]),
             shapes: product.shapes(&rows),
         }
     });
@@ -86,85 +75,91 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<Prod
 /// A product, its coordinates, and where it is.
 struct Product<'a> {
     expansion: &'a Expansion<'a>,
+    rule: &'a Rule<LATENTS>,
     product: usize,
-    moments: ProductMoments<'a>,
-    /// Of its pair.
-    places: [usize; 2],
+    moments: ProductMoments<'a, LATENTS>,
+    /// Of its latents.
+    places: [usize; LATENTS],
     category: usize,
     /// Place of the first period of its category.
     time: usize,
     /// `F`.
-    faa: f64,
-    fea: f64,
-    fee: f64,
+    root: BlockFactor<LATENTS>,
 }
 
 /// A row in the coordinates of its product.
-struct InPair {
+struct InBlock {
     period: usize,
-    log_price: f64,
+    /// The regressors and 1.
+    design: [f64; LATENTS],
     /// `lambda_t`.
     rate: f64,
-    by: [f64; 2],
+    by: [f64; LATENTS],
     /// `f_t`.
-    with_period: [f64; 2],
-    /// Variance of the log rate given the pair.
+    with_period: [f64; LATENTS],
+    /// Variance of the log rate given the product's latents.
     noise: f64,
 }
 
-impl InPair {
+impl InBlock {
     /// Of the log rate.
     fn variance(&self) -> f64 {
-        self.by[0] * self.by[0] + self.by[1] * self.by[1] + self.noise
+        let of_block: f64 = self.by.iter().map(|by| by * by).sum();
+        of_block + self.noise
     }
 }
 
 impl<'a> Product<'a> {
-    fn new(expansion: &'a Expansion<'a>, product: usize, moments: ProductMoments<'a>) -> Self {
+    fn new(
+        expansion: &'a Expansion<'a>,
+        rule: &'a Rule<LATENTS>,
+        product: usize,
+        moments: ProductMoments<'a, LATENTS>,
+    ) -> Self {
         let layout = expansion.counts.layout();
         let category = expansion.counts.panel().category_of()[product] as usize;
-        let faa = moments.elasticity.sqrt();
-        let fea = moments.covariance / faa;
         Product {
             expansion,
+            rule,
             product,
             moments,
-            places: [Site::ProductA, Site::ProductEffect].map(|site| layout.start(site) + product),
+            places: places(layout, product),
             category,
             time: layout.time_index(category, 0),
-            faa,
-            fea,
-            fee: (moments.effect - fea * fea).sqrt(),
+            root: BlockFactor::unchecked(&moments.covariance),
         }
     }
 
     /// Its rows; none of a product that is left out at the upper bound.
-    fn rows(&self) -> impl Iterator<Item = InPair> {
+    fn rows(&self) -> impl Iterator<Item = InBlock> {
         let Expansion {
             counts, point, about, ..
         } = *self.expansion;
         let left_out = counts.leaves_out(self.product);
-        let [a, e] = self.places;
+        let latents = at(point, self.places);
         counts
             .panel()
             .product_rows(self.product)
             .filter(move |_| !left_out)
             .map(move |row| {
-                let (t, x) = (row.period, row.log_price);
-                let first = self.moments.elasticity_with_periods[t] / self.faa;
-                let second = (self.moments.effect_with_periods[t] - self.fea * first) / self.fee;
-                let mut row = InPair {
+                let (t, design) = (row.period, design(&row));
+                let with_period = self.root.forward(from_fn(|k| self.moments.with_periods[k][t]));
+                let mut by = self.root.transpose_times(design);
+                by.iter_mut().zip(with_period).for_each(|(by, with)| *by += with);
+                let own = |left: f64, with: &f64| left - with * with;
+                let noise = with_period.iter().fold(self.moments.periods[t], own);
+                let mut row = InBlock {
                     period: t,
-                    log_price: x,
+                    design,
                     rate: 0.0,
-                    by: [x * self.faa + self.fea + first, self.fee + second],
-                    with_period: [first, second],
-                    noise: (self.moments.periods[t] - first * first - second * second).max(0.0),
+                    by,
+                    with_period,
+                    noise: noise.max(0.0),
                 };
                 row.rate = match about {
                     About::Mode => self.moments.weights[t],
                     About::Mean => {
-                        let at_centre = point[a] * x + point[e] + point[self.time + t];
+                        let at_centre = along(&latents, &design) + point[self.time + t];
                         (at_centre + about.below(row.variance())).exp()
                     }
                 };
@@ -172,58 +167,64 @@ impl<'a> Product<'a> {
             })
     }
 
-    fn shapes(&self, rows: &[InPair]) -> Option<[Shape; 2]> {
-        let third = |row: &InPair| row.rate * (row.by[0].abs().powi(3) + row.by[1].abs().powi(3));
+    fn shapes(&self, rows: &[InBlock]) -> Option<[Shape; LATENTS]> {
+        let cubes = |row: &InBlock| row.by.iter().map(|by| by.abs().powi(3)).sum::<f64>();
+        let third = |row: &InBlock| row.rate * cubes(row);
         if rows.iter().map(third).sum::<f64>() < NEGLIGIBLE {
             return None;
         }
         let Expansion {
             about, point, shift, ..
         } = *self.expansion;
-        let [a, e] = self.places;
-        // F^-1 s.
-        let first = shift[a] / self.faa;
-        let whitened = [first, (shift[e] - self.fea * first) / self.fee];
+        let whitened = self.root.forward(at(shift, self.places));
         let mut tilt = whitened;
         for row in rows {
             let own = about.slope(row.rate, row.variance());
-            tilt[0] += own * row.by[0];
-            tilt[1] += own * row.by[1];
+            tilt.iter_mut()
+                .zip(row.by)
+                .for_each(|(tilt, by)| *tilt += own * by);
         }
-        let of_row = |row: &InPair| Row {
+        let of_row = |row: &InBlock| Row {
             rate: row.rate,
             variance: row.variance(),
             by: row.by,
-            shift: shift[self.time + row.period]
-                - row.with_period[0] * whitened[0]
-                - row.with_period[1] * whitened[1],
+            shift: (row.with_period.iter().zip(whitened))
+                .fold(shift[self.time + row.period], |left, (with, own)| {
+                    left - with * own
+                }),
         };
         let group = Group::new(about, rows.iter().map(of_row));
-        let (nodes, logs) = &*PAIR_NODES;
-        let mut weights = *logs;
+        let mut weights = self.rule.logs.clone();
         group.add_to(&mut weights, tilt);
         exponentials(&mut weights);
-        let elasticity = Shape::new(point[a], &weights, nodes.iter().map(|[u, _]| self.faa * u));
-        let effect = nodes.iter().map(|[u, s]| self.fea * u + self.fee * s);
-        Some([elasticity?, Shape::new(point[e], &weights, effect)?])
+        let shape = |k: usize| {
+            let row = &self.root.rows()[k];
+            let values = self.rule.nodes.iter().map(|node| along(row, node));
+            Shape::new(point[self.places[k]], &weights, values)
+        };
+        let shapes: [Option<Shape>; LATENTS] = from_fn(shape);
+        if shapes.iter().any(Option::is_none) {
+            return None;
+        }
+        Some(shapes.map(|shape| shape.expect("each was found")))
     }
 
     /// Its rows in periods with few sales, as those want them.
-    fn in_few(&self, rows: &[InPair], few: &Few) -> Vec<PeriodRow> {
+    fn in_few(&self, rows: &[InBlock], few: &Few) -> Vec<PeriodRow> {
         let shift = self.expansion.shift;
-        let [a, e] = self.places;
-        let of_row = |row: &InPair| {
+        let of_latents = at(shift, self.places);
+        let of_row = |row: &InBlock| {
             let place = self.time + row.period;
             let slot = few.slot(place)?;
             let sd = self.moments.periods[row.period].sqrt();
-            let with = self.moments.elasticity_with_periods[row.period] * row.log_price
-                + self.moments.effect_with_periods[row.period];
+            let with_periods = from_fn(|k| self.moments.with_periods[k][row.period]);
+            let with = along(&with_periods, &row.design);
             Some(PeriodRow {
                 slot,
                 rate: row.rate,
                 by: with / sd + sd,
                 variance: row.variance(),
-                shift: shift[a] * row.log_price + shift[e] + shift[place],
+                shift: along(&of_latents, &row.design) + shift[place],
             })
         };
         rows.iter().filter_map(of_row).collect()

@@ -1,4 +1,4 @@
-//! Products of few sales: proposals for the pair (`product_a`, `product_effect`) of one product at a time.
+//! Products of few sales: proposals for the latents of one product at a time, its coefficients and its effect.
 //!
 //! A product that hardly sold has a posterior with a wall on one side, where sales would have been seen, and its prior on
 //! the other. That is so most of all where the lower clip bound of the log rate is active: below it the likelihood is
@@ -6,40 +6,47 @@
 //! anywhere below. No linear map fits both sides: trajectories as wide as the prior need tiny steps at the wall, and ones
 //! as wide as the wall cross the other side by a random walk.
 //!
-//! Given the border of its category (period effects, `category_a`, shape) the pair of a product is independent of all others. So
-//! between trajectories every such product is given a new pair by a Metropolis-Hastings step of its own, from a proposal
-//! that does not depend on the state: the pair's posterior given the border at the mode, summed over the cells of a grid of levels
+//! Given the border of its category (period effects, its coefficients, shape) a product is independent of all others. So
+//! between trajectories every such product is given new latents by a Metropolis-Hastings step of its own, from a proposal
+//! that does not depend on the state: their posterior given the border at the mode, summed over the cells of a grid of levels
 //! `u = product_effect + mean ln price product_a` and elasticities, and constant in each. A proposal is accepted by the ratio of
-//! posterior over proposal at both pairs (Tierney, "Markov chains for exploring posterior distributions", 1994, section
+//! posterior over proposal at both points (Tierney, "Markov chains for exploring posterior distributions", 1994, section
 //! 2.3.3), so that what the border's move and the cells leave out costs acceptance, not correctness. Trajectories and these steps
 //! each leave the posterior invariant, and so do both in turn.
 //!
 //! | module | holds |
 //! |---|---|
-//! | `conditional` | the posterior of a pair given the border, from the product's rows |
-//! | `proposal` | the density that pairs are proposed from |
+//! | `conditional` | the posterior of a product's latents given the border, from its rows |
+//! | `proposal` | the density that they are proposed from |
 
 mod conditional;
 mod proposal;
 
-use conditional::{Conditional, OwnRows, Rows};
+use conditional::{Conditional, OwnRows, Prior, Rows};
 use infermark_model::negative_binomial::Shape;
 use infermark_model::{Layout, Likelihood, Panel, Priors, Site};
 use infermark_threads::run_parts;
-use proposal::{ELASTICITIES, LEVELS, PairProposal};
+use proposal::{ELASTICITIES, LEVELS, Proposal};
 use rand::{Rng, RngExt};
+use std::array::from_fn;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Log rate of a unit in 20,000 rows: bounds below it are in no product's way.
 const NEVER_SELLS: f64 = -10.0;
 
-/// Units in all, up to which a product's pair is drawn by itself wherever the bound is: a wall on one side, the prior on the other.
+/// Units in all, up to which a product is drawn by itself wherever the bound is: a wall on one side, the prior on the other.
 const FEW_UNITS: u64 = 3;
 
 /// Nats by which the mode is better than rates at the bound in all periods, beyond which the latter have no weight: the prior's
 /// volume below the bound is some tens of times that of the mode.
 const NO_WEIGHT: f64 = 12.0;
+
+/// Latents of a product: its elasticity, the coefficient of the log price, and its effect.
+const LATENTS: usize = SITES.len();
+
+/// Their sites.
+const SITES: [Site; 2] = [Site::ProductA, Site::ProductEffect];
 
 /// The products of few sales of a panel, and what is proposed for them.
 #[derive(Debug)]
@@ -48,8 +55,8 @@ pub(crate) struct FewSales {
     likelihood: Likelihood,
     priors: Priors,
     products: Vec<FewSalesProduct>,
-    /// Deviations and periods of all rows, product after product.
-    deviation: Vec<f64>,
+    /// Deviations of each regressor and periods of all rows, product after product.
+    deviation: [Vec<f64>; LATENTS],
     period: Vec<u32>,
     /// Rows with sales, counted from the product's first, and their units.
     sold: Vec<(u32, u32)>,
@@ -60,7 +67,15 @@ struct FewSalesProduct {
     category: usize,
     rows: Range<usize>,
     sold: Range<usize>,
-    proposal: PairProposal,
+    proposal: Proposal<LATENTS>,
+}
+
+/// Priors of a product's latents in a category of this elasticity.
+fn prior(priors: &Priors, category_a: f64) -> Prior<LATENTS> {
+    Prior {
+        mean: [category_a, priors.product_effect_mean],
+        sd: [priors.product_a_sd, priors.product_effect_sd],
+    }
 }
 
 impl FewSales {
@@ -75,39 +90,48 @@ impl FewSales {
         let layout = panel.layout_for(likelihood);
         let of_product = |i: usize| {
             let c = panel.category_of()[i] as usize;
-            let m = panel.mean_log_price()[i];
             let own = OwnRows::of(panel, i);
             let effect: Vec<f64> = own
                 .period
                 .iter()
                 .map(|t| point[layout.time_index(c, *t as usize)])
                 .collect();
+            let places = SITES.map(|site| layout.start(site) + i);
             let conditional = Conditional {
-                priors,
+                prior: prior(priors, point[layout.start(Site::CategoryA) + c]),
+                clip: [priors.clip_low, priors.clip_high],
                 shape: (likelihood == Likelihood::NegativeBinomial)
                     .then(|| Shape::new(point[layout.start(Site::LogShape) + c])),
-                category_a: point[layout.start(Site::CategoryA) + c],
                 rows: Rows {
-                    mean_log_price: m,
-                    deviation: &own.deviation,
+                    mean: [panel.mean_log_price()[i], 1.0],
+                    deviation: own.deviation.each_ref().map(Vec::as_slice),
                     effect: &effect,
                     sold: &own.sold,
                 },
             };
-            let a = point[layout.start(Site::ProductA) + i];
-            let level = point[layout.start(Site::ProductEffect) + i] + a * m;
+            let latents = places.map(|j| point[j]);
+            let level = conditional.rows.level(&latents);
             // All rows at the bound.
             let below = -1e3;
             let few = panel.sums().product[i] <= FEW_UNITS
-                || conditional.log_likelihood(level, a) - conditional.log_likelihood(below, 0.0) < NO_WEIGHT;
+                || conditional.log_likelihood(level, &latents)
+                    - conditional.log_likelihood(below, &[0.0; LATENTS])
+                    < NO_WEIGHT;
             if !few {
                 return None;
             }
-            let rate: f64 = (0..own.deviation.len())
-                .map(|r| conditional.rows.eta(r, level, a).min(priors.clip_high).exp())
+            let rate: f64 = (0..own.period.len())
+                .map(|r| {
+                    conditional
+                        .rows
+                        .eta(r, level, &latents)
+                        .min(priors.clip_high)
+                        .exp()
+                })
                 .sum();
-            let prior = (priors.product_effect_sd.hypot(priors.product_a_sd * m)).powi(-2);
-            let proposal = PairProposal::of(&conditional, i, level, (rate + prior).sqrt().recip());
+            let (sd, mean) = (conditional.prior.sd, conditional.rows.mean);
+            let of_level = (0..LATENTS - 1).fold(sd[LATENTS - 1], |of, k| of.hypot(sd[k] * mean[k]));
+            let proposal = Proposal::of(&conditional, i, level, (rate + of_level.powi(-2)).sqrt().recip());
             Some((c, own, proposal))
         };
         let threads = threads.clamp(1, layout.products);
@@ -116,24 +140,27 @@ impl FewSales {
         let parts = (0..threads)
             .map(|t| (t * share).min(layout.products)..((t + 1) * share).min(layout.products))
             .map(|products| move || products.filter_map(of_product).collect::<Vec<_>>());
-        let found: Vec<(usize, OwnRows, PairProposal)> = run_parts(parts).into_iter().flatten().collect();
+        let found: Vec<(usize, OwnRows<LATENTS>, Proposal<LATENTS>)> =
+            run_parts(parts).into_iter().flatten().collect();
         let mut few = FewSales {
             layout,
             likelihood,
             priors: *priors,
             products: Vec::with_capacity(found.len()),
-            deviation: Vec::new(),
+            deviation: from_fn(|_| Vec::new()),
             period: Vec::new(),
             sold: Vec::new(),
         };
         for (category, own, proposal) in found {
-            let (row, sale) = (few.deviation.len(), few.sold.len());
-            few.deviation.extend(own.deviation);
+            let (row, sale) = (few.period.len(), few.sold.len());
+            for (all, own) in few.deviation.iter_mut().zip(own.deviation) {
+                all.extend(own);
+            }
             few.period.extend(own.period);
             few.sold.extend(own.sold);
             few.products.push(FewSalesProduct {
                 category,
-                rows: row..few.deviation.len(),
+                rows: row..few.period.len(),
                 sold: sale..few.sold.len(),
                 proposal,
             });
@@ -166,7 +193,7 @@ impl FewSales {
         self.products.len()
     }
 
-    /// Gives each of the products a new pair with the border in the natural parameters `point`, and returns how many were accepted.
+    /// Gives each of the products new latents with the border in the natural parameters `point`, and returns how many were accepted.
     /// `effects` is scratch.
     pub(crate) fn update(
         &self,
@@ -177,8 +204,7 @@ impl FewSales {
         let mut accepted = 0;
         for product in &self.products {
             let (c, proposal) = (product.category, &product.proposal);
-            let at =
-                [Site::ProductA, Site::ProductEffect].map(|site| self.layout.start(site) + proposal.product);
+            let places = SITES.map(|site| self.layout.start(site) + proposal.product);
             let of_category = &point[self.layout.time_index(c, 0)..];
             effects.clear();
             effects.extend(
@@ -187,23 +213,28 @@ impl FewSales {
                     .map(|t| of_category[*t as usize]),
             );
             let conditional = Conditional {
-                priors: &self.priors,
+                prior: prior(&self.priors, point[self.layout.start(Site::CategoryA) + c]),
+                clip: [self.priors.clip_low, self.priors.clip_high],
                 shape: (self.likelihood == Likelihood::NegativeBinomial)
                     .then(|| Shape::new(point[self.layout.start(Site::LogShape) + c])),
-                category_a: point[self.layout.start(Site::CategoryA) + c],
                 rows: Rows {
-                    mean_log_price: proposal.mean_log_price,
-                    deviation: &self.deviation[product.rows.clone()],
+                    mean: proposal.mean,
+                    deviation: from_fn(|k| match k + 1 {
+                        LATENTS => &[][..],
+                        _ => &self.deviation[k][product.rows.clone()],
+                    }),
                     effect: effects,
                     sold: &self.sold[product.sold.clone()],
                 },
             };
-            let ratio = |pair: [f64; 2]| conditional.ln_density(pair) - proposal.ln_density(pair);
+            let ratio = |latents| conditional.ln_density(latents) - proposal.ln_density(latents);
             let there = proposal.draw(rng);
             let uniform: f64 = rng.random();
-            let here = at.map(|j| point[j]);
-            if uniform.ln() < ratio(there) - ratio(here) {
-                [point[at[0]], point[at[1]]] = there;
+            let here = places.map(|j| point[j]);
+            if uniform.ln() < ratio(&there) - ratio(&here) {
+                for (j, latent) in places.into_iter().zip(there) {
+                    point[j] = latent;
+                }
                 accepted += 1;
             }
         }

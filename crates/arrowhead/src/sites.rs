@@ -1,0 +1,113 @@
+//! Where the latents of a model lie whose products have D of them, and what their priors are.
+//!
+//! Everything in this crate that depends on the model's sites and priors goes through here.
+
+use infermark_model::Likelihood;
+use infermark_model::priors::Priors;
+use infermark_model::site::{Layout, Site};
+use std::array::from_fn;
+
+/// Places of the sites in one flat vector of natural parameters. A product's latents are its D - 1 coefficients and its effect, last; each
+/// coefficient has a mean in its category and that one a global mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockLayout<const D: usize> {
+    /// The global means of the coefficients; the last entry has no meaning.
+    pub global: [usize; D],
+    /// The first mean of each coefficient in a category, of C; the last entry has no meaning.
+    pub category: [usize; D],
+    /// The first of the products' latents of each kind, of N.
+    pub product: [usize; D],
+    /// The first period effect, of C x T, category-major.
+    pub time: usize,
+    /// The first log shape, of C where the likelihood has it.
+    pub log_shape: usize,
+    /// Number of latents.
+    pub latents: usize,
+}
+
+impl<const D: usize> BlockLayout<D> {
+    /// Global means, means of the categories, coefficients and effects of the products, period effects, log shapes, in this order.
+    pub fn new(sizes: Layout) -> Self {
+        const { assert!(D > 0, "a product has an effect") };
+        let (n, c, coefficients) = (sizes.products, sizes.categories, D - 1);
+        let categories = coefficients;
+        let products = categories + coefficients * c;
+        let time = products + D * n;
+        let log_shape = time + c * sizes.periods;
+        BlockLayout {
+            global: from_fn(|k| k),
+            category: from_fn(|k| categories + k * c),
+            product: from_fn(|k| products + k * n),
+            time,
+            log_shape,
+            latents: log_shape
+                + match sizes.likelihood {
+                    Likelihood::Poisson => 0,
+                    Likelihood::NegativeBinomial => c,
+                },
+        }
+    }
+}
+
+impl BlockLayout<2> {
+    /// The published model's: the elasticity is the one coefficient.
+    pub fn of_model(layout: Layout) -> Self {
+        BlockLayout {
+            global: [layout.start(Site::GlobalA), usize::MAX],
+            category: [layout.start(Site::CategoryA), usize::MAX],
+            product: [layout.start(Site::ProductA), layout.start(Site::ProductEffect)],
+            time: layout.start(Site::TimeCatEffects),
+            log_shape: layout.start(Site::LogShape),
+            latents: layout.latents(),
+        }
+    }
+}
+
+/// Precisions of the priors.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockPriors<const D: usize> {
+    /// Of the global means of the coefficients; the last entry has no meaning.
+    pub global: [f64; D],
+    /// Of the categories' means about the global ones; the last entry has no meaning.
+    pub category: [f64; D],
+    /// Of the products' coefficients about those of their category, and of the effects, last.
+    pub product: [f64; D],
+    /// Of the period effects.
+    pub time: f64,
+    /// Of the log shapes.
+    pub log_shape: f64,
+}
+
+impl From<&Priors> for BlockPriors<2> {
+    fn from(priors: &Priors) -> Self {
+        let precision = |sd: f64| sd.powi(-2);
+        BlockPriors {
+            global: [precision(priors.global_a_sd), 0.0],
+            category: [precision(priors.category_a_sd), 0.0],
+            product: [priors.product_a_sd, priors.product_effect_sd].map(precision),
+            time: precision(priors.time_cat_effects_sd),
+            log_shape: precision(priors.log_shape_sd),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_s_layout_is_the_general_one_of_two_latents() {
+        for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+            let layout = Layout::new(7, 3, 5).with_likelihood(likelihood);
+            let (model, general) = (BlockLayout::of_model(layout), BlockLayout::<2>::new(layout));
+            assert_eq!(
+                (model.global[0], model.category[0], model.product),
+                (general.global[0], general.category[0], general.product)
+            );
+            assert_eq!(
+                (model.time, model.log_shape, model.latents),
+                (general.time, general.log_shape, general.latents)
+            );
+        }
+    }
+}
