@@ -232,7 +232,7 @@ fi
 # --- Run ----------------------------------------------------------------------
 
 if in_ci; then
-  # Nothing is built twice here, and without incremental compilation the first build is faster and its code better optimized.
+  # Nothing is built twice here, so what incremental compilation writes for the next build is work for nothing.
   export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 fi
 
