@@ -56,6 +56,11 @@
 //!
 //! `tensor` adds `svi-tensor`, the same algorithm in Burn's tensors, as a peer to measure against; it takes a quarter of the build.
 
+/// The programs in the guides are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/add-a-backend.md")]
+struct AddABackend;
+
 mod fit;
 pub mod prelude;
 pub mod reference;
