@@ -2,7 +2,7 @@
 
 use infermark_data::{Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file};
 use infermark_data::{read_panel, read_true_elasticities, read_truth};
-use infermark_model::{Panel, Priors, Site};
+use infermark_model::{Likelihood, Panel, Priors, Site};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -316,7 +316,9 @@ fn truths_of_other_panels_are_refused() {
     assert_eq!(
         read_truth(&path, &panel).unwrap(),
         Truth {
+            likelihood: Likelihood::Poisson,
             product_elasticity: vec![-1.0, -2.0],
+            parameter: Vec::new(),
             point: None,
         }
     );

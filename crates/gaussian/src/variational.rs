@@ -387,11 +387,9 @@ impl Search {
 
     /// The category of an entry of a site below `global_a`.
     fn category_of(&self, site: Site, entry: usize) -> usize {
-        match site {
-            Site::ProductA | Site::ProductEffect => self.counts.panel().category_of()[entry] as usize,
-            Site::TimeCatEffects => entry / self.counts.layout().periods,
-            _ => entry,
-        }
+        let category_of = self.counts.panel().category_of();
+        let category = self.counts.layout().category(site, entry, category_of);
+        category.expect("the site is below global_a")
     }
 
     /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].

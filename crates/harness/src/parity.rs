@@ -457,12 +457,15 @@ fn check_loss(
         ),
         tolerances.scale_gradient,
     );
-    let by_centredness = combined(&|g| g.unconstrained_centredness.map_or(Vec::new(), |c| c.to_vec()));
+    let by_centredness = combined(&|g| {
+        g.unconstrained_centredness
+            .map_or(Vec::new(), |c| c.reparameterized().to_vec())
+    });
     if !by_centredness.is_empty() {
         let got = got
             .gradient
             .unconstrained_centredness
-            .map_or(Vec::new(), |c| c.to_vec());
+            .map_or(Vec::new(), |c| c.reparameterized().to_vec());
         record.check(
             "loss's gradient by the centredness".into(),
             norm_wise_error(&got, &by_centredness),

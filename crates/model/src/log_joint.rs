@@ -10,7 +10,7 @@ use crate::negative_binomial::{CountTerm, Shape};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, LocScale};
 use crate::priors::Priors;
-use crate::site::{Layout, Site};
+use crate::site::{Layout, PerSite, Site};
 
 /// `ln sqrt(2 pi)`, of the normal densities.
 pub const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
@@ -28,8 +28,8 @@ pub struct LogJoint<'p> {
 pub struct Gradient {
     /// By `z`, in the order of [`Layout`].
     pub z: Vec<f64>,
-    /// By the centredness of each site, in the order of [`Site::ALL`].
-    pub centredness: [f64; 5],
+    /// By the centredness of each site; 0 of the sites without a choice of form.
+    pub centredness: PerSite<f64>,
 }
 
 impl<'p> LogJoint<'p> {
@@ -49,7 +49,7 @@ impl<'p> LogJoint<'p> {
 
     /// Log joint and gradient at natural parameters, length [`Layout::latents`].
     pub fn natural(&self, point: &[f64]) -> (f64, Vec<f64>) {
-        let (value, gradient) = self.at(point, &Centredness([1.0; 5]));
+        let (value, gradient) = self.at(point, &Centredness::all(1.0));
         (value, gradient.z)
     }
 
@@ -134,34 +134,25 @@ impl<'p> LogJoint<'p> {
         let transforms = centredness.transforms(&self.priors);
         let category_of = self.panel.category_of();
         let mut by_z = vec![0.0; z.len()];
-        let mut by_c = [0.0; 5];
+        let mut by_c = PerSite::all(0.0);
         let mut log_prior = 0.0;
-        for site in Site::ALL.into_iter().rev() {
-            let transform = &transforms[site.index()];
+        let (chosen, fixed): (Vec<Site>, Vec<Site>) =
+            layout.sites().iter().partition(|site| site.is_reparameterized());
+        for site in chosen.into_iter().rev().chain(fixed) {
+            let constant = self.priors.constant_mean(site);
             for (k, j) in layout.range(site).enumerate() {
-                let parent = match site {
-                    Site::CategoryA => Some(layout.start(Site::GlobalA)),
-                    Site::ProductA => Some(layout.start(Site::CategoryA) + category_of[k] as usize),
-                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects | Site::LogShape => None,
-                };
-                let mean = match parent {
-                    Some(parent) => value[parent],
-                    None => self.priors.constant_mean(site),
-                };
-                let term = prior_term(transform, z[j], mean, by_value[j]);
+                let parent = layout.parent(site, k, category_of);
+                let mean = parent.map_or(constant, |parent| value[parent]);
+                let term = prior_term(&transforms[site], z[j], mean, by_value[j]);
                 log_prior += term.log_density;
                 by_z[j] = term.by_z;
-                by_c[site.index()] += term.by_centredness;
+                if site.is_reparameterized() {
+                    by_c[site] += term.by_centredness;
+                }
                 if let Some(parent) = parent {
                     by_value[parent] += term.by_mean;
                 }
             }
-        }
-        let own = LocScale::new(self.priors.log_shape_sd, 1.0);
-        for j in layout.range(Site::LogShape) {
-            let term = prior_term(&own, z[j], self.priors.log_shape_mean, by_value[j]);
-            log_prior += term.log_density;
-            by_z[j] = term.by_z;
         }
         (
             log_prior,
@@ -253,7 +244,7 @@ mod tests {
                 .map(|_| scale * rng.random_range(-1.0..1.0))
                 .collect();
             for c in [[1.0; 5], [0.0; 5], [0.5, 0.3, 0.8, 0.1, 0.9]] {
-                let (value, gradient) = log_joint.at(&z, &Centredness(c));
+                let (value, gradient) = log_joint.at(&z, &Centredness::new(c));
                 let close = |analytic: f64, low: f64, high: f64, h: f64, what: &str| {
                     let numeric = (high - low) / (2.0 * h);
                     // Central differences: O(h^2) truncation, and cancellation of a few ulp of the value over h.
@@ -268,17 +259,17 @@ mod tests {
                     let at = |d: f64| {
                         let mut z = z.clone();
                         z[j] += d;
-                        log_joint.at(&z, &Centredness(c)).0
+                        log_joint.at(&z, &Centredness::new(c)).0
                     };
                     close(gradient.z[j], at(-h), at(h), h, "z");
                 }
-                for s in 0..5 {
+                for (s, site) in Site::REPARAMETERIZED.into_iter().enumerate() {
                     let at = |d: f64| {
                         let mut c = c;
                         c[s] += d;
-                        log_joint.at(&z, &Centredness(c)).0
+                        log_joint.at(&z, &Centredness::new(c)).0
                     };
-                    close(gradient.centredness[s], at(-h), at(h), h, "centredness");
+                    close(gradient.centredness[site], at(-h), at(h), h, "centredness");
                 }
             }
         }

@@ -80,7 +80,7 @@ impl Backend for NutsCpu {
             panel,
             request.likelihood,
             request.priors,
-            Centredness([1.0; 5]),
+            Centredness::all(1.0),
             request.resolved_threads(),
         );
         let mut gradient = vec![0.0; point.len()];

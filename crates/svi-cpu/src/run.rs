@@ -83,12 +83,7 @@ impl<I: Simd> Run for SviRun<I> {
             .state
             .guide()
             .centredness(self.state.chart.parameterization());
-        self.ledger.report(
-            crate::NAME,
-            device_name(),
-            self.threads,
-            centredness.0,
-            Vec::new(),
-        )
+        self.ledger
+            .report(crate::NAME, device_name(), self.threads, centredness, Vec::new())
     }
 }

@@ -128,6 +128,6 @@ impl Run for GpuRun {
             }
         };
         self.ledger
-            .report(crate::NAME, self.device.clone(), 1, centredness.0, warnings)
+            .report(crate::NAME, self.device.clone(), 1, centredness, warnings)
     }
 }

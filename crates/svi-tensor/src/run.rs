@@ -106,6 +106,6 @@ impl Run for TensorRun {
             }
         };
         self.ledger
-            .report(crate::NAME, self.device.clone(), 1, centredness.0, warnings)
+            .report(crate::NAME, self.device.clone(), 1, centredness, warnings)
     }
 }

@@ -4,7 +4,7 @@ use crate::convergence::ConvergenceWatch;
 use infermark_backend::report::{Detail, SviReport, TracePoint};
 use infermark_backend::request::EarlyStop;
 use infermark_backend::{BackendError, Progress, Report, RunState, StepUnit, SviSettings};
-use infermark_model::Coordinates;
+use infermark_model::{Centredness, Coordinates};
 
 /// What the books say after an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Ledger {
         backend: &str,
         device: String,
         threads: usize,
-        centredness: [f64; 5],
+        centredness: Centredness,
         mut warnings: Vec<String>,
     ) -> Report {
         if self.state == RunState::Failed {

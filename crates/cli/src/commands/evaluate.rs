@@ -44,7 +44,7 @@ impl EvaluateArguments {
         }
         check_threads(self.threads)?;
         let panel = load_panel(&self.data, &self.columns.into())?;
-        let likelihood = self.likelihood.likelihood.into();
+        let likelihood = self.likelihood.likelihood;
         let layout = panel.layout_for(likelihood);
         let point = read_point(&self.point, &layout)?;
         // On the processors in double precision; a GPU has its fit's single precision.

@@ -5,7 +5,7 @@ use super::demand::Demand;
 use super::survivors::{Grouping, draw_survivors};
 use super::{GenerateError, Generator, Process};
 use crate::truth::Truth;
-use infermark_model::{Panel, PanelPart};
+use infermark_model::{Likelihood, Panel, PanelPart};
 use infermark_threads::on_pool;
 
 struct Block {
@@ -135,7 +135,9 @@ pub(crate) fn truth_of(generator: &Generator, demand: &Demand, draws: &[Draw], k
         }
     };
     Truth {
+        likelihood: Likelihood::Poisson,
         product_elasticity,
+        parameter: Vec::new(),
         point,
     }
 }

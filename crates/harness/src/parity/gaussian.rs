@@ -148,15 +148,10 @@ impl<'a> Reference<'a> {
         let mut value = 0.0;
         let mut gradient = vec![0.0; point.len()];
         let (layout, priors) = (&self.layout, &self.priors);
-        let category_a = layout.start(Site::CategoryA);
         for site in layout.sites() {
             let sd = priors.sd(*site);
             for (k, j) in layout.range(*site).enumerate() {
-                let parent = match site {
-                    Site::CategoryA => Some(0),
-                    Site::ProductA => Some(category_a + self.panel.category_of()[k] as usize),
-                    _ => None,
-                };
+                let parent = layout.parent(*site, k, self.panel.category_of());
                 let mean = parent.map_or(priors.constant_mean(*site), |parent| point[parent]);
                 let z = (point[j] - mean) / sd;
                 value -= 0.5 * z * z + sd.ln() + LN_SQRT_2PI;
