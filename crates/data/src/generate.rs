@@ -7,7 +7,6 @@
 mod candidate;
 mod demand;
 mod in_memory;
-mod poisson;
 mod survivors;
 mod to_file;
 
@@ -18,11 +17,9 @@ pub use to_file::generate_to_file;
 use infermark_atomic_file::FileError;
 use infermark_memory::Shortage;
 use infermark_model::Labels;
+pub use infermark_model::likelihood::poisson::MAX_RATE;
 use infermark_model::priors::PriorsError;
 use std::path::PathBuf;
-
-/// Largest rate that is drawn from. Sixty standard deviations above it are still below 2^31.
-pub const MAX_RATE: f64 = 2_144_000_000.0;
 
 /// What to draw. Products are labelled `p0..`, categories `c0..` (zero-padded), periods 1 to T.
 ///

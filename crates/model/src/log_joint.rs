@@ -5,8 +5,7 @@
 //! ([`negative_binomial`](crate::negative_binomial)). All constants are included: normal constants and `ln y!`. Outside the clip
 //! bounds the gradient by `eta` is zero; that by `log_shape` stays.
 
-use crate::likelihood::Likelihood;
-use crate::negative_binomial::{CountTerm, Shape};
+use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, LocScale};
 use crate::priors::Priors;
@@ -62,64 +61,15 @@ impl<'p> LogJoint<'p> {
         assert_eq!(z.len(), layout.latents(), "length of the point");
         let value = centredness.to_natural(z, self.panel.category_of(), &layout, &self.priors);
         let mut by_value = vec![0.0; z.len()];
-        let log_likelihood = match self.likelihood {
-            Likelihood::Poisson => self.poisson(&value, &mut by_value),
-            Likelihood::NegativeBinomial => self.negative_binomial(&value, &mut by_value, &layout),
-        };
+        let log_likelihood = self.likelihood.visit(Rows {
+            panel: self.panel,
+            priors: &self.priors,
+            layout: &layout,
+            value: &value,
+            gradient: &mut by_value,
+        });
         let (log_prior, gradient) = self.back_through_priors(z, &value, by_value, centredness, &layout);
         (log_likelihood + log_prior, gradient)
-    }
-
-    /// Log likelihood of Poisson counts at natural parameters; its gradient is added to `gradient`.
-    fn poisson(&self, value: &[f64], gradient: &mut [f64]) -> f64 {
-        let layout = self.panel.layout();
-        let mut total = 0.0;
-        for (i, c) in self.panel.category_of().iter().enumerate() {
-            let a = layout.start(Site::ProductA) + i;
-            let e = layout.start(Site::ProductEffect) + i;
-            for row in self.panel.product_rows(i) {
-                let t = layout.time_index(*c as usize, row.period);
-                let eta = value[a] * row.log_price + value[t] + value[e];
-                let clipped = eta.clamp(self.priors.clip_low, self.priors.clip_high);
-                let lambda = clipped.exp();
-                let y = f64::from(row.units);
-                total += y * clipped - lambda;
-                if eta == clipped {
-                    let residual = y - lambda;
-                    gradient[a] += residual * row.log_price;
-                    gradient[e] += residual;
-                    gradient[t] += residual;
-                }
-            }
-        }
-        total - self.panel.sums().ln_factorials
-    }
-
-    /// Log likelihood of negative-binomial counts at natural parameters; its gradient is added to `gradient`.
-    fn negative_binomial(&self, value: &[f64], gradient: &mut [f64], layout: &Layout) -> f64 {
-        let mut total = 0.0;
-        for (i, c) in self.panel.category_of().iter().enumerate() {
-            let a = layout.start(Site::ProductA) + i;
-            let e = layout.start(Site::ProductEffect) + i;
-            let s = layout.start(Site::LogShape) + *c as usize;
-            let shape = Shape::new(value[s]);
-            for row in self.panel.product_rows(i) {
-                let t = layout.time_index(*c as usize, row.period);
-                let eta = value[a] * row.log_price + value[t] + value[e];
-                let clipped = eta.clamp(self.priors.clip_low, self.priors.clip_high);
-                let term = CountTerm::new(row.units, clipped, &shape);
-                total += term.log_likelihood;
-                if eta == clipped {
-                    gradient[a] += term.by_eta * row.log_price;
-                    gradient[e] += term.by_eta;
-                    gradient[t] += term.by_eta;
-                }
-                if shape.is_free {
-                    gradient[s] += term.by_log_shape;
-                }
-            }
-        }
-        total - self.panel.sums().ln_factorials
     }
 
     /// Adds the priors, children before parents, and turns the gradient by values into one by `z`.
@@ -164,6 +114,52 @@ impl<'p> LogJoint<'p> {
     }
 }
 
+/// The rows at natural parameters: their log likelihood, and its gradient, which is added to `gradient`.
+struct Rows<'a> {
+    panel: &'a Panel,
+    priors: &'a Priors,
+    layout: &'a Layout,
+    value: &'a [f64],
+    gradient: &'a mut [f64],
+}
+
+impl LikelihoodVisitor for Rows<'_> {
+    type Output = f64;
+
+    fn visit<L: RowLikelihood>(self) -> f64 {
+        let Rows {
+            panel,
+            priors,
+            layout,
+            value,
+            gradient,
+        } = self;
+        let mut total = 0.0;
+        for (i, c) in panel.category_of().iter().enumerate() {
+            let a = layout.start(Site::ProductA) + i;
+            let e = layout.start(Site::ProductEffect) + i;
+            let parameter = layout.parameter_index(*c as usize);
+            let law = L::new(layout.parameter_of(*c as usize, value));
+            for row in panel.product_rows(i) {
+                let t = layout.time_index(*c as usize, row.period);
+                let eta = value[a] * row.log_price + value[t] + value[e];
+                let clipped = eta.clamp(priors.clip_low, priors.clip_high);
+                let terms = law.terms(row.units, clipped);
+                total += terms.log_likelihood;
+                if eta == clipped {
+                    gradient[a] += terms.by_eta * row.log_price;
+                    gradient[e] += terms.by_eta;
+                    gradient[t] += terms.by_eta;
+                }
+                if let Some(s) = parameter {
+                    gradient[s] += terms.by_parameter;
+                }
+            }
+        }
+        total - panel.sums().ln_factorials
+    }
+}
+
 struct PriorTerm {
     log_density: f64,
     by_z: f64,
@@ -189,6 +185,7 @@ fn prior_term(t: &LocScale, z: f64, mean: f64, by_value: f64) -> PriorTerm {
 mod tests {
     use super::*;
     use crate::labels::Labels;
+    use crate::negative_binomial::{CountTerm, Shape};
     use crate::panel::PanelPart;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -224,7 +221,7 @@ mod tests {
 
     #[test]
     fn gradient_equals_finite_differences() {
-        for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+        for likelihood in Likelihood::ALL {
             check_gradient(likelihood);
         }
     }

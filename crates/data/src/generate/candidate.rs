@@ -1,8 +1,8 @@
 //! One candidate product: its parameters, prices and units.
 
 use super::demand::{Demand, Streams, normal, uniform};
-use super::poisson::{poisson, unit};
 use super::{Generator, MAX_RATE};
+use infermark_model::likelihood::poisson::{poisson, unit};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,8 +1,8 @@
 //! The processes that panels are drawn from: what categories share, before any product is drawn.
 
 use super::Generator;
-use super::poisson::unit;
 use infermark_model::Priors;
+use infermark_model::likelihood::poisson::unit;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};

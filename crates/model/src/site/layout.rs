@@ -116,6 +116,19 @@ impl Layout {
         start..start + self.len(site)
     }
 
+    /// The place of the likelihood's own parameter of a category; `None` where the likelihood has none.
+    #[inline]
+    pub fn parameter_index(&self, category: usize) -> Option<usize> {
+        let site = self.likelihood.parameter()?;
+        Some(self.start(site) + category)
+    }
+
+    /// The value in `point` of the likelihood's own parameter of a category; 0 where the likelihood has none.
+    #[inline]
+    pub fn parameter_of(&self, category: usize, point: &[f64]) -> f64 {
+        self.parameter_index(category).map_or(0.0, |j| point[j])
+    }
+
     /// Index of a category's effect in a period.
     pub const fn time_index(&self, category: usize, period: usize) -> usize {
         self.start(Site::TimeCatEffects) + category * self.periods + period
