@@ -18,7 +18,7 @@ use infermark::commands::bench::{BenchArguments, WARMUP_ITERATIONS, answer_outco
 use infermark::commands::time::near_the_counts;
 use infermark_backend::{Backend, Interrupt, Method, Request, Run, SviSettings};
 use infermark_cpu_kernels::FusedLogJoint;
-use infermark_model::{Panel, Parameterization, Priors};
+use infermark_model::{Likelihood, Panel, Parameterization, Priors};
 use infermark_svi_cpu::SviCpu;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -79,6 +79,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         published_nuts_seconds: 15.0 * seconds,
         nuts_most_products: 100_000,
         settle_seconds,
+        likelihood: Likelihood::Poisson,
         particles: 4,
         seed: 0,
         out: std::env::var_os("INFERMARK_OUT").map(PathBuf::from).or(smoke_out),
@@ -93,7 +94,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         .configure_from_args();
     arguments.wait_until_quiet();
     for products in &arguments.products {
-        let panel = published_panel(*products, 0)?.panel;
+        let panel = published_panel(*products, 0, Likelihood::Poisson)?.panel;
         svi_iteration(&mut criterion, &panel, *products, arguments.warmup_iterations)?;
         nuts_gradient(&mut criterion, &panel, *products);
     }

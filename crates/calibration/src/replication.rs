@@ -60,6 +60,7 @@ impl Replication {
         rng.set_stream(index as u64);
         let generator = Generator {
             process: Process::Model(design.priors),
+            likelihood: Likelihood::Poisson,
             products: design.products,
             periods: design.periods,
             categories: design.categories,

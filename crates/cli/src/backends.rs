@@ -7,7 +7,7 @@ use infermark_cpu_kernels::InstructionSet;
 use infermark_cpu_kernels::bare::bare_row_particles_per_second;
 use infermark_gaussian::GaussianCpu;
 use infermark_gaussian_gpu::LaplaceGpu;
-use infermark_model::Panel;
+use infermark_model::{Likelihood, Panel};
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::SviGpu;
@@ -95,7 +95,8 @@ pub fn check_devices(backend: &dyn Backend, request: &Request) -> anyhow::Result
 /// The bare kernel's rate for a request: row-particles a second without noise, priors and optimizer. The processors have
 /// one.
 pub fn kernel_limit(panel: &Arc<Panel>, request: &Request) -> Option<f64> {
-    if !request.devices.contains(&DeviceId::CPU) {
+    // The bare kernel is that of Poisson rows.
+    if !request.devices.contains(&DeviceId::CPU) || request.likelihood != Likelihood::Poisson {
         return None;
     }
     let (particles, single) = match &request.method {

@@ -115,7 +115,7 @@ impl PriorArguments {
 }
 
 /// Reads the name of a likelihood, of which the help lists all.
-fn likelihood_parser() -> impl TypedValueParser<Value = Likelihood> {
+pub(crate) fn likelihood_parser() -> impl TypedValueParser<Value = Likelihood> {
     let names = Likelihood::ALL.map(|law| PossibleValue::new(law.name()).help(law.description()));
     PossibleValuesParser::new(names)
         .map(|name| Likelihood::named(&name).expect("the names of all likelihoods are those that pass"))

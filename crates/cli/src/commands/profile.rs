@@ -11,6 +11,7 @@ use anyhow::ensure;
 use clap::{ArgMatches, Args};
 use infermark_backend::{DeviceId, Method, Request, SviSettings};
 use infermark_harness::number_format::{duration, with_prefix};
+use infermark_model::Likelihood;
 use infermark_svi_gpu::{Profile, SviGpu};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ impl ProfileArguments {
         backends::check_devices(&backend, &request)?;
         let panel = match &self.data {
             Some(path) => load_panel(path, &self.columns.clone().into())?,
-            None => published_panel(self.products, 0)?.panel,
+            None => published_panel(self.products, 0, Likelihood::Poisson)?.panel,
         };
         let profile = {
             let _spinner = Bar::spinner(&format!("measuring {}", self.device));

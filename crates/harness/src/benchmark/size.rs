@@ -17,6 +17,7 @@ use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
 use infermark_backend::report::Detail;
 use infermark_backend::{BackendError, DeviceId, Interrupt, Method, Posterior, Request};
+use infermark_model::Likelihood;
 use std::time::Duration;
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
@@ -113,10 +114,11 @@ impl Size<'_, '_> {
         if self.smallest
             && self.plan.published_nuts_seconds > 0.0
             && !interrupt.is_set()
-            && let Some((case, timed)) = cases
-                .iter()
-                .zip(&records)
-                .find(|(c, r)| matches!(c.request.method, Method::Nuts(_)) && r.has_speed())
+            && let Some((case, timed)) = cases.iter().zip(&records).find(|(c, r)| {
+                // What is published is of the usual likelihood.
+                let is_usual = c.request.likelihood == Likelihood::default();
+                is_usual && matches!(c.request.method, Method::Nuts(_)) && r.has_speed()
+            })
         {
             observer.phase(&format!("{products} products: published NUTS reference"));
             let mut record = self.blank(case, &description, self.first_sequence + records.len());
