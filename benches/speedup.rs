@@ -20,6 +20,7 @@ use infermark_cli::answer::{answer, say};
 use infermark_cli::commands::bench::{BenchArguments, answer_outcome, published_panel};
 use infermark_cli::commands::time::near_the_counts;
 use infermark_cpu_kernels::FusedLogJoint;
+use infermark_model::Likelihood;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,7 +93,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         .configure_from_args();
     arguments.wait_until_quiet();
     for products in &arguments.products {
-        let panel = published_panel(*products, 0)?.panel;
+        let panel = published_panel(*products, 0, Likelihood::Poisson)?.panel;
         svi_iteration(&mut criterion, &panel, *products, arguments.warmup_iterations)?;
         nuts_gradient(&mut criterion, &panel, *products);
     }

@@ -250,7 +250,11 @@ fn narrow_priors_pool_without_a_loss() {
     let weights: Vec<f64> = (0..panel.rows())
         .map(|_| 10f64.powf(rng.random_range(-1.0..4.0)))
         .collect();
-    let with_all = |sd: f64| narrow_priors(sd).into_iter().chain([with_sd(&Site::ALL, sd)]);
+    let with_all = |sd: f64| {
+        narrow_priors(sd)
+            .into_iter()
+            .chain([with_sd(&Site::REPARAMETERIZED, sd)])
+    };
     for priors in [1e-3, 1e-8, 1e-10].into_iter().flat_map(with_all) {
         let m = UnitPriors::new(&panel, &priors);
         let latents = layout.latents();

@@ -2,6 +2,7 @@
 
 use crate::progress::RunState;
 use crate::request::Metric;
+use infermark_model::Centredness;
 use serde::{Deserialize, Serialize};
 
 /// The figures of a run; result files record it whole.
@@ -87,8 +88,8 @@ pub struct SviReport {
     pub iterations_per_second: f64,
     /// Mean effective particles over the iterations, between 1 and K.
     pub mean_effective_particles: f64,
-    /// Centredness of each site at the end, in the order of the model's sites.
-    pub centredness: [f64; 5],
+    /// Centredness of each site at the end.
+    pub centredness: Centredness,
     /// Loss against time.
     pub trace: Vec<TracePoint>,
 }

@@ -7,6 +7,7 @@ use crate::score::Scores;
 use infermark_backend::{Backend, BackendError, Draws, Interrupt, Method, Request, Run, RunState, StepUnit};
 use infermark_diagnostics::Workspace;
 use infermark_model::log_joint::LogJoint;
+use infermark_model::site::Axis;
 use infermark_model::{Panel, Site};
 use std::sync::Arc;
 
@@ -229,8 +230,8 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
         for offset in 0..width {
             values.clear();
             values.extend(kept.values.iter().skip(offset).step_by(width));
-            let name = || match *site {
-                Site::GlobalA => site.name().to_owned(),
+            let name = || match site.axis() {
+                Axis::Scalar => site.name().to_owned(),
                 _ => format!("{}[{offset}]", site.name()),
             };
             let latent = start + offset;

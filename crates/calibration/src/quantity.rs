@@ -15,28 +15,9 @@ pub enum Quantity {
 
 impl Quantity {
     /// All that a likelihood has, in the order of files and pictures.
-    pub const fn all(likelihood: Likelihood) -> &'static [Quantity] {
-        const POISSON: [Quantity; 6] = [
-            Quantity::Latent(Site::GlobalA),
-            Quantity::Latent(Site::CategoryA),
-            Quantity::Latent(Site::ProductA),
-            Quantity::Latent(Site::ProductEffect),
-            Quantity::Latent(Site::TimeCatEffects),
-            Quantity::LogJoint,
-        ];
-        const NEGATIVE_BINOMIAL: [Quantity; 7] = [
-            Quantity::Latent(Site::GlobalA),
-            Quantity::Latent(Site::CategoryA),
-            Quantity::Latent(Site::ProductA),
-            Quantity::Latent(Site::ProductEffect),
-            Quantity::Latent(Site::TimeCatEffects),
-            Quantity::Latent(Site::LogShape),
-            Quantity::LogJoint,
-        ];
-        match likelihood {
-            Likelihood::Poisson => &POISSON,
-            Likelihood::NegativeBinomial => &NEGATIVE_BINOMIAL,
-        }
+    pub fn all(likelihood: Likelihood) -> Vec<Quantity> {
+        let sites = Site::ALL.into_iter().filter(|site| site.is_of(likelihood));
+        sites.map(Quantity::Latent).chain([Quantity::LogJoint]).collect()
     }
 
     /// The name in files and pictures: the site's, or `log_joint`.

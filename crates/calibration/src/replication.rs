@@ -2,15 +2,13 @@
 
 use crate::design::Design;
 use infermark_data::{GenerateError, Generator, Process, generate_panel};
-use infermark_model::negative_binomial::LOG_SHAPE_BOUND;
-use infermark_model::{Likelihood, Panel, PanelPart, Priors, Site};
+use infermark_model::likelihood::poisson::unit;
+use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood};
+use infermark_model::{Layout, Likelihood, Panel, PanelPart, Priors, Site};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, Gamma, Poisson, StandardNormal};
+use rand_distr::{Distribution, StandardNormal};
 use std::sync::Arc;
-
-/// Units of a row stay below this.
-const UNITS_BOUND: f64 = (1u64 << 31) as f64;
 
 /// True parameters, the panel that was drawn with them, and what is looked at.
 #[derive(Debug, Clone)]
@@ -39,7 +37,7 @@ pub enum ReplicationError {
     /// The panel cannot be generated.
     #[error(transparent)]
     Generate(#[from] GenerateError),
-    /// A negative-binomial count is too large.
+    /// A count is too large.
     #[error(
         "a row of replication {index} has {units:.1e} units, 2^31 at most; lower the means of the priors or clip_high"
     )]
@@ -62,6 +60,7 @@ impl Replication {
         rng.set_stream(index as u64);
         let generator = Generator {
             process: Process::Model(design.priors),
+            likelihood: Likelihood::Poisson,
             products: design.products,
             periods: design.periods,
             categories: design.categories,
@@ -80,14 +79,22 @@ impl Replication {
             })
             .collect();
         let within_cell = (0..=layout.latents()).map(|_| unit(&mut rng)).collect();
-        if design.likelihood == Likelihood::NegativeBinomial {
-            let priors = &design.priors;
-            truth.extend(layout.range(Site::LogShape).map(|_| {
+        if let Some(site) = design.likelihood.parameter() {
+            let (mean, sd) = (design.priors.constant_mean(site), design.priors.sd(site));
+            truth.extend(layout.range(site).map(|_| {
                 let normal: f64 = StandardNormal.sample(&mut rng);
-                priors.log_shape_mean + priors.log_shape_sd * normal
+                mean + sd * normal
             }));
-            panel = negative_binomial(&panel, priors, &truth, &mut rng)
-                .map_err(|units| ReplicationError::Units { index, units })?;
+        }
+        if design.likelihood != Likelihood::Poisson {
+            let redrawn = design.likelihood.visit(CountsDrawnAnew {
+                panel: &panel,
+                layout,
+                priors: &design.priors,
+                truth: &truth,
+                rng: &mut rng,
+            });
+            panel = redrawn.map_err(|units| ReplicationError::Units { index, units })?;
         }
         Ok(Replication {
             index,
@@ -101,8 +108,13 @@ impl Replication {
     }
 
     /// The latent that stands for a site.
+    ///
+    /// # Panics
+    /// When the likelihood does not have the site.
     pub fn latent(&self, site: Site) -> usize {
-        self.latents[site.index()]
+        let layout = self.panel.layout_for(self.likelihood);
+        let place = layout.sites().iter().position(|own| *own == site);
+        self.latents[place.expect("a site of the likelihood")]
     }
 
     /// The key of the latent that stands for a site, as files write it: the category, the product, or `category@period`.
@@ -112,56 +124,52 @@ impl Replication {
     }
 }
 
-/// The panel with its counts drawn anew: Poisson counts whose rate is gamma distributed about its mean, with the category's shape.
-/// `Err` is a count that no panel holds.
-fn negative_binomial(
-    panel: &Panel,
-    priors: &Priors,
-    truth: &[f64],
-    rng: &mut ChaCha8Rng,
-) -> Result<Panel, f64> {
-    let layout = panel.layout_for(Likelihood::NegativeBinomial);
-    let mut part = PanelPart::new(layout.categories, layout.periods);
-    for (i, c) in panel.category_of().iter().enumerate() {
-        let c = *c as usize;
-        let log_shape = truth[layout.start(Site::LogShape) + c].clamp(-LOG_SHAPE_BOUND, LOG_SHAPE_BOUND);
-        let shape = log_shape.exp();
-        let about_one = Gamma::new(shape, 1.0 / shape).expect("shape and scale are positive");
-        let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
-        for row in panel.product_rows(i) {
-            let eta = truth[layout.start(Site::ProductA) + i] * row.log_price
-                + truth[layout.start(Site::ProductEffect) + i]
-                + truth[layout.time_index(c, row.period)];
-            let rate = eta.clamp(priors.clip_low, priors.clip_high).exp() * about_one.sample(rng);
-            // No rate at all where the gamma variate underflows, of a tiny shape.
-            let count = if rate > 0.0 {
-                Poisson::new(rate).map_or(rate, |law| law.sample(rng))
-            } else {
-                0.0
-            };
-            if count >= UNITS_BOUND {
-                return Err(count);
-            }
-            periods.push(row.period as u32);
-            prices.push(row.log_price.exp());
-            units.push(count as u32);
-        }
-        part.push_product(c, Some(&periods), &prices, &units)
-            .expect("the panel's own rows");
-    }
-    let axes = panel.axes();
-    Ok(Panel::from_parts(
-        axes.products.clone(),
-        axes.categories.clone(),
-        axes.periods.clone(),
-        vec![part],
-    )
-    .expect("the panel's own axes"))
+/// The panel with its counts drawn anew by another likelihood. `Err` is a count that no panel holds.
+struct CountsDrawnAnew<'a> {
+    panel: &'a Panel,
+    layout: Layout,
+    priors: &'a Priors,
+    truth: &'a [f64],
+    rng: &'a mut ChaCha8Rng,
 }
 
-/// A number in [0, 1) with 53 random bits.
-fn unit(rng: &mut ChaCha8Rng) -> f64 {
-    (rng.next_u64() >> 11) as f64 * 2f64.powi(-53)
+impl LikelihoodVisitor for CountsDrawnAnew<'_> {
+    type Output = Result<Panel, f64>;
+
+    fn visit<L: RowLikelihood>(self) -> Result<Panel, f64> {
+        let CountsDrawnAnew {
+            panel,
+            layout,
+            priors,
+            truth,
+            rng,
+        } = self;
+        let mut part = PanelPart::new(layout.categories, layout.periods);
+        for (i, c) in panel.category_of().iter().enumerate() {
+            let c = *c as usize;
+            let law = L::new(layout.parameter_of(c, truth));
+            let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
+            for row in panel.product_rows(i) {
+                let eta = truth[layout.start(Site::ProductA) + i] * row.log_price
+                    + truth[layout.start(Site::ProductEffect) + i]
+                    + truth[layout.time_index(c, row.period)];
+                let rate = eta.clamp(priors.clip_low, priors.clip_high).exp();
+                periods.push(row.period as u32);
+                prices.push(row.log_price.exp());
+                units.push(law.draw(rate, rng)?);
+            }
+            part.push_product(c, Some(&periods), &prices, &units)
+                .expect("the panel's own rows");
+        }
+        let axes = panel.axes();
+        Ok(Panel::from_parts(
+            axes.products.clone(),
+            axes.categories.clone(),
+            axes.periods.clone(),
+            vec![part],
+        )
+        .expect("the panel's own axes"))
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +189,7 @@ mod tests {
         );
         assert!(first.truth[0] != second.truth[0] && first.fit_seed != second.fit_seed);
         assert_eq!(first.within_cell.len(), first.truth.len() + 1);
-        for site in Site::ALL {
+        for site in Site::REPARAMETERIZED {
             assert!(first.panel.layout().range(site).contains(&first.latent(site)));
         }
     }
@@ -226,14 +234,14 @@ mod tests {
                 priors.product_effect_mean,
                 priors.time_cat_effects_mean,
             ];
-            for (site, (sum, squares)) in Site::ALL.into_iter().zip(&mut sums) {
+            for (site, (sum, squares)) in Site::REPARAMETERIZED.into_iter().zip(&mut sums) {
                 let z = (replication.truth[replication.latents[site.index()]] - means[site.index()])
                     / priors.sd(site);
                 *sum += z;
                 *squares += z * z;
             }
         }
-        for (site, (sum, squares)) in Site::ALL.into_iter().zip(sums) {
+        for (site, (sum, squares)) in Site::REPARAMETERIZED.into_iter().zip(sums) {
             let n = n as f64;
             // Four standard errors of mean and variance of a standard normal: one false alarm in 3,000 seeds.
             assert!(

@@ -102,8 +102,8 @@ pub fn verdicts(calibration: &Calibration, level: f64) -> Vec<MethodVerdict> {
         .enumerate()
         .map(|(method, name)| {
             let placed: Vec<(Quantity, Vec<&Placed>)> = Quantity::all(calibration.likelihood)
-                .iter()
-                .map(|quantity| (*quantity, calibration.placed(method, *quantity).collect()))
+                .into_iter()
+                .map(|quantity| (quantity, calibration.placed(method, quantity).collect()))
                 .filter(|(_, placed): &(_, Vec<&Placed>)| !placed.is_empty())
                 .collect();
             let mut quantities: Vec<QuantityVerdict> = placed
@@ -343,11 +343,11 @@ mod tests {
             all.done = replications;
             for quantity in Quantity::all(Likelihood::Poisson) {
                 for replication in 0..replications {
-                    let latents = if *quantity == Quantity::LogJoint { 1 } else { 4 };
+                    let latents = if quantity == Quantity::LogJoint { 1 } else { 4 };
                     let places = crate::score::tests::dependent_places(&mut rng, latents, 0.5);
                     let mut one = of(std::iter::once(places[0]), 0).placed.remove(0);
                     one.replication = replication;
-                    one.quantity = *quantity;
+                    one.quantity = quantity;
                     one.scores = Scores::of(places.into_iter());
                     all.placed.push(one);
                 }

@@ -96,7 +96,7 @@ fn the_structured_gaussian_is_calibrated_on_moderate_counts() {
     assert!(verdict.passes);
     assert_eq!(
         verdict.quantities.len(),
-        Site::ALL.len(),
+        Site::REPARAMETERIZED.len(),
         "no draws, no log joint"
     );
 }
@@ -160,7 +160,7 @@ fn of_large_counts(replications: usize) -> Design {
 fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
     let single = Power {
         replications: 0,
-        quantities: Site::ALL.len(),
+        quantities: Site::REPARAMETERIZED.len(),
         level: LEVEL,
         rank_draws: None,
         latents: Latents::Single,

@@ -1,7 +1,7 @@
 //! Arguments that several verbs share, and the requests made of them.
 
 use crate::device::named_device;
-use clap::builder::PossibleValue;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use infermark::{
     Columns, DeviceId, EarlyStop, LaplaceSettings, MeanfieldSettings, Method, MethodKind, Metric,
@@ -10,6 +10,7 @@ use infermark::{
 use infermark_fit_files::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
+use infermark_model::site::setting_names;
 use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -79,12 +80,19 @@ pub struct SpecificationArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct PriorArguments {
-    /// JSON file with prior settings (global_a_mean, global_a_sd, category_a_sd, product_a_sd, product_effect_mean,
-    /// product_effect_sd, time_cat_effects_mean, time_cat_effects_sd, log_shape_mean, log_shape_sd, clip_low, clip_high);
-    /// what it leaves out keeps the model's default: the published one, but for clip_low, clip_high and product_effect_mean
-    /// of `fit --model sales` (-30, 30, and the log units per row of the median product).
-    #[arg(long, value_name = "FILE")]
+    /// JSON file with prior settings.
+    #[arg(long, value_name = "FILE", help = priors_help())]
     pub priors: Option<PathBuf>,
+}
+
+fn priors_help() -> String {
+    let names: Vec<&str> = setting_names().collect();
+    format!(
+        "JSON file with prior settings ({}); what it leaves out keeps the model's default: the published one, but for \
+         clip_low, clip_high and product_effect_mean of `fit --model sales` (-30, 30, and the log units per row of the \
+         median product)",
+        names.join(", ")
+    )
 }
 
 impl PriorArguments {
@@ -105,22 +113,11 @@ impl PriorArguments {
     }
 }
 
-/// Laws of the counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LikelihoodName {
-    /// Counts vary as much as their mean rate: the published model.
-    Poisson,
-    /// Counts vary more: variance mean + mean^2 / shape, with a shape of each category, log_shape ~ Normal(3, 3).
-    NegativeBinomial,
-}
-
-impl From<LikelihoodName> for Likelihood {
-    fn from(name: LikelihoodName) -> Self {
-        match name {
-            LikelihoodName::Poisson => Likelihood::Poisson,
-            LikelihoodName::NegativeBinomial => Likelihood::NegativeBinomial,
-        }
-    }
+/// Reads the name of a likelihood, of which the help lists all.
+pub(crate) fn likelihood_parser() -> impl TypedValueParser<Value = Likelihood> {
+    let names = Likelihood::ALL.map(|law| PossibleValue::new(law.name()).help(law.description()));
+    PossibleValuesParser::new(names)
+        .map(|name| Likelihood::named(&name).expect("the names of all likelihoods are those that pass"))
 }
 
 /// The choice of the counts' law.
@@ -128,8 +125,8 @@ impl From<LikelihoodName> for Likelihood {
 #[command(next_help_heading = "Model")]
 pub struct LikelihoodArguments {
     /// Law of the counts given their mean rate.
-    #[arg(long, value_enum, default_value = "poisson")]
-    pub likelihood: LikelihoodName,
+    #[arg(long, value_name = "LIKELIHOOD", value_parser = likelihood_parser(), default_value = Likelihood::Poisson.name())]
+    pub likelihood: Likelihood,
 }
 
 /// An inference method by its name.

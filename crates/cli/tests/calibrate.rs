@@ -32,6 +32,25 @@ fn rows(file: &Path) -> Vec<Vec<String>> {
 }
 
 #[test]
+fn every_likelihood_is_calibrated_with_its_own_parameter() {
+    let folder = tempfile::tempdir().unwrap();
+    for (likelihood, own) in [("poisson", None), ("negative-binomial", Some("log_shape"))] {
+        let out = folder.path().join(likelihood);
+        let output = calibrate(&out, &["--likelihood", likelihood, "--replications", "20"]);
+        assert!(
+            output.status.code().is_some_and(|code| code < 2),
+            "{}",
+            text(&output.stderr)
+        );
+        let table = text(&output.stdout);
+        assert_eq!(table.contains("log_shape"), own.is_some(), "{table}");
+        let record: Value =
+            serde_json::from_str(&std::fs::read_to_string(out.join("run.json")).unwrap()).unwrap();
+        assert_eq!(record["design"]["likelihood"], likelihood);
+    }
+}
+
+#[test]
 fn a_calibrated_method_leaves_tables_pictures_and_exit_code_0() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("first");

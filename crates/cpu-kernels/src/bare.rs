@@ -8,7 +8,7 @@ use crate::rows::{Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
 use infermark_backend::{Precision, Request};
-use infermark_model::panel::Panel;
+use infermark_model::{Likelihood, Panel};
 use std::time::{Duration, Instant};
 
 /// Passes of one measurement at least.
@@ -43,19 +43,23 @@ pub fn bare_row_particles_per_second(
 }
 
 /// [`bare_row_particles_per_second`] in the precision, particles and threads of `request`, measured for a second: what a backend
-/// of these kernels answers as its [`infermark_backend::Backend::kernel_limit`].
+/// of these kernels answers as its [`infermark_backend::Backend::kernel_limit`]. The bare kernel is that of Poisson counts; of others
+/// there is none.
 ///
 /// # Panics
 /// When the processor lacks the instruction set.
-pub fn kernel_limit(set: InstructionSet, panel: &Panel, request: &Request) -> f64 {
-    bare_row_particles_per_second(
-        set,
-        request.method.precision() == Precision::F32,
-        panel,
-        request.method.particles(),
-        request.resolved_threads(),
-        Duration::from_secs(1),
-    )
+pub fn kernel_limit(set: InstructionSet, panel: &Panel, request: &Request) -> Option<f64> {
+    let rate = || {
+        bare_row_particles_per_second(
+            set,
+            request.method.precision() == Precision::F32,
+            panel,
+            request.method.particles(),
+            request.resolved_threads(),
+            Duration::from_secs(1),
+        )
+    };
+    (request.likelihood == Likelihood::Poisson).then(rate)
 }
 
 struct Measure<'p> {

@@ -14,7 +14,7 @@ use infermark_model::negative_binomial::Shape;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
 use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::site::{Layout, PerSite, Site};
 use infermark_threads::pool;
 use rayon::prelude::*;
 use std::fmt;
@@ -278,7 +278,7 @@ struct Evaluator<I: Simd> {
     isa: I,
     panel: Arc<Panel>,
     priors: Priors,
-    transforms: [LocScale; 5],
+    transforms: PerSite<LocScale>,
     layout: Layout,
     periods: PeriodEffects<I>,
     /// One a category; none under the Poisson likelihood.
@@ -329,8 +329,8 @@ impl<I: Simd> Evaluate for Evaluator<I> {
         assert_eq!(z.len(), layout.latents(), "length of the point");
         assert_eq!(gradient.len(), layout.latents(), "length of the gradient");
         let (isa, panel) = (self.isa, &*self.panel);
-        let [global, category, ..] = &self.transforms;
-        let time = self.transforms[Site::TimeCatEffects.index()];
+        let [global, category] = [Site::GlobalA, Site::CategoryA].map(|site| &self.transforms[site]);
+        let time = self.transforms[Site::TimeCatEffects];
 
         let global_value = global.value(z[0], self.priors.global_a_mean);
         let mut log_joint = -panel.sums().ln_factorials;
@@ -367,8 +367,8 @@ impl<I: Simd> Evaluate for Evaluator<I> {
             priors: &self.priors,
             periods: &self.periods,
             shapes: &self.shapes,
-            elasticity: self.transforms[Site::ProductA.index()],
-            effect: self.transforms[Site::ProductEffect.index()],
+            elasticity: self.transforms[Site::ProductA],
+            effect: self.transforms[Site::ProductEffect],
             effect_mean: self.priors.product_effect_mean,
         };
         let crew = &self.crew;
@@ -434,18 +434,18 @@ impl<I: Simd> Evaluate for Evaluator<I> {
             log_joint += term.log_density;
             gradient[1 + c] = term.by_z;
         }
-        let own = LocScale::new(self.priors.log_shape_sd, 1.0);
+        let own = &self.transforms[Site::LogShape];
         for j in layout.range(Site::LogShape) {
-            let term = prior(&own, z[j], self.priors.log_shape_mean, gradient[j]);
+            let term = prior(own, z[j], self.priors.log_shape_mean, gradient[j]);
             log_joint += term.log_density - own.ln_sd - LN_SQRT_2PI;
             gradient[j] = term.by_z;
         }
         let term = prior(global, z[0], self.priors.global_a_mean, by_global);
         gradient[0] = term.by_z;
-        let constants: f64 = Site::ALL
+        let constants: f64 = Site::REPARAMETERIZED
             .iter()
             .map(|site| {
-                let t = &self.transforms[site.index()];
+                let t = &self.transforms[*site];
                 layout.len(*site) as f64 * (t.centredness * t.ln_sd + LN_SQRT_2PI)
             })
             .sum();

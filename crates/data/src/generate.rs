@@ -7,7 +7,6 @@
 mod candidate;
 mod demand;
 mod in_memory;
-mod poisson;
 mod survivors;
 mod to_file;
 
@@ -17,12 +16,10 @@ pub use to_file::generate_to_file;
 
 use infermark_atomic_file::FileError;
 use infermark_memory::Shortage;
-use infermark_model::Labels;
+pub use infermark_model::likelihood::poisson::MAX_RATE;
 use infermark_model::priors::PriorsError;
+use infermark_model::{Labels, Likelihood};
 use std::path::PathBuf;
-
-/// Largest rate that is drawn from. Sixty standard deviations above it are still below 2^31.
-pub const MAX_RATE: f64 = 2_144_000_000.0;
 
 /// What to draw. Products are labelled `p0..`, categories `c0..` (zero-padded), periods 1 to T.
 ///
@@ -31,6 +28,9 @@ pub const MAX_RATE: f64 = 2_144_000_000.0;
 pub struct Generator {
     /// The process.
     pub process: Process,
+    /// The law of the counts given their rates. A category's own parameter of it is drawn from the priors of the process, or, under
+    /// the published one, from `Normal` of [`Likelihood::synthetic_parameter`].
+    pub likelihood: Likelihood,
     /// N, products that remain.
     pub products: usize,
     /// T, periods.
@@ -64,6 +64,12 @@ pub enum GenerateError {
         clip_high: f64,
         /// The largest possible.
         most: f64,
+    },
+    /// A count is too large.
+    #[error("a row of {units:.1e} units was drawn, 2^31 at most; lower the means of the priors or clip_high")]
+    Units {
+        /// What was drawn, about.
+        units: f64,
     },
     /// Practically every candidate is dropped.
     #[error(

@@ -2,7 +2,8 @@
 
 use crate::read::{CsvTable, Findings, Place, ReadError, conclude, quoted, without_zero_decimals};
 use infermark_atomic_file::{FileError, write_atomically};
-use infermark_model::{Axes, Labels, Layout, Panel, Site};
+use infermark_model::site::Axis;
+use infermark_model::{Axes, Labels, Likelihood, Panel, PerSite, Site};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,8 +11,12 @@ use std::path::Path;
 /// The parameters that a synthetic panel was drawn from, in the panel's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Truth {
+    /// The likelihood that the counts were drawn from.
+    pub likelihood: Likelihood,
     /// Price elasticity of every product, length N.
     pub product_elasticity: Vec<f64>,
+    /// The likelihood's own parameter, [`Likelihood::parameter`], of every category: length C, or 0 where it has none.
+    pub parameter: Vec<f64>,
     /// Natural parameters in the order of [`Layout`], if the panel was drawn from the model itself.
     pub point: Option<Vec<f64>>,
 }
@@ -28,8 +33,8 @@ impl Truth {
     }
 }
 
-/// `product,category,elasticity`, or `site,key,value` for every latent if the whole point is known. `category_of` has
-/// length N.
+/// `product,category,elasticity`; or `site,key,value`, for every latent if the whole point is known, and for the elasticities and the
+/// parameter of a likelihood that has one if it is not. `category_of` has length N.
 pub(crate) fn write_truth(
     out: impl Write,
     axes: &Axes<'_>,
@@ -37,8 +42,27 @@ pub(crate) fn write_truth(
     truth: &Truth,
 ) -> io::Result<()> {
     let mut table = csv::Writer::from_writer(out);
-    match &truth.point {
-        None => {
+    let mut write_sites = |values: &[(Site, &[f64])]| {
+        table.write_record(["site", "key", "value"])?;
+        for (site, values) in values {
+            for (k, value) in values.iter().enumerate() {
+                table.write_record([site.name(), &axes.key(*site, k).to_string(), &value.to_string()])?;
+            }
+        }
+        io::Result::Ok(())
+    };
+    match (&truth.point, truth.likelihood.parameter()) {
+        (Some(point), _) => {
+            let layout = axes.layout().with_likelihood(truth.likelihood);
+            let sites = layout.sites().iter();
+            let values: Vec<_> = sites.map(|site| (*site, &point[layout.range(*site)])).collect();
+            write_sites(&values)?;
+        }
+        (None, Some(parameter)) => write_sites(&[
+            (Site::ProductA, &truth.product_elasticity),
+            (parameter, &truth.parameter),
+        ])?,
+        (None, None) => {
             table.write_record(["product", "category", "elasticity"])?;
             for (i, elasticity) in truth.product_elasticity.iter().enumerate() {
                 table.write_record([
@@ -48,20 +72,12 @@ pub(crate) fn write_truth(
                 ])?;
             }
         }
-        Some(point) => {
-            table.write_record(["site", "key", "value"])?;
-            let layout = axes.layout();
-            for site in Site::ALL {
-                for (k, value) in point[layout.range(site)].iter().enumerate() {
-                    table.write_record([site.name(), &axes.key(site, k).to_string(), &value.to_string()])?;
-                }
-            }
-        }
     }
     table.flush()
 }
 
-/// Reads a truth file for a panel: `product,category,elasticity` or `site,key,value`. Rows about products, categories
+/// Reads a truth file for a panel: `product,category,elasticity` or `site,key,value`. The second has every latent of a likelihood, or
+/// the elasticities and the likelihood's own parameter alone; which likelihood follows from the sites that it names. Rows about products, categories
 /// or periods that the panel lacks are skipped, so that a truth serves for a part of its panel as well.
 ///
 /// # Errors
@@ -81,30 +97,28 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
         return Ok(None);
     };
     let layout = panel.layout();
-    let mut point = vec![f64::NAN; layout.latents()];
+    let mut values = PerSite::from_fn(|site| vec![f64::NAN; layout.len_along(site.axis())]);
     let places = LatentPlaces::new(panel, whole_point);
     table.for_each(findings, |row, record, findings| {
         let Some(record) = record else { return };
         let cell = |i: usize| String::from_utf8_lossy(&record[i]).into_owned();
-        let (site, key) = if whole_point {
+        let (name, key) = if whole_point {
             (cell(0), cell(1))
         } else {
             (Site::ProductA.name().into(), cell(0))
         };
-        let found = places
-            .find(&site, &key)
-            .or_else(|| places.find(&site, without_zero_decimals(&key)));
-        let Some(latent) = found else {
-            if !Site::ALL.iter().any(|s| s.name() == site) {
-                findings.push(Place::Row(row), "site", Some(&|| site.clone()), || {
-                    ("there is no such site".into(), "correct the site's name".into())
-                });
-            }
+        let Some(site) = Site::named(&name) else {
+            findings.push(Place::Row(row), "site", Some(&|| name.clone()), || {
+                ("there is no such site".into(), "correct the site's name".into())
+            });
             return;
         };
+        let found = places
+            .find(site.axis(), &key)
+            .or_else(|| places.find(site.axis(), without_zero_decimals(&key)));
+        let Some(place) = found else { return };
         if !whole_point {
-            let product = latent - layout.start(Site::ProductA);
-            let category = panel.categories().get(panel.category_of()[product] as usize);
+            let category = panel.categories().get(panel.category_of()[place] as usize);
             let named = category.to_string();
             if named != cell(1) && named != without_zero_decimals(&cell(1)) {
                 findings.push(Place::Row(row), "category", Some(&|| cell(1)), || {
@@ -122,28 +136,72 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
         }
         let columns = key_and_value_columns(whole_point);
         take_value(
-            &mut point[latent],
+            &mut values[site][place],
             row,
             columns,
-            (&site, &key),
+            (&name, &key),
             &cell(2),
             findings,
         );
     })?;
-    let sites: &[Site] = if whole_point {
-        &Site::ALL
-    } else {
-        &[Site::ProductA]
-    };
-    let missing = sites.iter().flat_map(|s| {
-        layout
-            .range(*s)
-            .enumerate()
-            .map(move |(k, latent)| (*s, k, latent))
-    });
     if findings.is_empty() {
-        let axes = panel.axes();
-        for (site, k, _) in missing.filter(|(_, _, latent)| point[*latent].is_nan()) {
+        check_complete(&values, whole_point, panel, findings);
+    }
+    Ok(findings.is_empty().then(|| truth_of_sites(values, whole_point)))
+}
+
+/// The sites of which there are values.
+fn named_sites(values: &PerSite<Vec<f64>>) -> Vec<Site> {
+    let named = values
+        .iter()
+        .filter(|(_, of)| of.iter().any(|value| !value.is_nan()));
+    named.map(|(site, _)| site).collect()
+}
+
+/// The likelihood of which a file names the sites `named`: the one whose own parameter is among them, or the Poisson one.
+fn likelihood_of(named: &[Site]) -> Likelihood {
+    let has_own = |law: &Likelihood| law.parameter().is_some_and(|own| named.contains(&own));
+    Likelihood::ALL.into_iter().find(has_own).unwrap_or_default()
+}
+
+/// Whether a file of the sites `named` has the elasticities and the likelihood's own parameter alone.
+fn is_partial(named: &[Site], likelihood: Likelihood) -> bool {
+    let own = likelihood.parameter();
+    own.is_some()
+        && named
+            .iter()
+            .all(|site| *site == Site::ProductA || Some(*site) == own)
+}
+
+/// Finds keys of the panel that have no value, and sites that do not belong together.
+fn check_complete(values: &PerSite<Vec<f64>>, whole_point: bool, panel: &Panel, findings: &mut Findings) {
+    let named = named_sites(values);
+    let likelihood = likelihood_of(&named);
+    if let Some(other) = named.iter().find(|site| !site.is_of(likelihood)) {
+        findings.push(Place::File, "site", Some(&|| other.name().to_owned()), || {
+            (
+                format!(
+                    "the {} likelihood, whose sites are here too, does not have it",
+                    likelihood.name()
+                ),
+                "name a truth of one likelihood".into(),
+            )
+        });
+    }
+    let is_expected = |site: &Site| match whole_point {
+        true if is_partial(&named, likelihood) => {
+            *site == Site::ProductA || Some(*site) == likelihood.parameter()
+        }
+        true => site.is_of(likelihood),
+        false => *site == Site::ProductA,
+    };
+    let axes = panel.axes();
+    for site in Site::ALL.into_iter().filter(is_expected) {
+        for (k, _) in values[site]
+            .iter()
+            .enumerate()
+            .filter(|(_, value)| value.is_nan())
+        {
             findings.push(Place::File, "", Some(&|| axes.key(site, k).to_string()), || {
                 (
                     format!("the panel has this key of {}, the truth has not", site.name()),
@@ -152,10 +210,21 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             });
         }
     }
-    Ok(findings.is_empty().then(|| Truth {
-        product_elasticity: point[layout.range(Site::ProductA)].to_vec(),
-        point: whole_point.then_some(point),
-    }))
+}
+
+/// The truth of values that are complete.
+fn truth_of_sites(values: PerSite<Vec<f64>>, whole_point: bool) -> Truth {
+    let named = named_sites(&values);
+    let likelihood = likelihood_of(&named);
+    let parameter = likelihood.parameter().map(|own| values[own].clone());
+    let has_point = whole_point && !is_partial(&named, likelihood);
+    let sites = values.iter().filter(|(site, _)| site.is_of(likelihood));
+    Truth {
+        likelihood,
+        parameter: parameter.unwrap_or_default(),
+        point: has_point.then(|| sites.flat_map(|(_, of)| of.iter().copied()).collect()),
+        product_elasticity: values[Site::ProductA].clone(),
+    }
 }
 
 /// Whether the file has all latents, by its header; `None`, with a finding, where it is not a truth's.
@@ -277,9 +346,8 @@ fn elasticities(
     Ok(found)
 }
 
-/// Finds the latent that a site and a key name.
+/// Finds the place along an axis that a key names.
 struct LatentPlaces {
-    layout: Layout,
     products: HashMap<String, usize>,
     categories: HashMap<String, usize>,
     category_periods: HashMap<String, usize>,
@@ -295,28 +363,25 @@ impl LatentPlaces {
                 .collect()
         };
         let mut places = LatentPlaces {
-            layout: panel.layout(),
             products: index(panel.products()),
             categories: index(panel.categories()),
             category_periods: HashMap::new(),
         };
         if whole_point {
             let axes = panel.axes();
-            let keys = (0..places.layout.len(Site::TimeCatEffects))
+            let keys = (0..panel.layout().len(Site::TimeCatEffects))
                 .map(|k| (axes.key(Site::TimeCatEffects, k).to_string(), k));
             places.category_periods.extend(keys);
         }
         places
     }
 
-    fn find(&self, site: &str, key: &str) -> Option<usize> {
-        let site = Site::ALL.into_iter().find(|s| s.name() == site)?;
-        let k = match site {
-            Site::GlobalA => key.is_empty().then_some(0),
-            Site::CategoryA | Site::LogShape => self.categories.get(key).copied(),
-            Site::ProductA | Site::ProductEffect => self.products.get(key).copied(),
-            Site::TimeCatEffects => self.category_periods.get(key).copied(),
-        };
-        Some(self.layout.start(site) + k?)
+    fn find(&self, axis: Axis, key: &str) -> Option<usize> {
+        match axis {
+            Axis::Scalar => key.is_empty().then_some(0),
+            Axis::Category => self.categories.get(key).copied(),
+            Axis::Product => self.products.get(key).copied(),
+            Axis::CategoryPeriod => self.category_periods.get(key).copied(),
+        }
     }
 }

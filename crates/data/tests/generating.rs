@@ -2,13 +2,14 @@
 
 use infermark_data::{Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file};
 use infermark_data::{read_panel, read_true_elasticities, read_truth};
-use infermark_model::{Panel, Priors, Site};
+use infermark_model::{Likelihood, Panel, Priors, Site};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 fn generator(process: Process, products: usize, periods: usize, categories: usize) -> Generator {
     Generator {
         process,
+        likelihood: Likelihood::Poisson,
         products,
         periods,
         categories,
@@ -154,6 +155,131 @@ fn the_model_process_draws_from_the_model() {
     let effects = &point[layout.range(Site::ProductEffect)];
     let mean = effects.iter().sum::<f64>() / effects.len() as f64;
     assert!((mean - 1.0).abs() < 5.0 * 0.3 / (effects.len() as f64).sqrt());
+}
+
+/// Counts vary as the shapes of the truth say, under either process: of `(y - mu)^2 - mu` over `mu^2`, the expectation is one over the
+/// shape. All else is as it is of Poisson counts.
+#[test]
+fn negative_binomial_panels_have_the_shapes_of_their_truth() {
+    let priors = Priors {
+        global_a_mean: -0.2,
+        global_a_sd: 0.01,
+        category_a_sd: 0.01,
+        product_a_sd: 0.01,
+        product_effect_mean: 4.0,
+        product_effect_sd: 0.3,
+        time_cat_effects_sd: 0.3,
+        log_shape_mean: 1.0,
+        log_shape_sd: 0.5,
+        ..Priors::default()
+    };
+    let poisson = generator(Process::Model(priors), 2000, 26, 4);
+    let generator = Generator {
+        likelihood: Likelihood::NegativeBinomial,
+        ..poisson.clone()
+    };
+    let (panel, truth) = generate_panel(&generator, 2).unwrap();
+    let (other, other_truth) = generate_panel(&poisson, 2).unwrap();
+    let layout = panel.layout_for(Likelihood::NegativeBinomial);
+    let point = truth.point.unwrap();
+    assert_eq!(point.len(), layout.latents());
+    assert_eq!(point[layout.range(Site::LogShape)], truth.parameter);
+    assert_eq!(point[..layout.start(Site::LogShape)], other_truth.point.unwrap());
+    assert_ne!(panel.units(), other.units());
+    let mut by_category = vec![(0.0, 0.0, 0.0f64); layout.categories];
+    for (i, c) in panel.category_of().iter().enumerate() {
+        let (sum, squares, count) = &mut by_category[*c as usize];
+        for row in panel.product_rows(i) {
+            let eta = point[layout.start(Site::ProductA) + i] * row.log_price
+                + point[layout.start(Site::ProductEffect) + i]
+                + point[layout.time_index(*c as usize, row.period)];
+            let mu = eta.exp();
+            let scatter = ((f64::from(row.units) - mu) / mu).powi(2) - 1.0 / mu;
+            *sum += scatter;
+            *squares += scatter * scatter;
+            *count += 1.0;
+        }
+    }
+    for ((sum, squares, count), log_shape) in by_category.iter().zip(&truth.parameter) {
+        let error = (squares / count - (sum / count).powi(2)).sqrt() / count.sqrt();
+        assert!(
+            (sum / count - (-log_shape).exp()).abs() < 5.0 * error,
+            "{} {} +- {error}",
+            sum / count,
+            (-log_shape).exp()
+        );
+    }
+}
+
+#[test]
+fn truths_of_negative_binomial_panels_are_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, path) = (folder.path().join("panel.csv"), folder.path().join("truth.csv"));
+    for process in [Process::Published, model()] {
+        let generator = Generator {
+            likelihood: Likelihood::NegativeBinomial,
+            ..generator(process, 30, 12, 3)
+        };
+        let (panel, truth) = generate_panel(&generator, 2).unwrap();
+        assert_eq!(truth.likelihood, Likelihood::NegativeBinomial);
+        assert_eq!(truth.parameter.len(), panel.layout().categories);
+        generate_to_file(&generator, &out, &path, 3, &mut |_| ControlFlow::Continue(())).unwrap();
+        let read = read_panel(&out, &Columns::default()).unwrap();
+        assert_same(&panel, &read);
+        assert_eq!(read_truth(&path, &read).unwrap(), truth);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("site,key,value\n") && text.contains("\nlog_shape,c0,"),
+            "{text}"
+        );
+        // A shape that is missing is found, and so is a part of the other sites.
+        let without = |of: &str| -> String {
+            let mut lines = text.lines();
+            let dropped = lines.clone().position(|line| line.starts_with(of)).unwrap();
+            let mut kept: Vec<&str> = lines.by_ref().collect();
+            kept.remove(dropped);
+            kept.join("\n")
+        };
+        let missing = truth_message(&without("log_shape,"), &panel, &path);
+        assert!(
+            missing.contains("the panel has this key of log_shape"),
+            "{missing}"
+        );
+        let missing = truth_message(&without("product_a,"), &panel, &path);
+        assert!(
+            missing.contains("the panel has this key of product_a"),
+            "{missing}"
+        );
+    }
+    let (panel, truth) = generate_panel(&generator(model(), 30, 12, 3), 1).unwrap();
+    truth.write(&path, &panel).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let message = truth_message(&text.replacen("global_a,,", "category_a,c9,", 1), &panel, &path);
+    assert!(
+        message.contains("the panel has this key of global_a"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_count_that_no_panel_holds_is_refused() {
+    let priors = Priors {
+        log_shape_mean: -3.0,
+        log_shape_sd: 0.1,
+        ..Priors::default()
+    };
+    let error = generate_panel(
+        &Generator {
+            likelihood: Likelihood::NegativeBinomial,
+            ..generator(Process::Model(priors), 500, 26, 4)
+        },
+        2,
+    )
+    .unwrap_err();
+    assert!(
+        matches!(error, GenerateError::Units { units } if units >= 2f64.powi(31)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -316,7 +442,9 @@ fn truths_of_other_panels_are_refused() {
     assert_eq!(
         read_truth(&path, &panel).unwrap(),
         Truth {
+            likelihood: Likelihood::Poisson,
             product_elasticity: vec![-1.0, -2.0],
+            parameter: Vec::new(),
             point: None,
         }
     );

@@ -7,6 +7,7 @@
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use infermark_backend::{DrawStatistics, Draws, SiteDraws};
+use infermark_model::site::Axis;
 use infermark_model::{Labels, Panel, Site};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
@@ -123,8 +124,8 @@ fn fields(draws: &Draws) -> Vec<Field> {
     let field = |name: &str, kind| Field::new(name, kind, false);
     let mut fields = vec![field("chain", DataType::Int32), field("draw", DataType::Int32)];
     for SiteDraws { site, .. } in &draws.sites {
-        let kind = match site {
-            Site::GlobalA => DataType::Float64,
+        let kind = match site.axis() {
+            Axis::Scalar => DataType::Float64,
             _ => DataType::FixedSizeList(item(), draws.layout.len(*site) as i32),
         };
         fields.push(field(site.name(), kind));
@@ -156,8 +157,8 @@ fn batch(schema: &Arc<Schema>, draws: &Draws, rows: std::ops::Range<usize>) -> i
         );
         let values =
             Float64Array::from_iter_values(values[rows.start * length..rows.end * length].iter().copied());
-        columns.push(match site {
-            Site::GlobalA => Arc::new(values),
+        columns.push(match site.axis() {
+            Axis::Scalar => Arc::new(values),
             _ => Arc::new(
                 FixedSizeListArray::try_new(item(), length as i32, Arc::new(values), None)
                     .map_err(io::Error::other)?,

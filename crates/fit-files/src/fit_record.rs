@@ -4,7 +4,7 @@ use crate::panel_description::PanelDescription;
 use crate::system::System;
 use infermark_backend::{Detail, Report, Request};
 use infermark_model::dispersion::{Dispersion, Pearson};
-use infermark_model::{Panel, Specification};
+use infermark_model::{Centredness, Panel, Specification};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -155,7 +155,9 @@ pub fn finite_report(mut report: Report) -> Report {
             });
             or_zero(&mut svi.mean_effective_particles);
             or_zero(&mut svi.iterations_per_second);
-            svi.centredness.iter_mut().for_each(or_zero);
+            let mut chosen = svi.centredness.chosen();
+            chosen.iter_mut().for_each(or_zero);
+            svi.centredness = Centredness::new(chosen);
         }
         Detail::Nuts(nuts) => {
             for diagnostic in [&mut nuts.max_rhat, &mut nuts.min_ess_bulk, &mut nuts.min_ess_tail] {

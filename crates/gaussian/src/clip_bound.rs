@@ -44,9 +44,10 @@ impl Bound {
     /// Of Poisson counts; those of a negative binomial vary too much for it to be told.
     pub(crate) fn of(panel: &Panel, priors: &Priors, likelihood: Likelihood) -> Self {
         let rate = priors.clip_high.exp();
-        let least = match likelihood {
-            Likelihood::Poisson => rate - AT_BOUND * rate.sqrt(),
-            Likelihood::NegativeBinomial => f64::INFINITY,
+        let least = if likelihood.is_equidispersed() {
+            rate - AT_BOUND * rate.sqrt()
+        } else {
+            f64::INFINITY
         };
         let is_at = |units: &u32| f64::from(*units) >= least;
         let layout = panel.layout();

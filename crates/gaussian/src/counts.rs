@@ -12,7 +12,7 @@ use infermark_cpu_kernels::distinct_counts::distinct_counts;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
 use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::site::{Axis, Layout, Site};
 use infermark_model::{Likelihood, Orthogonal, Panel};
 use infermark_threads::run_parts;
 use std::sync::Arc;
@@ -318,24 +318,19 @@ impl Counts {
             logs += sd.ln();
             z / sd
         };
-        gradient[0] -= normal(0, priors.global_a_mean, priors.global_a_sd);
-        for j in layout.range(Site::CategoryA) {
-            let pull = normal(j, point[0], priors.category_a_sd);
-            gradient[j] -= pull;
-            gradient[0] += pull;
-        }
-        let category_a = layout.start(Site::CategoryA);
-        for (j, c) in layout.range(Site::ProductA).zip(panel.category_of()) {
-            let category = category_a + *c as usize;
-            // The product's own entry is complete.
-            gradient[category] += normal(j, point[category], priors.product_a_sd);
-        }
-        for j in layout.range(Site::ProductEffect) {
-            normal(j, priors.product_effect_mean, priors.product_effect_sd);
-        }
-        for site in [Site::TimeCatEffects, Site::LogShape] {
-            for j in layout.range(site) {
-                gradient[j] -= normal(j, priors.constant_mean(site), priors.sd(site));
+        for site in layout.sites() {
+            let (constant, sd) = (priors.constant_mean(*site), priors.sd(*site));
+            // A product's own entries are complete.
+            let is_complete = site.axis() == Axis::Product;
+            for (k, j) in layout.range(*site).enumerate() {
+                let parent = layout.parent(*site, k, panel.category_of());
+                let pull = normal(j, parent.map_or(constant, |parent| point[parent]), sd);
+                if !is_complete {
+                    gradient[j] -= pull;
+                }
+                if let Some(parent) = parent {
+                    gradient[parent] += pull;
+                }
             }
         }
         value -= 0.5 * squares + logs + layout.latents() as f64 * LN_SQRT_2PI;
@@ -362,12 +357,9 @@ impl Counts {
     pub(crate) fn start(&self) -> Vec<f64> {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let mut point = vec![0.0; layout.latents()];
-        point[0] = priors.global_a_mean;
-        for site in [Site::CategoryA, Site::ProductA] {
-            point[layout.range(site)].fill(priors.global_a_mean);
-        }
-        for site in [Site::TimeCatEffects, Site::LogShape] {
-            point[layout.range(site)].fill(priors.constant_mean(site));
+        for site in layout.sites() {
+            let root = std::iter::successors(Some(*site), |site| site.parent()).last();
+            point[layout.range(*site)].fill(priors.constant_mean(root.unwrap_or(*site)));
         }
         // Beside a narrow prior a product's effect stays at its mean, and what its counts ask for is left to the others.
         let mut far = false;
@@ -459,9 +451,19 @@ impl Counts {
         for site in layout.sites() {
             precision[layout.range(*site)].fill(of(priors.sd(*site)));
         }
-        precision[0] += layout.categories as f64 * of(priors.category_a_sd);
-        for c in self.panel().category_of() {
-            precision[layout.start(Site::CategoryA) + *c as usize] += of(priors.product_a_sd);
+        for site in layout.sites() {
+            let own = of(priors.sd(*site));
+            match site.parent() {
+                None => {}
+                Some(parent) if parent.axis() == Axis::Scalar => {
+                    precision[layout.start(parent)] += layout.len(*site) as f64 * own;
+                }
+                Some(_) => {
+                    let category_of = self.panel().category_of();
+                    let parents = (0..layout.len(*site)).filter_map(|k| layout.parent(*site, k, category_of));
+                    parents.for_each(|parent| precision[parent] += own);
+                }
+            }
         }
         precision
     }

@@ -298,7 +298,7 @@ impl GaussianRun {
                 .iter()
                 .map(|v| v.sqrt())
                 .collect();
-            if self.request.likelihood == Likelihood::NegativeBinomial {
+            if self.request.likelihood.has_shape() {
                 self.shape_shift = ShapeShift::of(&self.counts, &mode.point, &sd, mode.factor)?;
             } else {
                 factor = Some(Box::new(mode.factor));

@@ -9,7 +9,6 @@
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
 
 use crate::counts::{Counts, Evaluated};
-use crate::design::SITES;
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::pace::Pace;
 use crate::settle::Settled;
@@ -17,7 +16,7 @@ use crate::spread::{MOST_CHANGE, Spread};
 use infermark_arrowhead::{ArrowheadFactor, Assembled};
 use infermark_model::coordinates::IndependentRates;
 use infermark_model::site::Site;
-use infermark_model::{Coordinates, Likelihood, Orthogonal};
+use infermark_model::{Coordinates, Orthogonal};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -193,7 +192,9 @@ impl Search {
             part: 1.0,
             most_part: 1.0,
             settles: false,
-            pace: (counts.likelihood() == Likelihood::NegativeBinomial)
+            pace: counts
+                .likelihood()
+                .has_shape()
                 .then(|| Pace::new(counts.layout().products)),
             shape_steps: vec![(f64::NAN, 1.0); counts.layout().range(Site::LogShape).len()],
             moved: f64::INFINITY,
@@ -219,9 +220,7 @@ impl Search {
     pub fn advance(&mut self) -> Result<(), ModeError> {
         let from = self.mean.clone();
         self.settles = self.family == Family::Structured
-            && (self.counts.likelihood() == Likelihood::Poisson
-                || self.moved.is_nan()
-                || self.moved > LEAST_SETTLED);
+            && (!self.counts.likelihood().has_shape() || self.moved.is_nan() || self.moved > LEAST_SETTLED);
         let (found, value, variance, elbo) = self.pass()?;
         if !elbo.is_finite() || !value.is_finite() {
             return Err(ModeError::NotFinite(elbo, self.steps));
@@ -288,14 +287,12 @@ impl Search {
             .known
             .as_ref()
             .is_some_and(|known| elbo < known.elbo - 1e-9 * known.elbo.abs());
-        let overshoots = match self.counts.likelihood() {
-            Likelihood::Poisson => falls,
-            Likelihood::NegativeBinomial => falls && largest(by_means, by_variances) >= self.before_last,
-        };
+        let has_shape = self.counts.likelihood().has_shape();
+        let overshoots = falls && (!has_shape || largest(by_means, by_variances) >= self.before_last);
         if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
             // Under the negative binomial falls need not be overshoots.
-            if self.counts.likelihood() == Likelihood::Poisson {
+            if !has_shape {
                 self.most_part = (0.9 * self.most_part).max(LEAST_PART);
             }
         } else if self.family == Family::Structured {
@@ -388,17 +385,15 @@ impl Search {
 
     /// The category of an entry of a site below `global_a`.
     fn category_of(&self, site: Site, entry: usize) -> usize {
-        match site {
-            site if SITES.contains(&site) => self.counts.panel().category_of()[entry] as usize,
-            Site::TimeCatEffects => entry / self.counts.layout().periods,
-            _ => entry,
-        }
+        let category_of = self.counts.panel().category_of();
+        let category = self.counts.layout().category(site, entry, category_of);
+        category.expect("the site is below global_a")
     }
 
     /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].
     fn go(&mut self, step: &[f64]) {
         let (layout, part) = (self.counts.layout(), self.part);
-        if self.counts.likelihood() == Likelihood::Poisson {
+        if !self.counts.likelihood().has_shape() {
             self.mean.iter_mut().zip(step).for_each(|(m, s)| *m += part * s);
             return;
         }

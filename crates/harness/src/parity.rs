@@ -69,12 +69,12 @@ struct PassTolerances {
 
 impl PassTolerances {
     fn of(kind: Kind, likelihood: Likelihood) -> Self {
-        let value = match (kind, likelihood) {
+        let value = match (kind, likelihood.has_shape()) {
             // Sums in another order, as for the log joint.
-            (Kind::Point, _) | (_, Likelihood::Poisson) => 1e-9,
+            (Kind::Point, _) | (_, false) => 1e-9,
             // Means by a rule of few nodes: its next term is the cube of a variance over 48, of rates whose variances are
             // mostly below 0.02.
-            (_, Likelihood::NegativeBinomial) => 1e-6,
+            (_, true) => 1e-6,
         };
         PassTolerances {
             value,
@@ -136,9 +136,9 @@ pub fn check_parity(
         None => most_rows,
         Some(_) => {
             let by_work = PASS_WORK / panel.layout().periods;
-            match request.likelihood {
-                Likelihood::Poisson => most_rows.min(by_work),
-                Likelihood::NegativeBinomial => most_rows.min(by_work).min(PASS_ROWS_BY_QUADRATURE),
+            match request.likelihood.has_shape() {
+                false => most_rows.min(by_work),
+                true => most_rows.min(by_work).min(PASS_ROWS_BY_QUADRATURE),
             }
         }
     };
@@ -379,12 +379,15 @@ fn check_loss(
         ),
         tolerances.scale_gradient,
     );
-    let by_centredness = combined(&|g| g.unconstrained_centredness.map_or(Vec::new(), |c| c.to_vec()));
+    let by_centredness = combined(&|g| {
+        g.unconstrained_centredness
+            .map_or(Vec::new(), |c| c.reparameterized().to_vec())
+    });
     if !by_centredness.is_empty() {
         let got = got
             .gradient
             .unconstrained_centredness
-            .map_or(Vec::new(), |c| c.to_vec());
+            .map_or(Vec::new(), |c| c.reparameterized().to_vec());
         record.check(
             "loss's gradient by the centredness".into(),
             norm_wise_error(&got, &by_centredness),

@@ -24,6 +24,7 @@ fn methods() -> Vec<Method> {
 fn main() -> Result<(), Box<dyn Error>> {
     let generator = Generator {
         process: Process::Published,
+        likelihood: Likelihood::Poisson,
         products: 40,
         periods: 52,
         categories: 3,

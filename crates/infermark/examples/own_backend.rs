@@ -154,6 +154,7 @@ impl Backend for SviPlain {
 fn main() -> Result<(), Box<dyn Error>> {
     let generator = Generator {
         process: Process::Published,
+        likelihood: Likelihood::Poisson,
         products: 10,
         periods: 30,
         categories: 2,

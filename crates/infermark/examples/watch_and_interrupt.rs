@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 fn main() -> Result<(), Box<dyn Error>> {
     let generator = Generator {
         process: Process::Published,
+        likelihood: Likelihood::Poisson,
         products: 40,
         periods: 52,
         categories: 2,

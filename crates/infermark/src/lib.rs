@@ -11,7 +11,7 @@
 //! use infermark::prelude::*;
 //!
 //! // Your own sales: read_panel("sales.csv".as_ref(), &Columns::default())?
-//! let generator = Generator { process: Process::Published, products: 30, periods: 52, categories: 3, seed: 1 };
+//! let generator = Generator { process: Process::Published, likelihood: Likelihood::Poisson, products: 30, periods: 52, categories: 3, seed: 1 };
 //! let (sales, truth) = generate_panel(&generator, 0)?;
 //!
 //! // The model for one's own sales: prices relative to each product's usual price.

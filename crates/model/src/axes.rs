@@ -2,7 +2,7 @@
 
 use crate::labels::Labels;
 use crate::printable::printable;
-use crate::site::{Layout, Site};
+use crate::site::{Axis, Layout, Site};
 use std::fmt;
 
 /// The labels of products, categories and periods, without the rows.
@@ -23,7 +23,7 @@ impl<'l> Axes<'l> {
     }
 
     /// The key of the `index`-th latent of a site in files: the category, the product, or `category@period`; empty
-    /// for `global_a`.
+    /// for a scalar.
     ///
     /// # Panics
     /// Printing it, when `index` is not below [`Layout::len`] of the site.
@@ -41,8 +41,8 @@ impl<'l> Axes<'l> {
     /// When `latent` is not below [`Layout::latents`].
     pub fn latent_in_words(&self, layout: &Layout, latent: usize) -> String {
         let site = layout.site_of(latent);
-        match site {
-            Site::GlobalA => site.name().to_owned(),
+        match site.axis() {
+            Axis::Scalar => site.name().to_owned(),
             _ => {
                 let key = self.key(site, latent - layout.start(site)).to_string();
                 format!("{} of '{}'", site.name(), printable(&key))
@@ -62,11 +62,11 @@ pub struct LatentKey<'l> {
 impl fmt::Display for LatentKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let LatentKey { axes, site, index } = *self;
-        match site {
-            Site::GlobalA => Ok(()),
-            Site::CategoryA | Site::LogShape => write!(f, "{}", axes.categories.get(index)),
-            Site::ProductA | Site::ProductEffect => write!(f, "{}", axes.products.get(index)),
-            Site::TimeCatEffects => {
+        match site.axis() {
+            Axis::Scalar => Ok(()),
+            Axis::Category => write!(f, "{}", axes.categories.get(index)),
+            Axis::Product => write!(f, "{}", axes.products.get(index)),
+            Axis::CategoryPeriod => {
                 let periods = axes.periods.len();
                 write!(
                     f,

@@ -153,9 +153,9 @@ impl Orthogonal {
         let prior = priors.product_effect_sd.powi(-2);
         let sums = panel.sums();
         let mut origin = panel.mean_log_price().to_vec();
-        let (mut period_share, dispersion) = match likelihood {
+        let (mut period_share, dispersion) = match likelihood.has_shape() {
             // The weights are the units, whose sums the panel has.
-            Likelihood::Poisson => {
+            false => {
                 for ((m, units), deviation) in
                     origin.iter_mut().zip(&sums.product).zip(&sums.product_deviation)
                 {
@@ -165,7 +165,7 @@ impl Orthogonal {
                 let shares = sums.category_period.iter().map(|units| *units as f64);
                 (shares.collect(), vec![0.0; layout.categories])
             }
-            Likelihood::NegativeBinomial => {
+            true => {
                 let dispersion = rough_dispersions(panel);
                 let mut weights = vec![0.0; layout.categories * layout.periods];
                 for (i, category) in panel.category_of().iter().enumerate() {

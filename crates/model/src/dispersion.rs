@@ -43,8 +43,7 @@ mod eight;
 mod excess;
 
 use crate::coordinates::IndependentRates;
-use crate::likelihood::Likelihood;
-use crate::negative_binomial::{Shape, variance_ratio};
+use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::{Panel, Row};
 use crate::priors::Priors;
 use crate::site::{Layout, Site};
@@ -351,10 +350,6 @@ impl<'a> FittedRates<'a> {
         let elasticity = mean[layout.start(Site::ProductA) + product];
         let effect = mean[layout.start(Site::ProductEffect) + product];
         let effects = &mean[layout.time_index(category, 0)..][..layout.periods];
-        let shape = match layout.likelihood {
-            Likelihood::Poisson => None,
-            Likelihood::NegativeBinomial => Some(Shape::new(mean[layout.start(Site::LogShape) + category])),
-        };
         let raised = if self.is_mode { 0.0 } else { 0.5 };
         rows.load(self.panel, product);
         // The log rates but for what the product has of its own.
@@ -375,15 +370,13 @@ impl<'a> FittedRates<'a> {
             most = if eta > most { eta } else { most };
             *rate = (eta + raised * v).clamp(priors.clip_low, priors.clip_high);
         }
-        let is_inside = shape.is_none() && inside.contains(&least) && inside.contains(&most);
-        match &shape {
-            None => rows.ratio.fill(1.0),
-            Some(shape) => {
-                for (ratio, log_mean) in rows.ratio.iter_mut().zip(&rows.rate) {
-                    *ratio = variance_ratio(*log_mean, shape);
-                }
-            }
-        }
+        let is_inside =
+            layout.likelihood.is_equidispersed() && inside.contains(&least) && inside.contains(&most);
+        layout.likelihood.visit(VarianceRatios {
+            parameter: layout.parameter_of(category, mean),
+            log_mean: &rows.rate,
+            ratio: &mut rows.ratio,
+        });
         exponentials(&mut rows.rate);
         let columns = [&rows.units, &rows.rate, &rows.ratio, &rows.variance].map(Vec::as_slice);
         let [squares, determined] = sums(columns, |[units, rate, ratio, v]| {
@@ -406,6 +399,25 @@ impl<'a> FittedRates<'a> {
             sums.excess_products = usize::from(found.variance > 0.0);
         }
         sums
+    }
+}
+
+/// Variances of counts over their means, of one category's rows.
+struct VarianceRatios<'a> {
+    parameter: f64,
+    log_mean: &'a [f64],
+    ratio: &'a mut [f64],
+}
+
+impl LikelihoodVisitor for VarianceRatios<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn visit<L: RowLikelihood>(self) {
+        let law = L::new(self.parameter);
+        for (ratio, log_mean) in self.ratio.iter_mut().zip(self.log_mean) {
+            *ratio = law.variance_ratio(*log_mean);
+        }
     }
 }
 

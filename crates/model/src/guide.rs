@@ -6,7 +6,7 @@ use crate::noise::{START_ITERATION, Stream};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, Parameterization};
 use crate::priors::Priors;
-use crate::site::{Layout, Site};
+use crate::site::{Layout, PerSite};
 
 /// Standard deviation of every normal at the start.
 pub const START_SCALE: f64 = 0.1;
@@ -29,6 +29,13 @@ pub fn sigmoid(u: f64) -> f64 {
     1.0 / (1.0 + (-u).exp())
 }
 
+impl Centredness {
+    /// `c = sigmoid(u)` of the unconstrained values of the sites that have a choice of form.
+    pub fn from_unconstrained(u: &PerSite<f64>) -> Self {
+        Centredness::new(u.reparameterized().map(sigmoid))
+    }
+}
+
 /// Parameters of the guide: what the optimizer moves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Guide {
@@ -36,8 +43,9 @@ pub struct Guide {
     pub loc: Vec<f64>,
     /// Unconstrained scales: the standard deviation of `z` is `softplus(u)`.
     pub unconstrained_scale: Vec<f64>,
-    /// Unconstrained centredness of each site, `c = sigmoid(u)`; only [`Parameterization::Learned`] has it.
-    pub unconstrained_centredness: Option<[f64; 5]>,
+    /// Unconstrained centredness of each site, `c = sigmoid(u)`; only [`Parameterization::Learned`] has it. 0 of the sites without a
+    /// choice of form.
+    pub unconstrained_centredness: Option<PerSite<f64>>,
 }
 
 impl Guide {
@@ -53,14 +61,15 @@ impl Guide {
                 .map(|latent| f64::from(radius * (2.0 * stream.uniforms(latent, 0)[0] - 1.0)))
                 .collect(),
             unconstrained_scale: vec![softplus_inverse(START_SCALE); layout.latents()],
-            unconstrained_centredness: (parameterization == Parameterization::Learned).then_some([0.0; 5]),
+            unconstrained_centredness: (parameterization == Parameterization::Learned)
+                .then_some(PerSite::all(0.0)),
         }
     }
 
     /// Centredness of every site now.
     pub fn centredness(&self, parameterization: Parameterization) -> Centredness {
         match self.unconstrained_centredness {
-            Some(u) => Centredness(u.map(sigmoid)),
+            Some(u) => Centredness::from_unconstrained(&u),
             None => parameterization.start(),
         }
     }
@@ -80,23 +89,14 @@ impl Guide {
         let transforms = centredness.transforms(priors);
         let mean = centredness.to_natural(&self.loc, panel.category_of(), &layout, priors);
         let mut variance: Vec<f64> = vec![0.0; layout.latents()];
-        for site in Site::ALL {
-            let transform = &transforms[site.index()];
+        for site in layout.sites() {
+            let transform = &transforms[*site];
             let inherited = transform.mean_coefficient().powi(2);
-            for (k, j) in layout.range(site).enumerate() {
-                let parent = match site {
-                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects | Site::LogShape => 0.0,
-                    Site::CategoryA => variance[layout.start(Site::GlobalA)],
-                    Site::ProductA => {
-                        variance[layout.start(Site::CategoryA) + panel.category_of()[k] as usize]
-                    }
-                };
+            for (k, j) in layout.range(*site).enumerate() {
+                let parent = layout.parent(*site, k, panel.category_of());
                 let own = transform.stretch * softplus(self.unconstrained_scale[j]);
-                variance[j] = own * own + inherited * parent;
+                variance[j] = own * own + inherited * parent.map_or(0.0, |parent| variance[parent]);
             }
-        }
-        for j in layout.range(Site::LogShape) {
-            variance[j] = softplus(self.unconstrained_scale[j]).powi(2);
         }
         (mean, variance.into_iter().map(f64::sqrt).collect())
     }

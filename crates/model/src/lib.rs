@@ -10,7 +10,7 @@
 //! | [`mod@printable`] | text of files as it may be shown |
 //! | [`wild_price`] | prices far from all others of their product |
 //! | [`axes`] | the labels along all axes, and the keys of latents in files |
-//! | [`site`] | the model's sites and how they lie in one flat vector |
+//! | [`site`] | the table of the model's sites, and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
 //! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
 //! | [`coordinates`] | those in which the latents are nearly independent |
@@ -36,7 +36,6 @@ pub mod likelihood;
 pub mod ln_factorial;
 pub mod log_joint;
 pub mod lower_bound;
-pub mod negative_binomial;
 pub mod noise;
 pub mod objective;
 pub mod optimizer;
@@ -52,10 +51,10 @@ pub mod wild_price;
 pub use axes::Axes;
 pub use coordinates::{Coordinates, Orthogonal};
 pub use labels::Labels;
-pub use likelihood::Likelihood;
+pub use likelihood::{Likelihood, negative_binomial};
 pub use panel::{Panel, PanelPart};
 pub use parameterization::{Centredness, Parameterization};
 pub use printable::printable;
 pub use priors::Priors;
-pub use site::{Layout, Site};
+pub use site::{Layout, PerSite, Site};
 pub use specification::Specification;

@@ -5,12 +5,11 @@
 //! ([`negative_binomial`](crate::negative_binomial)). All constants are included: normal constants and `ln y!`. Outside the clip
 //! bounds the gradient by `eta` is zero; that by `log_shape` stays.
 
-use crate::likelihood::Likelihood;
-use crate::negative_binomial::{CountTerm, Shape};
+use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, LocScale};
 use crate::priors::Priors;
-use crate::site::{Layout, Site};
+use crate::site::{Layout, PerSite, Site};
 
 /// `ln sqrt(2 pi)`, of the normal densities.
 pub const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
@@ -28,8 +27,8 @@ pub struct LogJoint<'p> {
 pub struct Gradient {
     /// By `z`, in the order of [`Layout`].
     pub z: Vec<f64>,
-    /// By the centredness of each site, in the order of [`Site::ALL`].
-    pub centredness: [f64; 5],
+    /// By the centredness of each site; 0 of the sites without a choice of form.
+    pub centredness: PerSite<f64>,
 }
 
 impl<'p> LogJoint<'p> {
@@ -49,7 +48,7 @@ impl<'p> LogJoint<'p> {
 
     /// Log joint and gradient at natural parameters, length [`Layout::latents`].
     pub fn natural(&self, point: &[f64]) -> (f64, Vec<f64>) {
-        let (value, gradient) = self.at(point, &Centredness([1.0; 5]));
+        let (value, gradient) = self.at(point, &Centredness::all(1.0));
         (value, gradient.z)
     }
 
@@ -62,64 +61,15 @@ impl<'p> LogJoint<'p> {
         assert_eq!(z.len(), layout.latents(), "length of the point");
         let value = centredness.to_natural(z, self.panel.category_of(), &layout, &self.priors);
         let mut by_value = vec![0.0; z.len()];
-        let log_likelihood = match self.likelihood {
-            Likelihood::Poisson => self.poisson(&value, &mut by_value),
-            Likelihood::NegativeBinomial => self.negative_binomial(&value, &mut by_value, &layout),
-        };
+        let log_likelihood = self.likelihood.visit(Rows {
+            panel: self.panel,
+            priors: &self.priors,
+            layout: &layout,
+            value: &value,
+            gradient: &mut by_value,
+        });
         let (log_prior, gradient) = self.back_through_priors(z, &value, by_value, centredness, &layout);
         (log_likelihood + log_prior, gradient)
-    }
-
-    /// Log likelihood of Poisson counts at natural parameters; its gradient is added to `gradient`.
-    fn poisson(&self, value: &[f64], gradient: &mut [f64]) -> f64 {
-        let layout = self.panel.layout();
-        let mut total = 0.0;
-        for (i, c) in self.panel.category_of().iter().enumerate() {
-            let a = layout.start(Site::ProductA) + i;
-            let e = layout.start(Site::ProductEffect) + i;
-            for row in self.panel.product_rows(i) {
-                let t = layout.time_index(*c as usize, row.period);
-                let eta = value[a] * row.log_price + value[t] + value[e];
-                let clipped = eta.clamp(self.priors.clip_low, self.priors.clip_high);
-                let lambda = clipped.exp();
-                let y = f64::from(row.units);
-                total += y * clipped - lambda;
-                if eta == clipped {
-                    let residual = y - lambda;
-                    gradient[a] += residual * row.log_price;
-                    gradient[e] += residual;
-                    gradient[t] += residual;
-                }
-            }
-        }
-        total - self.panel.sums().ln_factorials
-    }
-
-    /// Log likelihood of negative-binomial counts at natural parameters; its gradient is added to `gradient`.
-    fn negative_binomial(&self, value: &[f64], gradient: &mut [f64], layout: &Layout) -> f64 {
-        let mut total = 0.0;
-        for (i, c) in self.panel.category_of().iter().enumerate() {
-            let a = layout.start(Site::ProductA) + i;
-            let e = layout.start(Site::ProductEffect) + i;
-            let s = layout.start(Site::LogShape) + *c as usize;
-            let shape = Shape::new(value[s]);
-            for row in self.panel.product_rows(i) {
-                let t = layout.time_index(*c as usize, row.period);
-                let eta = value[a] * row.log_price + value[t] + value[e];
-                let clipped = eta.clamp(self.priors.clip_low, self.priors.clip_high);
-                let term = CountTerm::new(row.units, clipped, &shape);
-                total += term.log_likelihood;
-                if eta == clipped {
-                    gradient[a] += term.by_eta * row.log_price;
-                    gradient[e] += term.by_eta;
-                    gradient[t] += term.by_eta;
-                }
-                if shape.is_free {
-                    gradient[s] += term.by_log_shape;
-                }
-            }
-        }
-        total - self.panel.sums().ln_factorials
     }
 
     /// Adds the priors, children before parents, and turns the gradient by values into one by `z`.
@@ -134,34 +84,25 @@ impl<'p> LogJoint<'p> {
         let transforms = centredness.transforms(&self.priors);
         let category_of = self.panel.category_of();
         let mut by_z = vec![0.0; z.len()];
-        let mut by_c = [0.0; 5];
+        let mut by_c = PerSite::all(0.0);
         let mut log_prior = 0.0;
-        for site in Site::ALL.into_iter().rev() {
-            let transform = &transforms[site.index()];
+        let (chosen, fixed): (Vec<Site>, Vec<Site>) =
+            layout.sites().iter().partition(|site| site.is_reparameterized());
+        for site in chosen.into_iter().rev().chain(fixed) {
+            let constant = self.priors.constant_mean(site);
             for (k, j) in layout.range(site).enumerate() {
-                let parent = match site {
-                    Site::CategoryA => Some(layout.start(Site::GlobalA)),
-                    Site::ProductA => Some(layout.start(Site::CategoryA) + category_of[k] as usize),
-                    Site::GlobalA | Site::ProductEffect | Site::TimeCatEffects | Site::LogShape => None,
-                };
-                let mean = match parent {
-                    Some(parent) => value[parent],
-                    None => self.priors.constant_mean(site),
-                };
-                let term = prior_term(transform, z[j], mean, by_value[j]);
+                let parent = layout.parent(site, k, category_of);
+                let mean = parent.map_or(constant, |parent| value[parent]);
+                let term = prior_term(&transforms[site], z[j], mean, by_value[j]);
                 log_prior += term.log_density;
                 by_z[j] = term.by_z;
-                by_c[site.index()] += term.by_centredness;
+                if site.is_reparameterized() {
+                    by_c[site] += term.by_centredness;
+                }
                 if let Some(parent) = parent {
                     by_value[parent] += term.by_mean;
                 }
             }
-        }
-        let own = LocScale::new(self.priors.log_shape_sd, 1.0);
-        for j in layout.range(Site::LogShape) {
-            let term = prior_term(&own, z[j], self.priors.log_shape_mean, by_value[j]);
-            log_prior += term.log_density;
-            by_z[j] = term.by_z;
         }
         (
             log_prior,
@@ -170,6 +111,52 @@ impl<'p> LogJoint<'p> {
                 centredness: by_c,
             },
         )
+    }
+}
+
+/// The rows at natural parameters: their log likelihood, and its gradient, which is added to `gradient`.
+struct Rows<'a> {
+    panel: &'a Panel,
+    priors: &'a Priors,
+    layout: &'a Layout,
+    value: &'a [f64],
+    gradient: &'a mut [f64],
+}
+
+impl LikelihoodVisitor for Rows<'_> {
+    type Output = f64;
+
+    fn visit<L: RowLikelihood>(self) -> f64 {
+        let Rows {
+            panel,
+            priors,
+            layout,
+            value,
+            gradient,
+        } = self;
+        let mut total = 0.0;
+        for (i, c) in panel.category_of().iter().enumerate() {
+            let a = layout.start(Site::ProductA) + i;
+            let e = layout.start(Site::ProductEffect) + i;
+            let parameter = layout.parameter_index(*c as usize);
+            let law = L::new(layout.parameter_of(*c as usize, value));
+            for row in panel.product_rows(i) {
+                let t = layout.time_index(*c as usize, row.period);
+                let eta = value[a] * row.log_price + value[t] + value[e];
+                let clipped = eta.clamp(priors.clip_low, priors.clip_high);
+                let terms = law.terms(row.units, clipped);
+                total += terms.log_likelihood;
+                if eta == clipped {
+                    gradient[a] += terms.by_eta * row.log_price;
+                    gradient[e] += terms.by_eta;
+                    gradient[t] += terms.by_eta;
+                }
+                if let Some(s) = parameter {
+                    gradient[s] += terms.by_parameter;
+                }
+            }
+        }
+        total - panel.sums().ln_factorials
     }
 }
 
@@ -198,6 +185,7 @@ fn prior_term(t: &LocScale, z: f64, mean: f64, by_value: f64) -> PriorTerm {
 mod tests {
     use super::*;
     use crate::labels::Labels;
+    use crate::negative_binomial::{CountTerm, Shape};
     use crate::panel::PanelPart;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -233,7 +221,7 @@ mod tests {
 
     #[test]
     fn gradient_equals_finite_differences() {
-        for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
+        for likelihood in Likelihood::ALL {
             check_gradient(likelihood);
         }
     }
@@ -253,7 +241,7 @@ mod tests {
                 .map(|_| scale * rng.random_range(-1.0..1.0))
                 .collect();
             for c in [[1.0; 5], [0.0; 5], [0.5, 0.3, 0.8, 0.1, 0.9]] {
-                let (value, gradient) = log_joint.at(&z, &Centredness(c));
+                let (value, gradient) = log_joint.at(&z, &Centredness::new(c));
                 let close = |analytic: f64, low: f64, high: f64, h: f64, what: &str| {
                     let numeric = (high - low) / (2.0 * h);
                     // Central differences: O(h^2) truncation, and cancellation of a few ulp of the value over h.
@@ -268,17 +256,17 @@ mod tests {
                     let at = |d: f64| {
                         let mut z = z.clone();
                         z[j] += d;
-                        log_joint.at(&z, &Centredness(c)).0
+                        log_joint.at(&z, &Centredness::new(c)).0
                     };
                     close(gradient.z[j], at(-h), at(h), h, "z");
                 }
-                for s in 0..5 {
+                for (s, site) in Site::REPARAMETERIZED.into_iter().enumerate() {
                     let at = |d: f64| {
                         let mut c = c;
                         c[s] += d;
-                        log_joint.at(&z, &Centredness(c)).0
+                        log_joint.at(&z, &Centredness::new(c)).0
                     };
-                    close(gradient.centredness[s], at(-h), at(h), h, "centredness");
+                    close(gradient.centredness[site], at(-h), at(h), h, "centredness");
                 }
             }
         }

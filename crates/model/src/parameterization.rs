@@ -6,8 +6,8 @@
 //! Source: Gorinova, Moore and Hoffman, "Automatic Reparameterisation of Probabilistic Programs", 2020.
 
 use crate::priors::Priors;
-use crate::site::{Layout, Site};
-use serde::{Deserialize, Serialize};
+use crate::site::{Layout, PerSite, Site};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Which form the sites are inferred in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -34,18 +34,20 @@ impl Parameterization {
     }
 
     /// Centredness of every site at the start.
-    pub const fn start(self) -> Centredness {
-        Centredness(match self {
-            Parameterization::Centered => [1.0; 5],
-            Parameterization::Learned => [0.5; 5],
-            Parameterization::Noncentered => [0.0; 5],
+    pub fn start(self) -> Centredness {
+        Centredness::all(match self {
+            Parameterization::Centered => 1.0,
+            Parameterization::Learned => 0.5,
+            Parameterization::Noncentered => 0.0,
         })
     }
 }
 
-/// Centredness `c` of each site, in the order of [`Site::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Centredness(pub [f64; 5]);
+/// Centredness `c` of each site; 1 of those without a choice of form.
+///
+/// In files it is a list with one entry for each of [`Site::REPARAMETERIZED`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Centredness(PerSite<f64>);
 
 /// A site's transform from `z` to its value, for one value of `c`: `value = m + stretch * (z - c m)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,18 +90,49 @@ impl LocScale {
     }
 }
 
+impl Serialize for Centredness {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.chosen().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Centredness {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <[f64; Site::REPARAMETERIZED.len()]>::deserialize(deserializer).map(Centredness::new)
+    }
+}
+
 impl Centredness {
+    /// The centredness of each of [`Site::REPARAMETERIZED`].
+    pub fn new(chosen: [f64; Site::REPARAMETERIZED.len()]) -> Self {
+        Centredness(PerSite::from_reparameterized(chosen, 1.0))
+    }
+
+    /// The same centredness of every site that has a choice of form.
+    pub fn all(c: f64) -> Self {
+        Centredness::new([c; Site::REPARAMETERIZED.len()])
+    }
+
+    /// The centredness of each of [`Site::REPARAMETERIZED`], in their order.
+    pub fn chosen(&self) -> [f64; Site::REPARAMETERIZED.len()] {
+        self.0.reparameterized()
+    }
+
     /// The transforms of all sites.
-    pub fn transforms(&self, priors: &Priors) -> [LocScale; 5] {
-        Site::ALL.map(|site| LocScale::new(priors.sd(site), self.0[site.index()]))
+    pub fn transforms(&self, priors: &Priors) -> PerSite<LocScale> {
+        PerSite::from_fn(|site| LocScale::new(priors.sd(site), self.0[site]))
     }
 
     /// Natural parameters of a flat vector of `z`; both have length [`Layout::latents`].
     pub fn to_natural(&self, z: &[f64], category_of: &[u32], layout: &Layout, priors: &Priors) -> Vec<f64> {
-        self.map(z, category_of, layout, priors, |t, z, mean| {
-            let value = t.value(z, mean);
-            (value, value)
-        })
+        self.map(
+            z,
+            category_of,
+            layout,
+            priors,
+            |values, parent| values[parent],
+            LocScale::value,
+        )
     }
 
     /// The flat vector of `z` of natural parameters: the inverse of [`Centredness::to_natural`].
@@ -110,57 +143,40 @@ impl Centredness {
         layout: &Layout,
         priors: &Priors,
     ) -> Vec<f64> {
-        self.map(value, category_of, layout, priors, |t, value, mean| {
-            (t.z(value, mean), value)
-        })
+        self.map(
+            value,
+            category_of,
+            layout,
+            priors,
+            |_, parent| value[parent],
+            LocScale::z,
+        )
     }
 
-    /// Walks the sites parents first; `f(transform, entry, mean)` gives the output and the natural value.
+    /// Maps the entries of `from` by `f(transform, entry, mean)`, parents first; `value_of(done, parent)` is the natural value of a
+    /// parent, whose entry of the output `done` is made.
     fn map(
         &self,
         from: &[f64],
         category_of: &[u32],
         layout: &Layout,
         priors: &Priors,
-        f: impl Fn(&LocScale, f64, f64) -> (f64, f64),
+        value_of: impl Fn(&[f64], usize) -> f64,
+        f: impl Fn(&LocScale, f64, f64) -> f64,
     ) -> Vec<f64> {
         let transforms = self.transforms(priors);
-        let mut out = vec![0.0; from.len()];
-        let (global, category_start) = (layout.start(Site::GlobalA), layout.start(Site::CategoryA));
-        let value;
-        (out[global], value) = f(
-            &transforms[Site::GlobalA.index()],
-            from[global],
-            priors.global_a_mean,
-        );
-        let mut category_value = vec![0.0; layout.categories];
-        for c in 0..layout.categories {
-            (out[category_start + c], category_value[c]) = f(
-                &transforms[Site::CategoryA.index()],
-                from[category_start + c],
-                value,
-            );
-        }
-        for (i, c) in category_of.iter().enumerate() {
-            let a = layout.start(Site::ProductA) + i;
-            out[a] = f(
-                &transforms[Site::ProductA.index()],
-                from[a],
-                category_value[*c as usize],
-            )
-            .0;
-        }
-        for (site, mean) in [
-            (Site::ProductEffect, priors.product_effect_mean),
-            (Site::TimeCatEffects, priors.time_cat_effects_mean),
-        ] {
-            for j in layout.range(site) {
-                out[j] = f(&transforms[site.index()], from[j], mean).0;
+        // A site without a choice of form is its own value.
+        let mut out = from.to_vec();
+        for site in layout.sites().iter().filter(|site| site.is_reparameterized()) {
+            let constant = priors.constant_mean(*site);
+            for (k, j) in layout.range(*site).enumerate() {
+                let mean = match layout.parent(*site, k, category_of) {
+                    Some(parent) => value_of(&out, parent),
+                    None => constant,
+                };
+                out[j] = f(&transforms[*site], from[j], mean);
             }
         }
-        // No parent, no choice of form: `z` is the value.
-        let log_shape = layout.range(Site::LogShape);
-        out[log_shape.clone()].copy_from_slice(&from[log_shape]);
         out
     }
 }
@@ -180,7 +196,7 @@ mod tests {
         let category_of = [1, 0, 1, 1];
         let z: Vec<f64> = (0..layout.latents()).map(|i| (i as f64 * 0.7).sin()).collect();
         for c in [0.0, 0.3, 0.5, 1.0] {
-            let centredness = Centredness([c; 5]);
+            let centredness = Centredness::all(c);
             let value = centredness.to_natural(&z, &category_of, &layout, &priors);
             let back = centredness.from_natural(&value, &category_of, &layout, &priors);
             for (a, b) in z.iter().zip(&back) {

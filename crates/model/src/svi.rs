@@ -9,7 +9,7 @@ use crate::optimizer::{AdamW, Moments};
 use crate::panel::Panel;
 use crate::parameterization::Parameterization;
 use crate::priors::Priors;
-use crate::site::Layout;
+use crate::site::{Layout, PerSite, Site};
 
 /// The noise of one iteration: `eps[k]` has length [`Layout::latents`], one vector a particle.
 pub type Noise = Vec<Vec<f64>>;
@@ -83,7 +83,7 @@ pub fn loss_and_gradient_in(
         let (value, by_natural) = log_joint.natural(&orthogonal.to_natural(z));
         let gradient = Gradient {
             z: orthogonal.gradient(by_natural),
-            centredness: [0.0; 5],
+            centredness: PerSite::all(0.0),
         };
         (value + orthogonal.ln_jacobian(), gradient)
     })
@@ -119,7 +119,7 @@ fn weigh_particles(
     let mut gradient = Guide {
         loc: vec![0.0; guide.loc.len()],
         unconstrained_scale: vec![0.0; guide.loc.len()],
-        unconstrained_centredness: guide.unconstrained_centredness.map(|_| [0.0; 5]),
+        unconstrained_centredness: guide.unconstrained_centredness.map(|_| PerSite::all(0.0)),
     };
     for ((weight, particle), eps) in weighted.weights.iter().zip(&gradients).zip(noise) {
         for j in 0..guide.loc.len() {
@@ -131,7 +131,7 @@ fn weigh_particles(
             &mut gradient.unconstrained_centredness,
             &guide.unconstrained_centredness,
         ) {
-            for s in 0..5 {
+            for s in Site::REPARAMETERIZED {
                 let c = sigmoid(u[s]);
                 by_u[s] -= weight * particle.centredness[s] * c * (1.0 - c);
             }
@@ -149,7 +149,7 @@ fn weigh_particles(
 pub struct GuideMoments {
     loc: Vec<Moments>,
     unconstrained_scale: Vec<Moments>,
-    unconstrained_centredness: [Moments; 5],
+    unconstrained_centredness: PerSite<Moments>,
 }
 
 impl GuideMoments {
@@ -158,7 +158,7 @@ impl GuideMoments {
         GuideMoments {
             loc: vec![Moments::default(); latents],
             unconstrained_scale: vec![Moments::default(); latents],
-            unconstrained_centredness: [Moments::default(); 5],
+            unconstrained_centredness: PerSite::default(),
         }
     }
 
@@ -182,12 +182,9 @@ impl GuideMoments {
             &mut guide.unconstrained_centredness,
             &gradient.unconstrained_centredness,
         ) {
-            for ((p, g), m) in parameters
-                .iter_mut()
-                .zip(gradients)
-                .zip(&mut self.unconstrained_centredness)
-            {
-                *p = adam.step(&scalars, *p, *g, m);
+            for s in Site::REPARAMETERIZED {
+                let moments = &mut self.unconstrained_centredness[s];
+                parameters[s] = adam.step(&scalars, parameters[s], gradients[s], moments);
             }
         }
     }

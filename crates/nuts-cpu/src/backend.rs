@@ -65,7 +65,7 @@ impl Backend for NutsCpu {
     }
 
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
-        Some(bare::kernel_limit(InstructionSet::best(), panel, request))
+        bare::kernel_limit(InstructionSet::best(), panel, request)
     }
 
     fn devices(&self) -> Vec<Device> {
@@ -85,7 +85,7 @@ impl Backend for NutsCpu {
             panel,
             request.likelihood,
             request.priors,
-            Centredness([1.0; 5]),
+            Centredness::all(1.0),
             request.resolved_threads(),
         );
         let mut gradient = vec![0.0; point.len()];

@@ -100,7 +100,8 @@ impl FewSales {
             let conditional = Conditional {
                 prior: prior(priors, point[layout.start(Site::CategoryA) + c]),
                 clip: [priors.clip_low, priors.clip_high],
-                shape: (likelihood == Likelihood::NegativeBinomial)
+                shape: likelihood
+                    .has_shape()
                     .then(|| Shape::new(point[layout.start(Site::LogShape) + c])),
                 rows: Rows {
                     mean: [panel.mean_log_price()[i], 1.0],
@@ -172,7 +173,7 @@ impl FewSales {
     /// Poisson counts by one rate each; under the negative binomial, whose counts tell less of their rates, of all products
     /// while the bound is no rate that never sells.
     pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> u64 {
-        let may_be_any = likelihood == Likelihood::NegativeBinomial && priors.clip_low > NEVER_SELLS;
+        let may_be_any = likelihood.has_shape() && priors.clip_low > NEVER_SELLS;
         let proposal = (4 * LEVELS * (ELASTICITIES + 1) + size_of::<FewSalesProduct>()) as u64;
         let at_bound = priors.clip_low.exp();
         (0..panel.layout().products)
@@ -215,7 +216,9 @@ impl FewSales {
             let conditional = Conditional {
                 prior: prior(&self.priors, point[self.layout.start(Site::CategoryA) + c]),
                 clip: [self.priors.clip_low, self.priors.clip_high],
-                shape: (self.likelihood == Likelihood::NegativeBinomial)
+                shape: self
+                    .likelihood
+                    .has_shape()
                     .then(|| Shape::new(point[self.layout.start(Site::LogShape) + c])),
                 rows: Rows {
                     mean: proposal.mean,

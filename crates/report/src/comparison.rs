@@ -201,7 +201,7 @@ impl Comparison {
             fits.push(vec![
                 fit.name.clone(),
                 match fit.likelihood {
-                    Likelihood::Poisson => format!("{} ({})", fit.method, fit.backend),
+                    usual if usual == Likelihood::default() => format!("{} ({})", fit.method, fit.backend),
                     other => format!("{}, {} ({})", fit.method, other.name(), fit.backend),
                 },
                 duration(fit.seconds),

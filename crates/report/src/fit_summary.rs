@@ -29,11 +29,8 @@ pub const fn model_in_words(model: Specification) -> &'static str {
 }
 
 /// A likelihood as tables and plots name it.
-pub const fn likelihood_in_words(likelihood: Likelihood) -> &'static str {
-    match likelihood {
-        Likelihood::Poisson => "Poisson counts",
-        Likelihood::NegativeBinomial => "negative-binomial counts",
-    }
+pub fn likelihood_in_words(likelihood: Likelihood) -> &'static str {
+    likelihood.counts()
 }
 
 /// Whether the result of a run may be trusted as far as its own diagnostics go: an optimizer met its criterion; a sampler is

@@ -273,7 +273,7 @@ impl Backend for SviCpu {
 
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
         let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        Some(bare::kernel_limit(set, panel, request))
+        bare::kernel_limit(set, panel, request)
     }
 
     fn devices(&self) -> Vec<Device> {

@@ -12,10 +12,9 @@ use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, S
 use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::simd::{Kernel, Scalar, Simd};
-use infermark_model::guide::sigmoid;
 use infermark_model::negative_binomial::Shape;
 use infermark_model::parameterization::Centredness;
-use infermark_model::site::Site;
+use infermark_model::site::{PerSite, Site};
 
 /// The optimizer step that a frame describes.
 #[inline(always)]
@@ -56,8 +55,8 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
         if step_only {
             return;
         }
-        let elasticity = &frame.transforms[Site::ProductA.index()];
-        let effect = &frame.transforms[Site::ProductEffect.index()];
+        let elasticity = &frame.transforms[Site::ProductA];
+        let effect = &frame.transforms[Site::ProductEffect];
         let means = &frame.category_value[item.chunk.category];
         item.log_weights.fill(0.0);
         item.elasticity.draw(isa, &state.noise, frame.iteration);
@@ -223,7 +222,7 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
         }
         item.sums.fill(ParentSums::default());
         let sums = state.learns_centredness().then_some(&mut item.sums[..]);
-        let transform = &frame.transforms[Site::TimeCatEffects.index()];
+        let transform = &frame.transforms[Site::TimeCatEffects];
         item.time.back(isa, transform, &frame.constant_means.time, sums);
         if let Some(contrasts) = &mut item.contrasts {
             contrasts.back_level(isa);
@@ -251,7 +250,7 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
     #[inline(always)]
     fn run(self, isa: I) {
         let CategoryPlace { state, frame, item } = self;
-        let transform = &frame.transforms[Site::TimeCatEffects.index()];
+        let transform = &frame.transforms[Site::TimeCatEffects];
         item.log_weights.fill(0.0);
         item.time.draw(isa, &state.noise, frame.iteration);
         item.time
@@ -321,7 +320,7 @@ impl<I: Simd> Kernel<I> for Top<'_, I> {
                 log_shape.step(isa, &step);
             }
             if state.learns_centredness() {
-                for s in 0..5 {
+                for s in Site::REPARAMETERIZED {
                     top.unconstrained_centredness[s] = state.settings.optimizer.step(
                         &frame.scalars,
                         top.unconstrained_centredness[s],
@@ -329,7 +328,7 @@ impl<I: Simd> Kernel<I> for Top<'_, I> {
                         &mut top.centredness_moments[s],
                     );
                 }
-                let centredness = Centredness(top.unconstrained_centredness.map(sigmoid));
+                let centredness = Centredness::from_unconstrained(&top.unconstrained_centredness);
                 frame.transforms = centredness.transforms(&state.priors);
             }
         }
@@ -345,14 +344,10 @@ fn place<I: Simd>(isa: I, state: &State<I>, frame: &mut Frame, top: &mut TopStat
     top.global.draw(isa, &state.noise, frame.iteration);
     top.category.draw(isa, &state.noise, frame.iteration);
     let means = &frame.constant_means.global;
-    top.global.place(
-        isa,
-        &frame.transforms[Site::GlobalA.index()],
-        means,
-        &mut top.log_weights,
-    );
+    top.global
+        .place(isa, &frame.transforms[Site::GlobalA], means, &mut top.log_weights);
     let global_values = global_values(top);
-    let transform = &frame.transforms[Site::CategoryA.index()];
+    let transform = &frame.transforms[Site::CategoryA];
     top.category
         .place(isa, transform, &global_values, &mut top.log_weights);
     for (c, values) in frame.category_value.iter_mut().enumerate() {
@@ -364,7 +359,12 @@ fn place<I: Simd>(isa: I, state: &State<I>, frame: &mut Frame, top: &mut TopStat
     if let Some(log_shape) = &mut top.log_shape {
         log_shape.draw(isa, &state.noise, frame.iteration);
         let means = &frame.constant_means.log_shape;
-        log_shape.place(isa, &frame.log_shape_transform, means, &mut top.log_weights);
+        log_shape.place(
+            isa,
+            &frame.transforms[Site::LogShape],
+            means,
+            &mut top.log_weights,
+        );
         for (c, values) in frame.log_shape.iter_mut().enumerate() {
             for (k, value) in values.iter_mut().enumerate() {
                 *value = log_shape.particle[k][c].to_f64();
@@ -384,7 +384,7 @@ fn global_values<S: Scalar>(top: &TopState<S>) -> Vec<f64> {
 #[inline(always)]
 fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::Scalar>) {
     let particles = frame.weights.len();
-    let mut by_centredness = [[0.0; 5]; 1].repeat(particles);
+    let mut by_centredness = vec![PerSite::all(0.0); particles];
     for k in 0..particles {
         top.category.particle[k].fill(I::Scalar::default());
     }
@@ -399,8 +399,8 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
             let chunk = state.chunks.read(chunk);
             for k in 0..particles {
                 by_category[k] += chunk.elasticity_sums[k].by_mean;
-                by_centredness[k][Site::ProductA.index()] += chunk.elasticity_sums[k].by_centredness;
-                by_centredness[k][Site::ProductEffect.index()] += chunk.effect_sums[k].by_centredness;
+                by_centredness[k][Site::ProductA] += chunk.elasticity_sums[k].by_centredness;
+                by_centredness[k][Site::ProductEffect] += chunk.effect_sums[k].by_centredness;
             }
             if let ChunkRows::NegativeBinomial { by_log_shape: of, .. } = &chunk.rows {
                 by_log_shape
@@ -410,7 +410,7 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
             }
         }
         for k in 0..particles {
-            by_centredness[k][Site::TimeCatEffects.index()] += category.sums[k].by_centredness;
+            by_centredness[k][Site::TimeCatEffects] += category.sums[k].by_centredness;
             top.category.particle[k][index] = I::Scalar::from_f64(by_category[k]);
             if let Some(log_shape) = &mut top.log_shape {
                 log_shape.particle[k][index] = I::Scalar::from_f64(by_log_shape[k]);
@@ -419,25 +419,25 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
     }
     if let Some(log_shape) = &mut top.log_shape {
         let means = &frame.constant_means.log_shape;
-        log_shape.back(isa, &frame.log_shape_transform, means, None);
+        log_shape.back(isa, &frame.transforms[Site::LogShape], means, None);
     }
     let mut sums = vec![ParentSums::default(); particles];
     let global_value = std::mem::take(&mut top.global_value);
-    let transform = &frame.transforms[Site::CategoryA.index()];
+    let transform = &frame.transforms[Site::CategoryA];
     top.category.back(isa, transform, &global_value, Some(&mut sums));
     top.global_value = global_value;
     for k in 0..particles {
-        by_centredness[k][Site::CategoryA.index()] = sums[k].by_centredness;
+        by_centredness[k][Site::CategoryA] = sums[k].by_centredness;
         top.global.particle[k][0] = I::Scalar::from_f64(sums[k].by_mean);
     }
     sums.fill(ParentSums::default());
-    let transform = &frame.transforms[Site::GlobalA.index()];
+    let transform = &frame.transforms[Site::GlobalA];
     top.global
         .back(isa, transform, &frame.constant_means.global, Some(&mut sums));
-    top.by_centredness = [0.0; 5];
+    top.by_centredness = PerSite::all(0.0);
     for k in 0..particles {
-        by_centredness[k][Site::GlobalA.index()] = sums[k].by_centredness;
-        for s in 0..5 {
+        by_centredness[k][Site::GlobalA] = sums[k].by_centredness;
+        for s in Site::REPARAMETERIZED {
             let slope = State::<I>::centredness_slope(top.unconstrained_centredness[s]);
             top.by_centredness[s] -= frame.weights[k] * by_centredness[k][s] * slope;
         }

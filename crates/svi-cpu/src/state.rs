@@ -16,7 +16,7 @@ use infermark_model::optimizer::{Moments, StepScalars};
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::{LocScale, Parameterization};
 use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::site::{Layout, PerSite, Site};
 use infermark_svi::{Chart, NoiseSource};
 use std::sync::{Arc, RwLock};
 
@@ -85,14 +85,14 @@ pub(crate) struct CategoryState<I: Simd> {
 pub(crate) struct TopState<S> {
     pub(crate) global: Block<S>,
     pub(crate) category: Block<S>,
-    /// `log_shape`, under the negative-binomial likelihood.
+    /// `log_shape`, where the likelihood has it.
     pub(crate) log_shape: Option<Block<S>>,
     /// Values of `global_a`, one a particle.
     pub(crate) global_value: Vec<f64>,
-    pub(crate) unconstrained_centredness: [f64; 5],
-    pub(crate) centredness_moments: [Moments; 5],
+    pub(crate) unconstrained_centredness: PerSite<f64>,
+    pub(crate) centredness_moments: PerSite<Moments>,
     /// Gradient of the loss by the unconstrained centredness.
-    pub(crate) by_centredness: [f64; 5],
+    pub(crate) by_centredness: PerSite<f64>,
     pub(crate) log_weights: Vec<f64>,
 }
 
@@ -100,13 +100,11 @@ pub(crate) struct TopState<S> {
 pub(crate) struct Frame {
     /// The iteration whose noise is drawn next or being used, from 0.
     pub(crate) iteration: u32,
-    pub(crate) transforms: [LocScale; 5],
+    pub(crate) transforms: PerSite<LocScale>,
     /// `[category][particle]`.
     pub(crate) category_value: Vec<Vec<f64>>,
-    /// `[category][particle]`; empty under the Poisson likelihood.
+    /// `[category][particle]`; empty where the likelihood has no shape.
     pub(crate) log_shape: Vec<Vec<f64>>,
-    /// Of `log_shape`, whose form is never another.
-    pub(crate) log_shape_transform: LocScale,
     /// Weights of the iteration just evaluated.
     pub(crate) weights: Vec<f64>,
     pub(crate) scalars: StepScalars,
@@ -243,14 +241,14 @@ impl<I: Simd> State<I> {
         let top = TopState {
             global: Block::new(vec![0], guide, particles),
             category: Block::new(categories_range.map(|j| j as u32).collect(), guide, particles),
-            log_shape: (likelihood == Likelihood::NegativeBinomial).then(|| {
+            log_shape: likelihood.has_shape().then(|| {
                 let range = layout.range(Site::LogShape);
                 Block::new(range.map(|j| j as u32).collect(), guide, particles)
             }),
             global_value: zeros(),
             unconstrained_centredness: guide.unconstrained_centredness.unwrap_or_default(),
             centredness_moments: Default::default(),
-            by_centredness: [0.0; 5],
+            by_centredness: PerSite::all(0.0),
             log_weights: zeros(),
         };
         let frame = Frame {
@@ -258,7 +256,6 @@ impl<I: Simd> State<I> {
             transforms: guide.centredness(chart.parameterization()).transforms(&priors),
             category_value: vec![zeros(); layout.categories],
             log_shape: vec![zeros(); layout.len(Site::LogShape)],
-            log_shape_transform: LocScale::new(priors.log_shape_sd, 1.0),
             weights: zeros(),
             scalars: settings.optimizer.scalars(0),
             step_pending: false,
@@ -306,7 +303,7 @@ impl<I: Simd> State<I> {
         Guide {
             loc: vec![0.0; latents],
             unconstrained_scale: vec![0.0; latents],
-            unconstrained_centredness: self.learns_centredness().then_some([0.0; 5]),
+            unconstrained_centredness: self.learns_centredness().then_some(PerSite::all(0.0)),
         }
     }
 

@@ -7,7 +7,7 @@ use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::svi::{GuideMoments, draw_noise};
-use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, Priors};
+use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, PerSite, Priors};
 use infermark_svi::{Chart, NoiseSource};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::flat;
@@ -49,7 +49,7 @@ fn compare(
         *u += (i as f64 * 0.61).sin();
     }
     if let Some(u) = &mut guide.unconstrained_centredness {
-        *u = [0.4, -0.3, 1.0, 0.0, -1.2];
+        *u = PerSite::from_reparameterized([0.4, -0.3, 1.0, 0.0, -1.2], 0.0);
     }
     let stream = Stream {
         seed: 99,

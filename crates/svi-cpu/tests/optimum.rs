@@ -10,7 +10,7 @@ use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Likelihood, Orthogonal, Parameterization, Priors, Site};
+use infermark_model::{Likelihood, Orthogonal, Parameterization, PerSite, Priors, Site};
 use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::mean_field::mean_field_optimum;
@@ -49,7 +49,8 @@ fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
     let zero = |v: &mut [f64]| v.fill(0.0);
     zero(&mut mean.loc);
     zero(&mut mean.unconstrained_scale);
-    mean.unconstrained_centredness.iter_mut().for_each(|u| zero(u));
+    let reset = |u: &mut PerSite<f64>| *u = PerSite::all(0.0);
+    mean.unconstrained_centredness.iter_mut().for_each(reset);
     let add = |to: &mut [f64], from: &[f64]| {
         to.iter_mut().zip(from).for_each(|(t, f)| *t += f / pieces as f64);
     };
@@ -62,7 +63,9 @@ fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
             &mut mean.unconstrained_centredness,
             &guide.unconstrained_centredness,
         ) {
-            add(to, from);
+            for site in Site::REPARAMETERIZED {
+                to[site] += from[site] / pieces as f64;
+            }
         }
     }
     mean
@@ -71,7 +74,12 @@ fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
 fn flat(guide: &Guide) -> Vec<f64> {
     let mut all = guide.loc.clone();
     all.extend(&guide.unconstrained_scale);
-    all.extend(guide.unconstrained_centredness.iter().flatten());
+    all.extend(
+        guide
+            .unconstrained_centredness
+            .iter()
+            .flat_map(PerSite::reparameterized),
+    );
     all
 }
 

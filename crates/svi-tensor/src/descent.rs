@@ -10,6 +10,7 @@ use infermark_model::objective::{Objective, Weighted};
 use infermark_model::optimizer::StepScalars;
 use infermark_model::panel::Panel;
 use infermark_model::parameterization::Parameterization;
+use infermark_model::site::PerSite;
 use infermark_model::svi::LossAndGradient;
 use infermark_svi::{Chart, Recording};
 
@@ -129,7 +130,10 @@ impl<B: AutodiffBackend> Descent<B> {
             loc: Parameter::new(&guide.loc, &device),
             unconstrained_scale: Parameter::new(&guide.unconstrained_scale, &device),
             unconstrained_centredness: Parameter::new(
-                &guide.unconstrained_centredness.unwrap_or_default(),
+                &guide
+                    .unconstrained_centredness
+                    .unwrap_or_default()
+                    .reparameterized(),
                 &device,
             ),
             device,
@@ -164,7 +168,7 @@ impl<B: AutodiffBackend> Descent<B> {
         let [loc, scale, centredness] = leaves.clone();
         let centredness = match self.parameterization {
             Parameterization::Learned => sigmoid(centredness),
-            fixed => vector(&fixed.start().0, &self.device),
+            fixed => vector(&fixed.start().chosen(), &self.device),
         };
         let log_weights = self.model.at(loc, scale, centredness, self.eps());
         let told = log_weights.clone().inner();
@@ -274,7 +278,11 @@ fn guide_of<B: Backend>(
         loc: numbers(loc, device)?,
         unconstrained_scale: numbers(scale, device)?,
         unconstrained_centredness: if learned {
-            Some(numbers(centredness, device)?.try_into().expect("five sites"))
+            let chosen = numbers(centredness, device)?.try_into();
+            Some(PerSite::from_reparameterized(
+                chosen.expect("one entry per reparameterized site"),
+                0.0,
+            ))
         } else {
             None
         },

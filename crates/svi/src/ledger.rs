@@ -4,7 +4,7 @@ use crate::convergence::ConvergenceWatch;
 use infermark_backend::{
     BackendError, Detail, EarlyStop, Progress, Report, RunState, StepUnit, SviReport, SviSettings, TracePoint,
 };
-use infermark_model::Coordinates;
+use infermark_model::{Centredness, Coordinates};
 
 /// What the books say after an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +180,7 @@ impl Ledger {
         backend: &str,
         device: String,
         threads: usize,
-        centredness: [f64; 5],
+        centredness: Centredness,
         mut warnings: Vec<String>,
     ) -> Report {
         if let Some(failure) = &self.failure {

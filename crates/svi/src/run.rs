@@ -196,6 +196,6 @@ impl<I: Iterate> Run for SviRun<I> {
             ..
         } = &self.setup;
         self.ledger
-            .report(backend, device.clone(), *threads, centredness.0, warnings)
+            .report(backend, device.clone(), *threads, centredness, warnings)
     }
 }

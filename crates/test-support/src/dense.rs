@@ -48,22 +48,13 @@ impl UnitPriors {
         let layout = panel.layout();
         let mut offset = vec![0.0; layout.latents()];
         let mut rows = vec![Vec::new(); layout.latents()];
-        (offset[0], rows[0]) = (priors.global_a_mean, vec![(0, priors.global_a_sd)]);
-        let category_a = layout.start(Site::CategoryA);
-        let parents = panel.category_of().iter().map(|c| category_a + *c as usize);
-        let categories = layout
-            .range(Site::CategoryA)
-            .map(|j| (j, 0, priors.category_a_sd));
-        let products = layout.range(Site::ProductA).zip(parents);
-        let products = products.map(|(j, parent)| (j, parent, priors.product_a_sd));
-        for (j, parent, sd) in categories.chain(products) {
-            offset[j] = offset[parent];
-            rows[j] = rows[parent].clone();
-            rows[j].push((j, sd));
-        }
-        for site in [Site::ProductEffect, Site::TimeCatEffects] {
-            for j in layout.range(site) {
-                (offset[j], rows[j]) = (priors.constant_mean(site), vec![(j, priors.sd(site))]);
+        for site in layout.sites() {
+            for (k, j) in layout.range(*site).enumerate() {
+                (offset[j], rows[j]) = match layout.parent(*site, k, panel.category_of()) {
+                    Some(parent) => (offset[parent], rows[parent].clone()),
+                    None => (priors.constant_mean(*site), Vec::new()),
+                };
+                rows[j].push((j, priors.sd(*site)));
             }
         }
         UnitPriors { offset, rows }
@@ -122,14 +113,7 @@ pub fn narrow_priors(sd: f64) -> Vec<Priors> {
 pub fn with_sd(sites: &[Site], sd: f64) -> Priors {
     let mut priors = Priors::default();
     for site in sites {
-        *match site {
-            Site::GlobalA => &mut priors.global_a_sd,
-            Site::CategoryA => &mut priors.category_a_sd,
-            Site::ProductA => &mut priors.product_a_sd,
-            Site::ProductEffect => &mut priors.product_effect_sd,
-            Site::TimeCatEffects => &mut priors.time_cat_effects_sd,
-            Site::LogShape => &mut priors.log_shape_sd,
-        } = sd;
+        *priors.sd_mut(*site) = sd;
     }
     priors
 }

@@ -8,7 +8,7 @@ use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::svi::{LossAndGradient, draw_noise};
-use infermark_model::{Coordinates, Panel, Parameterization};
+use infermark_model::{Coordinates, Panel, Parameterization, PerSite};
 use infermark_svi::Chart;
 
 /// N, C, T, share of missing rows, largest count: one product, one period, all zeros, gaps, counts from few to many.
@@ -99,7 +99,7 @@ pub fn uneven_guide(panel: &Panel, parameterization: Parameterization) -> Guide 
         *u += (i as f64 * 0.61).sin();
     }
     if let Some(u) = &mut guide.unconstrained_centredness {
-        *u = [0.4, -0.3, 1.0, 0.0, -1.2];
+        *u = PerSite::from_reparameterized([0.4, -0.3, 1.0, 0.0, -1.2], 0.0);
     }
     guide
 }

@@ -27,16 +27,10 @@ pub fn mean_field_optimum(panel: &Panel, orthogonal: Option<&Orthogonal>) -> (Ve
     let (layout, priors) = (panel.layout(), Priors::default());
     let n = layout.latents();
     let parents: Vec<(Option<usize>, f64, f64)> = (0..n)
-        .map(|j| match layout.site_of(j) {
-            Site::GlobalA => (None, priors.global_a_mean, priors.global_a_sd),
-            Site::CategoryA => (Some(0), 0.0, priors.category_a_sd),
-            Site::ProductA => {
-                let category = panel.category_of()[j - layout.start(Site::ProductA)];
-                (Some(1 + category as usize), 0.0, priors.product_a_sd)
-            }
-            Site::ProductEffect => (None, priors.product_effect_mean, priors.product_effect_sd),
-            Site::TimeCatEffects => (None, priors.time_cat_effects_mean, priors.time_cat_effects_sd),
-            Site::LogShape => unreachable!("not of the Poisson likelihood"),
+        .map(|j| {
+            let site = layout.site_of(j);
+            let parent = layout.parent(site, j - layout.start(site), panel.category_of());
+            (parent, priors.constant_mean(site), priors.sd(site))
         })
         .collect();
     // What each coordinate moves, natural parameter by natural parameter.

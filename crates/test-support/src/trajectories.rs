@@ -3,7 +3,7 @@
 use crate::{numbers, orthogonal_vectors, vectors};
 use infermark_model::guide::Guide;
 use infermark_model::svi::Noise;
-use infermark_model::{Parameterization, Site};
+use infermark_model::{Parameterization, PerSite, Site};
 use serde_json::Value;
 
 /// The record's learning rates: `optax.exponential_decay(0.01, 1000, 0.99, end_value=1e-5)` evaluates in single
@@ -112,7 +112,7 @@ fn trajectory_of(recorded: &Value, parameterization: Parameterization) -> Trajec
 pub fn guide_of(params: &Value, learned: bool) -> Guide {
     let suffix = if learned { "_decentered" } else { "" };
     let column = |kind: &str| -> Vec<f64> {
-        Site::ALL
+        Site::REPARAMETERIZED
             .iter()
             .flat_map(|site| numbers(&params[format!("{}{suffix}_auto_{kind}", site.name())]))
             .collect()
@@ -120,14 +120,16 @@ pub fn guide_of(params: &Value, learned: bool) -> Guide {
     Guide {
         loc: column("loc"),
         unconstrained_scale: column("scale"),
-        unconstrained_centredness: learned
-            .then(|| Site::ALL.map(|site| params[format!("{}_centered", site.name())].as_f64().unwrap())),
+        unconstrained_centredness: learned.then(|| {
+            let of = |site: Site| params[format!("{}_centered", site.name())].as_f64().unwrap();
+            PerSite::from_reparameterized(Site::REPARAMETERIZED.map(of), 0.0)
+        }),
     }
 }
 
 /// The numbers of an object with one entry a site, in the order of the flat vector.
 pub fn sites(value: &Value) -> Vec<f64> {
-    Site::ALL
+    Site::REPARAMETERIZED
         .iter()
         .flat_map(|site| numbers(&value[site.name()]))
         .collect()
@@ -137,6 +139,11 @@ pub fn sites(value: &Value) -> Vec<f64> {
 pub fn flat(guide: &Guide) -> Vec<f64> {
     let mut all = guide.loc.clone();
     all.extend(&guide.unconstrained_scale);
-    all.extend(guide.unconstrained_centredness.iter().flatten());
+    all.extend(
+        guide
+            .unconstrained_centredness
+            .iter()
+            .flat_map(PerSite::reparameterized),
+    );
     all
 }

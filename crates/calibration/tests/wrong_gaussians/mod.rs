@@ -32,7 +32,7 @@ fn diagonal_precision(panel: &Panel, priors: &Priors, mean: &[f64]) -> Vec<f64> 
     let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     // What children of the hierarchy add to their parents' precision, then the rows.
     let mut precision = vec![0.0; mean.len()];
-    for site in Site::ALL {
+    for site in Site::REPARAMETERIZED {
         precision[layout.range(site)].fill(priors.sd(site).powi(-2));
     }
     precision[0] += layout.categories as f64 * priors.category_a_sd.powi(-2);

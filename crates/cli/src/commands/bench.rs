@@ -5,6 +5,7 @@ use crate::answer::{answer, say};
 use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
+use crate::settings::likelihood_parser;
 use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use infermark::{
@@ -15,6 +16,7 @@ pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
 use infermark_harness::benchmark::{
     BenchPanel, BenchmarkError, Case, CaseChoice, Outcome, Plan, run_benchmark, settle,
 };
+use infermark_model::Likelihood;
 use infermark_report::records::results_folder::ResultsFolder;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,6 +77,9 @@ pub struct BenchArguments {
     /// Most seconds, in all, to wait before timing until other programs leave the machine alone; 0 does not wait.
     #[arg(long, value_name = "SECONDS", default_value_t = 90.0)]
     pub settle_seconds: f64,
+    /// Law of the counts, of the panels that are made and of every case; backends without it are left out with the reason.
+    #[arg(long, value_name = "LIKELIHOOD", value_parser = likelihood_parser(), default_value = Likelihood::Poisson.name())]
+    pub likelihood: Likelihood,
     /// Particles of SVI.
     #[arg(long, value_name = "K", default_value_t = 4)]
     pub particles: usize,
@@ -160,7 +165,7 @@ impl BenchArguments {
         self.plan(self.products.clone())?.check()?;
         if self.data.is_none() {
             for products in &self.products {
-                generator(*products, self.seed)
+                generator(*products, self.seed, self.likelihood)
                     .validate()
                     .with_context(|| format!("--products {products}"))?;
             }
@@ -211,10 +216,10 @@ impl BenchArguments {
         }
         let plan = self.plan(sizes)?;
         let folder = self.folder()?;
-        let seed = self.seed;
+        let (seed, likelihood) = (self.seed, self.likelihood);
         let mut make = |products| match read.take() {
             Some(panel) => Ok(panel),
-            None => published_panel(products, seed).map_err(|e| e.to_string()),
+            None => published_panel(products, seed, likelihood).map_err(|e| e.to_string()),
         };
         let _claimed = ClaimedFolder::claim(folder.path(), &[])?;
         let interrupt = interrupt_on_signals();
@@ -228,6 +233,7 @@ impl BenchArguments {
             devices: self.devices.clone(),
             threads: self.threads.clone(),
             particles: self.particles,
+            likelihood: self.likelihood,
             seed: self.seed,
             sampler_most_products: self.nuts_most_products,
         }
@@ -254,10 +260,11 @@ pub fn answer_outcome(outcome: &Outcome, folder: &ResultsFolder) -> anyhow::Resu
     })
 }
 
-/// The generator of a panel of the published process.
-fn generator(products: usize, seed: u64) -> Generator {
+/// The generator of a panel of the published process, with counts of `likelihood`.
+fn generator(products: usize, seed: u64, likelihood: Likelihood) -> Generator {
     Generator {
         process: Process::Published,
+        likelihood,
         products,
         periods: PERIODS,
         categories: CATEGORIES,
@@ -265,16 +272,20 @@ fn generator(products: usize, seed: u64) -> Generator {
     }
 }
 
-/// A panel of the published process.
+/// A panel of the published process, with counts of `likelihood`.
 ///
 /// # Errors
 /// When it cannot be generated.
-pub fn published_panel(products: usize, seed: u64) -> anyhow::Result<BenchPanel> {
-    let (panel, truth) = generate_panel(&generator(products, seed), 0)?;
+pub fn published_panel(products: usize, seed: u64, likelihood: Likelihood) -> anyhow::Result<BenchPanel> {
+    let (panel, truth) = generate_panel(&generator(products, seed, likelihood), 0)?;
+    let counts = match likelihood {
+        usual if usual == Likelihood::default() => String::new(),
+        other => format!(" with {}", other.counts()),
+    };
     Ok(BenchPanel {
         panel: Arc::new(panel),
         source: format!(
-            "generated: published process, {products} products, {PERIODS} periods, {CATEGORIES} categories, seed {seed}"
+            "generated: published process{counts}, {products} products, {PERIODS} periods, {CATEGORIES} categories, seed {seed}"
         ),
         product_a_truth: Some(truth.product_elasticity),
     })

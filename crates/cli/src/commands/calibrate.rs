@@ -112,7 +112,7 @@ impl CalibrateArguments {
         ensure!(self.draws >= 100, "--draws is {}; give at least 100", self.draws);
         let design = Design {
             priors: GivenPriors::read(self.priors.as_deref())?.over(MODERATE_PRIORS)?,
-            likelihood: self.likelihood.likelihood.into(),
+            likelihood: self.likelihood.likelihood,
             products: self.products,
             periods: self.periods,
             categories: self.categories,
@@ -231,7 +231,7 @@ impl CalibrateArguments {
             };
             let request = Request {
                 priors,
-                likelihood: self.likelihood.likelihood.into(),
+                likelihood: self.likelihood.likelihood,
                 threads: Some(1),
                 seed: self.seed,
                 ..Request::new(method)

@@ -50,7 +50,7 @@ impl EvaluateArguments {
         };
         let request = Request {
             priors: self.priors.load()?,
-            likelihood: self.likelihood.likelihood.into(),
+            likelihood: self.likelihood.likelihood,
             devices: vec![self.device],
             threads: self.threads,
             ..Request::new(method)

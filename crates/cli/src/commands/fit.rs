@@ -5,8 +5,8 @@ use crate::answer::{answer, say};
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
 use crate::settings::{
-    ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, LikelihoodName,
-    NutsArguments, ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
+    ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
+    ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
@@ -94,7 +94,7 @@ impl FitArguments {
         let model = Specification::from(self.model.model);
         let given_priors = self.priors.given()?;
         let mut request = Request {
-            likelihood: self.likelihood.likelihood.into(),
+            likelihood: self.likelihood.likelihood,
             ..self
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
@@ -271,7 +271,7 @@ impl FitArguments {
              {method} knows no such correction"
         );
         ensure!(
-            !self.gaussian.plain || self.likelihood.likelihood == LikelihoodName::Poisson,
+            !self.gaussian.plain || self.likelihood.likelihood == Likelihood::Poisson,
             "--plain goes with --likelihood poisson; under the other marginals are not corrected for skewness"
         );
         let mut command = crate::Arguments::command();

@@ -4,7 +4,7 @@ use super::interrupt_on_signals;
 use crate::answer::say;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::PriorArguments;
+use crate::settings::{LikelihoodArguments, PriorArguments};
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use infermark::{GenerateError, Generator, Process, check_threads, generate_to_file};
@@ -52,6 +52,8 @@ pub struct GenerateArguments {
     force: bool,
     #[command(flatten)]
     priors: PriorArguments,
+    #[command(flatten)]
+    likelihood: LikelihoodArguments,
 }
 
 impl GenerateArguments {
@@ -73,6 +75,7 @@ impl GenerateArguments {
         };
         let generator = Generator {
             process,
+            likelihood: self.likelihood.likelihood,
             products: self.products,
             periods: self.periods,
             categories: self.categories,

@@ -10,6 +10,7 @@ use crate::settings::ColumnArguments;
 use anyhow::ensure;
 use clap::{ArgMatches, Args};
 use infermark::{DeviceId, Method, Request, SviSettings, registry};
+use infermark_model::Likelihood;
 use infermark_report::number_format::{duration, with_prefix};
 use infermark_svi_gpu::{Profile, SviGpu};
 use std::fmt::Write;
@@ -57,7 +58,7 @@ impl ProfileArguments {
         registry().check(&backend, &request)?;
         let panel = match &self.data {
             Some(path) => load_panel(path, &self.columns.clone().into())?,
-            None => published_panel(self.products, 0)?.panel,
+            None => published_panel(self.products, 0, Likelihood::Poisson)?.panel,
         };
         let profile = {
             let _spinner = Bar::spinner(&format!("measuring {}", self.device));

@@ -35,6 +35,61 @@ fn time_prints_the_agreed_json() {
     }
 }
 
+/// Records carry the likelihood, and what does not have it is left out with the reason.
+#[test]
+fn bench_of_negative_binomial_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let output = command(&["bench", "--products", "20", "--likelihood", "negative-binomial"])
+        .args(["--repeats", "2", "--threads", "1", "--settle-seconds", "0"])
+        .args([
+            "--repeat-seconds",
+            "0.02",
+            "--warmup-seconds",
+            "0.02",
+            "--warmup-iterations",
+            "1",
+        ])
+        .args([
+            "--quality-seconds",
+            "0.2",
+            "--published-nuts-seconds",
+            "0.2",
+            "--out",
+        ])
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let mut measured = Vec::new();
+    for entry in std::fs::read_dir(out.join("runs")).unwrap() {
+        let record: Value = serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        assert_eq!(record["request"]["likelihood"], "negative-binomial");
+        // The published reference is of Poisson counts.
+        assert_eq!(record["kind"], "speed", "{record}");
+        let source = record["panel"]["source"].as_str().unwrap();
+        assert!(source.contains("negative-binomial counts"), "{source}");
+        if record["status"] == "not measured" {
+            let reason = record["reason"].as_str().unwrap();
+            assert!(reason.contains("negative-binomial"), "{reason}");
+        } else {
+            measured.push(record["backend"].as_str().unwrap().to_owned());
+        }
+    }
+    for backend in BACKENDS {
+        assert!(
+            measured.iter().any(|name| name == backend),
+            "{backend}: {measured:?}"
+        );
+    }
+    let table = text(&output.stdout);
+    assert!(table.contains("K = 4, negative-binomial, 1 thread"), "{table}");
+    assert!(
+        !table.contains("published CPU, K = 4, 1M iterations (estimate)"),
+        "{table}"
+    );
+}
+
 #[test]
 fn bench_and_report() {
     let folder = tempfile::tempdir().unwrap();

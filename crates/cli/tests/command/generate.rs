@@ -39,6 +39,74 @@ fn generate_then_fit_against_the_truth() {
 }
 
 #[test]
+fn negative_binomial_panels_are_generated_and_fitted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for process in ["published", "model"] {
+        let output = command(&[
+            "generate",
+            "--process",
+            process,
+            "--likelihood",
+            "negative-binomial",
+        ])
+        .args([
+            "--products",
+            "30",
+            "--periods",
+            "20",
+            "--categories",
+            "2",
+            "--force",
+        ])
+        .args([
+            Path::new("--out"),
+            &path("panel.csv"),
+            Path::new("--truth"),
+            &path("truth.csv"),
+        ])
+        .output()
+        .unwrap();
+        assert_eq!(code(&output), 0, "{process}: {}", text(&output.stderr));
+        let truth = std::fs::read_to_string(path("truth.csv")).unwrap();
+        assert_eq!(truth.matches("\nlog_shape,").count(), 2, "{truth}");
+    }
+    let output = command(&[
+        "generate",
+        "--likelihood",
+        "negative-binomial",
+        "--products",
+        "30",
+    ])
+    .args(["--periods", "20", "--categories", "2", "--force"])
+    .args([
+        Path::new("--out"),
+        &path("panel.csv"),
+        Path::new("--truth"),
+        &path("truth.csv"),
+    ])
+    .output()
+    .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let output = command(&[
+        "fit",
+        path("panel.csv").to_str().unwrap(),
+        "--likelihood",
+        "negative-binomial",
+    ])
+    .args([
+        Path::new("--truth"),
+        &path("truth.csv"),
+        Path::new("--out"),
+        &path("fit"),
+    ])
+    .output()
+    .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("mean absolute error"));
+}
+
+#[test]
 fn files_that_are_there_are_replaced_on_request_alone() {
     let folder = tempfile::tempdir().unwrap();
     let (panel, truth) = (folder.path().join("panel.csv"), folder.path().join("truth.csv"));

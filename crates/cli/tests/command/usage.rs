@@ -171,6 +171,13 @@ fn devices_and_model() {
         !published.contains("usual_price") && published.contains("-4, 20"),
         "{published}"
     );
+    assert!(!published.contains("log_shape") && published.contains("Poisson("));
+    for format in ["dot", "svg"] {
+        let output = run(&["model", "--likelihood", "negative-binomial", "--format", format]);
+        let drawn = text(&output.stdout);
+        assert!(drawn.contains("log_shape[c] ~ Normal(3, 3)"), "{drawn}");
+        assert!(drawn.contains("units[i,t] ~ NegativeBinomial(") && !drawn.contains("Poisson"));
+    }
 }
 
 /// A pipe whose reader is gone before the command writes.

@@ -16,7 +16,7 @@ fn equals_the_reference_on_awkward_panels() {
         (20, 2, 300, 0.1, 2_000_000_000),
     ] {
         let panel = random_panel(&mut rng, n, c, t, gaps, largest);
-        for centredness in [[1.0; 5], [0.0; 5], [0.5, 0.2, 0.9, 0.4, 0.6]].map(Centredness) {
+        for centredness in [[1.0; 5], [0.0; 5], [0.5, 0.2, 0.9, 0.4, 0.6]].map(Centredness::new) {
             for scale in [0.3, 2.0, 12.0] {
                 let z: Vec<f64> = (0..panel.layout().latents())
                     .map(|_| scale * rng.random_range(-1.0..1.0))
@@ -64,7 +64,7 @@ fn negative_binomial_equals_the_reference_on_awkward_panels() {
     ] {
         let panel = random_panel(&mut rng, n, c, t, gaps, largest);
         let layout = panel.layout_for(Likelihood::NegativeBinomial);
-        for centredness in [[1.0; 5], [0.5, 0.2, 0.9, 0.4, 0.6]].map(Centredness) {
+        for centredness in [[1.0; 5], [0.5, 0.2, 0.9, 0.4, 0.6]].map(Centredness::new) {
             // At 12 rows fall outside both clip bounds. Shapes from nearly none to nearly Poisson's, and beyond the bound.
             for (scale, log_shapes) in [
                 (0.3, -4.0..1.0),
@@ -135,7 +135,7 @@ fn check_threads(likelihood: Likelihood) {
         let value = fused.value_and_gradient(&z, &mut gradient);
         (value, gradient)
     };
-    let fused = FusedLogJoint::of_counts(likelihood, panel, Priors::default(), Centredness([1.0; 5]), 1);
+    let fused = FusedLogJoint::of_counts(likelihood, panel, Priors::default(), Centredness::all(1.0), 1);
     let one = run(fused.clone());
     for threads in [2, 3, 5] {
         let many = fused.with_threads(threads);
@@ -155,7 +155,7 @@ fn small_panels_take_as_many_threads_as_they_can_use() {
     let mut rng = StdRng::seed_from_u64(8);
     let mut used = |products, categories, periods| {
         let panel = random_panel(&mut rng, products, categories, periods, 0.0, 9);
-        let log_joint = FusedLogJoint::new(panel, Priors::default(), Centredness([1.0; 5]), 64);
+        let log_joint = FusedLogJoint::new(panel, Priors::default(), Centredness::all(1.0), 64);
         assert_eq!(log_joint.with_threads(3).threads(), log_joint.threads().min(3));
         log_joint.threads()
     };
@@ -206,7 +206,7 @@ fn what_is_not_a_number_reaches_the_value() {
             Likelihood::NegativeBinomial,
             panel.clone(),
             priors,
-            Centredness([1.0; 5]),
+            Centredness::all(1.0),
             2,
         );
         let mut gradient = vec![0.0; z.len()];

@@ -1,15 +1,17 @@
 //! One candidate product: its parameters, prices and units.
 
-use super::demand::{Demand, Streams, normal, uniform};
-use super::poisson::{poisson, unit};
-use super::{Generator, MAX_RATE};
+use super::demand::{Demand, Streams, draw_parameters, normal, uniform};
+use super::{GenerateError, Generator, MAX_RATE};
+use infermark_model::Likelihood;
+use infermark_model::likelihood::poisson::unit;
+use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 /// Products of the published process with at most so many units in total are dropped.
 const DROPPED_UNITS: u64 = 100;
 
-/// A candidate that expects fewer units in total is dropped undrawn: more than 100 would come once in 1e37.
+/// A candidate of Poisson counts that expects fewer units in total is dropped undrawn: more than 100 would come once in 1e37.
 const HOPELESS_UNITS: f64 = 20.0;
 
 /// The parameters of a product.
@@ -34,6 +36,9 @@ pub(crate) struct ProductRows {
 #[derive(Debug, Clone)]
 pub(crate) struct Candidates {
     pub(crate) demand: Demand,
+    /// The likelihood's own parameter of each category, length C; empty where it has none.
+    pub(crate) parameters: Vec<f64>,
+    likelihood: Likelihood,
     streams: Streams,
     categories: usize,
     periods: usize,
@@ -44,6 +49,8 @@ impl Candidates {
         let streams = Streams::new(generator.seed);
         Candidates {
             demand: Demand::draw(generator, &streams),
+            parameters: draw_parameters(generator, &streams),
+            likelihood: generator.likelihood,
             streams,
             categories: generator.categories,
             periods: generator.periods,
@@ -51,7 +58,10 @@ impl Candidates {
     }
 
     /// Draws a candidate into `rows`; `None` if it is dropped.
-    pub(crate) fn draw(&self, candidate: u64, rows: &mut ProductRows) -> Option<Draw> {
+    ///
+    /// # Errors
+    /// [`GenerateError::Units`] when a count is too large.
+    pub(crate) fn draw(&self, candidate: u64, rows: &mut ProductRows) -> Result<Option<Draw>, GenerateError> {
         let mut rng = self.streams.candidate(candidate);
         let category = ((unit(&mut rng) * self.categories as f64) as usize).min(self.categories - 1);
         let draw = match &self.demand {
@@ -66,8 +76,8 @@ impl Candidates {
                     ln_multiplier,
                     rows,
                 );
-                if rows.rates.iter().sum::<f64>() < HOPELESS_UNITS {
-                    return None;
+                if self.likelihood.is_equidispersed() && rows.rates.iter().sum::<f64>() < HOPELESS_UNITS {
+                    return Ok(None);
                 }
                 Draw {
                     category: category as u32,
@@ -101,12 +111,35 @@ impl Candidates {
                 }
             }
         };
-        rows.units.clear();
-        rows.units
-            .extend(rows.rates.iter().map(|rate| poisson(&mut rng, *rate)));
+        let drawn = self.likelihood.visit(UnitsOfRates {
+            parameter: self.parameters.get(category).copied().unwrap_or_default(),
+            rows,
+            rng: &mut rng,
+        });
+        drawn.map_err(|units| GenerateError::Units { units })?;
         let dropped = matches!(self.demand, Demand::Published { .. })
             && rows.units.iter().map(|y| u64::from(*y)).sum::<u64>() <= DROPPED_UNITS;
-        (!dropped).then_some(draw)
+        Ok((!dropped).then_some(draw))
+    }
+}
+
+/// Draws a count for every rate.
+struct UnitsOfRates<'a> {
+    parameter: f64,
+    rows: &'a mut ProductRows,
+    rng: &'a mut ChaCha8Rng,
+}
+
+impl LikelihoodVisitor for UnitsOfRates<'_> {
+    type Output = Result<(), f64>;
+
+    fn visit<L: RowLikelihood>(self) -> Result<(), f64> {
+        let law = L::new(self.parameter);
+        self.rows.units.clear();
+        for rate in &self.rows.rates {
+            self.rows.units.push(law.draw(*rate, self.rng)?);
+        }
+        Ok(())
     }
 }
 
@@ -161,6 +194,7 @@ mod tests {
         // Two hundred categories: with ten, their few base levels would move the share by several percent.
         let candidates = Candidates::new(&Generator {
             process: Process::Published,
+            likelihood: Likelihood::Poisson,
             products: 1,
             periods: 156,
             categories: 200,
@@ -170,7 +204,7 @@ mod tests {
         let mut rows = ProductRows::default();
         let (mut kept, mut elasticity, mut changes, mut noise) = (0u64, 0.0, 0u64, 0.0);
         for candidate in 0..n {
-            if let Some(draw) = candidates.draw(candidate, &mut rows) {
+            if let Some(draw) = candidates.draw(candidate, &mut rows).unwrap() {
                 kept += 1;
                 elasticity += draw.elasticity;
                 assert!((-5.0..=-0.1).contains(&draw.elasticity));

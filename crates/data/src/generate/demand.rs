@@ -1,8 +1,8 @@
 //! The processes that panels are drawn from: what categories share, before any product is drawn.
 
 use super::Generator;
-use super::poisson::unit;
 use infermark_model::Priors;
+use infermark_model::likelihood::poisson::unit;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -47,6 +47,11 @@ impl Streams {
 
     fn global(&self) -> ChaCha8Rng {
         self.stream(1 << 63)
+    }
+
+    /// The stream of the likelihood's own parameter in a category.
+    fn parameter(&self, category: usize) -> ChaCha8Rng {
+        self.stream(3 << 62 | category as u64)
     }
 }
 
@@ -106,6 +111,20 @@ impl Demand {
             }
         }
     }
+}
+
+/// The likelihood's own parameter of each category, length C; empty where it has none.
+pub(crate) fn draw_parameters(generator: &Generator, streams: &Streams) -> Vec<f64> {
+    let Some(site) = generator.likelihood.parameter() else {
+        return Vec::new();
+    };
+    let (mean, sd) = match &generator.process {
+        Process::Published => generator.likelihood.synthetic_parameter(),
+        Process::Model(priors) => (priors.constant_mean(site), priors.sd(site)),
+    };
+    (0..generator.categories)
+        .map(|c| mean + sd * normal(&mut streams.parameter(c)))
+        .collect()
 }
 
 fn published_levels(mut rng: ChaCha8Rng, periods: usize) -> Vec<f64> {

@@ -38,7 +38,7 @@ pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, T
             drop(parts);
             draw_parts(generator, &candidates, &kept)?.0
         };
-        let truth = truth_of(generator, &candidates.demand, &draws, &kept);
+        let truth = truth_of(generator, &candidates, &draws, &kept);
         drop(draws);
         let panel = Panel::from_parts(
             generator.product_labels(),
@@ -85,17 +85,18 @@ fn draw_parts(
                 if draws.len() == limit {
                     break;
                 }
-                if let Some(draw) = candidates.draw(candidate, &mut rows) {
+                if let Some(draw) = candidates.draw(candidate, &mut rows)? {
                     part.push_product(index[draw.category as usize], None, &rows.prices, &rows.units)
                         .expect("drawn prices are positive, one a period");
                     draws.push(draw);
                 }
             }
-            Block { part, draws }
+            Ok(Block { part, draws })
         },
-        |block| block.draws.len(),
+        |block: &Result<Block, GenerateError>| block.as_ref().map_or(0, |block| block.draws.len()),
         |blocks| {
             for block in blocks {
+                let block = block?;
                 parts.push(block.part);
                 draws.extend(block.draws);
             }
@@ -115,9 +116,16 @@ pub(crate) fn categories_in_use(categories: usize, draws: &[Draw]) -> Vec<usize>
 }
 
 /// The parameters behind a panel whose categories are `kept`.
-pub(crate) fn truth_of(generator: &Generator, demand: &Demand, draws: &[Draw], kept: &[usize]) -> Truth {
+pub(crate) fn truth_of(
+    generator: &Generator,
+    candidates: &Candidates,
+    draws: &[Draw],
+    kept: &[usize],
+) -> Truth {
+    let parameters = &candidates.parameters;
+    let parameter: Vec<f64> = kept.iter().filter_map(|c| parameters.get(*c).copied()).collect();
     let product_elasticity: Vec<f64> = draws.iter().map(|d| d.elasticity).collect();
-    let point = match demand {
+    let point = match &candidates.demand {
         Demand::Published { .. } => None,
         Demand::Model {
             global_a,
@@ -131,11 +139,14 @@ pub(crate) fn truth_of(generator: &Generator, demand: &Demand, draws: &[Draw], k
             point.extend(&product_elasticity);
             point.extend(draws.iter().map(|d| d.effect));
             point.extend(kept.iter().flat_map(|c| &time_cat_effects[c * t..(c + 1) * t]));
+            point.extend(&parameter);
             Some(point)
         }
     };
     Truth {
+        likelihood: generator.likelihood,
         product_elasticity,
+        parameter,
         point,
     }
 }

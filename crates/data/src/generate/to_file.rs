@@ -63,7 +63,7 @@ pub fn generate_to_file(
 
     let candidates = Candidates::new(generator);
     let kept = categories_in_use(generator.categories, &draws);
-    let values = truth_of(generator, &candidates.demand, &draws, &kept);
+    let values = truth_of(generator, &candidates, &draws, &kept);
     let mut index = vec![0; generator.categories];
     for (i, c) in kept.iter().enumerate() {
         index[*c] = i as u32;
@@ -130,17 +130,18 @@ fn write_rows(
                 if block.draws.len() == limit {
                     break;
                 }
-                if let Some(draw) = candidates.draw(candidate, &mut rows) {
+                if let Some(draw) = candidates.draw(candidate, &mut rows)? {
                     block.draws.push(draw);
                     block.prices.extend(&rows.prices);
                     block.units.extend(&rows.units);
                 }
             }
-            block
+            Ok(block)
         },
-        |block| block.draws.len(),
+        |block: &Result<Block, GenerateError>| block.as_ref().map_or(0, |block| block.draws.len()),
         |blocks| {
             for block in blocks {
+                let block = block?;
                 writer
                     .write(draws.len(), &block)
                     .map_err(|cause| FileError::new("write", out, cause))?;

@@ -2,6 +2,7 @@
 
 use super::{BenchmarkError, Case};
 use infermark_backend::{Backend, Device, DeviceId, Method, Registry, Request, check_threads};
+use infermark_model::Likelihood;
 use std::sync::Arc;
 
 /// Which backends are measured, on what. What each is measured with it says itself ([`Backend::benchmark_settings`]).
@@ -15,6 +16,8 @@ pub struct CaseChoice {
     pub threads: Vec<usize>,
     /// Particles of SVI.
     pub particles: usize,
+    /// Law of the counts.
+    pub likelihood: Likelihood,
     /// Seed of all noise.
     pub seed: u64,
     /// Largest number of products on which samplers are measured.
@@ -28,6 +31,7 @@ impl Default for CaseChoice {
             devices: Vec::new(),
             threads: Vec::new(),
             particles: 4,
+            likelihood: Likelihood::default(),
             seed: 0,
             sampler_most_products: 100_000,
         }
@@ -169,6 +173,7 @@ impl CaseChoice {
         let request = Request {
             devices: vec![device],
             threads: Some(threads),
+            likelihood: self.likelihood,
             seed: self.seed,
             ..Request::new(method)
         };

@@ -11,6 +11,7 @@ use infermark_backend::{BackendError, Detail, DeviceId, Interrupt, Method, Poste
 use infermark_fit_files::fit_record::SCHEMA_VERSION;
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_fit_files::system::{System, peak_memory_bytes};
+use infermark_model::Likelihood;
 use infermark_report::quality::agreement::{Agreement, Reference};
 use infermark_report::quality::truth::TruthQuality;
 use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
@@ -112,10 +113,11 @@ impl Size<'_> {
         if self.smallest
             && self.plan.published_nuts_seconds > 0.0
             && !interrupt.is_set()
-            && let Some((case, timed)) = cases
-                .iter()
-                .zip(&records)
-                .find(|(c, r)| c.request.method.kind().has_draws() && r.has_speed())
+            && let Some((case, timed)) = cases.iter().zip(&records).find(|(c, r)| {
+                // What is published is of the usual likelihood.
+                let is_usual = c.request.likelihood == Likelihood::default();
+                is_usual && c.request.method.kind().has_draws() && r.has_speed()
+            })
         {
             observer.phase(&format!("{products} products: published NUTS reference"));
             let mut record = self.blank(case, &description, self.first_sequence + records.len());

@@ -79,7 +79,7 @@ impl<'a> Reference<'a> {
             at_bound: (0..panel.layout().products)
                 .map(|product| {
                     let highest = panel.row_range(product).max_by_key(|row| panel.units()[*row])?;
-                    let is_at = likelihood == Likelihood::Poisson
+                    let is_at = likelihood.is_equidispersed()
                         && f64::from(panel.units()[highest]) >= least_at_bound(priors);
                     is_at.then_some(highest)
                 })
@@ -101,7 +101,7 @@ impl<'a> Reference<'a> {
     /// The mean log joint of expected rows, without the priors' mean, and its gradient.
     fn value(&self, point: &[f64], rows: &[ExpectedRow]) -> (f64, Vec<f64>) {
         let (mut value, mut gradient) = self.prior(point);
-        let has_shape = self.layout.likelihood == Likelihood::NegativeBinomial;
+        let has_shape = self.layout.likelihood.has_shape();
         self.for_each_row(|product, index, row| {
             let (a, e, t, s) = self.places(product);
             let found = rows[index];
@@ -148,15 +148,10 @@ impl<'a> Reference<'a> {
         let mut value = 0.0;
         let mut gradient = vec![0.0; point.len()];
         let (layout, priors) = (&self.layout, &self.priors);
-        let category_a = layout.start(Site::CategoryA);
         for site in layout.sites() {
             let sd = priors.sd(*site);
             for (k, j) in layout.range(*site).enumerate() {
-                let parent = match site {
-                    Site::CategoryA => Some(0),
-                    Site::ProductA => Some(category_a + self.panel.category_of()[k] as usize),
-                    _ => None,
-                };
+                let parent = layout.parent(*site, k, self.panel.category_of());
                 let mean = parent.map_or(priors.constant_mean(*site), |parent| point[parent]);
                 let z = (point[j] - mean) / sd;
                 value -= 0.5 * z * z + sd.ln() + LN_SQRT_2PI;
@@ -194,9 +189,9 @@ impl<'a> Reference<'a> {
                     .map(|(w, v)| w.by_eta * v)
                     .sum();
                 let of_priors = self.prior_trace(&moments);
-                let of_shapes = match self.layout.likelihood {
-                    Likelihood::Poisson => 0.0,
-                    Likelihood::NegativeBinomial => latents - of_rows - of_priors,
+                let of_shapes = match self.layout.likelihood.has_shape() {
+                    false => 0.0,
+                    true => latents - of_rows - of_priors,
                 };
                 let entropy = latents * (LN_SQRT_2PI + 0.5) - 0.5 * moments.ln_det;
                 let spread = entropy - 0.5 * (of_priors + of_shapes);
@@ -232,9 +227,9 @@ impl<'a> Reference<'a> {
                 let rows = self.panel.row_range(product);
                 let most = of_rows[rows.clone()].iter().copied().fold(0.0, f64::max);
                 // Under the negative binomial the first step of a product makes this power of the change.
-                let part = match self.layout.likelihood {
-                    Likelihood::Poisson => 1.0,
-                    Likelihood::NegativeBinomial => 1.0 / (1.0 + 0.25 * most),
+                let part = match self.layout.likelihood.has_shape() {
+                    false => 1.0,
+                    true => 1.0 / (1.0 + 0.25 * most),
                 };
                 for row in rows {
                     let (after, before) = (&mut after.rows[row].by_eta, before.rows[row].by_eta);
@@ -246,7 +241,7 @@ impl<'a> Reference<'a> {
                 }
             }
         }
-        let variance = if kind == Kind::Point || self.layout.likelihood == Likelihood::NegativeBinomial {
+        let variance = if kind == Kind::Point || self.layout.likelihood.has_shape() {
             let moments = self.moments(&after).ok_or_else(indefinite)?;
             after.added = moments.added;
             if kind == Kind::Point {

@@ -12,7 +12,7 @@ const SEED: u64 = 20_240_229;
 /// [`infermark_model::Layout::latents`] of `likelihood`.
 pub fn point_near_the_data(panel: &Panel, likelihood: Likelihood) -> Vec<f64> {
     let mut point = rates_near_the_data(panel, |product| product % 97 == 96);
-    append_shapes(&mut point, panel, likelihood);
+    append_parameters(&mut point, panel, likelihood);
     point
 }
 
@@ -60,7 +60,7 @@ pub fn gaussian_near_the_data(panel: &Panel, likelihood: Likelihood) -> (Vec<f64
         let least = rates.fold(f64::INFINITY, f64::min);
         precision_at[effect] += (LEAST_RATE.ln() - least).max(0.0);
     }
-    append_shapes(&mut precision_at, panel, likelihood);
+    append_parameters(&mut precision_at, panel, likelihood);
     let mut mean = precision_at.clone();
     for site in [Site::ProductEffect, Site::TimeCatEffects] {
         for latent in layout.range(site) {
@@ -77,10 +77,10 @@ pub fn gaussian_near_the_data(panel: &Panel, likelihood: Likelihood) -> (Vec<f64
 /// See [`gaussian_near_the_data`].
 const LEAST_RATE: f64 = 1.5;
 
-/// Appends the log shapes of a likelihood that has them: of each category the moment estimate at the rates of the point, kept
-/// between 1 and 1,000.
-fn append_shapes(point: &mut Vec<f64>, panel: &Panel, likelihood: Likelihood) {
-    if likelihood == Likelihood::Poisson {
+/// Appends the own parameters of a likelihood that has them: of each category what the counts' scatter about the rates of the point
+/// suggests.
+fn append_parameters(point: &mut Vec<f64>, panel: &Panel, likelihood: Likelihood) {
+    if likelihood.parameter().is_none() {
         return;
     }
     let layout = panel.layout();
@@ -99,8 +99,8 @@ fn append_shapes(point: &mut Vec<f64>, panel: &Panel, likelihood: Likelihood) {
             excess[category] += (y - mean).powi(2) - y;
         }
     }
-    let shapes = squares.iter().zip(&excess);
-    point.extend(shapes.map(|(squares, excess)| (squares / excess.max(1e-3 * squares)).clamp(1.0, 1e3).ln()));
+    let scatter = excess.iter().zip(&squares);
+    point.extend(scatter.map(|(excess, squares)| likelihood.parameter_of_scatter(*excess, *squares)));
 }
 
 /// Natural parameters uniform in (-2, 2), as a guide starts: rates from below the lower clip bound to far above the data.

@@ -395,7 +395,7 @@ impl Run for FakeRun {
                 iterations: self.completed,
                 iterations_per_second: self.completed as f64 / self.seconds.max(1e-9),
                 mean_effective_particles: 1.5,
-                centredness: [1.0; 5],
+                centredness: infermark_model::Centredness::all(1.0),
                 trace: self.trace.clone(),
             }),
             Method::Nuts(nuts) => Detail::Nuts(NutsReport {

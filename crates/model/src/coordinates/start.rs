@@ -2,7 +2,6 @@
 
 use super::{Orthogonal, expected_by_means};
 use crate::guide::{Guide, softplus_inverse};
-use crate::likelihood::Likelihood;
 use crate::panel::Panel;
 use crate::priors::Priors;
 use crate::site::Site;
@@ -15,8 +14,8 @@ impl Orthogonal {
         let layout = &self.layout;
         let mut loc = vec![priors.global_a_mean; layout.latents()];
         let mut information: Vec<f64> = Vec::with_capacity(layout.latents());
-        for site in Site::ALL.into_iter().chain([Site::LogShape]) {
-            information.extend(layout.range(site).map(|_| priors.sd(site).powi(-2)));
+        for site in layout.sites() {
+            information.extend(layout.range(*site).map(|_| priors.sd(*site).powi(-2)));
         }
         let table = self.start_periods(panel, &mut loc);
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
@@ -49,7 +48,7 @@ impl Orthogonal {
         }
         // What a row says of the log shape, roughly: half a unit of information where its rate is far above the shape, nothing far below.
         let mut over_dispersed = vec![0.0; layout.categories];
-        if layout.likelihood == Likelihood::NegativeBinomial {
+        if layout.likelihood.has_shape() {
             for (i, category) in self.category_of.iter().enumerate() {
                 let c = *category as usize;
                 for units in &panel.units()[panel.row_range(i)] {

@@ -85,7 +85,7 @@ impl Pictured<'_> {
     }
 
     /// The quantities that the counts' law has.
-    fn quantities(&self) -> &'static [Quantity] {
+    fn quantities(&self) -> Vec<Quantity> {
         Quantity::all(self.calibration.likelihood)
     }
 

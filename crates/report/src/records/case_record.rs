@@ -13,7 +13,7 @@ use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_fit_files::system::System;
 use infermark_model::objective::Objective;
-use infermark_model::{Coordinates, Parameterization};
+use infermark_model::{Coordinates, Likelihood, Parameterization};
 use serde::{Deserialize, Serialize};
 
 /// Whether a case may be relied on.
@@ -282,9 +282,14 @@ impl CaseRecord {
         self.settings_without_threads() + &threads
     }
 
-    /// [`CaseRecord::settings`] but for the threads, which change the speed alone: `f32, centered, Renyi alpha 0, K = 4`.
+    /// [`CaseRecord::settings`] but for the threads, which change the speed alone: `f32, centered, Renyi alpha 0, K = 4`; and another
+    /// likelihood than the usual one by its name.
     pub fn settings_without_threads(&self) -> String {
-        self.request.method.short_settings(self.request.parameterization)
+        let likelihood = match self.request.likelihood {
+            usual if usual == Likelihood::default() => String::new(),
+            other => format!(", {}", other.name()),
+        };
+        self.request.method.short_settings(self.request.parameterization) + &likelihood
     }
 
     /// Backend, device and settings in words: one side of a speedup.
@@ -292,12 +297,13 @@ impl CaseRecord {
         format!("{} on {}: {}", self.backend, self.device, self.settings())
     }
 
-    /// Whether it does the work of the published runs: their coordinates, centred, Renyi alpha 0, 4 particles.
+    /// Whether it does the work of the published runs: their likelihood and coordinates, centred, Renyi alpha 0, 4 particles.
     pub fn is_published_workload(&self) -> bool {
         let Method::Svi(svi) = &self.request.method else {
             return false;
         };
         self.kind == CaseKind::Speed
+            && self.request.likelihood == Likelihood::default()
             && svi.particles == crate::published::PARTICLES
             && svi.objective == Objective::Renyi { alpha: 0.0 }
             && svi.coordinates == Coordinates::Published

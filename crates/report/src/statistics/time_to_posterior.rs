@@ -7,7 +7,7 @@ use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
 use crate::records::case_record::{CaseRecord, Status};
 use infermark_backend::{Detail, Method};
-use infermark_model::Coordinates;
+use infermark_model::{Coordinates, Likelihood};
 
 /// Where a time is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,10 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
         range: None,
         basis,
         truth: None,
-        times: if converged && basis != Basis::UpperBound {
+        times: if converged
+            && basis != Basis::UpperBound
+            && record.request.likelihood == Likelihood::default()
+        {
             against_published((record.panel.products, record.panel.rows), seconds)
         } else {
             TimesAsFast::default()

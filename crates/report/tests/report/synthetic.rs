@@ -73,7 +73,7 @@ pub(crate) fn svi_report(entries: u64) -> Report {
             iterations: 100 * entries,
             iterations_per_second: 1_100.0,
             mean_effective_particles: 1.02,
-            centredness: [1.0; 5],
+            centredness: infermark_model::Centredness::all(1.0),
             trace,
         }),
     }

@@ -210,7 +210,7 @@ impl Sizes {
             period_sums: cubes * k * padded,
             folded: 2 * sums.len(layout.categories, layout.periods),
             prior_sums: 4 * (layout.categories + 1) * k + layout.categories * k,
-            centredness: 5 * CENTREDNESS_LEN,
+            centredness: Site::REPARAMETERIZED.len() * CENTREDNESS_LEN,
             log: LOG_ENTRIES as usize * (LOG_HEAD + 2 * k),
             record: if recorded { k * latents } else { 1 },
         }

@@ -1,9 +1,8 @@
 //! What a pass takes from the rows: means of their log likelihoods, and of the derivatives, over normal log rates.
 
 use super::Reference;
-use infermark_model::Likelihood;
+use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood, RowWeight};
 use infermark_model::log_joint::LN_SQRT_2PI;
-use infermark_model::negative_binomial::{CountTerm, Shape};
 
 /// Nodes of the Gauss-Hermite rule that the step's mean is defined by.
 const NODES: usize = 9;
@@ -60,19 +59,6 @@ pub(super) struct ExpectedRow {
 }
 
 impl ExpectedRow {
-    fn poisson(units: f64, mean: f64, variance: f64) -> Self {
-        let rate = (mean + 0.5 * variance).exp();
-        ExpectedRow {
-            value: units * mean - rate,
-            by_eta: units - rate,
-            weight: Weight {
-                by_eta: rate,
-                cross: 0.0,
-            },
-            ..ExpectedRow::default()
-        }
-    }
-
     /// A count that is known to be at the bound and no more, `ln s((eta - h) / scale)` with the logistic function s.
     fn at_bound(log_least: f64, scale: f64, mean: f64, variance: f64) -> Self {
         let mut sum = ExpectedRow::default();
@@ -92,24 +78,28 @@ impl ExpectedRow {
         sum
     }
 
-    fn negative_binomial(units: u32, mean: f64, variance: f64, log_shape: f64) -> Self {
+    /// A count with a normal log rate, by the likelihood `L` with its own parameter.
+    fn of<L: RowLikelihood>(units: u32, mean: f64, variance: f64, parameter: f64) -> Self {
+        let law = L::new(parameter);
+        if let Some((terms, weight)) = law.expected(units, mean, variance) {
+            return ExpectedRow {
+                value: terms.log_likelihood,
+                by_eta: terms.by_eta,
+                weight: Weight::from(weight),
+                ..ExpectedRow::default()
+            };
+        }
         let at = |eta: f64| {
-            let shape = Shape::new(log_shape);
-            let term = CountTerm::new(units, eta, &shape);
-            let (y, w) = (f64::from(units), (eta - log_shape).exp());
-            let mu = eta.exp();
+            let terms = law.terms(units, eta);
             let step = 1e-5;
-            let slope = |s: f64| CountTerm::new(units, eta, &Shape::new(log_shape + s)).by_log_shape;
+            let slope = |s: f64| L::new(parameter + s).terms(units, eta).by_parameter;
             ExpectedRow {
-                value: term.log_likelihood,
-                by_eta: term.by_eta,
-                weight: Weight {
-                    by_eta: (mu + y * w) / (1.0 + w).powi(2),
-                    cross: -(y - mu) * w / (1.0 + w).powi(2),
-                },
-                by_log_shape: term.by_log_shape,
+                value: terms.log_likelihood,
+                by_eta: terms.by_eta,
+                weight: Weight::from(law.weight(units, eta)),
+                by_log_shape: terms.by_parameter,
                 curvature: -(slope(step) - slope(-step)) / (2.0 * step),
-                told: 0.5 * (w / (1.0 + w)).powi(2),
+                told: 0.5 * law.log_variance_by_parameter(eta).powi(2),
             }
         };
         if variance == 0.0 {
@@ -135,6 +125,31 @@ impl ExpectedRow {
     }
 }
 
+impl From<RowWeight> for Weight {
+    fn from(weight: RowWeight) -> Self {
+        Weight {
+            by_eta: weight.by_eta,
+            cross: weight.cross,
+        }
+    }
+}
+
+/// [`ExpectedRow::of`] whichever likelihood it is.
+struct RowMean {
+    units: u32,
+    mean: f64,
+    variance: f64,
+    parameter: f64,
+}
+
+impl LikelihoodVisitor for RowMean {
+    type Output = ExpectedRow;
+
+    fn visit<L: RowLikelihood>(self) -> ExpectedRow {
+        ExpectedRow::of::<L>(self.units, self.mean, self.variance, self.parameter)
+    }
+}
+
 impl Reference<'_> {
     /// What is expected of every row at the means of the latents, with the variances of the rows' log rates, or none.
     pub(super) fn expected(&self, mean: &[f64], row_variance: Option<&[f64]>) -> Vec<ExpectedRow> {
@@ -149,8 +164,16 @@ impl Reference<'_> {
                     ExpectedRow::at_bound(self.log_least, scale, eta, v)
                 }
                 _ if self.at_bound[product].is_some() => ExpectedRow::default(),
-                Likelihood::Poisson => ExpectedRow::poisson(f64::from(row.units), eta, v),
-                Likelihood::NegativeBinomial => ExpectedRow::negative_binomial(row.units, eta, v, mean[s]),
+                likelihood => likelihood.visit(RowMean {
+                    units: row.units,
+                    mean: eta,
+                    variance: v,
+                    parameter: if self.layout.likelihood.parameter().is_some() {
+                        mean[s]
+                    } else {
+                        0.0
+                    },
+                }),
             };
         });
         all

@@ -3,7 +3,6 @@
 use super::Reference;
 use super::expected::Weight;
 use super::precision::Precision;
-use infermark_model::Likelihood;
 use infermark_model::site::Site;
 
 /// Parts of what the counts are expected to tell of a log shape, and of its curvature that other parameters take, that are left of its
@@ -30,7 +29,7 @@ impl Reference<'_> {
     pub(super) fn moments(&self, precision: &Precision) -> Option<Moments> {
         let (layout, priors) = (&self.layout, &self.priors);
         let periods = layout.periods;
-        let has_shape = layout.likelihood == Likelihood::NegativeBinomial;
+        let has_shape = layout.likelihood.has_shape();
         let (shape, last) = (periods, periods + usize::from(has_shape));
         let border = last + 1;
         let of = |sd: f64| sd.powi(-2);

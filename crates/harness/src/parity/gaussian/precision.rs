@@ -2,7 +2,6 @@
 
 use super::Reference;
 use super::expected::{ExpectedRow, Weight};
-use infermark_model::Likelihood;
 use infermark_model::site::Site;
 
 /// A precision: the rows' weights in the panel's order, and the log shapes' own curvature by category.
@@ -81,7 +80,7 @@ impl Reference<'_> {
             out[a] -= priors.product_a_sd.powi(-2) * x[category];
             out[category] -= priors.product_a_sd.powi(-2) * x[a];
         }
-        let has_shape = layout.likelihood == Likelihood::NegativeBinomial;
+        let has_shape = layout.likelihood.has_shape();
         self.for_each_row(|product, index, row| {
             let (a, e, t, s) = self.places(product);
             let Weight { by_eta, cross } = precision.rows[index];

@@ -128,7 +128,7 @@ impl Changing {
         let transforms = guide
             .centredness(plan.chart.parameterization())
             .transforms(&plan.priors);
-        for (site, transform) in transforms.iter().enumerate() {
+        for (site, transform) in transforms.reparameterized().iter().enumerate() {
             let at = frame_transforms(particles) + TRANSFORM_LEN * site;
             frame[at..at + TRANSFORM_LEN].copy_from_slice(&[
                 transform.centredness as f32,
@@ -138,8 +138,10 @@ impl Changing {
             ]);
         }
         let mut centredness = vec![0.0f32; sizes.centredness];
-        for (site, u) in guide.unconstrained_centredness.iter().flatten().enumerate() {
-            centredness[site * CENTREDNESS_LEN] = *u as f32;
+        if let Some(u) = &guide.unconstrained_centredness {
+            for (site, u) in u.reparameterized().into_iter().enumerate() {
+                centredness[site * CENTREDNESS_LEN] = u as f32;
+            }
         }
         let zeros = |n: usize| upload(client, vec![0.0f32; n]);
         Ok(Changing {

@@ -147,7 +147,7 @@ impl<R: Runtime> Engine<R> {
             Objective::Renyi { alpha } => 1.0 - alpha,
             Objective::Elbo => 0.0,
         };
-        let ln_sd = Site::ALL.map(|site| priors.sd(site).ln() as f32);
+        let ln_sd = Site::REPARAMETERIZED.map(|site| priors.sd(site).ln() as f32);
         let sites = SitesLaunch::new(
             priors.global_a_mean as f32,
             priors.time_cat_effects_mean as f32,

@@ -9,6 +9,7 @@ use infermark_backend::BackendError;
 use infermark_model::guide::{Guide, sigmoid, softplus};
 use infermark_model::objective::Weighted;
 use infermark_model::svi::LossAndGradient;
+use infermark_model::{PerSite, Site};
 
 impl<R: Runtime> Engine<R> {
     pub(super) fn read(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
@@ -55,20 +56,22 @@ impl<R: Runtime> Engine<R> {
     }
 
     /// A column of the centredness, where it is learned.
-    fn centredness(&self, column: usize) -> Result<Option<[f64; 5]>, BackendError> {
+    fn centredness(&self, column: usize) -> Result<Option<PerSite<f64>>, BackendError> {
         if !self.plan.learned() {
             return Ok(None);
         }
         let all = self.read(&self.changing.centredness)?;
-        Ok(Some(std::array::from_fn(|site| {
-            f64::from(all[site * CENTREDNESS_LEN + column])
-        })))
+        let of = |site: Site| f64::from(all[site.index() * CENTREDNESS_LEN + column]);
+        Ok(Some(PerSite::from_reparameterized(
+            Site::REPARAMETERIZED.map(of),
+            0.0,
+        )))
     }
 
     /// A guide in the model's order of latents, from the `(loc, unconstrained_scale)` of the device's.
     fn guide_of(
         &self,
-        unconstrained_centredness: Option<[f64; 5]>,
+        unconstrained_centredness: Option<PerSite<f64>>,
         latent: impl Fn(usize) -> (f64, f64),
     ) -> Guide {
         let plan = &self.plan;

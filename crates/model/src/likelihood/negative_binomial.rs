@@ -18,6 +18,10 @@
 //! Source: Lawless, "Negative binomial and mixed Poisson regression", 1987 (the sum over `j`); NIST Digital Library of
 //! Mathematical Functions, 5.11 (the series).
 
+use super::row::{RowLikelihood, RowTerms, RowWeight, UNITS_BOUND};
+use rand::Rng;
+use rand_distr::{Distribution, Gamma};
+
 /// The log of a shape is held within these bounds, where no prior puts it: above, the counts are Poisson to every digit that a
 /// row can show; below, all but one in 1e17 of them are zero.
 pub const LOG_SHAPE_BOUND: f64 = 40.0;
@@ -176,6 +180,79 @@ fn stirling_remainder_slope(x: f64) -> f64 {
 /// The variance of a count over its mean: `1 + mu / r`.
 pub fn variance_ratio(eta: f64, shape: &Shape) -> f64 {
     1.0 + (eta - shape.ln).exp()
+}
+
+/// The law of negative-binomial counts of one category.
+impl RowLikelihood for Shape {
+    const NAME: &'static str = "negative-binomial";
+    const COUNTS: &'static str = "negative-binomial counts";
+    const DESCRIPTION: &'static str = "Counts vary more: variance mean + mean^2 / shape, with a shape of each category, \
+                                       log_shape ~ Normal(3, 3)";
+    const IS_EQUIDISPERSED: bool = false;
+    /// A shape of 7.4, from 2.8 to 20 in the middle 95% of categories.
+    const SYNTHETIC_PARAMETER: (f64, f64) = (2.0, 0.5);
+
+    fn in_symbols(rate: &str) -> String {
+        format!("NegativeBinomial({rate}, exp(log_shape[c(i)]))")
+    }
+
+    fn new(parameter: f64) -> Self {
+        Shape::new(parameter)
+    }
+
+    #[inline]
+    fn terms(&self, units: u32, eta: f64) -> RowTerms {
+        let term = CountTerm::new(units, eta, self);
+        RowTerms {
+            log_likelihood: term.log_likelihood,
+            by_eta: term.by_eta,
+            by_parameter: if self.is_free { term.by_log_shape } else { 0.0 },
+        }
+    }
+
+    fn weight(&self, units: u32, eta: f64) -> RowWeight {
+        let (y, w, mu) = (f64::from(units), (eta - self.ln).exp(), eta.exp());
+        RowWeight {
+            by_eta: (mu + y * w) / (1.0 + w).powi(2),
+            cross: -(y - mu) * w / (1.0 + w).powi(2),
+        }
+    }
+
+    fn expected(&self, _: u32, _: f64, _: f64) -> Option<(RowTerms, RowWeight)> {
+        None
+    }
+
+    #[inline(always)]
+    fn variance_ratio(&self, eta: f64) -> f64 {
+        variance_ratio(eta, self)
+    }
+
+    fn log_variance_by_parameter(&self, eta: f64) -> f64 {
+        let w = (eta - self.ln).exp();
+        -w / (1.0 + w)
+    }
+
+    /// The moment estimate, between 1 and 1,000.
+    fn parameter_of_scatter(excess: f64, squares: f64) -> f64 {
+        (squares / excess.max(1e-3 * squares)).clamp(1.0, 1e3).ln()
+    }
+
+    /// A Poisson count whose rate is gamma distributed about its mean.
+    fn draw<R: Rng + ?Sized>(&self, rate: f64, rng: &mut R) -> Result<u32, f64> {
+        let about_one = Gamma::new(self.value, 1.0 / self.value).expect("shape and scale are positive");
+        let rate = rate * about_one.sample(rng);
+        // No rate at all where the gamma variate underflows, of a tiny shape.
+        let count = if rate > 0.0 {
+            rand_distr::Poisson::new(rate).map_or(rate, |law| law.sample(rng))
+        } else {
+            0.0
+        };
+        if count >= UNITS_BOUND {
+            Err(count)
+        } else {
+            Ok(count as u32)
+        }
+    }
 }
 
 #[cfg(test)]
