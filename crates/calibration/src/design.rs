@@ -21,8 +21,7 @@ pub const MODERATE_PRIORS: Priors = Priors {
     time_cat_effects_sd: 0.3,
     log_shape_mean: 2.0,
     log_shape_sd: 0.5,
-    clip_low: -4.0,
-    clip_high: 20.0,
+    ..Priors::PUBLISHED
 };
 
 /// Replications to be drawn.

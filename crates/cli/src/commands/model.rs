@@ -1,13 +1,14 @@
 //! `infermark model`: the plate diagram.
 
+mod drawing;
 mod picture;
 
 use crate::answer::answer;
 use crate::exit::Exit;
 use crate::settings::{LikelihoodArguments, PriorArguments, SpecificationArguments};
 use clap::{Args, ValueEnum};
-use infermark_model::site::Axis;
-use infermark_model::{Likelihood, Priors, Site, Specification};
+use drawing::Drawing;
+use infermark_model::Specification;
 use picture::svg;
 
 /// Formats of the diagram.
@@ -63,110 +64,10 @@ impl ModelArguments {
     }
 }
 
-/// What is drawn: the model with the words of its specification.
-struct Drawing<'a> {
-    priors: &'a Priors,
-    likelihood: Likelihood,
-    /// Prior mean of `product_effect`.
-    effect_mean: String,
-    /// The log price in a formula.
-    log_price: &'static str,
-    /// The log price in its node.
-    price_node: &'static str,
-}
-
-impl Drawing<'_> {
-    /// The sites of the likelihood on an axis.
-    fn sites_on(&self, axis: Axis) -> impl Iterator<Item = Site> {
-        let likelihood = self.likelihood;
-        let has = move |site: &Site| site.is_of(likelihood) && site.axis() == axis;
-        Site::ALL.into_iter().filter(has)
-    }
-
-    /// The sites that the counts depend on directly: those that are no other one's prior mean.
-    fn leaves(&self) -> impl Iterator<Item = Site> {
-        let likelihood = self.likelihood;
-        let is_leaf = move |site: &Site| {
-            site.is_of(likelihood) && Site::ALL.iter().all(|other| other.parent() != Some(*site))
-        };
-        Site::ALL.into_iter().filter(is_leaf)
-    }
-
-    /// The distributions, one line per site, and that of the counts.
-    fn distributions(&self) -> Vec<String> {
-        let of_site = |site: Site| {
-            let mean = site.parent_in_symbols().unwrap_or_else(|| match site {
-                Site::ProductEffect => self.effect_mean.clone(),
-                _ => self.priors.constant_mean(site).to_string(),
-            });
-            format!("{} ~ Normal({mean}, {})", site.in_symbols(), self.priors.sd(site))
-        };
-        let sites = Site::ALL.into_iter().filter(|site| site.is_of(self.likelihood));
-        let rate = format!(
-            "exp(clip(product_a[i] {} + time_cat_effects[c(i),t] + product_effect[i], {}, {}))",
-            self.log_price, self.priors.clip_low, self.priors.clip_high
-        );
-        let units = format!("units[i,t] ~ {}", self.likelihood.in_symbols(&rate));
-        sites.map(of_site).chain([units]).collect()
-    }
-
-    fn dot(&self) -> String {
-        let legend: String = self
-            .distributions()
-            .iter()
-            .map(|line| format!("{line}\\l"))
-            .collect();
-        let on = |axis, separator: &str| {
-            let names: Vec<String> = self
-                .sites_on(axis)
-                .map(|site| format!("{};", site.name()))
-                .collect();
-            names.join(separator)
-        };
-        let edges: String = self
-            .leaves()
-            .map(|leaf| {
-                let mut line: Vec<&str> = std::iter::successors(Some(leaf), |site| site.parent())
-                    .map(Site::name)
-                    .collect();
-                line.reverse();
-                format!("  {} -> units;\n", line.join(" -> "))
-            })
-            .collect();
-        format!(
-            r#"digraph model {{
-  graph [compound=true, fontname="sans-serif", labeljust=l, label="{legend}"];
-  node [shape=ellipse, fontname="sans-serif"];
-  {}
-  subgraph cluster_category {{
-    label="category c = 1..C"; style=rounded;
-    {}
-    subgraph cluster_time {{ label="period t = 1..T"; style=rounded; {} }}
-  }}
-  subgraph cluster_product {{
-    label="product i = 1..N"; style=rounded;
-    {}
-    subgraph cluster_row {{
-      label="row (i, t)"; style=rounded;
-      price [shape=box, style=filled, fillcolor=lightgrey, label="{}"];
-      units [style=filled, fillcolor=lightgrey];
-    }}
-  }}
-{edges}  price -> units;
-}}
-"#,
-            on(Axis::Scalar, " "),
-            on(Axis::Category, " "),
-            on(Axis::CategoryPeriod, " "),
-            on(Axis::Product, " "),
-            self.price_node,
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::{Likelihood, Priors, Site};
 
     fn drawing(priors: &Priors, likelihood: Likelihood) -> Drawing<'_> {
         Drawing {

@@ -1,6 +1,6 @@
 //! The plate diagram as a picture.
 
-use super::Drawing;
+use super::drawing::Drawing;
 use infermark_model::Site;
 use infermark_model::site::Axis;
 
