@@ -8,6 +8,7 @@
 //! | `INFERMARK_BACKENDS` | backends, comma-separated, or `all` | `all` |
 //! | `INFERMARK_THREADS` | thread counts, comma-separated | one, and all of the machine |
 //! | `INFERMARK_REPEATS` | timed repeats of a case | 5 |
+//! | `INFERMARK_BASELINE` | folder of an earlier run's results, to compare the speeds with | none |
 //! | `INFERMARK_OUT` | results folder | `results/<date>-<host>` |
 //!
 //! `cargo bench -- --test` runs everything once on tiny panels and writes to a temporary folder.
@@ -81,6 +82,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         settle_seconds,
         particles: 4,
         seed: 0,
+        baseline: std::env::var_os("INFERMARK_BASELINE").map(PathBuf::from),
         out: std::env::var_os("INFERMARK_OUT").map(PathBuf::from).or(smoke_out),
     };
     // Before criterion's minutes, not after them.
