@@ -2,6 +2,7 @@
 //! passed are timed side by side, then their quality is taken.
 
 mod chains;
+mod remarks;
 mod size;
 mod timed;
 
