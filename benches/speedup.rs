@@ -8,6 +8,7 @@
 //! | `INFERMARK_BACKENDS` | backends, comma-separated, or `all` | `all` |
 //! | `INFERMARK_THREADS` | thread counts, comma-separated | one, and all of the machine |
 //! | `INFERMARK_REPEATS` | timed repeats of a case | 5 |
+//! | `INFERMARK_BASELINE` | folder of an earlier run's results, to compare the speeds with | none |
 //! | `INFERMARK_OUT` | results folder | `results/<date>-<host>` |
 //!
 //! `cargo bench -- --test` runs everything once on tiny panels and writes to a temporary folder.
@@ -80,6 +81,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
         Some([one]) => *one,
         Some(_) => return Err("INFERMARK_REPEATS has several numbers; give one".into()),
     };
+    arguments.baseline = std::env::var_os("INFERMARK_BASELINE").map(PathBuf::from);
     if let Some(out) = std::env::var_os("INFERMARK_OUT") {
         arguments.out = Some(PathBuf::from(out));
     }

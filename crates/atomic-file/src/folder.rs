@@ -323,6 +323,7 @@ pub(crate) fn sweep_beside(path: &Path, prefix: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::names;
     use crate::write_atomically;
     use std::io::Write;
 
@@ -330,15 +331,6 @@ mod tests {
 
     fn put(folder: &Path, name: &str, text: &str) -> Result<(), FileError> {
         write_atomically(&folder.join(name), |f| f.write_all(text.as_bytes()))
-    }
-
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod cases;
 mod chains;
+mod remarks;
 mod size;
 mod timed;
 

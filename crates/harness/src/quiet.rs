@@ -1,10 +1,8 @@
 //! Whether other programs are at work on the machine, and waiting until they are done.
 
 use infermark_backend::Interrupt;
+use infermark_report::records::case_record::QUIET;
 use std::time::{Duration, Instant};
-
-/// Share of the machine's processor time that others may take while something is timed.
-pub const QUIET: f64 = 0.1;
 
 /// How long the processors are watched for one figure.
 const WATCHED: Duration = Duration::from_millis(500);

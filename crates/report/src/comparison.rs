@@ -10,7 +10,7 @@ use crate::quality::agreement::{Agreement, Reference};
 use crate::quality::coverage::LEVELS;
 use crate::quality::truth::TruthQuality;
 use crate::results_csv::NOT_APPLICABLE;
-use crate::table::agreement::{in_words, site_rows};
+use crate::table::agreement::{SITE_COLUMNS, in_words, site_rows};
 use crate::table::grid::Grid;
 use infermark_atomic_file::{FileError, write_atomically};
 use infermark_backend::Detail;
@@ -219,16 +219,7 @@ impl Comparison {
                     .to_owned(),
             );
         }
-        let mut sites = Grid::new(&[
-            ("fit", false),
-            ("site", false),
-            ("latents", true),
-            ("mean's distance, median", true),
-            ("largest", true),
-            ("sd ratio, median", true),
-            ("smallest", true),
-            ("largest", true),
-        ]);
+        let mut sites = Grid::new(&[&[("fit", false)][..], &SITE_COLUMNS].concat());
         let beside = || self.fits.iter().filter_map(|f| Some((f, f.agreement.as_ref()?)));
         for (fit, agreement) in beside() {
             for row in site_rows(agreement) {

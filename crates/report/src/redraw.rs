@@ -1,9 +1,11 @@
 //! Draws tables and pictures from the cases of a folder, without measuring anything.
 
+use crate::baseline::{Baseline, BaselineComparison};
 use crate::plots::{PlotError, draw_all};
 use crate::records::case_record::CaseRecord;
 use crate::records::results_folder::{RESULTS_CSV, ResultsError, ResultsFolder, TABLE_MD};
 use crate::results_csv::write_results_csv;
+use crate::table::baseline::section;
 use crate::table::table;
 use infermark_atomic_file::{FileError, write_atomically};
 use std::io::Write;
@@ -37,14 +39,38 @@ impl From<FileError> for ReportError {
     }
 }
 
-/// Reads the cases in `folder` and writes `results.csv`, `table.md` and the pictures again.
+/// Reads the cases in `folder` and writes `results.csv`, `table.md` and the pictures again: beside `baseline`, or where none is given
+/// beside the baseline that they were compared with before.
 ///
 /// # Errors
-/// When a case cannot be read, or a file not be written.
-pub fn redraw(folder: &Path) -> Result<Drawn, ReportError> {
+/// When a case or the earlier comparison cannot be read, or a file not be written.
+pub fn redraw(folder: &Path, baseline: Option<&Baseline>) -> Result<Drawn, ReportError> {
     let folder = ResultsFolder::existing(folder);
     let records = folder.read_cases()?;
-    Ok(draw(&folder, &records)?)
+    let comparison = match baseline {
+        Some(baseline) => BaselineComparison::new(&records, baseline),
+        None => BaselineComparison::kept_in(&folder)?,
+    };
+    let mut drawn = draw(&folder, &records)?;
+    if let Some(comparison) = comparison {
+        draw_beside(&folder, &comparison, &mut drawn.table)?;
+    }
+    Ok(drawn)
+}
+
+/// Writes the files of a comparison, and `table.md` once more with its section, which is appended to `table`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn draw_beside(
+    folder: &ResultsFolder,
+    comparison: &BaselineComparison,
+    table: &mut String,
+) -> Result<(), FileError> {
+    comparison.write(folder)?;
+    table.push('\n');
+    table.push_str(&section(comparison));
+    write_atomically(&folder.path().join(TABLE_MD), |f| f.write_all(table.as_bytes()))
 }
 
 /// Writes `results.csv`, `table.md` and the pictures of `records`.

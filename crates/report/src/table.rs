@@ -1,6 +1,7 @@
 //! The table to read: on the terminal, and as `table.md`.
 
 pub(crate) mod agreement;
+pub mod baseline;
 pub(crate) mod grid;
 mod posterior_times;
 

@@ -17,7 +17,9 @@ use infermark_harness::benchmark::{
     BenchPanel, BenchmarkError, Case, CaseChoice, Outcome, Plan, run_benchmark, settle,
 };
 use infermark_model::Likelihood;
+use infermark_report::baseline::{Baseline, BaselineComparison};
 use infermark_report::records::results_folder::ResultsFolder;
+use infermark_report::redraw::draw_beside;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +88,10 @@ pub struct BenchArguments {
     /// Seed of the panels and of all noise.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+    /// Folder of an earlier benchmark's results, to compare the speeds with, case by case: adds a section to the table, and baseline.csv.
+    /// The exit code does not depend on it.
+    #[arg(long, value_name = "DIR")]
+    pub baseline: Option<PathBuf>,
     /// Results folder; by default `results/DATE-HOST`. Where there is something in it already, -2, -3 .. is appended to its
     /// name: nothing is overwritten.
     #[arg(long, value_name = "DIR")]
@@ -140,6 +146,7 @@ impl BenchArguments {
     /// When an argument is out of range, or the results folder cannot be written to.
     pub fn check(&self) -> anyhow::Result<()> {
         self.check_plan()?;
+        self.baseline()?;
         let folder = self.folder()?;
         drop(ClaimedFolder::claim(folder.path(), &[])?);
         // It is made again once there is something for it; what is not empty stays.
@@ -151,6 +158,10 @@ impl BenchArguments {
     pub fn wait_until_quiet(&self) {
         let mut patience = Duration::from_secs_f64(self.settle_seconds.min(1e6));
         settle(&mut patience, &mut BenchBar::new(), &Interrupt::new());
+    }
+
+    fn baseline(&self) -> anyhow::Result<Option<Baseline>> {
+        Ok(self.baseline.as_deref().map(Baseline::read).transpose()?)
     }
 
     fn folder(&self) -> anyhow::Result<ResultsFolder> {
@@ -194,6 +205,7 @@ impl BenchArguments {
     pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
         // Before a file is read; the sizes of a sales file are not known then.
         self.check_plan()?;
+        let baseline = self.baseline()?;
         let mut sizes = self.products.clone();
         let mut read = None;
         if let Some(path) = &self.data {
@@ -223,7 +235,12 @@ impl BenchArguments {
         };
         let _claimed = ClaimedFolder::claim(folder.path(), &[])?;
         let interrupt = interrupt_on_signals();
-        let outcome = run_benchmark(&plan, &mut make, &folder, &mut BenchBar::new(), &interrupt)?;
+        let mut outcome = run_benchmark(&plan, &mut make, &folder, &mut BenchBar::new(), &interrupt)?;
+        if let Some(baseline) = baseline
+            && let Some(comparison) = BaselineComparison::new(&outcome.records, &baseline)
+        {
+            draw_beside(&folder, &comparison, &mut outcome.table)?;
+        }
         Ok((outcome, folder))
     }
 

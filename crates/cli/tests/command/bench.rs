@@ -1,8 +1,10 @@
 //! `time`, `bench` and `report`.
 
-use crate::{BACKENDS, code, command, run, text};
+use crate::{BACKENDS, code, command, json, run, text};
 use infermark_test_support::data;
 use serde_json::Value;
+use std::path::Path;
+use std::process::Output;
 
 #[test]
 fn time_prints_the_agreed_json() {
@@ -151,4 +153,89 @@ fn bench_and_report() {
     }
     assert!(table.starts_with(&drawn));
     assert_eq!(std::fs::read_to_string(out.join("results.csv")).unwrap(), csv);
+}
+
+/// Measures SVI on a small panel into `out`, with more arguments.
+fn bench_svi(out: &Path, more: &[&str]) -> Output {
+    command(&[
+        "bench",
+        "--products",
+        "40",
+        "--backends",
+        "svi-cpu",
+        "--threads",
+        "1",
+    ])
+    .args([
+        "--repeats",
+        "5",
+        "--repeat-seconds",
+        "0.02",
+        "--warmup-seconds",
+        "0.02",
+    ])
+    .args([
+        "--warmup-iterations",
+        "1",
+        "--settle-seconds",
+        "0",
+        "--quality-seconds",
+        "0",
+    ])
+    .arg("--out")
+    .arg(out)
+    .args(more)
+    .output()
+    .unwrap()
+}
+
+/// Makes every repeat of a results folder last so many times as long.
+fn slow_down(folder: &Path, factor: f64) {
+    for entry in std::fs::read_dir(folder.join("runs")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut record = json(&path);
+        for repeat in record["repeats"].as_array_mut().unwrap() {
+            repeat["seconds"] = (factor * repeat["seconds"].as_f64().unwrap()).into();
+        }
+        std::fs::write(&path, record.to_string()).unwrap();
+    }
+}
+
+#[test]
+fn bench_beside_a_baseline() {
+    let base = tempfile::tempdir().unwrap();
+    let (earlier, here) = (base.path().join("earlier"), base.path().join("here"));
+    let arguments = |folder: &Path| ["--baseline".to_owned(), folder.to_str().unwrap().to_owned()];
+    let beside =
+        |folder: &Path, out: &Path| bench_svi(out, &arguments(folder).each_ref().map(String::as_str));
+    // Before anything is measured.
+    let output = beside(&earlier, &here);
+    assert_eq!(code(&output), 2, "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("earlier holds no results") && !here.exists());
+
+    let output = bench_svi(&earlier, &[]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    // Far beyond what any machine's noise is.
+    slow_down(&earlier, 1000.0);
+    let output = beside(&earlier, &here);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let table = std::fs::read_to_string(here.join("table.md")).unwrap();
+    assert!(text(&output.stdout).starts_with(&table));
+    assert!(
+        table.contains("## Against the baseline") && table.contains(" 2 faster, 0 slower,"),
+        "{table}"
+    );
+    let csv = || std::fs::read_to_string(here.join("baseline.csv")).unwrap();
+    assert_eq!(csv().matches(",faster,").count(), 2, "{}", csv());
+
+    // Two folders that there are: nothing is measured, and what is slower is no failure.
+    slow_down(&earlier, 1e-6);
+    let [option, path] = arguments(&earlier);
+    let output = run(&["report", here.to_str().unwrap(), &option, &path]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(csv().matches(",slower,").count(), 2, "{}", csv());
+    let drawn = text(&output.stdout);
+    // Which the folder keeps.
+    let output = run(&["report", here.to_str().unwrap()]);
+    assert_eq!((code(&output), text(&output.stdout)), (0, drawn));
 }

@@ -1,7 +1,7 @@
 //! What is measured of samplers besides the gradient: effective samples, and the published reference.
 
 use super::Case;
-use super::size::{device_in_words, fail};
+use super::remarks::{device_in_words, fail};
 use crate::observer::Observer;
 use crate::timed_run::TimedRun;
 use infermark_backend::{Detail, Interrupt, Method, Metric, NutsSettings, Posterior, Request};

@@ -1,13 +1,13 @@
 //! All cases on one panel.
 
+use super::remarks::{device_in_words, fail, is_no_fault, leave_out, remark};
 use super::timed::Timed;
 use super::{BenchPanel, Case, DeviceLimits, Plan, chains, settle};
 use crate::observer::Observer;
 use crate::parity::check_parity;
-use crate::quiet::QUIET;
 use crate::timed_fits::TimedFits;
 use crate::timed_run::TimedRun;
-use infermark_backend::{BackendError, Detail, DeviceId, Interrupt, Method, Posterior, Request};
+use infermark_backend::{Detail, Interrupt, Method, Posterior, Request};
 use infermark_fit_files::fit_record::SCHEMA_VERSION;
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_fit_files::system::{System, peak_memory_bytes};
@@ -18,9 +18,6 @@ use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit
 use infermark_report::records::memory_limit::MemoryLimit;
 use infermark_report::records::results_folder::now_utc;
 use std::time::Duration;
-
-/// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
-const NOISY: f64 = 1.2;
 
 pub(super) struct Size<'a> {
     pub(super) plan: &'a Plan,
@@ -340,112 +337,5 @@ fn compare_with_chains(records: &mut [CaseRecord], posteriors: &[Option<Posterio
         if let (Some(posterior), Some(chains)) = (&posteriors[k], &posteriors[place]) {
             record.agreement = Some(Agreement::new(posterior, chains, reference.clone(), Some(units)));
         }
-    }
-}
-
-/// Marks a record as failed.
-pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
-    record.status = Status::Failed;
-    record.reason = reason.into();
-}
-
-/// A device's name, with its id where it is not the processors: equal cards have one name, and so has one card that is
-/// reached in two ways.
-pub(super) fn device_in_words(name: &str, request: &Request) -> String {
-    match request.devices[0] {
-        DeviceId::CPU => name.to_owned(),
-        id => format!("{name} ({id})"),
-    }
-}
-
-/// Whether a backend only said that it does not serve this: what does not fit a device, or is not offered, says nothing
-/// against the backend.
-fn is_no_fault(error: &BackendError) -> bool {
-    matches!(
-        error,
-        BackendError::Memory { .. } | BackendError::Unsupported { .. }
-    )
-}
-
-/// Marks a record as left out.
-fn leave_out(record: &mut CaseRecord, why: &BackendError) {
-    record.status = Status::NotMeasured;
-    record.reason = why.to_string();
-}
-
-/// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
-fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, limits_failed: Option<&str>) {
-    let repeats = plan.repeats;
-    if record.status != Status::Ok {
-        return;
-    }
-    let mut remarks = Vec::new();
-    if record.kind == CaseKind::Speed {
-        if record.repeats.is_empty() {
-            let reason = if interrupted {
-                "interrupted before the first repeat"
-            } else {
-                "nothing was timed"
-            };
-            return fail(record, reason);
-        }
-        if record.repeats.len() < repeats {
-            remarks.push(format!("{} of {repeats} repeats", record.repeats.len()));
-        }
-        if let Some(spread) = record.iterations_per_second()
-            && spread.ratio() > NOISY
-        {
-            remarks.push(format!(
-                "noisy: the repeats differ by a factor of {:.2}",
-                spread.ratio()
-            ));
-        }
-    }
-    if let Some(warmup) = record.warmup
-        && record.unit == IterationUnit::Iterations
-        && warmup.iterations < plan.warmup_iterations
-    {
-        remarks.push(format!(
-            "timed from iteration {} on, where rows may still clip that later do not: a lower bound",
-            warmup.iterations
-        ));
-    }
-    if let Some(busy) = record.busy_share.filter(|busy| *busy > QUIET) {
-        remarks.push(format!(
-            "the machine was busy: other programs used {:.0}% of it before the timing",
-            100.0 * busy
-        ));
-    }
-    if let Some(reason) = limits_failed {
-        remarks.push(format!("limits of the device: {reason}"));
-    }
-    if let Some(Detail::Gaussian(gaussian)) = record.report.as_ref().map(|r| &r.detail)
-        && !gaussian.converged
-    {
-        remarks.push(format!(
-            "not converged after {} steps",
-            gaussian.newton_steps + gaussian.variational_steps
-        ));
-    }
-    if record.system.program.profile.starts_with("debug") {
-        remarks.push(format!("built as {}", record.system.program.profile));
-    }
-    if let Some(chains) = &record.chain_quality {
-        if !chains.finished {
-            remarks.push(format!(
-                "chains: the time was up after {} draws each",
-                chains.draws
-            ));
-        }
-        if chains.divergences > 0 {
-            remarks.push(format!("chains: {} divergences", chains.divergences));
-        }
-        if let Some(rhat) = chains.max_rhat.filter(|r| *r > 1.01) {
-            remarks.push(format!("chains: R-hat up to {rhat:.3}, not converged"));
-        }
-    }
-    if !remarks.is_empty() {
-        record.status = Status::Warn;
-        record.reason = remarks.join("; ");
     }
 }

@@ -166,7 +166,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
     assert_eq!(outcome.table, table);
     assert_eq!(csv.lines().count(), 1 + outcome.records.len());
     std::fs::remove_file(folder.path().join("results.csv")).unwrap();
-    let drawn = redraw(folder.path()).unwrap();
+    let drawn = redraw(folder.path(), None).unwrap();
     assert!(drawn.records == outcome.records, "cases read back as they were");
     assert_eq!((text("results.csv"), text("table.md")), (csv, table));
     assert_eq!(drawn.plots, outcome.plots);
@@ -208,7 +208,7 @@ fn an_interrupted_benchmark_keeps_what_it_had() {
     assert_eq!(repeats, [2, 1], "one size, repeats interleaved");
     assert!(outcome.records[0].reason.contains("2 of 3 repeats"));
     assert!(outcome.records.iter().all(|r| r.status == Status::Warn));
-    assert!(redraw(folder.path()).unwrap().records == outcome.records);
+    assert!(redraw(folder.path(), None).unwrap().records == outcome.records);
 }
 
 #[test]
@@ -446,7 +446,7 @@ fn whole_fits_are_timed_one_at_a_time_and_held_against_the_chains() {
     }
     let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
     assert!(csv.contains(",fit,"), "{csv}");
-    let again = redraw(folder.path()).unwrap();
+    let again = redraw(folder.path(), None).unwrap();
     assert!(again.records == outcome.records && again.table == outcome.table);
 }
 

@@ -4,7 +4,8 @@ use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, heading, 
 use super::palette::{INK, VERMILLION, ours};
 use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
-use crate::number_format::{count, three_digits};
+use super::series::size_in_words;
+use crate::number_format::three_digits;
 use crate::quality::agreement::{Agreement, ProductAgreement};
 use crate::records::case_record::{CaseRecord, of_most_threads};
 use std::path::{Path, PathBuf};
@@ -41,14 +42,7 @@ pub fn draw_records(stem: &Path, records: &[&CaseRecord]) -> Result<Vec<PathBuf>
             })
         })
         .collect();
-    let subtitle = records.first().map_or(String::new(), |r| {
-        format!(
-            "{} products, {} rows.",
-            count(r.panel.products as u64),
-            count(r.panel.rows as u64)
-        )
-    });
-    draw(stem, &rows, &subtitle)
+    draw(stem, &rows, &size_in_words(records))
 }
 
 /// Draws a row of panels for each of `rows`, against the units of each product, or against the reference's standard deviation

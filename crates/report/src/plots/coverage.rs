@@ -4,6 +4,7 @@ use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::{INK, ours};
 use super::pen::{Pen, PlotError, dashes, save};
 use super::scale::Scale;
+use super::series::size_in_words;
 use crate::number_format::count;
 use crate::quality::coverage::CoveragePoint;
 use crate::records::case_record::{CaseRecord, of_most_threads};
@@ -48,14 +49,7 @@ pub fn draw_records(stem: &Path, records: &[&CaseRecord]) -> Result<Vec<PathBuf>
             })
         })
         .collect();
-    let subtitle = records.first().map_or(String::new(), |r| {
-        format!(
-            "{} products, {} rows.",
-            count(r.panel.products as u64),
-            count(r.panel.rows as u64)
-        )
-    });
-    draw(stem, &lines, &subtitle)
+    draw(stem, &lines, &size_in_words(records))
 }
 
 /// Draws `lines`; nothing when none of them has points.

@@ -4,7 +4,7 @@ use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::ours;
 use super::pen::{Pen, PlotError, save};
 use super::scale::Scale;
-use crate::number_format::count;
+use super::series::size_in_words;
 use crate::records::case_record::CaseRecord;
 use infermark_backend::{Detail, TracePoint};
 use std::path::{Path, PathBuf};
@@ -43,14 +43,7 @@ pub fn draw_records(stem: &Path, records: &[&CaseRecord]) -> Result<Vec<PathBuf>
             _ => None,
         })
         .collect();
-    let subtitle = records.first().map_or(String::new(), |r| {
-        format!(
-            "{} products, {} rows.",
-            count(r.panel.products as u64),
-            count(r.panel.rows as u64)
-        )
-    });
-    draw(stem, &curves, &subtitle)
+    draw(stem, &curves, &size_in_words(records))
 }
 
 /// Draws `curves`; nothing when none of them has two entries.

@@ -85,11 +85,8 @@ fn paint(pen: &mut dyn Pen, ways: &[Way]) {
     let sizes = SETS.iter().map(|s| s.products as f64);
     let own = || ways.iter().flat_map(|w| w.points.iter().copied());
     let products: Vec<f64> = own().map(|p| p.0).chain(sizes).collect();
-    let range = products.iter().fold((f64::INFINITY, 0.0), |r: (f64, f64), p| {
-        (r.0.min(*p), r.1.max(*p))
-    });
     // Room on the right for the labels at the lines' ends, a quarter of the width.
-    let x = Scale::log(products.into_iter(), 0.12, 0.3 * (range.1 / range.0).log10());
+    let x = Scale::sizes(&products, 0.3);
     let nuts_seconds = NUTS_HOURS * 3600.0;
     let published = SETS.iter().flat_map(|s| s.times).map(|t| t.seconds());
     let y = Scale::log(

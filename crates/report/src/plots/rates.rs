@@ -49,11 +49,8 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
         .map(|r| r.panel.products as f64)
         .chain(SETS.iter().map(|s| s.products as f64))
         .collect();
-    let range = products.iter().fold((f64::INFINITY, 0.0), |r: (f64, f64), p| {
-        (r.0.min(*p), r.1.max(*p))
-    });
     // Room on the right for the labels of the published lines, a sixth of the width.
-    let x = Scale::log(products.into_iter(), 0.12, 0.22 * (range.1 / range.0).log10());
+    let x = Scale::sizes(&products, 0.22);
     let rates = measured().filter_map(|r| r.iterations_per_second());
     let published_rates = SETS.iter().flat_map(|s| s.times).map(|t| t.iterations_per_second);
     let y = Scale::log(

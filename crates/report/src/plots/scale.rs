@@ -33,6 +33,14 @@ impl Scale {
         }
     }
 
+    /// A logarithmic scale over sizes of panels, wider on the right by `room`, a part of what they span, for labels.
+    pub(super) fn sizes(sizes: &[f64], room: f64) -> Self {
+        let range = sizes.iter().fold((f64::INFINITY, 0.0), |r: (f64, f64), size| {
+            (r.0.min(*size), r.1.max(*size))
+        });
+        Scale::log(sizes.iter().copied(), 0.12, room * (range.1 / range.0).log10())
+    }
+
     /// Place between 0 and 1; beyond the range it lies beyond.
     pub(super) fn place(&self, value: f64) -> f64 {
         match *self {

@@ -1,5 +1,6 @@
 //! Cases that differ in their size alone make a series.
 
+use crate::number_format::count;
 use crate::records::case_record::{CaseKind, CaseRecord, IterationUnit};
 
 /// A series: its name in the legend, and its cases by size.
@@ -30,4 +31,15 @@ pub(super) fn series(records: &[CaseRecord], unit: Option<IterationUnit>) -> Vec
         series.records.sort_by_key(|r| r.panel.products);
     }
     found
+}
+
+/// The size of the panel of `records`, which is the first one's: `10,000 products, 1,560,000 rows.`
+pub(super) fn size_in_words(records: &[&CaseRecord]) -> String {
+    records.first().map_or(String::new(), |r| {
+        format!(
+            "{} products, {} rows.",
+            count(r.panel.products as u64),
+            count(r.panel.rows as u64)
+        )
+    })
 }

@@ -16,6 +16,9 @@ use infermark_model::objective::Objective;
 use infermark_model::{Coordinates, Likelihood, Parameterization};
 use serde::{Deserialize, Serialize};
 
+/// Share of the machine's processor time that other programs may take while something is timed.
+pub const QUIET: f64 = 0.1;
+
 /// Whether a case may be relied on.
 ///
 /// In order: of two, the worse is the greater.

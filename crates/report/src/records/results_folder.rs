@@ -8,6 +8,7 @@ use infermark_fit_files::fit_record::{SCHEMA_VERSION, finite_report, write_json}
 use infermark_fit_files::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
 use infermark_fit_files::system::host_for_folder;
 use infermark_model::labels::civil_from_days;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,7 +34,7 @@ pub enum ResultsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file is not the JSON of a case.
+    /// A file is not the JSON of a case, or of what else a folder keeps.
     #[error("{}: {error}; remove the file, or measure again", path.display())]
     Json {
         /// The file.
@@ -134,11 +135,11 @@ impl ResultsFolder {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(empty()),
             Err(e) => return Err(FileError::new("read", &folder, e).into()),
         };
-        let mut records = Vec::new();
+        let mut records: Vec<CaseRecord> = Vec::new();
         for entry in entries {
             let path = entry.map_err(|e| FileError::new("read", &folder, e))?.path();
             if path.extension().is_some_and(|e| e == "json") {
-                records.push(read_case(&path)?);
+                records.push(read_json(&path)?);
             }
         }
         if records.is_empty() {
@@ -149,7 +150,11 @@ impl ResultsFolder {
     }
 }
 
-fn read_case(path: &Path) -> Result<CaseRecord, ResultsError> {
+/// Reads a record of a results folder.
+///
+/// # Errors
+/// [`ResultsError`] says what is wrong with it.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ResultsError> {
     let text = read_text(path, MOST_RECORD_BYTES).map_err(|e| FileError::new("read", path, e))?;
     let path = path.to_owned();
     parse_record(&text).map_err(|fault| match fault {

@@ -37,18 +37,8 @@ pub(super) fn coverage_section(records: &[CaseRecord]) -> Option<String> {
 
 /// The distance of each posterior from that of NUTS, by site; nothing where NUTS has none.
 pub(super) fn section(records: &[CaseRecord]) -> Option<String> {
-    let mut grid = Grid::new(&[
-        ("backend", false),
-        ("settings", false),
-        ("products", true),
-        ("site", false),
-        ("latents", true),
-        ("mean's distance, median", true),
-        ("largest", true),
-        ("sd ratio, median", true),
-        ("smallest", true),
-        ("largest", true),
-    ]);
+    let names = [("backend", false), ("settings", false), ("products", true)];
+    let mut grid = Grid::new(&[&names[..], &SITE_COLUMNS].concat());
     let mut references: Vec<&Reference> = Vec::new();
     for record in of_most_threads(records) {
         if let Some(agreement) = &record.agreement {
@@ -71,6 +61,17 @@ pub(super) fn section(records: &[CaseRecord]) -> Option<String> {
         words.join(" ")
     ))
 }
+
+/// The columns of [`site_rows`].
+pub(crate) const SITE_COLUMNS: [(&str, bool); 7] = [
+    ("site", false),
+    ("latents", true),
+    ("mean's distance, median", true),
+    ("largest", true),
+    ("sd ratio, median", true),
+    ("smallest", true),
+    ("largest", true),
+];
 
 /// Cells of each site: its name, the number of latents, distance of the means, ratio of the standard deviations.
 pub(crate) fn site_rows(agreement: &Agreement) -> impl Iterator<Item = [String; 7]> {

@@ -1,0 +1,115 @@
+//! What a case's record says in words: its device, why it failed or was left out, and what its reader must know.
+
+use super::Plan;
+use infermark_backend::{BackendError, Detail, DeviceId, Request};
+use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, QUIET, Status};
+
+/// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
+const NOISY: f64 = 1.2;
+
+/// Marks a record as failed.
+pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
+    record.status = Status::Failed;
+    record.reason = reason.into();
+}
+
+/// A device's name, with its id where it is not the processors: equal cards have one name, and so has one card that is
+/// reached in two ways.
+pub(super) fn device_in_words(name: &str, request: &Request) -> String {
+    match request.devices[0] {
+        DeviceId::CPU => name.to_owned(),
+        id => format!("{name} ({id})"),
+    }
+}
+
+/// Whether a backend only said that it does not serve this: what does not fit a device, or is not offered, says nothing
+/// against the backend.
+pub(super) fn is_no_fault(error: &BackendError) -> bool {
+    matches!(
+        error,
+        BackendError::Memory { .. } | BackendError::Unsupported { .. }
+    )
+}
+
+/// Marks a record as left out.
+pub(super) fn leave_out(record: &mut CaseRecord, why: &BackendError) {
+    record.status = Status::NotMeasured;
+    record.reason = why.to_string();
+}
+
+/// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
+pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, limits_failed: Option<&str>) {
+    let repeats = plan.repeats;
+    if record.status != Status::Ok {
+        return;
+    }
+    let mut remarks = Vec::new();
+    if record.kind == CaseKind::Speed {
+        if record.repeats.is_empty() {
+            let reason = if interrupted {
+                "interrupted before the first repeat"
+            } else {
+                "nothing was timed"
+            };
+            return fail(record, reason);
+        }
+        if record.repeats.len() < repeats {
+            remarks.push(format!("{} of {repeats} repeats", record.repeats.len()));
+        }
+        if let Some(spread) = record.iterations_per_second()
+            && spread.ratio() > NOISY
+        {
+            remarks.push(format!(
+                "noisy: the repeats differ by a factor of {:.2}",
+                spread.ratio()
+            ));
+        }
+    }
+    if let Some(warmup) = record.warmup
+        && record.unit == IterationUnit::Iterations
+        && warmup.iterations < plan.warmup_iterations
+    {
+        remarks.push(format!(
+            "timed from iteration {} on, where rows may still clip that later do not: a lower bound",
+            warmup.iterations
+        ));
+    }
+    if let Some(busy) = record.busy_share.filter(|busy| *busy > QUIET) {
+        remarks.push(format!(
+            "the machine was busy: other programs used {:.0}% of it before the timing",
+            100.0 * busy
+        ));
+    }
+    if let Some(reason) = limits_failed {
+        remarks.push(format!("limits of the device: {reason}"));
+    }
+    if let Some(Detail::Gaussian(gaussian)) = record.report.as_ref().map(|r| &r.detail)
+        && !gaussian.converged
+    {
+        remarks.push(format!(
+            "not converged after {} steps",
+            gaussian.newton_steps + gaussian.variational_steps
+        ));
+    }
+    if record.system.program.profile.starts_with("debug") {
+        remarks.push(format!("built as {}", record.system.program.profile));
+    }
+    if let Some(chains) = &record.chain_quality {
+        if !chains.finished {
+            remarks.push(format!(
+                "chains: the time was up after {} draws each",
+                chains.draws
+            ));
+        }
+        if chains.divergences > 0 {
+            remarks.push(format!("chains: {} divergences", chains.divergences));
+        }
+        if let Some(rhat) = chains.max_rhat.filter(|r| *r > 1.01) {
+            remarks.push(format!("chains: R-hat up to {rhat:.3}, not converged"));
+        }
+    }
+    if !remarks.is_empty() {
+        record.status = Status::Warn;
+        record.reason = remarks.join("; ");
+    }
+}
