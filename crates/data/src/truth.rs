@@ -17,7 +17,7 @@ pub struct Truth {
     pub product_elasticity: Vec<f64>,
     /// The likelihood's own parameter, [`Likelihood::parameter`], of every category: length C, or 0 where it has none.
     pub parameter: Vec<f64>,
-    /// Natural parameters in the order of [`Layout`], if the panel was drawn from the model itself.
+    /// Natural parameters in the order of [`Layout`](infermark_model::Layout), if the panel was drawn from the model itself.
     pub point: Option<Vec<f64>>,
 }
 
