@@ -6,7 +6,6 @@ use crate::grid::Grid;
 use crate::tiles::Packed;
 use crate::walk::{GATHERED, Walk};
 use infermark_cpu_kernels::Simd;
-use std::array::from_fn;
 
 /// Room for the couplings of at most [`GATHERED`] products.
 pub(crate) struct Batch<const D: usize> {
@@ -37,31 +36,6 @@ impl<const D: usize> Batch<D> {
             .load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
     }
 
-    /// Covariances of the latents of the product of number k, `lower` the factor of its block, with the period effects from a multiple of
-    /// the lanes on, where the couplings were multiplied with the covariance of the border: `-L^-T V C`.
-    #[inline(always)]
-    pub(crate) fn with_periods<I: Simd<Scalar = f64>>(
-        moved: &Packed,
-        isa: I,
-        lower: &BlockFactor<D>,
-        k: usize,
-    ) -> impl Fn(usize) -> [I::V; D] {
-        let l = &lower.rows;
-        let over: [I::V; D] = from_fn(|j| isa.splat(-1.0 / l[j][j]));
-        let slope: [[I::V; D]; D] = from_fn(|j| from_fn(|m| isa.splat(l[m][j] / l[j][j])));
-        move |t| {
-            let mut found = [isa.zero(); D];
-            for j in (0..D).rev() {
-                let own = isa.load(&moved.values[moved.place(t, D * k + j)..]);
-                found[j] = isa.mul(own, over[j]);
-                for m in j + 1..D {
-                    found[j] = isa.sub(found[j], isa.mul(slope[j][m], found[m]));
-                }
-            }
-            found
-        }
-    }
-
     /// Writes the couplings of the products at the places.
     #[inline(always)]
     pub(crate) fn couple<I: Simd<Scalar = f64>>(
@@ -78,5 +52,60 @@ impl<const D: usize> Batch<D> {
             let into = (&mut self.v, k, periods);
             write_coupling(isa, &self.grid, lower, &factor.priors, shape, [0.0; D], into);
         }
+    }
+}
+
+/// Covariances of a product's latents with the period effects of its category, where the couplings were multiplied with the covariance of the
+/// border: `-L^-T V C`.
+///
+/// It is no closure, so that it is compiled for the instruction set of who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct WithPeriods<'a, V, const D: usize = 2> {
+    moved: &'a Packed,
+    /// The first column of the product.
+    first: usize,
+    /// Reciprocals of the diagonal of `L`, with the other sign.
+    over: [V; D],
+    /// By row j and column k, `L_kj / L_jj`.
+    slope: [[V; D]; D],
+}
+
+impl<'a, V: Copy, const D: usize> WithPeriods<'a, V, D> {
+    /// Of the product of number k, `lower` the factor of its block.
+    #[inline(always)]
+    pub(crate) fn new<I: Simd<Scalar = f64, V = V>>(
+        isa: I,
+        moved: &'a Packed,
+        lower: &BlockFactor<D>,
+        k: usize,
+    ) -> Self {
+        let l = &lower.rows;
+        let (mut over, mut slope) = ([isa.zero(); D], [[isa.zero(); D]; D]);
+        for j in 0..D {
+            over[j] = isa.splat(-1.0 / l[j][j]);
+            for m in j + 1..D {
+                slope[j][m] = isa.splat(l[m][j] / l[j][j]);
+            }
+        }
+        WithPeriods {
+            moved,
+            first: D * k,
+            over,
+            slope,
+        }
+    }
+
+    /// From a multiple of the lanes on.
+    #[inline(always)]
+    pub fn at<I: Simd<Scalar = f64, V = V>>(&self, isa: I, t: usize) -> [V; D] {
+        let mut found = [isa.zero(); D];
+        for j in (0..D).rev() {
+            let own = isa.load(&self.moved.values[self.moved.place(t, self.first + j)..]);
+            found[j] = isa.mul(own, self.over[j]);
+            for m in j + 1..D {
+                found[j] = isa.sub(found[j], isa.mul(self.slope[j][m], found[m]));
+            }
+        }
+        found
     }
 }

@@ -128,7 +128,11 @@ pub(crate) fn block<const D: usize, I: Simd<Scalar = f64>>(
         }
     }
     let level = isa.sum(level) + priors.product[effect];
-    let along: [f64; D] = from_fn(|j| if j < effect { isa.sum(along[j]) } else { level });
+    let mut sums = [level; D];
+    for j in 0..effect {
+        sums[j] = isa.sum(along[j]);
+    }
+    let along = sums;
     let mut h = [along; D];
     let mut own = [[0.0; D]; D];
     for j in 0..effect {
@@ -200,10 +204,14 @@ struct InVectors<V, const D: usize> {
 impl<V: Copy, const D: usize> InVectors<V, D> {
     #[inline(always)]
     fn new<I: Simd<Scalar = f64, V = V>>(isa: I, lower: &BlockFactor<D>) -> Self {
-        InVectors {
-            over: from_fn(|j| isa.splat(1.0 / lower.rows[j][j])),
-            less: from_fn(|j| from_fn(|k| isa.splat(-lower.rows[j][k]))),
+        let (mut over, mut less) = ([isa.zero(); D], [[isa.zero(); D]; D]);
+        for j in 0..D {
+            over[j] = isa.splat(1.0 / lower.rows[j][j]);
+            for k in 0..j {
+                less[j][k] = isa.splat(-lower.rows[j][k]);
+            }
         }
+        InVectors { over, less }
     }
 
     #[inline(always)]
@@ -271,10 +279,13 @@ pub(crate) fn inner<const D: usize, I: Simd<Scalar = f64>>(
     let tile = crate::tiles::tile_rows::<I>();
     let mut sums = [[isa.zero(); D]; D];
     for start in (0..v.rows).step_by(tile) {
-        let columns: [usize; D] = from_fn(|j| v.place(start, D * k + j));
         for at in (0..tile).step_by(I::LANES) {
-            let own = columns.map(|column| isa.load(&v.values[column + at..]));
-            let moved = columns.map(|column| isa.load(&y.values[column + at..]));
+            let (mut own, mut moved) = ([isa.zero(); D], [isa.zero(); D]);
+            for j in 0..D {
+                let place = v.place(start, D * k + j) + at;
+                own[j] = isa.load(&v.values[place..]);
+                moved[j] = isa.load(&y.values[place..]);
+            }
             for i in 0..D {
                 for j in i..D {
                     sums[i][j] = isa.mul_add(own[i], moved[j], sums[i][j]);
@@ -282,7 +293,14 @@ pub(crate) fn inner<const D: usize, I: Simd<Scalar = f64>>(
             }
         }
     }
-    symmetric(|i, j| isa.sum(sums[i][j]))
+    let mut found = [[0.0; D]; D];
+    for i in 0..D {
+        for j in i..D {
+            found[i][j] = isa.sum(sums[i][j]);
+            found[j][i] = found[i][j];
+        }
+    }
+    found
 }
 
 /// Covariance of a product's latents, `L^-T (I + V C V') L^-1`.
@@ -296,26 +314,20 @@ pub(crate) fn block_covariance<const D: usize>(
         column[j] += 1.0;
         *column = lower.backward(*column);
     }
-    let rows: [[f64; D]; D] = from_fn(|i| lower.backward(from_fn(|j| columns[j][i])));
-    symmetric(|i, j| rows[i][j])
+    let mut covariance = [[0.0; D]; D];
+    for i in 0..D {
+        let row = lower.backward(from_fn(|j| columns[j][i]));
+        for j in i..D {
+            covariance[i][j] = row[j];
+            covariance[j][i] = row[j];
+        }
+    }
+    covariance
 }
 
 /// The unit matrix.
 pub(crate) fn identity<const D: usize>() -> BlockMatrix<D> {
     from_fn(|i| from_fn(|j| if i == j { 1.0 } else { 0.0 }))
-}
-
-/// The symmetric matrix with these entries on and above its diagonal.
-#[inline(always)]
-fn symmetric<const D: usize>(of: impl Fn(usize, usize) -> f64) -> BlockMatrix<D> {
-    let mut matrix = [[0.0; D]; D];
-    for i in 0..D {
-        for j in i..D {
-            matrix[i][j] = of(i, j);
-            matrix[j][i] = matrix[i][j];
-        }
-    }
-    matrix
 }
 
 /// Half of the variance of every row's log rate: with `u = L^-1 x`, x the row's regressors and 1, `C` the covariance of the border and
@@ -330,15 +342,13 @@ pub(crate) fn half_variances<const D: usize, I: Simd<Scalar = f64>>(
     of_periods: &[f64],
 ) {
     let inverse = InVectors::new(isa, lower);
-    let whole: [[I::V; D]; D] = from_fn(|i| {
-        from_fn(|j| {
-            isa.splat(if i == j {
-                0.5 * (1.0 + squares[i][i])
-            } else {
-                squares[i][j]
-            })
-        })
-    });
+    let mut whole = [[isa.zero(); D]; D];
+    for i in 0..D {
+        whole[i][i] = isa.splat(0.5 * (1.0 + squares[i][i]));
+        for j in i + 1..D {
+            whole[i][j] = isa.splat(squares[i][j]);
+        }
+    }
     let (one, zero) = (isa.splat(1.0), isa.zero());
     for t in (0..of_periods.len()).step_by(I::LANES) {
         let mut x = [one; D];

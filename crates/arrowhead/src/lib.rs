@@ -52,6 +52,7 @@ mod watch;
 mod whitener;
 
 pub use assemble::{Assembled, BlockMoments};
+pub use batch::WithPeriods;
 pub use block::{BlockFactor, BlockMatrix};
 pub use elsewhere::{CategoryWalked, ProductThird, ProductWalked, RowsElsewhere, ThirdOrder, Walked};
 pub use error::FactorError;

@@ -1,6 +1,6 @@
 //! Second moments of the products under `Normal(., Q^-1)`, handed to a visitor.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, WithPeriods};
 use crate::block::{BlockMatrix, block_covariance, identity, inner};
 use crate::factor::ArrowheadFactor;
 use crate::tasks;
@@ -206,9 +206,9 @@ impl<I: Simd<Scalar = f64>, V: Visitor<D>, const D: usize> Kernel<I> for VisitPl
                 batch.load(isa, factor, *place);
                 let lower = &factor.products[*place];
                 let covariance = block_covariance(lower, inner(isa, &batch.v, &batch.moved, k));
-                let with = Batch::with_periods(&batch.moved, isa, lower, k);
+                let with = WithPeriods::new(isa, &batch.moved, lower, k);
                 for t in (0..with_periods[0].len()).step_by(I::LANES) {
-                    for (column, entry) in with_periods.iter_mut().zip(with(t)) {
+                    for (column, entry) in with_periods.iter_mut().zip(with.at(isa, t)) {
                         isa.store(entry, &mut column[t..]);
                     }
                 }

@@ -1,6 +1,6 @@
 //! A gradient that depends on the variances of the rows' log rates, and the solution with it, in one pass.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, WithPeriods};
 use crate::block::{BlockMatrix, block_covariance, half_variances, inner};
 use crate::border::BorderBefore;
 use crate::error::FactorError;
@@ -18,8 +18,7 @@ pub trait OfRowVariances<const D: usize = 2>: Sync {
 
     /// The derivatives of something with respect to the latents of a product, and what else is found of it, of its rows with half their
     /// variances; those by the period effects of its category are added to `by_period`. `weights` are those of the rows in the precision,
-    /// `covariance` is that of the latents, and `with_periods` gives their covariances with the period effects from a multiple of the
-    /// lanes on.
+    /// `covariance` is that of the latents, and `with_periods` has their covariances with the period effects.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn visit<I: Simd<Scalar = f64>>(
@@ -28,7 +27,7 @@ pub trait OfRowVariances<const D: usize = 2>: Sync {
         rows: ProductRows<'_, D>,
         weights: &[f64],
         covariance: BlockMatrix<D>,
-        with_periods: impl Fn(usize) -> [I::V; D],
+        with_periods: WithPeriods<'_, I::V, D>,
         by_period: &mut [f64],
     ) -> ([f64; D], Self::Answer);
 }
@@ -171,7 +170,7 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances<D>, const D: usize> Kernel<I> for 
                     (k, moved),
                     &self.of_category.half_variances,
                 );
-                let with_periods = Batch::with_periods(moved, isa, lower, k);
+                let with_periods = WithPeriods::new(isa, moved, lower, k);
                 let rows = ProductRows {
                     product: walk.order[*place] as usize,
                     category: self.part.category,

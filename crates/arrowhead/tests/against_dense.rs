@@ -2,7 +2,7 @@
 
 use infermark_arrowhead::{
     ArrowheadFactor, Assembled, BlockMatrix, BlockPriors, FactorError, Marginals, OfRowVariances,
-    ProductMoments, ProductRows, Rates, Walk, Weighed, Whitener,
+    ProductMoments, ProductRows, Rates, Walk, Weighed, Whitener, WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -366,7 +366,7 @@ impl OfRowVariances for Waves {
         rows: ProductRows<'_>,
         weights: &[f64],
         covariance: BlockMatrix<2>,
-        with_periods: impl Fn(usize) -> [I::V; 2],
+        with_periods: WithPeriods<'_, I::V>,
         by_period: &mut [f64],
     ) -> ([f64; 2], Self::Answer) {
         let mut gradient = [0.0; 2];
@@ -380,7 +380,7 @@ impl OfRowVariances for Waves {
             by_row[t][0] = rows.half_variance[t];
         }
         for start in (0..weights.len()).step_by(I::LANES) {
-            for (k, with) in with_periods(start).into_iter().enumerate() {
+            for (k, with) in with_periods.at(isa, start).into_iter().enumerate() {
                 let mut lanes = vec![0.0; I::LANES];
                 isa.store(with, &mut lanes);
                 let of_rows = by_row[start..].iter_mut().zip(lanes);

@@ -2,7 +2,7 @@
 
 use infermark_arrowhead::{
     ArrowheadFactor, Assembled, BlockLayout, BlockMatrix, BlockPriors, Column, OfRowVariances, ProductRows,
-    Rates, Regressor, Walk, Weighed, Whitener,
+    Rates, Regressor, Walk, Weighed, Whitener, WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
 use infermark_model::{Likelihood, Panel};
@@ -215,7 +215,7 @@ impl<const D: usize> OfRowVariances<D> for OfHalfVariances {
         rows: ProductRows<'_, D>,
         weights: &[f64],
         covariance: BlockMatrix<D>,
-        with_periods: impl Fn(usize) -> [I::V; D],
+        with_periods: WithPeriods<'_, I::V, D>,
         by_period: &mut [f64],
     ) -> ([f64; D], Self::Answer) {
         let mut gradient = [0.0; D];
@@ -228,7 +228,7 @@ impl<const D: usize> OfRowVariances<D> for OfHalfVariances {
         }
         let mut with = vec![[0.0; D]; weights.len()];
         for start in (0..weights.len()).step_by(I::LANES) {
-            for (k, entry) in with_periods(start).into_iter().enumerate() {
+            for (k, entry) in with_periods.at(isa, start).into_iter().enumerate() {
                 let mut lanes = vec![0.0; I::LANES];
                 isa.store(entry, &mut lanes);
                 with[start..]

@@ -4,6 +4,7 @@ use crate::counts::Counts;
 use crate::design::LATENTS;
 use infermark_arrowhead::{
     ArrowheadFactor, BlockFactor, BlockMatrix, FactorError, OfRowVariances, ProductRows, ProductThird,
+    WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
 
@@ -53,7 +54,7 @@ impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
         rows: ProductRows<'_, LATENTS>,
         weights: &[f64],
         covariance: BlockMatrix<LATENTS>,
-        with_periods: impl Fn(usize) -> [I::V; LATENTS],
+        with_periods: WithPeriods<'_, I::V, LATENTS>,
         by_period: &mut [f64],
     ) -> ([f64; LATENTS], AtMode) {
         // What stands for a product that is left out is no Poisson row; its own third derivative is small.
@@ -88,7 +89,7 @@ impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
                 }
             }
             by[LATENTS - 1] = isa.add(by[LATENTS - 1], third);
-            let mut with = with_periods(t);
+            let mut with = with_periods.at(isa, t);
             let mut of_row = zero;
             for j in 0..LATENTS {
                 for k in 0..j {

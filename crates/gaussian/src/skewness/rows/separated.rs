@@ -120,7 +120,11 @@ impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for Separate<'_, D> {
                     }
                 }
             }
-            rates.extend(sums.iter().flatten().map(|sum| isa.sum(*sum)));
+            for row in &sums {
+                for sum in row {
+                    rates.push(isa.sum(*sum));
+                }
+            }
         }
         Separated {
             rates,
