@@ -110,9 +110,11 @@ fn covariances<const D: usize>() -> impl Iterator<Item = [usize; 2]> + Clone {
 /// Variance of a log rate from the latents, `z' S z`.
 fn variance_along<const D: usize>(design: &[f64; D], covariance: &BlockMatrix<D>) -> f64 {
     let mut sum = 0.0;
-    for [j, k] in covariances::<D>() {
-        let twice = if j == k { 1.0 } else { 2.0 };
-        sum += twice * design[j] * design[k] * covariance[j][k];
+    for j in 0..D {
+        sum += design[j] * design[j] * covariance[j][j];
+        for k in j + 1..D {
+            sum += 2.0 * design[j] * design[k] * covariance[j][k];
+        }
     }
     sum
 }
@@ -312,17 +314,21 @@ where
             for k in 0..D {
                 gradient[k] += means.slope * x[k];
             }
-            for (by, [j, k]) in gradient[D..].iter_mut().zip(covariances::<D>()) {
-                *by -= half_if(j == k) * means.weight * x[j] * x[k];
+            let mut at = D;
+            for j in 0..D {
+                for k in j..D {
+                    gradient[at] -= half_if(j == k) * means.weight * x[j] * x[k];
+                    at += 1;
+                }
             }
-            for (i, sums) in powers.iter_mut().enumerate() {
-                let power = means.response * x[i];
-                for (j, sums) in sums.iter_mut().enumerate().skip(i) {
-                    let power = power * x[j];
-                    for (k, sums) in sums.iter_mut().enumerate().skip(j) {
-                        let power = power * x[k];
-                        for (sum, x) in sums.iter_mut().zip(x).skip(k) {
-                            *sum += power * x;
+            for i in 0..D {
+                let first = means.response * x[i];
+                for j in i..D {
+                    let second = first * x[j];
+                    for k in j..D {
+                        let third = second * x[k];
+                        for l in k..D {
+                            powers[i][j][k][l] += third * x[l];
                         }
                     }
                 }

@@ -5,9 +5,15 @@ use rustix::process::Resource;
 
 /// Below this much address space a thread's own arena is a waste.
 const AMPLE: u64 = 16 << 30;
+/// Blocks of this many bytes and more are mappings of their own, which go back whole.
+#[cfg(target_env = "gnu")]
+const MAPPED_BYTES: libc::c_int = 1 << 18;
 
-/// Keeps the allocator from reserving an arena of 64 MiB of addresses for every thread where the address space is limited: the
-/// first few threads would take all of it. To be called before threads start.
+/// Keeps the allocator from wasting addresses where the address space is limited. To be called before threads start.
+///
+/// An arena of 64 MiB for every thread would let the first few threads take all of it. In the one arena that they then share,
+/// the matrix products' workspaces, which come and go with threads, would leave holes that nothing else fits into: glibc's
+/// threshold for mappings grows with what is freed, so it is fixed.
 pub fn spare_address_space() {
     if limit(Resource::As).is_some_and(|limit| limit < AMPLE) {
         one_arena();
@@ -20,6 +26,7 @@ fn one_arena() {
     // SAFETY: mallopt changes a parameter of the allocator, under the allocator's own lock; no memory is handed over.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
     }
 }
 

@@ -65,7 +65,7 @@ fn under_a_limit_of_memory_every_method_ends_or_refuses_with_figures() {
     let (mut ended, mut refused) = (0, 0);
     for panel in &panels {
         for method in METHODS {
-            for megabytes in [100, 130, 200, 400] {
+            for megabytes in [100, 115, 120, 130, 140, 200, 400] {
                 let output = fit_under(&format!("ulimit -v {}", megabytes * 1000), panel, method, &out);
                 assert_ended_or_refused(&output, &format!("{method}, {megabytes} MB, {}", panel.display()));
                 match output.status.success() {
