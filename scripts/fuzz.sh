@@ -10,7 +10,7 @@ seconds=${1:-60}
 shift || true
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
-  targets=(sales_csv sales_parquet truth_csv fit_record case_record priors_json point_json)
+  targets=(sales_csv sales_parquet truth_csv fit_record posterior_csv draws_parquet case_record baseline_json priors_json point_json)
 fi
 host=$(rustc -vV | sed -n 's/^host: //p')
 # For the target alone: build scripts run without coverage.

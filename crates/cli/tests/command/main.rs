@@ -6,6 +6,7 @@ mod evaluate;
 mod fit;
 mod generate;
 mod gpu;
+mod help;
 mod interruption;
 mod models;
 mod support;

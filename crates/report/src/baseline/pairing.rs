@@ -1,5 +1,6 @@
 //! Which case of an earlier run a case is compared with, and in what the two differ where it is not the same.
 
+use crate::number_format::count;
 use crate::records::case_record::CaseRecord;
 use infermark_backend::{DeviceId, Method};
 use infermark_fit_files::system::System;
@@ -69,24 +70,24 @@ fn differences(record: &CaseRecord, other: &CaseRecord) -> Vec<String> {
     if record.panel.sha256 != other.panel.sha256 {
         found.push(format!(
             "other panel: the baseline's has {} products and {} rows ({}, SHA-256 {}), this one {} and {} ({})",
-            other.panel.products,
-            other.panel.rows,
+            count(other.panel.products as u64),
+            count(other.panel.rows as u64),
             other.panel.source,
             other.panel.sha256.get(..12).unwrap_or(&other.panel.sha256),
-            record.panel.products,
-            record.panel.rows,
+            count(record.panel.products as u64),
+            count(record.panel.rows as u64),
             record.panel.sha256.get(..12).unwrap_or(&record.panel.sha256),
         ));
     }
-    let settings = differing_settings(record, other);
-    if !settings.is_empty() {
-        found.push(format!("other settings: {}", settings.join(", ")));
-    }
+    let mut settings = differing_settings(record, other);
     if record.threads != other.threads {
-        found.push(format!(
-            "other settings: {} threads (baseline: {})",
+        settings.push(format!(
+            "threads {} (baseline: {})",
             record.threads, other.threads
         ));
+    }
+    if !settings.is_empty() {
+        found.push(format!("other settings: {}", settings.join(", ")));
     }
     found
 }

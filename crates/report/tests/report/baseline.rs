@@ -120,12 +120,12 @@ fn only_like_is_compared_with_like() {
         record.system.cpu = "AMD EPYC 9R14".into()
     });
     refused(
-        "other panel: the baseline's has 10000 products and 1560000 rows",
+        "other panel: the baseline's has 10,000 products and 1,560,000 rows",
         |record| {
             record.panel.sha256 = "5".repeat(64);
         },
     );
-    refused("other settings: 1 threads (baseline: 2)", |record| {
+    refused("other settings: threads 1 (baseline: 2)", |record| {
         record.threads = 1
     });
     refused("other settings: method.particles 8 (baseline: 4)", |record| {

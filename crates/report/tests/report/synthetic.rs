@@ -15,6 +15,7 @@ use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit
 use infermark_report::records::memory_limit::MemoryLimit;
 use infermark_report::records::parity::{ParityCheck, ParityRecord};
 use infermark_report::records::published_nuts::PublishedNutsEstimate;
+use std::sync::LazyLock;
 
 pub(crate) fn system() -> System {
     System {
@@ -268,7 +269,7 @@ pub(crate) fn categories() -> Vec<CategoryElasticity> {
     .to_vec()
 }
 
-fn gaussian_report(converged: bool) -> Report {
+pub(crate) fn gaussian_report(converged: bool) -> Report {
     Report {
         backend: "laplace-cpu".into(),
         run_seconds: 0.7,
@@ -291,6 +292,11 @@ fn gaussian_report(converged: bool) -> Report {
 
 /// Two SVI precisions, NUTS and Gaussians at three sizes, one failed, one marked, one left out.
 pub(crate) fn records() -> Vec<CaseRecord> {
+    static RECORDS: LazyLock<Vec<CaseRecord>> = LazyLock::new(make_records);
+    RECORDS.clone()
+}
+
+fn make_records() -> Vec<CaseRecord> {
     let nuts = || Method::Nuts(NutsSettings::diagonal());
     let mut records = vec![
         case(0, "svi-cpu", svi(Precision::F32), 10_000, 1_080.0),
