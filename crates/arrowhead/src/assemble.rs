@@ -15,11 +15,12 @@ use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
 use crate::walk::{GATHERED, Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::design::PRODUCT_LATENTS;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A factor at a point, with what the same pass gives.
 #[derive(Debug)]
-pub struct Assembled<const D: usize = 2> {
+pub struct Assembled<const D: usize = PRODUCT_LATENTS> {
     /// The factor.
     pub factor: ArrowheadFactor<D>,
     /// Sum of the rows' values.
@@ -35,7 +36,7 @@ pub struct Assembled<const D: usize = 2> {
 
 /// Second moments of the products under the Gaussian that is left, in the order of the panel.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct BlockMoments<const D: usize = 2> {
+pub struct BlockMoments<const D: usize = PRODUCT_LATENTS> {
     /// Covariance of its latents, one per product.
     pub covariance: Vec<BlockMatrix<D>>,
 }

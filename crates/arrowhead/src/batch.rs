@@ -6,6 +6,7 @@ use crate::grid::Grid;
 use crate::tiles::Packed;
 use crate::walk::{GATHERED, Walk};
 use infermark_cpu_kernels::Simd;
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// Room for the couplings of at most [`GATHERED`] products.
 pub(crate) struct Batch<const D: usize> {
@@ -60,7 +61,7 @@ impl<const D: usize> Batch<D> {
 ///
 /// It is no closure, so that it is compiled for the instruction set of who asks.
 #[derive(Debug, Clone, Copy)]
-pub struct WithPeriods<'a, V, const D: usize = 2> {
+pub struct WithPeriods<'a, V, const D: usize = PRODUCT_LATENTS> {
     moved: &'a Packed,
     /// The first column of the product.
     first: usize,

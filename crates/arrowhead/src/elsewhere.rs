@@ -5,13 +5,14 @@
 
 use crate::block::BlockMatrix;
 use crate::error::FactorError;
+use infermark_model::design::PRODUCT_LATENTS;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Who has the rows' weights, and the factors of the products' blocks beside them.
 ///
 /// Blocks are the D latents of a product, or matrices over them, one per place of the walk.
-pub trait RowsElsewhere<const D: usize = 2>: Debug + Send + Sync {
+pub trait RowsElsewhere<const D: usize = PRODUCT_LATENTS>: Debug + Send + Sync {
     /// `B_i b` of every place, `b` being the border of its category: the periods, then the category's coefficients.
     ///
     /// # Errors
@@ -46,7 +47,7 @@ pub trait RowsElsewhere<const D: usize = 2>: Debug + Send + Sync {
 
 /// What the third derivatives of Poisson rows need, `w` being the weights, which are the rates, and `v` the variances of the log rates.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ThirdOrder<const D: usize = 2> {
+pub struct ThirdOrder<const D: usize = PRODUCT_LATENTS> {
     /// By place.
     pub products: Vec<ProductThird<D>>,
     /// `sum_i w v / 2` by category and period.
@@ -55,7 +56,7 @@ pub struct ThirdOrder<const D: usize = 2> {
 
 /// The same of one product.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProductThird<const D: usize = 2> {
+pub struct ProductThird<const D: usize = PRODUCT_LATENTS> {
     /// Variances of its latents.
     pub variances: [f64; D],
     /// `sum_t w v x / 2` for each regressor, and `sum_t w v / 2`.
@@ -67,7 +68,7 @@ pub struct ProductThird<const D: usize = 2> {
 
 /// What a walk leaves of one product.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ProductWalked<const D: usize = 2> {
+pub struct ProductWalked<const D: usize = PRODUCT_LATENTS> {
     /// `L_i` of its block `H_i = L_i L_i'`, zero above the diagonal. Not finite or not positive where the block is not positive definite.
     pub lower: BlockMatrix<D>,
     /// The gradient with respect to its latents, priors included.
@@ -78,7 +79,7 @@ pub struct ProductWalked<const D: usize = 2> {
 
 /// What a walk leaves of one category.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CategoryWalked<const D: usize = 2> {
+pub struct CategoryWalked<const D: usize = PRODUCT_LATENTS> {
     /// Sum of the rows' values.
     pub value: f64,
     /// Derivatives of the rows by the period effects, length T.
@@ -96,7 +97,7 @@ pub struct CategoryWalked<const D: usize = 2> {
 
 /// What a walk leaves.
 #[derive(Debug)]
-pub struct Walked<const D: usize = 2> {
+pub struct Walked<const D: usize = PRODUCT_LATENTS> {
     /// By place.
     pub products: Vec<ProductWalked<D>>,
     /// By category.

@@ -7,6 +7,7 @@ use crate::sites::BlockPriors;
 use crate::triangular::{BorderFactor, Lower};
 use crate::walk::{Walk, products_of_part};
 use infermark_model::Panel;
+use infermark_model::design::PRODUCT_LATENTS;
 use std::sync::{Arc, OnceLock};
 
 /// One part in so many of the squares' bytes that the allocator holds back between passes; measured.
@@ -17,7 +18,7 @@ const WORKSPACE_BYTES: u64 = 2 << 20;
 /// `L` of `Q = L L'`, of a model whose products have D latents; see the [crate's page](crate). Vectors are natural parameters, where
 /// [`Walk::sites`] says: with the model's two latents in the order of [`Layout`](infermark_model::Layout).
 #[derive(Debug, Clone)]
-pub struct ArrowheadFactor<const D: usize = 2> {
+pub struct ArrowheadFactor<const D: usize = PRODUCT_LATENTS> {
     pub(crate) walk: Arc<Walk<D>>,
     pub(crate) priors: BlockPriors<D>,
     /// One a row, in the order of the walk.

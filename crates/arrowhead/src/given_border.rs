@@ -6,9 +6,10 @@ use crate::rates::ProductRows;
 use crate::tasks;
 use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// What moves the products where the borders stay.
-pub trait GivenBorder<const D: usize = 2>: Sync {
+pub trait GivenBorder<const D: usize = PRODUCT_LATENTS>: Sync {
     /// Moves a product's latents to their optimum given the border of its category, and adds the derivatives of its rows by
     /// the period effects there to `by_period`. `rates` is room for a number a period. Returns what the product adds to the value,
     /// and the size of what it is summed of.
@@ -26,7 +27,7 @@ pub trait GivenBorder<const D: usize = 2>: Sync {
 
 /// Sums over the products at their optimum.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AtOptimum<const D: usize = 2> {
+pub struct AtOptimum<const D: usize = PRODUCT_LATENTS> {
     /// Of the values.
     pub value: f64,
     /// Of the sizes of what they are summed of.

@@ -8,10 +8,11 @@ use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
 use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// Marginal variances of every parameter, and the covariance of each product's latents.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Marginals<const D: usize = 2> {
+pub struct Marginals<const D: usize = PRODUCT_LATENTS> {
     /// Where [`Walk::sites`](crate::Walk::sites) says.
     pub variance: Vec<f64>,
     /// Covariance of the coefficients and the effect, one per product.

@@ -7,10 +7,11 @@ use crate::tasks;
 use crate::tiles::{Packed, TimesSymmetric};
 use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// Second moments of one product under `Normal(., Q^-1)`.
 #[derive(Debug, Clone, Copy)]
-pub struct ProductMoments<'a, const D: usize = 2> {
+pub struct ProductMoments<'a, const D: usize = PRODUCT_LATENTS> {
     /// Covariance of its latents: the coefficients, and last the effect.
     pub covariance: BlockMatrix<D>,
     /// Covariance of each of them with the effect of each period of its category; at least T, what follows has no meaning.
@@ -34,7 +35,7 @@ impl<'a, const D: usize> ProductMoments<'a, D> {
 }
 
 /// What is done with the moments of every product.
-pub trait Visitor<const D: usize = 2>: Sync {
+pub trait Visitor<const D: usize = PRODUCT_LATENTS>: Sync {
     /// What is found of a product.
     type Answer: Send;
     /// Room that a thread uses again for the next product.

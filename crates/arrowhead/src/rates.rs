@@ -1,10 +1,11 @@
 //! What gives the rows their weights: where a likelihood enters.
 
 use infermark_cpu_kernels::Simd;
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// The rows of one product, on the grid of periods: every slice has one entry per period, in whole vectors.
 #[derive(Debug, Clone, Copy)]
-pub struct ProductRows<'a, const D: usize = 2> {
+pub struct ProductRows<'a, const D: usize = PRODUCT_LATENTS> {
     /// The product's index in the panel.
     pub product: usize,
     /// Its category.
@@ -34,7 +35,7 @@ impl<'a> ProductRows<'a, 2> {
 
 /// What a product's rows add.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weighed<const D: usize = 2> {
+pub struct Weighed<const D: usize = PRODUCT_LATENTS> {
     /// Contribution to the value.
     pub value: f64,
     /// Derivatives with respect to its latents, priors included.
@@ -45,7 +46,7 @@ pub struct Weighed<const D: usize = 2> {
 }
 
 /// What gives the rows their weights.
-pub trait Rates<const D: usize = 2>: Sync {
+pub trait Rates<const D: usize = PRODUCT_LATENTS>: Sync {
     /// Replaces `weights` (those of the Gaussian that is left, if any) by the rows' weights, zero where there is no row,
     /// and adds the rows' part of the gradient with respect to the period effects of the category to `by_period`. Where the likelihood has
     /// a shape, `cross` takes minus the rows' second derivatives with respect to log rate and log shape.

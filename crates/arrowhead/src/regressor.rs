@@ -1,6 +1,7 @@
 //! Regressors of the log rates.
 
 use infermark_model::Panel;
+use infermark_model::design::COEFFICIENTS;
 use std::sync::Arc;
 
 /// A regressor, one value per row.
@@ -41,6 +42,11 @@ impl Column {
 }
 
 impl Regressor {
+    /// The model's, one of each coefficient.
+    pub(crate) fn of_model() -> [Regressor; COEFFICIENTS.len()] {
+        [Regressor::LogPrice]
+    }
+
     /// The mean over the rows of a product.
     #[inline(always)]
     pub(crate) fn mean(&self, panel: &Panel, product: usize) -> f64 {

@@ -10,9 +10,10 @@ use crate::tasks;
 use crate::tiles::TimesSymmetric;
 use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// What is made of the rows of every product and the variances of their log rates under `Normal(., Q^-1)`.
-pub trait OfRowVariances<const D: usize = 2>: Sync {
+pub trait OfRowVariances<const D: usize = PRODUCT_LATENTS>: Sync {
     /// What is found of a product beside its gradient.
     type Answer: Send;
 

@@ -3,6 +3,7 @@
 //! Everything in this crate that depends on the model's sites and priors goes through here.
 
 use infermark_model::Likelihood;
+use infermark_model::design::{COEFFICIENTS, Coefficient, PRODUCT_LATENTS, PRODUCT_SITES};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::array::from_fn;
@@ -49,13 +50,21 @@ impl<const D: usize> BlockLayout<D> {
     }
 }
 
-impl BlockLayout<2> {
-    /// The published model's: the elasticity is the one coefficient.
+/// `of` of each coefficient, and `none` of the effect.
+fn of_coefficients<T>(of: impl Fn(&Coefficient) -> T, none: T) -> [T; PRODUCT_LATENTS]
+where
+    T: Copy,
+{
+    from_fn(|k| COEFFICIENTS.get(k).map_or(none, &of))
+}
+
+impl BlockLayout<PRODUCT_LATENTS> {
+    /// The model's.
     pub fn of_model(layout: Layout) -> Self {
         BlockLayout {
-            global: [layout.start(Site::GlobalA), usize::MAX],
-            category: [layout.start(Site::CategoryA), usize::MAX],
-            product: [layout.start(Site::ProductA), layout.start(Site::ProductEffect)],
+            global: of_coefficients(|sites| layout.start(sites.global), usize::MAX),
+            category: of_coefficients(|sites| layout.start(sites.category), usize::MAX),
+            product: layout.product_places(0),
             time: layout.start(Site::TimeCatEffects),
             log_shape: layout.start(Site::LogShape),
             latents: layout.latents(),
@@ -78,13 +87,13 @@ pub struct BlockPriors<const D: usize> {
     pub log_shape: f64,
 }
 
-impl From<&Priors> for BlockPriors<2> {
+impl From<&Priors> for BlockPriors<PRODUCT_LATENTS> {
     fn from(priors: &Priors) -> Self {
         let precision = |sd: f64| sd.powi(-2);
         BlockPriors {
-            global: [precision(priors.global_a_sd), 0.0],
-            category: [precision(priors.category_a_sd), 0.0],
-            product: [priors.product_a_sd, priors.product_effect_sd].map(precision),
+            global: of_coefficients(|sites| precision(priors.sd(sites.global)), 0.0),
+            category: of_coefficients(|sites| precision(priors.sd(sites.category)), 0.0),
+            product: PRODUCT_SITES.map(|site| precision(priors.sd(site))),
             time: precision(priors.time_cat_effects_sd),
             log_shape: precision(priors.log_shape_sd),
         }

@@ -3,6 +3,7 @@
 use crate::regressor::Regressor;
 use crate::sites::BlockLayout;
 use crate::watch::Watch;
+use infermark_model::design::PRODUCT_LATENTS;
 use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Panel};
 use std::cmp::Reverse;
@@ -31,7 +32,7 @@ pub(crate) struct Part {
 
 /// A panel with its products by category. The parts do not depend on the number of threads, so neither do sums over them.
 #[derive(Debug)]
-pub struct Walk<const D: usize = 2> {
+pub struct Walk<const D: usize = PRODUCT_LATENTS> {
     pub(crate) panel: Arc<Panel>,
     /// One for each coefficient of a product.
     pub(crate) regressors: Vec<Regressor>,
@@ -65,11 +66,11 @@ pub(crate) fn products_of_part(products: usize) -> usize {
         .max(LEAST_PRODUCTS)
 }
 
-impl Walk<2> {
+impl Walk<PRODUCT_LATENTS> {
     /// The walk through a panel whose counts follow `likelihood`, with the model's sites.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
         let sites = BlockLayout::of_model(panel.layout_for(likelihood));
-        Self::with_sites(panel, likelihood, sites, vec![Regressor::LogPrice])
+        Self::with_sites(panel, likelihood, sites, Regressor::of_model().into())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::factor::ArrowheadFactor;
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_model::design::PRODUCT_LATENTS;
 
 /// Periods of a block: whole vectors of every instruction set.
 const BLOCK: usize = 16;
@@ -12,7 +13,7 @@ const BLOCK: usize = 16;
 /// It is exact, but of a precision whose weights are rounded to `f32`: products and borders stay those of the factor, and forth and
 /// back are each other's inverse and adjoint to double precision. Coordinates need no more.
 #[derive(Debug, Clone)]
-pub struct Whitener<const D: usize = 2> {
+pub struct Whitener<const D: usize = PRODUCT_LATENTS> {
     /// Without its weights.
     factor: ArrowheadFactor<D>,
     /// For each block [`BLOCK`] weights, zero where there is no row, and as many deviations of each regressor from its mean over the product.

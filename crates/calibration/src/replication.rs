@@ -2,6 +2,7 @@
 
 use crate::design::Design;
 use infermark_data::{GenerateError, Generator, Process, generate_panel};
+use infermark_model::design::{along, at};
 use infermark_model::likelihood::poisson::unit;
 use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood};
 use infermark_model::{Layout, Likelihood, Panel, PanelPart, Priors, Site};
@@ -148,17 +149,14 @@ impl LikelihoodVisitor for CountsDrawnAnew<'_> {
         for (i, c) in panel.category_of().iter().enumerate() {
             let c = *c as usize;
             let law = L::new(layout.parameter_of(c, truth));
-            let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
+            let latents = at(truth, layout.product_places(i));
+            let mut units = Vec::new();
             for row in panel.product_rows(i) {
-                let eta = truth[layout.start(Site::ProductA) + i] * row.log_price
-                    + truth[layout.start(Site::ProductEffect) + i]
-                    + truth[layout.time_index(c, row.period)];
+                let eta = along(&latents, &row.design()) + truth[layout.time_index(c, row.period)];
                 let rate = eta.clamp(priors.clip_low, priors.clip_high).exp();
-                periods.push(row.period as u32);
-                prices.push(row.log_price.exp());
                 units.push(law.draw(rate, rng)?);
             }
-            part.push_product(c, Some(&periods), &prices, &units)
+            part.push_product_of(panel, i, c, &units)
                 .expect("the panel's own rows");
         }
         let axes = panel.axes();

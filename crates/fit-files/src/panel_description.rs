@@ -1,5 +1,6 @@
 //! What a result says of the data it was made on.
 
+use infermark_model::design::COEFFICIENTS;
 use infermark_model::{Labels, Panel};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -43,7 +44,7 @@ impl PanelDescription {
 ///
 /// Hashed in turn: the labels of products, categories and periods (each followed by a line feed); then per product its
 /// category and its number of rows (`u32`, `u64`); then of all rows in the panel's order the period (`u32`), then the
-/// units (`u32`), then the log prices (`f64`); all little-endian.
+/// units (`u32`), then the regressors, product by product (`f64`, the log prices); all little-endian.
 pub fn panel_sha256(panel: &Panel) -> String {
     let mut sink = Sink {
         digest: Sha256::new(),
@@ -76,7 +77,10 @@ pub fn panel_sha256(panel: &Panel) -> String {
     }
     for product in products {
         bytes.clear();
-        bytes.extend(panel.log_prices(product).flat_map(f64::to_le_bytes));
+        for k in 0..COEFFICIENTS.len() {
+            let column = panel.designs(product).map(|design| design[k]);
+            bytes.extend(column.flat_map(f64::to_le_bytes));
+        }
         sink.put(&bytes);
     }
     sink.digest.update(&sink.buffer);

@@ -1,5 +1,6 @@
 //! Products with counts at the upper clip bound.
 
+use crate::design::LATENTS;
 use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::priors::Priors;
 use infermark_model::{Likelihood, Panel};
@@ -29,8 +30,8 @@ const SCALE_OF_STEP: f64 = 0.3;
 /// function, log-concave, of a scale that is a part of the effect's own sd, which it widens by a seventh.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
-    /// Period and log price of the highest row of each product that is left out; empty where none is.
-    pub(crate) products: Arc<Vec<Option<(usize, f64)>>>,
+    /// Period and design of the highest row of each product that is left out; empty where none is.
+    pub(crate) products: Arc<Vec<Option<(usize, [f64; LATENTS])>>>,
     /// Log of the least count at the bound, and the scale of the step there, in log rate.
     pub(crate) log_least: f64,
     pub(crate) scale: f64,
@@ -57,7 +58,7 @@ impl Bound {
         if panel.units().iter().any(is_at) {
             let highest = |i: usize| {
                 let row = panel.product_rows(i).max_by_key(|row| row.units)?;
-                is_at(&row.units).then_some((row.period, row.log_price))
+                is_at(&row.units).then_some((row.period, row.design()))
             };
             products.extend((0..layout.products).map(highest));
             ln_factorials = 0.0;
@@ -88,9 +89,9 @@ impl Bound {
         self.highest(product).is_some()
     }
 
-    /// Period and log price of the highest row of a product that is left out.
+    /// Period and design of the highest row of a product that is left out.
     #[inline]
-    pub(crate) fn highest(&self, product: usize) -> Option<(usize, f64)> {
+    pub(crate) fn highest(&self, product: usize) -> Option<(usize, [f64; LATENTS])> {
         self.products.get(product).copied().flatten()
     }
 }

@@ -9,6 +9,7 @@ use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors,
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
+use infermark_model::design::{PRODUCT_LATENTS, along, along_regressors, at};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
 use infermark_model::priors::Priors;
@@ -127,7 +128,7 @@ impl Counts {
     }
 
     /// Their precisions.
-    fn block_priors(&self) -> BlockPriors<2> {
+    fn block_priors(&self) -> BlockPriors<PRODUCT_LATENTS> {
         BlockPriors::from(&self.priors)
     }
 
@@ -334,14 +335,14 @@ impl Counts {
             }
         }
         value -= 0.5 * squares + logs + layout.latents() as f64 * LN_SQRT_2PI;
-        let sums = panel.sums();
         let mut size = value.abs() + squares + self.bound.ln_factorials;
         for i in 0..layout.products {
-            let units = sums.product[i] as f64;
-            let units_log_price = sums.product_deviation[i] + panel.mean_log_price()[i] * units;
+            let (latents, sums) = (at(&point, layout.product_places(i)), panel.units_along(i));
+            let units = sums[PRODUCT_LATENTS - 1];
+            let of_coefficients =
+                (0..PRODUCT_LATENTS - 1).fold(0.0, |sum, k| sum + (latents[k] * sums[k]).abs());
             // A rate's sum is about that of its counts.
-            size += (point[layout.start(Site::ProductA) + i] * units_log_price).abs()
-                + (1.0 + point[layout.start(Site::ProductEffect) + i].abs()) * units;
+            size += of_coefficients + (1.0 + latents[PRODUCT_LATENTS - 1].abs()) * units;
         }
         Evaluated {
             found,
@@ -356,11 +357,8 @@ impl Counts {
     /// prior mean.
     pub(crate) fn start(&self) -> Vec<f64> {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
-        let mut point = vec![0.0; layout.latents()];
-        for site in layout.sites() {
-            let root = std::iter::successors(Some(*site), |site| site.parent()).last();
-            point[layout.range(*site)].fill(priors.constant_mean(root.unwrap_or(*site)));
-        }
+        let mut point = layout.prior_means(priors);
+        let mean_of_product = priors.mean_of_product();
         // Beside a narrow prior a product's effect stays at its mean, and what its counts ask for is left to the others.
         let mut far = false;
         for i in 0..layout.products {
@@ -370,7 +368,7 @@ impl Counts {
             let units = (panel.sums().product[i] as f64).max(0.5);
             let mean_units = units / panel.row_range(i).len() as f64;
             let asked = mean_units.ln()
-                - priors.global_a_mean * panel.mean_log_price()[i]
+                - along_regressors(&mean_of_product, &panel.mean_design(i))
                 - priors.time_cat_effects_mean
                 - priors.product_effect_mean;
             let part = kept_of_start(priors.product_effect_sd, units);
@@ -390,9 +388,7 @@ impl Counts {
         let kept = || (0..layout.products).filter(|i| !self.leaves_out(*i));
         let log_rate = |point: &[f64], i: usize, row: &infermark_model::panel::Row| {
             let time = layout.time_index(panel.category_of()[i] as usize, row.period);
-            point[layout.start(Site::ProductA) + i] * row.log_price
-                + point[layout.start(Site::ProductEffect) + i]
-                + point[time]
+            along(&at(point, layout.product_places(i)), &row.design()) + point[time]
         };
         let mut rates = vec![0.0; layout.categories * layout.periods];
         for i in kept() {
@@ -433,8 +429,9 @@ impl Counts {
         for i in 0..layout.products {
             let units = panel.sums().product[i] as f64;
             let sign = if i % 2 == 0 { ENTRIES_ROUND } else { -ENTRIES_ROUND };
-            rounding[layout.start(Site::ProductEffect) + i] = sign * units;
-            rounding[layout.start(Site::ProductA) + i] = sign * units * panel.mean_log_price()[i].abs();
+            for (j, mean) in layout.product_places(i).into_iter().zip(panel.mean_design(i)) {
+                rounding[j] = sign * units * mean.abs();
+            }
         }
         let units = self.bound.category_period.iter();
         for (k, (j, units)) in layout.range(Site::TimeCatEffects).zip(units).enumerate() {
@@ -445,26 +442,7 @@ impl Counts {
 
     /// The diagonal of the priors' precision.
     pub(crate) fn prior_precisions(&self) -> Vec<f64> {
-        let (layout, priors) = (self.layout(), &self.priors);
-        let mut precision = vec![0.0; layout.latents()];
-        let of = |sd: f64| sd.powi(-2);
-        for site in layout.sites() {
-            precision[layout.range(*site)].fill(of(priors.sd(*site)));
-        }
-        for site in layout.sites() {
-            let own = of(priors.sd(*site));
-            match site.parent() {
-                None => {}
-                Some(parent) if parent.axis() == Axis::Scalar => {
-                    precision[layout.start(parent)] += layout.len(*site) as f64 * own;
-                }
-                Some(_) => {
-                    let category_of = self.panel().category_of();
-                    let parents = (0..layout.len(*site)).filter_map(|k| layout.parent(*site, k, category_of));
-                    parents.for_each(|parent| precision[parent] += own);
-                }
-            }
-        }
-        precision
+        self.layout()
+            .prior_precisions(&self.priors, self.panel().category_of())
     }
 }

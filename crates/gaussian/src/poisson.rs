@@ -5,6 +5,7 @@
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::clip_bound::Bound;
+use crate::design::{LATENTS, along, at};
 use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
 use crate::spread::{MOST_CHANGE, Spread};
@@ -82,24 +83,20 @@ impl PoissonRates<'_> {
     /// `ln s((eta - h) / scale)`, `s` the logistic function; what it adds to the value and to the derivatives by elasticity and effect.
     fn highest_row(
         &self,
-        (period, log_price): (usize, f64),
+        (period, design): (usize, [f64; LATENTS]),
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
     ) -> [f64; 3] {
-        let a = self.layout.start(Site::ProductA) + rows.product;
-        let e = self.layout.start(Site::ProductEffect) + rows.product;
+        let places = self.layout.product_places(rows.product);
         let time = self.layout.time_index(rows.category, period);
-        let eta = self.point[a] * log_price + self.point[e] + self.point[time];
+        let eta = along(&at(self.point, places), &design) + self.point[time];
         let half = match self.spread {
             Spread::Point => 0.0,
             Spread::Structured { .. } => rows.half_variance[period],
             Spread::Independent(independent) => {
-                let (v, d) = (
-                    independent.variances,
-                    log_price - independent.origin(rows.product),
-                );
-                0.5 * (d * d * v[a] + v[e] + v[time])
+                let (v, squares) = (independent.variances, independent.squares(rows.product, design));
+                0.5 * (along(&at(v, places), &squares) + v[time])
             }
         };
         let sd = (2.0 * half).max(0.0).sqrt();
@@ -123,7 +120,8 @@ impl PoissonRates<'_> {
             _ => curvature,
         };
         by_period[period] += slope;
-        [value, slope * log_price, slope]
+        let [log_price, one] = design;
+        [value, slope * log_price, slope * one]
     }
 
     /// A product that is settled: its pair's means, and what its rates add to the value and to the derivatives.

@@ -6,7 +6,7 @@
 //! ones there, and its second derivatives the Schur complements of [`infermark_arrowhead`].
 
 use crate::counts::{Counts, SUMS_ROUND};
-use crate::design::{LATENTS, prior_means, prior_precisions, units_along};
+use crate::design::{COEFFICIENTS, LATENTS, SITES, prior_means, prior_precisions};
 use crate::hierarchy::above_products;
 use crate::row_walker::MovingPairs;
 use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
@@ -49,7 +49,7 @@ pub(crate) fn is_profiled(counts: &Counts) -> bool {
     let priors = counts.priors();
     counts.likelihood() == Likelihood::Poisson
         && !counts.leaves_any_out()
-        && priors.product_a_sd.min(priors.product_effect_sd) >= NARROW
+        && SITES.iter().all(|site| priors.sd(*site) >= NARROW)
 }
 
 /// The log joint, maximized over the products, at the parameters above them.
@@ -106,7 +106,7 @@ impl GivenBorder<LATENTS> for GivenEffects<'_> {
         rates: &mut [f64],
         by_period: &mut [f64],
     ) -> [f64; 2] {
-        let units = units_along(self.counts.panel(), rows.product);
+        let units = self.counts.panel().units_along(rows.product);
         let centre = prior_means(self.counts.priors(), self.layout, self.point, rows.category);
         let effects = &self.effects[rows.category * self.stride..][..rates.len()];
         let precisions = &self.precisions;
@@ -385,12 +385,19 @@ fn profiled_of(
         squares += z * z;
         z / sd
     };
-    gradient[0] = -pull(0, priors.global_a_mean, priors.global_a_sd);
-    for (c, j) in layout.range(Site::CategoryA).enumerate() {
-        let pull = pull(j, point[0], priors.category_a_sd);
-        let own = found.coefficients[c][0] - counts.walk().products_of(c) as f64 * point[j];
-        gradient[j] = own * priors.product_a_sd.powi(-2) - pull;
-        gradient[0] += pull;
+    for (k, sites) in COEFFICIENTS.iter().enumerate() {
+        let global = layout.start(sites.global);
+        gradient[global] = -pull(
+            global,
+            priors.constant_mean(sites.global),
+            priors.sd(sites.global),
+        );
+        for (c, j) in layout.range(sites.category).enumerate() {
+            let pull = pull(j, point[global], priors.sd(sites.category));
+            let own = found.coefficients[c][k] - counts.walk().products_of(c) as f64 * point[j];
+            gradient[j] = own * priors.sd(sites.product).powi(-2) - pull;
+            gradient[global] += pull;
+        }
     }
     let rows = found.by_period.iter().flatten();
     for ((j, rows), units) in layout.range(Site::TimeCatEffects).zip(rows).zip(units) {

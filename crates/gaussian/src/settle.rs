@@ -15,7 +15,7 @@ mod own_weight;
 #[cfg(test)]
 mod tests;
 
-use crate::design::{LATENTS, along, at, design, places, prior_means, prior_precisions};
+use crate::design::{LATENTS, along, at, prior_means, prior_precisions};
 use infermark_arrowhead::{BlockMatrix, ProductRows};
 use infermark_model::Panel;
 use infermark_model::priors::Priors;
@@ -66,7 +66,7 @@ pub(crate) struct Row<const D: usize> {
 
 /// The products that a pass has settled.
 #[derive(Debug)]
-pub(crate) struct Settled<const D: usize = 2> {
+pub(crate) struct Settled<const D: usize = LATENTS> {
     /// Means as bits, none where a product was not: each product is one thread's at a time.
     products: Vec<[AtomicU64; D]>,
 }
@@ -108,7 +108,8 @@ fn covariances<const D: usize>() -> impl Iterator<Item = [usize; 2]> + Clone {
 }
 
 /// Variance of a log rate from the latents, `z' S z`.
-fn variance_along<const D: usize>(design: &[f64; D], covariance: &BlockMatrix<D>) -> f64 {
+#[inline(always)]
+pub(crate) fn variance_along<const D: usize>(design: &[f64; D], covariance: &BlockMatrix<D>) -> f64 {
     let mut sum = 0.0;
     for j in 0..D {
         sum += design[j] * design[j] * covariance[j][j];
@@ -178,7 +179,7 @@ pub(crate) struct Product<Rows, Of, const D: usize> {
 
 /// Where a product is: the panel, what is evaluated there, and what the pass hands its rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a, const D: usize = 2> {
+pub(crate) struct Place<'a, const D: usize = LATENTS> {
     pub(crate) panel: &'a Panel,
     pub(crate) priors: &'a Priors,
     pub(crate) point: &'a [f64],
@@ -190,7 +191,7 @@ pub(crate) struct Place<'a, const D: usize = 2> {
 impl<'a> Place<'a, LATENTS> {
     /// The means of the product's latents.
     pub(crate) fn means(&self) -> [f64; LATENTS] {
-        at(self.point, places(self.panel.layout(), self.rows.product))
+        at(self.point, self.panel.layout().product_places(self.rows.product))
     }
 
     /// Their prior given the border.
@@ -205,7 +206,7 @@ impl<'a> Place<'a, LATENTS> {
     pub(crate) fn rows(self) -> impl Iterator<Item = Row<LATENTS>> + Clone + 'a {
         let first = self.panel.layout().time_index(self.rows.category, 0);
         self.panel.product_rows(self.rows.product).map(move |row| Row {
-            design: design(&row),
+            design: row.design(),
             units: f64::from(row.units),
             effect: self.point[first + row.period],
             variance: 2.0 * self.rows.half_variance[row.period],

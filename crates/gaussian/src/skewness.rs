@@ -32,7 +32,7 @@ mod shape;
 mod shift;
 
 use crate::counts::Counts;
-use crate::design::{self, COEFFICIENTS, LATENTS, at, places};
+use crate::design::{self, COEFFICIENTS, LATENTS, at};
 use crate::hierarchy::above_products;
 use crate::newton::{Mode, ModeError};
 use expansion::Expansion;
@@ -138,7 +138,7 @@ fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     // By category: products, and those whose marginals are not normal.
     let mut of_category = vec![[0, 0]; layout.categories];
     for (i, product) in products.iter().enumerate() {
-        let places = places(layout, i);
+        let places = layout.product_places(i);
         for (j, v) in places.into_iter().zip(product.variances) {
             variance[j] = v;
         }
@@ -184,7 +184,7 @@ fn means_above_products(counts: &Counts, mean: &mut [f64]) {
     let (panel, layout) = (counts.panel(), counts.layout());
     let mut sums = vec![[0.0; LATENTS]; layout.categories];
     for (i, c) in panel.category_of().iter().enumerate() {
-        let own = at(mean, places(layout, i));
+        let own = at(mean, layout.product_places(i));
         for k in 0..COEFFICIENTS.len() {
             sums[*c as usize][k] += own[k];
         }

@@ -1,6 +1,5 @@
 //! What a rate is the mean over.
 
-use crate::design::places;
 use crate::pace::Pace;
 use crate::settle::Settled;
 use infermark_arrowhead::ProductRows;
@@ -43,7 +42,7 @@ impl<'a> Spread<'a> {
         } = self
         {
             for (i, mean) in settled.means() {
-                for (j, mean) in places(layout, i).into_iter().zip(mean) {
+                for (j, mean) in layout.product_places(i).into_iter().zip(mean) {
                     point[j] = mean;
                 }
             }

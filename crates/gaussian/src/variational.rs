@@ -376,18 +376,19 @@ impl Search {
             .zip(stretches)
             .map(|(j, stretch)| (stretch - 1.0) * step[j] / moved[j])
             .collect();
-        for site in &layout.sites()[1..] {
+        for site in layout.sites() {
             for (k, j) in layout.range(*site).enumerate() {
-                step[j] += further[self.category_of(*site, k)] * moved[j];
+                if let Some(category) = self.category_of(*site, k) {
+                    step[j] += further[category] * moved[j];
+                }
             }
         }
     }
 
-    /// The category of an entry of a site below `global_a`.
-    fn category_of(&self, site: Site, entry: usize) -> usize {
+    /// The category of an entry of a site; `None` of a scalar.
+    fn category_of(&self, site: Site, entry: usize) -> Option<usize> {
         let category_of = self.counts.panel().category_of();
-        let category = self.counts.layout().category(site, entry, category_of);
-        category.expect("the site is below global_a")
+        self.counts.layout().category(site, entry, category_of)
     }
 
     /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].
@@ -398,10 +399,12 @@ impl Search {
             return;
         }
         let lengths = self.lengths(step);
-        self.mean[0] += part * step[0];
-        for site in &layout.sites()[1..] {
+        for site in layout.sites() {
             for (k, j) in layout.range(*site).enumerate() {
-                self.mean[j] += part * lengths[self.category_of(*site, k)] * step[j];
+                let length = self
+                    .category_of(*site, k)
+                    .map_or(1.0, |category| lengths[category]);
+                self.mean[j] += part * length * step[j];
             }
         }
     }

@@ -24,6 +24,7 @@
 
 mod start;
 
+use crate::design::PRODUCT_LATENTS;
 use crate::likelihood::Likelihood;
 use crate::panel::Panel;
 use crate::priors::Priors;
@@ -81,6 +82,14 @@ impl<'a> IndependentRates<'a> {
     /// The origin of a product's log prices.
     pub fn origin(&self, product: usize) -> f64 {
         self.origin.map_or(0.0, |origin| origin[product])
+    }
+
+    /// What the variances of a product's latents are multiplied by in that of a row's log rate: squares of the design, with the log price from
+    /// its origin.
+    #[inline(always)]
+    pub fn squares(&self, product: usize, mut design: [f64; PRODUCT_LATENTS]) -> [f64; PRODUCT_LATENTS] {
+        design[0] -= self.origin(product);
+        design.map(|x| x * x)
     }
 }
 

@@ -43,10 +43,11 @@ mod eight;
 mod excess;
 
 use crate::coordinates::IndependentRates;
+use crate::design::{COEFFICIENTS, PRODUCT_LATENTS, along, along_regressors, at};
 use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::{Panel, Row};
 use crate::priors::Priors;
-use crate::site::{Layout, Site};
+use crate::site::Layout;
 use eight::sums;
 use excess::{excess, limit};
 use infermark_threads::run_parts;
@@ -172,14 +173,13 @@ impl Dispersion {
         let fitted = FittedRates::new(panel, priors, likelihood, &mean);
         let layout = fitted.layout;
         let sums = for_each_product(layout.products, threads, |i| {
-            let a = layout.start(Site::ProductA) + i;
-            let e = layout.start(Site::ProductEffect) + i;
+            let places = layout.product_places(i);
             let time = layout.time_index(panel.category_of()[i] as usize, 0);
             fitted.of_product(i, |row| {
                 // The variance that gives the draws' mean rate, whatever the shape of their distribution.
-                let at = |of: &[f64]| of[a] * row.log_price + of[e] + of[time + row.period];
-                let centre = at(&mean);
-                let raised: f64 = draws.iter().map(|draw| (at(draw) - centre).exp()).sum();
+                let rate = |of: &[f64]| along(&at(of, places), &row.design()) + of[time + row.period];
+                let centre = rate(&mean);
+                let raised: f64 = draws.iter().map(|draw| (rate(draw) - centre).exp()).sum();
                 2.0 * (raised / count).ln().max(0.0)
             })
         });
@@ -309,14 +309,11 @@ impl<'a> FittedRates<'a> {
         let (layout, variances) = (&self.layout, rates.variances);
         assert_eq!(variances.len(), layout.latents(), "one variance a latent");
         let sums = for_each_product(layout.products, threads, |i| {
-            let of_product = variances[layout.start(Site::ProductA) + i];
-            let of_effect = variances[layout.start(Site::ProductEffect) + i];
+            let of_product = at(variances, layout.product_places(i));
             let category = self.panel.category_of()[i] as usize;
             let of_periods = &variances[layout.time_range(category)];
-            let origin = rates.origin(i);
             self.of_product(i, |row| {
-                let d = row.log_price - origin;
-                d * d * of_product + of_effect + of_periods[row.period]
+                along(&of_product, &rates.squares(i, row.design())) + of_periods[row.period]
             })
         });
         Dispersion::of_products(self.panel, &sums)
@@ -324,7 +321,7 @@ impl<'a> FittedRates<'a> {
 
     /// The sums of one product, none of one that is left out, whose log rates have the posterior variances that `variance` gives row by row.
     pub fn of_product(&self, product: usize, mut variance: impl FnMut(&Row) -> f64) -> ProductSums {
-        let variances = |_: &[f64], _: Option<&[u32]>, into: &mut [f64]| {
+        let variances = |_: &Regressors, _: Option<&[u32]>, into: &mut [f64]| {
             let rows = self.panel.product_rows(product).map(|row| variance(&row));
             into.iter_mut().zip(rows).for_each(|(to, v)| *to = v);
         };
@@ -333,13 +330,13 @@ impl<'a> FittedRates<'a> {
     }
 
     /// The same with `exponentials` in place, and room that is used again: what a pass over many products calls. `variances` writes those of the
-    /// log rates of the rows, given their log prices and their periods; no periods: there is a row in every one.
+    /// log rates of the rows, given their regressors and their periods; no periods: there is a row in every one.
     #[inline(always)]
     pub fn of_product_with(
         &self,
         rows: &mut FittedRows,
         product: usize,
-        variances: impl FnOnce(&[f64], Option<&[u32]>, &mut [f64]),
+        variances: impl FnOnce(&Regressors, Option<&[u32]>, &mut [f64]),
         exponentials: impl FnOnce(&mut [f64]),
     ) -> ProductSums {
         if !self.left_out.is_empty() && self.left_out.binary_search(&product).is_ok() {
@@ -347,8 +344,7 @@ impl<'a> FittedRates<'a> {
         }
         let (layout, mean, priors) = (&self.layout, self.mean, self.priors);
         let category = self.panel.category_of()[product] as usize;
-        let elasticity = mean[layout.start(Site::ProductA) + product];
-        let effect = mean[layout.start(Site::ProductEffect) + product];
+        let latents = at(mean, layout.product_places(product));
         let effects = &mean[layout.time_index(category, 0)..][..layout.periods];
         let raised = if self.is_mode { 0.0 } else { 0.5 };
         rows.load(self.panel, product);
@@ -361,11 +357,13 @@ impl<'a> FittedRates<'a> {
                 }
             }
         }
-        variances(&rows.log_price, rows.periods.as_deref(), &mut rows.variance);
+        variances(&rows.regressors, rows.periods.as_deref(), &mut rows.variance);
         let inside = priors.clip_low + NEAR_CLIP..priors.clip_high - NEAR_CLIP;
         let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
-        for ((rate, x), v) in rows.rate.iter_mut().zip(&rows.log_price).zip(&rows.variance) {
-            let eta = elasticity * x + *rate + effect;
+        let regressors = rows.regressors.each_ref().map(|of| &of[..rows.rate.len()]);
+        for (r, (rate, v)) in rows.rate.iter_mut().zip(&rows.variance).enumerate() {
+            let own = along_regressors(&latents, &design_at(regressors, r));
+            let eta = own + *rate + latents[PRODUCT_LATENTS - 1];
             least = if eta < least { eta } else { least };
             most = if eta > most { eta } else { most };
             *rate = (eta + raised * v).clamp(priors.clip_low, priors.clip_high);
@@ -421,11 +419,24 @@ impl LikelihoodVisitor for VarianceRatios<'_> {
     }
 }
 
+/// The regressors of a product's rows, a column of each.
+pub type Regressors = [Vec<f64>; COEFFICIENTS.len()];
+
+/// [`Row::design`] of the row `r` of columns.
+#[inline(always)]
+pub fn design_at(regressors: [&[f64]; COEFFICIENTS.len()], r: usize) -> [f64; PRODUCT_LATENTS] {
+    let mut design = [1.0; PRODUCT_LATENTS];
+    for (x, column) in design.iter_mut().zip(regressors) {
+        *x = column[r];
+    }
+    design
+}
+
 /// The rows of a product in columns: room that is used again.
 #[derive(Debug, Default)]
 pub struct FittedRows {
     units: Vec<f64>,
-    log_price: Vec<f64>,
+    regressors: Regressors,
     /// Their periods, where some have no row.
     periods: Option<Vec<u32>>,
     /// Up to a factor that all rows share; the log rate before its exponential.
@@ -442,11 +453,13 @@ impl FittedRows {
         let range = panel.row_range(product);
         for column in [
             &mut self.units,
-            &mut self.log_price,
             &mut self.rate,
             &mut self.ratio,
             &mut self.variance,
-        ] {
+        ]
+        .into_iter()
+        .chain(&mut self.regressors)
+        {
             column.resize(range.len(), 0.0);
         }
         let units = panel.units()[range].iter();
@@ -454,11 +467,11 @@ impl FittedRows {
             .iter_mut()
             .zip(units)
             .for_each(|(to, y)| *to = f64::from(*y));
-        let log_prices = panel.log_prices(product);
-        self.log_price
-            .iter_mut()
-            .zip(log_prices)
-            .for_each(|(to, x)| *to = x);
+        for (r, design) in panel.designs(product).enumerate() {
+            for (to, x) in self.regressors.iter_mut().zip(design) {
+                to[r] = x;
+            }
+        }
         if panel.presence().is_none() {
             self.periods = None;
             return;

@@ -10,6 +10,7 @@
 //! | [`mod@printable`] | text of files as it may be shown |
 //! | [`wild_price`] | prices far from all others of their product |
 //! | [`axes`] | the labels along all axes, and the keys of latents in files |
+//! | [`design`] | the regressors of the log rate: what multiplies the latents of a product |
 //! | [`site`] | the table of the model's sites, and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
 //! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
@@ -29,6 +30,7 @@
 
 pub mod axes;
 pub mod coordinates;
+pub mod design;
 pub mod dispersion;
 pub mod guide;
 pub mod labels;

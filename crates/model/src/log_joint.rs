@@ -1,10 +1,11 @@
 //! The log joint density and its gradient: the reference in plain `f64`.
 //!
-//! Per row, `eta = product_a * ln price + time_cat_effects + product_effect` and `y ~ Poisson(exp(clip(eta)))`, or
+//! Per row, `eta = product_a * ln price + time_cat_effects + product_effect`, with a term of each regressor ([`design`](crate::design)), and `y ~ Poisson(exp(clip(eta)))`, or
 //! `y ~ NegativeBinomial(exp(clip(eta)), exp(log_shape))` with the shape of the product's category
 //! ([`negative_binomial`](crate::negative_binomial)). All constants are included: normal constants and `ln y!`. Outside the clip
 //! bounds the gradient by `eta` is zero; that by `log_shape` stays.
 
+use crate::design::{PRODUCT_LATENTS, along_regressors, at};
 use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, LocScale};
@@ -136,19 +137,21 @@ impl LikelihoodVisitor for Rows<'_> {
         } = self;
         let mut total = 0.0;
         for (i, c) in panel.category_of().iter().enumerate() {
-            let a = layout.start(Site::ProductA) + i;
-            let e = layout.start(Site::ProductEffect) + i;
+            let places = layout.product_places(i);
+            let latents = at(value, places);
             let parameter = layout.parameter_index(*c as usize);
             let law = L::new(layout.parameter_of(*c as usize, value));
             for row in panel.product_rows(i) {
                 let t = layout.time_index(*c as usize, row.period);
-                let eta = value[a] * row.log_price + value[t] + value[e];
+                let design = row.design();
+                let eta = along_regressors(&latents, &design) + value[t] + latents[PRODUCT_LATENTS - 1];
                 let clipped = eta.clamp(priors.clip_low, priors.clip_high);
                 let terms = law.terms(row.units, clipped);
                 total += terms.log_likelihood;
                 if eta == clipped {
-                    gradient[a] += terms.by_eta * row.log_price;
-                    gradient[e] += terms.by_eta;
+                    for (j, x) in places.into_iter().zip(design) {
+                        gradient[j] += terms.by_eta * x;
+                    }
                     gradient[t] += terms.by_eta;
                 }
                 if let Some(s) = parameter {

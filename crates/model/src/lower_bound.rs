@@ -3,9 +3,10 @@
 //! Below it the likelihood no longer depends on the parameters: a row there says only that its rate is low. Where many rows
 //! are, the posterior is shaped by the bound and not by sales, whichever method computes it.
 
+use crate::design::{PRODUCT_LATENTS, along_regressors, at};
 use crate::panel::Panel;
 use crate::priors::Priors;
-use crate::site::{Layout, Site};
+use crate::site::Layout;
 use infermark_threads::run_parts;
 
 /// Share of the rows below the bound from which a fit is said to be shaped by it.
@@ -33,20 +34,21 @@ pub fn share_below(panel: &Panel, priors: &Priors, point: &[f64], threads: usize
 
 /// The rows of a product whose log rate at `point` (natural parameters, the order of `layout`) is below `low`.
 pub fn rows_below(panel: &Panel, layout: &Layout, low: f64, point: &[f64], product: usize) -> usize {
-    let elasticity = point[layout.start(Site::ProductA) + product];
-    let effect = point[layout.start(Site::ProductEffect) + product];
+    let latents = at(point, layout.product_places(product));
     let effects = &point[layout.time_index(panel.category_of()[product] as usize, 0)..][..layout.periods];
-    let is_below = |log_price: f64, of_period: f64| elasticity * log_price + of_period + effect < low;
+    let is_below = |design: &[f64; PRODUCT_LATENTS], of_period: f64| {
+        along_regressors(&latents, design) + of_period + latents[PRODUCT_LATENTS - 1] < low
+    };
     match panel.presence() {
         // In whole vectors.
         None => {
-            let rows = panel.log_prices(product).zip(effects);
-            rows.map(|(x, of_period)| usize::from(is_below(x, *of_period)))
+            let rows = panel.designs(product).zip(effects);
+            rows.map(|(x, of_period)| usize::from(is_below(&x, *of_period)))
                 .sum()
         }
         Some(_) => {
             let rows = panel.product_rows(product);
-            rows.filter(|row| is_below(row.log_price, effects[row.period]))
+            rows.filter(|row| is_below(&row.design(), effects[row.period]))
                 .count()
         }
     }
@@ -55,7 +57,7 @@ pub fn rows_below(panel: &Panel, layout: &Layout, low: f64, point: &[f64], produ
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Labels, PanelPart};
+    use crate::{Labels, PanelPart, Site};
 
     #[test]
     fn rows_below_the_bound_are_counted_on_any_number_of_threads() {

@@ -13,6 +13,7 @@
 //! unit of the prices drops out. A product that never changed its price has `x_it = 0` in every row: its sales say nothing of
 //! its elasticity, which keeps the distribution that its category gives it.
 
+use crate::design::{COEFFICIENTS, Coefficient};
 use crate::panel::Panel;
 use crate::priors::Priors;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,18 @@ impl Specification {
             Specification::Published => panel,
             Specification::Sales => panel.with_relative_prices(),
         }
+    }
+
+    /// The model's coefficients, with the regressors as this model has them.
+    pub fn coefficients(self) -> [Coefficient; COEFFICIENTS.len()] {
+        COEFFICIENTS.map(|of| match (self, of.name) {
+            (Specification::Sales, "price") => Coefficient {
+                label: "ln relative price",
+                symbols: "ln(price[i,t] / usual_price[i])",
+                ..of
+            },
+            _ => of,
+        })
     }
 
     /// The default priors, as far as they do not depend on the data; [`Specification::priors`] completes them.

@@ -23,6 +23,7 @@ mod conditional;
 mod proposal;
 
 use conditional::{Conditional, OwnRows, Prior, Rows};
+use infermark_model::design::{PRODUCT_LATENTS as LATENTS, PRODUCT_SITES, prior_means};
 use infermark_model::negative_binomial::Shape;
 use infermark_model::{Layout, Likelihood, Panel, Priors, Site};
 use infermark_threads::run_parts;
@@ -41,12 +42,6 @@ const FEW_UNITS: u64 = 3;
 /// Nats by which the mode is better than rates at the bound in all periods, beyond which the latter have no weight: the prior's
 /// volume below the bound is some tens of times that of the mode.
 const NO_WEIGHT: f64 = 12.0;
-
-/// Latents of a product: its elasticity, the coefficient of the log price, and its effect.
-const LATENTS: usize = SITES.len();
-
-/// Their sites.
-const SITES: [Site; 2] = [Site::ProductA, Site::ProductEffect];
 
 /// The products of few sales of a panel, and what is proposed for them.
 #[derive(Debug)]
@@ -70,11 +65,11 @@ struct FewSalesProduct {
     proposal: Proposal<LATENTS>,
 }
 
-/// Priors of a product's latents in a category of this elasticity.
-fn prior(priors: &Priors, category_a: f64) -> Prior<LATENTS> {
+/// Priors of a product's latents given the border of its category at `point`.
+fn prior(priors: &Priors, layout: Layout, point: &[f64], category: usize) -> Prior<LATENTS> {
     Prior {
-        mean: [category_a, priors.product_effect_mean],
-        sd: [priors.product_a_sd, priors.product_effect_sd],
+        mean: prior_means(priors, layout, point, category),
+        sd: PRODUCT_SITES.map(|site| priors.sd(site)),
     }
 }
 
@@ -96,15 +91,15 @@ impl FewSales {
                 .iter()
                 .map(|t| point[layout.time_index(c, *t as usize)])
                 .collect();
-            let places = SITES.map(|site| layout.start(site) + i);
+            let places = layout.product_places(i);
             let conditional = Conditional {
-                prior: prior(priors, point[layout.start(Site::CategoryA) + c]),
+                prior: prior(priors, layout, point, c),
                 clip: [priors.clip_low, priors.clip_high],
                 shape: likelihood
                     .has_shape()
                     .then(|| Shape::new(point[layout.start(Site::LogShape) + c])),
                 rows: Rows {
-                    mean: [panel.mean_log_price()[i], 1.0],
+                    mean: panel.mean_design(i),
                     deviation: own.deviation.each_ref().map(Vec::as_slice),
                     effect: &effect,
                     sold: &own.sold,
@@ -205,7 +200,7 @@ impl FewSales {
         let mut accepted = 0;
         for product in &self.products {
             let (c, proposal) = (product.category, &product.proposal);
-            let places = SITES.map(|site| self.layout.start(site) + proposal.product);
+            let places = self.layout.product_places(proposal.product);
             let of_category = &point[self.layout.time_index(c, 0)..];
             effects.clear();
             effects.extend(
@@ -214,7 +209,7 @@ impl FewSales {
                     .map(|t| of_category[*t as usize]),
             );
             let conditional = Conditional {
-                prior: prior(&self.priors, point[self.layout.start(Site::CategoryA) + c]),
+                prior: prior(&self.priors, self.layout, point, c),
                 clip: [self.priors.clip_low, self.priors.clip_high],
                 shape: self
                     .likelihood

@@ -75,7 +75,7 @@ impl Default for NutsSettings {
             max_depth: 10,
             metric: Metric::default(),
             draw_bytes_limit: 2 << 30,
-            sites_beyond_limit: vec![Site::GlobalA, Site::CategoryA],
+            sites_beyond_limit: Site::parents().collect(),
         }
     }
 }

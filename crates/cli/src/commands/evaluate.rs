@@ -8,7 +8,8 @@ use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use clap::{ArgMatches, Args};
 use infermark::{DeviceId, Method, NutsSettings, Request, SviSettings, check_threads, registry};
 use infermark_fit_files::given::read_point;
-use infermark_model::{Layout, Panel, Site};
+use infermark_model::site::Axis;
+use infermark_model::{Layout, Panel};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -67,7 +68,7 @@ impl EvaluateArguments {
         let mut by_site = Map::new();
         for site in layout.sites() {
             let numbers = &gradient[layout.range(*site)];
-            let value = if *site == Site::GlobalA {
+            let value = if site.axis() == Axis::Scalar {
                 Value::from(numbers[0])
             } else {
                 Value::from(numbers)

@@ -46,14 +46,7 @@ impl ModelArguments {
                 Specification::Sales if !given.has("product_effect_mean") => "log median units".to_owned(),
                 _ => priors.product_effect_mean.to_string(),
             },
-            log_price: match model {
-                Specification::Sales => "ln(price[i,t] / usual_price[i])",
-                _ => "ln price[i,t]",
-            },
-            price_node: match model {
-                Specification::Sales => "ln relative price",
-                _ => "ln price",
-            },
+            coefficients: model.coefficients(),
         };
         let text = match self.format {
             Format::Dot => drawing.dot(),
@@ -67,6 +60,7 @@ impl ModelArguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use infermark_model::design::COEFFICIENTS;
     use infermark_model::{Likelihood, Priors, Site};
 
     fn drawing(priors: &Priors, likelihood: Likelihood) -> Drawing<'_> {
@@ -74,8 +68,7 @@ mod tests {
             priors,
             likelihood,
             effect_mean: "0".to_owned(),
-            log_price: "ln price[i,t]",
-            price_node: "ln price",
+            coefficients: COEFFICIENTS,
         }
     }
 

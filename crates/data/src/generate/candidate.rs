@@ -3,10 +3,14 @@
 use super::demand::{Demand, Streams, draw_parameters, normal, uniform};
 use super::{GenerateError, Generator, MAX_RATE};
 use infermark_model::Likelihood;
+use infermark_model::PanelPart;
+use infermark_model::design::{PRODUCT_LATENTS, PRODUCT_SITES, along_regressors};
 use infermark_model::likelihood::poisson::unit;
 use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood};
+use infermark_model::panel::PanelError;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use std::array::from_fn;
 
 /// Products of the published process with at most so many units in total are dropped.
 const DROPPED_UNITS: u64 = 100;
@@ -18,9 +22,8 @@ const HOPELESS_UNITS: f64 = 20.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Draw {
     pub(crate) category: u32,
-    pub(crate) elasticity: f64,
-    /// `product_effect` of the model; the published process has none and leaves 0.
-    pub(crate) effect: f64,
+    /// Its coefficients and its effect; the published process has the elasticity alone and leaves 0 of the others.
+    pub(crate) latents: [f64; PRODUCT_LATENTS],
 }
 
 /// Rows of one product, one a period, reused from product to product.
@@ -30,6 +33,18 @@ pub(crate) struct ProductRows {
     pub(crate) prices: Vec<f64>,
     pub(crate) units: Vec<u32>,
     rates: Vec<f64>,
+}
+
+impl ProductRows {
+    /// Appends the product to `part`, in `category` of the panel.
+    pub(crate) fn push_to(&self, part: &mut PanelPart, category: usize) -> Result<(), PanelError> {
+        part.push_product(category, None, &self.prices, &self.units)
+    }
+
+    /// What multiplies the product's latents in each row, see [`Row::design`](infermark_model::panel::Row::design).
+    fn designs(&self) -> impl Iterator<Item = [f64; PRODUCT_LATENTS]> + '_ {
+        self.prices.iter().map(|price| [price.ln(), 1.0])
+    }
 }
 
 /// Draws candidates by their number.
@@ -79,35 +94,37 @@ impl Candidates {
                 if self.likelihood.is_equidispersed() && rows.rates.iter().sum::<f64>() < HOPELESS_UNITS {
                     return Ok(None);
                 }
+                let mut latents = [0.0; PRODUCT_LATENTS];
+                latents[0] = elasticity;
                 Draw {
                     category: category as u32,
-                    elasticity,
-                    effect: 0.0,
+                    latents,
                 }
             }
             Demand::Model {
                 priors,
-                category_a,
+                category: means,
                 time_cat_effects,
                 ..
             } => {
-                let elasticity = category_a[category] + priors.product_a_sd * normal(&mut rng);
-                let effect = priors.product_effect_mean + priors.product_effect_sd * normal(&mut rng);
+                let mean = |k: usize| means.get(k).map_or(priors.product_effect_mean, |of| of[category]);
+                let latents = from_fn(|k| mean(k) + priors.sd(PRODUCT_SITES[k]) * normal(&mut rng));
                 draw_prices(&mut rng, self.periods, &mut rows.prices);
-                rows.rates.clear();
-                rows.rates.extend(
-                    rows.prices
-                        .iter()
+                let mut rates = std::mem::take(&mut rows.rates);
+                rates.clear();
+                rates.extend(
+                    rows.designs()
                         .zip(&time_cat_effects[category * self.periods..])
-                        .map(|(price, time_effect)| {
-                            let eta = elasticity * price.ln() + time_effect + effect;
+                        .map(|(design, time_effect)| {
+                            let own = along_regressors(&latents, &design);
+                            let eta = own + time_effect + latents[PRODUCT_LATENTS - 1];
                             eta.clamp(priors.clip_low, priors.clip_high).exp()
                         }),
                 );
+                rows.rates = rates;
                 Draw {
                     category: category as u32,
-                    elasticity,
-                    effect,
+                    latents,
                 }
             }
         };
@@ -206,8 +223,8 @@ mod tests {
         for candidate in 0..n {
             if let Some(draw) = candidates.draw(candidate, &mut rows).unwrap() {
                 kept += 1;
-                elasticity += draw.elasticity;
-                assert!((-5.0..=-0.1).contains(&draw.elasticity));
+                elasticity += draw.latents[0];
+                assert!((-5.0..=-0.1).contains(&draw.latents[0]));
                 assert!(rows.units.iter().map(|y| u64::from(*y)).sum::<u64>() > DROPPED_UNITS);
                 changes += rows.prices.windows(2).filter(|w| w[0] != w[1]).count() as u64;
                 noise += rows

@@ -2,6 +2,7 @@
 
 use super::Generator;
 use infermark_model::Priors;
+use infermark_model::design::COEFFICIENTS;
 use infermark_model::likelihood::poisson::unit;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -74,9 +75,10 @@ pub(crate) enum Demand {
     },
     Model {
         priors: Priors,
-        global_a: f64,
-        /// Length C.
-        category_a: Vec<f64>,
+        /// The global means of the coefficients.
+        global: [f64; COEFFICIENTS.len()],
+        /// The means of each coefficient in the categories, length C.
+        category: [Vec<f64>; COEFFICIENTS.len()],
         /// C * T, category-major.
         time_cat_effects: Vec<f64>,
     },
@@ -92,20 +94,24 @@ impl Demand {
                     .collect(),
             },
             Process::Model(priors) => {
-                let global_a = priors.global_a_mean + priors.global_a_sd * normal(&mut streams.global());
-                let mut category_a = Vec::with_capacity(categories);
+                let mut rng = streams.global();
+                let global = COEFFICIENTS
+                    .map(|of| priors.constant_mean(of.global) + priors.sd(of.global) * normal(&mut rng));
+                let mut category = [const { Vec::new() }; COEFFICIENTS.len()];
                 let mut time_cat_effects = Vec::with_capacity(categories * periods);
                 for c in 0..categories {
                     let mut rng = streams.category(c);
-                    category_a.push(global_a + priors.category_a_sd * normal(&mut rng));
+                    for (k, of) in COEFFICIENTS.iter().enumerate() {
+                        category[k].push(global[k] + priors.sd(of.category) * normal(&mut rng));
+                    }
                     time_cat_effects.extend((0..periods).map(|_| {
                         priors.time_cat_effects_mean + priors.time_cat_effects_sd * normal(&mut rng)
                     }));
                 }
                 Demand::Model {
                     priors,
-                    global_a,
-                    category_a,
+                    global,
+                    category,
                     time_cat_effects,
                 }
             }

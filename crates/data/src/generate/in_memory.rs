@@ -5,7 +5,8 @@ use super::demand::Demand;
 use super::survivors::{Grouping, draw_survivors};
 use super::{GenerateError, Generator, Process};
 use crate::truth::Truth;
-use infermark_model::{Panel, PanelPart};
+use infermark_model::design::COEFFICIENTS;
+use infermark_model::{Layout, Panel, PanelPart};
 use infermark_threads::on_pool;
 
 struct Block {
@@ -86,7 +87,7 @@ fn draw_parts(
                     break;
                 }
                 if let Some(draw) = candidates.draw(candidate, &mut rows)? {
-                    part.push_product(index[draw.category as usize], None, &rows.prices, &rows.units)
+                    rows.push_to(&mut part, index[draw.category as usize])
                         .expect("drawn prices are positive, one a period");
                     draws.push(draw);
                 }
@@ -124,22 +125,35 @@ pub(crate) fn truth_of(
 ) -> Truth {
     let parameters = &candidates.parameters;
     let parameter: Vec<f64> = kept.iter().filter_map(|c| parameters.get(*c).copied()).collect();
-    let product_elasticity: Vec<f64> = draws.iter().map(|d| d.elasticity).collect();
+    let product_elasticity: Vec<f64> = draws.iter().map(|d| d.latents[0]).collect();
     let point = match &candidates.demand {
         Demand::Published { .. } => None,
         Demand::Model {
-            global_a,
-            category_a,
+            global,
+            category,
             time_cat_effects,
             ..
         } => {
             let t = generator.periods;
-            let mut point = vec![*global_a];
-            point.extend(kept.iter().map(|c| category_a[*c]));
-            point.extend(&product_elasticity);
-            point.extend(draws.iter().map(|d| d.effect));
-            point.extend(kept.iter().flat_map(|c| &time_cat_effects[c * t..(c + 1) * t]));
-            point.extend(&parameter);
+            let layout = Layout::new(draws.len(), kept.len(), t).with_likelihood(generator.likelihood);
+            let mut point = vec![0.0; layout.latents()];
+            for (k, of) in COEFFICIENTS.iter().enumerate() {
+                point[layout.start(of.global)] = global[k];
+                for (j, c) in layout.range(of.category).zip(kept) {
+                    point[j] = category[k][*c];
+                }
+            }
+            for (i, draw) in draws.iter().enumerate() {
+                for (j, latent) in layout.product_places(i).into_iter().zip(draw.latents) {
+                    point[j] = latent;
+                }
+            }
+            for (own, c) in kept.iter().enumerate() {
+                point[layout.time_range(own)].copy_from_slice(&time_cat_effects[c * t..(c + 1) * t]);
+            }
+            if let Some(site) = generator.likelihood.parameter() {
+                point[layout.range(site)].copy_from_slice(&parameter);
+            }
             Some(point)
         }
     };

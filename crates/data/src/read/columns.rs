@@ -3,6 +3,9 @@
 use super::compression::shell_quoted;
 use super::defect::{Findings, Place, quoted};
 
+/// Where the panel's columns are among a file's: product, category, period, price, units.
+pub(crate) type Places = [usize; 5];
+
 /// Column names in the file. The defaults are `product`, `category`, `week`, `price` and `units`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
@@ -44,7 +47,7 @@ impl Columns {
 
     /// Where the five columns are among a file's columns; `None` after findings of missing or repeated ones, and of
     /// one column that is named for two things.
-    pub(crate) fn locate(&self, header: &[String], findings: &mut Findings) -> Option<[usize; 5]> {
+    pub(crate) fn locate(&self, header: &[String], findings: &mut Findings) -> Option<Places> {
         self.locate_where(header, |_, _| true, findings)
     }
 
@@ -55,7 +58,7 @@ impl Columns {
         header: &[String],
         mut fits: impl FnMut(usize, usize) -> bool,
         findings: &mut Findings,
-    ) -> Option<[usize; 5]> {
+    ) -> Option<Places> {
         let wanted = self.with_options();
         let mut missing = Vec::new();
         let mut found = [0; 5];

@@ -13,7 +13,7 @@ mod thrift;
 mod types;
 mod zone;
 
-use super::columns::Columns;
+use super::columns::{Columns, Places};
 use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};
 use super::defect::{Findings, Place, ReadError};
 use super::ledger::{FollowingRows, Ledger};
@@ -47,11 +47,10 @@ const BATCH_ROWS: usize = 1 << 16;
 enum Role {
     Key,
     Period,
-    Price,
-    Units,
+    Number,
 }
 
-const ROLES: [Role; 5] = [Role::Key, Role::Key, Role::Period, Role::Price, Role::Units];
+const ROLES: [Role; 5] = [Role::Key, Role::Key, Role::Period, Role::Number, Role::Number];
 
 /// Reads every row into the ledger.
 pub(crate) fn fill(
@@ -165,7 +164,7 @@ const REPEATED_ROWS: u64 = 1 << 21;
 fn batches(
     groups: &CheckedGroups,
     schema: &Schema,
-    places: [usize; 5],
+    places: Places,
 ) -> Result<ParquetRecordBatchReader, parquet::errors::ParquetError> {
     let fields = schema.fields().iter().enumerate().map(|(i, field)| {
         if places[..3].contains(&i) && is_text(field.data_type()) {
@@ -195,11 +194,7 @@ struct BatchCells {
 }
 
 impl BatchCells {
-    fn new(
-        batch: &RecordBatch,
-        order: [usize; 5],
-        clock: &mut Clock,
-    ) -> Result<Self, arrow_schema::ArrowError> {
+    fn new(batch: &RecordBatch, order: Places, clock: &mut Clock) -> Result<Self, arrow_schema::ArrowError> {
         let arrays = order.map(|i| batch.column(i));
         Ok(BatchCells {
             product: Cells::new(arrays[0])?,
@@ -262,7 +257,7 @@ impl BatchCells {
 #[allow(clippy::too_many_arguments)]
 fn add_batch(
     batch: &RecordBatch,
-    order: [usize; 5],
+    order: Places,
     cells: &BatchCells,
     first_row: u64,
     codes: &mut [KeyCodes; 2],

@@ -1,8 +1,10 @@
 //! The sums that the dispersion is of, under a Gaussian with the arrowhead's precision.
 
+use crate::design::{LATENTS, along};
+use crate::settle::variance_along;
 use infermark_arrowhead::{ProductMoments, Visitor};
 use infermark_cpu_kernels::{Kernel, Simd};
-use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums};
+use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums, Regressors, design_at};
 use std::f64::consts::LOG2_E;
 
 /// The sums that the dispersion is of, with the moments under a Gaussian.
@@ -22,24 +24,26 @@ impl Visitor for SumsUnder<'_> {
         product: usize,
         moments: ProductMoments<'_>,
     ) -> ProductSums {
-        let [[elasticity, covariance], [_, effect]] = moments.covariance;
-        let by_period = |x: f64, [with_a, with_e, own]: [f64; 3]| {
-            x * x * elasticity + 2.0 * x * covariance + effect + 2.0 * (x * with_a + with_e) + own
-        };
-        let of_periods = [moments.with_periods[0], moments.with_periods[1], moments.periods];
-        let variances = |log_prices: &[f64], periods: Option<&[u32]>, into: &mut [f64]| {
-            let [with_a, with_e, own] = of_periods;
-            let rows = into.iter_mut().zip(log_prices);
+        let covariance = moments.covariance;
+        let variances = |regressors: &Regressors, periods: Option<&[u32]>, into: &mut [f64]| {
+            let rows = into.len();
+            let columns = regressors.each_ref().map(|of| &of[..rows]);
+            let of_row = |r: usize, with_period: [f64; LATENTS], own: f64| {
+                let design = design_at(columns, r);
+                variance_along(&design, &covariance) + 2.0 * along(&with_period, &design) + own
+            };
             match periods {
                 None => {
-                    let of_periods = with_a.iter().zip(with_e).zip(own);
-                    for ((to, x), ((a, e), own)) in rows.zip(of_periods) {
-                        *to = by_period(*x, [*a, *e, *own]);
+                    let with_periods = moments.with_periods.map(|of| &of[..rows]);
+                    let own = &moments.periods[..rows];
+                    for (r, to) in into.iter_mut().enumerate() {
+                        *to = of_row(r, with_periods.map(|of| of[r]), own[r]);
                     }
                 }
                 Some(periods) => {
-                    for ((to, x), t) in rows.zip(periods) {
-                        *to = by_period(*x, of_periods.map(|of| of[*t as usize]));
+                    for (r, (to, t)) in into.iter_mut().zip(periods).enumerate() {
+                        let t = *t as usize;
+                        *to = of_row(r, moments.with_periods.map(|of| of[t]), moments.periods[t]);
                     }
                 }
             }

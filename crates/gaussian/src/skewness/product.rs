@@ -15,7 +15,7 @@ use super::period::{Few, PeriodRow};
 use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
 use super::shift::AtMode;
-use crate::design::{LATENTS, along, at, design, places};
+use crate::design::{LATENTS, along, at};
 use crate::gauss_hermite::Rule;
 use infermark_arrowhead::{BlockFactor, FactorError, ProductMoments};
 use std::array::from_fn;
@@ -123,7 +123,7 @@ impl<'a> Product<'a> {
             rule,
             product,
             moments,
-            places: places(layout, product),
+            places: layout.product_places(product),
             category,
             time: layout.time_index(category, 0),
             root: BlockFactor::unchecked(&moments.covariance),
@@ -142,7 +142,7 @@ impl<'a> Product<'a> {
             .product_rows(self.product)
             .filter(move |_| !left_out)
             .map(move |row| {
-                let (t, design) = (row.period, design(&row));
+                let (t, design) = (row.period, row.design());
                 let with_period = self.root.forward(from_fn(|k| self.moments.with_periods[k][t]));
                 let mut by = self.root.transpose_times(design);
                 by.iter_mut().zip(with_period).for_each(|(by, with)| *by += with);

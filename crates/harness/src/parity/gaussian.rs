@@ -19,6 +19,7 @@ mod precision;
 
 use expected::ExpectedRow;
 use infermark_backend::{BackendError, GaussianPass, GaussianPoint};
+use infermark_model::design::{PRODUCT_LATENTS, along};
 use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::panel::Row;
@@ -103,14 +104,15 @@ impl<'a> Reference<'a> {
         let (mut value, mut gradient) = self.prior(point);
         let has_shape = self.layout.likelihood.has_shape();
         self.for_each_row(|product, index, row| {
-            let (a, e, t, s) = self.places(product);
+            let (places, t, s) = self.places(product);
             let found = rows[index];
             value += found.value;
             if self.at_bound[product].is_none() {
                 value -= ln_factorial(row.units);
             }
-            gradient[a] += found.by_eta * row.log_price;
-            gradient[e] += found.by_eta;
+            for (j, x) in places.into_iter().zip(row.design()) {
+                gradient[j] += found.by_eta * x;
+            }
             gradient[t + row.period] += found.by_eta;
             if has_shape {
                 gradient[s] += found.by_log_shape;
@@ -119,12 +121,11 @@ impl<'a> Reference<'a> {
         (value, gradient)
     }
 
-    /// Latents of a product: elasticity, effect, the first period of its category, the category's log shape.
-    fn places(&self, product: usize) -> (usize, usize, usize, usize) {
+    /// Latents of a product: its own, the first period of its category, the category's log shape.
+    fn places(&self, product: usize) -> ([usize; PRODUCT_LATENTS], usize, usize) {
         let category = self.panel.category_of()[product] as usize;
         (
-            self.layout.start(Site::ProductA) + product,
-            self.layout.start(Site::ProductEffect) + product,
+            self.layout.product_places(product),
             self.layout.time_index(category, 0),
             self.layout.start(Site::LogShape) + category,
         )
@@ -201,9 +202,9 @@ impl<'a> Reference<'a> {
                 let variance: Vec<f64> = self.diagonal(&before).iter().map(|q| 1.0 / q).collect();
                 let mut of_rows = vec![0.0; self.panel.rows()];
                 self.for_each_row(|product, index, row| {
-                    let (a, e, t, _) = self.places(product);
-                    of_rows[index] =
-                        row.log_price * row.log_price * variance[a] + variance[e] + variance[t + row.period];
+                    let (places, t, _) = self.places(product);
+                    let squares = row.design().map(|x| x * x);
+                    of_rows[index] = along(&places.map(|j| variance[j]), &squares) + variance[t + row.period];
                 });
                 let entropy: f64 = variance.iter().map(|v| LN_SQRT_2PI + 0.5 + 0.5 * v.ln()).sum();
                 let diagonal = self.prior_diagonal();

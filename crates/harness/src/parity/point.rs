@@ -1,5 +1,6 @@
 //! The fixed points at which backends are compared with the reference.
 
+use infermark_model::design::{COEFFICIENTS, along, along_regressors, at};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::priors::Priors;
@@ -26,7 +27,8 @@ fn rates_near_the_data(panel: &Panel, is_low: impl Fn(usize) -> bool) -> Vec<f64
         f64::from(stream.uniforms(latent as u64, 0)[0]) - 0.5
     };
     let mut point: Vec<f64> = (0..layout.latents()).map(uniform).collect();
-    for latent in [Site::GlobalA, Site::CategoryA, Site::ProductA]
+    let elasticities = COEFFICIENTS[0];
+    for latent in [elasticities.global, elasticities.category, elasticities.product]
         .into_iter()
         .flat_map(|s| layout.range(s))
     {
@@ -36,9 +38,9 @@ fn rates_near_the_data(panel: &Panel, is_low: impl Fn(usize) -> bool) -> Vec<f64
         let rows = panel.row_range(product).len() as f64;
         let mean_units = panel.sums().product[product] as f64 / rows;
         let level = if is_low(product) { -4.0 } else { mean_units.ln_1p() };
-        let elasticity = point[layout.start(Site::ProductA) + product];
+        let latents = at(&point, layout.product_places(product));
         point[layout.start(Site::ProductEffect) + product] +=
-            level - elasticity * panel.mean_log_price()[product];
+            level - along_regressors(&latents, &panel.mean_design(product));
     }
     point
 }
@@ -53,8 +55,7 @@ pub fn gaussian_near_the_data(panel: &Panel, likelihood: Likelihood) -> (Vec<f64
     for (i, c) in panel.category_of().iter().enumerate() {
         let effect = layout.start(Site::ProductEffect) + i;
         let rates = panel.product_rows(i).map(|row| {
-            precision_at[layout.start(Site::ProductA) + i] * row.log_price
-                + precision_at[effect]
+            along(&at(&precision_at, layout.product_places(i)), &row.design())
                 + precision_at[layout.time_index(*c as usize, row.period)]
         });
         let least = rates.fold(f64::INFINITY, f64::min);
@@ -90,8 +91,7 @@ fn append_parameters(point: &mut Vec<f64>, panel: &Panel, likelihood: Likelihood
     for (i, c) in panel.category_of().iter().enumerate() {
         let category = *c as usize;
         for row in panel.product_rows(i) {
-            let eta = point[layout.start(Site::ProductA) + i] * row.log_price
-                + point[layout.start(Site::ProductEffect) + i]
+            let eta = along(&at(point, layout.product_places(i)), &row.design())
                 + point[layout.time_index(category, row.period)];
             let mean = eta.clamp(priors.clip_low, priors.clip_high).exp();
             let y = f64::from(row.units);

@@ -34,18 +34,10 @@ fn of_products(panel: &Panel, chosen: &[usize]) -> Arc<Panel> {
         categories += 1;
     }
     let mut part = PanelPart::new(categories, layout.periods);
-    let (mut periods, mut prices, mut units) = (Vec::new(), Vec::new(), Vec::new());
     for product in chosen {
-        periods.clear();
-        prices.clear();
-        units.clear();
-        for row in panel.product_rows(*product) {
-            periods.push(row.period as u32);
-            prices.push(row.log_price.exp());
-            units.push(row.units);
-        }
         let category = new_category[panel.category_of()[*product] as usize];
-        part.push_product(category, Some(&periods), &prices, &units)
+        let units = &panel.units()[panel.row_range(*product)];
+        part.push_product_of(panel, *product, category, units)
             .expect("rows of a panel make a panel");
     }
     let small = Panel::from_parts(

@@ -12,11 +12,8 @@ impl Orthogonal {
     /// priors hold, were every latent alone.
     pub fn start(&self, panel: &Panel, priors: &Priors, threads: usize) -> Guide {
         let layout = &self.layout;
-        let mut loc = vec![priors.global_a_mean; layout.latents()];
-        let mut information: Vec<f64> = Vec::with_capacity(layout.latents());
-        for site in layout.sites() {
-            information.extend(layout.range(*site).map(|_| priors.sd(*site).powi(-2)));
-        }
+        let mut loc = layout.prior_means(priors);
+        let mut information = layout.prior_precisions(priors, &self.category_of);
         let table = self.start_periods(panel, &mut loc);
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
         let part = layout.products.div_ceil(threads.clamp(1, layout.products));
@@ -29,8 +26,7 @@ impl Orthogonal {
             }
         }));
         let precision = |site| priors.sd(site).powi(-2);
-        let (of_elasticity, of_effect) = (precision(Site::ProductA), precision(Site::ProductEffect));
-        information[layout.start(Site::GlobalA)] += layout.categories as f64 * precision(Site::CategoryA);
+        let of_effect = precision(Site::ProductEffect);
         // By category: products, their effects were the level zero, their weights.
         let mut products = vec![0.0; layout.categories];
         let mut effects = vec![0.0; layout.categories];
@@ -41,7 +37,6 @@ impl Orthogonal {
             loc[e + i] = start.effect;
             information[a + i] += start.weighted_deviation2;
             information[e + i] += start.weight;
-            information[layout.start(Site::CategoryA) + c] += of_elasticity;
             products[c] += 1.0;
             weights[c] += start.weight;
             effects[c] += start.effect - start.elasticity * self.origin[i] - priors.product_effect_mean;

@@ -78,7 +78,7 @@ impl Places {
 /// See the module. All zero where there are no two units or no two rows.
 #[inline(always)]
 pub(super) fn excess(rows: &FittedRows) -> ProductExcess {
-    let columns = [&rows.units, &rows.log_price, &rows.rate].map(Vec::as_slice);
+    let columns = [&rows.units, &rows.regressors[0], &rows.rate].map(Vec::as_slice);
     let [units, rate] = sums(columns, |[units, _, rate]| [units, rate]);
     if units < 2.0 || rows.units.len() < 2 {
         return ProductExcess::default();

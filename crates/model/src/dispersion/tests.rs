@@ -2,6 +2,7 @@ use super::excess::ProductExcess;
 use super::*;
 use crate::labels::Labels;
 use crate::panel::PanelPart;
+use crate::site::Site;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const CATEGORIES: usize = 2;
@@ -75,7 +76,7 @@ struct FittedRow {
 fn excess(rows: &[FittedRow]) -> ProductExcess {
     super::excess(&FittedRows {
         units: rows.iter().map(|row| row.units).collect(),
-        log_price: rows.iter().map(|row| row.log_price).collect(),
+        regressors: [rows.iter().map(|row| row.log_price).collect()],
         rate: rows.iter().map(|row| row.rate).collect(),
         ..FittedRows::default()
     })

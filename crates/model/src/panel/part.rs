@@ -1,6 +1,6 @@
 //! Parts of a panel: filled product by product, joined by [`Panel::from_parts`](super::Panel::from_parts).
 
-use super::{PanelError, UnitSums};
+use super::{Panel, PanelError, UnitSums};
 use crate::ln_factorial::ln_factorial;
 
 /// Sums by category and period that a part may hold whatever its rows.
@@ -105,6 +105,23 @@ impl PanelPart {
         self.sums.product.push(units.iter().map(|y| u64::from(*y)).sum());
         self.sums.product_deviation.push(weighted);
         Ok(())
+    }
+
+    /// Appends a product of another panel, with its periods and regressors, in `category` of this one. `units` are one a row.
+    ///
+    /// # Errors
+    /// As of [`PanelPart::push_product`].
+    pub fn push_product_of(
+        &mut self,
+        panel: &Panel,
+        product: usize,
+        category: usize,
+        units: &[u32],
+    ) -> Result<(), PanelError> {
+        let rows = panel.product_rows(product);
+        let (periods, prices): (Vec<u32>, Vec<f64>) =
+            rows.map(|row| (row.period as u32, row.log_price.exp())).unzip();
+        self.push_product(category, Some(&periods), &prices, units)
     }
 
     fn check(

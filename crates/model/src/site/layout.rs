@@ -2,6 +2,7 @@
 
 use super::table::{Axis, Site};
 use crate::likelihood::Likelihood;
+use crate::priors::Priors;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -108,6 +109,40 @@ impl Layout {
             Axis::Product => Some(category_of[index] as usize),
             Axis::CategoryPeriod => Some(index / self.periods),
         }
+    }
+
+    /// The prior mean of every latent with all others at theirs: of a site that has a parent, the one of the first above. Length
+    /// [`Layout::latents`].
+    pub fn prior_means(&self, priors: &Priors) -> Vec<f64> {
+        let mut means = vec![0.0; self.latents()];
+        for site in self.sites() {
+            let first = std::iter::successors(Some(*site), |site| site.parent()).last();
+            means[self.range(*site)].fill(priors.constant_mean(first.unwrap_or(*site)));
+        }
+        means
+    }
+
+    /// The diagonal of the priors' precision, length [`Layout::latents`]. `category_of` has the category of each product, length N.
+    pub fn prior_precisions(&self, priors: &Priors, category_of: &[u32]) -> Vec<f64> {
+        let mut precision = vec![0.0; self.latents()];
+        let of = |sd: f64| sd.powi(-2);
+        for site in self.sites() {
+            precision[self.range(*site)].fill(of(priors.sd(*site)));
+        }
+        for site in self.sites() {
+            let own = of(priors.sd(*site));
+            match site.parent() {
+                None => {}
+                Some(parent) if parent.axis() == Axis::Scalar => {
+                    precision[self.start(parent)] += self.len(*site) as f64 * own;
+                }
+                Some(_) => {
+                    let parents = (0..self.len(*site)).filter_map(|k| self.parent(*site, k, category_of));
+                    parents.for_each(|parent| precision[parent] += own);
+                }
+            }
+        }
+        precision
     }
 
     /// The site's latents in the flat vector.

@@ -198,6 +198,12 @@ impl Site {
         }
     }
 
+    /// The sites whose values are other ones' prior means, in the order of the flat vector.
+    pub fn parents() -> impl Iterator<Item = Site> {
+        let is_parent = |site: &Site| Site::ALL.iter().any(|other| other.parent() == Some(*site));
+        Site::ALL.into_iter().filter(is_parent)
+    }
+
     /// Whether a [`Parameterization`](crate::Parameterization) chooses the form of the site.
     #[inline]
     pub const fn is_reparameterized(self) -> bool {
@@ -314,6 +320,10 @@ mod tests {
         assert_eq!(Site::ProductA.parent_in_symbols().unwrap(), "category_a[c(i)]");
         assert_eq!(Site::CategoryA.parent_in_symbols().unwrap(), "global_a");
         assert_eq!(Site::LogShape.parent_in_symbols(), None);
+        assert_eq!(
+            Site::parents().collect::<Vec<_>>(),
+            [Site::GlobalA, Site::CategoryA]
+        );
     }
 
     /// The settings of the table are all that the priors have, each its own.

@@ -5,6 +5,7 @@
 
 use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
 use infermark_model::Panel;
+use infermark_model::design::PRODUCT_LATENTS;
 use infermark_model::negative_binomial::{CountTerm, Shape};
 use std::f64::consts::LOG2_E;
 
@@ -45,16 +46,19 @@ pub(super) struct OwnRows<const D: usize> {
     pub(super) sold: Vec<(u32, u32)>,
 }
 
-impl OwnRows<2> {
+impl OwnRows<PRODUCT_LATENTS> {
     pub(super) fn of(panel: &Panel, product: usize) -> Self {
         let mut own = OwnRows {
-            deviation: [const { Vec::new() }; 2],
+            deviation: [const { Vec::new() }; PRODUCT_LATENTS],
             period: Vec::new(),
             sold: Vec::new(),
         };
-        let mean = panel.mean_log_price()[product];
+        let mean = panel.mean_design(product);
         for (r, row) in panel.product_rows(product).enumerate() {
-            own.deviation[0].push(row.log_price - mean);
+            let design = row.design();
+            for k in 0..PRODUCT_LATENTS - 1 {
+                own.deviation[k].push(design[k] - mean[k]);
+            }
             own.period.push(row.period as u32);
             if row.units > 0 {
                 own.sold.push((r as u32, row.units));

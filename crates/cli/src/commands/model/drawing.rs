@@ -1,5 +1,6 @@
 //! The model as it is drawn: its sites, distributions and edges, and the diagram in Graphviz.
 
+use infermark_model::design::{COEFFICIENTS, Coefficient};
 use infermark_model::site::Axis;
 use infermark_model::{Likelihood, Priors, Site};
 
@@ -9,10 +10,7 @@ pub(super) struct Drawing<'a> {
     pub(super) likelihood: Likelihood,
     /// Prior mean of `product_effect`.
     pub(super) effect_mean: String,
-    /// The log price in a formula.
-    pub(super) log_price: &'static str,
-    /// The log price in its node.
-    pub(super) price_node: &'static str,
+    pub(super) coefficients: [Coefficient; COEFFICIENTS.len()],
 }
 
 impl Drawing<'_> {
@@ -42,9 +40,14 @@ impl Drawing<'_> {
             format!("{} ~ Normal({mean}, {})", site.in_symbols(), self.priors.sd(site))
         };
         let sites = Site::ALL.into_iter().filter(|site| site.is_of(self.likelihood));
+        let terms: String = self
+            .coefficients
+            .iter()
+            .map(|of| format!("{} {} + ", of.product.in_symbols(), of.symbols))
+            .collect();
         let rate = format!(
-            "exp(clip(product_a[i] {} + time_cat_effects[c(i),t] + product_effect[i], {}, {}))",
-            self.log_price, self.priors.clip_low, self.priors.clip_high
+            "exp(clip({terms}time_cat_effects[c(i),t] + product_effect[i], {}, {}))",
+            self.priors.clip_low, self.priors.clip_high
         );
         let units = format!("units[i,t] ~ {}", self.likelihood.in_symbols(&rate));
         sites.map(of_site).chain([units]).collect()
@@ -73,6 +76,16 @@ impl Drawing<'_> {
                 format!("  {} -> units;\n", line.join(" -> "))
             })
             .collect();
+        let of_regressors = |line: &dyn Fn(&Coefficient) -> String| -> String {
+            self.coefficients.iter().map(line).collect()
+        };
+        let regressors = of_regressors(&|of| {
+            format!(
+                "      {} [shape=box, style=filled, fillcolor=lightgrey, label=\"{}\"];\n",
+                of.name, of.label
+            )
+        });
+        let of_rate = of_regressors(&|of| format!("  {} -> units;\n", of.name));
         format!(
             r#"digraph model {{
   graph [compound=true, fontname="sans-serif", labeljust=l, label="{legend}"];
@@ -88,18 +101,15 @@ impl Drawing<'_> {
     {}
     subgraph cluster_row {{
       label="row (i, t)"; style=rounded;
-      price [shape=box, style=filled, fillcolor=lightgrey, label="{}"];
-      units [style=filled, fillcolor=lightgrey];
+{regressors}      units [style=filled, fillcolor=lightgrey];
     }}
   }}
-{edges}  price -> units;
-}}
+{edges}{of_rate}}}
 "#,
             on(Axis::Scalar, " "),
             on(Axis::Category, " "),
             on(Axis::CategoryPeriod, " "),
             on(Axis::Product, " "),
-            self.price_node,
         )
     }
 }

@@ -42,7 +42,7 @@ impl Picture {
         // The plate of the periods is at the right end, a column's width from the categories' own nodes.
         let columns = (count(Axis::Category) + count(Axis::CategoryPeriod) + 1)
             .max(count(Axis::Product) + 1)
-            .max(3);
+            .max(drawing.coefficients.len() + 2);
         let last = FIRST_COLUMN + COLUMN * (columns - 1) as f64;
         let mut nodes = Vec::new();
         for (axis, y) in [
@@ -66,7 +66,8 @@ impl Picture {
             }
         }
         let place = |site| nodes.iter().position(|node| node.site == Some(site));
-        let (units, price) = (nodes.len(), nodes.len() + 1);
+        let units = nodes.len();
+        let of_regressors = (0..drawing.coefficients.len()).map(|k| (units + 1 + k, units));
         let of_parents = nodes.iter().enumerate().filter_map(|(to, node)| {
             let parent = node.site?.parent()?;
             Some((place(parent)?, to))
@@ -76,8 +77,10 @@ impl Picture {
         let of_leaves = (0..units)
             .filter(|from| is_leaf(&nodes[*from]))
             .map(|from| (from, units));
-        let edges = of_parents.chain(of_leaves).chain([(price, units)]).collect();
-        for (text, x) in [("units", last), (drawing.price_node, FIRST_COLUMN)] {
+        let edges = of_parents.chain(of_leaves).chain(of_regressors).collect();
+        let regressors = drawing.coefficients.iter().enumerate();
+        let regressors = regressors.map(|(k, of)| (of.label, FIRST_COLUMN + COLUMN * k as f64));
+        for (text, x) in std::iter::once(("units", last)).chain(regressors) {
             nodes.push(Node {
                 text,
                 site: None,

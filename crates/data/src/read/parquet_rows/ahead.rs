@@ -2,6 +2,7 @@
 
 use super::dates::Clock;
 use super::{BatchCells, Failure, contained};
+use crate::read::columns::Places;
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use std::ops::ControlFlow;
@@ -23,13 +24,13 @@ pub(super) struct Decoded {
 /// The batches of a file, one after the other.
 pub(super) struct Ahead {
     reader: ParquetRecordBatchReader,
-    order: [usize; 5],
+    order: Places,
     clock: Clock,
 }
 
 impl Ahead {
     /// The batches of `reader`, whose columns are the panel's in this order.
-    pub(super) fn new(reader: ParquetRecordBatchReader, order: [usize; 5]) -> Self {
+    pub(super) fn new(reader: ParquetRecordBatchReader, order: Places) -> Self {
         Ahead {
             reader,
             order,

@@ -57,7 +57,7 @@ pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> 
                 || matches!(data_type, Date32 | Date64 | Timestamp(..)),
             "whole numbers or dates",
         ),
-        Role::Price | Role::Units => (data_type.is_numeric(), "numbers"),
+        Role::Number => (data_type.is_numeric(), "numbers"),
     };
     if !fits {
         findings.push(Place::File, field.name(), None, || {

@@ -1,6 +1,7 @@
 //! What a pass takes from the rows: means of their log likelihoods, and of the derivatives, over normal log rates.
 
 use super::Reference;
+use infermark_model::design::{along, at};
 use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood, RowWeight};
 use infermark_model::log_joint::LN_SQRT_2PI;
 
@@ -155,8 +156,8 @@ impl Reference<'_> {
     pub(super) fn expected(&self, mean: &[f64], row_variance: Option<&[f64]>) -> Vec<ExpectedRow> {
         let mut all = vec![ExpectedRow::default(); self.panel.rows()];
         self.for_each_row(|product, index, row| {
-            let (a, e, t, s) = self.places(product);
-            let eta = mean[a] * row.log_price + mean[e] + mean[t + row.period];
+            let (places, t, s) = self.places(product);
+            let eta = along(&at(mean, places), &row.design()) + mean[t + row.period];
             let v = row_variance.map_or(0.0, |of| of[index]);
             all[index] = match self.layout.likelihood {
                 _ if self.at_bound[product] == Some(index) => {

@@ -3,12 +3,17 @@
 use super::Reference;
 use super::expected::Weight;
 use super::precision::Precision;
+use infermark_model::design::{COEFFICIENTS, PRODUCT_LATENTS, PRODUCT_SITES, along};
 use infermark_model::site::Site;
+use std::array::from_fn;
 
 /// Parts of what the counts are expected to tell of a log shape, and of its curvature that other parameters take, that are left of its
 /// precision at least.
 const LEAST_OF_TOLD: f64 = 0.25;
 const LEAST_OF_TAKEN: f64 = 0.5;
+
+/// Coefficients of a product.
+const COUNT: usize = COEFFICIENTS.len();
 
 /// What a Gaussian of a precision has.
 pub(super) struct Moments {
@@ -19,68 +24,164 @@ pub(super) struct Moments {
     pub(super) variance: Vec<f64>,
     /// Of the rows' log rates.
     pub(super) row_variance: Vec<f64>,
-    /// Covariance of each product's elasticity with its category's, and of each category's with the global one.
-    pub(super) with_category: Vec<f64>,
-    pub(super) with_global: Vec<f64>,
+    /// Covariance of each product's coefficients with their category's, and of each category's with the global ones.
+    with_category: Vec<[f64; COUNT]>,
+    with_global: Vec<[f64; COUNT]>,
+}
+
+/// A product, eliminated.
+struct Eliminated {
+    ln_det: f64,
+    /// The inverse of its block of the precision.
+    inverse: Dense,
+    /// Its couplings with the border of its category, and these times the inverse.
+    couplings: Vec<[f64; PRODUCT_LATENTS]>,
+    shares: Vec<[f64; PRODUCT_LATENTS]>,
 }
 
 impl Reference<'_> {
-    /// Determinant and covariances; `None` where the precision is not positive definite.
-    pub(super) fn moments(&self, precision: &Precision) -> Option<Moments> {
-        let (layout, priors) = (&self.layout, &self.priors);
-        let periods = layout.periods;
-        let has_shape = layout.likelihood.has_shape();
-        let (shape, last) = (periods, periods + usize::from(has_shape));
-        let border = last + 1;
-        let of = |sd: f64| sd.powi(-2);
-        // Products, eliminated: inverses of their blocks, and what they leave of the borders.
-        let mut schur: Vec<Dense> = (0..layout.categories).map(|_| Dense::new(border)).collect();
-        for (c, schur) in schur.iter_mut().enumerate() {
-            for t in 0..periods {
-                *schur.at(t, t) = of(priors.time_cat_effects_sd);
-            }
-            if has_shape {
-                *schur.at(shape, shape) = of(priors.log_shape_sd) + precision.curvature[c];
-            }
-            *schur.at(last, last) = of(priors.category_a_sd);
+    /// The precision of the prior of a site.
+    fn prior_precision(&self, site: Site) -> f64 {
+        self.priors.sd(site).powi(-2)
+    }
+
+    /// Length of a category's border: its periods, its log shape where there is one, and its coefficients, which begin at the second.
+    fn border(&self) -> (usize, usize) {
+        let first = self.layout.periods + usize::from(self.layout.likelihood.has_shape());
+        (first + COUNT, first)
+    }
+
+    /// A product's part of the precision; `None` where it is not positive definite.
+    fn eliminated(&self, product: usize, precision: &Precision) -> Option<Eliminated> {
+        let (border, first) = self.border();
+        let shape = self.layout.periods;
+        let mut block = Dense::new(PRODUCT_LATENTS);
+        for (k, site) in PRODUCT_SITES.into_iter().enumerate() {
+            *block.at(k, k) = self.prior_precision(site);
         }
-        let mut ln_det = 0.0;
-        let couplings = |product: usize| {
-            let mut block = [of(priors.product_a_sd), 0.0, of(priors.product_effect_sd)];
-            let mut b = vec![[0.0; 2]; border];
-            b[last][0] = -of(priors.product_a_sd);
-            for (index, row) in self
-                .panel
-                .row_range(product)
-                .zip(self.panel.product_rows(product))
-            {
-                let (x, Weight { by_eta, cross }) = (row.log_price, precision.rows[index]);
-                block[0] += by_eta * x * x;
-                block[1] += by_eta * x;
-                block[2] += by_eta;
-                b[row.period] = [by_eta * x, by_eta];
-                if has_shape {
-                    b[shape][0] += cross * x;
-                    b[shape][1] += cross;
+        let mut couplings = vec![[0.0; PRODUCT_LATENTS]; border];
+        for (k, of) in COEFFICIENTS.iter().enumerate() {
+            couplings[first + k][k] = -self.prior_precision(of.product);
+        }
+        for (index, row) in self
+            .panel
+            .row_range(product)
+            .zip(self.panel.product_rows(product))
+        {
+            let (design, Weight { by_eta, cross }) = (row.design(), precision.rows[index]);
+            for (j, k) in pairs() {
+                *block.at(j, k) += by_eta * design[j] * design[k];
+            }
+            couplings[row.period] = design.map(|x| by_eta * x);
+            if self.layout.likelihood.has_shape() {
+                for (to, x) in couplings[shape].iter_mut().zip(design) {
+                    *to += cross * x;
                 }
             }
-            // Without the cancellation of the determinant: the effect's part that the elasticity leaves.
-            let ratio = block[1] / block[0];
-            let rest = block[2] - ratio * block[1];
-            let inverse = [1.0 / block[0] + ratio * ratio / rest, -ratio / rest, 1.0 / rest];
-            let w: Vec<[f64; 2]> = b
-                .iter()
-                .map(|[a, e]| [inverse[0] * a + inverse[1] * e, inverse[1] * a + inverse[2] * e])
-                .collect();
-            (block[0] * rest, inverse, b, w)
+        }
+        let (inverse, ln_det) = block.inverse()?;
+        let times = |of: &[f64; PRODUCT_LATENTS]| {
+            from_fn(|j| (0..PRODUCT_LATENTS).map(|k| inverse.get(j, k) * of[k]).sum())
         };
+        Some(Eliminated {
+            ln_det,
+            shares: couplings.iter().map(times).collect(),
+            inverse,
+            couplings,
+        })
+    }
+
+    /// Determinant and covariances; `None` where the precision is not positive definite.
+    pub(super) fn moments(&self, precision: &Precision) -> Option<Moments> {
+        let layout = &self.layout;
+        let (mut schur, mut ln_det) = self.borders(precision)?;
+        let added = self.least_of_shapes(precision, &mut schur)?;
+        // Borders, then the top.
+        let (border, first) = self.border();
+        let above = COEFFICIENTS.map(|of| self.prior_precision(of.category));
+        let mut top = Dense::new(COUNT);
+        for (k, of) in COEFFICIENTS.iter().enumerate() {
+            *top.at(k, k) = self.prior_precision(of.global) + layout.categories as f64 * above[k];
+        }
+        let mut inverses = Vec::with_capacity(schur.len());
+        for schur in schur {
+            let (inverse, own) = schur.inverse()?;
+            ln_det += own;
+            for (j, k) in (0..COUNT).flat_map(|j| (0..COUNT).map(move |k| (j, k))) {
+                *top.at(j, k) -= above[j] * above[k] * inverse.get(first + j, first + k);
+            }
+            inverses.push(inverse);
+        }
+        let (top, own) = top.inverse()?;
+        ln_det += own;
+        let mut moments = Moments {
+            ln_det,
+            added,
+            variance: vec![0.0; layout.latents()],
+            row_variance: vec![0.0; self.panel.rows()],
+            with_category: vec![[0.0; COUNT]; layout.products],
+            with_global: vec![[0.0; COUNT]; layout.categories],
+        };
+        for (k, of) in COEFFICIENTS.iter().enumerate() {
+            moments.variance[layout.start(of.global)] = top.get(k, k);
+        }
+        for (c, inverse) in inverses.iter_mut().enumerate() {
+            // Covariances of the border with the top.
+            let with_top: Vec<[f64; COUNT]> = (0..border)
+                .map(|j| {
+                    from_fn(|l| {
+                        (0..COUNT)
+                            .map(|k| inverse.get(j, first + k) * above[k] * top.get(k, l))
+                            .sum()
+                    })
+                })
+                .collect();
+            moments.with_global[c] = from_fn(|k| with_top[first + k][k]);
+            let columns: Vec<[f64; COUNT]> = (0..border)
+                .map(|j| from_fn(|k| above[k] * inverse.get(j, first + k)))
+                .collect();
+            for (j, k) in (0..border).flat_map(|j| (0..border).map(move |k| (j, k))) {
+                *inverse.at(j, k) += (0..COUNT).map(|l| with_top[j][l] * columns[k][l]).sum::<f64>();
+            }
+            for t in 0..layout.periods {
+                moments.variance[layout.time_index(c, t)] = inverse.get(t, t);
+            }
+            if layout.likelihood.has_shape() {
+                moments.variance[layout.start(Site::LogShape) + c] =
+                    inverse.get(layout.periods, layout.periods);
+            }
+            for (k, of) in COEFFICIENTS.iter().enumerate() {
+                moments.variance[layout.start(of.category) + c] = inverse.get(first + k, first + k);
+            }
+        }
+        for (i, c) in self.panel.category_of().iter().enumerate() {
+            self.add_product(i, &inverses[*c as usize], precision, &mut moments)?;
+        }
+        Some(moments)
+    }
+
+    /// What products leave of the borders, and the log determinant of their blocks.
+    fn borders(&self, precision: &Precision) -> Option<(Vec<Dense>, f64)> {
+        let layout = &self.layout;
+        let ((border, first), shape) = (self.border(), layout.periods);
+        let has_shape = layout.likelihood.has_shape();
+        let mut schur: Vec<Dense> = (0..layout.categories).map(|_| Dense::new(border)).collect();
+        for (c, schur) in schur.iter_mut().enumerate() {
+            for t in 0..layout.periods {
+                *schur.at(t, t) = self.prior_precision(Site::TimeCatEffects);
+            }
+            if has_shape {
+                *schur.at(shape, shape) = self.prior_precision(Site::LogShape) + precision.curvature[c];
+            }
+            for (k, of) in COEFFICIENTS.iter().enumerate() {
+                *schur.at(first + k, first + k) = self.prior_precision(of.category);
+            }
+        }
+        let mut ln_det = 0.0;
         for (i, c) in self.panel.category_of().iter().enumerate() {
             let schur = &mut schur[*c as usize];
-            let (determinant, _, b, w) = couplings(i);
-            if determinant.is_nan() || determinant <= 0.0 {
-                return None;
-            }
-            ln_det += determinant.ln();
+            let product = self.eliminated(i, precision)?;
+            ln_det += product.ln_det;
             for (index, row) in self.panel.row_range(i).zip(self.panel.product_rows(i)) {
                 let Weight { by_eta, cross } = precision.rows[index];
                 *schur.at(row.period, row.period) += by_eta;
@@ -89,118 +190,106 @@ impl Reference<'_> {
                     *schur.at(row.period, shape) += cross;
                 }
             }
-            *schur.at(last, last) += of(priors.product_a_sd);
-            for (j, b) in b.iter().enumerate() {
-                for (k, w) in w.iter().enumerate() {
-                    *schur.at(j, k) -= b[0] * w[0] + b[1] * w[1];
+            for (k, of) in COEFFICIENTS.iter().enumerate() {
+                *schur.at(first + k, first + k) += self.prior_precision(of.product);
+            }
+            for (j, own) in product.couplings.iter().enumerate() {
+                for (k, share) in product.shares.iter().enumerate() {
+                    *schur.at(j, k) -= own.iter().zip(share).map(|(a, b)| a * b).sum::<f64>();
                 }
             }
         }
-        // The log shapes, once products and periods are eliminated, have a least precision.
-        let mut added = vec![0.0; layout.categories];
-        if has_shape {
-            for (c, schur) in schur.iter_mut().enumerate() {
-                let mut of_periods = Dense::new(periods);
-                for (t, s) in (0..periods).flat_map(|t| (0..periods).map(move |s| (t, s))) {
-                    *of_periods.at(t, s) = schur.get(t, s);
+        Some((schur, ln_det))
+    }
+
+    /// The log shapes, once products and periods are eliminated, have a least precision: what is added for it, by category.
+    fn least_of_shapes(&self, precision: &Precision, schur: &mut [Dense]) -> Option<Vec<f64>> {
+        let (periods, shape) = (self.layout.periods, self.layout.periods);
+        let mut added = vec![0.0; self.layout.categories];
+        if !self.layout.likelihood.has_shape() {
+            return Some(added);
+        }
+        for (c, schur) in schur.iter_mut().enumerate() {
+            let mut of_periods = Dense::new(periods);
+            for (t, s) in (0..periods).flat_map(|t| (0..periods).map(move |s| (t, s))) {
+                *of_periods.at(t, s) = schur.get(t, s);
+            }
+            let (inverse, _) = of_periods.inverse()?;
+            let mut own = schur.get(shape, shape);
+            for (t, s) in (0..periods).flat_map(|t| (0..periods).map(move |s| (t, s))) {
+                own -= schur.get(shape, t) * inverse.get(t, s) * schur.get(shape, s);
+            }
+            let prior = self.prior_precision(Site::LogShape);
+            let taken = prior + precision.curvature[c] - own;
+            let least = prior + LEAST_OF_TOLD * precision.told[c];
+            added[c] = (least.max(LEAST_OF_TAKEN * taken) - own).max(0.0);
+            *schur.at(shape, shape) += added[c];
+        }
+        Some(added)
+    }
+
+    /// The moments of a product and of its rows, given the covariance of its category's border.
+    fn add_product(
+        &self,
+        product: usize,
+        of_border: &Dense,
+        precision: &Precision,
+        moments: &mut Moments,
+    ) -> Option<()> {
+        let (border, first) = self.border();
+        let Eliminated {
+            inverse: mut own,
+            shares,
+            ..
+        } = self.eliminated(product, precision)?;
+        // Covariances of the product's latents with the border.
+        let mut with_border = vec![[0.0; PRODUCT_LATENTS]; border];
+        for (j, with) in with_border.iter_mut().enumerate() {
+            for (k, share) in shares.iter().enumerate() {
+                let c = of_border.get(k, j);
+                for (with, share) in with.iter_mut().zip(share) {
+                    *with -= share * c;
                 }
-                let (inverse, _) = of_periods.inverse()?;
-                let mut own = schur.get(shape, shape);
-                for (t, s) in (0..periods).flat_map(|t| (0..periods).map(move |s| (t, s))) {
-                    own -= schur.get(shape, t) * inverse.get(t, s) * schur.get(shape, s);
-                }
-                let taken = of(priors.log_shape_sd) + precision.curvature[c] - own;
-                let least = of(priors.log_shape_sd) + LEAST_OF_TOLD * precision.told[c];
-                added[c] = (least.max(LEAST_OF_TAKEN * taken) - own).max(0.0);
-                *schur.at(shape, shape) += added[c];
+            }
+            for (k, l) in pairs() {
+                *own.at(k, l) -= with[k] * shares[j][l];
             }
         }
-        // Borders, then the top.
-        let coupling = -of(priors.category_a_sd);
-        let mut top = of(priors.global_a_sd) + layout.categories as f64 * of(priors.category_a_sd);
-        let mut inverses = Vec::with_capacity(schur.len());
-        for schur in schur {
-            let (inverse, own) = schur.inverse()?;
-            ln_det += own;
-            top -= coupling * coupling * inverse.get(last, last);
-            inverses.push(inverse);
+        let (places, t, _) = self.places(product);
+        for (k, j) in places.into_iter().enumerate() {
+            moments.variance[j] = own.get(k, k);
         }
-        if top.is_nan() || top <= 0.0 {
-            return None;
+        moments.with_category[product] = from_fn(|k| with_border[first + k][k]);
+        let rows = self.panel.product_rows(product);
+        for (index, row) in self.panel.row_range(product).zip(rows) {
+            let (design, with) = (row.design(), with_border[row.period]);
+            let of_product: f64 = pairs().map(|(j, k)| design[j] * design[k] * own.get(j, k)).sum();
+            moments.row_variance[index] =
+                of_product + 2.0 * along(&with, &design) + moments.variance[t + row.period];
         }
-        ln_det += top.ln();
-        let mut moments = Moments {
-            ln_det,
-            added,
-            variance: vec![0.0; layout.latents()],
-            row_variance: vec![0.0; self.panel.rows()],
-            with_category: vec![0.0; layout.products],
-            with_global: vec![0.0; layout.categories],
-        };
-        moments.variance[0] = 1.0 / top;
-        for (c, inverse) in inverses.iter_mut().enumerate() {
-            moments.with_global[c] = -coupling * inverse.get(last, last) / top;
-            let column: Vec<f64> = (0..border).map(|j| inverse.get(j, last)).collect();
-            for j in 0..border {
-                for k in 0..border {
-                    *inverse.at(j, k) += coupling * coupling * column[j] * column[k] / top;
-                }
-            }
-            for t in 0..periods {
-                moments.variance[layout.time_index(c, t)] = inverse.get(t, t);
-            }
-            if has_shape {
-                moments.variance[layout.start(Site::LogShape) + c] = inverse.get(shape, shape);
-            }
-            moments.variance[layout.start(Site::CategoryA) + c] = inverse.get(last, last);
-        }
-        for (i, c) in self.panel.category_of().iter().enumerate() {
-            let covariance = &inverses[*c as usize];
-            let (_, inverse, _, w) = couplings(i);
-            // Covariances of the pair with the border.
-            let mut with_border = vec![[0.0; 2]; border];
-            let mut own = inverse;
-            for (j, with) in with_border.iter_mut().enumerate() {
-                for (k, w) in w.iter().enumerate() {
-                    let c = covariance.get(k, j);
-                    with[0] -= w[0] * c;
-                    with[1] -= w[1] * c;
-                }
-                own[0] -= with[0] * w[j][0];
-                own[1] -= with[0] * w[j][1];
-                own[2] -= with[1] * w[j][1];
-            }
-            let (a, e, t, _) = self.places(i);
-            moments.variance[a] = own[0];
-            moments.variance[e] = own[2];
-            moments.with_category[i] = with_border[last][0];
-            for (index, row) in self.panel.row_range(i).zip(self.panel.product_rows(i)) {
-                let x = row.log_price;
-                let with = with_border[row.period];
-                moments.row_variance[index] = x * x * own[0]
-                    + 2.0 * x * own[1]
-                    + own[2]
-                    + 2.0 * (x * with[0] + with[1])
-                    + moments.variance[t + row.period];
-            }
-        }
-        Some(moments)
+        Some(())
     }
 
     /// `tr(P Sigma)`, P the priors' part of the precision.
     pub(super) fn prior_trace(&self, moments: &Moments) -> f64 {
-        let (layout, priors) = (&self.layout, &self.priors);
         let diagonal = self.prior_diagonal();
         let mut trace: f64 = diagonal.iter().zip(&moments.variance).map(|(p, v)| p * v).sum();
-        for with in &moments.with_global {
-            trace -= 2.0 * priors.category_a_sd.powi(-2) * with;
+        for (k, of) in COEFFICIENTS.iter().enumerate() {
+            for with in &moments.with_global {
+                trace -= 2.0 * self.prior_precision(of.category) * with[k];
+            }
+            for with in &moments.with_category {
+                trace -= 2.0 * self.prior_precision(of.product) * with[k];
+            }
         }
-        for with in &moments.with_category {
-            trace -= 2.0 * priors.product_a_sd.powi(-2) * with;
-        }
-        debug_assert_eq!(diagonal.len(), layout.latents());
+        debug_assert_eq!(diagonal.len(), self.layout.latents());
         trace
     }
+}
+
+/// Rows and columns of a product's block.
+fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    (0..PRODUCT_LATENTS).flat_map(|j| (0..PRODUCT_LATENTS).map(move |k| (j, k)))
 }
 
 /// A symmetric matrix, whole: the border of a category.

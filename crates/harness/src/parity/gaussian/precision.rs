@@ -2,6 +2,7 @@
 
 use super::Reference;
 use super::expected::{ExpectedRow, Weight};
+use infermark_model::design::{along, at};
 use infermark_model::site::Site;
 
 /// A precision: the rows' weights in the panel's order, and the log shapes' own curvature by category.
@@ -35,26 +36,39 @@ impl Reference<'_> {
 
     /// The priors' part of the precision's diagonal.
     pub(super) fn prior_diagonal(&self) -> Vec<f64> {
-        let (layout, priors) = (&self.layout, &self.priors);
-        let mut diagonal = vec![0.0; layout.latents()];
-        for site in layout.sites() {
-            diagonal[layout.range(*site)].fill(priors.sd(*site).powi(-2));
-        }
-        diagonal[0] += layout.categories as f64 * priors.category_a_sd.powi(-2);
-        for c in self.panel.category_of() {
-            diagonal[layout.start(Site::CategoryA) + *c as usize] += priors.product_a_sd.powi(-2);
-        }
+        let mut diagonal = vec![0.0; self.layout.latents()];
+        self.for_each_prior(|j, parent, precision| {
+            diagonal[j] += precision;
+            if let Some(parent) = parent {
+                diagonal[parent] += precision;
+            }
+        });
         diagonal
+    }
+
+    /// Calls `f(latent, latent that is its prior mean, prior precision)` for every latent.
+    fn for_each_prior(&self, mut f: impl FnMut(usize, Option<usize>, f64)) {
+        for site in self.layout.sites() {
+            let precision = self.priors.sd(*site).powi(-2);
+            for (k, j) in self.layout.range(*site).enumerate() {
+                f(
+                    j,
+                    self.layout.parent(*site, k, self.panel.category_of()),
+                    precision,
+                );
+            }
+        }
     }
 
     /// The diagonal of `Q`, without what is added to the log shapes.
     pub(super) fn diagonal(&self, precision: &Precision) -> Vec<f64> {
         let mut diagonal = self.prior_diagonal();
         self.for_each_row(|product, index, row| {
-            let (a, e, t, _) = self.places(product);
+            let (places, t, _) = self.places(product);
             let w = precision.rows[index].by_eta;
-            diagonal[a] += w * row.log_price * row.log_price;
-            diagonal[e] += w;
+            for (j, x) in places.into_iter().zip(row.design()) {
+                diagonal[j] += w * x * x;
+            }
             diagonal[t + row.period] += w;
         });
         for (j, k) in self.layout.range(Site::LogShape).zip(&precision.curvature) {
@@ -65,33 +79,27 @@ impl Reference<'_> {
 
     /// `Q x`.
     pub(super) fn times(&self, precision: &Precision, x: &[f64]) -> Vec<f64> {
-        let (layout, priors) = (&self.layout, &self.priors);
+        let layout = &self.layout;
         let mut out: Vec<f64> = self.prior_diagonal().iter().zip(x).map(|(q, x)| q * x).collect();
-        for c in 0..layout.categories {
-            let category = layout.start(Site::CategoryA) + c;
-            out[0] -= priors.category_a_sd.powi(-2) * x[category];
-            out[category] -= priors.category_a_sd.powi(-2) * x[0];
-        }
-        for (i, c) in self.panel.category_of().iter().enumerate() {
-            let (a, category) = (
-                layout.start(Site::ProductA) + i,
-                layout.start(Site::CategoryA) + *c as usize,
-            );
-            out[a] -= priors.product_a_sd.powi(-2) * x[category];
-            out[category] -= priors.product_a_sd.powi(-2) * x[a];
-        }
+        self.for_each_prior(|j, parent, precision| {
+            if let Some(parent) = parent {
+                out[parent] -= precision * x[j];
+                out[j] -= precision * x[parent];
+            }
+        });
         let has_shape = layout.likelihood.has_shape();
         self.for_each_row(|product, index, row| {
-            let (a, e, t, s) = self.places(product);
+            let (places, t, s) = self.places(product);
             let Weight { by_eta, cross } = precision.rows[index];
-            let eta = x[a] * row.log_price + x[e] + x[t + row.period];
+            let eta = along(&at(x, places), &row.design()) + x[t + row.period];
             let mut by_eta = by_eta * eta;
             if has_shape {
                 by_eta += cross * x[s];
                 out[s] += cross * eta;
             }
-            out[a] += by_eta * row.log_price;
-            out[e] += by_eta;
+            for (j, value) in places.into_iter().zip(row.design()) {
+                out[j] += by_eta * value;
+            }
             out[t + row.period] += by_eta;
         });
         let curvatures = precision.curvature.iter().zip(&precision.added);
