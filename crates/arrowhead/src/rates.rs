@@ -25,14 +25,6 @@ impl<'a, const D: usize> ProductRows<'a, D> {
     }
 }
 
-impl<'a> ProductRows<'a, 2> {
-    /// `ln price`; where there is no row, that of the first row.
-    #[inline(always)]
-    pub fn log_price(&self) -> &'a [f64] {
-        self.design[0]
-    }
-}
-
 /// What a product's rows add.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weighed<const D: usize = PRODUCT_LATENTS> {

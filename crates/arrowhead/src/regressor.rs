@@ -42,8 +42,8 @@ impl Column {
 }
 
 impl Regressor {
-    /// The model's, one of each coefficient.
-    pub(crate) fn of_model() -> [Regressor; COEFFICIENTS.len()] {
+    /// Those of the model in `panel`, one of each coefficient.
+    pub(crate) fn of_model(_: &Panel) -> [Regressor; COEFFICIENTS.len()] {
         [Regressor::LogPrice]
     }
 

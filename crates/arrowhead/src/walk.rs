@@ -70,7 +70,7 @@ impl Walk<PRODUCT_LATENTS> {
     /// The walk through a panel whose counts follow `likelihood`, with the model's sites.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
         let sites = BlockLayout::of_model(panel.layout_for(likelihood));
-        Self::with_sites(panel, likelihood, sites, Regressor::of_model().into())
+        Self::with_sites(panel, likelihood, sites, Regressor::of_model(panel).into())
     }
 }
 

@@ -372,7 +372,7 @@ impl OfRowVariances for Waves {
         let mut gradient = [0.0; 2];
         let mut by_row = vec![[0.0; 3]; weights.len()];
         for (t, w) in weights.iter().enumerate() {
-            let x = rows.log_price()[t];
+            let x = rows.design[0][t];
             let own = w * rows.half_variance[t] * x.cos();
             gradient[0] += own * x;
             gradient[1] += own;

@@ -89,15 +89,6 @@ impl Command {
     }
 }
 
-/// The options of [`crate::settings::ColumnArguments`].
-const COLUMN_OPTIONS: [&str; 5] = [
-    "product_column",
-    "category_column",
-    "period_column",
-    "price_column",
-    "units_column",
-];
-
 /// Refuses those of the options that were on the command line where they would be ignored; `with` is what they go with.
 ///
 /// # Errors

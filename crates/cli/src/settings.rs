@@ -36,6 +36,15 @@ pub struct ColumnArguments {
     pub units_column: String,
 }
 
+/// The options of [`ColumnArguments`].
+pub(crate) const COLUMN_OPTIONS: [&str; 5] = [
+    "product_column",
+    "category_column",
+    "period_column",
+    "price_column",
+    "units_column",
+];
+
 impl From<ColumnArguments> for Columns {
     fn from(names: ColumnArguments) -> Self {
         Columns {

@@ -10,6 +10,9 @@ use infermark_model::priors::Priors;
 use infermark_model::site::Layout;
 use std::ops::Range;
 
+/// Where the effect is among them.
+pub(crate) const EFFECT: usize = LATENTS - 1;
+
 /// Prior precisions of a product's latents about [`prior_means`].
 pub(crate) fn prior_precisions(priors: &Priors) -> [f64; LATENTS] {
     SITES.map(|site| priors.sd(site).powi(-2))

@@ -8,6 +8,7 @@
 //! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrowhead's
 //! factor takes its size there.
 
+use crate::design::{LATENTS, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::settle::{self, Normal, Place};
 use crate::spread::{MOST_CHANGE, Spread};
@@ -17,6 +18,7 @@ use infermark_model::Panel;
 use infermark_model::negative_binomial::{Shape, ln_1p_excess};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
+use std::array::from_fn;
 
 /// Variance of a log rate below which it is taken to stand at its mean.
 const STANDS: f64 = 1e-10;
@@ -170,12 +172,12 @@ pub(crate) fn weight_of_rows(
     category: usize,
     log_shape: f64,
 ) -> f64 {
-    let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
     let shape = Shape::new(log_shape);
     let of_product = |i: usize| {
+        let latents = at(point, layout.product_places(i));
         let of_row = move |row: infermark_model::panel::Row| {
             let effect = point[layout.time_index(category, row.period)];
-            let eta = point[a + i] * row.log_price + point[e + i] + effect;
+            let eta = along(&latents, &row.design()) + effect;
             Row::new(f64::from(row.units), eta, &shape).weight
         };
         panel.product_rows(i).map(of_row).sum::<f64>()
@@ -208,9 +210,9 @@ impl Row {
 }
 
 impl NegativeBinomialRates<'_> {
-    /// The pair of a product before and after it is settled.
+    /// The latents of a product before and after it is settled.
     #[inline(never)]
-    fn settled(&self, rows: &ProductRows<'_>, weights: &[f64]) -> Option<[Normal<2>; 2]> {
+    fn settled(&self, rows: &ProductRows<'_>, weights: &[f64]) -> Option<[Normal<LATENTS>; 2]> {
         let shape = &self.shapes[rows.category];
         let place = Place {
             panel: self.panel,
@@ -224,7 +226,7 @@ impl NegativeBinomialRates<'_> {
             rows: place.rows(),
             least_variance: UNSETTLED,
             few: FEW,
-            of: |row: &settle::Row<2>, eta: f64, [own, rest]: [f64; 2]| {
+            of: |row: &settle::Row<LATENTS>, eta: f64, [own, rest]: [f64; 2]| {
                 let mean = Row::mean(row.units, eta, own + rest, shape);
                 settle::Means {
                     value: mean.value,
@@ -249,12 +251,11 @@ impl Rates for NegativeBinomialRates<'_> {
         by_period: &mut [f64],
     ) -> Weighed {
         let i = rows.product;
-        let a = self.layout.start(Site::ProductA) + i;
-        let e = self.layout.start(Site::ProductEffect) + i;
+        let places = self.layout.product_places(i);
         let time = self.layout.time_index(rows.category, 0);
-        let (mut elasticity, mut effect) = (self.point[a], self.point[e]);
+        let mut latents = at(self.point, places);
         let shape = &self.shapes[rows.category];
-        let (mut value, mut by_a, mut by_e) = (0.0, 0.0, 0.0);
+        let (mut value, mut by) = (0.0, [0.0; LATENTS]);
         let mut by_log_shape = [0.0; 3];
         let (mut wanted, mut given) = (0.0, 0.0);
         let settled = self.spread.settles(&rows, UNSETTLED).and_then(|settled| {
@@ -263,7 +264,7 @@ impl Rates for NegativeBinomialRates<'_> {
             Some(pairs)
         });
         if let Some([_, to]) = settled {
-            [elasticity, effect] = to.mean;
+            latents = to.mean;
         }
         let pace = match self.spread {
             Spread::Structured {
@@ -292,27 +293,28 @@ impl Rates for NegativeBinomialRates<'_> {
             weights.fill(0.0);
         }
         for row in self.panel.product_rows(i) {
-            let (t, x) = (row.period, row.log_price);
-            let eta = elasticity * x + effect + self.point[time + t];
+            let (t, design) = (row.period, row.design());
+            let eta = along(&latents, &design) + self.point[time + t];
             let units = f64::from(row.units);
             let variance = match self.spread {
                 Spread::Point => 0.0,
                 Spread::Structured { .. } => 2.0 * rows.half_variance[t],
                 Spread::Independent(independent) => {
-                    let (v, d) = (independent.variances, x - independent.origin(i));
-                    d * d * v[a] + v[e] + v[time + t]
+                    let v = independent.variances;
+                    along(&at(v, places), &independent.squares(i, design)) + v[time + t]
                 }
             };
             let mut found = Row::mean(units, eta, variance, shape);
             value += found.value;
             if let Some([from, to]) = &settled {
-                let [own, rest] = settle::variances(2.0 * rows.half_variance[t], &[x, 1.0], to, from);
+                let [own, rest] = settle::variances(2.0 * rows.half_variance[t], &design, to, from);
                 found = Row::mean(units, eta, own + rest, shape);
             } else if matches!(self.spread, Spread::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);
             }
-            by_a += found.by_eta * x;
-            by_e += found.by_eta;
+            for (by, x) in by.iter_mut().zip(design) {
+                *by += found.by_eta * x;
+            }
             by_period[t] += found.by_eta;
             by_log_shape[0] += found.by_shape;
             by_log_shape[1] += found.curvature;
@@ -343,14 +345,11 @@ impl Rates for NegativeBinomialRates<'_> {
         if let Some((pace, part, made)) = pace {
             pace.take(i, (wanted / given).ln(), part, made);
         }
-        let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
-        let precision = |sd: f64| sd.powi(-2);
+        let means = prior_means(self.priors, self.layout, self.point, rows.category);
+        let precisions = prior_precisions(self.priors);
         Weighed {
             value,
-            gradient: [
-                by_a - (elasticity - category_a) * precision(self.priors.product_a_sd),
-                by_e - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
-            ],
+            gradient: from_fn(|k| by[k] - (latents[k] - means[k]) * precisions[k]),
             shape: by_log_shape,
         }
     }

@@ -5,7 +5,7 @@
 //! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
 
 use crate::clip_bound::Bound;
-use crate::design::{LATENTS, along, at};
+use crate::design::{EFFECT, LATENTS, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
 use crate::spread::{MOST_CHANGE, Spread};
@@ -14,7 +14,7 @@ use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 use infermark_model::coordinates::IndependentRates;
 use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::site::Layout;
 use std::f64::consts::LOG2_E;
 
 /// Entries of a table row are padded to a multiple of the widest vector.
@@ -80,14 +80,14 @@ impl<'a> PoissonRates<'a> {
 
 impl PoissonRates<'_> {
     /// A product that is left out, of which the highest row stays as no more than "its count is at the bound":
-    /// `ln s((eta - h) / scale)`, `s` the logistic function; what it adds to the value and to the derivatives by elasticity and effect.
+    /// `ln s((eta - h) / scale)`, `s` the logistic function; what it adds to the value and to the derivatives by the product's latents.
     fn highest_row(
         &self,
         (period, design): (usize, [f64; LATENTS]),
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> [f64; 3] {
+    ) -> (f64, [f64; LATENTS]) {
         let places = self.layout.product_places(rows.product);
         let time = self.layout.time_index(rows.category, period);
         let eta = along(&at(self.point, places), &design) + self.point[time];
@@ -120,18 +120,17 @@ impl PoissonRates<'_> {
             _ => curvature,
         };
         by_period[period] += slope;
-        let [log_price, one] = design;
-        [value, slope * log_price, slope * one]
+        (value, design.map(|x| slope * x))
     }
 
-    /// A product that is settled: its pair's means, and what its rates add to the value and to the derivatives.
+    /// A product that is settled: the means of its latents, and what its rates add to the value and to the derivatives.
     #[inline(never)]
     fn settled(
         &self,
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> Option<([f64; 2], [f64; 3])> {
+    ) -> Option<([f64; LATENTS], (f64, [f64; LATENTS]))> {
         // Within, since the weights are replaced after it.
         let [from, to] = {
             let place = Place {
@@ -146,47 +145,53 @@ impl PoissonRates<'_> {
                 rows: place.rows(),
                 least_variance: UNSETTLED,
                 few: settle::STEPS,
-                of: |row: &settle::Row<2>, eta: f64, [own, rest]: [f64; 2]| {
+                of: |row: &settle::Row<LATENTS>, eta: f64, [own, rest]: [f64; 2]| {
                     OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
                 },
             };
             product.settle(place.means())?
         };
         let first = self.layout.time_index(rows.category, 0);
-        let mut found = [0.0; 3];
+        let mut found = (0.0, [0.0; LATENTS]);
         for row in self.panel.product_rows(rows.product) {
-            let (t, x) = (row.period, row.log_price);
-            let eta = to.mean[0] * x + to.mean[1] + self.point[first + t];
+            let (t, design) = (row.period, row.design());
+            let eta = along(&to.mean, &design) + self.point[first + t];
             let half = rows.half_variance[t];
-            let [own, rest] = settle::variances(2.0 * half, &[x, 1.0], &to, &from);
+            let [own, rest] = settle::variances(2.0 * half, &design, &to, &from);
             let rate = OwnWeight::new(eta + 0.5 * own, rest, weights[t]).weight;
-            found[0] += weights[t] * half - finite_exp(eta + half);
-            found[1] -= rate * x;
-            found[2] -= rate;
+            found.0 += weights[t] * half - finite_exp(eta + half);
+            for (by, x) in found.1.iter_mut().zip(design) {
+                *by -= rate * x;
+            }
             by_period[t] -= rate;
             weights[t] = self.changed(weights[t], rate);
         }
         Some((to.mean, found))
     }
 
-    /// A product whose log rates have a large variance, though not from its own pair: each row beside what it tells of itself.
+    /// A product whose log rates have a large variance, though not from its own latents: each row beside what it tells of itself.
     #[inline(never)]
-    fn own_weights(&self, rows: &ProductRows<'_>, weights: &mut [f64], by_period: &mut [f64]) -> [f64; 3] {
+    fn own_weights(
+        &self,
+        rows: &ProductRows<'_>,
+        weights: &mut [f64],
+        by_period: &mut [f64],
+    ) -> (f64, [f64; LATENTS]) {
         let i = rows.product;
-        let [a, e] =
-            [Site::ProductA, Site::ProductEffect].map(|site| self.point[self.layout.start(site) + i]);
+        let latents = at(self.point, self.layout.product_places(i));
         let first = self.layout.time_index(rows.category, 0);
-        let mut found = [0.0; 3];
+        let mut found = (0.0, [0.0; LATENTS]);
         for row in self.panel.product_rows(i) {
-            let (t, x) = (row.period, row.log_price);
-            let eta = a * x + e + self.point[first + t];
+            let (t, design) = (row.period, row.design());
+            let eta = along(&latents, &design) + self.point[first + t];
             let half = rows.half_variance[t];
             let rate = OwnWeight::new(eta, 2.0 * half, weights[t])
                 .weight
                 .clamp(weights[t] / MOST_CHANGE, weights[t] * MOST_CHANGE);
-            found[0] += weights[t] * half - finite_exp(eta + half);
-            found[1] -= rate * x;
-            found[2] -= rate;
+            found.0 += weights[t] * half - finite_exp(eta + half);
+            for (by, x) in found.1.iter_mut().zip(design) {
+                *by -= rate * x;
+            }
             by_period[t] -= rate;
             weights[t] = self.changed(weights[t], rate);
         }
@@ -203,8 +208,8 @@ impl PoissonRates<'_> {
         }
     }
 
-    /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by elasticity and
-    /// effect.
+    /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by its
+    /// latents.
     #[inline(always)]
     fn in_vectors<I: Simd<Scalar = f64>>(
         &self,
@@ -212,41 +217,52 @@ impl PoissonRates<'_> {
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> [f64; 3] {
+    ) -> (f64, [f64; LATENTS]) {
         let i = rows.product;
-        let a = self.layout.start(Site::ProductA) + i;
-        let e = self.layout.start(Site::ProductEffect) + i;
-        let (elasticity, effect) = (self.point[a], self.point[e]);
+        let places = self.layout.product_places(i);
         let effects = &self.effects[rows.category * self.stride..][..self.stride];
-        let (slope, level) = (isa.splat(elasticity), isa.splat(effect));
         let log2_e = isa.splat(LOG2_E);
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
-        let mut sums = [isa.zero(); 3];
-        let (half_a, half_e, half_periods, origin) = match self.spread {
+        let (mut rates, mut structured) = (isa.zero(), isa.zero());
+        let mut along = [isa.zero(); LATENTS];
+        let (variances, half_periods, origin) = match self.spread {
             Spread::Independent(independent) => (
-                0.5 * independent.variances[a],
-                0.5 * independent.variances[e],
+                at(independent.variances, places),
                 &self.half_variances[rows.category * self.stride..][..self.stride],
                 independent.origin(i),
             ),
-            _ => (0.0, 0.0, effects, 0.0),
+            _ => ([0.0; LATENTS], effects, 0.0),
         };
-        let (half_a, half_e, origin) = (isa.splat(half_a), isa.splat(half_e), isa.splat(origin));
+        // Loops, not closures, which are not compiled for the instruction set.
+        let (mut latents, mut halves) = ([isa.zero(); LATENTS], [isa.zero(); LATENTS]);
+        let mut origins = [isa.zero(); LATENTS];
+        origins[0] = isa.splat(origin);
+        for k in 0..LATENTS {
+            latents[k] = isa.splat(self.point[places[k]]);
+            halves[k] = isa.splat(0.5 * variances[k]);
+        }
         let part = isa.splat(match self.spread {
             Spread::Structured { part, .. } => part,
             _ => 1.0,
         });
         for t in (0..weights.len()).step_by(I::LANES) {
-            let x = isa.load(&rows.log_price()[t..]);
             let present = isa.load(&rows.present()[t..]);
-            let eta = isa.mul_add(slope, x, isa.add(level, isa.load(&effects[t..])));
+            let mut regressors = [present; LATENTS];
+            let mut eta = isa.add(latents[EFFECT], isa.load(&effects[t..]));
+            for k in 0..EFFECT {
+                regressors[k] = isa.load(&rows.design[k][t..]);
+                eta = isa.mul_add(latents[k], regressors[k], eta);
+            }
             let raised = match self.spread {
                 Spread::Point => eta,
                 Spread::Structured { .. } => isa.add(eta, isa.load(&rows.half_variance[t..])),
                 Spread::Independent(_) => {
-                    let of_period = isa.add(half_e, isa.load(&half_periods[t..]));
-                    let d = isa.sub(x, origin);
-                    isa.add(eta, isa.mul_add(isa.mul(half_a, d), d, of_period))
+                    let mut half = isa.add(halves[EFFECT], isa.load(&half_periods[t..]));
+                    for k in 0..EFFECT {
+                        let d = isa.sub(regressors[k], origins[k]);
+                        half = isa.mul_add(isa.mul(halves[k], d), d, half);
+                    }
+                    isa.add(eta, half)
                 }
             };
             let exponent = isa.min(isa.max(isa.mul(raised, log2_e), least), most);
@@ -254,23 +270,29 @@ impl PoissonRates<'_> {
             if let Spread::Structured { .. } = self.spread {
                 let before = isa.load(&weights[t..]);
                 // tr(Q Sigma) less its priors' part.
-                sums[2] = isa.mul_add(before, isa.load(&rows.half_variance[t..]), sums[2]);
-                sums[2] = isa.sub(sums[2], rate);
+                structured = isa.mul_add(before, isa.load(&rows.half_variance[t..]), structured);
+                structured = isa.sub(structured, rate);
                 let grown = isa.mul(before, isa.splat(MOST_CHANGE));
                 let shrunk = isa.mul(before, isa.splat(1.0 / MOST_CHANGE));
                 let bounded = isa.min(isa.max(rate, shrunk), grown);
                 rate = isa.mul_add(part, isa.sub(bounded, before), before);
             }
             isa.store(rate, &mut weights[t..]);
-            sums[0] = isa.add(sums[0], rate);
-            sums[1] = isa.mul_add(rate, x, sums[1]);
+            rates = isa.add(rates, rate);
+            for k in 0..EFFECT {
+                along[k] = isa.mul_add(rate, regressors[k], along[k]);
+            }
             isa.store(isa.sub(isa.load(&by_period[t..]), rate), &mut by_period[t..]);
         }
-        let mut found = [-isa.sum(sums[0]), -isa.sum(sums[1]), -isa.sum(sums[0])];
-        if let Spread::Structured { .. } = self.spread {
-            found[0] = isa.sum(sums[2]);
+        let mut by = [-isa.sum(rates); LATENTS];
+        for k in 0..EFFECT {
+            by[k] = -isa.sum(along[k]);
         }
-        found
+        let value = match self.spread {
+            Spread::Structured { .. } => isa.sum(structured),
+            _ => by[EFFECT],
+        };
+        (value, by)
     }
 }
 
@@ -285,37 +307,33 @@ impl Rates for PoissonRates<'_> {
         by_period: &mut [f64],
     ) -> Weighed {
         let i = rows.product;
-        let a = self.layout.start(Site::ProductA) + i;
-        let e = self.layout.start(Site::ProductEffect) + i;
-        let mut pair = [self.point[a], self.point[e]];
-        let (mut units, mut units_log_price) = (0.0, 0.0);
-        let found = if let Some(highest) = self.bound.highest(i) {
+        let mut latents = at(self.point, self.layout.product_places(i));
+        let mut units = [0.0; LATENTS];
+        let (rates, by_rates) = if let Some(highest) = self.bound.highest(i) {
             self.highest_row(highest, &rows, weights, by_period)
         } else {
-            let sums = self.panel.sums();
-            units = sums.product[i] as f64;
-            units_log_price = sums.product_deviation[i] + self.panel.mean_log_price()[i] * units;
+            units = self.panel.units_along(i);
             let settles = self.spread.settles(&rows, UNSETTLED);
             match settles.and_then(|_| self.settled(&rows, weights, by_period)) {
                 Some((mean, found)) => {
                     settles.expect("it was settled").put(i, mean);
-                    pair = mean;
+                    latents = mean;
                     found
                 }
                 None if settles.is_some() => self.own_weights(&rows, weights, by_period),
                 None => self.in_vectors(isa, &rows, weights, by_period),
             }
         };
-        let [elasticity, effect] = pair;
-        let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
-        let precision = |sd: f64| sd.powi(-2);
+        let means = prior_means(self.priors, self.layout, self.point, rows.category);
+        let precisions = prior_precisions(self.priors);
+        let (mut value, mut gradient) = (rates, [0.0; LATENTS]);
+        for k in 0..LATENTS {
+            value += latents[k] * units[k];
+            gradient[k] = units[k] + by_rates[k] - (latents[k] - means[k]) * precisions[k];
+        }
         Weighed {
-            value: found[0] + elasticity * units_log_price + effect * units,
-            gradient: [
-                units_log_price + found[1] - (elasticity - category_a) * precision(self.priors.product_a_sd),
-                units + found[2]
-                    - (effect - self.priors.product_effect_mean) * precision(self.priors.product_effect_sd),
-            ],
+            value,
+            gradient,
             shape: [0.0; 3],
         }
     }

@@ -6,7 +6,7 @@
 //! ones there, and its second derivatives the Schur complements of [`infermark_arrowhead`].
 
 use crate::counts::{Counts, SUMS_ROUND};
-use crate::design::{COEFFICIENTS, LATENTS, SITES, prior_means, prior_precisions};
+use crate::design::{COEFFICIENTS, EFFECT, LATENTS, SITES, prior_means, prior_precisions};
 use crate::hierarchy::above_products;
 use crate::row_walker::MovingPairs;
 use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
@@ -244,9 +244,6 @@ impl GivenBorder<LATENTS> for GivenEffects<'_> {
         [value - rate - 0.5 * squares, size + squares]
     }
 }
-
-/// Where the effect is among the latents of a product.
-const EFFECT: usize = LATENTS - 1;
 
 /// Sums over the rows of a product.
 struct Sums {

@@ -1,13 +1,14 @@
 //! Who walks the rows of the Laplace approximation, where the host does not.
 
 use infermark_arrowhead::{AtOptimum, FactorError, Walked};
+use infermark_model::design::PRODUCT_LATENTS;
 use std::fmt::Debug;
 
 /// Who walks the rows of Poisson counts, none of whose products is left out. Points are natural parameters, in the order of
-/// [`infermark_model::Layout`]; pairs are (elasticity, effect), one a place of [`infermark_arrowhead::Walk`].
+/// [`infermark_model::Layout`]; pairs are the latents of a product, one a place of [`infermark_arrowhead::Walk`].
 pub trait RowWalker: Debug + Send + Sync {
     /// Takes pairs that are to move.
-    fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs>;
+    fn moving(&self, pairs: &[[f64; PRODUCT_LATENTS]]) -> Box<dyn MovingPairs>;
 
     /// Takes the rates at `point` for the rows' weights and makes of them what the precision is factored from.
     ///
@@ -30,5 +31,5 @@ pub trait MovingPairs {
     ///
     /// # Errors
     /// [`FactorError::Device`] when the device fails.
-    fn pairs(&self) -> Result<Vec<[f64; 2]>, FactorError>;
+    fn pairs(&self) -> Result<Vec<[f64; PRODUCT_LATENTS]>, FactorError>;
 }

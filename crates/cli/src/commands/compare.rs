@@ -1,10 +1,10 @@
 //! `infermark compare`.
 
-use super::{COLUMN_OPTIONS, load_panel, refuse_given};
+use super::{load_panel, refuse_given};
 use crate::answer::{answer, say};
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::ColumnArguments;
+use crate::settings::{COLUMN_OPTIONS, ColumnArguments};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args};
 use infermark::read_true_elasticities;

@@ -1,12 +1,12 @@
 //! `infermark profile`: where an SVI iteration goes on a GPU, and what the device could do.
 
 use super::bench::published_panel;
-use super::{COLUMN_OPTIONS, load_panel, refuse_given};
+use super::{load_panel, refuse_given};
 use crate::answer::answer;
 use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::ColumnArguments;
+use crate::settings::{COLUMN_OPTIONS, ColumnArguments};
 use anyhow::ensure;
 use clap::{ArgMatches, Args};
 use infermark::{DeviceId, Method, Request, SviSettings, registry};
