@@ -14,8 +14,8 @@ pub mod settings;
 use crate::commands::Command;
 use crate::exit::Exit;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use infermark_cpu_kernels::InstructionSet;
-use infermark_fit_files::system::LONG_VERSION;
+use infermark_machine::LONG_VERSION;
+use infermark_processor::InstructionSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 

@@ -13,7 +13,7 @@ use crate::parity::PARITY_ROWS;
 use crate::quiet::wait_until_quiet;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_memory::Shortage;
 use infermark_model::Panel;
 use infermark_report::plots::PlotError;

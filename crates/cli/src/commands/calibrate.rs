@@ -18,7 +18,7 @@ use infermark_calibration::{
     verdicts,
 };
 use infermark_fit_files::given::GivenPriors;
-use infermark_fit_files::system::Description;
+use infermark_machine::Description;
 use infermark_model::Priors;
 use infermark_report::calibration_output::{
     CalibratedMethod, CalibrationRecord, FILES, RUN_JSON, calibration_table, write_calibration,

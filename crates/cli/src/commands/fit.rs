@@ -21,8 +21,8 @@ use infermark_fit_files::fit_output::{
 };
 use infermark_fit_files::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::Description;
 use infermark_harness::fit_dispersion::dispersion_of;
+use infermark_machine::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;

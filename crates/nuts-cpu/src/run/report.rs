@@ -6,8 +6,8 @@ use crate::record::Retention;
 use infermark_backend::{
     ChainDiagnostics, ChainReport, Detail, Metric, NutsReport, NutsSettings, Report, RunState,
 };
-use infermark_cpu_kernels::device_name;
 use infermark_model::Parameterization;
+use infermark_processor::processor_name;
 
 /// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
 const RHAT_LIMIT: f64 = 1.01;
@@ -52,7 +52,7 @@ impl NutsRun {
         };
         Report {
             backend: backend.to_owned(),
-            device: device_name(),
+            device: processor_name(),
             threads: self.threads,
             setup_seconds: self.setup_seconds,
             run_seconds: self.run_seconds,
