@@ -5,6 +5,7 @@
 //! SIGHUP ended the work, and what there was by then is written. A second of them ends the program at once: 130.
 
 pub mod answer;
+mod choices;
 pub mod commands;
 mod device;
 pub mod exit;

@@ -4,16 +4,11 @@ use super::NutsRun;
 use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
 use infermark_backend::{
-    ChainDiagnostics, ChainReport, Detail, Metric, NutsReport, NutsSettings, Report, RunState,
+    ChainDiagnostics, ChainReport, Detail, ESS_LIMIT, Metric, NutsReport, NutsSettings, RHAT_LIMIT, Report,
+    RunState,
 };
 use infermark_model::Parameterization;
 use infermark_processor::processor_name;
-
-/// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
-const RHAT_LIMIT: f64 = 1.01;
-
-/// Effective sample size below which figures are said to be unreliable (Vehtari et al. 2021).
-const ESS_LIMIT: f64 = 400.0;
 
 impl NutsRun {
     /// The report as the run stands.
