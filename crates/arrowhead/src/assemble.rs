@@ -14,7 +14,8 @@ use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
 use crate::walk::{GATHERED, Part, Walk};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A factor at a point, with what the same pass gives.

@@ -6,7 +6,8 @@ use crate::grid::Grid;
 use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::walk::{Part, Walk};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// `B` of all products: the coupling of each to the border of its category.
 #[derive(Debug, Clone, Copy)]

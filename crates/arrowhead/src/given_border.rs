@@ -5,7 +5,8 @@ use crate::grid::Grid;
 use crate::rates::ProductRows;
 use crate::tasks;
 use crate::walk::{Part, Walk};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// What moves the products where the borders stay.
 pub trait GivenBorder<const D: usize = 2>: Sync {

@@ -7,7 +7,8 @@ use crate::factor::ArrowheadFactor;
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
 use crate::walk::{GATHERED, Part};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// Marginal variances of every parameter, and the covariance of each product's latents.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,8 @@ use crate::factor::ArrowheadFactor;
 use crate::tasks;
 use crate::tiles::{Packed, TimesSymmetric};
 use crate::walk::{GATHERED, Part};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// Second moments of one product under `Normal(., Q^-1)`.
 #[derive(Debug, Clone, Copy)]

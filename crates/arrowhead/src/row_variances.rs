@@ -9,7 +9,8 @@ use crate::rates::ProductRows;
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
 use crate::walk::{GATHERED, Part};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// What is made of the rows of every product and the variances of their log rates under `Normal(., Q^-1)`.
 pub trait OfRowVariances<const D: usize = 2>: Sync {

@@ -225,7 +225,8 @@ fn times<I: Simd<Scalar = f64>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_cpu_kernels::{ForSimd, InstructionSet};
+    use infermark_cpu_kernels::{ForSimd, SimdDispatch};
+    use infermark_processor::InstructionSet;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     struct Both;

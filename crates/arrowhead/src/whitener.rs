@@ -1,7 +1,8 @@
 //! The factor as coordinates to move in: one chain's thread goes back and forth with every gradient.
 
 use crate::factor::ArrowheadFactor;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// Periods of a block: whole vectors of every instruction set.
 const BLOCK: usize = 16;

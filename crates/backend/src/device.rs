@@ -1,5 +1,6 @@
 //! Devices that a backend can run on.
 
+use infermark_processor::{InstructionSet, processor_name_with};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -103,9 +104,33 @@ pub struct Device {
     pub software: bool,
 }
 
+impl Device {
+    /// The CPU, whose kernels use `set`: one device, however many cores there are.
+    pub fn cpu(set: InstructionSet) -> Self {
+        Device {
+            id: DeviceId::CPU,
+            name: processor_name_with(set),
+            memory_bytes: infermark_memory::total_bytes(),
+            driver: Some(set.to_string()),
+            software: false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_processors_are_one_device() {
+        let set = InstructionSet::Portable;
+        let device = Device::cpu(set);
+        assert_eq!(device.driver, Some(set.to_string()));
+        assert!(device.name.ends_with(&set.to_string()), "{}", device.name);
+        if cfg!(target_os = "linux") {
+            assert!(device.memory_bytes > Some(1 << 20));
+        }
+    }
 
     #[test]
     fn names_are_read_back() {

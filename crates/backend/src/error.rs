@@ -1,6 +1,7 @@
 //! Why a backend did not do what was asked.
 
 use infermark_memory::{Shortage, gigabytes};
+use infermark_processor::InstructionSetMissing;
 
 /// An error of a backend.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -61,5 +62,11 @@ impl BackendError {
             available_bytes: shortage.available.bytes,
             remedy,
         }
+    }
+}
+
+impl From<InstructionSetMissing> for BackendError {
+    fn from(missing: InstructionSetMissing) -> Self {
+        BackendError::Request(missing.to_string())
     }
 }

@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod checkpoint;
+mod convergence;
 mod device;
 mod draws;
 mod error;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub use capabilities::Capabilities;
 pub use checkpoint::Checkpoint;
+pub use convergence::{Convergence, ESS_LIMIT, RHAT_LIMIT, chains_have_converged};
 pub use device::{Device, DeviceId, DeviceKind, UnknownDevice};
 pub use draws::{DrawStatistics, Draws, SiteDraws};
 pub use error::BackendError;

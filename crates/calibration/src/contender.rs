@@ -4,18 +4,19 @@ use crate::placement::Placement;
 use crate::quantity::Quantity;
 use crate::replication::Replication;
 use crate::score::Scores;
-use infermark_backend::{Backend, BackendError, Draws, Interrupt, Method, Request, Run, RunState, StepUnit};
+use infermark_backend::{
+    Backend, BackendError, Convergence, Draws, Interrupt, Method, RHAT_LIMIT, Request, Run, RunState,
+    StepUnit,
+};
 use infermark_diagnostics::Workspace;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::site::Axis;
 use infermark_model::{Panel, Site};
 use std::sync::Arc;
 
-/// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough.
+/// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough; none of them may have an
+/// R-hat above [`RHAT_LIMIT`].
 const EFFECTIVE_DRAWS: f64 = crate::placement::RANK_DRAWS as f64;
-
-/// R-hat that none of them may pass (Vehtari et al. 2021).
-pub const RHAT_LIMIT: f64 = 1.01;
 
 /// How often a chain that mixes too slowly is made again, twice as long. After the last time, 32 times as long, R-hat of a chain that
 /// mixes is within a thousandth of one: what passes the limit then never mixed.
@@ -121,12 +122,9 @@ fn finish(backend: &dyn Backend, panel: &Arc<Panel>, request: &Request) -> Resul
     while progress.state == RunState::Running {
         progress = run.advance(progress.total.max(1), &never)?;
     }
-    // Of SVI only a run that watches its loss can tell.
-    let tells = match &request.method {
-        Method::Svi(svi) => svi.early_stop.is_some(),
-        _ => progress.unit == StepUnit::Steps,
-    };
-    if tells && progress.state != RunState::Converged {
+    // Draws have limits of their own here, [`RHAT_LIMIT`] and [`EFFECTIVE_DRAWS`].
+    let has_draws = request.method.kind().has_draws();
+    if !has_draws && run.report().convergence(&request.method) == Convergence::NotConverged {
         let unit = match progress.unit {
             StepUnit::Iterations => "iterations",
             StepUnit::Draws => "draws",

@@ -5,6 +5,7 @@
 //! SIGHUP ended the work, and what there was by then is written. A second of them ends the program at once: 130.
 
 pub mod answer;
+mod choices;
 pub mod commands;
 mod device;
 pub mod exit;
@@ -14,8 +15,8 @@ pub mod settings;
 use crate::commands::Command;
 use crate::exit::Exit;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use infermark_cpu_kernels::InstructionSet;
-use infermark_fit_files::system::LONG_VERSION;
+use infermark_machine::LONG_VERSION;
+use infermark_processor::InstructionSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 

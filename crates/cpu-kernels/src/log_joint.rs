@@ -1,8 +1,8 @@
 //! The log joint and its gradient in double precision, fused and threaded: what NUTS moves on.
 
 use crate::chunk::{Chunk, chunks, most_chunks, products_per_chunk, useful_threads, work_per_particle};
+use crate::dispatch::{ForSimd, SimdDispatch};
 use crate::distinct_counts::distinct_counts;
-use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::{PeriodSums, PeriodTable, PoissonLikelihood, Scratch};
 use crate::negative_binomial::{CountPass, CountRows, padded_periods};
 use crate::packed_rows::{Block, PackedRows};
@@ -15,6 +15,7 @@ use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, PerSite, Site};
+use infermark_processor::InstructionSet;
 use infermark_threads::pool;
 use rayon::prelude::*;
 use std::fmt;

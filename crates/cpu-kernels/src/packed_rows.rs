@@ -128,7 +128,7 @@ pub fn dense_lanes<I: Simd>(periods: usize, vector: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::chunk::chunks;
-    use crate::instruction_set::{ForSimd, for_each_instruction_set};
+    use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 

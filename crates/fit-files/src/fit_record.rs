@@ -1,8 +1,8 @@
 //! `run.json`: what a fit was asked, what it did, on what data and on what system.
 
 use crate::panel_description::PanelDescription;
-use crate::system::System;
 use infermark_backend::{Detail, Report, Request};
+use infermark_machine::System;
 use infermark_model::dispersion::{Dispersion, Pearson};
 use infermark_model::{Centredness, Panel, Specification};
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ use infermark_fit_files::fit_output::{FILES, FitParts, write_fit};
 use infermark_fit_files::fit_record::{FitRecord, FitStatus, finite_report};
 use infermark_fit_files::given::GivenPriors;
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::{Centredness, Labels, Likelihood, Panel, PanelPart, Priors, Specification};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;

@@ -9,8 +9,8 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Request,
     Run,
 };
-use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::Panel;
+use infermark_processor::InstructionSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -67,7 +67,8 @@ impl GaussianCpu {
 
     fn check(&self, request: &Request) -> Result<(), BackendError> {
         self.supports(request)?;
-        device::instruction_set(None).map(|_| ())
+        InstructionSet::from_environment()?;
+        Ok(())
     }
 }
 
@@ -147,7 +148,7 @@ impl Backend for GaussianCpu {
     }
 
     fn devices(&self) -> Vec<Device> {
-        vec![cpu_device(InstructionSet::best())]
+        vec![Device::cpu(InstructionSet::best())]
     }
 
     /// The log joint without its clip, by the pass of a run: at a mode, or of the search that a variational run starts with.

@@ -16,10 +16,10 @@ use infermark_backend::{
     BackendError, Detail, GaussianReport, Interrupt, Method, Posterior, Progress, Report, Request, Run,
     RunState, StepPoint, StepUnit,
 };
-use infermark_cpu_kernels::device_name;
 use infermark_model::coordinates::{IndependentRates, Orthogonal};
 use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{Likelihood, Panel};
+use infermark_processor::processor_name;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -526,7 +526,7 @@ impl Run for GaussianRun {
             backend: self.name.into(),
             device: match &self.device {
                 Some([_, name]) => name.clone(),
-                None => device_name(),
+                None => processor_name(),
             },
             threads: self.request.resolved_threads(),
             setup_seconds: self.setup_seconds,

@@ -13,7 +13,7 @@ use crate::parity::PARITY_ROWS;
 use crate::quiet::wait_until_quiet;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_memory::Shortage;
 use infermark_model::Panel;
 use infermark_report::plots::PlotError;
@@ -86,13 +86,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Five repeats of two seconds after a second and [`WARMUP_ITERATIONS`] of warm-up.
+    /// Five repeats of two seconds after as many and [`WARMUP_ITERATIONS`] of warm-up.
     pub fn new(products: Vec<usize>, cases: Vec<Case>) -> Self {
         Plan {
             products,
             cases,
             repeats: 5,
-            warmup_seconds: 1.0,
+            warmup_seconds: 2.0,
             warmup_iterations: WARMUP_ITERATIONS,
             repeat_seconds: 2.0,
             quality_seconds: 20.0,

@@ -73,11 +73,11 @@ pub use registry::registry;
 #[doc(inline)]
 pub use infermark_backend::{
     Backend, BackendError, BenchmarkSettings, Capabilities, ChainDiagnostics, ChainReport, Checkpoint,
-    Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, EarlyStop, GaussianPass, GaussianPoint,
-    GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS, MeanfieldSettings, Method, MethodKind,
-    Metric, ModeSearch, NutsReport, NutsSettings, Pieces, Posterior, Precision, Progress, Registry, Report,
-    Request, Run, RunState, SiteDraws, StepPoint, StepUnit, StructuredViSettings, SviReport, SviSettings,
-    TracePoint, check_threads,
+    Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, ESS_LIMIT, EarlyStop,
+    GaussianPass, GaussianPoint, GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS,
+    MeanfieldSettings, Method, MethodKind, Metric, ModeSearch, NutsReport, NutsSettings, Pieces, Posterior,
+    Precision, Progress, RHAT_LIMIT, Registry, Report, Request, Run, RunState, SiteDraws, StepPoint,
+    StepUnit, StructuredViSettings, SviReport, SviSettings, TracePoint, check_threads,
 };
 #[doc(inline)]
 pub use infermark_data::{

@@ -7,10 +7,12 @@ use crate::record::Retention;
 use crate::run::NutsRun;
 use crate::whitening::Whitening;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Request, Run,
+    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Precision,
+    Request, Run,
 };
-use infermark_cpu_kernels::{InstructionSet, bare, cpu_device, device};
+use infermark_cpu_kernels::bare;
 use infermark_model::{Centredness, Likelihood, Panel};
+use infermark_processor::InstructionSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +45,7 @@ impl NutsCpu {
     /// The request's NUTS settings, when it can be served here.
     fn settings<'r>(&self, request: &'r Request) -> Result<&'r NutsSettings, BackendError> {
         self.supports(request)?;
-        device::instruction_set(None)?;
+        InstructionSet::from_environment()?;
         match &request.method {
             Method::Nuts(settings) => Ok(settings),
             other => unreachable!("{} was refused", other.name()),
@@ -92,11 +94,19 @@ impl Backend for NutsCpu {
     }
 
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
-        bare::kernel_limit(InstructionSet::best(), panel, request)
+        let single_precision = request.method.precision() == Precision::F32;
+        bare::kernel_limit(
+            InstructionSet::best(),
+            request.likelihood,
+            single_precision,
+            panel,
+            request.method.particles(),
+            request.resolved_threads(),
+        )
     }
 
     fn devices(&self) -> Vec<Device> {
-        vec![cpu_device(InstructionSet::best())]
+        vec![Device::cpu(InstructionSet::best())]
     }
 
     fn log_joint(

@@ -8,7 +8,7 @@ use infermark_backend::Request;
 use infermark_calibration::{Calibration, Design, Latents, MethodVerdict, Sensitivity};
 use infermark_fit_files::digest_writer::DigestWriter;
 use infermark_fit_files::fit_record::{FileDigest, FitStatus, SCHEMA_VERSION, write_json};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -12,7 +12,7 @@ use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
 use crate::statistics::speedup::speedups;
 use grid::Grid;
 use infermark_backend::{DeviceId, DeviceKind, Method};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::Coordinates;
 
 /// Markdown of everything that was measured, beside what is published.

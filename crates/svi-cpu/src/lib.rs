@@ -19,11 +19,12 @@ use infermark_backend::{
 };
 use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::simd::Simd;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, cpu_device, device, device_name};
+use infermark_cpu_kernels::{ForSimd, SimdDispatch};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
+use infermark_processor::{InstructionSet, processor_name};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
@@ -145,7 +146,10 @@ impl SviCpu {
     /// Checks what this backend needs of a request and returns the instruction set and the request's settings.
     fn check(&self, panel: &Panel, request: &Request) -> Result<(InstructionSet, SviSettings), BackendError> {
         self.supports(request)?;
-        let set = device::instruction_set(self.instruction_set)?;
+        let set = match self.instruction_set {
+            Some(set) => set,
+            None => InstructionSet::from_environment()?,
+        };
         let latents = panel.layout_for(request.likelihood).latents();
         if u32::try_from(latents).is_err() {
             return Err(BackendError::Unsupported {
@@ -211,7 +215,7 @@ impl ForSimd for Start<'_> {
         let threads = state.useful_threads(self.threads);
         let setup = RunSetup {
             backend: NAME,
-            device: device_name(),
+            device: processor_name(),
             threads,
             panel,
             request,
@@ -273,12 +277,20 @@ impl Backend for SviCpu {
 
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
         let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        bare::kernel_limit(set, panel, request)
+        let single_precision = request.method.precision() == Precision::F32;
+        bare::kernel_limit(
+            set,
+            request.likelihood,
+            single_precision,
+            panel,
+            request.method.particles(),
+            request.resolved_threads(),
+        )
     }
 
     fn devices(&self) -> Vec<Device> {
         let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        vec![cpu_device(set)]
+        vec![Device::cpu(set)]
     }
 
     fn log_joint(

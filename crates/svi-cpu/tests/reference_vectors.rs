@@ -1,13 +1,13 @@
 //! The production code against NumPyro's float64 vectors: trajectories fed with the recorded noise, and gradients.
 
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
-use infermark_cpu_kernels::InstructionSet;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
 use infermark_model::panel::Row;
 use infermark_model::{
     Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors,
 };
+use infermark_processor::InstructionSet;
 use infermark_svi::{NoiseSource, Recording};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::{

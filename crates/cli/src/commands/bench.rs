@@ -2,14 +2,15 @@
 
 use super::{interrupt_on_signals, load_panel, refuse_given};
 use crate::answer::{answer, say};
+use crate::choices::likelihood_parser;
 use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
-use crate::settings::likelihood_parser;
 use anyhow::Context;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use infermark::{
-    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, generate_panel, read_truth, registry,
+    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, SviSettings, generate_panel, read_truth,
+    registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
@@ -28,6 +29,11 @@ use std::time::Duration;
 const PERIODS: usize = 156;
 /// Categories of the panels, as published.
 const CATEGORIES: usize = 10;
+
+/// The plan whose figures are the defaults.
+fn default_plan() -> Plan {
+    Plan::new(Vec::new(), Vec::new())
+}
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -51,39 +57,39 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     pub threads: Vec<usize>,
     /// Timed repeats of each case, interleaved across backends.
-    #[arg(long, value_name = "R", default_value_t = 5)]
+    #[arg(long, value_name = "R", default_value_t = default_plan().repeats)]
     pub repeats: usize,
     /// Seconds of a repeat; of a method that is fitted whole, as many fits as fill them, at least one.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().repeat_seconds)]
     pub repeat_seconds: f64,
     /// Seconds of warm-up before the first repeat of a case; of a method that is fitted whole, one fit.
     #[arg(
         long,
         alias = "warm-up-seconds",
         value_name = "SECONDS",
-        default_value_t = 2.0
+        default_value_t = default_plan().warmup_seconds
     )]
     pub warmup_seconds: f64,
     /// Iterations of SVI's warm-up at least, for which it lasts up to a minute: the first ones are dearer, as rows clip.
-    #[arg(long, value_name = "N", default_value_t = WARMUP_ITERATIONS)]
+    #[arg(long, value_name = "N", default_value_t = default_plan().warmup_iterations)]
     pub warmup_iterations: u64,
     /// Seconds that each case of the smallest size may take for its quality; 0 leaves it out.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().quality_seconds)]
     pub quality_seconds: f64,
     /// Seconds for the published NUTS reference on the smallest size; 0 leaves it out.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().published_nuts_seconds)]
     pub published_nuts_seconds: f64,
     /// Largest size on which samplers are measured; beyond it the table says "not measured".
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub nuts_most_products: usize,
     /// Most seconds, in all, to wait before timing until other programs leave the machine alone; 0 does not wait.
-    #[arg(long, value_name = "SECONDS", default_value_t = 90.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().settle_seconds)]
     pub settle_seconds: f64,
     /// Law of the counts, of the panels that are made and of every case; backends without it are left out with the reason.
     #[arg(long, value_name = "LIKELIHOOD", value_parser = likelihood_parser(), default_value = Likelihood::Poisson.name())]
     pub likelihood: Likelihood,
     /// Particles of SVI.
-    #[arg(long, value_name = "K", default_value_t = 4)]
+    #[arg(long, value_name = "K", default_value_t = SviSettings::default().particles)]
     pub particles: usize,
     /// Seed of the panels and of all noise.
     #[arg(long, value_name = "SEED", default_value_t = 0)]

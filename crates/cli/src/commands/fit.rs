@@ -12,8 +12,8 @@ use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
 use infermark::{
-    BackendError, Interrupt, Method, MethodKind, Pieces, Posterior, Request, Run, RunState, read_truth,
-    registry,
+    BackendError, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Pieces, Posterior, RHAT_LIMIT,
+    Request, Run, RunState, read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_fit_files::fit_output::{
@@ -21,14 +21,14 @@ use infermark_fit_files::fit_output::{
 };
 use infermark_fit_files::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::Description;
 use infermark_harness::fit_dispersion::dispersion_of;
+use infermark_machine::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
 use infermark_model::{Likelihood, Panel, Site, Specification, printable};
 use infermark_report::fit_notes::{below_lower_bound, constant_prices};
-use infermark_report::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
+use infermark_report::fit_summary::{fit_summary, likelihood_in_words, model_in_words};
 use infermark_report::plots::categories;
 use infermark_report::quality::truth::elasticities_by_category;
 use infermark_threads::start_detached;
@@ -56,10 +56,8 @@ pub struct FitArguments {
     /// CSV file with true parameters (of `infermark generate`): prints error and coverage of the elasticities.
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
-    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
-    /// --tolerance not met.
-    #[arg(long)]
+    /// Exit with code 1 when the result has not converged.
+    #[arg(long, help = convergence_help())]
     require_convergence: bool,
     #[command(flatten)]
     run: RunArguments,
@@ -81,17 +79,25 @@ pub struct FitArguments {
     gaussian: GaussianArguments,
 }
 
+fn convergence_help() -> String {
+    format!(
+        "Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is needed \
+         for it; NUTS with R-hat above {RHAT_LIMIT}, effective samples below {ESS_LIMIT} or divergences; the Gaussian methods with \
+         --tolerance not met"
+    )
+}
+
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
-        let method = match self.run.method.0 {
+        let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
             MethodKind::Laplace => Method::Laplace(self.gaussian.laplace()),
             MethodKind::StructuredVi => Method::StructuredVi(self.gaussian.structured_vi()),
             MethodKind::Meanfield => Method::Meanfield(self.gaussian.meanfield(self.guide.coordinates)),
         };
-        let model = Specification::from(self.model.model);
+        let model = self.model.model;
         let given_priors = self.priors.given()?;
         let mut request = Request {
             likelihood: self.likelihood.likelihood,
@@ -163,7 +169,7 @@ impl FitArguments {
             .into_iter()
             .flatten(),
         );
-        let converged = is_converged(&report);
+        let converged = report.convergence(&request.method) == Convergence::Converged;
         let dispersion = posterior
             .as_ref()
             .map(|posterior| dispersion_of(&panel, &request, &*run, posterior, converged));
@@ -263,7 +269,7 @@ impl FitArguments {
     /// Refuses options that were given and have no meaning beside the others.
     fn refuse_what_would_be_ignored(&self, given: &ArgMatches) -> anyhow::Result<()> {
         let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
-        let kind = self.run.method.0;
+        let kind = self.run.method;
         let method = kind.name();
         ensure!(
             !self.gaussian.plain || matches!(kind, MethodKind::Laplace | MethodKind::StructuredVi),

@@ -8,8 +8,9 @@ use crate::settings::ColumnArguments;
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark::{DeviceId, Interrupt, Method, Precision, Request, SviSettings, registry};
-use infermark_cpu_kernels::{FusedLogJoint, device_name};
+use infermark_cpu_kernels::FusedLogJoint;
 use infermark_model::{Panel, Parameterization, Priors, Site};
+use infermark_processor::processor_name;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -110,7 +111,7 @@ impl TimeArguments {
                 let log_joint = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
                 Side {
                     backend: "nuts-cpu".into(),
-                    device: device_name(),
+                    device: processor_name(),
                     threads: log_joint.threads(),
                     precision: Precision::F64,
                     particles: 1,

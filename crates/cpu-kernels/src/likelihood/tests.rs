@@ -1,6 +1,6 @@
 use super::*;
 use crate::chunk::chunks;
-use crate::instruction_set::{ForSimd, for_each_instruction_set};
+use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
 use infermark_model::Labels;
 use infermark_model::panel::PanelPart;
 

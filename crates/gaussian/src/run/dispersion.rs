@@ -77,7 +77,8 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for Exponentials<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_cpu_kernels::{ForSimd, InstructionSet};
+    use infermark_cpu_kernels::{ForSimd, SimdDispatch};
+    use infermark_processor::InstructionSet;
 
     struct Each<'a>(&'a mut [f64]);
 

@@ -17,7 +17,8 @@ mod tests;
 
 use crate::gauss_hermite::{NINE, axes};
 use columns::{Columns, PAD};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 use separated::{Separate, separates};
 use std::f64::consts::LOG2_E;
 

@@ -1,7 +1,7 @@
 //! What a case's record says in words: its device, why it failed or was left out, and what its reader must know.
 
 use super::Plan;
-use infermark_backend::{BackendError, Detail, DeviceId, Request};
+use infermark_backend::{BackendError, Convergence, Detail, DeviceId, ESS_LIMIT, RHAT_LIMIT, Request};
 use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, QUIET, Status};
 
 /// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
@@ -83,8 +83,9 @@ pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, li
     if let Some(reason) = limits_failed {
         remarks.push(format!("limits of the device: {reason}"));
     }
-    if let Some(Detail::Gaussian(gaussian)) = record.report.as_ref().map(|r| &r.detail)
-        && !gaussian.converged
+    if let Some(report) = &record.report
+        && let Detail::Gaussian(gaussian) = &report.detail
+        && report.convergence(&record.request.method) == Convergence::NotConverged
     {
         remarks.push(format!(
             "not converged after {} steps",
@@ -104,8 +105,14 @@ pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, li
         if chains.divergences > 0 {
             remarks.push(format!("chains: {} divergences", chains.divergences));
         }
-        if let Some(rhat) = chains.max_rhat.filter(|r| *r > 1.01) {
+        if let Some(rhat) = chains.max_rhat.filter(|r| *r > RHAT_LIMIT) {
             remarks.push(format!("chains: R-hat up to {rhat:.3}, not converged"));
+        }
+        let fewest = [chains.min_ess_bulk, chains.min_ess_tail].into_iter().flatten();
+        if let Some(ess) = fewest.reduce(f64::min).filter(|ess| *ess < ESS_LIMIT) {
+            remarks.push(format!(
+                "chains: {ess:.0} effective draws, fewer than {ESS_LIMIT}"
+            ));
         }
     }
     if !remarks.is_empty() {

@@ -10,7 +10,7 @@ use crate::timed_run::TimedRun;
 use infermark_backend::{Detail, Interrupt, Method, Posterior, Request};
 use infermark_fit_files::fit_record::SCHEMA_VERSION;
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::{System, peak_memory_bytes};
+use infermark_machine::{System, peak_memory_bytes};
 use infermark_model::Likelihood;
 use infermark_report::quality::agreement::{Agreement, Reference};
 use infermark_report::quality::truth::TruthQuality;

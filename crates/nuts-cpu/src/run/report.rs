@@ -4,16 +4,11 @@ use super::NutsRun;
 use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
 use infermark_backend::{
-    ChainDiagnostics, ChainReport, Detail, Metric, NutsReport, NutsSettings, Report, RunState,
+    ChainDiagnostics, ChainReport, Detail, ESS_LIMIT, Metric, NutsReport, NutsSettings, RHAT_LIMIT, Report,
+    RunState,
 };
-use infermark_cpu_kernels::device_name;
 use infermark_model::Parameterization;
-
-/// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
-const RHAT_LIMIT: f64 = 1.01;
-
-/// Effective sample size below which figures are said to be unreliable (Vehtari et al. 2021).
-const ESS_LIMIT: f64 = 400.0;
+use infermark_processor::processor_name;
 
 impl NutsRun {
     /// The report as the run stands.
@@ -52,7 +47,7 @@ impl NutsRun {
         };
         Report {
             backend: backend.to_owned(),
-            device: device_name(),
+            device: processor_name(),
             threads: self.threads,
             setup_seconds: self.setup_seconds,
             run_seconds: self.run_seconds,

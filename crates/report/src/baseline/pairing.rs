@@ -3,7 +3,7 @@
 use crate::number_format::count;
 use crate::records::case_record::CaseRecord;
 use infermark_backend::{DeviceId, Method};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::{Likelihood, Parameterization, Priors};
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! Quality beside speed: distance from the truth, and what chains know of their own error.
 
 use crate::quality::coverage::{CoveragePoint, coverage};
-use infermark_backend::{NutsReport, Posterior, SiteDraws};
+use infermark_backend::{NutsReport, Posterior, SiteDraws, chains_have_converged};
 use infermark_model::noise::Stream;
 use infermark_model::{Panel, Site};
 use serde::{Deserialize, Serialize};
@@ -187,6 +187,16 @@ pub struct ChainQuality {
 }
 
 impl ChainQuality {
+    /// Whether the chains have converged, as far as their diagnostics go.
+    pub fn has_converged(&self) -> bool {
+        chains_have_converged(
+            self.divergences,
+            self.max_rhat,
+            self.min_ess_bulk,
+            self.min_ess_tail,
+        )
+    }
+
     /// From the report of a run that took `seconds`.
     pub fn new(report: &NutsReport, warmup: u64, seconds: f64, finished: bool) -> Self {
         let chains = &report.chains;

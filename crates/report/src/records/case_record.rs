@@ -11,7 +11,7 @@ pub use infermark_backend::objective_in_words;
 use infermark_backend::{DeviceId, Limits, Method, Report, Request};
 use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::objective::Objective;
 use infermark_model::{Coordinates, Likelihood, Parameterization};
 use serde::{Deserialize, Serialize};

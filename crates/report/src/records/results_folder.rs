@@ -4,9 +4,10 @@
 
 use crate::records::case_record::CaseRecord;
 use infermark_atomic_file::{FileError, LOCK, write_atomically};
+use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::fit_record::{SCHEMA_VERSION, finite_report, write_json};
 use infermark_fit_files::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
-use infermark_fit_files::system::host_for_folder;
+use infermark_machine::host_name;
 use infermark_model::labels::civil_from_days;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -181,9 +182,28 @@ pub fn now_utc() -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// The host's name, made fit for a folder's name; `host` where it has none. Only the results folder carries it.
+fn host_for_folder(given: Option<&str>) -> String {
+    let host = given.map(str::to_owned).or_else(host_name).unwrap_or_default();
+    let clean = in_file_name(&host);
+    let clean = clean.trim_matches('-');
+    if clean.is_empty() {
+        "host".into()
+    } else {
+        clean.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_name_is_fit_for_a_folder() {
+        assert_eq!(host_for_folder(Some("my host.local/x")), "my-host-local-x");
+        assert_eq!(host_for_folder(Some("//")), "host");
+        assert!(!host_for_folder(None).is_empty());
+    }
 
     #[test]
     fn a_folder_with_results_is_never_taken_again() {

@@ -5,8 +5,9 @@
 
 use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
+use crate::quality::truth::ChainQuality;
 use crate::records::case_record::{CaseRecord, Status};
-use infermark_backend::{Detail, Method};
+use infermark_backend::{Convergence, Method};
 use infermark_model::{Coordinates, Likelihood};
 
 /// Where a time is from.
@@ -212,17 +213,17 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     }
 }
 
-/// Largest R-hat of chains that have converged.
-const MOST_RHAT: f64 = 1.01;
-
-/// Whether a run does not itself tell that it is not at its end. What is estimated for others' settings tells nothing.
+/// Whether a run does not itself state that it is not at its end: chains made for their quality, and what is fitted whole. What is estimated
+/// for others' settings states nothing.
 fn has_converged(record: &CaseRecord) -> bool {
+    let method = &record.request.method;
+    let fit = record
+        .report
+        .as_ref()
+        .filter(|_| method.kind().is_fitted_whole())
+        .is_none_or(|report| report.convergence(method) == Convergence::Converged);
     let chains = record.chain_quality.as_ref();
-    let fit = match record.report.as_ref().map(|r| &r.detail) {
-        Some(Detail::Gaussian(gaussian)) => gaussian.converged,
-        _ => true,
-    };
-    fit && chains.is_none_or(|c| c.max_rhat.is_some_and(|r| r <= MOST_RHAT))
+    fit && chains.is_none_or(ChainQuality::has_converged)
 }
 
 const SVI: &str = "SVI, 1M iterations";

@@ -5,7 +5,7 @@ use infermark_backend::{
     Report, Request, RunState, StructuredViSettings, SviReport, SviSettings, TracePoint,
 };
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::{Program, System};
+use infermark_machine::{Program, System};
 use infermark_model::noise::Stream;
 use infermark_model::{Layout, Likelihood};
 use infermark_report::quality::agreement::{Agreement, Reference};

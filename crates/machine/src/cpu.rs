@@ -1,6 +1,6 @@
 //! The processor: its instruction sets and cache.
 
-use super::UNKNOWN;
+use crate::UNKNOWN;
 use std::path::Path;
 
 /// Instruction sets that matter to the passes over the panel, as the processor reports them now.

@@ -1,8 +1,5 @@
-//! Which instructions the processor has, and kernels run with them.
+//! Which instructions the CPU has, and which of them the environment asks for.
 
-use crate::simd::{Simd, portable};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{avx2, avx512};
 use std::fmt;
 
 /// The variable by which an instruction set is asked for.
@@ -25,20 +22,12 @@ pub enum InstructionSet {
     Portable,
     /// AVX2 with FMA.
     Avx2,
-    /// AVX-512 F and DQ.
+    /// AVX-512 F and DQ, with AVX2, FMA, BMI2 and POPCNT.
     Avx512,
 }
 
-/// Work that is generic over the instruction set: [`InstructionSet::run_f32`] picks the token.
-pub trait ForSimd {
-    /// What it returns.
-    type Output;
-    /// The work.
-    fn run<I: Simd>(self, isa: I) -> Self::Output;
-}
-
 impl InstructionSet {
-    /// Every instruction set that this processor has, the widest last.
+    /// Every instruction set that this CPU has, the widest last.
     pub fn available() -> Vec<InstructionSet> {
         [
             InstructionSet::Portable,
@@ -97,47 +86,24 @@ impl InstructionSet {
         }
     }
 
-    fn is_available(self) -> bool {
+    /// Whether this CPU has all the instructions that the kernels of this set are compiled for. Unsafe code relies on it.
+    #[inline]
+    pub fn is_available(self) -> bool {
         match self {
             InstructionSet::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => avx2::Avx2F32::detect().is_some(),
+            InstructionSet::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => avx512::Avx512F32::detect().is_some(),
+            InstructionSet::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("popcnt")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
-        }
-    }
-
-    /// Runs `work` in single precision.
-    ///
-    /// # Panics
-    /// When the processor lacks the instruction set.
-    pub fn run_f32<W: ForSimd>(self, work: W) -> W::Output {
-        match self {
-            InstructionSet::Portable => work.run(portable::PortableF32),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => work.run(avx2::Avx2F32::detect().expect("AVX2 is available")),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => work.run(avx512::Avx512F32::detect().expect("AVX-512 is available")),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => unreachable!("only the portable set is available"),
-        }
-    }
-
-    /// Runs `work` in double precision.
-    ///
-    /// # Panics
-    /// When the processor lacks the instruction set.
-    pub fn run_f64<W: ForSimd>(self, work: W) -> W::Output {
-        match self {
-            InstructionSet::Portable => work.run(portable::PortableF64),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => work.run(avx2::Avx2F64::detect().expect("AVX2 is available")),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => work.run(avx512::Avx512F64::detect().expect("AVX-512 is available")),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => unreachable!("only the portable set is available"),
         }
     }
 }
@@ -150,13 +116,6 @@ impl fmt::Display for InstructionSet {
             InstructionSet::Avx2 => "AVX2",
             InstructionSet::Avx512 => "AVX-512",
         })
-    }
-}
-
-#[cfg(test)]
-pub(crate) fn for_each_instruction_set(f: impl Fn(InstructionSet)) {
-    for set in InstructionSet::available() {
-        f(set);
     }
 }
 

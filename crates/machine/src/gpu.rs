@@ -1,6 +1,6 @@
 //! NVIDIA GPUs as the driver describes them: by its library (NVML) where that is there, else by `nvidia-smi`.
 
-use super::UNKNOWN;
+use crate::UNKNOWN;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::Clock;
 use nvml_wrapper::error::NvmlError;

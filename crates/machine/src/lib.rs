@@ -1,11 +1,13 @@
-//! What the machine and the program say of themselves. What cannot be told is `unknown`; nothing is blank.
+//! What a result states of the machine that it was made on and of the program that made it. What is not known is `unknown`; nothing is
+//! blank.
+//!
+//! The build script records compiler, commit and versions. It runs again whenever a source changes, so that whatever depends on this
+//! crate is compiled again too: kernels and backends take what they need of the CPU from `infermark_processor`.
 
 mod cpu;
 mod gpu;
 
-use crate::file_name::in_file_name;
-use infermark_cpu_kernels::device_name;
-use infermark_cpu_kernels::processor_name::model_name;
+use infermark_processor::{model_name, processor_name};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -122,7 +124,7 @@ impl System {
                 .unwrap_or_else(|| UNKNOWN.to_owned())
         };
         System {
-            device: device_name(),
+            device: processor_name(),
             cpu: told(model_name()),
             cores: infermark_threads::available(),
             cache_bytes: cpu::last_level_cache_bytes(Path::new("/sys/devices/system/cpu/cpu0/cache")),
@@ -170,19 +172,9 @@ pub fn peak_memory_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// The host's name, made fit for a folder's name; `host` where it has none. Only the results folder carries it.
-pub fn host_for_folder(given: Option<&str>) -> String {
-    let host = given
-        .map(str::to_owned)
-        .or_else(sysinfo::System::host_name)
-        .unwrap_or_default();
-    let clean = in_file_name(&host);
-    let clean = clean.trim_matches('-');
-    if clean.is_empty() {
-        "host".into()
-    } else {
-        clean.into()
-    }
+/// The host's name; `None` where it has none. A [`System`] does not carry it.
+pub fn host_name() -> Option<String> {
+    sysinfo::System::host_name()
 }
 
 #[cfg(test)]
@@ -270,12 +262,5 @@ mod tests {
         assert!(std::hint::black_box(&touched).iter().all(|b| *b == 1));
         let after = peak_memory_bytes().unwrap();
         assert!(before <= after && after >= 64 << 20, "{before} {after}");
-    }
-
-    #[test]
-    fn a_host_name_is_fit_for_a_folder() {
-        assert_eq!(host_for_folder(Some("my host.local/x")), "my-host-local-x");
-        assert_eq!(host_for_folder(Some("//")), "host");
-        assert!(!host_for_folder(None).is_empty());
     }
 }
