@@ -87,8 +87,14 @@ pub trait Backend: Send + Sync {
         self.method().benchmark_settings()
     }
 
+    /// The precision that [`Backend::log_joint`] computes in, and whose tolerances parity is held to: by default that of a run. A
+    /// program that sums in single precision misses the tolerances of single precision, which ask for sums in double; its formulas are compared in double.
+    fn parity_precision(&self, request: &Request) -> Precision {
+        request.method.precision()
+    }
+
     /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]) under the request's
-    /// likelihood, computed by the very code that a run uses, in the request's precision: what parity is checked with. The
+    /// likelihood, computed by the very code that a run uses, in [`Backend::parity_precision`]: what parity is checked with. The
     /// Gaussian methods, which do not know the clip of the log rate, leave it out.
     ///
     /// # Errors

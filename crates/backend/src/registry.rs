@@ -32,6 +32,24 @@ impl Registry {
         self
     }
 
+    /// The registry with `backend` as its first: in tables, speeds are compared with its own.
+    ///
+    /// # Panics
+    /// When it has a backend of that name.
+    #[must_use]
+    pub fn with_first(self, backend: impl Backend + 'static) -> Self {
+        let mut registry = Registry::new().with(backend);
+        for other in self.backends {
+            assert!(
+                registry.named(other.name()).is_none(),
+                "there is a backend {} already",
+                other.name()
+            );
+            registry.backends.push(other);
+        }
+        registry
+    }
+
     /// All backends, in their order.
     pub fn all(&self) -> &[Arc<dyn Backend>] {
         &self.backends

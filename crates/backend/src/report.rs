@@ -86,7 +86,7 @@ pub struct SviReport {
     pub iterations: u64,
     /// Iterations a second while advancing.
     pub iterations_per_second: f64,
-    /// Mean effective particles over the iterations, between 1 and K.
+    /// Mean effective particles over the iterations, between 1 and K; 0 where the backend does not tell them.
     pub mean_effective_particles: f64,
     /// Centredness of each site at the end.
     pub centredness: Centredness,
@@ -103,7 +103,7 @@ pub struct TracePoint {
     pub seconds: f64,
     /// The loss of that iteration.
     pub loss: f64,
-    /// Effective particles of that iteration.
+    /// Effective particles of that iteration; 0 where the backend does not tell them.
     pub effective_particles: f64,
     /// Learning rate of that iteration.
     pub learning_rate: f64,

@@ -114,11 +114,6 @@ impl Tolerances {
     }
 }
 
-/// The precision that a request asks for; samplers are in double precision.
-pub fn precision_of(request: &Request) -> Precision {
-    request.method.precision()
-}
-
 /// Compares `backend` with the reference on `panel`, or on every k-th product of one with more than `most_rows` rows.
 ///
 /// # Errors
@@ -129,7 +124,7 @@ pub fn check_parity(
     request: &Request,
     most_rows: usize,
 ) -> Result<ParityRecord, BackendError> {
-    let precision = precision_of(request);
+    let precision = backend.parity_precision(request);
     let tolerances = Tolerances::of(precision);
     let kind = kind_of(&request.method);
     let most_rows = match kind {
@@ -221,10 +216,13 @@ fn kind_of(method: &Method) -> Option<Kind> {
     }
 }
 
+/// What is compared of a method without a guide, and of a backend that does not tell its loss.
+const LOG_JOINT_ALONE: &str = "log joint and gradient";
+
 fn compared(method: &Method) -> &'static str {
     match method {
         Method::Svi(_) => "log joint and gradient; log-weights, loss and its gradient",
-        Method::Nuts(_) => "log joint and gradient",
+        Method::Nuts(_) => LOG_JOINT_ALONE,
         Method::Laplace(_) => "log joint without the clip and gradient; Newton step and variances",
         Method::StructuredVi(_) | Method::Meanfield(_) => {
             "evidence lower bound without the clip and gradient; step and variances; log joint of the search it starts with"
@@ -308,6 +306,7 @@ fn check_loss(
     };
     guide.unconstrained_scale = vec![softplus_inverse(GUIDE_SCALE); layout.latents()];
     let Some(got) = backend.loss_and_gradient(panel, request, &guide, stream)? else {
+        record.compared = LOG_JOINT_ALONE.into();
         return Ok(());
     };
 

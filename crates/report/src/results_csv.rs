@@ -143,7 +143,8 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         _ => None,
     };
     let particles_effective = match record.report.as_ref().map(|r| &r.detail) {
-        Some(Detail::Svi(svi)) => Some(svi.mean_effective_particles),
+        // 0 where the backend does not tell them.
+        Some(Detail::Svi(svi)) => Some(svi.mean_effective_particles).filter(|mean| *mean > 0.0),
         _ => None,
     };
     vec![

@@ -4,7 +4,7 @@ use super::Plan;
 use infermark_backend::{BackendError, Convergence, Detail, DeviceId, ESS_LIMIT, RHAT_LIMIT, Request};
 use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, QUIET, Status};
 
-/// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
+/// Fastest over slowest repeat beyond which a case is marked.
 const NOISY: f64 = 1.2;
 
 /// Marks a record as failed.
