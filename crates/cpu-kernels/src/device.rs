@@ -1,10 +1,10 @@
-//! The machine's processors as a backend's device.
+//! The machine's CPU as a backend's device.
 
 use crate::instruction_set::InstructionSet;
 use crate::processor_name::{in_plain_words, model_name};
 use infermark_backend::{BackendError, Device, DeviceId};
 
-/// The processors, whose kernels use `set`: one device, however many there are.
+/// The CPU, whose kernels use `set`: one device, however many processors there are.
 pub fn cpu_device(set: InstructionSet) -> Device {
     Device {
         id: DeviceId::CPU,
@@ -15,7 +15,7 @@ pub fn cpu_device(set: InstructionSet) -> Device {
     }
 }
 
-/// The processor in plain words, for instance `2-core Intel Xeon, AVX-512`.
+/// A description of the CPU, for instance `2-core Intel Xeon, AVX-512`.
 pub fn device_name() -> String {
     name_with(InstructionSet::best())
 }
@@ -25,10 +25,11 @@ fn name_with(set: InstructionSet) -> String {
     in_plain_words(model_name().as_deref(), cores, set)
 }
 
-/// The instruction set of a backend's kernels: the `stated` one, or the environment's, or else the processor's best.
+/// The instruction set of a backend's kernels: the `stated` one, or the environment's, or else the CPU's
+/// best.
 ///
 /// # Errors
-/// [`BackendError::Request`] names the instruction sets that are here, when the environment asks for another.
+/// [`BackendError::Request`] names the available instruction sets, if the environment requests another.
 pub fn instruction_set(stated: Option<InstructionSet>) -> Result<InstructionSet, BackendError> {
     match stated {
         Some(set) => Ok(set),

@@ -1,20 +1,20 @@
-//! Which instructions the processor has, and kernels run with them.
+//! Detects the CPU's instruction sets, and runs kernels with them.
 
 use crate::simd::{Simd, portable};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2, avx512};
 use std::fmt;
 
-/// The variable by which an instruction set is asked for.
+/// The environment variable that requests an instruction set.
 const VARIABLE: &str = "INFERMARK_INSTRUCTION_SET";
 
-/// An instruction set was asked for that is not here.
+/// The requested instruction set is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{VARIABLE} is '{wanted}'; the instruction sets of this machine are {here}")]
 pub struct InstructionSetMissing {
-    /// What was asked for.
+    /// The requested name.
     pub wanted: String,
-    /// Names of what is here.
+    /// Names of the available ones.
     pub here: String,
 }
 
@@ -38,7 +38,7 @@ pub trait ForSimd {
 }
 
 impl InstructionSet {
-    /// Every instruction set that this processor has, the widest last.
+    /// Every instruction set of this CPU, the widest last.
     pub fn available() -> Vec<InstructionSet> {
         [
             InstructionSet::Portable,
@@ -50,18 +50,18 @@ impl InstructionSet {
         .collect()
     }
 
-    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the widest that this processor
-    /// has where the variable is not set, or empty.
+    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the CPU's widest if
+    /// the variable is not set, or empty.
     ///
     /// # Errors
-    /// When the variable names none that this processor has.
+    /// When the variable names none that this CPU has.
     pub fn from_environment() -> Result<InstructionSet, InstructionSetMissing> {
         let wanted = std::env::var_os(VARIABLE).unwrap_or_default();
         Self::asked_for(&wanted.to_string_lossy())
     }
 
-    /// [`InstructionSet::from_environment`], or the widest where that is an error: for what must not fail, once a backend
-    /// has refused the error.
+    /// [`InstructionSet::from_environment`], or the widest if that is an error: for code that must not fail
+    /// after a backend has reported the error.
     pub fn best() -> InstructionSet {
         Self::from_environment().unwrap_or_else(|_| Self::widest())
     }
@@ -88,7 +88,7 @@ impl InstructionSet {
         })
     }
 
-    /// The name by which it is asked for.
+    /// The name by which it is requested.
     pub const fn name(self) -> &'static str {
         match self {
             InstructionSet::Portable => "portable",
@@ -112,7 +112,7 @@ impl InstructionSet {
     /// Runs `work` in single precision.
     ///
     /// # Panics
-    /// When the processor lacks the instruction set.
+    /// When the CPU lacks the instruction set.
     pub fn run_f32<W: ForSimd>(self, work: W) -> W::Output {
         match self {
             InstructionSet::Portable => work.run(portable::PortableF32),
@@ -128,7 +128,7 @@ impl InstructionSet {
     /// Runs `work` in double precision.
     ///
     /// # Panics
-    /// When the processor lacks the instruction set.
+    /// When the CPU lacks the instruction set.
     pub fn run_f64<W: ForSimd>(self, work: W) -> W::Output {
         match self {
             InstructionSet::Portable => work.run(portable::PortableF64),

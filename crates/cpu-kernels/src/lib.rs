@@ -2,19 +2,19 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`simd`] | one vector of lanes on AVX-512, AVX2 and any processor; the only `unsafe` of this crate |
+//! | [`simd`] | one vector of lanes on AVX-512, AVX2 and any CPU; the only `unsafe` of this crate |
 //! | [`instruction_set`] | detection at run time |
 //! | [`packed_rows`] | the rows in the order and precision of the pass |
 //! | [`rows`] | the fused pass over the rows of products |
 //! | [`likelihood`] | the Poisson likelihood of a chunk of products and its gradient |
 //! | [`negative_binomial`] | the same for negative-binomial counts |
-//! | [`distinct_counts`] | the part of it that only counts and shape enter |
+//! | [`distinct_counts`] | the part of it that depends only on counts and shape |
 //! | [`bare`] | the pass over the rows alone, timed: the limit of an iteration |
 //! | [`chunk`] | the panel cut into units of work |
-//! | [`device`] | the machine's processors as a device, and its memory |
+//! | [`device`] | the machine's CPU as a device, and its memory |
 //! | [`log_joint`] | the double-precision log joint, threaded |
 //! | [`noise`] | Philox normals, a vector at a time |
-//! | [`processor_name`] | what the processor is called |
+//! | [`processor_name`] | the name of the CPU |
 //! | [`team`] | a leader and helpers that work through an iteration's phases |
 
 pub mod bare;

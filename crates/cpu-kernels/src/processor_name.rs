@@ -1,9 +1,9 @@
-//! What the processor is called.
+//! The name of the CPU.
 
 use crate::InstructionSet;
 use std::process::Command;
 
-/// The processor's name for itself: from `/proc/cpuinfo`, or from `sysctl` on macOS; `None` where neither tells.
+/// The CPU's own name, from `/proc/cpuinfo`, or from `sysctl` on macOS; `None` if neither has it.
 pub fn model_name() -> Option<String> {
     let from_proc = || field(&std::fs::read_to_string("/proc/cpuinfo").ok()?, "model name");
     let from_sysctl = || {
@@ -27,7 +27,8 @@ fn field(cpuinfo: &str, name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-/// The processor in plain words with what the kernels use of it, for instance `2-core Intel Xeon, AVX-512`.
+/// A description of the CPU with the instruction set that the kernels use, for instance
+/// `2-core Intel Xeon, AVX-512`.
 pub(crate) fn in_plain_words(model: Option<&str>, cores: usize, set: InstructionSet) -> String {
     let name = model.unwrap_or_default();
     let name = name.replace("(R)", "").replace("(TM)", "").replace("(tm)", "");

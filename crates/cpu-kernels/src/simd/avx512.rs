@@ -13,7 +13,7 @@ pub(crate) struct Avx512F32(());
 pub(crate) struct Avx512F64(());
 
 impl Avx512F32 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         let here = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512dq")
@@ -26,7 +26,7 @@ impl Avx512F32 {
 }
 
 impl Avx512F64 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         Avx512F32::detect().map(|t| t.wide())
     }
