@@ -1,4 +1,4 @@
-//! The answer of a fit in a few lines: elasticities with their intervals, and what speaks against trusting them.
+//! The answer of a fit in a few lines: elasticities with their intervals, and reasons not to trust them.
 
 use crate::number_format::{count, duration, three_digits};
 use crate::table::grid::Grid;
@@ -48,7 +48,7 @@ pub fn is_converged(report: &Report) -> bool {
     }
 }
 
-/// Products by what the 90% intervals of their elasticities say.
+/// Products by the 90% intervals of their elasticities.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Verdicts {
     /// The interval is below -1.
