@@ -1,4 +1,4 @@
-//! Arguments that several verbs share, and the requests made of them.
+//! Arguments that several verbs share, and the requests built from them.
 
 use crate::device::named_device;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -104,7 +104,7 @@ impl PriorArguments {
         self.given()?.over(Priors::default())
     }
 
-    /// The settings of the file: what it gives wins over any default.
+    /// The settings of the file, which override any default.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -158,7 +158,7 @@ pub enum ObjectiveName {
 pub enum ParameterizationName {
     /// Centred: what the published code ran.
     Centered,
-    /// One learned centredness a site, from 0.5: what the published code wrote.
+    /// One learned centredness per site, from 0.5: what the published code wrote.
     Learned,
     /// Non-centred.
     Noncentered,
@@ -309,7 +309,7 @@ impl SviArguments {
 pub enum MetricName {
     /// The model's own block-arrowhead precision at the posterior mode; needs --parameterization centered.
     Structured,
-    /// One variance a latent, tuned during warm-up.
+    /// One variance per latent, tuned during warm-up.
     Diagonal,
 }
 
