@@ -140,7 +140,10 @@ impl Backend for GaussianCpu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::CPU
+        Capabilities {
+            likelihoods: crate::LIKELIHOODS,
+            ..Capabilities::CPU
+        }
     }
 
     fn devices(&self) -> Vec<Device> {

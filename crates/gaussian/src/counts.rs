@@ -68,7 +68,7 @@ pub(crate) struct Evaluated {
 }
 
 impl Counts {
-    /// The counts of `panel`.
+    /// The counts of `panel`, whose law is one of [`LIKELIHOODS`](crate::LIKELIHOODS).
     pub fn new(panel: &Arc<Panel>, priors: &Priors, likelihood: Likelihood) -> Self {
         let distinct = match likelihood {
             Likelihood::Poisson => Vec::new(),

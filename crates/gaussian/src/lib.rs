@@ -44,6 +44,8 @@ mod skewness;
 mod spread;
 pub mod variational;
 
+use infermark_model::Likelihood;
+
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
 pub use counts::Counts;
 pub use elsewhere::Elsewhere;
@@ -52,3 +54,6 @@ pub use fault::Fault;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};
 pub use profile::{LAST_CHANGE, MOST_GROWTH, STEPS};
 pub use row_walker::{MovingPairs, RowWalker};
+
+/// Laws of the counts that the pass over the rows has; [`Counts::new`] takes no other.
+pub const LIKELIHOODS: &[Likelihood] = &[Likelihood::Poisson, Likelihood::NegativeBinomial];

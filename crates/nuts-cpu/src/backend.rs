@@ -10,7 +10,7 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Request, Run,
 };
 use infermark_cpu_kernels::{InstructionSet, bare, cpu_device, device};
-use infermark_model::{Centredness, Panel};
+use infermark_model::{Centredness, Likelihood, Panel};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +51,21 @@ impl NutsCpu {
     }
 }
 
+/// The structured metric is the precision at the mode, which is found for the laws `of_mode` alone; the diagonal one needs no more
+/// than the gradient.
+fn check_metric(metric: Metric, likelihood: Likelihood, of_mode: &[Likelihood]) -> Result<(), BackendError> {
+    if metric == Metric::Structured && !of_mode.contains(&likelihood) {
+        return Err(BackendError::Unsupported {
+            backend: NAME,
+            what: format!(
+                "the structured metric with the {} likelihood; the diagonal metric does",
+                likelihood.name()
+            ),
+        });
+    }
+    Ok(())
+}
+
 impl Backend for NutsCpu {
     fn name(&self) -> &'static str {
         NAME
@@ -62,6 +77,18 @@ impl Backend for NutsCpu {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::CPU
+    }
+
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(NAME, self.method(), request)?;
+        match &request.method {
+            Method::Nuts(settings) => check_metric(
+                settings.metric,
+                request.likelihood,
+                infermark_gaussian::LIKELIHOODS,
+            ),
+            other => unreachable!("{} was refused", other.name()),
+        }
     }
 
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
@@ -112,5 +139,28 @@ impl Backend for NutsCpu {
         Ok(Box::new(NutsRun::start(
             panel, request, settings, retention, started,
         )?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_likelihood_without_a_mode_is_refused_in_the_structured_metric_alone() {
+        let check = |metric| check_metric(metric, Likelihood::NegativeBinomial, &[Likelihood::Poisson]);
+        let refused = check(Metric::Structured).unwrap_err();
+        assert!(matches!(refused, BackendError::Unsupported { .. }));
+        assert_eq!(
+            refused.to_string(),
+            "backend nuts-cpu cannot serve the structured metric with the negative-binomial likelihood; the diagonal metric does"
+        );
+        check(Metric::Diagonal).unwrap();
+        check_metric(
+            Metric::Structured,
+            Likelihood::Poisson,
+            infermark_gaussian::LIKELIHOODS,
+        )
+        .unwrap();
     }
 }
