@@ -52,7 +52,7 @@ pub trait RowsElsewhere<const D: usize = 2>: Debug + Send + Sync {
 /// variances of the log rates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThirdOrder<const D: usize = 2> {
-    /// By place.
+    /// Results by place.
     pub products: Vec<ProductThird<D>>,
     /// `sum_i w v / 2` by category and period.
     pub by_period: Vec<Vec<f64>>,
@@ -104,9 +104,9 @@ pub struct CategoryWalked<const D: usize = 2> {
 /// The results of a walk.
 #[derive(Debug)]
 pub struct Walked<const D: usize = 2> {
-    /// By place.
+    /// Results by place.
     pub products: Vec<ProductWalked<D>>,
-    /// By category.
+    /// Results by category.
     pub categories: Vec<CategoryWalked<D>>,
     /// The device's rows, for later requests.
     pub rows: Arc<dyn RowsElsewhere<D>>,

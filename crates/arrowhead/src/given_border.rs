@@ -28,7 +28,7 @@ pub trait GivenBorder<const D: usize = 2>: Sync {
 /// Sums over the products at their optimum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AtOptimum<const D: usize = 2> {
-    /// Of the values.
+    /// Sum of the values.
     pub value: f64,
     /// Sum of the sizes of their terms.
     pub size: f64,

@@ -68,7 +68,7 @@ pub enum DesignError {
     /// A number is zero or too large.
     #[error("the number of {what} is {value}; give 1 to {most}")]
     Size {
-        /// Of what.
+        /// The setting.
         what: &'static str,
         /// What was given.
         value: usize,

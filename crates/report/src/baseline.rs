@@ -156,7 +156,7 @@ impl RunStamp {
     }
 }
 
-/// A run beside an earlier one.
+/// A run compared with an earlier one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaselineComparison {
     /// Version of the schema, [`SCHEMA_VERSION`].

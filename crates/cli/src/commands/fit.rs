@@ -250,7 +250,9 @@ impl FitArguments {
             Some(reason) if written.files.is_empty() => say(format_args!(
                 "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
             )),
-            Some(reason) => say(format_args!("unfinished ({reason}): partial results are in {out}")),
+            Some(reason) => say(format_args!(
+                "unfinished ({reason}): partial results are in {out}"
+            )),
             None if !written.missing.is_empty() => {
                 say(format_args!(
                     "unfinished (not all files could be written): the others are in {out}"

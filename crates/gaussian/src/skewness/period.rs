@@ -79,7 +79,7 @@ pub(super) struct Few {
     /// Slots by category and period.
     slots: Vec<Option<u32>>,
     periods: Vec<Period>,
-    /// By category.
+    /// Flags by category.
     any: Vec<bool>,
 }
 

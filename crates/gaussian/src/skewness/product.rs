@@ -103,7 +103,7 @@ struct InBlock {
 }
 
 impl InBlock {
-    /// Of the log rate.
+    /// Variance of the log rate.
     fn variance(&self) -> f64 {
         let of_block: f64 = self.by.iter().map(|by| by * by).sum();
         of_block + self.noise

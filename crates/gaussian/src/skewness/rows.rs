@@ -66,7 +66,7 @@ pub(super) struct Group<const D: usize> {
 }
 
 impl<const D: usize> Group<D> {
-    /// Of rows.
+    /// The group of these rows.
     pub(super) fn new(about: About, rows: impl Iterator<Item = Row<D>>) -> Self {
         let most = rows.size_hint().0.next_multiple_of(PAD);
         let mut group = Group {
