@@ -9,7 +9,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
-    /// The host's processors, all of them one device.
+    /// The host's CPU: all processors together are one device.
     Cpu,
     /// An NVIDIA GPU through CUDA.
     Cuda,
@@ -47,7 +47,7 @@ pub struct DeviceId {
 }
 
 impl DeviceId {
-    /// The host's processors.
+    /// The host's CPU.
     pub const CPU: DeviceId = DeviceId {
         kind: DeviceKind::Cpu,
         index: 0,
@@ -88,18 +88,18 @@ impl FromStr for DeviceId {
     }
 }
 
-/// A device that is here.
+/// A device that is available on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// How it is asked for.
+    /// The id by which it is requested.
     pub id: DeviceId,
     /// In plain words, for instance `2-core Intel Xeon, AVX-512`.
     pub name: String,
-    /// Memory in bytes, where it can be told.
+    /// Memory in bytes, where it is known.
     pub memory_bytes: Option<u64>,
-    /// Driver or instruction set, where it can be told.
+    /// Driver or instruction set, where it is known.
     pub driver: Option<String>,
-    /// Whether a GPU's interface is played by software on the processor: right, and slow.
+    /// Whether it is a software rasterizer, which runs on the CPU: correct, but slow.
     #[serde(default)]
     pub software: bool,
 }

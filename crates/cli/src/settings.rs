@@ -1,4 +1,4 @@
-//! Arguments that several verbs share, and the requests made of them.
+//! Arguments that several verbs share, and the requests built from them.
 
 use crate::choices::{
     coordinates_parser, likelihood_parser, method_parser, metric_parser, model_parser,
@@ -88,7 +88,7 @@ impl PriorArguments {
         self.given()?.over(Priors::default())
     }
 
-    /// The settings of the file: what it gives wins over any default.
+    /// The settings of the file, which override any default.
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -1,4 +1,4 @@
-//! The bare pass over the rows: what a complete iteration is held against.
+//! The bare pass over the rows, with which a complete iteration is compared.
 
 use crate::chunk::{Chunk, chunks};
 use crate::dispatch::{ForSimd, SimdDispatch};
@@ -11,16 +11,17 @@ use infermark_model::{Likelihood, Panel};
 use infermark_processor::InstructionSet;
 use std::time::{Duration, Instant};
 
-/// Passes of one measurement at least.
+/// Least number of passes of one measurement.
 const LEAST_PASSES: u32 = 5;
 
-/// Row-particles a second of the likelihood and its gradient alone, with fixed parameters that no row clips at: no
-/// noise, no priors, no optimizer, no exchange between threads within a pass. The best pass of about `time` counts.
+/// Row-particles per second of only the likelihood and its gradient, with fixed parameters at which no row
+/// clips: no noise, no priors, no optimizer, no exchange between threads within a pass. The best pass of
+/// about `time` counts.
 ///
-/// `particles` up to four go through in one pass, as in an iteration; more are measured as four.
+/// Up to four `particles` are processed in one pass, as in an iteration; more are measured as four.
 ///
 /// # Panics
-/// When the processor lacks the instruction set, or `particles` or `threads` is 0.
+/// When the CPU lacks the instruction set, or `particles` or `threads` is 0.
 pub fn bare_row_particles_per_second(
     set: InstructionSet,
     single_precision: bool,

@@ -8,7 +8,7 @@
 //! | [`rows`] | the fused pass over the rows of products |
 //! | [`likelihood`] | the Poisson likelihood of a chunk of products and its gradient |
 //! | [`negative_binomial`] | the same for negative-binomial counts |
-//! | [`distinct_counts`] | the part of it that only counts and shape enter |
+//! | [`distinct_counts`] | the part of it that depends only on counts and shape |
 //! | [`bare`] | the pass over the rows alone, timed: the limit of an iteration |
 //! | [`chunk`] | the panel cut into units of work |
 //! | [`log_joint`] | the double-precision log joint, threaded |

@@ -1,7 +1,7 @@
-//! What a product's latents are: the one place where this crate says so.
+//! The definition of a product's latents, in one place for this crate.
 //!
-//! Everything that is done with a product's latents is done with arrays of them, in loops over [`LATENTS`]; the algebra of blocks, the rule
-//! for their marginals and the settling of single products take any number as a parameter.
+//! All code works on arrays of a product's latents, in loops over [`LATENTS`]; the algebra of blocks, the
+//! rule for their marginals and the settling of single products take their number as a parameter.
 
 use infermark_model::Panel;
 use infermark_model::panel::Row;
@@ -35,19 +35,19 @@ pub(crate) fn design(row: &Row) -> [f64; LATENTS] {
     [row.log_price, 1.0]
 }
 
-/// Sums of the counts of a product times what [`design`] gives: what they say of its latents.
+/// Sums of the counts of a product times [`design`]: their sufficient statistics for its latents.
 pub(crate) fn units_along(panel: &Panel, product: usize) -> [f64; LATENTS] {
     let units = panel.sums().product[product] as f64;
     let units_log_price = panel.sums().product_deviation[product] + panel.mean_log_price()[product] * units;
     [units_log_price, units]
 }
 
-/// The places of a product's latents.
+/// The positions of a product's latents.
 pub(crate) fn places(layout: Layout, product: usize) -> [usize; LATENTS] {
     SITES.map(|site| layout.start(site) + product)
 }
 
-/// What a product's latents add to the log rate of a row.
+/// The contribution of a product's latents to the log rate of a row.
 pub(crate) fn along<const D: usize>(latents: &[f64; D], design: &[f64; D]) -> f64 {
     latents
         .iter()
@@ -55,7 +55,7 @@ pub(crate) fn along<const D: usize>(latents: &[f64; D], design: &[f64; D]) -> f6
         .fold(0.0, |sum, (own, x)| sum + own * x)
 }
 
-/// The entries of a vector at some places.
+/// The entries of a vector at some positions.
 pub(crate) fn at<const D: usize>(of: &[f64], places: [usize; D]) -> [f64; D] {
     from_fn(|k| of[places[k]])
 }
@@ -73,7 +73,7 @@ pub(crate) fn prior_precisions(priors: &Priors) -> [f64; LATENTS] {
     SITES.map(|site| priors.sd(site).powi(-2))
 }
 
-/// The latents that are not a product's own, site by site.
+/// The latents that do not belong to a product, site by site.
 pub(crate) fn above_products(layout: Layout) -> Vec<Range<usize>> {
     let above = layout.sites().iter().filter(|site| !SITES.contains(site));
     above.map(|site| layout.range(*site)).collect()

@@ -1,4 +1,4 @@
-//! What is asked for, checked; the devices.
+//! The backend: checks of requests, and devices.
 
 use crate::NAME;
 use crate::density::{Density, PanelDensity};
@@ -16,7 +16,7 @@ use infermark_processor::InstructionSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// NUTS on the host's processors, in `f64`.
+/// NUTS on the host's CPU, in `f64`.
 ///
 /// A step of its runs is a draw of one chain, warm-up included. Draws and summaries are in natural parameters. Under
 /// `Parameterization::Learned`, which takes the diagonal metric, the centredness stays at its start value.
@@ -42,7 +42,7 @@ use std::time::Instant;
 pub struct NutsCpu;
 
 impl NutsCpu {
-    /// The request's NUTS settings, when it can be served here.
+    /// The request's NUTS settings, if it can be served here.
     fn settings<'r>(&self, request: &'r Request) -> Result<&'r NutsSettings, BackendError> {
         self.supports(request)?;
         InstructionSet::from_environment()?;

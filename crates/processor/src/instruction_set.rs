@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-/// The variable by which an instruction set is asked for.
+/// The environment variable that requests an instruction set.
 const VARIABLE: &str = "INFERMARK_INSTRUCTION_SET";
 
-/// An instruction set was asked for that is not here.
+/// The requested instruction set is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{VARIABLE} is '{wanted}'; the instruction sets of this machine are {here}")]
 pub struct InstructionSetMissing {
-    /// What was asked for.
+    /// The requested name.
     pub wanted: String,
-    /// Names of what is here.
+    /// Names of the available ones.
     pub here: String,
 }
 
@@ -39,18 +39,18 @@ impl InstructionSet {
         .collect()
     }
 
-    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the widest that this processor
-    /// has where the variable is not set, or empty.
+    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the CPU's widest if
+    /// the variable is not set, or empty.
     ///
     /// # Errors
-    /// When the variable names none that this processor has.
+    /// When the variable names none that this CPU has.
     pub fn from_environment() -> Result<InstructionSet, InstructionSetMissing> {
         let wanted = std::env::var_os(VARIABLE).unwrap_or_default();
         Self::asked_for(&wanted.to_string_lossy())
     }
 
-    /// [`InstructionSet::from_environment`], or the widest where that is an error: for what must not fail, once a backend
-    /// has refused the error.
+    /// [`InstructionSet::from_environment`], or the widest if that is an error: for code that must not fail
+    /// after a backend has reported the error.
     pub fn best() -> InstructionSet {
         Self::from_environment().unwrap_or_else(|_| Self::widest())
     }
@@ -77,7 +77,7 @@ impl InstructionSet {
         })
     }
 
-    /// The name by which it is asked for.
+    /// The name by which it is requested.
     pub const fn name(self) -> &'static str {
         match self {
             InstructionSet::Portable => "portable",

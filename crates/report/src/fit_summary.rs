@@ -1,4 +1,4 @@
-//! The answer of a fit in a few lines: elasticities with their intervals, and what speaks against trusting them.
+//! The answer of a fit in a few lines: elasticities with their intervals, and reasons not to trust them.
 
 use crate::number_format::{count, duration, three_digits};
 use crate::table::grid::Grid;

@@ -1,8 +1,8 @@
 //! Stochastic variational inference on the CPU: the published algorithm, fused.
 //!
-//! Guide, objective, optimizer and schedule are those of the model crate; an iteration is one pass over the panel
-//! that stores nothing a row. Results do not depend on the number of threads, to the bit: chunks of products are
-//! taken by whichever thread is free, and their sums are added in a fixed order.
+//! Guide, objective, optimizer and schedule are those of the model crate; an iteration is one pass over the
+//! panel that stores nothing per row. Results are bit-identical for any number of threads: chunks of products
+//! are taken by whichever thread is free, and their sums are added in a fixed order.
 
 mod block;
 mod contrasts;
@@ -36,19 +36,19 @@ pub const NAME: &str = "svi-cpu";
 /// of 6,000 to the largest `f32`.
 const CLIP_HIGH_LIMIT_F32: f64 = 40.0;
 
-/// The backend. Its instruction set is the processor's best unless one is given.
+/// The backend. It uses the CPU's best instruction set unless one is given.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SviCpu {
     instruction_set: Option<InstructionSet>,
 }
 
 impl SviCpu {
-    /// The backend with the processor's best instruction set.
+    /// The backend with the CPU's best instruction set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The backend with a stated instruction set, which the processor must have.
+    /// The backend with a given instruction set, which the CPU must have.
     pub fn with_instruction_set(set: InstructionSet) -> Self {
         SviCpu {
             instruction_set: Some(set),
@@ -70,7 +70,7 @@ impl SviCpu {
         self.begin(panel, request, Some(guide), noise)
     }
 
-    /// Starts a run at `guide`, or where its chart starts.
+    /// Starts a run at `guide`, or at its chart's start.
     fn begin(
         &self,
         panel: Arc<Panel>,

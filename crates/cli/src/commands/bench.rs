@@ -135,7 +135,7 @@ impl BenchArguments {
             )?;
         }
         if cases.iter().all(|case| case.request.devices != [DeviceId::CPU]) {
-            refuse_given(given, &["threads"], "backends on the processors")?;
+            refuse_given(given, &["threads"], "backends on the CPU")?;
         }
         let (outcome, folder) = self.measure_those_of(&registry)?;
         let exit = if outcome.interrupted {
@@ -161,12 +161,13 @@ impl BenchArguments {
         self.baseline()?;
         let folder = self.folder()?;
         drop(ClaimedFolder::claim(folder.path(), &[])?);
-        // It is made again once there is something for it; what is not empty stays.
+        // It is created again when there is something to write; a folder that is not empty stays.
         let _ = std::fs::remove_dir(folder.path());
         Ok(())
     }
 
-    /// Waits until other programs leave the machine alone, for at most `settle_seconds`, and tells that it does.
+    /// Waits until other programs leave the machine idle, for at most `settle_seconds`, and reports that it
+    /// waits.
     pub fn wait_until_quiet(&self) {
         let mut patience = Duration::from_secs_f64(self.settle_seconds.min(1e6));
         settle(&mut patience, &mut BenchBar::new(), &Interrupt::new());
@@ -210,7 +211,7 @@ impl BenchArguments {
         })
     }
 
-    /// Runs the benchmark and returns what came of it, and where it is.
+    /// Runs the benchmark and returns its outcome and its folder.
     ///
     /// # Errors
     /// When an argument is out of range, a panel cannot be made, or a file not be written.

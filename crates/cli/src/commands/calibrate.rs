@@ -254,7 +254,8 @@ impl CalibrateArguments {
         Ok(fitted)
     }
 
-    /// Which errors the replications will find, of a quantity with a single latent in each and of one with a latent a product.
+    /// The errors that the replications will find, for a quantity with a single latent per replication and
+    /// for one with a latent per product.
     fn promised(&self, design: &Design) -> String {
         let quantities = Quantity::all(design.likelihood).len();
         // A method with draws has the most quantities, and ranks see a little less: no other method sees less than this.
@@ -323,7 +324,7 @@ impl CalibrateArguments {
         }
     }
 
-    /// What the table does not say.
+    /// Information that is not in the table.
     fn tell(&self, calibration: &Calibration, verdicts: &[MethodVerdict]) {
         for (method, verdict) in verdicts.iter().enumerate() {
             let passes = if verdict.passes { "passes" } else { "FAILS" };
@@ -369,7 +370,7 @@ impl CalibrateArguments {
     }
 }
 
-/// The errors that a method's replications find, of the quantity where they find least and of the one where they find most.
+/// The errors that a method's replications find, for the quantities with the least and with the most power.
 fn found_by(verdict: &MethodVerdict, done: usize) -> Option<String> {
     let by_power: Vec<(&QuantityVerdict, _)> = verdict
         .quantities

@@ -20,9 +20,9 @@ struct AnchoredSums<'p> {
 /// Largest errors over products and particles, in units of the bound on the product's rates.
 #[derive(Clone, Copy, Default)]
 struct Errors {
-    /// Of the sum with its residual.
+    /// Errors of the sum with its residual.
     sum: f64,
-    /// Of its high part alone.
+    /// Errors of its high part alone.
     high: f64,
 }
 

@@ -15,14 +15,14 @@ pub(crate) struct Avx2F32(());
 pub(crate) struct Avx2F64(());
 
 impl Avx2F32 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         InstructionSet::Avx2.is_available().then_some(Avx2F32(()))
     }
 }
 
 impl Avx2F64 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         Avx2F32::detect().map(|t| t.wide())
     }

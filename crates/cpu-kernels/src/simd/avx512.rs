@@ -14,14 +14,14 @@ pub(crate) struct Avx512F32(());
 pub(crate) struct Avx512F64(());
 
 impl Avx512F32 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         InstructionSet::Avx512.is_available().then_some(Avx512F32(()))
     }
 }
 
 impl Avx512F64 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         Avx512F32::detect().map(|t| t.wide())
     }

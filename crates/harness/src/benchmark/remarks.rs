@@ -1,4 +1,4 @@
-//! What a case's record says in words: its device, why it failed or was left out, and what its reader must know.
+//! The words in a case's record: its device, why it failed or was left out, and remarks for its reader.
 
 use super::Plan;
 use infermark_backend::{BackendError, Convergence, Detail, DeviceId, ESS_LIMIT, RHAT_LIMIT, Request};
@@ -13,7 +13,7 @@ pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
     record.reason = reason.into();
 }
 
-/// A device's name, with its id where it is not the processors: equal cards have one name, and so has one card that is
+/// A device's name, with its id unless it is the CPU: equal cards have the same name, as has one card that is
 /// reached in two ways.
 pub(super) fn device_in_words(name: &str, request: &Request) -> String {
     match request.devices[0] {
@@ -22,8 +22,8 @@ pub(super) fn device_in_words(name: &str, request: &Request) -> String {
     }
 }
 
-/// Whether a backend only said that it does not serve this: what does not fit a device, or is not offered, says nothing
-/// against the backend.
+/// Whether a backend only reported that it does not serve this: a request that does not fit on a device, or
+/// is not offered, is no fault of the backend.
 pub(super) fn is_no_fault(error: &BackendError) -> bool {
     matches!(
         error,
@@ -37,7 +37,8 @@ pub(super) fn leave_out(record: &mut CaseRecord, why: &BackendError) {
     record.reason = why.to_string();
 }
 
-/// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
+/// Adds remarks for the reader; `limits_failed` is the reason why the limits of the record's device are
+/// unknown.
 pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, limits_failed: Option<&str>) {
     let repeats = plan.repeats;
     if record.status != Status::Ok {

@@ -35,7 +35,7 @@ pub enum ResultsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file is not the JSON of a case, or of what else a folder keeps.
+    /// A file is not the JSON of a case, or of another record in the folder.
     #[error("{}: {error}; remove the file, or measure again", path.display())]
     Json {
         /// The file.
@@ -60,7 +60,7 @@ pub enum ResultsError {
 }
 
 impl ResultsFolder {
-    /// Creates `path`, or `path-2`, `path-3` .. beside it when there is something in it already.
+    /// Creates `path`, or `path-2`, `path-3` .. next to it if it is not empty.
     ///
     /// # Errors
     /// When no folder can be created there.
@@ -166,7 +166,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ResultsEr
 
 fn is_taken(path: &Path) -> bool {
     match std::fs::read_dir(path) {
-        // The lock of a run that died before it had a result is nothing in it.
+        // The lock of a run that died before it had a result does not count as content.
         Ok(mut entries) => entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != LOCK)),
         Err(e) => e.kind() != io::ErrorKind::NotFound,
     }

@@ -1,7 +1,7 @@
 //! Time to a posterior: every method's way to one, on panels of one size, side by side.
 //!
-//! Every figure is of a record or published: what was measured whole, what was estimated from a part, and what others
-//! published are told apart.
+//! Every figure is of a record or published: figures measured in full, estimated from a part, and published
+//! by others are kept apart.
 
 use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
@@ -10,10 +10,10 @@ use crate::records::case_record::{CaseRecord, Status};
 use infermark_backend::{Convergence, Method};
 use infermark_model::{Coordinates, Likelihood};
 
-/// Where a time is from.
+/// The source of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// The whole way was timed here.
+    /// All of it was timed here.
     Measured,
     /// A part of it was timed here.
     Estimated,
@@ -81,7 +81,8 @@ pub struct PosteriorTime {
     pub truth: Option<TruthFigures>,
     /// Held against other ways.
     pub times: TimesAsFast,
-    /// False where the run itself tells that it has not converged: that is no end of the way, and is held against nothing.
+    /// False if the run itself reports that it has not converged: then it is not complete and is compared
+    /// with nothing.
     pub converged: bool,
     /// Whether it may be relied on.
     pub status: Status,
@@ -127,9 +128,9 @@ pub fn times_to_posterior(records: &[CaseRecord]) -> Vec<PosteriorTime> {
     all
 }
 
-/// The way that a case stands for, held against the published ones alone; `None` where it has no speed or no end: of SVI the
-/// published 1M iterations, or in orthogonal coordinates those of the schedule, of chains the draws that were asked for if all were made, or the published reference, of whole
-/// fits one.
+/// The way represented by a case, compared only with the published ones; `None` if it has no speed or no end:
+/// of SVI the published 1M iterations, or in orthogonal coordinates those of the schedule, of chains the
+/// draws that were asked for if all were made, or the published reference, of whole fits one.
 pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     let truth = |after: String| {
         record.truth_quality.as_ref().map(|t| TruthFigures {

@@ -108,7 +108,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
     };
     let mut compared = parity(precision, true, unit == IterationUnit::Iterations);
     if matches!(method, Method::StructuredVi(_) | Method::Meanfield(_)) {
-        // By their bound, in the place of the log joint.
+        // By their bound, instead of the log joint.
         compared.loss_relative_error = compared.log_joint_relative_error.take();
     }
     let iterations = (2.0 * rate).round().max(1.0) as u64;

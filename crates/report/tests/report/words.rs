@@ -1,4 +1,4 @@
-//! What people read beside the table of a benchmark: comparisons, the summary of a fit, what is remarked of one.
+//! Texts for people other than the table of a benchmark: comparisons, the summary of a fit, and notes on it.
 
 use crate::synthetic::{gaussian_report, records, svi_report, system};
 use infermark_atomic_file::ClaimedFolder;

@@ -5,19 +5,19 @@ use super::expected::Weight;
 use super::precision::Precision;
 use infermark_model::site::Site;
 
-/// Parts of what the counts are expected to tell of a log shape, and of its curvature that other parameters take, that are left of its
-/// precision at least.
+/// Least precision of a log shape: fractions of the counts' expected information on it, and of its curvature
+/// that other parameters take.
 const LEAST_OF_TOLD: f64 = 0.25;
 const LEAST_OF_TAKEN: f64 = 0.5;
 
-/// What a Gaussian of a precision has.
+/// The moments of a Gaussian with a given precision.
 pub(super) struct Moments {
     pub(super) ln_det: f64,
     /// See [`Precision::added`].
     pub(super) added: Vec<f64>,
-    /// Of the latents.
+    /// Variances of the latents.
     pub(super) variance: Vec<f64>,
-    /// Of the rows' log rates.
+    /// Variances of the rows' log rates.
     pub(super) row_variance: Vec<f64>,
     /// Covariance of each product's elasticity with its category's, and of each category's with the global one.
     pub(super) with_category: Vec<f64>,
@@ -33,7 +33,7 @@ impl Reference<'_> {
         let (shape, last) = (periods, periods + usize::from(has_shape));
         let border = last + 1;
         let of = |sd: f64| sd.powi(-2);
-        // Products, eliminated: inverses of their blocks, and what they leave of the borders.
+        // Products, eliminated: inverses of their blocks, and the Schur complements of the borders.
         let mut schur: Vec<Dense> = (0..layout.categories).map(|_| Dense::new(border)).collect();
         for (c, schur) in schur.iter_mut().enumerate() {
             for t in 0..periods {
