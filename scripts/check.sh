@@ -147,14 +147,14 @@ check_licences() {
 
 check_scripts() {
   local script
-  for script in scripts/*.sh .ci/run; do
+  for script in scripts/*.sh peers/*/*.sh .ci/run; do
     case $(head -n 1 "$script") in
     *bash) bash -n "$script" ;;
     *) sh -n "$script" ;;
     esac
   done
   need "Python 3.11 or later" python3 has_python || return 0
-  python3 -m compileall -q scripts
+  python3 -m compileall -q scripts peers
   python3 -B scripts/compare_peers_self_test.py
 }
 

@@ -28,11 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import comparison_results as results
 import peers_agreement as agreement
+import peers_common as common
 import peers_results
-from compare_numpyro import BUSY_BEFORE, NOISY_SPREAD, RunFailed, told_as_failure
 from peers_agreement import Finding, Marginals
+from peers_common import BUSY_BEFORE, NOISY_SPREAD, RunFailed, told_as_failure
 from peers_sides import CORRECTED, ELIMINATION, PLAIN, SIMPLE, Row, Side, coordinates_agree, exact_sides, svi_sides
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +123,7 @@ def mark_noise(rows: list[Row], busy: float | str) -> None:
             continue
         spread = max(row["seconds_samples"]) / min(row["seconds_samples"])
         noise = [f"repeats differ by a factor of {spread:.2f}"] if spread > NOISY_SPREAD else []
-        if busy != results.UNKNOWN and busy > BUSY_BEFORE:
+        if busy != common.UNKNOWN and busy > BUSY_BEFORE:
             noise.append(f"{busy:.0%} of the machine was in use beforehand")
         if noise:
             row |= {"status": "warn", "reason": "the machine was not quiet: " + ", ".join(noise)}
@@ -226,7 +226,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Runs every panel, writes the folder, and prints the table."""
     options = parse_arguments()
-    system = results.system_record(ROOT, options.infermark, "cpu")
+    system = common.system_record(ROOT, options.infermark)
     rows, panels = [], []
     for number, panel in enumerate(options.panel):
         label = options.label[number] if options.label else panel.stem
@@ -234,12 +234,12 @@ def main() -> int:
         sides = exact_sides(options, panel)
         if products_of(panel) <= options.svi_products:
             sides += svi_sides(options, panel)
-        busy = results.busy_fraction()
+        busy = common.busy_fraction()
         joints = partial(coordinates_agree, options, panel)
         found, findings = compare(sides, label, truth, joints, options.threads, busy)
         rows += found
         checks = [{"sides": f.sides, "found": f.found, "passed": f.passed, "reason": f.reason or "none"} for f in findings]
-        panels.append({"label": label, "file": panel.name, "sha256": results.sha256_of(panel), "checks": checks})
+        panels.append({"label": label, "file": panel.name, "sha256": common.sha256_of(panel), "checks": checks})
     status = next((s for s in ("failed", "warn") if any(row["status"] == s for row in rows)), "ok")
     configuration = {n: v for n, v in vars(options).items() if n not in ("panel", "truth", "out", "force", "infermark")}
     record = {
@@ -255,7 +255,7 @@ def main() -> int:
         "peers.csv": peers_results.csv_text(rows),
         "peers.md": peers_results.markdown_text(record),
     }
-    results.write_folder(options.out, texts, options.force)
+    common.write_folder(options.out, texts, options.force)
     print(texts["peers.md"])
     print(f"written to {options.out}", file=sys.stderr)
     return 1 if status == "failed" else 0

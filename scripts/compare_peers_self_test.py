@@ -19,7 +19,7 @@ import compare_peers as peers
 import peers_agreement as agreement
 import peers_results
 import peers_sides
-from compare_numpyro import RunFailed
+from peers_common import RunFailed
 
 PRODUCTS = 400
 SVI_SIDES = {"numpyro-published", "infermark-svi-published", "numpyro-orthogonal", "infermark-svi-orthogonal"}

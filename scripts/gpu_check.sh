@@ -96,6 +96,7 @@ for message in filter(lambda found: found.get("executable"), map(json.loads, sys
         [ -x "$folder/$name" ] || fail "cargo's messages do not name what becomes $name: did it move?"
     done
     cp -- "$here"/*.py "$here/gpu_check.sh" "$folder/scripts/"
+    cp -R -- "$root/peers" "$folder/"
     cp -- "$root"/crates/test-support/data/* "$folder/data/"
     printf 'commit %s; %s; %s, %s\n' "$(git describe --always --abbrev=40 --dirty 2>/dev/null || echo unknown)" "$(rustc --version)" \
         "$(uname -sm)" "$(getconf GNU_LIBC_VERSION 2>/dev/null || echo 'C library unknown')" >"$folder/BUILD"
@@ -189,7 +190,7 @@ ended() {
         tail -n 12 "$work/$log" | quote 200
         ;;
     esac
-    [ $status -eq 0 ]
+    [ "$status" -eq 0 ]
 }
 
 stop() {
@@ -313,35 +314,22 @@ panel() {
 
 # --- peer ----------------------------------------------------------------------
 
-# What NumPyro this Python has; ends with a word where it is none to compare with.
-probe='
-import sys
-sys.version_info >= (3, 11) or sys.exit("it is older than Python 3.11")
-sys.path.insert(0, sys.argv[1])
-try:
-    import jaxlib, numpyro, pyarrow
-    import compare_numpyro, numpyro_worker
-except ImportError as error:
-    sys.exit(str(error))
-gpu = numpyro_worker.choose_device("gpu")
-print(f"NumPyro {numpyro.__version__} on {gpu.device_kind}; {compare_numpyro.scatter_state(jaxlib.__version__)}")'
-
+# Through CUDA, the only way to a card that JAX and svi-gpu share.
 peer() {
-    local python=${PYTHON:-python3} sizes=${products:-10000,100000} size options=(--repeats 5 --seconds 2)
-    ! $quick || sizes=${products:-1000} options=(--repeats 2 --iterations 20 --infermark-iterations 20)
-    run python.txt "$python" -B -c "$probe" "$here"
-    if [ $status -ne 0 ]; then
-        tell "NumPyro: **not measured**, $python cannot be compared with: $(tail -n 1 "$work/$log")"
+    local sizes=${products:-10000,100000} worker="$root/peers/numpyro/worker.sh --platforms gpu" options=(--repeats 5 --settle-seconds 20)
+    if $quick; then sizes=${products:-1000} options=(--repeats 2 --repeat-seconds 0.2 --warmup-iterations 20 --settle-seconds 0); fi
+    case $device in cuda*) ;; *) tell "NumPyro: **not measured**, JAX does not reach $device" && return ;; esac
+    run peer.log env -u CI "$infermark" bench --backends svi-gpu --devices "$device" --products "$sizes" --quality-seconds 0 "${options[@]}" \
+        --peer "numpyro=$worker" --peer "numpyro-dense=$worker --form dense" --out "$work/peer"
+    if grep -q '^peer numpyro is left out' "$work/$log"; then
+        status=0
+        tell "NumPyro: **not measured**; $(grep -m 1 '^peer numpyro is left out' "$work/$log")"
         return
     fi
-    tell "$(tail -n 1 "$work/$log")"
-    for size in ${sizes//,/ }; do
-        panel "$size" || return 0
-        run "peer-$size.log" "$python" -B "$here/compare_numpyro.py" --infermark "$infermark" --device "$device" --out "$work/peer-$size" \
-            --panel "$panel" --products "$size" "${options[@]}"
-        ended "NumPyro and svi-gpu at $size products" "log joints compared, then speed in turns," || true
-        [ ! -f "$work/peer-$size/compare.md" ] || grep -E '^(\||- )' "$work/peer-$size/compare.md" | quote 600 || true
-    done
+    ended "NumPyro and svi-gpu, $sizes products" "parity, then speed in turns," || true
+    # What was measured, and why the rest was not.
+    [ ! -f "$work/peer/table.md" ] ||
+        awk '/^## / { kept = /^## (Measured|Speedups|Remarks)/ } kept && /^(\||- )/' "$work/peer/table.md" | quote 600
 }
 
 # --- tests ---------------------------------------------------------------------

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import Any
 
-from comparison_results import NOT_MEASURED, figure
+from peers_common import NOT_MEASURED, figure
 
 SCHEMA_VERSION = 1
 CSV_COLUMNS = (

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import peers_agreement as agreement
-from compare_numpyro import GRADIENT_TOLERANCE, LOG_JOINT_TOLERANCE, RunFailed, flat, infermark_json, norm
 from peers_agreement import Finding, Marginals
+from peers_common import GRADIENT_TOLERANCE, LOG_JOINT_TOLERANCE, Row, RunFailed, flat, infermark_json, norm
 
 SCRIPTS = Path(__file__).resolve().parent
-Row = dict[str, Any]
 
 PLAIN, CORRECTED = "infermark-laplace-plain", "infermark-laplace"
 ELIMINATION, SIMPLE = "numpy-elimination", "numpy-elimination-simple"
@@ -50,11 +49,11 @@ class Side:
     failure: str | None = None
 
 
-def run_process(command: list[str], given: str = "") -> tuple[str, Row]:
+def run_process(command: list[str]) -> tuple[str, Row]:
     """Standard output of a program that succeeds, with its seconds, processor seconds and peak memory."""
     with tempfile.NamedTemporaryFile("r") as taken:
         measured = [sys.executable, "-I", "-S", str(SCRIPTS / "measured_process.py"), taken.name, *command]
-        done = subprocess.run(measured, input=given, capture_output=True, text=True)
+        done = subprocess.run(measured, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or ["it said nothing"]
             named = command[2:] if command[0] == "env" else command
@@ -95,15 +94,15 @@ def numpyro_fit(options: argparse.Namespace, panel: Path, coordinates: str) -> F
     """NumPyro's AutoNormal, all iterations; compilation is told apart."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "posterior.csv"
-        command = [sys.executable, str(SCRIPTS / "numpyro_worker.py"), "svi", str(panel), "--form", options.form]
+        command = [sys.executable, str(SCRIPTS / "peers_numpyro.py"), "svi", str(panel), "--form", options.form]
         command += ["--coordinates", coordinates, "--objective", options.objective, "--precision", options.precision]
-        command += ["--seed", str(options.seed), "--posterior", str(out)]
+        command += ["--seed", str(options.seed), "--posterior", str(out), "--iterations", str(options.svi_iterations)]
         if coordinates == "orthogonal" and options.schedule == "decayed":
             command += ["--decay-over", str(options.svi_iterations)]
-        told, taken = run_process(command, json.dumps({"iterations": options.svi_iterations}) + "\n")
-        setup, answer = (json.loads(line) for line in told.splitlines())
+        told, taken = run_process(command)
+        answer = json.loads(told)
         posterior = agreement.elasticities(out)
-        return Fit(answer["seconds"], setup["compile_seconds"], iterations=options.svi_iterations, posterior=posterior, **taken)
+        return Fit(answer["seconds"], answer["compile_seconds"], iterations=options.svi_iterations, posterior=posterior, **taken)
 
 
 def exact_sides(options: argparse.Namespace, panel: Path) -> list[Side]:
@@ -154,8 +153,8 @@ def coordinates_agree(options: argparse.Namespace, panel: Path) -> Finding:
     """NumPyro in both coordinates and Infermark: log joint and gradient in double precision."""
     with tempfile.TemporaryDirectory() as directory:
         told, point = Path(directory) / "numpyro.json", Path(directory) / "point.json"
-        worker = [sys.executable, str(SCRIPTS / "numpyro_worker.py"), "coordinates", str(panel), "--point", str(told)]
-        setup = json.loads(run_process(worker)[0].splitlines()[0])
+        worker = [sys.executable, str(SCRIPTS / "peers_numpyro.py"), "coordinates", str(panel), "--point", str(told)]
+        found = json.loads(run_process(worker)[0])
         theirs = json.loads(told.read_text())
         point.write_text(json.dumps(theirs["point"]))
         ours = infermark_json(options.infermark, ["evaluate", str(panel), "--point", str(point)])
@@ -167,8 +166,8 @@ def coordinates_agree(options: argparse.Namespace, panel: Path) -> Finding:
     return agreement.finding(
         ("infermark", "numpyro"),
         [
-            ("log joint in orthogonal coordinates, relative", setup["log_joint_relative_error"], LOG_JOINT_TOLERANCE),
-            ("its gradient", setup["gradient_relative_error"], GRADIENT_TOLERANCE),
+            ("log joint in orthogonal coordinates, relative", found["log_joint_relative_error"], LOG_JOINT_TOLERANCE),
+            ("its gradient", found["gradient_relative_error"], GRADIENT_TOLERANCE),
             ("log joint of Infermark, relative", ours_to_theirs, LOG_JOINT_TOLERANCE),
             ("its gradient, natural", norm(difference) / norm(theirs["grad"]), GRADIENT_TOLERANCE),
         ],

@@ -1,5 +1,5 @@
-//! The fused pass: weights of all rows at a point, the gradient, the factors of the products and what they leave of the
-//! borders, in one walk over the panel.
+//! The fused pass: weights of all rows at a point, the gradient, the factors of the products and the
+//! remaining Schur complements of the borders, in one walk over the panel.
 
 use crate::block::{
     BlockFactor, BlockMatrix, block, block_covariance, dot, half_variances, inner, shape_coupling,
@@ -14,27 +14,28 @@ use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
 use crate::walk::{GATHERED, Part, Walk};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
+use infermark_processor::InstructionSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A factor at a point, with what the same pass gives.
+/// A factor at a point, with the other results of the same pass.
 #[derive(Debug)]
 pub struct Assembled<const D: usize = PRODUCT_LATENTS> {
     /// The factor.
     pub factor: ArrowheadFactor<D>,
     /// Sum of the rows' values.
     pub value: f64,
-    /// The gradient, where [`Walk::sites`] says: of the products complete, of periods and log shapes the rows'
-    /// part, else zero.
+    /// The gradient, in the order of [`Walk::sites`]: complete for the products, the rows' part for periods
+    /// and log shapes, zero elsewhere.
     pub gradient: Vec<f64>,
-    /// `L_i^-1` times the gradient of the product, at every place of the walk.
+    /// `L_i^-1` times the gradient of the product, for every place of the walk.
     pub(crate) forwarded: Vec<[f64; D]>,
     /// `sum_i V_i' L_i^-1 g_i` of every category.
     pub(crate) coupled: Vec<Vec<f64>>,
 }
 
-/// Second moments of the products under the Gaussian that is left, in the order of the panel.
+/// Second moments of the products under the previous Gaussian, in the order of the panel.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BlockMoments<const D: usize = PRODUCT_LATENTS> {
     /// Covariance of its latents, one per product.
@@ -42,7 +43,7 @@ pub struct BlockMoments<const D: usize = PRODUCT_LATENTS> {
 }
 
 impl<const D: usize> Assembled<D> {
-    /// Assembles the factor of the weights that `rates` gives.
+    /// Assembles the factor for the weights from `rates`.
     ///
     /// # Errors
     /// When the precision is not positive definite.
@@ -58,7 +59,7 @@ impl<const D: usize> Assembled<D> {
         pass(walk, priors, rates, (weights, lower, shapes), None, threads).map(|(assembled, _)| assembled)
     }
 
-    /// As [`Assembled::new`], in the place of a factor that is no longer needed.
+    /// As [`Assembled::new`], reusing the buffers of a factor that is no longer needed.
     ///
     /// # Errors
     /// When the precision is not positive definite.
@@ -73,8 +74,8 @@ impl<const D: usize> Assembled<D> {
         pass(&walk, &priors, rates, by_place, None, threads).map(|(assembled, _)| assembled)
     }
 
-    /// As [`Assembled::again`]; the rates are told the variances of the log rates under the Gaussian of the factor that they
-    /// take the place of. Also returns the products' second moments under that.
+    /// As [`Assembled::again`]; the rates receive the variances of the log rates under the Gaussian of the
+    /// factor that they replace. Also returns the products' second moments under that.
     ///
     /// # Errors
     /// When the precision is not positive definite.
@@ -99,7 +100,7 @@ impl<const D: usize> Assembled<D> {
         pass(&walk, &priors, rates, by_place, covariances, threads)
     }
 
-    /// `Q^-1` times a gradient whose products' entries are those of [`Assembled::gradient`].
+    /// `Q^-1` times a gradient whose entries for products are those of [`Assembled::gradient`].
     ///
     /// # Errors
     /// When the device that has the rows fails.
@@ -121,8 +122,9 @@ impl<const D: usize> Assembled<D> {
 }
 
 impl<const D: usize> Assembled<D> {
-    /// The Newton step of the parameters above the products, `g` being [`Assembled::gradient`] completed, and `g' Q^-1 g`: a step's
-    /// light half, without a walk over the panel. Entries of products have no meaning.
+    /// The Newton step of the parameters above the products, with `g` the completed [`Assembled::gradient`],
+    /// and `g' Q^-1 g`: the cheap half of a step, without a walk over the panel. Entries of products have no
+    /// meaning.
     pub fn step_above_products(&self, gradient: &[f64]) -> (Vec<f64>, f64) {
         let factor = &self.factor;
         let mut step = gradient.to_vec();
@@ -134,7 +136,7 @@ impl<const D: usize> Assembled<D> {
     }
 }
 
-/// One part of the walk, with its share of what is written by place.
+/// One part of the walk, with its share of the outputs that are stored by place.
 struct PartTask<'a, const D: usize> {
     part: &'a Part,
     weights: &'a mut [f64],
@@ -142,11 +144,11 @@ struct PartTask<'a, const D: usize> {
     forwarded: &'a mut [[f64; D]],
     gradient: &'a mut [[f64; D]],
     covariance: &'a mut [BlockMatrix<D>],
-    /// Couplings to the log shape; empty where there is none.
+    /// Couplings to the log shape; empty if there is none.
     shapes: &'a mut [[f64; D]],
 }
 
-/// What a thread keeps from part to part.
+/// Buffers that a thread keeps from part to part.
 struct Scratch<const D: usize> {
     grid: Grid<D>,
     v: Packed,
@@ -154,7 +156,7 @@ struct Scratch<const D: usize> {
     before: Option<BorderBefore>,
 }
 
-/// Covariances of the borders under the Gaussian that is left, each freed as soon as its category is done.
+/// Covariances of the borders under the previous Gaussian, each freed as soon as its category is done.
 type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
 
 struct Pass<'a, R, const D: usize> {
@@ -167,7 +169,7 @@ struct Pass<'a, R, const D: usize> {
 }
 
 impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
-    /// The border of every category, beside the last of its parts.
+    /// The border of every category, stored with the last of its parts.
     type Output = Vec<Option<Result<Border, FactorError>>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
@@ -310,7 +312,7 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
                     &mut sums.by_period,
                 );
                 grid.store_weights(&mut task.weights[rows(place)]);
-                // One, but for a sample.
+                // One, except for a sample.
                 let stands_for = walk.stands_for(place);
                 sums.value += stands_for * weighed.value;
                 for (sum, w) in sums.weights.iter_mut().zip(&grid.weights) {
@@ -427,7 +429,8 @@ fn pass<const D: usize>(
 }
 
 impl<const D: usize> Assembled<D> {
-    /// Of the factored borders; `gradients` are the products' and `forwarded` those with the factors of their blocks, by place.
+    /// The result from the factored borders; by place, `gradients` are those of the products and `forwarded`
+    /// the same times the inverse factors of their blocks.
     pub(crate) fn of_borders(
         walk: &Arc<Walk<D>>,
         priors: &BlockPriors<D>,
@@ -461,7 +464,7 @@ impl<const D: usize> Assembled<D> {
     }
 }
 
-/// The first `count` entries, which `rest` loses.
+/// Splits the first `count` entries off `rest`.
 fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
     let (own, others) = std::mem::take(rest).split_at_mut(count);
     *rest = others;

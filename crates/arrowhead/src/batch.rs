@@ -11,7 +11,7 @@ use infermark_model::design::PRODUCT_LATENTS;
 /// Room for the couplings of at most [`GATHERED`] products.
 pub(crate) struct Batch<const D: usize> {
     pub(crate) grid: Grid<D>,
-    /// `V` of the product of number k in the columns from D k on.
+    /// `V` of product number k, in the columns from D k on.
     pub(crate) v: Packed,
     /// The same times a matrix.
     pub(crate) moved: Packed,
@@ -19,7 +19,7 @@ pub(crate) struct Batch<const D: usize> {
 
 impl<const D: usize> Batch<D> {
     pub(crate) fn new<I: Simd<Scalar = f64>>(walk: &Walk<D>) -> Self {
-        // With room for a right-hand side, and for what the global coefficients add to a root.
+        // With room for a right-hand side, and for the rows that the global coefficients add to a root.
         let rows = walk.border() + Walk::<D>::COEFFICIENTS.max(1);
         Batch {
             grid: Grid::new::<I>(&walk.panel),
@@ -28,7 +28,7 @@ impl<const D: usize> Batch<D> {
         }
     }
 
-    /// Takes the rows of the product at a place, with their weights.
+    /// Loads the rows of the product at a place, with their weights.
     #[inline(always)]
     pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowheadFactor<D>, place: usize) {
         let walk = &*factor.walk;
@@ -56,23 +56,23 @@ impl<const D: usize> Batch<D> {
     }
 }
 
-/// Covariances of a product's latents with the period effects of its category, where the couplings were multiplied with the covariance of the
-/// border: `-L^-T V C`.
+/// Covariances of a product's latents with the period effects of its category, after the couplings were
+/// multiplied with the covariance of the border: `-L^-T V C`.
 ///
-/// It is no closure, so that it is compiled for the instruction set of who asks.
+/// It is not a closure, so that it is compiled for the caller's instruction set.
 #[derive(Debug, Clone, Copy)]
 pub struct WithPeriods<'a, V, const D: usize = PRODUCT_LATENTS> {
     moved: &'a Packed,
     /// The first column of the product.
     first: usize,
-    /// Reciprocals of the diagonal of `L`, with the other sign.
+    /// Negative reciprocals of the diagonal of `L`.
     over: [V; D],
-    /// By row j and column k, `L_kj / L_jj`.
+    /// `L_kj / L_jj` by row j and column k.
     slope: [[V; D]; D],
 }
 
 impl<'a, V: Copy, const D: usize> WithPeriods<'a, V, D> {
-    /// Of the product of number k, `lower` the factor of its block.
+    /// The covariances of product number k; `lower` is the factor of its block.
     #[inline(always)]
     pub(crate) fn new<I: Simd<Scalar = f64, V = V>>(
         isa: I,
@@ -96,7 +96,7 @@ impl<'a, V: Copy, const D: usize> WithPeriods<'a, V, D> {
         }
     }
 
-    /// From a multiple of the lanes on.
+    /// The values from a multiple of the lanes on.
     #[inline(always)]
     pub fn at<I: Simd<Scalar = f64, V = V>>(&self, isa: I, t: usize) -> [V; D] {
         let mut found = [isa.zero(); D];

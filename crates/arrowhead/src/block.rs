@@ -19,10 +19,11 @@ pub struct BlockFactor<const D: usize> {
 }
 
 impl<const D: usize> BlockFactor<D> {
-    /// Of a block that is not known yet.
+    /// The factor of a block that is not known yet.
     pub(crate) const UNKNOWN: Self = BlockFactor { rows: [[0.0; D]; D] };
 
-    /// Of the lower triangle of a block; `None` where that is not positive definite, or not finite.
+    /// The factor of a block given by its lower triangle; `None` if that is not positive definite, or not
+    /// finite.
     #[inline(always)]
     pub(crate) fn of(h: &BlockMatrix<D>) -> Option<Self> {
         let found = Self::unchecked(h);
@@ -30,7 +31,8 @@ impl<const D: usize> BlockFactor<D> {
         is_sound.then_some(found)
     }
 
-    /// The same of a block that is positive definite; of another one not finite, or zero on the diagonal.
+    /// The same without a check, for a positive definite block; for any other the result is not finite, or
+    /// zero on the diagonal.
     #[inline(always)]
     pub fn unchecked(h: &BlockMatrix<D>) -> Self {
         let mut rows = [[0.0; D]; D];
@@ -101,9 +103,11 @@ impl<const D: usize> BlockFactor<D> {
     }
 }
 
-/// The factor of the block of the product whose rows and weights the grid has, and what the product tells of its category's coefficients:
-/// with `K` what its rows and the prior of its effect tell of its own coefficients and `P` the precisions of these about the category's,
-/// `P - P [H^-1] P = (K^-1 + P^-1)^-1`, [`parallel_sum`], which is `K` where `P` is so large that the difference is lost.
+/// The factor of the block of the product whose rows and weights are in the grid, and the product's
+/// information on its category's coefficients. With `K` the information of its rows and the prior of its
+/// effect on its own coefficients, and `P` the precisions of these about the category's, it is
+/// `P - P [H^-1] P = (K^-1 + P^-1)^-1`, [`parallel_sum`], which is `K` if `P` is so large that the difference
+/// is lost.
 #[inline(always)]
 pub(crate) fn block<const D: usize, I: Simd<Scalar = f64>>(
     isa: I,
@@ -150,8 +154,8 @@ pub(crate) fn block<const D: usize, I: Simd<Scalar = f64>>(
 
 /// `(K^-1 + P^-1)^-1` over the coefficients, `P` the diagonal of the precisions; zero in the row and the column of the effect.
 ///
-/// It is `(I + K P^-1)^-1 K`, in which no precision is so large that the rest is lost, by elimination: the pivots are those of the symmetric
-/// `I + P^-1/2 K P^-1/2`, 1 and more.
+/// It is computed as `(I + K P^-1)^-1 K`, in which no precision is so large that the rest is lost, by
+/// elimination: the pivots are those of the symmetric `I + P^-1/2 K P^-1/2`, 1 and more.
 #[inline(always)]
 pub(crate) fn parallel_sum<const D: usize>(k: &BlockMatrix<D>, precisions: &[f64; D]) -> BlockMatrix<D> {
     let coefficients = D - 1;
@@ -195,7 +199,7 @@ pub(crate) fn shape_coupling<const D: usize>(grid: &Grid<D>) -> [f64; D] {
     })
 }
 
-/// `L^-1` for columns in vectors: reciprocals of the diagonal, and what is below it with the other sign.
+/// `L^-1` for columns in vectors: reciprocals of the diagonal, and the negated entries below it.
 struct InVectors<V, const D: usize> {
     over: [V; D],
     less: [[V; D]; D],
@@ -226,8 +230,8 @@ impl<V: Copy, const D: usize> InVectors<V, D> {
     }
 }
 
-/// Writes `V = L^-1 B` of the product that the grid has into its columns, from D k on: its periods, its category's log shape where there is one,
-/// the category's coefficients, then `rhs`.
+/// Writes `V = L^-1 B` of the product in the grid into its columns, from D k on: its periods, its category's
+/// log shape if there is one, the category's coefficients, then `rhs`.
 #[inline(always)]
 pub(crate) fn write_coupling<const D: usize, I: Simd<Scalar = f64>>(
     isa: I,
@@ -268,7 +272,7 @@ pub(crate) fn write_coupling<const D: usize, I: Simd<Scalar = f64>>(
     put(rhs);
 }
 
-/// `V C V'` of the product in the columns from D k on, `y` being `C V'`.
+/// `V C V'` of the product in the columns from D k on, with `y` equal to `C V'`.
 #[inline(always)]
 pub(crate) fn inner<const D: usize, I: Simd<Scalar = f64>>(
     isa: I,
@@ -330,8 +334,8 @@ pub(crate) fn identity<const D: usize>() -> BlockMatrix<D> {
     from_fn(|i| from_fn(|j| if i == j { 1.0 } else { 0.0 }))
 }
 
-/// Half of the variance of every row's log rate: with `u = L^-1 x`, x the row's regressors and 1, `C` the covariance of the border and
-/// `M = V C V'`, `var = u (I + M) u' - 2 u V C e_t + C_tt`.
+/// Half of the variance of every row's log rate: with `u = L^-1 x`, where x are the row's regressors and 1,
+/// `C` the covariance of the border, and `M = V C V'`, `var = u (I + M) u' - 2 u V C e_t + C_tt`.
 #[inline(always)]
 pub(crate) fn half_variances<const D: usize, I: Simd<Scalar = f64>>(
     isa: I,
@@ -365,12 +369,12 @@ pub(crate) fn half_variances<const D: usize, I: Simd<Scalar = f64>>(
             by = isa.sub(by, isa.load(&moved.values[moved.place(t, D * k + i)..]));
             half = isa.mul_add(u[i], by, half);
         }
-        // Rounding can leave a little less than nothing.
+        // Rounding can give a slightly negative number.
         isa.store(isa.max(half, zero), &mut grid.half_variance[t..]);
     }
 }
 
-/// The sum of the products of entries, the first first.
+/// The sum of the products of entries, starting with the first.
 #[inline(always)]
 pub(crate) fn dot<const D: usize>(a: &[f64; D], b: &[f64; D]) -> f64 {
     let rest = a[1..].iter().zip(&b[1..]);

@@ -9,24 +9,26 @@ use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use std::sync::{Mutex, PoisonError};
 
-/// The part of what the rows are expected to tell of a log shape that they tell at least: where the curvature at hand says
-/// less, it does not come from the shape but from means far from their optimum, and dividing by it would move all that is
-/// coupled to the shape by as much.
+/// Least curvature along a log shape, as a fraction of the rows' expected information. A smaller observed
+/// curvature is not due to the shape but to means far from their optimum, and dividing by it would move
+/// everything that is coupled to the shape too far.
 const LEAST_OF_EXPECTED: f64 = 0.25;
 
-/// What a part of a category's products leaves, or some of them together.
+/// The sums of one part of a category's products, or of several parts.
 pub(crate) struct PartSums<const D: usize> {
     pub(crate) value: f64,
     pub(crate) by_period: Vec<f64>,
     /// `sum_i w_it` of every period.
     pub(crate) weights: Vec<f64>,
-    /// Minus the rows' second derivatives by log rate and log shape, summed by period.
+    /// Minus the rows' mixed second derivatives with respect to log rate and log shape, summed by period.
     pub(crate) cross: Vec<f64>,
-    /// Derivative by the log shape, minus the second one, and what the rows are expected to tell of it.
+    /// Derivative with respect to the log shape, minus the second derivative, and the rows' expected
+    /// information on it.
     pub(crate) shape: [f64; 3],
-    /// What the products tell of the category's coefficients; zero in the row and the column of the effect.
+    /// The products' information on the category's coefficients; zero in the row and the column of the
+    /// effect.
     pub(crate) by_category: BlockMatrix<D>,
-    /// Lower triangle of `-sum_i V_i' V_i`, column-major, the right-hand side behind the border.
+    /// Lower triangle of `-sum_i V_i' V_i`, column-major, with the right-hand side after the border.
     pub(crate) schur: Vec<f64>,
     /// The first product whose block is not positive definite.
     pub(crate) failed: Option<usize>,
@@ -54,13 +56,13 @@ impl<const D: usize> PartSums<D> {
     }
 }
 
-/// The sums of a category's parts, added in the order of the walk whatever thread is done first.
+/// The sums of a category's parts, added in the order of the walk whichever thread finishes first.
 pub(crate) struct Gathering<const D: usize>(Mutex<Gathered<D>>);
 
 struct Gathered<const D: usize> {
     next: usize,
     sum: Option<PartSums<D>>,
-    /// Parts that were done before their turn.
+    /// Parts that finished before their turn.
     waiting: Vec<(usize, PartSums<D>)>,
 }
 
@@ -73,7 +75,8 @@ impl<const D: usize> Gathering<D> {
         }))
     }
 
-    /// Takes the sums of the category's part of that number; gives all of them when none of `parts` is missing.
+    /// Takes the sums of the category's part with this number; returns the total once none of `parts` is
+    /// missing.
     pub(crate) fn take(&self, number: usize, sums: PartSums<D>, parts: usize) -> Option<PartSums<D>> {
         let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let gathered = &mut *gathered;
@@ -94,21 +97,22 @@ impl<const D: usize> Gathering<D> {
     }
 }
 
-/// A category's border, factored, and what else its parts left.
+/// A category's factored border, and the other sums of its parts.
 pub(crate) struct Border {
     pub(crate) value: f64,
-    /// Derivatives by the period effects, and by the log shape: the rows' part.
+    /// Derivatives with respect to the period effects, and to the log shape: the rows' part.
     pub(crate) by_period: Vec<f64>,
     pub(crate) by_shape: f64,
     pub(crate) factor: BorderFactor,
     /// The diagonal of `D_c`.
     pub(crate) diagonal: Vec<f64>,
-    /// `sum_i V_i' y_i`, `y` the right-hand side.
+    /// `sum_i V_i' y_i`, with `y` the right-hand side.
     pub(crate) coupled: Vec<f64>,
 }
 
 impl Border {
-    /// Factors what the parts of a category left; `shape_curvature` is what those leave out of the curvature along its log shape.
+    /// Factors the border from the sums of a category's parts; `shape_curvature` is the curvature along its
+    /// log shape that they leave out.
     pub(crate) fn new<const D: usize>(
         walk: &Walk<D>,
         category: usize,
@@ -145,7 +149,8 @@ impl Border {
         for (j, d) in diagonal[..tail].iter().enumerate() {
             schur[j * border + j] += d;
         }
-        // Not the difference of the priors' precisions and the products' part, which are nearly the same where the prior is narrow.
+        // Not the difference of the priors' precisions and the products' part, which nearly cancel if the
+        // prior is narrow.
         for j in 0..Walk::<D>::COEFFICIENTS {
             for k in 0..=j {
                 schur[(tail + k) * border + tail + j] = sums.by_category[j][k];
@@ -171,11 +176,11 @@ impl Border {
     }
 }
 
-/// A category's border under the Gaussian that is left.
+/// A category's border under the previous Gaussian.
 pub(crate) struct BorderBefore {
     pub(crate) category: usize,
     pub(crate) covariance: Packed,
-    /// Of its periods, in whole vectors.
+    /// Half of the variances of its period effects, in whole vectors.
     pub(crate) half_variances: Vec<f64>,
 }
 
@@ -197,7 +202,7 @@ impl BorderBefore {
     }
 }
 
-/// The borders; where there is none, the error of a product before that of a category.
+/// The borders; on failure, the error of a product before that of a category.
 pub(crate) fn all_of(mut borders: Vec<Result<Border, FactorError>>) -> Result<Vec<Border>, FactorError> {
     if let Some(at) = borders
         .iter()

@@ -1,27 +1,28 @@
-//! Products with the coupling of products and borders, `B`, in one pass over the rows: what whitening and back-substitution
-//! are made of.
+//! Multiplication by the coupling of products and borders, `B`, in one pass over the rows: the basis of
+//! whitening and back-substitution.
 
 use crate::block::dot;
 use crate::grid::Grid;
 use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::walk::{Part, Walk};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 
 /// `B` of all products: the coupling of each to the border of its category.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Coupling<'a, const D: usize> {
     pub(crate) walk: &'a Walk<D>,
     pub(crate) priors: &'a BlockPriors<D>,
-    /// One a row, in the order of the walk.
+    /// One per row, in the order of the walk.
     pub(crate) weights: &'a [f64],
-    /// Couplings to the log shapes, by place; empty where there are none.
+    /// Couplings to the log shapes, by place; empty if there are none.
     pub(crate) shapes: &'a [[f64; D]],
     pub(crate) threads: usize,
 }
 
 impl<const D: usize> Coupling<'_, D> {
-    /// `B_i b` of every place, `b` being the border of its category.
+    /// `B_i b` for every place, with `b` the border of its category.
     pub(crate) fn times(self, borders: &[Vec<f64>]) -> Vec<[f64; D]> {
         let mut products = vec![[0.0; D]; self.walk.order.len()];
         let mut rest = products.as_mut_slice();
@@ -39,7 +40,7 @@ impl<const D: usize> Coupling<'_, D> {
         products
     }
 
-    /// `sum_i B_i' p_i` of every category, `p` being the latents of every place.
+    /// `sum_i B_i' p_i` for every category, with `p` the latents of every place.
     pub(crate) fn transpose_times(self, products: &[[f64; D]]) -> Vec<Vec<f64>> {
         let sums = InstructionSet::best().run_f64(TransposeTimes {
             coupling: self,

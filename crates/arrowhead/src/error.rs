@@ -1,6 +1,6 @@
-//! Why there is no factor.
+//! Reasons for having no factor.
 
-/// Why there is no factor.
+/// Reasons for having no factor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FactorError {
     /// A product's block is not positive definite: a weight is negative or not finite.
@@ -13,7 +13,7 @@ pub enum FactorError {
         "the precision of category {0} is not positive definite: weights of its rows are too large for double precision"
     )]
     Category(usize),
-    /// [`Watch::stop_when`](crate::Watch::stop_when) said so.
+    /// [`Watch::stop_when`](crate::Watch::stop_when) asked to stop.
     #[error("stopped on request")]
     Stopped,
     /// The device that has the rows failed.

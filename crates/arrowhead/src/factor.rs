@@ -10,49 +10,52 @@ use infermark_model::Panel;
 use infermark_model::design::PRODUCT_LATENTS;
 use std::sync::{Arc, OnceLock};
 
-/// One part in so many of the squares' bytes that the allocator holds back between passes; measured.
+/// The allocator holds back one part in this many of the squares' bytes between passes (measured).
 const HELD_BACK: u64 = 10;
-/// What a thread's matrix products pack their operands into: as large as a core's second-level cache, of which 2 MiB is a large one.
+/// Bytes into which a thread's matrix products pack their operands: a core's second-level cache, for which 2
+/// MiB is large.
 const WORKSPACE_BYTES: u64 = 2 << 20;
 
-/// `L` of `Q = L L'`, of a model whose products have D latents; see the [crate's page](crate). Vectors are natural parameters, where
-/// [`Walk::sites`] says: with the model's two latents in the order of [`Layout`](infermark_model::Layout).
+/// `L` of `Q = L L'`, of a model whose products have D latents; see the [crate's page](crate). Vectors are
+/// natural parameters, in the order of [`Walk::sites`], which with the model's two latents is that of
+/// [`Layout`](infermark_model::Layout).
 #[derive(Debug, Clone)]
 pub struct ArrowheadFactor<const D: usize = PRODUCT_LATENTS> {
     pub(crate) walk: Arc<Walk<D>>,
     pub(crate) priors: BlockPriors<D>,
-    /// One a row, in the order of the walk.
+    /// One per row, in the order of the walk.
     pub(crate) weights: Vec<f64>,
     /// `L_i`, in the order of the walk.
     pub(crate) products: Vec<BlockFactor<D>>,
-    /// Couplings of the products to the log shapes, in the order of the walk; empty where there are none.
+    /// Couplings of the products to the log shapes, in the order of the walk; empty if there are none.
     pub(crate) shapes: Vec<[f64; D]>,
     /// `R_c`.
     pub(crate) categories: Vec<Lower>,
     /// The diagonals of `D_c`.
     pub(crate) diagonals: Vec<Vec<f64>>,
-    /// The last block of `L`, of the global coefficients; 1 in the place of the effect, which has no parent.
+    /// The last block of `L`, of the global coefficients; 1 at the position of the effect, which has no
+    /// parent.
     pub(crate) top: BlockFactor<D>,
-    /// Covariances of the borders, once they were asked for.
+    /// Covariances of the borders, once they were requested.
     pub(crate) covariances: OnceLock<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
-    /// Who has the weights, where the host has not.
+    /// The owner of the weights, if it is not the host.
     pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere<D>>>,
-    /// Whether the precision of a log shape was below the least one, which stands in for it.
+    /// Whether the precision of a log shape was below the least one, which then replaces it.
     stands_in: bool,
 }
 
-/// What a factor has of rows and products, by place.
+/// A factor's data for rows and products, by place.
 pub(crate) struct Blocks<const D: usize> {
-    /// Weights of the rows; none where they lie elsewhere.
+    /// Weights of the rows; empty if they lie elsewhere.
     pub(crate) weights: Vec<f64>,
     pub(crate) lower: Vec<BlockFactor<D>>,
-    /// Couplings of the products to the log shapes; empty where there are none.
+    /// Couplings of the products to the log shapes; empty if there are none.
     pub(crate) shapes: Vec<[f64; D]>,
     pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere<D>>>,
 }
 
-/// What is left of a factor whose place another one takes.
+/// Buffers recovered from a factor that is being replaced.
 pub(crate) struct Dismantled<const D: usize> {
     pub(crate) walk: Arc<Walk<D>>,
     pub(crate) priors: BlockPriors<D>,
@@ -63,7 +66,7 @@ pub(crate) struct Dismantled<const D: usize> {
 }
 
 impl<const D: usize> ArrowheadFactor<D> {
-    /// Coefficients of a product, of a category, and global ones.
+    /// Number of coefficients of a product, of a category, and of the global ones.
     const COEFFICIENTS: usize = D - 1;
 
     pub(crate) fn of_parts(
@@ -74,7 +77,8 @@ impl<const D: usize> ArrowheadFactor<D> {
         diagonals: Vec<Vec<f64>>,
         threads: usize,
     ) -> Self {
-        // P - U' U = (P^-1 + K^-1)^-1, K what the data tell of the category's coefficients: the difference is lost where P is large.
+        // P - U' U = (P^-1 + K^-1)^-1, with K the data's information on the category's coefficients: the
+        // difference is lost if P is large.
         let mut top = [[0.0; D]; D];
         for border in &borders {
             let informed = parallel_sum(&Self::of_triangle(&border.informed), &priors.category);
@@ -103,7 +107,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         }
     }
 
-    /// The symmetric matrix over the coefficients whose lower triangle is given by rows.
+    /// The symmetric matrix over the coefficients, from its lower triangle by rows.
     fn of_triangle(triangle: &[f64]) -> BlockMatrix<D> {
         let mut matrix = [[0.0; D]; D];
         let places = (0..Self::COEFFICIENTS).flat_map(|j| (0..=j).map(move |k| (j, k)));
@@ -114,7 +118,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         matrix
     }
 
-    /// The same with another walk, and nothing of rows and products.
+    /// The same with another walk, without rows and products.
     pub(crate) fn clone_above_products(&self, walk: Arc<Walk<D>>) -> Self {
         ArrowheadFactor {
             walk,
@@ -132,8 +136,8 @@ impl<const D: usize> ArrowheadFactor<D> {
         }
     }
 
-    /// What a pass writes over, the covariances of the borders if they were asked for, and what it is called with; the rest is
-    /// freed.
+    /// The buffers that a pass overwrites, the covariances of the borders if they were requested, and the
+    /// pass's arguments; the rest is freed.
     pub(crate) fn dismantled(self) -> Dismantled<D> {
         Dismantled {
             walk: self.walk,
@@ -160,33 +164,36 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.threads
     }
 
-    /// Whether the matrix is not the exact one: all else moved along, the log joint has less curvature along the log shape of a category
-    /// than its rows can leave it, if any, and that least curvature stands in for it.
+    /// Whether the matrix is not the exact one: with all else moving along, the log joint has less curvature
+    /// along the log shape of a category, if any, than its rows can leave, and that least curvature replaces
+    /// it.
     pub fn stands_in(&self) -> bool {
         self.stands_in
     }
 
-    /// The walk that its panel is passed in.
+    /// The walk over its panel.
     pub fn walk(&self) -> &Arc<Walk<D>> {
         &self.walk
     }
 
-    /// Peak bytes, in addition to the panel, of a factor, the passes that make it and its marginals, on as many threads as the
-    /// machine has.
+    /// Peak bytes, in addition to the panel, of a factor, the passes that compute it and its marginals, on as
+    /// many threads as the machine has.
     pub fn bytes(panel: &Panel) -> u64 {
         Self::bytes_on(panel, std::thread::available_parallelism().map_or(1, |n| n.get()))
     }
 
     /// The same on `threads` threads.
     ///
-    /// Counted in squares of a border. A pass holds one per category, of the covariance or of the factor that replaces it; each thread
-    /// holds a packed covariance and the sum of its part, of which memory has the lower triangle alone; where categories have several
-    /// parts there is one more such triangle for those that are done. Marginals hold a factor and a covariance, or a root of it, per category,
-    /// and a packed covariance per thread. The allocator holds back some of what is freed between passes, and each thread's matrix products
-    /// have a workspace.
+    /// Counted in squares of a border. A pass holds one per category, of the covariance or of the factor that
+    /// replaces it; each thread holds a packed covariance and the sum of its part, of which memory has the
+    /// lower triangle alone; if categories have several parts there is one more such triangle for the
+    /// finished ones. Marginals hold a factor and a covariance, or a root of it, per category, and a packed
+    /// covariance per thread. The allocator holds back some of the memory freed between passes, and each
+    /// thread's matrix products have a workspace.
     ///
-    /// Against the growth of the resident memory in structured variational fits on two threads: 456 MB estimated and 483 measured for
-    /// 1,000 periods in 24 categories, 494 and 465 for 3,000 periods in 2 categories of 600 products.
+    /// Compared with the growth of the resident memory in structured variational fits on two threads: 456 MB
+    /// estimated and 483 measured for 1,000 periods in 24 categories, 494 and 465 for 3,000 periods in 2
+    /// categories of 600 products.
     pub fn bytes_on(panel: &Panel, threads: usize) -> u64 {
         let layout = panel.layout();
         let square = (layout.periods as u64 + D as u64 + 1).next_multiple_of(24).pow(2);
@@ -251,13 +258,14 @@ impl<const D: usize> ArrowheadFactor<D> {
         b
     }
 
-    /// `Q^-1 b`, where it lies.
+    /// `Q^-1 b`, in place.
     pub fn solve(&self, b: &mut [f64]) {
         self.solve_lower(b);
         self.solve_upper(b);
     }
 
-    /// `L^-1 b`, where it lies: what turns a gradient by the parameters into one by the whitened ones.
+    /// `L^-1 b`, in place: converts a gradient with respect to the parameters into one with respect to the
+    /// whitened ones.
     pub fn solve_lower(&self, b: &mut [f64]) {
         self.solve_lower_by(b, |products| self.coupling().transpose_times(products));
     }
@@ -281,7 +289,8 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.forward_borders(b, &coupled);
     }
 
-    /// The rest of `L^-1 b` once the products' part is there: borders, less what the products put on them, and the top.
+    /// The rest of `L^-1 b` after the products' part: borders, minus the products' contributions, and the
+    /// top.
     pub(crate) fn forward_borders(&self, b: &mut [f64], coupled: &[Vec<f64>]) {
         let mut top = self.read_top(b);
         for (c, sum) in coupled.iter().enumerate() {
@@ -299,7 +308,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.write_top(b, self.top.forward(top));
     }
 
-    /// `L^-T y`, where it lies: whitened coordinates to parameters.
+    /// `L^-T y`, in place: whitened coordinates to parameters.
     pub fn solve_upper(&self, y: &mut [f64]) {
         self.solve_upper_by(y, |borders| self.coupling().times(borders));
     }
@@ -311,7 +320,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.solve_upper_products(y, by_border);
     }
 
-    /// The products' part of `L^-T y`, where it lies, `by_border` being `B_i` times the border's part.
+    /// The products' part of `L^-T y`, in place, with `by_border` equal to `B_i` times the border's part.
     pub(crate) fn solve_upper_products(&self, y: &mut [f64], by_border: Vec<[f64; D]>) {
         let mut products = self.walk.blocks(y);
         for ((own, by), lower) in products.iter_mut().zip(by_border).zip(&self.products) {
@@ -322,7 +331,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.walk.write_blocks(y, &products);
     }
 
-    /// The top and the borders of `L^-T y`, where they lie; also returns the borders.
+    /// The top and the borders of `L^-T y`, in place; also returns the borders.
     pub(crate) fn backward_borders(&self, y: &mut [f64]) -> Vec<Vec<f64>> {
         let top = self.top.backward(self.read_top(y));
         self.write_top(y, top);
@@ -342,8 +351,9 @@ impl<const D: usize> ArrowheadFactor<D> {
         borders
     }
 
-    /// Solves for the parameters above the products, these eliminated: with `g` the derivatives of a log density that was maximized
-    /// over the products, `S^-1 g`, where it lies, is its Newton step. Entries of products stay as they are. Returns `g' S^-1 g`.
+    /// Solves for the parameters above the products, with the products eliminated: if `g` has the derivatives
+    /// of a log density maximized over the products, `S^-1 g`, in place, is its Newton step. Entries of
+    /// products stay unchanged. Returns `g' S^-1 g`.
     pub fn solve_above_products(&self, g: &mut [f64]) -> f64 {
         let nothing = vec![vec![0.0; self.walk.border()]; self.categories.len()];
         self.forward_borders(g, &nothing);
@@ -376,7 +386,7 @@ impl<const D: usize> ArrowheadFactor<D> {
             .sum()
     }
 
-    /// `L' x`, where it lies: parameters to whitened coordinates, the inverse of [`ArrowheadFactor::solve_upper`].
+    /// `L' x`, in place: parameters to whitened coordinates, the inverse of [`ArrowheadFactor::solve_upper`].
     pub fn times_upper(&self, x: &mut [f64]) {
         self.times_upper_by(x, |borders| self.coupling().times(borders));
     }
@@ -408,7 +418,8 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.write_top(x, self.top.transpose_times(top));
     }
 
-    /// `R_c^-1` times the coupling of category c to the top: all zeros but the rows of its coefficients, a lower triangle, which is this.
+    /// The nonzero rows, those of the coefficients, of `R_c^-1` times the coupling of category c to the top:
+    /// a lower triangle.
     pub(crate) fn top_coupling(&self, category: usize) -> BlockMatrix<D> {
         let (lower, tail) = (&self.categories[category], self.walk.tail());
         let mut coupling = [[0.0; D]; D];
@@ -422,7 +433,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         coupling
     }
 
-    /// The global coefficients of a vector; zero in the place of the effect.
+    /// The global coefficients of a vector; zero at the position of the effect.
     fn read_top(&self, of: &[f64]) -> [f64; D] {
         let mut top = [0.0; D];
         for k in 0..Self::COEFFICIENTS {

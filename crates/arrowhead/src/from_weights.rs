@@ -1,4 +1,4 @@
-//! The factor of weights that are given.
+//! The factor for given weights.
 
 use crate::assemble::Assembled;
 use crate::error::FactorError;
@@ -12,13 +12,13 @@ use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 
 impl ArrowheadFactor {
-    /// Factors the precision for `weights`, one a row in the panel's order.
+    /// Factors the precision for `weights`, one per row in the panel's order.
     ///
     /// # Errors
     /// When the precision is not positive definite.
     ///
     /// # Panics
-    /// When there are not as many weights as rows.
+    /// When the number of weights is not that of rows.
     pub fn new(
         panel: &Arc<Panel>,
         priors: Priors,
@@ -37,7 +37,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// When the precision is not positive definite.
     ///
     /// # Panics
-    /// When there are not as many weights as rows, or the likelihood has a shape.
+    /// When the number of weights is not that of rows, or the likelihood has a shape.
     pub fn of_weights(
         walk: &Arc<Walk<D>>,
         priors: &BlockPriors<D>,
@@ -52,7 +52,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     }
 }
 
-/// Weights that are given, one a row in the panel's order.
+/// Given weights, one per row in the panel's order.
 struct Given<'a> {
     panel: &'a Panel,
     weights: &'a [f64],

@@ -1,18 +1,20 @@
-//! The products at their optimum given the borders, in one light walk over the panel: no block is factored and no weight kept.
+//! The products at their optimum given the borders, in one cheap walk over the panel, which factors no block
+//! and keeps no weights.
 
 use crate::error::FactorError;
 use crate::grid::Grid;
 use crate::rates::ProductRows;
 use crate::tasks;
 use crate::walk::{Part, Walk};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
+use infermark_processor::InstructionSet;
 
-/// What moves the products where the borders stay.
+/// Moves the products while the borders stay fixed.
 pub trait GivenBorder<const D: usize = PRODUCT_LATENTS>: Sync {
-    /// Moves a product's latents to their optimum given the border of its category, and adds the derivatives of its rows by
-    /// the period effects there to `by_period`. `rates` is room for a number a period. Returns what the product adds to the value,
-    /// and the size of what it is summed of.
+    /// Moves a product's latents to their optimum given the border of its category, and adds the derivatives
+    /// of its rows with respect to the period effects there to `by_period`. `rates` is scratch with one
+    /// number per period. Returns the product's contribution to the value, and the size of its terms.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn at_optimum<I: Simd<Scalar = f64>>(
@@ -28,13 +30,13 @@ pub trait GivenBorder<const D: usize = PRODUCT_LATENTS>: Sync {
 /// Sums over the products at their optimum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AtOptimum<const D: usize = PRODUCT_LATENTS> {
-    /// Of the values.
+    /// Sum of the values.
     pub value: f64,
-    /// Of the sizes of what they are summed of.
+    /// Sum of the sizes of their terms.
     pub size: f64,
-    /// Derivatives of the rows by the period effects of every category.
+    /// Derivatives of the rows with respect to the period effects of every category.
     pub by_period: Vec<Vec<f64>>,
-    /// Sums of the coefficients of every category; zero in the place of the effect.
+    /// Sums of the coefficients of every category; zero at the position of the effect.
     pub coefficients: Vec<[f64; D]>,
 }
 
@@ -54,7 +56,7 @@ impl<const D: usize> Walk<D> {
         }
     }
 
-    /// Adds a number a category to the effects of its products, by place.
+    /// Adds a number per category to the effects of its products, by place.
     pub fn shift_effects(&self, blocks: &mut [[f64; D]], by_category: &[f64]) {
         for part in &self.parts {
             for block in &mut blocks[part.places.clone()] {
@@ -63,8 +65,8 @@ impl<const D: usize> Walk<D> {
         }
     }
 
-    /// The places of every so many products of each category, about `least` of them;
-    /// all where there are fewer than twice as many.
+    /// The places of evenly spaced products of each category, about `least` of them; all places if there are
+    /// fewer than twice as many.
     fn sampled(&self, part: &Part, least: usize) -> impl Iterator<Item = usize> + use<D> {
         let every = (self.sizes[part.category] / least.max(1)).max(1);
         part.places.clone().step_by(every)
@@ -85,8 +87,8 @@ impl<const D: usize> Walk<D> {
         units
     }
 
-    /// Moves the latents of the products, by place, to their optimum given the borders: of all, or with `least` of a part of them, about so many
-    /// in each category.
+    /// Moves the latents of the products, by place, to their optimum given the borders: of all products or,
+    /// with `least`, of about that many in each category.
     ///
     /// # Errors
     /// When it is stopped.

@@ -5,26 +5,26 @@ use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 
-/// Places ahead whose log prices are asked for.
+/// Number of places ahead whose log prices are prefetched.
 const AHEAD: usize = 2;
 
-/// The rows of one product, one entry per period and whole vectors of them. A period without a row repeats the regressors of
-/// the product's first row, so that its log rate is one that could be, and has the presence 0.
+/// The rows of one product, one entry per period and whole vectors of them. A period without a row repeats
+/// the regressors of the product's first row, so that its log rate is plausible, and has the presence 0.
 #[derive(Debug, Clone)]
 pub(crate) struct Grid<const D: usize> {
-    /// The regressors, and last the presence.
+    /// The regressors, and the presence as the last entry.
     pub(crate) design: [Vec<f64>; D],
     pub(crate) weights: Vec<f64>,
-    /// Minus the second derivatives of the rows by log rate and log shape, where there is one.
+    /// Minus the rows' mixed second derivatives with respect to log rate and log shape, if there is one.
     pub(crate) cross: Vec<f64>,
-    /// Half of the variances of the log rates, where those are asked for.
+    /// Half of the variances of the log rates, if requested.
     pub(crate) half_variance: Vec<f64>,
-    /// The periods of the rows, where some are missing.
+    /// The periods of the rows, if some are missing.
     periods: Vec<u32>,
 }
 
 impl<const D: usize> Grid<D> {
-    /// Where the presence is.
+    /// Index of the presence.
     const PRESENT: usize = D - 1;
 
     pub(crate) fn new<I: Simd<Scalar = f64>>(panel: &Panel) -> Self {
@@ -41,8 +41,8 @@ impl<const D: usize> Grid<D> {
         }
     }
 
-    /// Takes the regressors of the product at a place of the walk, and asks for the log prices of the next but one: products of a category
-    /// lie apart, so that no CPU foresees where.
+    /// Loads the regressors of the product at a place of the walk, and prefetches the log prices of the next
+    /// but one: products of a category lie apart, so that a CPU cannot predict where.
     #[inline(always)]
     pub(crate) fn load_place<I: Simd<Scalar = f64>>(&mut self, isa: I, walk: &Walk<D>, place: usize) {
         if let Some(ahead) = walk.order.get(place + AHEAD) {
@@ -57,7 +57,7 @@ impl<const D: usize> Grid<D> {
         self.load(isa, &walk.panel, &walk.regressors, walk.order[place] as usize);
     }
 
-    /// Takes a product's regressors.
+    /// Loads a product's regressors.
     #[inline(always)]
     fn load<I: Simd<Scalar = f64>>(
         &mut self,
@@ -121,7 +121,7 @@ impl<const D: usize> Grid<D> {
         }
     }
 
-    /// Takes the weights of the product that was loaded, one a row; zero where there is no row.
+    /// Loads the weights of the loaded product, one per row; zero where there is no row.
     #[inline(always)]
     pub(crate) fn load_weights(&mut self, weights: &[f64]) {
         if self.periods.is_empty() {
@@ -135,7 +135,7 @@ impl<const D: usize> Grid<D> {
         }
     }
 
-    /// Hands the weights back, one a row.
+    /// Returns the weights, one per row.
     #[inline(always)]
     pub(crate) fn store_weights(&self, weights: &mut [f64]) {
         if self.periods.is_empty() {

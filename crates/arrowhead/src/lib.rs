@@ -1,5 +1,5 @@
-//! The block-arrowhead factorization of the posterior precision, and what it gives: Newton steps, Gaussian marginals, a
-//! log determinant and whitening, each in one pass over the panel.
+//! The block-arrowhead factorization of the posterior precision, and its uses: Newton steps, Gaussian
+//! marginals, a log determinant and whitening, each in one pass over the panel.
 //!
 //! For weights `w_it` of the rows (the Poisson rate at the mode, or its mean under a Gaussian) the precision of the natural
 //! parameters is
@@ -11,16 +11,18 @@
 //!     [                                                q     ]
 //! ```
 //!
-//! A product has D latents: a coefficient for each regressor and its effect. Today D is 2, the price elasticity and the effect, which is the
-//! default of every type here; what the sites of another model are is said in `sites` alone. Each coefficient has a mean in its category, and
-//! that one a global mean. Given the border of its category - its period effects and its D - 1 means - a product is independent of all others;
-//! given the global means so are the categories. So `Q = L L'` costs `O(rows T)` and keeps the blocks alone: `L_i` of each
-//! product, and the Cholesky factor `R_c` of each category's Schur complement
-//! `S_c = D_c - sum_i B_i' H_i^-1 B_i`. The coupling to the border, `V_i = L_i^-1 B_i`, is made again from the
-//! weights wherever it is needed: 8 bytes per row.
+//! A product has D latents: a coefficient for each regressor and its effect. Today D is 2, the price
+//! elasticity and the effect, which is the default of every type here; only `sites` defines the sites of
+//! other models. Each coefficient has a mean in its category, and that one a global mean. Given the border of
+//! its category - its period effects and its D - 1 means - a product is independent of all others; given the
+//! global means so are the categories. So `Q = L L'` costs `O(rows T)` and stores only the blocks: `L_i` of
+//! each product, and the Cholesky factor `R_c` of each category's Schur complement
+//! `S_c = D_c - sum_i B_i' H_i^-1 B_i`. The coupling to the border, `V_i = L_i^-1 B_i`, is recomputed from
+//! the weights wherever it is needed: 8 bytes per row.
 //!
-//! Everything is in double precision: a shift of all effects of a category against its period effects is held by the priors
-//! alone, so `S_c` is what is left of sums of rates that are larger by the factor of counts over priors, 1e7 and more.
+//! Everything is in double precision: a shift of all effects of a category against its period effects is held
+//! only by the priors, so `S_c` is the small difference of sums of rates that are larger by the ratio of
+//! counts to priors, 1e7 and more.
 //!
 //! Sources: the arrowhead structure is that of Rue, Martino and Chopin, "Approximate Bayesian inference for latent Gaussian
 //! models", 2009, section 3, and of Ormerod and Wand, "Gaussian variational approximate inference for generalized linear

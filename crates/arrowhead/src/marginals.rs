@@ -7,28 +7,31 @@ use crate::factor::ArrowheadFactor;
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
 use crate::walk::{GATHERED, Part};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
+use infermark_processor::InstructionSet;
 
 /// Marginal variances of every parameter, and the covariance of each product's latents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Marginals<const D: usize = PRODUCT_LATENTS> {
-    /// Where [`Walk::sites`](crate::Walk::sites) says.
+    /// In the order of [`Walk::sites`](crate::Walk::sites).
     pub variance: Vec<f64>,
     /// Covariance of the coefficients and the effect, one per product.
     pub product_covariance: Vec<BlockMatrix<D>>,
 }
 
-/// A root of the covariance of a category's border, `C = W' W`: the inverse of the factor of its Schur complement, and below that the rows
-/// that the global coefficients add. Column-major, of D - 1 rows more than columns.
+/// A root of the covariance of a category's border, `C = W' W`: the inverse of the factor of its Schur
+/// complement, and below it the rows that the global coefficients add. Column-major, with D - 1 more rows
+/// than columns.
 struct Root(Vec<f64>);
 
 impl<const D: usize> ArrowheadFactor<D> {
-    /// The marginals, in one pass over the panel and a product with a triangle a category, or with the covariances of the borders where they are
-    /// there.
+    /// The marginals, in one pass over the panel and one product with a triangle per category, or with the
+    /// covariances of the borders if those are known.
     ///
     /// # Panics
-    /// Where the rows lie elsewhere and their device fails: [`ArrowheadFactor::marginals_there`] says so.
+    /// When the rows lie on another device and that fails: [`ArrowheadFactor::marginals_there`] returns an
+    /// error instead.
     pub fn marginals(&self) -> Marginals<D> {
         self.marginals_there().expect("no device failed")
     }
@@ -63,7 +66,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         Ok(self.marginals_of(above, products.zip(found.into_iter().flatten())))
     }
 
-    /// Of the variances above the products, and the covariance of each of these.
+    /// The marginals from the variances above the products, and the covariance of each product.
     fn marginals_of(
         &self,
         above: Vec<f64>,
@@ -89,8 +92,8 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.above_products(covariances.map(|c| c.iter().step_by(border + 1).copied().collect()))
     }
 
-    /// What moves with each of the global coefficients of a category's border: the columns of `R_c^-T U T^-T`, U the coupling to the top and
-    /// `T` its factor.
+    /// The response of a category's border to each of the global coefficients: the columns of
+    /// `R_c^-T U T^-T`, with U the coupling to the top and `T` its factor.
     fn moved_with_top(&self, category: usize) -> Vec<Vec<f64>> {
         let coupling = self.top_coupling(category).map(|row| self.top.forward(row));
         let moved = |k: usize| {
@@ -114,7 +117,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     }
 
     fn roots(&self) -> Vec<Root> {
-        // As many as a pass takes.
+        // As many operations as a pass takes.
         self.walk.watch.begin(self.walk.operations_of_pass(false));
         let of_category = |category: usize| {
             let inverse = self.categories[category].inverse(&self.walk.watch);
@@ -136,13 +139,14 @@ impl<const D: usize> ArrowheadFactor<D> {
         )
     }
 
-    /// Makes the covariances of the borders, which passes that want variances share, now and not in the first of these.
+    /// Computes the covariances of the borders, which passes with variances share, now instead of in the
+    /// first of those.
     pub fn prepare_variances(&self) {
         self.walk.watch.begin(self.operations_of_covariances());
         self.border_covariances();
     }
 
-    /// Frees what [`ArrowheadFactor::prepare_variances`] made.
+    /// Frees the covariances that [`ArrowheadFactor::prepare_variances`] computed.
     pub fn forget_variances(&mut self) {
         self.covariances.take();
     }
@@ -155,7 +159,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         }
     }
 
-    /// Covariance of every category's border, column-major: `S_c^-1` and what `global_a` adds.
+    /// Covariance of every category's border, column-major: `S_c^-1` plus the contribution of `global_a`.
     pub(crate) fn border_covariances(&self) -> &[Vec<f64>] {
         self.covariances.get_or_init(|| {
             let categories: Vec<usize> = (0..self.categories.len()).collect();
@@ -180,7 +184,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         })
     }
 
-    /// Of the variances of every category's border; zero for products.
+    /// The vector of variances from those of every category's border; zero for products.
     fn above_products(&self, borders: impl Iterator<Item = Vec<f64>>) -> Vec<f64> {
         let mut variance = vec![0.0; self.walk.sites.latents];
         for k in 0..D - 1 {
@@ -245,7 +249,7 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for BlocksOfPart<'_, '_, D
         let places: Vec<usize> = self.part.places.clone().collect();
         for places in places.chunks(GATHERED) {
             if walk.watch.is_stopped() {
-                // Nobody reads the answers, but there are as many as products.
+                // The answers are not used, but there must be one per product.
                 found.resize(self.part.places.len(), identity());
                 return found;
             }

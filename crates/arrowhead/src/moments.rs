@@ -1,4 +1,4 @@
-//! Second moments of the products under `Normal(., Q^-1)`, handed to a visitor.
+//! Second moments of the products under `Normal(., Q^-1)`, passed to a visitor.
 
 use crate::batch::{Batch, WithPeriods};
 use crate::block::{BlockMatrix, block_covariance, identity, inner};
@@ -6,24 +6,26 @@ use crate::factor::ArrowheadFactor;
 use crate::tasks;
 use crate::tiles::{Packed, TimesSymmetric};
 use crate::walk::{GATHERED, Part};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
+use infermark_processor::InstructionSet;
 
 /// Second moments of one product under `Normal(., Q^-1)`.
 #[derive(Debug, Clone, Copy)]
 pub struct ProductMoments<'a, const D: usize = PRODUCT_LATENTS> {
-    /// Covariance of its latents: the coefficients, and last the effect.
+    /// Covariance of its latents: the coefficients, then the effect.
     pub covariance: BlockMatrix<D>,
-    /// Covariance of each of them with the effect of each period of its category; at least T, what follows has no meaning.
+    /// Covariance of each of them with the effect of each period of its category; at least T entries, those
+    /// after T have no meaning.
     pub with_periods: [&'a [f64]; D],
     /// Variance of the effect of each period of its category; length T.
     pub periods: &'a [f64],
-    /// The weights of its rows in the precision, by period; zero where there is no row. At least T.
+    /// The weights of its rows in the precision, by period; zero where there is no row. At least T entries.
     pub weights: &'a [f64],
 }
 
 impl<'a, const D: usize> ProductMoments<'a, D> {
-    /// Where a pass was stopped.
+    /// Placeholder when a pass was stopped.
     fn none(zeros: &'a [f64]) -> Self {
         ProductMoments {
             covariance: identity(),
@@ -34,13 +36,13 @@ impl<'a, const D: usize> ProductMoments<'a, D> {
     }
 }
 
-/// What is done with the moments of every product.
+/// An operation on the moments of every product.
 pub trait Visitor<const D: usize = PRODUCT_LATENTS>: Sync {
-    /// What is found of a product.
+    /// The result for a product.
     type Answer: Send;
-    /// Room that a thread uses again for the next product.
+    /// Scratch that a thread reuses for the next product.
     type Room: Default;
-    /// What is found of `product`. An `#[inline(always)]` here has loops over its rows in the vectors of `isa`.
+    /// The result for `product`. With `#[inline(always)]`, loops over its rows use the vectors of `isa`.
     fn visit<I: Simd<Scalar = f64>>(
         &self,
         isa: I,
@@ -67,8 +69,8 @@ impl<R: Send, F: Fn(usize, ProductMoments<'_, D>) -> R + Sync, const D: usize> V
 }
 
 impl<const D: usize> ArrowheadFactor<D> {
-    /// Calls `f(product, moments)` for every product that is `asked` for, on several threads, in no order, and returns its answers beside the
-    /// products, in their order.
+    /// Calls `f(product, moments)` for every product that is `asked` for, on several threads, in no
+    /// particular order, and returns the products with their answers, in the order of the products.
     pub fn for_products<R: Send>(
         &self,
         asked: impl Fn(usize) -> bool + Sync,
@@ -77,7 +79,8 @@ impl<const D: usize> ArrowheadFactor<D> {
         self.visit(&asked, &Calls(f))
     }
 
-    /// Has `visitor` visit every product, on several threads, in no order, and returns its answers by product.
+    /// Lets `visitor` visit every product, on several threads, in no particular order, and returns its
+    /// answers by product.
     pub fn visit_products<V: Visitor<D>>(&self, visitor: &V) -> Vec<V::Answer> {
         let answers = self.visit(&|_| true, visitor).into_iter();
         answers.map(|(_, answer)| answer).collect()
@@ -186,7 +189,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor<D>, const D: usize> Kernel<I> for VisitPl
         let mut answers = Vec::with_capacity(self.places.len());
         for places in self.places.chunks(GATHERED) {
             if walk.watch.is_stopped() {
-                // Nobody reads the answers, but there are as many as are asked for.
+                // The answers are not used, but there must be one for every product asked for.
                 with_periods[0].fill(0.0);
                 for place in &self.places[answers.len()..] {
                     let product = walk.order[*place] as usize;

@@ -1,4 +1,4 @@
-//! What gives the rows their weights: where a likelihood enters.
+//! The source of the rows' weights: the entry point of a likelihood.
 
 use infermark_cpu_kernels::Simd;
 use infermark_model::design::PRODUCT_LATENTS;
@@ -10,10 +10,10 @@ pub struct ProductRows<'a, const D: usize = PRODUCT_LATENTS> {
     pub product: usize,
     /// Its category.
     pub category: usize,
-    /// What multiplies the product's latents in the log rate: the regressors, which repeat their first row's value where there is no row,
-    /// and last, for the effect, 1 where there is a row and 0 elsewhere.
+    /// The multipliers of the product's latents in the log rate: the regressors, which repeat the first row's
+    /// value where there is no row, and then, for the effect, 1 where there is a row and 0 elsewhere.
     pub design: [&'a [f64]; D],
-    /// Half of the variances of the log rates under the Gaussian that is left; zero where there was none.
+    /// Half of the variances of the log rates under the previous Gaussian; zero if there was none.
     pub half_variance: &'a [f64],
 }
 
@@ -25,23 +25,24 @@ impl<'a, const D: usize> ProductRows<'a, D> {
     }
 }
 
-/// What a product's rows add.
+/// The contributions of a product's rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weighed<const D: usize = PRODUCT_LATENTS> {
     /// Contribution to the value.
     pub value: f64,
     /// Derivatives with respect to its latents, priors included.
     pub gradient: [f64; D],
-    /// Derivative of the rows with respect to the log shape of the category, minus the second one, and what they are expected to tell of it;
-    /// zero where there is none.
+    /// Derivative of the rows with respect to the log shape of the category, minus the second derivative, and
+    /// their expected information on it; zero if there is none.
     pub shape: [f64; 3],
 }
 
-/// What gives the rows their weights.
+/// Gives the rows their weights.
 pub trait Rates<const D: usize = PRODUCT_LATENTS>: Sync {
-    /// Replaces `weights` (those of the Gaussian that is left, if any) by the rows' weights, zero where there is no row,
-    /// and adds the rows' part of the gradient with respect to the period effects of the category to `by_period`. Where the likelihood has
-    /// a shape, `cross` takes minus the rows' second derivatives with respect to log rate and log shape.
+    /// Replaces `weights` (those of the previous Gaussian, if any) by the rows' weights, zero where there is
+    /// no row, and adds the rows' part of the gradient with respect to the period effects of the category to
+    /// `by_period`. Where the likelihood has a shape, `cross` receives minus the rows' mixed second
+    /// derivatives with respect to log rate and log shape.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn weigh<I: Simd<Scalar = f64>>(

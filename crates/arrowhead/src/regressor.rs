@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// A regressor, one value per row.
 #[derive(Debug, Clone)]
 pub enum Regressor {
-    /// `ln price`, as the panel has it: mean and deviations.
+    /// `ln price`, as in the panel: mean and deviations.
     LogPrice,
     /// Other values.
     Column(Column),
@@ -23,10 +23,10 @@ pub struct Column {
 }
 
 impl Column {
-    /// Of one finite value per row of `panel`, in its order.
+    /// A regressor with one finite value per row of `panel`, in its order.
     ///
     /// # Panics
-    /// When there are not as many values as rows, or one of them is not finite.
+    /// When the number of values is not that of rows, or one of them is not finite.
     pub fn new(panel: &Panel, values: Vec<f64>) -> Self {
         assert_eq!(values.len(), panel.rows(), "one value per row");
         assert!(values.iter().all(|x| x.is_finite()), "a regressor is finite");

@@ -9,17 +9,20 @@ use crate::rates::ProductRows;
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
 use crate::walk::{GATHERED, Part};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
+use infermark_processor::InstructionSet;
 
-/// What is made of the rows of every product and the variances of their log rates under `Normal(., Q^-1)`.
+/// A gradient computed from the rows of every product and the variances of their log rates under
+/// `Normal(., Q^-1)`.
 pub trait OfRowVariances<const D: usize = PRODUCT_LATENTS>: Sync {
-    /// What is found of a product beside its gradient.
+    /// The result for a product in addition to its gradient.
     type Answer: Send;
 
-    /// The derivatives of something with respect to the latents of a product, and what else is found of it, of its rows with half their
-    /// variances; those by the period effects of its category are added to `by_period`. `weights` are those of the rows in the precision,
-    /// `covariance` is that of the latents, and `with_periods` has their covariances with the period effects.
+    /// The derivatives of a function with respect to the latents of a product, and the answer for it, from
+    /// its rows with half their variances; the derivatives with respect to the period effects of its category
+    /// are added to `by_period`. `weights` are those of the rows in the precision, `covariance` is that of
+    /// the latents, and `with_periods` has their covariances with the period effects.
     ///
     /// Mark implementations `#[inline(always)]`, so that they are compiled for the instruction set.
     fn visit<I: Simd<Scalar = f64>>(
@@ -34,7 +37,7 @@ pub trait OfRowVariances<const D: usize = PRODUCT_LATENTS>: Sync {
 }
 
 impl<const D: usize> ArrowheadFactor<D> {
-    /// `Q^-1 g`, where the visitor gives the gradient g, with its answers by product.
+    /// `Q^-1 g` for the visitor's gradient g, with its answers by product.
     ///
     /// # Errors
     /// When the pass is stopped.

@@ -1,6 +1,6 @@
-//! Where the latents of a model lie whose products have D of them, and what their priors are.
+//! Positions and priors of the latents of a model whose products have D latents.
 //!
-//! Everything in this crate that depends on the model's sites and priors goes through here.
+//! Everything in this crate that depends on the model's sites and priors uses this module.
 
 use infermark_model::Likelihood;
 use infermark_model::design::{COEFFICIENTS, Coefficient, PRODUCT_LATENTS, PRODUCT_SITES};
@@ -8,19 +8,19 @@ use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::array::from_fn;
 
-/// Places of the sites in one flat vector of natural parameters. A product's latents are its D - 1 coefficients and its effect, last; each
-/// coefficient has a mean in its category and that one a global mean.
+/// Positions of the sites in one flat vector of natural parameters. A product's latents are its D - 1
+/// coefficients and its effect, last; each coefficient has a mean in its category and that one a global mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockLayout<const D: usize> {
     /// The global means of the coefficients; the last entry has no meaning.
     pub global: [usize; D],
-    /// The first mean of each coefficient in a category, of C; the last entry has no meaning.
+    /// The first of the C category means of each coefficient; the last entry has no meaning.
     pub category: [usize; D],
-    /// The first of the products' latents of each kind, of N.
+    /// The first of the N products' latents of each kind.
     pub product: [usize; D],
-    /// The first period effect, of C x T, category-major.
+    /// The first of the C x T period effects, category-major.
     pub time: usize,
-    /// The first log shape, of C where the likelihood has it.
+    /// The first of the C log shapes, if the likelihood has them.
     pub log_shape: usize,
     /// Number of latents.
     pub latents: usize,
@@ -50,7 +50,7 @@ impl<const D: usize> BlockLayout<D> {
     }
 }
 
-/// `of` of each coefficient, and `none` of the effect.
+/// `of` for each coefficient, and `none` for the effect.
 fn of_coefficients<T>(of: impl Fn(&Coefficient) -> T, none: T) -> [T; PRODUCT_LATENTS]
 where
     T: Copy,
@@ -59,7 +59,7 @@ where
 }
 
 impl BlockLayout<PRODUCT_LATENTS> {
-    /// The model's.
+    /// The layout of the model, whose coefficients are [`COEFFICIENTS`].
     pub fn of_model(layout: Layout) -> Self {
         BlockLayout {
             global: of_coefficients(|sites| layout.start(sites.global), usize::MAX),
@@ -75,15 +75,15 @@ impl BlockLayout<PRODUCT_LATENTS> {
 /// Precisions of the priors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockPriors<const D: usize> {
-    /// Of the global means of the coefficients; the last entry has no meaning.
+    /// Precisions of the global means of the coefficients; the last entry has no meaning.
     pub global: [f64; D],
-    /// Of the categories' means about the global ones; the last entry has no meaning.
+    /// Precisions of the categories' means about the global ones; the last entry has no meaning.
     pub category: [f64; D],
-    /// Of the products' coefficients about those of their category, and of the effects, last.
+    /// Precisions of the products' coefficients about those of their category, then of the effects.
     pub product: [f64; D],
-    /// Of the period effects.
+    /// Precision of the period effects.
     pub time: f64,
-    /// Of the log shapes.
+    /// Precision of the log shapes.
     pub log_shape: f64,
 }
 

@@ -4,8 +4,8 @@ use infermark_threads::start;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Runs `work` on every task, on so many threads, and returns the results in the order of the tasks. `scratch` is made
-/// once a thread.
+/// Runs `work` on every task, on this many threads, and returns the results in the order of the tasks.
+/// `scratch` is created once per thread.
 pub(crate) fn run<T: Send, S, R: Send>(
     threads: usize,
     tasks: Vec<T>,
@@ -24,7 +24,7 @@ pub(crate) fn run<T: Send, S, R: Send>(
     let next = AtomicUsize::new(0);
     let take = || {
         let mut scratch = scratch();
-        // A task is one thread's, so nobody waits for a slot.
+        // Each task belongs to one thread, so nobody waits for a slot.
         while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(task) = slot.0.take() {
@@ -34,7 +34,7 @@ pub(crate) fn run<T: Send, S, R: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Those that there are take the tasks.
+            // The threads that did start take the tasks.
             if start(scope, take).is_err() {
                 break;
             }

@@ -1,7 +1,7 @@
 //! Products of small matrices, packed so that the innermost loop reads memory in order.
 //!
-//! A tile is three vectors of rows; the accumulators of a tile by as many columns as a register file takes stay in
-//! registers while the inner dimension is walked.
+//! A tile is three vectors of rows. The accumulators of a tile, for as many columns as the register file
+//! holds, stay in registers while the inner dimension is traversed.
 
 use infermark_cpu_kernels::{Kernel, Simd};
 
@@ -41,7 +41,7 @@ impl Packed {
         }
     }
 
-    /// The covariance of a border, packed with room for the right-hand side behind it.
+    /// The covariance of a border, packed with room for the right-hand side after it.
     pub(crate) fn with_margin<I: Simd>(covariance: &[f64], border: usize) -> Self {
         Self::square::<I>(covariance, border, border + 1)
     }
@@ -51,7 +51,7 @@ impl Packed {
         Self::square::<I>(columns, rows, rows)
     }
 
-    /// Columns of so many rows in a square of an order.
+    /// Columns of `rows` rows in a square matrix of the given order.
     fn square<I: Simd>(columns: &[f64], rows: usize, order: usize) -> Self {
         let tile = tile_rows::<I>();
         let mut packed = Packed::new::<I>(order, order.next_multiple_of(tile));
@@ -77,7 +77,7 @@ impl Packed {
         }
     }
 
-    /// Adds some columns from `first` on, each times a number, to `to`.
+    /// Adds some columns from `first` on, each multiplied by a number, to `to`.
     #[inline(always)]
     pub(crate) fn add_columns<const D: usize, I: Simd<Scalar = f64>>(
         &self,
@@ -96,15 +96,15 @@ impl Packed {
         }
     }
 
-    /// Where a column's rows from a multiple of the lanes on lie.
+    /// Index of a column's rows, from a multiple of the lanes on.
     #[inline(always)]
     pub(crate) fn place(&self, row: usize, column: usize) -> usize {
         (row / self.tile) * self.columns * self.tile + column * self.tile + row % self.tile
     }
 }
 
-/// Subtracts `V V'` from the lower triangle of `into` (order `v.rows`, column-major; whole tiles on its diagonal), `V` being
-/// the first `columns` columns.
+/// Subtracts `V V'` from the lower triangle of `into` (order `v.rows`, column-major; whole tiles on its
+/// diagonal), with `V` the first `columns` columns.
 pub(crate) struct SubtractOuter<'a> {
     pub(crate) v: &'a Packed,
     pub(crate) columns: usize,
@@ -146,7 +146,8 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for SubtractOuter<'_> {
     }
 }
 
-/// `out = A V`, `A` symmetric of `v.rows` columns; the first `columns` columns of `V`, rounded up to those at once.
+/// `out = A V`, with `A` symmetric of `v.rows` columns and the first `columns` columns of `V`, rounded up to
+/// those processed at once.
 pub(crate) struct TimesSymmetric<'a> {
     pub(crate) a: &'a Packed,
     pub(crate) v: &'a Packed,
@@ -164,7 +165,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesSymmetric<'_> {
     }
 }
 
-/// The same where tiles of `A` above its diagonal are zero.
+/// The same if the tiles of `A` above its diagonal are zero.
 pub(crate) struct TimesLower<'a> {
     pub(crate) a: &'a Packed,
     pub(crate) v: &'a Packed,
@@ -181,7 +182,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for TimesLower<'_> {
     }
 }
 
-/// `out = A V`, of each row of tiles of `A` as many as `tiles` says.
+/// `out = A V`, using from each row of tiles of `A` as many as `tiles` says.
 #[inline(always)]
 fn times<I: Simd<Scalar = f64>>(
     isa: I,
@@ -225,7 +226,8 @@ fn times<I: Simd<Scalar = f64>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_cpu_kernels::{ForSimd, InstructionSet};
+    use infermark_cpu_kernels::{ForSimd, SimdDispatch};
+    use infermark_processor::InstructionSet;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     struct Both;
@@ -275,7 +277,7 @@ mod tests {
                         assert!((*out.at(i, k) - expected).abs() < 1e-12, "{rows} {i} {k}");
                     }
                 }
-                // What is above the diagonal is neither read nor wanted where it is zero.
+                // Entries above the diagonal are neither read nor written if they are zero.
                 let of_lower = |at: usize| {
                     if at / rows <= at % rows {
                         symmetric[at]

@@ -8,10 +8,10 @@ use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::reborrow::{Reborrow, ReborrowMut};
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// Columns that are eliminated at once; between them a factorization can be stopped.
+/// Columns that are eliminated at once; a factorization can be stopped between these blocks.
 const BLOCK: usize = 128;
 
-/// The part of what others take of a log shape's curvature that is left of it, at least.
+/// Least remaining curvature of a log shape, as a fraction of what other parameters take of it.
 const LEAST_OF_TAKEN: f64 = 0.5;
 
 /// A lower triangle of order n, column-major in an n x n array whose upper triangle is zero.
@@ -21,16 +21,17 @@ pub(crate) struct Lower {
     values: Vec<f64>,
 }
 
-/// What stands at the end of a border's diagonal, after the periods.
+/// The end of a border's diagonal, after the periods.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tail<'a> {
     /// Whether there is a log shape, whose own precision may not be positive.
     pub(crate) has_shape: bool,
-    /// Its own precision, all else at rest.
+    /// Its own precision, with all else fixed.
     pub(crate) shape: f64,
-    /// The least precision that it is taken to have, all else moved along.
+    /// The least precision that it is assumed to have, with all else moving along.
     pub(crate) least_shape: f64,
-    /// The precisions of the category's coefficients about the global ones, which the matrix leaves out.
+    /// The precisions of the category's coefficients about the global ones, which the matrix does not
+    /// contain.
     pub(crate) category_priors: &'a [f64],
 }
 
@@ -38,23 +39,25 @@ pub(crate) struct Tail<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct BorderFactor {
     pub(crate) lower: Lower,
-    /// What products and periods tell of the category's coefficients: the lower triangle, by rows, of what is left of them without their
-    /// priors.
+    /// The information of products and periods on the category's coefficients, without their priors: the
+    /// lower triangle by rows.
     pub(crate) informed: Vec<f64>,
-    /// Whether the log shape's own precision was below the least one, which stands in for it.
+    /// Whether the log shape's own precision was below the least one, which then replaces it.
     pub(crate) stands_in: bool,
 }
 
 impl Lower {
-    /// The Cholesky factor of a border's matrix, given by its lower triangle, column-major; `None` where its periods' part is not
-    /// positive definite, or `watch` stops it.
+    /// The Cholesky factor of a border's matrix, given by its lower triangle, column-major; `None` if its
+    /// periods' part is not positive definite, or `watch` stops it.
     ///
-    /// The last entries of the diagonal come without the priors of the category's coefficients. Those are added to what is left of them, so that
-    /// neither is lost to the other's rounding: a prior sd of 1e-8 has the precision 1e16.
+    /// The last entries of the diagonal do not include the priors of the category's coefficients. Those are
+    /// added after elimination, so that neither is lost to the other's rounding: a prior sd of 1e-8 is a
+    /// precision of 1e16.
     ///
-    /// Where the pivot of the log shape is below the least precision, that takes its place: the couplings stay, and a step
-    /// along the gradient still goes up. The uncertainty of the shape adds `taken / pivot` to the relative variance along
-    /// what it is coupled to, so that the pivot is at least a part of that. Source: Gill, Murray and Wright, "Practical Optimization", 1981, 4.4.2.
+    /// If the pivot of the log shape is below the least precision, the latter replaces it: the couplings
+    /// stay, and a step along the gradient still goes up. The uncertainty of the shape adds `taken / pivot`
+    /// to the relative variance along the parameters that it is coupled to, so the pivot is at least a
+    /// fraction of `taken`. Source: Gill, Murray and Wright, "Practical Optimization", 1981, 4.4.2.
     pub(crate) fn of_border(
         mut values: Vec<f64>,
         order: usize,
@@ -83,7 +86,7 @@ impl Lower {
             )
             .ok()?;
             solve_lower_triangular_in_place(corner.rb(), below.rb_mut().transpose_mut(), Par::Seq);
-            // The rest less this block, by columns of it.
+            // The rest minus this block, by columns.
             let left = rest.nrows();
             for first in (0..left).step_by(BLOCK) {
                 if watch.is_stopped() {
@@ -121,7 +124,7 @@ impl Lower {
         if tail.has_shape {
             let pivot = at(hard, hard);
             let own = values[pivot];
-            // What the parameters eliminated before it take of its curvature.
+            // The part of its curvature taken by the parameters eliminated before it.
             let taken = tail.shape - own;
             let least = tail.least_shape.max(LEAST_OF_TAKEN * taken);
             stands_in = own < least;
@@ -138,7 +141,7 @@ impl Lower {
             for column in first..row {
                 informed.push(values[at(row, column)]);
             }
-            // Products alone are behind this, so that it is not negative but for rounding.
+            // This comes only from products, so it is negative only by rounding.
             informed.push(values[at(row, row)].max(0.0));
             values[at(row, row)] = tail.category_priors[row - first] + informed[informed.len() - 1];
         }
@@ -165,7 +168,7 @@ impl Lower {
         })
     }
 
-    /// The inverse, a lower triangle too; some of it where `watch` stops it.
+    /// The inverse, also a lower triangle; incomplete if `watch` stops it.
     pub(crate) fn inverse(&self, watch: &Watch) -> Self {
         let order = self.order;
         let mut values = vec![0.0; order * order];
@@ -188,7 +191,7 @@ impl Lower {
         Lower { order, values }
     }
 
-    /// `R' R`, column-major, both triangles; some of it where `watch` stops it.
+    /// `R' R`, column-major, both triangles; incomplete if `watch` stops it.
     pub(crate) fn gram(&self, watch: &Watch) -> Vec<f64> {
         let order = self.order;
         let mut gram = vec![0.0; order * order];
@@ -198,7 +201,7 @@ impl Lower {
                 break;
             }
             let rows = BLOCK.min(order - row);
-            // What is above the rows' own diagonal is zero.
+            // Entries above the rows' own diagonal are zero.
             let of_rows = factor.submatrix(row, row, order - row, rows);
             let before = factor.submatrix(row, 0, order - row, row + rows);
             let into = MatMut::from_column_major_slice_mut(&mut gram, order, order);
@@ -220,7 +223,7 @@ impl Lower {
         gram
     }
 
-    /// The columns, zeros above the diagonal.
+    /// The columns, with zeros above the diagonal.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &[f64]> {
         self.values.chunks_exact(self.order)
     }
@@ -235,7 +238,7 @@ impl Lower {
         self.values[column * self.order + row]
     }
 
-    /// `R^-1 b`, where it lies.
+    /// `R^-1 b`, in place.
     pub(crate) fn forward(&self, b: &mut [f64]) {
         for j in 0..self.order {
             let column = self.column(j);
@@ -247,7 +250,7 @@ impl Lower {
         }
     }
 
-    /// `R^-T y`, where it lies.
+    /// `R^-T y`, in place.
     pub(crate) fn backward(&self, y: &mut [f64]) {
         for j in (0..self.order).rev() {
             let column = self.column(j);
@@ -256,7 +259,7 @@ impl Lower {
         }
     }
 
-    /// `R' x`, where it lies.
+    /// `R' x`, in place.
     pub(crate) fn transpose_times(&self, x: &mut [f64]) {
         for j in 0..self.order {
             x[j] = self.column(j).iter().zip(&x[j..]).map(|(r, x)| r * x).sum();
@@ -269,8 +272,8 @@ impl Lower {
     }
 }
 
-/// Floating-point operations a second of one thread in the work that many periods make, the factorization of a border: measured
-/// now, in some ten milliseconds.
+/// Floating-point operations per second of one thread in the work that dominates with many periods, the
+/// factorization of a border; measured now, in about ten milliseconds.
 pub fn operations_per_second() -> f64 {
     const ORDER: usize = 384;
     let mut values = vec![0.5; ORDER * ORDER];

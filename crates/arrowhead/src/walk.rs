@@ -10,20 +10,21 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Products whose couplings are gathered before they are multiplied: 2 x 64 columns of 168 periods stay in the second
-/// cache.
+/// Products whose couplings are gathered before they are multiplied: 2 x 64 columns of 168 periods stay in
+/// the second-level cache.
 pub(crate) const GATHERED: usize = 64;
 
-/// Products of a part, at least: its own sums are reduced with those of the other parts.
+/// Least number of products of a part: its sums have to be reduced with those of the other parts.
 const LEAST_PRODUCTS: usize = 8 * GATHERED;
 
-/// Parts that a panel is cut into, at most, beside one a category: enough for the threads of a large machine.
+/// Largest number of parts of a panel, in addition to one per category: enough for the threads of a large
+/// machine.
 const MOST_PARTS: usize = 256;
 
-/// A sample is small where it has at most one in so many products.
+/// A sample is small if it has at most one in this many products.
 const SMALL_PART: usize = 2;
 
-/// A part of a category's products, by their place in the walk.
+/// A part of a category's products, by place in the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) category: usize,
@@ -40,17 +41,17 @@ pub struct Walk<const D: usize = PRODUCT_LATENTS> {
     pub(crate) sites: BlockLayout<D>,
     /// The product at every place.
     pub(crate) order: Vec<u32>,
-    /// Rows before every place, and all rows: where a place's weights lie.
+    /// Number of rows before every place, and in total: the offset of a place's weights.
     pub(crate) row_start: Vec<usize>,
     pub(crate) parts: Vec<Part>,
-    /// Products of each category; of a sample, those that it stands for.
+    /// Number of products of each category; for a sample, of those that it represents.
     pub(crate) sizes: Vec<usize>,
-    /// How many products each place stands for; empty where that is one.
+    /// How many products each place represents; empty if that is one.
     scales: Vec<f64>,
     pub(crate) watch: Arc<Watch>,
 }
 
-/// What a walk is through, whatever its products.
+/// The panel and axes of a walk, whatever its products.
 struct Axes<'a, const D: usize> {
     panel: &'a Arc<Panel>,
     regressors: Vec<Regressor>,
@@ -58,7 +59,7 @@ struct Axes<'a, const D: usize> {
     sites: BlockLayout<D>,
 }
 
-/// Products of a part at most, of a panel of so many.
+/// Largest number of products of a part, for a panel with `products`.
 pub(crate) fn products_of_part(products: usize) -> usize {
     products
         .div_ceil(MOST_PARTS)
@@ -67,7 +68,7 @@ pub(crate) fn products_of_part(products: usize) -> usize {
 }
 
 impl Walk<PRODUCT_LATENTS> {
-    /// The walk through a panel whose counts follow `likelihood`, with the model's sites.
+    /// The walk over a panel whose counts follow `likelihood`, with the model's sites.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
         let sites = BlockLayout::of_model(panel.layout_for(likelihood));
         Self::with_sites(panel, likelihood, sites, Regressor::of_model(panel).into())
@@ -75,10 +76,10 @@ impl Walk<PRODUCT_LATENTS> {
 }
 
 impl<const D: usize> Walk<D> {
-    /// The walk through a panel whose log rates have D - 1 `regressors`, with the sites of [`BlockLayout::new`].
+    /// The walk over a panel whose log rates have D - 1 `regressors`, with the sites of [`BlockLayout::new`].
     ///
     /// # Panics
-    /// When there are not as many regressors.
+    /// When the number of regressors is not D - 1.
     pub fn with_regressors(panel: &Arc<Panel>, likelihood: Likelihood, regressors: Vec<Regressor>) -> Self {
         let sites = BlockLayout::new(panel.layout_for(likelihood));
         Self::with_sites(panel, likelihood, sites, regressors)
@@ -110,10 +111,11 @@ impl<const D: usize> Walk<D> {
         Self::through(axes, sizes, (order, Vec::new()), Arc::default())
     }
 
-    /// The walk through at least so many products of each category that stand for all: half of them are those of the most units, the others stand for
-    /// an equal share each of all that are left. `None` where that would not be a small part.
+    /// The walk over a sample of at least this many products of each category that represents all: half of
+    /// them are those with the most units, the others each represent an equal share of the rest. `None` if
+    /// that would not be a small fraction.
     ///
-    /// Few products may sell most of what a category sells, and a sample of all by number would miss them.
+    /// A few products may account for most of a category's sales, and a sample by number would miss them.
     pub fn sample(&self, least: usize) -> Option<Self> {
         debug_assert!(self.scales.is_empty(), "a sample is taken of all");
         let units = &self.panel.sums().product;
@@ -147,7 +149,7 @@ impl<const D: usize> Walk<D> {
         Some(Self::through(self.axes(), sizes, (order, scales), watch))
     }
 
-    /// The walk through the products at some places alone, in their order.
+    /// The walk over only the products at some places, in their order.
     pub(crate) fn through_places(&self, places: &[usize]) -> Self {
         let order = places.iter().map(|place| self.order[*place]).collect();
         let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
@@ -208,38 +210,39 @@ impl<const D: usize> Walk<D> {
         }
     }
 
-    /// Coefficients of a product, and so of a category.
+    /// Number of coefficients of a product, and thus of a category.
     pub(crate) const COEFFICIENTS: usize = D - 1;
 
-    /// Place of a category's effect in a period.
+    /// Position of a category's effect in a period.
     pub(crate) fn time_index(&self, category: usize, period: usize) -> usize {
         self.sites.time + category * self.layout.periods + period
     }
 
-    /// What watches over its passes.
+    /// The watch over its passes.
     pub fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// Floating-point operations of a pass, about: the products' updates of the borders and the borders' Cholesky factors, and
-    /// where `with_variances` the borders' covariances and the variances of the rows.
+    /// Approximate number of floating-point operations of a pass: the products' updates of the borders and
+    /// the borders' Cholesky factors and, if `with_variances`, the borders' covariances and the variances of
+    /// the rows.
     pub fn operations_of_pass(&self, with_variances: bool) -> f64 {
         let factors = 0.5 * self.operations_of_covariances();
         self.operations_of_products(self.order.len(), with_variances)
             + if with_variances { 3.0 * factors } else { factors }
     }
 
-    /// Those of the borders' covariances: twice as many as of their factors.
+    /// Operations of the borders' covariances: twice as many as for their factors.
     pub(crate) fn operations_of_covariances(&self) -> f64 {
         2.0 / 3.0 * self.layout.categories as f64 * (self.border() as f64).powi(3)
     }
 
-    /// Those of the products of so many products' couplings with a covariance.
+    /// Operations of multiplying this many products' couplings with a covariance.
     pub(crate) fn operations_of_moments(&self, products: usize) -> f64 {
         self.operations_of_products(products, true) - self.operations_of_products(products, false)
     }
 
-    /// Those of so many products: two outer products, and a product with the covariance.
+    /// Operations of this many products: two outer products, and a multiplication with the covariance.
     pub(crate) fn operations_of_products(&self, products: usize, with_variances: bool) -> f64 {
         let square = (self.border() as f64).powi(2);
         products as f64 * square * if with_variances { 6.0 } else { 2.0 }
@@ -255,12 +258,12 @@ impl<const D: usize> Walk<D> {
         self.layout
     }
 
-    /// Where the latents lie.
+    /// The positions of the latents.
     pub fn sites(&self) -> &BlockLayout<D> {
         &self.sites
     }
 
-    /// The product at every place: products by category, and of a category in their order.
+    /// The product at every place: products by category, and within a category in their order.
     pub fn order(&self) -> &[u32] {
         &self.order
     }
@@ -270,17 +273,18 @@ impl<const D: usize> Walk<D> {
         self.sizes[category]
     }
 
-    /// How many products a place stands for.
+    /// How many products a place represents.
     pub(crate) fn stands_for(&self, place: usize) -> f64 {
         self.scales.get(place).copied().unwrap_or(1.0)
     }
 
-    /// Length of a category's border: its periods, `log_shape` where the likelihood has it, and its coefficients.
+    /// Length of a category's border: its periods, `log_shape` if the likelihood has it, and its
+    /// coefficients.
     pub(crate) fn border(&self) -> usize {
         self.tail() + Self::COEFFICIENTS
     }
 
-    /// Where the category's coefficients are in its border.
+    /// Position of the category's coefficients in its border.
     pub(crate) fn tail(&self) -> usize {
         self.layout.periods + usize::from(self.has_shape())
     }
@@ -290,7 +294,7 @@ impl<const D: usize> Walk<D> {
         self.layout.len(Site::LogShape) > 0
     }
 
-    /// Rows of the products that it goes through.
+    /// Number of rows of its products.
     pub(crate) fn rows(&self) -> usize {
         self.row_start[self.order.len()]
     }

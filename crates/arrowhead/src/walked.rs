@@ -1,4 +1,4 @@
-//! The factor of rows that were walked elsewhere, and what is asked of it.
+//! The factor of rows that were walked elsewhere, and its use.
 
 use crate::assemble::Assembled;
 use crate::block::BlockFactor;
@@ -15,7 +15,8 @@ use std::sync::Arc;
 const WEIGHTS_AT_A_TIME: usize = 1 << 22;
 
 impl<const D: usize> Assembled<D> {
-    /// The factor, and what else a pass gives, of what was walked elsewhere. Only counts without a shape are.
+    /// The factor and the other results of a pass that was walked elsewhere. This is only for counts without
+    /// a shape.
     ///
     /// # Errors
     /// When the precision is not positive definite, or the work is stopped.
@@ -81,13 +82,14 @@ impl<const D: usize> Assembled<D> {
 }
 
 impl<const D: usize> ArrowheadFactor<D> {
-    /// Whether the rows' weights lie elsewhere, so that whatever visits the rows wants [`ArrowheadFactor::at_home`] first.
+    /// Whether the rows' weights lie elsewhere, so that visiting the rows requires
+    /// [`ArrowheadFactor::at_home`] first.
     pub fn is_elsewhere(&self) -> bool {
         self.elsewhere.is_some()
     }
 
-    /// Of a factor whose rows lie elsewhere: the same with the weights of the products that are `asked` for, and with no other products. It
-    /// visits those as the whole factor would; it does not solve.
+    /// For a factor whose rows lie elsewhere: the same factor with the weights of only the products that are
+    /// `asked` for. It visits those as the whole factor would, but cannot solve.
     ///
     /// # Errors
     /// When the device fails.
@@ -117,14 +119,15 @@ impl<const D: usize> ArrowheadFactor<D> {
         Ok(home)
     }
 
-    /// Of a factor whose rows lie elsewhere and whose weights are the rates of Poisson rows: `-Q^-1 sum_r x_r w_r v_r / 2`, where
-    /// [`Walk::sites`] says, `v_r` the variance of a row's log rate, and what is found on the way of every product, in their order.
+    /// For a factor whose rows lie elsewhere and whose weights are the rates of Poisson rows:
+    /// `-Q^-1 sum_r x_r w_r v_r / 2`, in the order of [`Walk::sites`], with `v_r` the variance of a row's log
+    /// rate; and the intermediate results for every product, in their order.
     ///
     /// # Errors
     /// When the device fails, or the work is stopped.
     ///
     /// # Panics
-    /// When the rows lie here.
+    /// When the rows lie on the host.
     pub fn shifted_by_third_order(&self) -> Result<(Vec<f64>, Vec<ProductThird<D>>), FactorError> {
         let walk = &*self.walk;
         let rows = self.elsewhere.as_ref().expect("the rows lie elsewhere");

@@ -1,20 +1,22 @@
-//! The factor as coordinates to move in: one chain's thread goes back and forth with every gradient.
+//! The factor as coordinates for a sampler: one chain's thread transforms back and forth with every gradient.
 
 use crate::factor::ArrowheadFactor;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
+use infermark_processor::InstructionSet;
 
 /// Periods of a block: whole vectors of every instruction set.
 const BLOCK: usize = 16;
 
-/// A factor whose couplings of products and borders are laid out to be read fast: blocks of periods in the order of the walk, the
-/// weights and deviations of the regressors in single precision, 4 D bytes per row.
+/// A factor whose couplings of products and borders are laid out for fast reading: blocks of periods in the
+/// order of the walk, with weights and deviations of the regressors in single precision, 4 D bytes per row.
 ///
-/// It is exact, but of a precision whose weights are rounded to `f32`: products and borders stay those of the factor, and forth and
-/// back are each other's inverse and adjoint to double precision. Coordinates need no more.
+/// It is exact for a precision whose weights are rounded to `f32`: products and borders stay those of the
+/// factor, and the two transforms are inverse and adjoint to each other in double precision, which suffices
+/// for coordinates.
 #[derive(Debug, Clone)]
 pub struct Whitener<const D: usize = PRODUCT_LATENTS> {
-    /// Without its weights.
+    /// The factor, without its weights.
     factor: ArrowheadFactor<D>,
     /// For each block [`BLOCK`] weights, zero where there is no row, and as many deviations of each regressor from its mean over the product.
     rows: Vec<f32>,
@@ -75,7 +77,7 @@ impl<const D: usize> Whitener<D> {
         self.factor.times_upper_by(x, |borders| self.times(borders));
     }
 
-    /// `B_i b` of every place, `b` being the border of its category.
+    /// `B_i b` for every place, with `b` the border of its category.
     fn times(&self, borders: &[Vec<f64>]) -> Vec<[f64; D]> {
         let layout = &self.factor.walk.layout;
         let mut products = vec![[0.0; D]; self.factor.products.len()];
@@ -95,7 +97,7 @@ impl<const D: usize> Whitener<D> {
         products
     }
 
-    /// `sum_i B_i' p_i` of every category, `p` being the latents of every place.
+    /// `sum_i B_i' p_i` for every category, with `p` the latents of every place.
     fn transpose_times(&self, products: &[[f64; D]]) -> Vec<Vec<f64>> {
         let walk = &self.factor.walk;
         let periods = walk.layout.periods;
@@ -121,7 +123,8 @@ impl<const D: usize> Whitener<D> {
         all
     }
 
-    /// The mean regressors of the product at a place, 1 for the effect, and its blocks: first periods, and rows.
+    /// The mean regressors of the product at a place (1 for the effect), and its blocks: first periods and
+    /// rows.
     #[inline(always)]
     fn product(&self, place: usize) -> ([f64; D], &[u32], &[f32]) {
         let walk = &self.factor.walk;
@@ -158,7 +161,7 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for Times<'_, D> {
     fn run(self, isa: I) {
         for (place, product) in (self.first..).zip(self.products) {
             let (mean, periods, rows) = self.whitener.product(place);
-            // Two sums of each, so that one addition need not wait for the one before; the last is of the effect.
+            // Two sums each, so that additions need not wait for each other; the last is that of the effect.
             let mut sums = [[isa.zero(); 2]; D];
             for (period, block) in periods.iter().zip(rows.chunks_exact(D * BLOCK)) {
                 let border = &self.border[*period as usize..][..BLOCK];
@@ -185,7 +188,7 @@ struct TransposeTimes<'a, const D: usize> {
     /// The place of the first product.
     first: usize,
     products: &'a [[f64; D]],
-    /// By period, padded; added to.
+    /// Sums by period, padded, which are added to.
     sums: &'a mut [f64],
 }
 

@@ -12,7 +12,7 @@ use infermark_test_support::{norm, random_panel};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
-/// The precision by the model's definition, row by row: dense, symmetric.
+/// The precision from the model's definition, row by row: dense, symmetric.
 fn precision(panel: &Panel, priors: &Priors, weights: &[f64]) -> Vec<Vec<f64>> {
     let layout = panel.layout();
     let n = layout.latents();
@@ -91,7 +91,7 @@ fn everything_equals_the_dense_factor() {
     {
         let mut rng = StdRng::seed_from_u64(seed as u64);
         let panel = random_panel(&mut rng, n, c, t, gaps, 30);
-        // From rows that say nothing to rows that say nearly all.
+        // From rows with no information to rows with nearly all of it.
         let weights: Vec<f64> = (0..panel.rows())
             .map(|_| 10f64.powf(rng.random_range(-4.0..3.0)))
             .collect();
@@ -118,7 +118,7 @@ fn everything_equals_the_dense_factor() {
                 off(&x, &expected)
             );
 
-            // L L' = Q: b = L (L' x), told through L^-1 b = L' x.
+            // L L' = Q: b = L (L' x), checked through L^-1 b = L' x.
             let mut forward = b.clone();
             factor.solve_lower(&mut forward);
             let mut up = x.clone();
@@ -139,7 +139,7 @@ fn everything_equals_the_dense_factor() {
             factor.times_upper(&mut back);
             assert!(off(&back, &b) < 1e-8, "{case}");
 
-            // By roots of the borders' covariances, and by these.
+            // From roots of the borders' covariances, and from the covariances themselves.
             let marginals = factor.marginals();
             factor.prepare_variances();
             let again = factor.marginals();
@@ -220,7 +220,7 @@ fn coordinates_of_rounded_couplings_are_near_the_factors_and_consistent_among_th
         };
         let natural = of(&|v| whitener.solve_upper(v), &y);
         let gradient = of(&|v| whitener.solve_lower(v), &g);
-        // Weights and deviations have errors of 6e-8. Found: up to 6e-8; there and back 7e-16, the adjoint 1e-15.
+        // Weights and deviations have errors of 6e-8. Measured: up to 6e-8; round trip 7e-16, adjoint 1e-15.
         for (found, expected) in [
             (&natural, of(&|v| factor.solve_upper(v), &y)),
             (&gradient, of(&|v| factor.solve_lower(v), &g)),
@@ -282,7 +282,7 @@ fn narrow_priors_pool_without_a_loss() {
             m.times(&solve(&l, &by_z))
         };
         let factor = ArrowheadFactor::new(&panel, priors, &weights, 2).unwrap();
-        // M is triangular, the sds on its diagonal.
+        // M is triangular, with the sds on its diagonal.
         let ln_det: f64 = 2.0
             * (0..latents)
                 .map(|j| l[j][j].ln() - m.rows[j].iter().find(|(k, _)| *k == j).unwrap().1.ln())
@@ -319,7 +319,7 @@ fn narrow_priors_pool_without_a_loss() {
                 expected[j]
             );
         }
-        // Coordinates there and back.
+        // Coordinates, round trip.
         let y: Vec<f64> = (0..latents).map(|_| rng.random_range(-1.0..1.0)).collect();
         for whitener in [None, Some(Whitener::new(factor.clone()))] {
             let mut there = y.clone();
@@ -331,7 +331,7 @@ fn narrow_priors_pool_without_a_loss() {
                 None => factor.times_upper(&mut there),
                 Some(whitener) => whitener.times_upper(&mut there),
             }
-            // Where a prior holds a difference at 1e-10, numbers of size 1 tell it to 1e-6 of that.
+            // If a prior holds a difference at 1e-10, numbers of size 1 resolve it to 1e-6 of that.
             let off = there
                 .iter()
                 .zip(&y)
@@ -489,7 +489,7 @@ impl Rates for Weighing {
     }
 }
 
-/// Ten of 230 products of a category sell nearly all; all others are alike.
+/// Ten of 230 products of a category have nearly all sales; all others are alike.
 fn weight(product: usize, period: usize) -> f64 {
     let level = if product % 23 == 5 { 400.0 } else { 0.5 };
     level * (1.0 + 0.3 * (period as f64).sin())

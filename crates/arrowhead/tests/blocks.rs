@@ -20,7 +20,7 @@ struct Case<const D: usize> {
     design: Vec<[f64; D]>,
     weights: Vec<f64>,
     cross: Vec<f64>,
-    /// Half of the variances that the rows were given, by product and period.
+    /// Half of the variances that were passed to the rows, by product and period.
     given: Mutex<Vec<Vec<f64>>>,
 }
 
@@ -38,7 +38,7 @@ impl<const D: usize> Case<D> {
                 0 => (0..n)
                     .flat_map(|i| panel.product_rows(i).map(|row| row.log_price))
                     .collect(),
-                // A promotion, and how deep it is.
+                // A promotion, and its depth.
                 _ => (0..panel.rows())
                     .map(|_| f64::from(rng.random_bool(0.3)) * rng.random_range(0.5..1.5))
                     .collect(),
@@ -82,13 +82,13 @@ impl<const D: usize> Case<D> {
         self.walk.layout().likelihood == Likelihood::NegativeBinomial
     }
 
-    /// The place of the effect of a row's period.
+    /// The position of the effect of a row's period.
     fn time(&self, product: usize, period: usize) -> usize {
         let category = self.panel.category_of()[product] as usize;
         self.sites().time + category * self.panel.layout().periods + period
     }
 
-    /// What a row's log rate is made of: places and entries.
+    /// The terms of a row's log rate: positions and coefficients.
     fn row(&self, product: usize, period: usize, row: usize) -> Vec<(usize, f64)> {
         let own = self.sites().product.iter().zip(self.design[row]);
         let mut entries: Vec<(usize, f64)> = own.map(|(start, x)| (start + product, x)).collect();
@@ -104,7 +104,7 @@ impl<const D: usize> Case<D> {
         })
     }
 
-    /// The precision by the model's definition: dense, symmetric.
+    /// The precision from the model's definition: dense, symmetric.
     fn precision(&self) -> Vec<Vec<f64>> {
         let (sites, priors, layout) = (self.sites(), &self.priors, self.panel.layout());
         let mut q = vec![vec![0.0; sites.latents]; sites.latents];
@@ -322,7 +322,7 @@ fn check<const D: usize>(case: &Case<D>, threads: usize, named: &str) {
     let back = applied(|v| whitener.times_upper(v), &rounded);
     assert!(off(&back, &b) < 1e-12, "{named}: {:e}", off(&back, &b));
 
-    // Marginals, by roots and by covariances of the borders.
+    // Marginals, from roots and from covariances of the borders.
     let by_roots = factor.marginals();
     factor.prepare_variances();
     for marginals in [by_roots, factor.marginals()] {
@@ -353,7 +353,7 @@ fn check<const D: usize>(case: &Case<D>, threads: usize, named: &str) {
     );
     assert_eq!(visited.len(), case.panel.layout().products.div_ceil(2));
 
-    // What needs the variances of the rows.
+    // Results that need the variances of the rows.
     let half = |i: usize, period: usize, at: usize| {
         let row = case.row(i, period, at);
         let variance: f64 = row
@@ -461,8 +461,8 @@ fn products_with_four_latents_are_those_of_the_dense_matrix() {
     check_sizes::<4>();
 }
 
-/// Full pooling of both coefficients, whose priors' precisions hide all else where they are added to it. The reference is in coordinates in
-/// which the priors are standard normal, and nothing cancels.
+/// Full pooling of both coefficients, whose priors' precisions hide everything they are added to. The
+/// reference uses coordinates in which the priors are standard normal and nothing cancels.
 #[test]
 fn narrow_priors_of_two_coefficients_pool_without_a_loss() {
     let mut case = Case::<3>::new(5, (24, 3, 6, 0.2), Likelihood::Poisson);

@@ -11,7 +11,7 @@ use tempfile::{Builder, TempDir};
 /// The lock's file in a folder that is being written; a process that is dead holds it no more.
 pub const LOCK: &str = ".infermark.lock";
 
-/// Why a folder cannot be written to.
+/// Reasons for not writing to a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another process writes in it.
@@ -52,15 +52,16 @@ impl ClaimedFolder {
         Ok(claimed)
     }
 
-    /// Brings back what a killed run left beside `path` of files that are no results, where no other run is at work there. For those
-    /// who will not claim the folder.
+    /// Restores files other than results that a killed run left next to `path`, unless another run is at work
+    /// there. For callers that will not claim the folder.
     pub fn recover(path: &Path, known: &[&str]) {
         if path.is_dir() {
             let _ = Self::claim(path, known);
         }
     }
 
-    /// What removes the traces of the claim, for a process that is about to end without dropping it.
+    /// A function that removes the traces of the claim, for a process that is about to end without dropping
+    /// it.
     pub fn abandonment(&self) -> impl Fn() + Send + use<> {
         let (path, made) = (self.path.clone(), self.made);
         move || remove_traces(&path, made)
@@ -71,14 +72,15 @@ impl ClaimedFolder {
         &self.path
     }
 
-    /// Writes a new content of the folder by `fill`, which gets the folder to write in, and exchanges it for the old one at
-    /// once: at any moment the files `known` are all old or all new. What else is in the folder stays.
+    /// Writes new contents of the folder with `fill`, which gets the folder to write in, and exchanges them
+    /// for the old ones at once: at any moment the files `known` are all old or all new. What else is in the
+    /// folder stays.
     ///
     /// Where folders cannot be exchanged - the folder is the root of a file system or the one that the program runs in, or its
     /// parent cannot be written to - `fill` writes in the folder itself.
     ///
     /// # Errors
-    /// Those of `fill`, after which the old content stands; and where the folders cannot be exchanged.
+    /// Errors of `fill`, after which the old contents are kept; and errors of the exchange.
     pub fn replace<T, E: From<FileError>>(
         &self,
         known: &[&str],
@@ -103,7 +105,7 @@ impl ClaimedFolder {
             // Systems that cannot sync a folder need not.
             let _ = sync(parent);
         }
-        // The old content is beside now. Nothing of it goes but results.
+        // The old contents are now in the other folder. Only results are removed from it.
         let old = beside.keep();
         carry_over(&old, &self.path, known);
         let _ = std::fs::remove_dir(old);
@@ -114,12 +116,12 @@ impl ClaimedFolder {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty folder beside this one, if the two can be exchanged.
+    /// An empty folder next to this one, if the two can be exchanged.
     fn beside(&self) -> Option<TempDir> {
         let path = self.path.canonicalize().ok()?;
         let (parent, name) = (path.parent()?, path.file_name()?);
         if std::env::current_dir().is_ok_and(|here| here.starts_with(&path)) {
-            // Whoever works in it would be left in a folder that is gone.
+            // A process working in it would be left in a folder that is gone.
             return None;
         }
         let mut builder = Builder::new();
@@ -185,8 +187,8 @@ fn beside_prefix(name: &OsStr) -> String {
     format!(".{}.", name.to_string_lossy())
 }
 
-/// Whether `name` is a temporary one: the prefix, letters without a point, and [`PART`]. `.fit.2.AbCdEf.part` is beside `fit.2`, not
-/// beside `fit`.
+/// Whether `name` is a temporary one: the prefix, letters without a point, and [`PART`]. `.fit.2.AbCdEf.part`
+/// belongs to `fit.2`, not to `fit`.
 fn is_part(name: &OsStr, prefix: &str) -> bool {
     let name = name.to_string_lossy();
     let random = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(PART));
@@ -271,7 +273,7 @@ fn is_result(name: &OsStr, known: &[&str]) -> bool {
         || (text.starts_with('.') && text.ends_with(PART))
 }
 
-/// Links the files that are no results into the new folder, as far as that can be done.
+/// Links the files that are not results into the new folder, as far as possible.
 fn link_others(old: &Path, new: &Path, known: &[&str]) {
     for entry in std::fs::read_dir(old).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -281,7 +283,8 @@ fn link_others(old: &Path, new: &Path, known: &[&str]) {
     }
 }
 
-/// Moves what is no result from an old folder into the new one, and removes the rest, as far as that can be done.
+/// Moves everything that is not a result from an old folder into the new one, and removes the rest, as far as
+/// possible.
 fn carry_over(old: &Path, new: &Path, known: &[&str]) {
     let entries: Vec<_> = std::fs::read_dir(old).into_iter().flatten().flatten().collect();
     // First what is nowhere else: folders, which cannot be linked.
@@ -307,7 +310,7 @@ fn is_linked(entry: &DirEntry, there: &Path) -> bool {
         && File::open(entry.path()).is_ok_and(|file| is_at(&file, there))
 }
 
-/// Removes the files of killed runs that wait beside `path` for their place; those of living ones are locked.
+/// Removes the temporary files of killed runs next to `path`; those of living ones are locked.
 pub(crate) fn sweep_beside(path: &Path, prefix: &str) {
     for entry in std::fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
         if is_part(&entry.file_name(), prefix)

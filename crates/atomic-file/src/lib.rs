@@ -1,5 +1,5 @@
-//! Files that are either whole or not there: written beside their place under a temporary name, brought to the disk,
-//! then renamed. Folders that one process at a time writes, and that are replaced as a whole.
+//! Files that are either whole or not there: written next to their destination under a temporary name, synced
+//! to the disk, then renamed. Folders that one process at a time writes, and that are replaced as a whole.
 
 mod error;
 mod folder;
@@ -78,7 +78,7 @@ impl AtomicFile {
         &self.path
     }
 
-    /// Brings what was written to the disk, without putting it in its place.
+    /// Syncs the contents to the disk, without moving the file to its destination.
     ///
     /// # Errors
     /// When the disk is full or fails.
@@ -90,10 +90,10 @@ impl AtomicFile {
         Ok(StagedFile { path, file })
     }
 
-    /// Puts the file in its place, whole.
+    /// Moves the complete file to its destination.
     ///
     /// # Errors
-    /// When the disk is full or fails; what stood there before is untouched.
+    /// When the disk is full or fails; an earlier file is untouched.
     pub fn commit(self) -> Result<(), FileError> {
         self.stage()?.commit()
     }
@@ -115,10 +115,10 @@ impl StagedFile {
         &self.path
     }
 
-    /// Renames the file to its place.
+    /// Renames the file to its destination.
     ///
     /// # Errors
-    /// When it cannot be renamed; what stood there before is untouched.
+    /// When it cannot be renamed; an earlier file is untouched.
     pub fn commit(self) -> Result<(), FileError> {
         let StagedFile { path, file } = self;
         file.persist(&path)
@@ -131,7 +131,7 @@ impl StagedFile {
     }
 }
 
-/// Writes a file whole by `fill`, or leaves what stood there.
+/// Writes a whole file with `fill`, or leaves an earlier one unchanged.
 ///
 /// # Errors
 /// When `fill` or the disk fails.
@@ -142,7 +142,7 @@ pub fn write_atomically(
     stage(path, fill)?.commit()
 }
 
-/// Writes a file under its temporary name by `fill`.
+/// Writes a file under its temporary name with `fill`.
 ///
 /// # Errors
 /// When `fill` or the disk fails; nothing is left behind then.

@@ -6,21 +6,21 @@ use crate::request::{MethodKind, Precision, Request};
 use infermark_model::{Likelihood, Parameterization};
 use std::ops::RangeInclusive;
 
-/// What a backend serves, whatever the panel: what can be answered before one is read.
+/// What a backend serves, whatever the panel, so that it can be checked before one is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Kinds of devices that its runs are on, whether or not one is here.
+    /// Kinds of devices that it runs on, whether or not one is available.
     pub device_kinds: &'static [DeviceKind],
     /// How many devices a run takes.
     pub devices_per_run: RangeInclusive<usize>,
-    /// Laws of the counts.
+    /// Distributions of the counts.
     pub likelihoods: &'static [Likelihood],
     /// Forms of the sites.
     pub parameterizations: &'static [Parameterization],
     /// Floating-point types of the passes over the panel.
     pub precisions: &'static [Precision],
-    /// Whether a step takes [`Request::threads`] of the CPU; a backend whose device does all the work takes one, whatever
-    /// was asked for.
+    /// Whether a step uses [`Request::threads`] CPU threads; a backend whose device does all the work uses
+    /// one, whatever was requested.
     pub uses_threads: bool,
 }
 
@@ -48,7 +48,7 @@ impl Capabilities {
         ..Capabilities::CPU
     };
 
-    /// Whether it runs on each of these devices, as far as their kinds say.
+    /// Whether it runs on each of these devices, judging by their kinds.
     pub fn covers(&self, devices: &[DeviceId]) -> bool {
         devices
             .iter()

@@ -1,5 +1,6 @@
 //! Devices that a backend can run on.
 
+use infermark_processor::{InstructionSet, processor_name_with};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
-    /// The host's processors, all of them one device.
+    /// The host's CPU: all processors together are one device.
     Cpu,
     /// An NVIDIA GPU through CUDA.
     Cuda,
@@ -46,7 +47,7 @@ pub struct DeviceId {
 }
 
 impl DeviceId {
-    /// The host's processors.
+    /// The host's CPU.
     pub const CPU: DeviceId = DeviceId {
         kind: DeviceKind::Cpu,
         index: 0,
@@ -87,25 +88,49 @@ impl FromStr for DeviceId {
     }
 }
 
-/// A device that is here.
+/// A device that is available on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// How it is asked for.
+    /// The id by which it is requested.
     pub id: DeviceId,
     /// In plain words, for instance `2-core Intel Xeon, AVX-512`.
     pub name: String,
-    /// Memory in bytes, where it can be told.
+    /// Memory in bytes, where it is known.
     pub memory_bytes: Option<u64>,
-    /// Driver or instruction set, where it can be told.
+    /// Driver or instruction set, where it is known.
     pub driver: Option<String>,
-    /// Whether a GPU's interface is played by software on the processor: right, and slow.
+    /// Whether it is a software rasterizer, which runs on the CPU: correct, but slow.
     #[serde(default)]
     pub software: bool,
+}
+
+impl Device {
+    /// The CPU, whose kernels use `set`: one device, however many cores there are.
+    pub fn cpu(set: InstructionSet) -> Self {
+        Device {
+            id: DeviceId::CPU,
+            name: processor_name_with(set),
+            memory_bytes: infermark_memory::total_bytes(),
+            driver: Some(set.to_string()),
+            software: false,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_processors_are_one_device() {
+        let set = InstructionSet::Portable;
+        let device = Device::cpu(set);
+        assert_eq!(device.driver, Some(set.to_string()));
+        assert!(device.name.ends_with(&set.to_string()), "{}", device.name);
+        if cfg!(target_os = "linux") {
+            assert!(device.memory_bytes > Some(1 << 20));
+        }
+    }
 
     #[test]
     fn names_are_read_back() {

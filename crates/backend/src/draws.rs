@@ -11,7 +11,7 @@ pub struct SiteDraws {
     pub values: Vec<f64>,
 }
 
-/// What the sampler says of one draw.
+/// The sampler's statistics of one draw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DrawStatistics {
     /// The trajectory's energy error passed the limit.
@@ -41,13 +41,13 @@ pub struct Draws {
     pub draws: usize,
     /// The sites that were kept; all of them on panels small enough.
     pub sites: Vec<SiteDraws>,
-    /// One entry a draw, chain-major.
+    /// One entry per draw, chain-major.
     pub statistics: Vec<DrawStatistics>,
 }
 
 impl Draws {
-    /// A draw as natural parameters, of length [`Layout::latents`]; `draw` counts through the chains, one after the other. `None`
-    /// when a site was not kept.
+    /// A draw as natural parameters, of length [`Layout::latents`]; `draw` counts all draws of the first
+    /// chain, then those of the second, and so on. `None` when a site was not kept.
     ///
     /// # Panics
     /// When there is no such draw.

@@ -1,6 +1,7 @@
 //! Why a backend did not do what was asked.
 
 use infermark_memory::{Shortage, gigabytes};
+use infermark_processor::InstructionSetMissing;
 
 /// An error of a backend.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -16,21 +17,22 @@ pub enum BackendError {
         /// The method or device asked for.
         what: String,
     },
-    /// It does not fit: refused before anything was allocated.
+    /// The request does not fit in memory; it is refused before anything is allocated.
     #[error("{what} needs {}, and {device} leaves {}; {remedy}", gigabytes(*needed_bytes), gigabytes(*available_bytes))]
     Memory {
         /// What does not fit.
         what: String,
-        /// Where: a device, or what bounds this process's memory.
+        /// The device, or the limit of this process's memory.
         device: String,
         /// Bytes needed.
         needed_bytes: u64,
-        /// Bytes that are there.
+        /// Bytes available.
         available_bytes: u64,
         /// What to do.
         remedy: &'static str,
     },
-    /// The state is no longer finite, or the sampler cannot go on: the run is over, what it had stays readable.
+    /// The state is no longer finite, or the sampler cannot go on: the run is over, but its state stays
+    /// readable.
     #[error("the run failed at step {step}: {reason}")]
     Diverged {
         /// Steps completed.
@@ -52,7 +54,7 @@ pub enum BackendError {
 }
 
 impl BackendError {
-    /// That the processors' memory does not suffice.
+    /// The error for too little memory on the CPU.
     pub fn short_of_memory(shortage: Shortage, remedy: &'static str) -> Self {
         BackendError::Memory {
             what: shortage.what,
@@ -61,5 +63,11 @@ impl BackendError {
             available_bytes: shortage.available.bytes,
             remedy,
         }
+    }
+}
+
+impl From<InstructionSetMissing> for BackendError {
+    fn from(missing: InstructionSetMissing) -> Self {
+        BackendError::Request(missing.to_string())
     }
 }

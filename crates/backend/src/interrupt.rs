@@ -1,9 +1,9 @@
-//! A flag by which a run is asked to stop.
+//! A flag that asks a run to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Shared between whoever runs and whoever may stop the run; clones share the flag.
+/// A flag shared by the code that advances a run and the code that may stop it; clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 

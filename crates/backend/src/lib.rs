@@ -1,12 +1,14 @@
-//! What an inference backend is: a way of getting the posterior, on some hardware, behind one trait.
+//! Inference backends: ways of computing the posterior, each on some hardware, behind one trait.
 //!
-//! A [`Backend`] takes a panel and a [`Request`] and starts a [`Run`]. A run is advanced in pieces by whoever
-//! watches it, tells its [`Progress`] in between, can be left at any piece, has a [`Report`] at every moment and a
-//! [`Posterior`] as soon as there is one (of a sampler, once it has warmed up). The same five things serve a sampler and an optimizer, one device and many.
-//! A backend says what it serves ([`Capabilities`]), and a [`Registry`] of backends chooses among them.
+//! A [`Backend`] takes a panel and a [`Request`] and starts a [`Run`]. The caller advances a run in pieces
+//! and reads its [`Progress`] in between. A run can be left after any piece, has a [`Report`] at every
+//! moment, and a [`Posterior`] as soon as there is one (for a sampler, after its warm-up). The same five
+//! types serve samplers and optimizers, one device and many. A backend declares what it serves
+//! ([`Capabilities`]), and a [`Registry`] of backends chooses among them.
 
 mod capabilities;
 mod checkpoint;
+mod convergence;
 mod device;
 mod draws;
 mod error;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 
 pub use capabilities::Capabilities;
 pub use checkpoint::Checkpoint;
+pub use convergence::{Convergence, ESS_LIMIT, RHAT_LIMIT, chains_have_converged};
 pub use device::{Device, DeviceId, DeviceKind, UnknownDevice};
 pub use draws::{DrawStatistics, Draws, SiteDraws};
 pub use error::BackendError;
@@ -50,8 +53,8 @@ pub use request::{
 
 /// One way of inferring the posterior on one kind of hardware.
 ///
-/// Whatever a program does with backends - choosing one for a request, listing devices, checking parity, measuring -
-/// follows from what they say here: see [`Registry`].
+/// Whatever a program does with backends - choosing one for a request, listing devices, checking parity,
+/// measuring - follows from what they declare here: see [`Registry`].
 pub trait Backend: Send + Sync {
     /// The name in the command, in result files and in tables, for instance `svi-cpu`.
     fn name(&self) -> &'static str;
@@ -59,14 +62,15 @@ pub trait Backend: Send + Sync {
     /// The method that it implements.
     fn method(&self) -> MethodKind;
 
-    /// What it serves, whatever the panel and whatever is here.
+    /// What it serves, whatever the panel and whatever devices are available.
     fn capabilities(&self) -> Capabilities;
 
-    /// The devices it can run on here; empty when there is none. Never panics, whatever drivers are missing.
+    /// The devices on this machine that it can run on; empty when there are none. Never panics, whatever
+    /// drivers are missing.
     fn devices(&self) -> Vec<Device>;
 
-    /// Checks, before a panel is read, that it serves `request`. [`Backend::start`] refuses whatever this refuses, and
-    /// what depends on the panel besides.
+    /// Checks, before a panel is read, that it serves `request`. [`Backend::start`] refuses whatever this
+    /// refuses, and also what depends on the panel.
     ///
     /// # Errors
     /// [`BackendError::Request`] for a setting out of its range, [`BackendError::Unsupported`] for what is not served.
@@ -74,19 +78,25 @@ pub trait Backend: Send + Sync {
         self.capabilities().check(self.name(), self.method(), request)
     }
 
-    /// Whether it is there to be compared with: it is measured and checked as any other, and never chosen for a request
-    /// that does not name it.
+    /// Whether it exists only for comparison: it is measured and checked like any other, but never chosen for
+    /// a request that does not name it.
     fn is_reference(&self) -> bool {
         false
     }
 
-    /// What it is measured with, in the order of the table.
+    /// The settings that it is measured with, in the order of the table.
     fn benchmark_settings(&self) -> Vec<BenchmarkSettings> {
         self.method().benchmark_settings()
     }
 
+    /// The precision that [`Backend::log_joint`] computes in, and whose tolerances parity is held to: by default that of a run. A
+    /// program that sums in single precision misses the tolerances of single precision, which ask for sums in double; its formulas are compared in double.
+    fn parity_precision(&self, request: &Request) -> Precision {
+        request.method.precision()
+    }
+
     /// Log joint and its gradient at natural parameters (length [`infermark_model::Layout::latents`]) under the request's
-    /// likelihood, computed by the very code that a run uses, in the request's precision: what parity is checked with. The
+    /// likelihood, computed by the very code that a run uses, in [`Backend::parity_precision`]: what parity is checked with. The
     /// Gaussian methods, which do not know the clip of the log rate, leave it out.
     ///
     /// # Errors
@@ -98,7 +108,7 @@ pub trait Backend: Send + Sync {
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError>;
 
-    /// Loss, log-weights and gradient of a guide under the noise of `stream`, by the very code that a run uses.
+    /// Loss, log-weights and gradient of a guide under the noise of `stream`, by the same code as in a run.
     /// `None` for methods that have no guide.
     ///
     /// # Errors
@@ -113,8 +123,8 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
-    /// The pass over the rows that a step of a Gaussian method makes, with what a run takes from it, by the very code that a run uses.
-    /// `None` for methods that have no such pass.
+    /// The pass over the rows that a step of a Gaussian method makes, with everything that a run takes from
+    /// it, by the same code as in a run. `None` for methods that have no such pass.
     ///
     /// # Errors
     /// When the request cannot be served here, or the precision is not positive definite.
@@ -127,8 +137,8 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
-    /// What the request's device can do at most, measured now, in a second or so; `None` where this backend has no
-    /// measurement of it.
+    /// The limits of the request's device, measured now, in about a second; `None` if this backend does not
+    /// measure them.
     ///
     /// # Errors
     /// When the device cannot be opened, or fails.
@@ -136,9 +146,10 @@ pub trait Backend: Send + Sync {
         Ok(None)
     }
 
-    /// The rate of the bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer, measured now, in a
-    /// second. Row-particles per second on `panel` in the request's precision, particles and threads (for samplers: rows
-    /// per second of one gradient), or `None` where there is no such kernel.
+    /// The rate of the bare kernel: likelihood and gradient alone, with no noise, no priors and no optimizer,
+    /// measured now, in about a second. Row-particles per second on `panel` in the request's precision,
+    /// particles and threads (for samplers: rows per second of one gradient), or `None` if there is no such
+    /// kernel.
     fn kernel_limit(&self, _panel: &Arc<Panel>, _request: &Request) -> Option<f64> {
         None
     }
@@ -149,11 +160,12 @@ pub trait Backend: Send + Sync {
     /// When the request is out of range, or cannot be served here.
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError>;
 
-    /// Starts a run where another one, of the same panel and request, was when it gave `checkpoint`: it goes on to the same
-    /// bits.
+    /// Starts a run from `checkpoint`, which another run of the same panel and request gave; it goes on to
+    /// bit-identical results.
     ///
     /// # Errors
-    /// As [`Backend::start`]; and [`BackendError::Unsupported`], which is the default, where runs give no checkpoints.
+    /// As [`Backend::start`], and [`BackendError::Unsupported`] if runs give no checkpoints, which is the
+    /// default.
     fn resume(
         &self,
         _panel: Arc<Panel>,
@@ -171,31 +183,33 @@ pub trait Backend: Send + Sync {
 ///
 /// # Contract
 ///
-/// What every run keeps to, whichever backend started it; the project's tests hold each backend to it by one suite
-/// (`infermark_test_support::conformance`).
+/// Every run keeps to this, whichever backend started it; one test suite
+/// (`infermark_test_support::conformance`) checks every backend.
 ///
-/// - **Steps.** [`advance(n)`](Run::advance) makes `n` steps, or fewer when the run comes to its end, fails or is
-///   interrupted. A run that is fitted whole ([`MethodKind::is_fitted_whole`]) may also return before, still
-///   [`Running`](RunState::Running), to show a note: whoever wants the end calls until the state says so. `advance(0)` does
-///   nothing.
-/// - **Pieces.** In whichever pieces a run is advanced, it computes the same, to the bit: posterior, draws, dispersion and every
-///   figure of its report but times.
-/// - **Threads.** Neither does the number of threads change a bit. A GPU repeats its own bits; they are not those of another
-///   device.
-/// - **Totals.** `progress().completed` counts the steps made, in the method's unit, and never exceeds `total`. A run that has
-///   [`Finished`](RunState::Finished) has made them all; one that has [`Converged`](RunState::Converged) may have made fewer.
-///   `total` is constant, but for a search that does not know how many steps come before those that are limited.
-/// - **Interruption.** Once the interrupt is set, also before the call, `advance` returns at its next consistent state: after
-///   at most a step, or where steps are short after the batch under way, some 50 ms. The state is
-///   [`Interrupted`](RunState::Interrupted), unless the run has come to its end. The next call goes on: iterations and draws as if
-///   nothing had happened, to the bit; a search that was stopped within a step from the point that it had reached, to
-///   the same optimum within its tolerance.
-/// - **End.** A run that is complete does nothing more: `advance` returns where it is.
+/// - **Steps.** [`advance(n)`](Run::advance) makes `n` steps, or fewer when the run comes to its end, fails
+///   or is interrupted. A run that is fitted whole ([`MethodKind::is_fitted_whole`]) may also return earlier,
+///   still [`Running`](RunState::Running), to show a note: to reach the end, call until the state is
+///   complete. `advance(0)` does nothing.
+/// - **Pieces.** However a run is split into pieces, its results are bit-identical: posterior, draws,
+///   dispersion and every figure of its report except times.
+/// - **Threads.** The number of threads changes no bit either. A GPU reproduces its own bits, which differ
+///   from those of another device.
+/// - **Totals.** `progress().completed` counts the steps made, in the method's unit, and never exceeds
+///   `total`. A run that has [`Finished`](RunState::Finished) has made them all; one that has
+///   [`Converged`](RunState::Converged) may have made fewer. `total` is constant, except for a search that
+///   does not know how many steps precede the limited ones.
+/// - **Interruption.** Once the interrupt is set, also before the call, `advance` returns at its next
+///   consistent state: after at most one step or, where steps are short, after the batch under way (about 50
+///   ms). The state is [`Interrupted`](RunState::Interrupted), unless the run has come to its end. The next
+///   call goes on. Iterations and draws are bit-identical to those of an uninterrupted run; a search that was
+///   stopped within a step goes on from the point that it had reached, to the same optimum within its
+///   tolerance.
+/// - **End.** A complete run does nothing more: `advance` returns its progress.
 /// - **Failure.** An `advance` that cannot go on returns why, and the state is [`Failed`](RunState::Failed) from then on: every
 ///   further call returns the same error and does nothing.
-/// - **Readings.** Everything else can be asked at any moment, before the first step and after the last, between pieces, after an
-///   interruption or a failure, and changes nothing. What a failed run had before the step that failed stays readable, as
-///   far as its device still answers.
+/// - **Readings.** Everything else can be asked at any moment, before the first step and after the last,
+///   between pieces, after an interruption or a failure, and changes nothing. The state of a failed run
+///   before the step that failed stays readable, as long as its device still answers.
 pub trait Run: Send {
     /// Advances by up to `steps` steps (iterations, draws of a chain, steps of a search) and returns with the device idle, and
     /// a consistent state. See the contract above.
@@ -207,14 +221,14 @@ pub trait Run: Send {
     /// Where the run is.
     fn progress(&self) -> Progress;
 
-    /// The posterior as far as it is known.
+    /// The posterior as known so far.
     ///
     /// # Errors
-    /// [`BackendError::NoPosterior`] while there is none (a sampler still in warm-up, a search that has not come to its end);
+    /// [`BackendError::NoPosterior`] while there is none (a sampler still in warm-up, an unfinished search);
     /// [`BackendError::Device`] when it cannot be read from the device.
     fn posterior(&self) -> Result<Posterior, BackendError>;
 
-    /// What was done, in figures.
+    /// What the run did, in figures.
     fn report(&self) -> Report;
 
     /// The state of the run now, from which [`Backend::resume`] goes on; `None`, which is the default, where that is not
@@ -226,8 +240,8 @@ pub trait Run: Send {
         Ok(None)
     }
 
-    /// How many steps can be under way at once: the chains of a sampler, 1 for an optimizer. Whoever advances a run by
-    /// multiples of it keeps all chains at work; [`Pieces`] does.
+    /// How many steps can be under way at once: the number of chains of a sampler, 1 for an optimizer.
+    /// Advancing by multiples of it keeps all chains busy, as [`Pieces`] does.
     fn width(&self) -> u64 {
         1
     }
@@ -238,8 +252,8 @@ pub trait Run: Send {
         None
     }
 
-    /// What tells, from another thread and while [`Run::advance`] is at work, which part of its step is done, between 0 and 1;
-    /// `None` where steps are short.
+    /// A function that reports, from another thread while [`Run::advance`] is at work, how much of the
+    /// current step is done, between 0 and 1; `None` where steps are short.
     fn within_step(&self) -> Option<Box<dyn Fn() -> f64 + Send + Sync>> {
         None
     }
@@ -249,8 +263,9 @@ pub trait Run: Send {
         None
     }
 
-    /// How much more the counts vary than the fit says, with the variances of the log rates that the method knows; its
-    /// excess is stated only of a fit that has converged. `None` where the method does not know the variances, or has no fit.
+    /// How much more the counts vary than the fit predicts, using the method's variances of the log rates;
+    /// the excess is stated only for a fit that has converged. `None` where the method does not know the
+    /// variances, or has no fit.
     fn dispersion(&self) -> Option<Dispersion> {
         None
     }

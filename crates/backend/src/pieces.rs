@@ -3,14 +3,16 @@
 use crate::Run;
 use std::time::Duration;
 
-/// Draws that a piece gives each of several chains, once the run's pace is known. A chain that has made its draws waits
-/// for the others, about half a draw long: of few draws a piece, that is a large part.
+/// Draws per chain in a piece of a run of several chains, once the run's pace is known. A chain that has made
+/// its draws waits about half a draw for the others: with few draws per piece, that is a large fraction.
 const DRAWS_A_CHAIN: u64 = 4;
 
-/// Sizes of the pieces in which a run is advanced: grown or shrunk until a piece lasts about as long as wished.
+/// Sizes of the pieces in which a run is advanced: grown or shrunk until a piece takes about the desired
+/// time.
 ///
-/// Pieces are multiples of the run's width ([`Run::width`]), so that all chains of a sampler have work. However long its
-/// draws last, a sampler of several chains is asked for at least four of each; an interrupt is heard within a draw.
+/// Pieces are multiples of the run's width ([`Run::width`]), so that all chains of a sampler have work.
+/// However long its draws take, a sampler of several chains is asked for at least four draws of each; an
+/// interrupt takes effect within a draw.
 #[derive(Debug, Clone, Copy)]
 pub struct Pieces {
     width: u64,
@@ -19,7 +21,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// The pieces of `run`, each `lasting` about so long; the first is as narrow as it can be.
+    /// Pieces of `run` that each take about the time `lasting`; the first is as small as possible.
     pub fn of(run: &dyn Run, lasting: Duration) -> Self {
         let width = run.width().max(1);
         Pieces {
@@ -34,12 +36,12 @@ impl Pieces {
         self.steps
     }
 
-    /// Steps of the next piece when no more than `most` shall be made; at least one a chain.
+    /// Steps of the next piece, at most `most`, but at least one per chain.
     pub fn steps_of_at_most(&self, most: u64) -> u64 {
         self.whole(self.steps.min(most))
     }
 
-    /// Takes note of how long the last piece took: the next is at most twice, at least half as large.
+    /// Records how long the last piece took; the next is between half and twice as large.
     pub fn took(&mut self, elapsed: Duration) {
         let ratio = self.lasting.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
         let wanted = (self.steps as f64 * ratio.clamp(0.5, 2.0)).round() as u64;

@@ -16,7 +16,7 @@ pub struct Posterior {
     pub mean: Vec<f64>,
     /// Standard deviations.
     pub sd: Vec<f64>,
-    /// 2.5% quantiles; those of the normal where no draws were kept, as the other three.
+    /// 2.5% quantiles; those of the normal where no draws were kept; the same holds for the other three.
     pub q025: Vec<f64>,
     /// 5% quantiles.
     pub q05: Vec<f64>,
@@ -24,14 +24,15 @@ pub struct Posterior {
     pub q95: Vec<f64>,
     /// 97.5% quantiles.
     pub q975: Vec<f64>,
-    /// What Markov chains know of their own error.
+    /// The chains' own error estimates.
     pub diagnostics: Option<ChainDiagnostics>,
 }
 
-/// Diagnostics of every latent, each vector of length [`Layout::latents`]; `NaN` where there are too few draws to tell.
+/// Diagnostics of every latent, each vector of length [`Layout::latents`]; `NaN` where there are too few
+/// draws.
 ///
-/// They are of two kinds, by what was kept of a latent's site: all its draws, or at large sizes only its moments
-/// ([`draw_bytes_limit`](crate::NutsSettings::draw_bytes_limit)).
+/// They are of two kinds, depending on what was kept of a latent's site: all draws or, at large sizes, only
+/// moments ([`draw_bytes_limit`](crate::NutsSettings::draw_bytes_limit)).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChainDiagnostics {
     /// Monte Carlo standard error of the mean: from the draws' autocorrelations, or by batch means.
@@ -45,7 +46,7 @@ pub struct ChainDiagnostics {
 }
 
 impl Posterior {
-    /// A posterior whose marginals are normal.
+    /// A posterior with normal marginals.
     ///
     /// # Panics
     /// When the vectors are not of length [`Layout::latents`].
@@ -70,7 +71,7 @@ impl Posterior {
         &self.mean[self.layout.range(site)]
     }
 
-    /// Share of `truth` (one value a latent of the site) that lies in the central 95% intervals.
+    /// Share of `truth` (one value per latent of the site) that lies in the central 95% intervals.
     pub fn coverage_95(&self, site: Site, truth: &[f64]) -> f64 {
         self.coverage(site, truth, &self.q025, &self.q975)
     }

@@ -14,7 +14,7 @@ pub enum StepUnit {
     Steps,
 }
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
@@ -22,7 +22,7 @@ pub enum RunState {
     Running,
     /// It did all steps that were asked for.
     Finished,
-    /// It met its convergence criterion before that.
+    /// It met its convergence criterion earlier.
     Converged,
     /// It was interrupted; it can be advanced further.
     Interrupted,
@@ -37,7 +37,7 @@ impl RunState {
     }
 }
 
-/// A moment of a run.
+/// The progress of a run at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Steps done.
@@ -46,7 +46,7 @@ pub struct Progress {
     pub total: u64,
     /// What a step is.
     pub unit: StepUnit,
-    /// How the run stands.
+    /// State of the run.
     pub state: RunState,
     /// One line for the progress bar: the loss and effective particles, or depths and divergences.
     pub note: String,

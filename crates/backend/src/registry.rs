@@ -6,7 +6,7 @@ use crate::request::{MethodKind, Request};
 use crate::{Backend, DeviceKind};
 use std::sync::Arc;
 
-/// The backends that a program has. Whatever is asked of them by name, method or device is answered from what they say of
+/// The backends that a program has. Look-ups by name, method or device use only what the backends declare of
 /// themselves: another backend is another entry.
 #[derive(Clone, Default)]
 pub struct Registry {
@@ -23,7 +23,7 @@ impl Registry {
     /// serve a request.
     ///
     /// # Panics
-    /// When it has a backend of that name: results would be told apart by nothing.
+    /// When it has a backend of that name already: their results could not be distinguished.
     #[must_use]
     pub fn with(mut self, backend: impl Backend + 'static) -> Self {
         let name = backend.name();
@@ -32,12 +32,30 @@ impl Registry {
         self
     }
 
+    /// The registry with `backend` as its first: in tables, speeds are compared with its own.
+    ///
+    /// # Panics
+    /// When it has a backend of that name.
+    #[must_use]
+    pub fn with_first(self, backend: impl Backend + 'static) -> Self {
+        let mut registry = Registry::new().with(backend);
+        for other in self.backends {
+            assert!(
+                registry.named(other.name()).is_none(),
+                "there is a backend {} already",
+                other.name()
+            );
+            registry.backends.push(other);
+        }
+        registry
+    }
+
     /// All backends, in their order.
     pub fn all(&self) -> &[Arc<dyn Backend>] {
         &self.backends
     }
 
-    /// The backend of a name.
+    /// The backend with this name.
     pub fn named(&self, name: &str) -> Option<Arc<dyn Backend>> {
         self.backends
             .iter()
@@ -45,7 +63,7 @@ impl Registry {
             .cloned()
     }
 
-    /// The GPUs that are here, each once, in the order in which the backends list them.
+    /// The available GPUs, each once, in the order in which the backends list them.
     pub fn gpus(&self) -> Vec<Device> {
         let mut gpus: Vec<Device> = Vec::new();
         for device in self.backends.iter().flat_map(|backend| backend.devices()) {
@@ -56,7 +74,7 @@ impl Registry {
         gpus
     }
 
-    /// The first backend that serves `request`, references ([`Backend::is_reference`]) left aside.
+    /// The first backend that serves `request`, except references ([`Backend::is_reference`]).
     ///
     /// # Errors
     /// When none does: the reason of the one that comes closest, as [`Registry::check`] gives it.
@@ -78,7 +96,7 @@ impl Registry {
         self.check(&**nearest, request).map(|()| nearest.clone())
     }
 
-    /// Checks, before a panel is read, that `backend` serves `request` on devices that are here.
+    /// Checks, before a panel is read, that `backend` serves `request` on available devices.
     ///
     /// # Errors
     /// What is not served, and which of the registry's backends serve it.
@@ -104,7 +122,7 @@ impl Registry {
         }
     }
 
-    /// The backends of a method, references left aside.
+    /// The backends of a method, except references.
     fn of_method(&self, method: MethodKind) -> impl Iterator<Item = &Arc<dyn Backend>> {
         let is_of_it = move |backend: &&Arc<dyn Backend>| backend.method() == method;
         self.backends
@@ -113,7 +131,7 @@ impl Registry {
             .filter(|backend| !backend.is_reference())
     }
 
-    /// Whether what is refused on another device is served on the CPU.
+    /// Whether a request that is refused on another device is served on the CPU.
     fn has_it_on_the_cpu(&self, request: &Request) -> bool {
         let there = Request {
             devices: vec![DeviceId::CPU],
@@ -125,7 +143,7 @@ impl Registry {
                 .any(|backend| backend.supports(&there).is_ok())
     }
 
-    /// The methods that run on GPUs, for the user of a `backend` that does not.
+    /// A hint at the methods that run on GPUs, for a `backend` that does not.
     fn methods_on_gpus(&self, backend: &dyn Backend) -> String {
         if backend.capabilities().has_gpus() {
             return String::new();

@@ -1,4 +1,4 @@
-//! What a run did, in figures.
+//! The figures of a finished or unfinished run.
 
 use crate::progress::RunState;
 use crate::request::Metric;
@@ -12,13 +12,13 @@ pub struct Report {
     pub backend: String,
     /// The devices, in plain words.
     pub device: String,
-    /// Processor threads used.
+    /// CPU threads used.
     pub threads: usize,
     /// Seconds spent once: checks, layouts, uploads, compilation, start values.
     pub setup_seconds: f64,
     /// Seconds spent advancing.
     pub run_seconds: f64,
-    /// How the run stands.
+    /// State of the run.
     pub state: RunState,
     /// What a reader of the posterior must know, in sentences.
     pub warnings: Vec<String>,
@@ -26,15 +26,15 @@ pub struct Report {
     pub detail: Detail,
 }
 
-/// Figures that a method has of its own.
+/// Figures that are specific to a method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "lowercase")]
 pub enum Detail {
-    /// Of SVI.
+    /// Figures of SVI.
     Svi(SviReport),
-    /// Of NUTS.
+    /// Figures of NUTS.
     Nuts(NutsReport),
-    /// Of a Gaussian posterior: Laplace, structured or mean-field.
+    /// Figures of a Gaussian posterior: Laplace, structured or mean-field.
     Gaussian(GaussianReport),
 }
 
@@ -48,21 +48,22 @@ pub struct GaussianReport {
     /// Products whose marginals are not normal but corrected for their skewness.
     #[serde(default)]
     pub skewed_products: u64,
-    /// Products whose rows are left out, whole, for counts at the upper bound of the log rate; their posterior is what their
-    /// category and the priors leave.
+    /// Products whose rows are all left out because of counts at the upper bound of the log rate; their
+    /// posterior comes from their category and the priors alone.
     #[serde(default)]
     pub left_out_products: Vec<usize>,
     /// Whether the last step was within the tolerance.
     pub converged: bool,
-    /// Norm of the gradient: of the log joint at the mode, or of the bound by the means.
+    /// Norm of the gradient: of the log joint at the mode, or of the bound with respect to the means.
     pub gradient_norm: f64,
-    /// Half the squared Newton decrement there: what is still to be gained, in nats.
+    /// Half the squared Newton decrement there: the log density still to be gained, in nats.
     pub decrement: f64,
     /// Log joint at the mode.
     pub log_joint: f64,
-    /// Evidence lower bound, without Monte Carlo error, the clip of the log rate ignored; of Laplace, none.
+    /// Evidence lower bound, without Monte Carlo error, ignoring the clip of the log rate; `None` for
+    /// Laplace.
     pub elbo: Option<f64>,
-    /// One entry a step.
+    /// One entry per step.
     pub trace: Vec<StepPoint>,
 }
 
@@ -73,9 +74,9 @@ pub struct StepPoint {
     pub step: u64,
     /// Seconds of advancing until then.
     pub seconds: f64,
-    /// Log joint of the point that the step started from, or the bound.
+    /// Log joint at the point that the step started from, or the bound.
     pub value: f64,
-    /// What the tolerance is held against.
+    /// The quantity that is compared with the tolerance.
     pub remaining: f64,
 }
 
@@ -84,9 +85,9 @@ pub struct StepPoint {
 pub struct SviReport {
     /// Iterations done.
     pub iterations: u64,
-    /// Iterations a second while advancing.
+    /// Iterations per second while advancing.
     pub iterations_per_second: f64,
-    /// Mean effective particles over the iterations, between 1 and K.
+    /// Mean effective particles over the iterations, between 1 and K; 0 where the backend does not tell them.
     pub mean_effective_particles: f64,
     /// Centredness of each site at the end.
     pub centredness: Centredness,
@@ -103,7 +104,7 @@ pub struct TracePoint {
     pub seconds: f64,
     /// The loss of that iteration.
     pub loss: f64,
-    /// Effective particles of that iteration.
+    /// Effective particles of that iteration; 0 where the backend does not tell them.
     pub effective_particles: f64,
     /// Learning rate of that iteration.
     pub learning_rate: f64,
@@ -112,15 +113,16 @@ pub struct TracePoint {
 /// Figures of a NUTS run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NutsReport {
-    /// Mass matrix; reports without it are of the diagonal one.
+    /// Mass matrix; reports without this field used the diagonal one.
     #[serde(default = "diagonal")]
     pub metric: Metric,
-    /// The search for the mode at which the structured metric is taken, part of the set-up; `None` for the diagonal one.
+    /// The search for the mode at which the structured metric is evaluated, part of the set-up; `None` for
+    /// the diagonal one.
     #[serde(default)]
     pub mode_search: Option<ModeSearch>,
     /// Gradients computed, all chains, warm-up included.
     pub gradients: u64,
-    /// Gradients a second while advancing.
+    /// Gradients per second while advancing.
     pub gradients_per_second: f64,
     /// Divergent transitions after warm-up.
     pub divergences: u64,
@@ -128,7 +130,7 @@ pub struct NutsReport {
     pub saturated_trees: u64,
     /// Draws after warm-up by tree depth, from depth 0.
     pub tree_depths: Vec<u64>,
-    /// Largest R-hat over the latents for which it is known, of either kind of
+    /// Largest R-hat over the latents for which it is known, for both kinds of
     /// [`ChainDiagnostics`](crate::posterior::ChainDiagnostics).
     pub max_rhat: Option<f64>,
     /// Smallest bulk effective sample size over the latents for which it is known; the mean's for latents of which
@@ -136,9 +138,9 @@ pub struct NutsReport {
     pub min_ess_bulk: Option<f64>,
     /// Smallest tail effective sample size over the latents for which it is known: those whose draws were kept.
     pub min_ess_tail: Option<f64>,
-    /// Whether every draw was kept, or moments and chosen sites.
+    /// Whether every draw was kept, rather than moments and the draws of chosen sites.
     pub every_draw_kept: bool,
-    /// One entry a chain.
+    /// One entry per chain.
     pub chains: Vec<ChainReport>,
 }
 
@@ -153,7 +155,7 @@ pub struct ModeSearch {
     pub newton_steps: u64,
     /// Whether the last one was within the tolerance.
     pub converged: bool,
-    /// Half the squared Newton decrement at the end: what is still to be gained, in nats.
+    /// Half the squared Newton decrement at the end: the log density still to be gained, in nats.
     pub decrement: f64,
     /// Seconds of the search and of the metric's factor.
     pub seconds: f64,

@@ -1,4 +1,4 @@
-//! What is asked of a backend.
+//! Requests to a backend.
 
 mod gaussian;
 mod method;
@@ -16,12 +16,12 @@ pub use method::{BenchmarkSettings, Method, MethodKind, objective_in_words};
 pub use nuts::{Metric, NutsSettings};
 pub use svi::{EarlyStop, Precision, SviSettings};
 
-/// A run to be made: the resolved configuration, which result files record whole.
+/// The complete configuration of a run, which result files record in full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Prior settings.
     pub priors: Priors,
-    /// Law of the counts; a request that does not name it is from before there was a choice.
+    /// Distribution of the counts; requests written before this field existed are Poisson.
     #[serde(default)]
     pub likelihood: Likelihood,
     /// Form in which the sites are inferred.
@@ -30,7 +30,7 @@ pub struct Request {
     pub method: Method,
     /// Devices to run on: one, or several that share the panel.
     pub devices: Vec<DeviceId>,
-    /// Processor threads, 1 to [`MOST_THREADS`]; `None` takes all that the machine has.
+    /// CPU threads, 1 to [`MOST_THREADS`]; `None` uses all of the machine's.
     pub threads: Option<usize>,
     /// Seed of all noise.
     pub seed: u64,
@@ -55,10 +55,10 @@ impl Request {
         self.threads.unwrap_or_else(infermark_threads::available)
     }
 
-    /// Checks every setting that no hardware needs to be asked for.
+    /// Checks every setting that can be checked without the hardware.
     ///
     /// # Errors
-    /// [`BackendError::Request`] says which setting is out of range, and its range.
+    /// [`BackendError::Request`] names the setting that is out of range, and its range.
     pub fn validate(&self) -> Result<(), BackendError> {
         self.priors
             .validate()
@@ -110,7 +110,7 @@ impl Request {
     }
 }
 
-/// Checks that a number of processor threads, where one was asked for, is from 1 to [`MOST_THREADS`].
+/// Checks that the number of CPU threads, if one is given, is from 1 to [`MOST_THREADS`].
 ///
 /// # Errors
 /// [`BackendError::Request`] with the number and its range.

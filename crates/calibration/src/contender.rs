@@ -4,18 +4,19 @@ use crate::placement::Placement;
 use crate::quantity::Quantity;
 use crate::replication::Replication;
 use crate::score::Scores;
-use infermark_backend::{Backend, BackendError, Draws, Interrupt, Method, Request, Run, RunState, StepUnit};
+use infermark_backend::{
+    Backend, BackendError, Convergence, Draws, Interrupt, Method, RHAT_LIMIT, Request, Run, RunState,
+    StepUnit,
+};
 use infermark_diagnostics::Workspace;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::site::Axis;
 use infermark_model::{Panel, Site};
 use std::sync::Arc;
 
-/// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough.
+/// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough; none of them may have an
+/// R-hat above [`RHAT_LIMIT`].
 const EFFECTIVE_DRAWS: f64 = crate::placement::RANK_DRAWS as f64;
-
-/// R-hat that none of them may pass (Vehtari et al. 2021).
-pub const RHAT_LIMIT: f64 = 1.01;
 
 /// How often a chain that mixes too slowly is made again, twice as long. After the last time, 32 times as long, R-hat of a chain that
 /// mixes is within a thousandth of one: what passes the limit then never mixed.
@@ -27,7 +28,7 @@ pub struct Contender<'b> {
     pub name: String,
     /// What fits.
     pub backend: &'b dyn Backend,
-    /// What is asked of it, the priors that are fitted with among it.
+    /// Its request, which includes the priors of the fit.
     pub request: Request,
 }
 
@@ -36,19 +37,19 @@ pub struct Contender<'b> {
 pub(crate) struct Place {
     /// Which.
     pub(crate) quantity: Quantity,
-    /// Where the latent that stands for the site lies, or the log joint.
+    /// Placement of the latent that represents the site, or of the log joint.
     pub(crate) placement: Placement,
     /// Mean scores over all latents of the site.
     pub(crate) scores: Scores,
 }
 
-/// Why a replication has no places.
+/// Reasons for a replication to have no placements.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum FitError {
-    /// No replication can be fitted: what is asked must change.
+    /// No replication can be fitted: the request must change.
     #[error(transparent)]
     Request(BackendError),
-    /// This one was not.
+    /// This replication could not be fitted.
     #[error("{0}")]
     Failed(String),
 }
@@ -67,8 +68,8 @@ impl From<BackendError> for FitError {
 }
 
 impl Contender<'_> {
-    /// Fits a replication and places its truths, in the order of [`Quantity::all`]. The log joint is left out where the
-    /// method has no draws.
+    /// Fits a replication and places its truths, in the order of [`Quantity::all`]. The log joint is left out
+    /// if the method has no draws.
     pub(crate) fn place(&self, replication: &Replication) -> Result<Vec<Place>, FitError> {
         let mut request = Request {
             threads: Some(1),
@@ -84,7 +85,8 @@ impl Contender<'_> {
             let unmixed = match among_draws(&draws, &request, replication) {
                 Ok(Mixed::Yes(places)) => return Ok(places),
                 Ok(Mixed::No(unmixed)) => unmixed,
-                // A fit that asks for too much by now is one that has not mixed, and no reason to end the others.
+                // A request that is too large by now is due to a chain that has not mixed, which is no reason
+                // to end the others.
                 Err(FitError::Request(why)) if doublings > 0 => {
                     return Err(FitError::Failed(format!(
                         "its chains have not mixed, and more draws are too many: {why}"
@@ -103,7 +105,7 @@ impl Contender<'_> {
     }
 }
 
-/// Asks for twice the draws; `false` for methods without.
+/// Doubles the number of draws; `false` for methods without draws.
 fn double(request: &mut Request) -> bool {
     let Method::Nuts(nuts) = &mut request.method else {
         return false;
@@ -121,12 +123,9 @@ fn finish(backend: &dyn Backend, panel: &Arc<Panel>, request: &Request) -> Resul
     while progress.state == RunState::Running {
         progress = run.advance(progress.total.max(1), &never)?;
     }
-    // Of SVI only a run that watches its loss can tell.
-    let tells = match &request.method {
-        Method::Svi(svi) => svi.early_stop.is_some(),
-        _ => progress.unit == StepUnit::Steps,
-    };
-    if tells && progress.state != RunState::Converged {
+    // Draws have limits of their own here, [`RHAT_LIMIT`] and [`EFFECTIVE_DRAWS`].
+    let has_draws = request.method.kind().has_draws();
+    if !has_draws && run.report().convergence(&request.method) == Convergence::NotConverged {
         let unit = match progress.unit {
             StepUnit::Iterations => "iterations",
             StepUnit::Draws => "draws",
@@ -157,7 +156,7 @@ fn in_marginals(run: &dyn Run, replication: &Replication) -> Result<Vec<Place>, 
         };
         pits.clear();
         pits.extend(layout.range(*site).map(|j| place(j).pit));
-        // Not a number where mean or standard deviation is none.
+        // NaN if mean or standard deviation is NaN.
         if pits.iter().any(|pit| pit.is_nan()) {
             return Err(FitError::Failed(format!(
                 "the posterior of {} is not finite",
@@ -173,7 +172,7 @@ fn in_marginals(run: &dyn Run, replication: &Replication) -> Result<Vec<Place>, 
     Ok(places)
 }
 
-/// The places among draws, if chains have mixed; if not, what is worst.
+/// The placements among draws if chains have mixed; otherwise the worst figure.
 enum Mixed {
     Yes(Vec<Place>),
     No(String),
@@ -203,7 +202,7 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
             )));
         };
         let rank = placement.rank.expect("among draws there is a rank");
-        // Above one: how far the worse of the two is beyond its limit.
+        // Above one, the ratio by which the worse of the two exceeds its limit.
         let beyond = f64::max(
             (rank.rhat - 1.0) / (RHAT_LIMIT - 1.0),
             EFFECTIVE_DRAWS / rank.effective_draws,
@@ -248,7 +247,7 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
             scores: Scores::of(of_site.iter().map(|p| p.pit)),
         });
     }
-    // By the plain reference for truth and draws alike, under the likelihood and the priors that were fitted with.
+    // From the plain reference for truth and draws alike, under the likelihood and the priors of the fit.
     let log_joint = LogJoint::new(&replication.panel, request.priors).with_likelihood(request.likelihood);
     values.clear();
     values.extend((0..draws.chains * draws.draws).map(|draw| log_joint.natural(&point(draws, draw)).0));

@@ -1,4 +1,4 @@
-//! What a calibration draws.
+//! The design of a calibration.
 
 use infermark_model::priors::PriorsError;
 use infermark_model::{Likelihood, Priors};
@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 /// Priors under which counts are moderate, 1.5 to 1,700 expected units in the middle 95% of rows, and no log rate is clipped.
 ///
-/// Prices are drawn about ln price = 6.2, which multiplies the spread of every elasticity: the published priors put most log
-/// rates beyond the clip. The likelihood is the clipped one, so a sampler is exact there too, but approximations by a Gaussian
-/// would be judged on rows that say nothing. Here the log rate has mean 3.9 (50 units) and standard deviation 1.8, of which the prices make
-/// the larger part. Negative-binomial counts have a shape of 7.4, from 2.8 to 20 in the middle 95% of categories.
+/// Prices are drawn about ln price = 6.2, which multiplies the spread of every elasticity: the published
+/// priors put most log rates beyond the clip. The likelihood is the clipped one, so a sampler is exact there
+/// too, but approximations by a Gaussian would be judged on rows without information. Here the log rate has
+/// mean 3.9 (50 units) and standard deviation 1.8, of which the prices make the larger part.
+/// Negative-binomial counts have a shape of 7.4, from 2.8 to 20 in the middle 95% of categories.
 pub const MODERATE_PRIORS: Priors = Priors {
     global_a_mean: -2.0,
     global_a_sd: 0.1,
@@ -29,7 +30,7 @@ pub const MODERATE_PRIORS: Priors = Priors {
 pub struct Design {
     /// Priors that the true parameters are drawn from.
     pub priors: Priors,
-    /// Law of the counts.
+    /// Distribution of the counts.
     #[serde(default)]
     pub likelihood: Likelihood,
     /// N, products of a panel.
@@ -67,14 +68,14 @@ pub enum DesignError {
     /// A number is zero or too large.
     #[error("the number of {what} is {value}; give 1 to {most}")]
     Size {
-        /// Of what.
+        /// The setting.
         what: &'static str,
         /// What was given.
         value: usize,
         /// The largest possible.
         most: usize,
     },
-    /// The priors are none.
+    /// The priors are invalid.
     #[error(transparent)]
     Priors(#[from] PriorsError),
 }

@@ -1,4 +1,4 @@
-//! Simulation-based calibration: whether the posteriors of a method are what they say.
+//! Simulation-based calibration: whether the posteriors of a method are correct.
 //!
 //! Parameters are drawn from the prior, counts from the model, and a method is fitted to the counts. If prior, likelihood and
 //! method fit together, the place of the true parameter in its posterior - its rank among draws, or the posterior's
@@ -10,12 +10,12 @@
 //! | [`design`] | what is drawn: sizes, priors, replications |
 //! | [`replication`] | one draw: true parameters, panel, and the quantities that are looked at |
 //! | [`quantity`] | the quantities |
-//! | [`placement`] | where a truth lies in its posterior |
+//! | [`placement`] | the position of a truth in its posterior |
 //! | [`contender`] | a method under test, and its fit to a replication |
 //! | [`run`] | all methods on all replications, over threads |
 //! | [`uniformity`] | the exact test of uniformity, and its band |
 //! | [`score`] | scores for errors of means and standard deviations, and their test |
-//! | [`power`] | which errors so many replications find |
+//! | [`power`] | which errors a number of replications finds |
 //! | [`verdict`] | tests, estimated errors and coverage of every method |
 //!
 //! Sources: Talts, Betancourt, Simpson, Vehtari and Gelman, "Validating Bayesian inference algorithms with simulation-based

@@ -1,10 +1,10 @@
-//! Where a truth lies in its posterior.
+//! The position of a truth in its posterior.
 
 use crate::normal_cdf::normal_cdf;
 use infermark_backend::NORMAL_Q95;
 use infermark_diagnostics::Workspace;
 
-/// Draws that a truth is ranked among at most.
+/// Largest number of draws among which a truth is ranked.
 pub const RANK_DRAWS: usize = 99;
 
 /// A truth's rank among draws of the posterior.
@@ -32,7 +32,7 @@ pub struct Placement {
     /// The probability integral transform, in `[0, 1]`: the posterior's distribution function at the truth. From draws, the
     /// rank with a random place in its cell, which is uniform however many draws there are.
     pub pit: f64,
-    /// The rank; none where the posterior is known by its moments.
+    /// The rank; none if the posterior is known only by its moments.
     pub rank: Option<Rank>,
 }
 

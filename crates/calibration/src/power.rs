@@ -1,9 +1,11 @@
 //! Which errors a calibration can see.
 //!
-//! A quantity fails when the smallest of its three p-values - of uniformity, and of the two [scores](crate::score) - times three is within
-//! the method's level, shared among its quantities by Holm's procedure. An error of one quantity's standard deviation is seen by the score for
-//! the standard deviation, one of its mean by the score for the mean, and the other tests add little to that: the power stated here is
-//! the score's alone, at the first step of Holm's procedure, and so a lower bound of the verdict's.
+//! A quantity fails when the smallest of its three p-values - of uniformity, and of the two
+//! [scores](crate::score) - times three is within the method's level, shared among its quantities by Holm's
+//! procedure. An error of one quantity's standard deviation is detected by the score for the standard
+//! deviation, one of its mean by the score for the mean, and the other tests add little to that: the power
+//! stated here is the score's alone, at the first step of Holm's procedure, and so a lower bound of the
+//! verdict's.
 //!
 //! The posterior is taken for normal, and the error is the same in every replication. The moments of the
 //! score under the error are integrals over the truth and the rank. Of single latents, the mean of `z` is normal, and the sum of `z^2` a
@@ -18,18 +20,19 @@ use crate::student;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::SQRT_2;
 
-/// Largest error of a standard deviation that is looked for: 95% too small, or 95% too large.
+/// Largest error of a standard deviation that is considered: 95% too small, or 95% too large.
 const LARGEST_SD_ERROR: f64 = 0.95;
 
-/// Largest error of a mean that is looked for, in standard deviations.
+/// Largest error of a mean that is considered, in standard deviations.
 const LARGEST_MEAN_ERROR: f64 = 5.0;
 
 /// An error of a posterior.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum PosteriorError {
-    /// The mean is off by so many standard deviations, in either direction.
+    /// The mean is off by this many standard deviations, in either direction.
     Mean(f64),
-    /// The standard deviation is off by this part of itself; 0.05 is 5% too small or too large, whichever is harder to see.
+    /// The standard deviation is off by this fraction; 0.05 is 5% too small or too large, whichever is harder
+    /// to see.
     Sd(f64),
 }
 
@@ -204,7 +207,8 @@ pub struct Sensitivity {
 pub const FOUND_WITH: f64 = 0.9;
 
 impl Sensitivity {
-    /// Of a quantity, with the latents that its scores `[for the mean, for the standard deviation]` are worth.
+    /// The sensitivity for a quantity, with the effective number of latents of its scores
+    /// `[for the mean, for the standard deviation]`.
     pub fn of(power: Power, latents: [Latents; 2]) -> Self {
         let [mean, sd] = latents.map(|latents| Power { latents, ..power });
         Sensitivity {
@@ -283,7 +287,7 @@ mod tests {
         )
     }
 
-    /// The stated power beside brute force: the very tests, on simulated places.
+    /// The stated power against brute force: the very tests, on simulated places.
     #[test]
     fn the_stated_power_is_that_of_simulated_calibrations() {
         let one = Power {

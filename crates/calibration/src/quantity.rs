@@ -1,12 +1,13 @@
-//! The quantities whose places are looked at.
+//! The quantities whose placements are tested.
 
 use infermark_model::{Likelihood, Site};
 
 /// A quantity of a replication: one latent of a site, or the log joint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quantity {
-    /// One latent of the site, drawn anew in every replication: latents of one replication depend on each other, so that
-    /// pooling their places would count them more often than they tell. The scores, which are averaged, are of all.
+    /// One latent of the site, drawn anew in every replication: latents of one replication depend on each
+    /// other, so that pooling their placements would overcount them. The scores, which are averaged, use all
+    /// latents.
     Latent(Site),
     /// `ln p(y, theta)`, which sees what no single parameter shows: a posterior that ignores the data has perfectly placed
     /// parameters.

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::sync::Arc;
 
-/// True parameters, the panel that was drawn with them, and what is looked at.
+/// True parameters, the panel drawn with them, and the tested quantities.
 #[derive(Debug, Clone)]
 pub struct Replication {
     /// Its number, from 0.
@@ -24,7 +24,7 @@ pub struct Replication {
     pub truth: Vec<f64>,
     /// Seed of the fits.
     pub fit_seed: u64,
-    /// The latent that stands for each site, as an index into the flat vector; in the order of
+    /// The latent that represents each site, as an index into the flat vector; in the order of
     /// [`infermark_model::Layout::sites`].
     pub latents: Vec<usize>,
     /// A number in `[0, 1)` for each latent, and behind them one for the log joint, which places a truth within the cell of its
@@ -51,8 +51,9 @@ pub enum ReplicationError {
 }
 
 impl Replication {
-    /// Draws a replication; it depends on the design's seed and on `index` alone. Prices are those of the generators and
-    /// tell nothing of the parameters, nor does the number of a category's products: nothing is selected by what is tested.
+    /// Draws a replication; it depends only on the design's seed and on `index`. Prices are those of the
+    /// generators and carry no information on the parameters, nor does the number of a category's products:
+    /// nothing is selected by what is tested.
     ///
     /// # Errors
     /// When the design's sizes or priors cannot be drawn from.
@@ -108,7 +109,7 @@ impl Replication {
         })
     }
 
-    /// The latent that stands for a site.
+    /// The latent that represents a site.
     ///
     /// # Panics
     /// When the likelihood does not have the site.
@@ -118,7 +119,8 @@ impl Replication {
         self.latents[place.expect("a site of the likelihood")]
     }
 
-    /// The key of the latent that stands for a site, as files write it: the category, the product, or `category@period`.
+    /// The key of the latent that represents a site, as files write it: the category, the product, or
+    /// `category@period`.
     pub fn key(&self, site: Site) -> String {
         let start = self.panel.layout_for(self.likelihood).start(site);
         self.panel.axes().key(site, self.latent(site) - start).to_string()

@@ -40,20 +40,20 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// What a calibration found.
+/// The results of a calibration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     /// Names of the contenders.
     pub methods: Vec<String>,
-    /// Law of the counts.
+    /// Distribution of the counts.
     pub likelihood: Likelihood,
-    /// Replications that were asked for.
+    /// Requested number of replications.
     pub asked: usize,
     /// Replications done: the first so many.
     pub done: usize,
-    /// By replication, then method, then quantity.
+    /// Placements by replication, then method, then quantity.
     pub placed: Vec<Placed>,
-    /// By replication, then method.
+    /// Failed fits by replication, then method.
     pub failures: Vec<Failure>,
 }
 
@@ -71,7 +71,7 @@ impl Calibration {
     }
 }
 
-/// Why there is no calibration.
+/// Reasons for having no calibration.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrationError {
     /// The design is out of range.
@@ -117,13 +117,13 @@ struct Share {
 
 /// Draws `design`'s replications, fits each by all `contenders`, and places the truths.
 ///
-/// Replications are taken by `threads` threads, each fit has one; the result does not depend on their number. `observer` is
-/// told the number of replications done. Once `interrupt` is set no further replication begins, and those under way are
-/// finished: leaving out what happens to take long would select by it.
+/// Replications are taken by `threads` threads, each fit has one; the result does not depend on their number.
+/// `observer` is called with the number of replications done. Once `interrupt` is set no further replication
+/// begins, and those under way are finished: leaving out the slow ones would bias the selection.
 ///
 /// # Errors
-/// When design or requests are out of range, a method is not served, or nothing was done before the interrupt. A fit that
-/// fails is no error: it is told among the failures.
+/// When design or requests are out of range, a method is not served, or nothing was done before the
+/// interrupt. A fit that fails is not an error: it is listed among the failures.
 pub fn calibrate(
     design: &Design,
     contenders: &[Contender<'_>],
@@ -149,7 +149,7 @@ pub fn calibrate(
         }
     }
     let next = AtomicUsize::new(0);
-    // Set by a failure that ends the whole.
+    // Set by a failure that ends the calibration.
     let over = Interrupt::new();
     let mut shares: Vec<Option<Share>> = Vec::new();
     shares.resize_with(design.replications, || None);
@@ -162,7 +162,7 @@ pub fn calibrate(
         done += 1;
         observer(done);
     };
-    // The next replication, and what it gives; `None` when there is no more to be done.
+    // The results of the next replication; `None` if there are no more.
     let take = || {
         if interrupt.is_set() || over.is_set() {
             return None;

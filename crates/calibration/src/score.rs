@@ -21,10 +21,11 @@ use infermark_diagnostics::normal_quantile;
 /// Replications below which scores of several latents are not tested: the transformation is an expansion in one over their number.
 pub const FEWEST_POOLED: usize = 20;
 
-/// A place is held this far from 0 and 1, where its normal quantile is infinite; 8.2 standard deviations out.
+/// A placement is kept this far from 0 and 1, where its normal quantile is infinite; 8.2 standard deviations
+/// out.
 const SMALLEST_PLACE: f64 = 1e-16;
 
-/// What a score looks for.
+/// The kind of error that a score detects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Score {
     /// A shift of the posterior.
@@ -33,7 +34,7 @@ pub enum Score {
     Sd,
 }
 
-/// Functions that scores are made of.
+/// Basis functions of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// Normal scores, of single latents.
@@ -134,7 +135,7 @@ impl ScoreTest {
             let ratio = mean / (sd * (n / (n - 1.0)).sqrt());
             student::two_sided_tail(straightened(ratio, skewness, n), n - 1.0)
         } else {
-            // All are equal: of continuous scores that is no chance.
+            // All are equal, which for continuous scores is not by chance.
             0.0
         };
         ScoreTest {
@@ -187,7 +188,7 @@ struct RankMoments {
 }
 
 impl ScoreLaw {
-    /// Of truths placed by moments (`None`), or ranked among this many draws.
+    /// The score for truths placed by moments (`None`), or ranked among this many draws.
     pub(crate) fn new(score: Score, basis: Basis, rank_draws: Option<f64>) -> Self {
         let ranks = rank_draws.map(|draws| {
             let draws = draws.round().max(1.0) as usize;
@@ -225,8 +226,9 @@ impl ScoreLaw {
         sums
     }
 
-    /// First to fourth moment of the score under an error of the posterior: of its mean, in right standard deviations, or of its standard
-    /// deviation, relative. By the trapezoidal rule over the standard normal truth, which is exact to rounding for smooth integrands.
+    /// First to fourth moment of the score under an error of the posterior: of its mean, in right standard
+    /// deviations, or of its standard deviation, relative. Computed with the trapezoidal rule over the
+    /// standard normal truth, which is exact to rounding for smooth integrands.
     pub(crate) fn moments(&self, error: f64) -> [f64; 4] {
         let step = match self.score {
             Score::Mean => 0.125,
@@ -250,7 +252,7 @@ impl ScoreLaw {
         sums.map(|sum| sum / weights)
     }
 
-    /// The error under which the score has this expectation; the largest that is looked for where none has.
+    /// The error under which the score has this expectation; the largest error considered if there is none.
     pub(crate) fn error(&self, expectation: f64) -> f64 {
         // Of both scores the expectation falls as the error rises.
         let error_at = |x: f64| match self.score {

@@ -1,4 +1,4 @@
-//! The exact test of uniformity by the empirical distribution function, and its simultaneous band.
+//! The exact test of uniformity based on the empirical distribution function, and its simultaneous band.
 //!
 //! At each point `z_k = k / K` the number of `n` values at or below it is binomial under uniformity. Its two-sided tail
 //! probability is `2 min(P(X <= x), P(X >= x))`; the statistic is the smallest one over all points. The count is a Markov chain
@@ -7,10 +7,11 @@
 //! Source: Sailynoja, Buerkner and Vehtari, "Graphical test for discrete uniformity and its applications in goodness-of-fit
 //! evaluation and multiple sample comparison", Statistics and Computing 32, 2022, whose optimization method this is.
 
-/// K: the distribution function is looked at in the points `k / K`, `0 < k < K`.
+/// K: the distribution function is evaluated at the points `k / K`, `0 < k < K`.
 pub const CELLS: usize = 100;
 
-/// Below this, a probability is what the sum over paths leaves of one by rounding; Bonferroni's bound takes its place.
+/// Below this, a probability is dominated by the rounding of the sum over paths; Bonferroni's bound is used
+/// instead.
 const SMALLEST_EXACT: f64 = 1e-9;
 
 /// How far apart two tail probabilities may be by rounding alone, relative.
@@ -26,7 +27,7 @@ pub struct EcdfTest {
     tails: Vec<Vec<f64>>,
 }
 
-/// What the test says.
+/// The result of the test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Uniformity {
     /// The smallest two-sided tail probability over the points.
@@ -50,7 +51,7 @@ impl EcdfTest {
         Self::at(values, (1..CELLS).map(|k| k as f64 / CELLS as f64))
     }
 
-    /// The test that looks in `points`, ascending in (0, 1).
+    /// The test at `points`, ascending in (0, 1).
     fn at(values: usize, points: impl Iterator<Item = f64>) -> Self {
         let mut ln_factorial = vec![0.0; values + 1];
         for k in 1..=values {
@@ -68,7 +69,7 @@ impl EcdfTest {
     /// Tests values in `[0, 1]`.
     ///
     /// # Panics
-    /// When there are not as many as the test is for.
+    /// When the number of values is not that of the test.
     pub fn test(&self, values: &[f64]) -> Uniformity {
         let statistic = self.statistic(values);
         Uniformity {
@@ -80,7 +81,7 @@ impl EcdfTest {
     /// The smallest two-sided tail probability over the points.
     ///
     /// # Panics
-    /// When there are not as many values as the test is for.
+    /// When the number of values is not that of the test.
     pub(crate) fn statistic(&self, values: &[f64]) -> f64 {
         assert_eq!(values.len(), self.values, "values of the test");
         counts(values)

@@ -1,4 +1,4 @@
-//! What is said of every method: tests, the errors that they estimate, and coverage.
+//! The verdict on every method: tests, the errors that they estimate, and coverage.
 
 use crate::power::{Latents, Power, Sensitivity};
 use crate::quantity::Quantity;
@@ -7,7 +7,7 @@ use crate::score::{Basis, Score, ScoreLaw, ScoreTest, TESTS};
 use crate::uniformity::{Band, EcdfTest};
 use std::collections::HashMap;
 
-/// Probabilities of the central intervals whose coverage is told.
+/// Probabilities of the central intervals whose coverage is reported.
 pub const NOMINAL: [f64; 3] = [0.5, 0.9, 0.95];
 
 /// Share of truths in the central intervals of a probability.
@@ -17,19 +17,19 @@ pub struct Coverage {
     pub nominal: f64,
     /// Share of truths inside.
     pub actual: f64,
-    /// Binomial standard error of that share, of intervals that are what they say: `sqrt(nominal (1 - nominal) / n)`.
+    /// Binomial standard error of that share, for correct intervals: `sqrt(nominal (1 - nominal) / n)`.
     pub standard_error: f64,
 }
 
 /// An error of posterior means or standard deviations, estimated from their score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ErrorEstimate {
-    /// Of means, in right standard deviations: positive where the posterior is too high. Of standard deviations, relative:
-    /// -0.05 is 5% too small.
+    /// The error: of means, in units of the correct standard deviation, positive if the posterior is too
+    /// high; of standard deviations, relative: -0.05 is 5% too small.
     pub error: f64,
     /// Standard error of that.
     pub standard_error: f64,
-    /// Of the score's test.
+    /// P-value of the score's test.
     pub p_value: f64,
 }
 
@@ -66,7 +66,7 @@ pub struct QuantityVerdict {
 }
 
 impl QuantityVerdict {
-    /// The errors that so many replications find.
+    /// The errors that this many replications find.
     pub fn sensitivity(&self) -> Sensitivity {
         Sensitivity::of(self.power, self.latents)
     }
@@ -87,8 +87,8 @@ pub struct MethodVerdict {
     pub quantities: Vec<QuantityVerdict>,
     /// Fits that gave no posterior: they ended with an error, did not converge, or never mixed.
     pub failed_fits: usize,
-    /// Whether no quantity failed and every fit gave a posterior. A method that leaves out replications is not calibrated on
-    /// what it leaves: what it could not fit is no random part of them.
+    /// Whether no quantity failed and every fit gave a posterior. A method that leaves out replications is
+    /// not calibrated on the rest, because those that it could not fit are not a random subset.
     pub passes: bool,
 }
 
@@ -164,7 +164,7 @@ fn judge(
         let error = law.error(found.mean);
         ErrorEstimate {
             error,
-            // The delta method; without end where no error is told from a larger one.
+            // The delta method; infinite if an error cannot be distinguished from a larger one.
             standard_error: found.standard_error / law.slope(error).max(1e-12),
             p_value: found.p_value,
         }

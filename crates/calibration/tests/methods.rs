@@ -232,7 +232,7 @@ fn chains_that_never_mix_are_failed_fits() {
         periods: 4,
         ..Design::default()
     };
-    // One leapfrog step a draw, and few draws of it, under the untuned diagonal metric.
+    // One leapfrog step per draw, and few draws of it, under the untuned diagonal metric.
     let method = Method::Nuts(NutsSettings {
         chains: 1,
         warmup: 5,

@@ -1,12 +1,12 @@
-//! Answers on stdout and messages on stderr. A reader that closes the pipe early (`| head`) has what it wanted: that is no
-//! error, and changes no exit code.
+//! Answers on stdout and messages on stderr. A reader that closes the pipe early (`| head`) has what it
+//! needs: that is not an error, and changes no exit code.
 
 use anyhow::Context;
 use infermark_model::printable::printable_lines;
 use std::io::{self, ErrorKind, Write};
 
-/// Writes an answer to stdout, with what would be a command to a terminal written out: it may hold names of files and of
-/// their products.
+/// Writes an answer to stdout, with control characters escaped: it may contain names of files and of their
+/// products.
 ///
 /// # Errors
 /// When stdout cannot be written to, unless its reader is gone.
@@ -23,10 +23,10 @@ pub fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::R
     }
 }
 
-/// Bytes of a message, at most: what a file holds may be quoted in it, and be of any length.
+/// Largest number of bytes of a message, which may quote contents of a file of any length.
 const LONGEST: usize = 8 << 10;
 
-/// Writes a line to stderr, as [`answer`] does. Nobody can be told when that fails.
+/// Writes a line to stderr, as [`answer`] does. A failure cannot be reported.
 pub fn say(message: impl std::fmt::Display) {
     let _ = writeln!(
         io::stderr(),
@@ -35,7 +35,7 @@ pub fn say(message: impl std::fmt::Display) {
     );
 }
 
-/// The message, or its beginning and its end, where the remedy stands.
+/// The message, or its beginning and its end, which has the remedy.
 fn shortened(message: String) -> String {
     const CUT: &str = " .. ";
     if message.len() <= LONGEST {

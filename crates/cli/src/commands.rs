@@ -78,7 +78,7 @@ impl Command {
             Command::Model(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
         };
-        // An error says itself what could not be had.
+        // An error already reports what was not available.
         if !tells_itself
             && exit.is_ok()
             && let Some(told) = fewer_threads()
@@ -89,7 +89,7 @@ impl Command {
     }
 }
 
-/// Refuses those of the options that were on the command line where they would be ignored; `with` is what they go with.
+/// Refuses options on the command line that would be ignored; `with` names what they require.
 ///
 /// # Errors
 /// When one was given.
@@ -102,13 +102,13 @@ fn refuse_given(given: &ArgMatches, options: &[&str], with: &str) -> anyhow::Res
     Ok(())
 }
 
-/// Reads a sales file, with a sign of life.
+/// Reads a sales file, showing that it is at work.
 fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
     let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
     Ok(Arc::new(on_pool(0, || read_panel(path, columns))?))
 }
 
-/// What to know where the system started fewer threads than were asked for.
+/// The warning if the system started fewer threads than requested.
 fn fewer_threads() -> Option<String> {
     infermark_threads::refused().map(|reason| {
         format!(
@@ -123,15 +123,15 @@ fn interrupt_on_signals() -> Interrupt {
     interrupt_or_end(|| {})
 }
 
-/// The same while a run is set up that will write into `folder`: until the flag that is returned is set there is nothing to keep, and a signal
-/// ends the program, however long the set-up would have taken.
+/// The same while a run is set up that will write into `folder`: until the returned flag is set there is
+/// nothing to keep, and a signal ends the program, however long the set-up takes.
 fn interrupt_set_up(folder: &ClaimedFolder) -> (Interrupt, Arc<AtomicBool>) {
     let begun = Arc::new(AtomicBool::new(false));
     let (flag, abandon) = (begun.clone(), folder.abandonment());
     let interrupt = interrupt_or_end(move || {
         if !flag.load(Ordering::SeqCst) {
             abandon();
-            say("\ninterrupted before there was anything to keep");
+            say("\ninterrupted before there was anything to save");
             std::process::exit(Exit::Interrupted.code().into());
         }
     });
@@ -142,7 +142,7 @@ fn interrupt_set_up(folder: &ClaimedFolder) -> (Interrupt, Arc<AtomicBool>) {
 fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
     let interrupt = Interrupt::new();
     let flag = interrupt.clone();
-    // The handler has a thread of its own. Installed without one, it would swallow the signals.
+    // The handler has its own thread. Installed without one, it would swallow the signals.
     if let Err(error) = infermark_threads::check(2) {
         say(format_args!(
             "warning: Ctrl-C will end the program at once: {}",
@@ -156,8 +156,8 @@ fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
         }
         first();
         flag.set();
-        // After a hangup there may be no terminal left to say it on.
-        say("\nstopping with what there is; once more to stop at once");
+        // After a hangup there may be no terminal left to print it on.
+        say("\nstopping and saving; press Ctrl-C again to quit immediately");
     });
     if let Err(error) = installed {
         say(format_args!(

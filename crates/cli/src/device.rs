@@ -3,11 +3,11 @@
 use anyhow::bail;
 use infermark::{DeviceId, registry};
 
-/// A device as the command names it: `gpu` is the first card that `infermark devices` lists. Software that plays a card is
-/// far slower than the processors without it, so that nobody gets it who has not named it.
+/// A device as the command names it: `gpu` is the first card that `infermark devices` lists. A software
+/// rasterizer is much slower than the CPU, so it is only used when named explicitly.
 ///
 /// # Errors
-/// When the name is not understood, or `gpu` is asked for where there is no card.
+/// When the name is not understood, or `gpu` is requested and there is no card.
 pub(crate) fn named_device(text: &str) -> anyhow::Result<DeviceId> {
     if text != "gpu" {
         return Ok(text.parse()?);
@@ -18,7 +18,7 @@ pub(crate) fn named_device(text: &str) -> anyhow::Result<DeviceId> {
     }
     match here.first() {
         Some(software) => bail!(
-            "there is no GPU here, only software that plays one (see `infermark devices`); --device {} asks for it",
+            "there is no GPU here, only a software rasterizer (see `infermark devices`); --device {} asks for it",
             software.id
         ),
         None => bail!("there is no GPU here (see `infermark devices`); --device cpu needs none"),

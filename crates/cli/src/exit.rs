@@ -11,12 +11,12 @@ pub enum Exit {
     GateFailed,
     /// Usage or input: 2.
     Usage,
-    /// Interrupted, with what there was written: 3.
+    /// Interrupted, with partial results written: 3.
     Interrupted,
 }
 
 impl Exit {
-    /// The number that the system is told.
+    /// The exit code.
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,

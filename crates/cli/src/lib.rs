@@ -1,10 +1,12 @@
 //! The `infermark` command as a library: its arguments and its verbs. The backends are those of [`infermark::registry`].
 //!
-//! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity, convergence,
-//! an unfinished run that was asked to finish, a file that could not be written), 2 usage or input, 3 interrupted: Ctrl-C, SIGTERM or
-//! SIGHUP ended the work, and what there was by then is written. A second of them ends the program at once: 130.
+//! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity,
+//! convergence, an unfinished run that was asked to finish, a file that could not be written), 2 usage or
+//! input, 3 interrupted: Ctrl-C, SIGTERM or SIGHUP ended the work, and partial results are written. A second
+//! of them ends the program at once: 130.
 
 pub mod answer;
+mod choices;
 pub mod commands;
 mod device;
 pub mod exit;
@@ -14,8 +16,8 @@ pub mod settings;
 use crate::commands::Command;
 use crate::exit::Exit;
 use clap::{CommandFactory, FromArgMatches, Parser};
-use infermark_cpu_kernels::InstructionSet;
-use infermark_fit_files::system::LONG_VERSION;
+use infermark_machine::LONG_VERSION;
+use infermark_processor::InstructionSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -32,7 +34,7 @@ use std::process::ExitCode;
         infermark bench --products 10000,100000 --out results/mine   the speedup table here\n\n\
         A sales file has one row a product and period, with columns product, category, week, price and units\n\
         (other names can be given). EXIT CODES: 0 done, 1 a gate failed, 2 usage or input,\n\
-        3 interrupted (Ctrl-C, SIGTERM or SIGHUP) with what there was written."
+        3 interrupted (Ctrl-C, SIGTERM or SIGHUP) with partial results written."
 )]
 struct Arguments {
     #[command(subcommand)]

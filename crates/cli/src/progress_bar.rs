@@ -78,7 +78,7 @@ impl Lines {
 pub(crate) struct Bar {
     bar: ProgressBar,
     lines: Option<Mutex<Lines>>,
-    /// What turns a spinner.
+    /// The update loop of a spinner.
     turning: Option<Following>,
 }
 
@@ -110,7 +110,7 @@ impl Bar {
         bar.set_style(ProgressStyle::with_template("{spinner} {msg}").expect("the template is well-formed"));
         bar.set_message(printable(message).into_owned());
         let ticking = bar.clone();
-        // Without a thread it stands still.
+        // Without a thread it does not move.
         let turning = Following::start("spinner", Duration::from_millis(200), move || ticking.tick());
         Bar {
             bar,
@@ -144,7 +144,7 @@ impl Bar {
         Following::start("progress", Duration::from_millis(500), move || {
             let part = part_done();
             let text = format!("step {:.0}% done", 100.0 * part);
-            // Of steps that are short the lines between them are enough.
+            // For short steps the lines between them are enough.
             if part < before {
                 since = Instant::now();
             } else if in_lines && since.elapsed() >= BETWEEN_LINES {
@@ -174,13 +174,14 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        // First: it would draw again.
+        // This comes first, because the thread would draw again.
         self.turning = None;
         self.bar.finish_and_clear();
     }
 }
 
-/// A thread that shows how work goes, as long as this lives; none where the system starts none, and the work goes on.
+/// A thread that shows the progress of work as long as this lives; none if the system starts none, and the
+/// work goes on.
 pub(crate) struct Following {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -266,7 +267,7 @@ mod tests {
             lines.due(at(14.0), 60_000, "").unwrap(),
             "60,000/1,000,000 iterations (6%), 2,000 per second, 7 min 50 s left"
         );
-        // Nothing moved: no time can be told, and nothing is divided by zero.
+        // Nothing moved: the remaining time is unknown, and nothing is divided by zero.
         assert!(
             lines
                 .due(at(25.0), 60_000, "")

@@ -1,7 +1,10 @@
-//! Arguments that several verbs share, and the requests made of them.
+//! Arguments that several verbs share, and the requests built from them.
 
+use crate::choices::{
+    coordinates_parser, likelihood_parser, method_parser, metric_parser, model_parser,
+    parameterization_parser, precision_parser,
+};
 use crate::device::named_device;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use infermark::{
     Columns, DeviceId, EarlyStop, LaplaceSettings, MeanfieldSettings, Method, MethodKind, Metric,
@@ -12,8 +15,8 @@ use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
 use infermark_model::site::setting_names;
 use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};
+use infermark_report::number_format::count;
 use std::path::PathBuf;
-use std::sync::LazyLock;
 
 /// Names of the columns in a sales file.
 #[derive(Debug, Clone, Args)]
@@ -57,32 +60,13 @@ impl From<ColumnArguments> for Columns {
     }
 }
 
-/// Models.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ModelName {
-    /// For one's own sales: prices relative to each product's usual price (its geometric mean), so that the unit of price does
-    /// not matter, and no clip of the rates but what keeps numbers finite.
-    Sales,
-    /// The published specification: ln price as it is, log rates clipped to -4 and 20.
-    Published,
-}
-
-impl From<ModelName> for Specification {
-    fn from(name: ModelName) -> Self {
-        match name {
-            ModelName::Sales => Specification::Sales,
-            ModelName::Published => Specification::Published,
-        }
-    }
-}
-
 /// The choice of the model.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct SpecificationArguments {
     /// Model: what prices are measured against, clip bounds and default priors.
-    #[arg(long, value_enum, default_value = "sales")]
-    pub model: ModelName,
+    #[arg(long, value_name = "MODEL", value_parser = model_parser(), default_value = Specification::Sales.name())]
+    pub model: Specification,
 }
 
 /// Settings of the model.
@@ -113,20 +97,13 @@ impl PriorArguments {
         self.given()?.over(Priors::default())
     }
 
-    /// The settings of the file: what it gives wins over any default.
+    /// The settings of the file, which override any default.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn given(&self) -> anyhow::Result<GivenPriors> {
         GivenPriors::read(self.priors.as_deref())
     }
-}
-
-/// Reads the name of a likelihood, of which the help lists all.
-pub(crate) fn likelihood_parser() -> impl TypedValueParser<Value = Likelihood> {
-    let names = Likelihood::ALL.map(|law| PossibleValue::new(law.name()).help(law.description()));
-    PossibleValuesParser::new(names)
-        .map(|name| Likelihood::named(&name).expect("the names of all likelihoods are those that pass"))
 }
 
 /// The choice of the counts' law.
@@ -138,21 +115,6 @@ pub struct LikelihoodArguments {
     pub likelihood: Likelihood,
 }
 
-/// An inference method by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MethodName(pub MethodKind);
-
-impl ValueEnum for MethodName {
-    fn value_variants<'a>() -> &'a [Self] {
-        static ALL: LazyLock<Vec<MethodName>> = LazyLock::new(|| MethodKind::ALL.map(MethodName).to_vec());
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.0.name()).help(self.0.description()))
-    }
-}
-
 /// Variational objectives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ObjectiveName {
@@ -162,81 +124,29 @@ pub enum ObjectiveName {
     Elbo,
 }
 
-/// Forms of the sites.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ParameterizationName {
-    /// Centred: what the published code ran.
-    Centered,
-    /// One learned centredness a site, from 0.5: what the published code wrote.
-    Learned,
-    /// Non-centred.
-    Noncentered,
-}
-
-impl From<ParameterizationName> for Parameterization {
-    fn from(name: ParameterizationName) -> Self {
-        match name {
-            ParameterizationName::Centered => Parameterization::Centered,
-            ParameterizationName::Learned => Parameterization::Learned,
-            ParameterizationName::Noncentered => Parameterization::Noncentered,
-        }
-    }
-}
-
-/// Coordinates of a mean-field guide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CoordinatesName {
-    /// The model's own parameters, as published: intervals far too narrow.
-    Published,
-    /// Coordinates in which the posterior is nearly uncorrelated: intervals about as wide as the exact ones.
-    Orthogonal,
-}
-
-impl From<CoordinatesName> for Coordinates {
-    fn from(name: CoordinatesName) -> Self {
-        match name {
-            CoordinatesName::Published => Coordinates::Published,
-            CoordinatesName::Orthogonal => Coordinates::Orthogonal,
-        }
-    }
-}
-
-/// Floating-point types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionName {
-    /// Single precision for rates, double for the sums that decide log-weights.
-    F32,
-    /// Double precision throughout.
-    F64,
-}
-
-impl From<PrecisionName> for Precision {
-    fn from(name: PrecisionName) -> Self {
-        match name {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::F64 => Precision::F64,
-        }
-    }
-}
-
 /// The choice of a mean-field guide's coordinates.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "SVI, meanfield")]
 pub struct CoordinatesArguments {
     /// Coordinates in which the latents of the guide are independent; orthogonal ones go with --parameterization centered.
-    #[arg(long, value_enum, default_value = "orthogonal")]
-    pub coordinates: CoordinatesName,
+    #[arg(
+        long,
+        value_name = "COORDINATES",
+        value_parser = coordinates_parser(),
+        default_value = Coordinates::Orthogonal.name()
+    )]
+    pub coordinates: Coordinates,
 }
 
 /// Settings of SVI.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "SVI")]
 pub struct SviArguments {
-    /// Iterations; by default 50,000 in orthogonal coordinates, and 1,000,000 in the published ones.
-    #[arg(long, value_name = "N")]
+    /// Iterations.
+    #[arg(long, value_name = "N", help = iterations_help())]
     pub iterations: Option<u64>,
     /// Particles an iteration.
-    #[arg(long, value_name = "K", default_value_t = 4)]
+    #[arg(long, value_name = "K", default_value_t = SviSettings::default().particles)]
     pub particles: usize,
     /// What is maximized.
     #[arg(long, value_enum, default_value = "renyi")]
@@ -245,32 +155,61 @@ pub struct SviArguments {
     #[arg(
         long,
         value_name = "ALPHA",
-        default_value_t = 0.0,
+        default_value_t = default_alpha(),
         allow_negative_numbers = true
     )]
     pub alpha: f64,
     /// Precision of the passes over the panel.
-    #[arg(long, value_enum, default_value = "f32")]
-    pub precision: PrecisionName,
+    #[arg(
+        long,
+        value_name = "PRECISION",
+        value_parser = precision_parser(),
+        default_value = SviSettings::default().precision.name()
+    )]
+    pub precision: Precision,
     /// AdamW's learning rate at the start. In orthogonal coordinates it falls to 1e-5 at the last iteration; in the published ones it decays by
     /// 1% every 1,000 iterations, down to 1e-5.
-    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
+    #[arg(long, value_name = "RATE", default_value_t = AdamW::default().learning_rate)]
     pub learning_rate: f64,
     /// Stop early once the loss no longer falls. In orthogonal coordinates: the mean loss of --window iterations is lower than that of the ones before
     /// by less than one standard error or 0.001 per latent, three times in a row; in the published ones by less than one standard error, five times.
     #[arg(long)]
     pub early_stop: bool,
-    /// Iterations of a window of --early-stop; by default a twentieth of --iterations in orthogonal coordinates, and 2,000 in the published ones.
-    #[arg(long, value_name = "N")]
+    /// Iterations of a window of the criterion.
+    #[arg(long, value_name = "N", help = window_help())]
     pub window: Option<u64>,
     /// Iterations between two entries of the loss trace.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = SviSettings::default().trace_every)]
     pub trace_every: u64,
+}
+
+fn iterations_help() -> String {
+    format!(
+        "Iterations; by default {} in orthogonal coordinates, and {} in the published ones",
+        count(SviSettings::orthogonal().iterations),
+        count(SviSettings::default().iterations)
+    )
+}
+
+fn window_help() -> String {
+    format!(
+        "Iterations of a window of --early-stop; by default a twentieth of --iterations in orthogonal coordinates, and {} in the \
+         published ones",
+        count(EarlyStop::default().window)
+    )
+}
+
+/// The order of the bound that is maximized by default.
+fn default_alpha() -> f64 {
+    match Objective::default() {
+        Objective::Renyi { alpha } => alpha,
+        Objective::Elbo => 0.0,
+    }
 }
 
 impl SviArguments {
     /// The settings.
-    pub fn settings(&self, coordinates: CoordinatesName) -> SviSettings {
+    pub fn settings(&self, coordinates: Coordinates) -> SviSettings {
         let published = SviSettings {
             optimizer: AdamW {
                 learning_rate: self.learning_rate,
@@ -279,11 +218,11 @@ impl SviArguments {
             ..SviSettings::default()
         };
         let default = match coordinates {
-            CoordinatesName::Published => SviSettings {
+            Coordinates::Published => SviSettings {
                 iterations: self.iterations.unwrap_or(published.iterations),
                 ..published
             },
-            CoordinatesName::Orthogonal => {
+            Coordinates::Orthogonal => {
                 let iterations = self.iterations.unwrap_or(SviSettings::orthogonal().iterations);
                 SviSettings {
                     coordinates: Coordinates::Orthogonal,
@@ -293,8 +232,8 @@ impl SviArguments {
             }
         };
         let criterion = match coordinates {
-            CoordinatesName::Published => Some(EarlyStop::default()),
-            CoordinatesName::Orthogonal => EarlyStop::falling_over(default.iterations),
+            Coordinates::Published => Some(EarlyStop::default()),
+            Coordinates::Orthogonal => EarlyStop::falling_over(default.iterations),
         };
         SviSettings {
             particles: self.particles,
@@ -302,7 +241,7 @@ impl SviArguments {
                 ObjectiveName::Renyi => Objective::Renyi { alpha: self.alpha },
                 ObjectiveName::Elbo => Objective::Elbo,
             },
-            precision: self.precision.into(),
+            precision: self.precision,
             early_stop: criterion.filter(|_| self.early_stop).map(|stop| EarlyStop {
                 window: self.window.unwrap_or(stop.window),
                 ..stop
@@ -313,53 +252,56 @@ impl SviArguments {
     }
 }
 
-/// Mass matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MetricName {
-    /// The model's own block-arrowhead precision at the posterior mode; needs --parameterization centered.
-    Structured,
-    /// One variance a latent, tuned during warm-up.
-    Diagonal,
-}
-
-impl From<MetricName> for Metric {
-    fn from(name: MetricName) -> Self {
-        match name {
-            MetricName::Structured => Metric::Structured,
-            MetricName::Diagonal => Metric::Diagonal,
-        }
-    }
-}
-
 /// Settings of NUTS.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "NUTS")]
 pub struct NutsArguments {
     /// Chains.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = NutsSettings::default().chains)]
     pub chains: usize,
     /// Mass matrix.
-    #[arg(long, value_enum, default_value = "structured")]
-    pub metric: MetricName,
-    /// Warm-up draws of each chain: they tune step size and diagonal metric, and are not kept; by default 300 with the
-    /// structured metric, 1000 with the diagonal one.
-    #[arg(long, alias = "warm-up", value_name = "N")]
+    #[arg(
+        long,
+        value_name = "METRIC",
+        value_parser = metric_parser(),
+        default_value = Metric::default().name()
+    )]
+    pub metric: Metric,
+    /// Warm-up draws of each chain.
+    #[arg(long, alias = "warm-up", value_name = "N", help = warmup_help())]
     pub warmup: Option<u64>,
     /// Draws of each chain after warm-up.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = NutsSettings::default().draws)]
     pub draws: u64,
-    /// Mean acceptance that the step size is tuned to; by default 0.9 with the structured metric, 0.8 with the diagonal one.
-    #[arg(long, value_name = "P")]
+    /// Mean acceptance that the step size is tuned to.
+    #[arg(long, value_name = "P", help = target_accept_help())]
     pub target_accept: Option<f64>,
     /// Most doublings of a trajectory.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = NutsSettings::default().max_depth)]
     pub max_depth: u32,
+}
+
+fn warmup_help() -> String {
+    format!(
+        "Warm-up draws of each chain: they tune step size and diagonal metric, and are not kept; by default {} with the structured \
+         metric, {} with the diagonal one",
+        Metric::Structured.default_warmup(),
+        Metric::Diagonal.default_warmup()
+    )
+}
+
+fn target_accept_help() -> String {
+    format!(
+        "Mean acceptance that the step size is tuned to; by default {} with the structured metric, {} with the diagonal one",
+        Metric::Structured.default_target_accept(),
+        Metric::Diagonal.default_target_accept()
+    )
 }
 
 impl NutsArguments {
     /// The settings.
     pub fn settings(&self) -> NutsSettings {
-        let metric = Metric::from(self.metric);
+        let metric = self.metric;
         NutsSettings {
             metric,
             chains: self.chains,
@@ -378,16 +320,32 @@ impl NutsArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Laplace, structured-vi, meanfield")]
 pub struct GaussianArguments {
-    /// Steps at most; by default 50 with laplace, 500 with the others, those to the mode that they start from not counted.
-    #[arg(long, value_name = "N")]
+    /// Steps at most.
+    #[arg(long, value_name = "N", help = steps_help())]
     pub steps: Option<u64>,
-    /// When it has converged: nats still to be gained with laplace, by default 1e-9; with the others standard deviations that a
-    /// mean may still move in a step, by default 1e-5.
-    #[arg(long, value_name = "X")]
+    /// When it has converged.
+    #[arg(long, value_name = "X", help = tolerance_help())]
     pub tolerance: Option<f64>,
     /// Leave the marginals of --method laplace or structured-vi normal, not corrected for skewness.
     #[arg(long)]
     pub plain: bool,
+}
+
+fn steps_help() -> String {
+    format!(
+        "Steps at most; by default {} with laplace, {} with the others, those to the mode that they start from not counted",
+        LaplaceSettings::default().steps,
+        StructuredViSettings::default().steps
+    )
+}
+
+fn tolerance_help() -> String {
+    format!(
+        "When it has converged: nats still to be gained with laplace, by default {:e}; with the others standard deviations that a mean \
+         may still move in a step, by default {:e}",
+        LaplaceSettings::default().tolerance,
+        StructuredViSettings::default().tolerance
+    )
 }
 
 impl GaussianArguments {
@@ -412,10 +370,10 @@ impl GaussianArguments {
     }
 
     /// The settings of the mean-field Gaussian.
-    pub fn meanfield(&self, coordinates: CoordinatesName) -> MeanfieldSettings {
+    pub fn meanfield(&self, coordinates: Coordinates) -> MeanfieldSettings {
         let default = MeanfieldSettings::default();
         MeanfieldSettings {
-            coordinates: coordinates.into(),
+            coordinates,
             steps: self.steps.unwrap_or(default.steps),
             tolerance: self.tolerance.unwrap_or(default.tolerance),
         }
@@ -428,14 +386,24 @@ pub struct RunArguments {
     /// Inference method. The default is one whose intervals can be trusted: its means are within 0.06 standard deviations and its
     /// standard deviations within 4% of long NUTS chains on the reference panel and on a long tail of few sales, in a second where NUTS
     /// takes minutes, and it warns where its limits are met. Take nuts to check it, and where it warns.
-    #[arg(long, value_enum, default_value = "structured-vi")]
-    pub method: MethodName,
+    #[arg(
+        long,
+        value_name = "METHOD",
+        value_parser = method_parser(),
+        default_value = MethodKind::StructuredVi.name()
+    )]
+    pub method: MethodKind,
     /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
     pub device: DeviceId,
     /// Form in which the sites are inferred.
-    #[arg(long, value_enum, default_value = "centered")]
-    pub parameterization: ParameterizationName,
+    #[arg(
+        long,
+        value_name = "PARAMETERIZATION",
+        value_parser = parameterization_parser(),
+        default_value = Parameterization::default().name()
+    )]
+    pub parameterization: Parameterization,
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -450,7 +418,7 @@ impl RunArguments {
         Request {
             priors,
             likelihood: Likelihood::default(),
-            parameterization: self.parameterization.into(),
+            parameterization: self.parameterization,
             method,
             devices: vec![self.device],
             threads: self.threads,

@@ -1,26 +1,27 @@
-//! The bare pass over the rows: what a complete iteration is held against.
+//! The bare pass over the rows, with which a complete iteration is compared.
 
 use crate::chunk::{Chunk, chunks};
-use crate::instruction_set::{ForSimd, InstructionSet};
+use crate::dispatch::{ForSimd, SimdDispatch};
 use crate::likelihood::GROUP;
 use crate::packed_rows::{PackedRows, vectors_of};
 use crate::rows::{Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Scalar, Simd};
 use crate::team::{Shared, run_team};
-use infermark_backend::{Precision, Request};
 use infermark_model::{Likelihood, Panel};
+use infermark_processor::InstructionSet;
 use std::time::{Duration, Instant};
 
-/// Passes of one measurement at least.
+/// Least number of passes of one measurement.
 const LEAST_PASSES: u32 = 5;
 
-/// Row-particles a second of the likelihood and its gradient alone, with fixed parameters that no row clips at: no
-/// noise, no priors, no optimizer, no exchange between threads within a pass. The best pass of about `time` counts.
+/// Row-particles per second of only the likelihood and its gradient, with fixed parameters at which no row
+/// clips: no noise, no priors, no optimizer, no exchange between threads within a pass. The best pass of
+/// about `time` counts.
 ///
-/// `particles` up to four go through in one pass, as in an iteration; more are measured as four.
+/// Up to four `particles` are processed in one pass, as in an iteration; more are measured as four.
 ///
 /// # Panics
-/// When the processor lacks the instruction set, or `particles` or `threads` is 0.
+/// When the CPU lacks the instruction set, or `particles` or `threads` is 0.
 pub fn bare_row_particles_per_second(
     set: InstructionSet,
     single_precision: bool,
@@ -42,24 +43,22 @@ pub fn bare_row_particles_per_second(
     }
 }
 
-/// [`bare_row_particles_per_second`] in the precision, particles and threads of `request`, measured for a second: what a backend
-/// of these kernels answers as its [`infermark_backend::Backend::kernel_limit`]. The bare kernel is that of Poisson counts; of others
-/// there is none.
+/// [`bare_row_particles_per_second`] measured for a second: what a backend of these kernels answers as its kernel limit. The bare
+/// kernel is that of Poisson counts; for other likelihoods there is none.
 ///
 /// # Panics
-/// When the processor lacks the instruction set.
-pub fn kernel_limit(set: InstructionSet, panel: &Panel, request: &Request) -> Option<f64> {
-    let rate = || {
-        bare_row_particles_per_second(
-            set,
-            request.method.precision() == Precision::F32,
-            panel,
-            request.method.particles(),
-            request.resolved_threads(),
-            Duration::from_secs(1),
-        )
-    };
-    (request.likelihood == Likelihood::Poisson).then(rate)
+/// As [`bare_row_particles_per_second`].
+pub fn kernel_limit(
+    set: InstructionSet,
+    likelihood: Likelihood,
+    single_precision: bool,
+    panel: &Panel,
+    particles: usize,
+    threads: usize,
+) -> Option<f64> {
+    let time = Duration::from_secs(1);
+    (likelihood == Likelihood::Poisson)
+        .then(|| bare_row_particles_per_second(set, single_precision, panel, particles, threads, time))
 }
 
 struct Measure<'p> {

@@ -1,4 +1,4 @@
-//! The panel cut into chunks of products of one category: the unit of work of a thread.
+//! The panel, cut into chunks of products of one category: the unit of work of a thread.
 //!
 //! Chunks depend on the panel alone and their sums are added in their order, so results do not depend on the number
 //! of threads.
@@ -74,15 +74,16 @@ pub fn most_chunks(layout: &Layout) -> usize {
     layout.products / products_per_chunk(layout.products) + layout.categories
 }
 
-/// What a pass over the panel takes for one particle, in rows: a product's own work is that of some twenty rows, and each
-/// chunk and each category sums over the periods.
+/// The work of a pass over the panel for one particle, in rows: a product's own work is that of about twenty
+/// rows, and each chunk and each category sums over the periods.
 pub fn work_per_particle(panel: &Panel, chunks: &[Chunk]) -> usize {
     let layout = panel.layout();
     let products: usize = chunks.iter().map(Chunk::padded).sum();
     panel.rows() + 20 * products + layout.periods * (chunks.len() + layout.categories)
 }
 
-/// Of so many threads, those that have something to do: one per chunk at most, and `least` of the work for each.
+/// The number of threads, out of `threads`, that have enough work: at most one per chunk, with `least` of the
+/// work each.
 pub fn useful_threads(threads: usize, chunks: usize, work: usize, least: usize) -> usize {
     threads.min(chunks).min(work / least).max(1)
 }

@@ -1,10 +1,10 @@
-//! The part of the negative-binomial likelihood that depends on a row's count and its category's shape alone, over the
-//! distinct counts of a category.
+//! The part of the negative-binomial likelihood that depends only on a row's count and its category's shape,
+//! over the distinct counts of a category.
 //!
-//! `rise(y, r) = ln Gamma(y + r) - ln Gamma(r) - y ln r` (see [`infermark_model::negative_binomial`]) is evaluated once for each
-//! distinct count, not for each row, and its first terms once for all counts: `ln(1 + j / r)` is in the rise of every
-//! count above `j`. The distinct counts of a category are dealt out to its chunks, whose threads evaluate them beside
-//! their rows.
+//! `rise(y, r) = ln Gamma(y + r) - ln Gamma(r) - y ln r` (see [`infermark_model::negative_binomial`]) is
+//! evaluated once for each distinct count, not for each row, and its first terms once for all counts:
+//! `ln(1 + j / r)` is in the rise of every count above `j`. The distinct counts of a category are distributed
+//! over its chunks, whose threads evaluate them along with their rows.
 
 use crate::chunk::Chunk;
 use infermark_model::negative_binomial::{RiseBySeries, TERMS};
@@ -15,14 +15,14 @@ use infermark_model::panel::Panel;
 pub struct DistinctCounts {
     /// Entry `j`: rows with one of these counts whose count is above `j`.
     above: [f64; TERMS as usize],
-    /// Counts above [`TERMS`], by how much, and their rows.
+    /// For counts above [`TERMS`], the excess and the number of rows.
     beyond: Vec<(f64, f64)>,
-    /// Sum over rows of what their counts are above [`TERMS`].
+    /// Sum over rows of the excess of their counts over [`TERMS`].
     sum_beyond: f64,
 }
 
 impl DistinctCounts {
-    /// From distinct counts and their numbers of rows.
+    /// Built from distinct counts and their numbers of rows.
     fn new(counts: &[(u32, usize)]) -> Self {
         let mut all = DistinctCounts::default();
         for (count, rows) in counts {
@@ -39,7 +39,7 @@ impl DistinctCounts {
         all
     }
 
-    /// The sum of the rows' `rise` at shape `r`, and its derivative by `ln r`.
+    /// The sum of the rows' `rise` at shape `r`, and its derivative with respect to `ln r`.
     pub fn rise(&self, r: f64) -> (f64, f64) {
         let terms = f64::from(TERMS);
         let mut value = self.sum_beyond * (terms / r).ln_1p();
@@ -59,7 +59,8 @@ impl DistinctCounts {
     }
 }
 
-/// The distinct counts of every category, dealt out to its chunks: one entry a chunk, some of them empty.
+/// The distinct counts of every category, distributed over its chunks: one entry per chunk, some of them
+/// empty.
 pub fn distinct_counts(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
     let mut dealt = Vec::with_capacity(chunks.len());
     for of_category in chunks.chunk_by(|a, b| a.category == b.category) {

@@ -1,4 +1,5 @@
-//! The Poisson likelihood of a chunk and its gradient by elasticities and effects, for up to four particles at once.
+//! The Poisson likelihood of a chunk and its gradient with respect to elasticities and effects, for up to
+//! four particles at once.
 
 use crate::chunk::Chunk;
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
@@ -14,11 +15,11 @@ pub const GROUP: usize = 4;
 /// Largest binary order of a rate relative to `exp(base)`, up and down, that the fast pass takes.
 const EXPONENT_LIMIT: f64 = 40.0;
 
-/// Largest size of `base * log2 e` that the fast pass takes in single precision: beyond 126 `exp(base)` is no normal
-/// `f32`, though every rate may be one.
+/// Largest size of `base * log2 e` that the fast pass takes in single precision: beyond 126 `exp(base)` is
+/// not a normal `f32`, though every rate may be one.
 const BASE_LIMIT: f64 = 120.0;
 
-/// How many products before its turn a clipped product's counts are asked for.
+/// How many products in advance the counts of a clipped product are prefetched.
 const PRODUCTS_AHEAD: usize = 2;
 
 /// A category's period effects for a group of particles, laid out for the pass.
@@ -69,7 +70,7 @@ impl<I: Simd> Kernel<I> for SetTable<'_, I> {
         let negligible = isa.splat(I::Scalar::from_f64(I::NEGLIGIBLE_EXPONENT));
         let first = isa.mul(isa.splat(effects[0]), log2_e);
         let (mut low, mut high) = (first, first);
-        // A value that is not a number must reach the loss: min and max would skip it, `equal` does not.
+        // NaN must reach the loss: min and max would skip it, `equal` does not.
         let mut numbers = true;
         let vectors = vectors_of::<I>(effects.len());
         for (j, block) in effects.chunks(I::LANES).enumerate() {
@@ -94,7 +95,7 @@ impl<I: Simd> Kernel<I> for SetTable<'_, I> {
     }
 }
 
-/// Sums of rates (counts, where the clip bites) by period, for a group of particles.
+/// Sums of rates (counts, where the clip is active) by period, for a group of particles.
 #[derive(Debug, Clone)]
 pub struct PeriodSums<I: Simd> {
     /// For each particle the vectors of its sums.
@@ -162,12 +163,12 @@ impl<I: Simd> Kernel<I> for AddPeriods<'_, I> {
     }
 }
 
-/// Scratch of a pass, one a thread: everything that a product and particle need between the loops.
+/// Scratch of a pass, one per thread: everything that a product and particle need between the loops.
 #[derive(Debug, Clone)]
 pub struct Scratch<I: Simd> {
     columns: [ProductColumns<I::Scalar>; GROUP],
     pass: InsideScratch<I>,
-    /// `exp(base)`; 1 where the clip bites, whose rates are absolute.
+    /// `exp(base)`; 1 where the clip is active and rates are absolute.
     exp_base: [Vec<f64>; GROUP],
     /// For each vector of products the lanes whose rows all lie inside the bounds.
     inside: Vec<u32>,
@@ -218,7 +219,7 @@ impl<'p> PoissonLikelihood<'p> {
         }
     }
 
-    /// Log likelihood of a chunk but for `sum_t effect * counts` and `ln y!`, one a particle.
+    /// Log likelihood of a chunk without `sum_t effect * counts` and `ln y!`, one per particle.
     ///
     /// `elasticity[k]` and `effect[k]` hold the particles' values, padded; they are replaced by the gradient. Sums of
     /// rates by period are added to `by_period`.
@@ -272,7 +273,7 @@ impl<'p> PoissonLikelihood<'p> {
         let log2_e = isa.splat(scalar(LOG2_E));
         let table_low = isa.splat(scalar(table.range2[k][0]));
         let table_high = isa.splat(scalar(table.range2[k][1]));
-        // The bounds are drawn in by more than the rounding of the estimate.
+        // The bounds are narrowed by more than the rounding of the estimate.
         let margin = if I::ANCHORED { 1e-3 } else { 1e-9 };
         let bound_low = isa.splat(scalar(self.low * LOG2_E + margin));
         let bound_high = isa.splat(scalar(self.high * LOG2_E - margin));
@@ -303,7 +304,7 @@ impl<'p> PoissonLikelihood<'p> {
             let t_low = isa.add(isa.min(at_low, at_high), table_low);
             let t_high = isa.add(isa.max(at_low, at_high), table_high);
             let (eta_low, eta_high) = (isa.add(t_low, base2), isa.add(t_high, base2));
-            // Comparisons by `equal` are false for what is not a number: such products take the exact path.
+            // Comparisons by `equal` are false for NaN: such products take the exact path.
             let mut lanes = isa.equal(isa.max(eta_low, bound_low), eta_low)
                 & isa.equal(isa.min(eta_high, bound_high), eta_high)
                 & isa.equal(isa.min(t_high, exponent_limit), t_high)
@@ -330,8 +331,8 @@ impl<'p> PoissonLikelihood<'p> {
 
     /// The pass over the rows. Returns the corrections of the clipped rows.
     ///
-    /// Each run of products of a kind is a call of its own: inlined, the passes would make one function too large to
-    /// compile well.
+    /// Each run of products of one kind is a separate call: inlined, the passes would make one function too
+    /// large to compile well.
     #[inline(always)]
     fn rows<I: Simd, const K: usize>(
         &self,
@@ -399,7 +400,7 @@ impl<'p> PoissonLikelihood<'p> {
     }
 }
 
-/// Turns sums into gradients, in place of the values, and returns the sum of rates.
+/// Converts sums into gradients, which replace the values, and returns the sum of rates.
 #[inline(always)]
 fn finish<I: Simd>(
     isa: I,
@@ -421,7 +422,7 @@ fn finish<I: Simd>(
         let mut e = [wide.zero(); 2];
         for part in 0..parts {
             let at = i + part * <I::Wide as Simd>::LANES;
-            // Beyond the last product: whatever the scratch holds counts for nothing.
+            // Beyond the last product the contents of the scratch are ignored.
             let lanes = lanes_below::<I::Wide>(n.saturating_sub(at));
             let exp_base = wide.keep(wide.load(&exp_base[at..]), lanes);
             let rate = wide.mul(wide.add(rate[part], residual[part]), exp_base);

@@ -1,8 +1,8 @@
-//! The log joint and its gradient in double precision, fused and threaded: what NUTS moves on.
+//! The log joint and its gradient in double precision, fused and threaded, as NUTS uses it.
 
 use crate::chunk::{Chunk, chunks, most_chunks, products_per_chunk, useful_threads, work_per_particle};
+use crate::dispatch::{ForSimd, SimdDispatch};
 use crate::distinct_counts::distinct_counts;
-use crate::instruction_set::{ForSimd, InstructionSet};
 use crate::likelihood::{PeriodSums, PeriodTable, PoissonLikelihood, Scratch};
 use crate::negative_binomial::{CountPass, CountRows, padded_periods};
 use crate::packed_rows::{Block, PackedRows};
@@ -15,6 +15,7 @@ use infermark_model::panel::Panel;
 use infermark_model::parameterization::{Centredness, LocScale};
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, PerSite, Site};
+use infermark_processor::InstructionSet;
 use infermark_threads::pool;
 use rayon::prelude::*;
 use std::fmt;
@@ -32,12 +33,12 @@ impl fmt::Debug for FusedLogJoint {
 }
 
 impl FusedLogJoint {
-    /// Prepares the log joint of Poisson counts for `threads` threads with the processor's best instruction set.
+    /// Prepares the log joint of Poisson counts for `threads` threads with the CPU's best instruction set.
     pub fn new(panel: Arc<Panel>, priors: Priors, centredness: Centredness, threads: usize) -> Self {
         Self::of_counts(Likelihood::Poisson, panel, priors, centredness, threads)
     }
 
-    /// As [`FusedLogJoint::new`], of counts of another law.
+    /// As [`FusedLogJoint::new`], for another likelihood.
     pub fn of_counts(
         likelihood: Likelihood,
         panel: Arc<Panel>,
@@ -52,7 +53,7 @@ impl FusedLogJoint {
     /// As [`FusedLogJoint::of_counts`], with a stated instruction set.
     ///
     /// # Panics
-    /// When the processor lacks the instruction set.
+    /// When the CPU lacks the instruction set.
     pub fn with_instruction_set(
         set: InstructionSet,
         likelihood: Likelihood,
@@ -70,7 +71,7 @@ impl FusedLogJoint {
         })
     }
 
-    /// Threads that an evaluation uses: those it was given, or fewer on a panel too small for them.
+    /// Threads that an evaluation uses: those given, or fewer if the panel is too small for them.
     pub fn threads(&self) -> usize {
         self.0.threads()
     }
@@ -82,9 +83,9 @@ impl FusedLogJoint {
         clone
     }
 
-    /// Bytes that `clones` log joints of `panel` with `threads` threads in all take, at most: packed rows once (in
-    /// vectors of up to eight, 8 bytes a row where none is missing), and for each clone its numbers a product and its
-    /// sums by period.
+    /// Largest bytes of `clones` log joints of `panel` with `threads` threads in total: packed rows once (in
+    /// vectors of up to eight, 8 bytes per row if none is missing), and for each clone its numbers per
+    /// product and its sums by period.
     pub fn bytes(panel: &Panel, clones: usize, threads: usize) -> u64 {
         let layout = panel.layout();
         let bytes = |count: usize, each: usize| (count as u64).saturating_mul(each as u64);
@@ -208,7 +209,7 @@ struct ChunkWork<I: Simd> {
     by_category: f64,
 }
 
-/// A chunk's rows, packed for its likelihood, and what the pass over them sums up.
+/// A chunk's rows, packed for its likelihood, and the sums of the pass over them.
 #[derive(Clone)]
 enum ChunkRows<I: Simd> {
     Poisson {
@@ -222,20 +223,20 @@ enum ChunkRows<I: Simd> {
     },
 }
 
-/// Period effects as the pass reads them, one entry a category.
+/// Period effects as the pass reads them, one entry per category.
 #[derive(Clone)]
 enum PeriodEffects<I: Simd> {
     Poisson(Vec<PeriodTable<I>>),
     NegativeBinomial(Vec<Vec<f64>>),
 }
 
-/// Work per thread for which a thread pays, in rows of a gradient: waking one takes 15 us (measured on two cores, AMD EPYC
-/// with AVX-512), the gradient of 20,000 rows as long.
+/// Work per thread, in rows of a gradient, from which on a thread pays off: waking one takes 15 us (measured
+/// on two cores, AMD EPYC with AVX-512), as long as the gradient of 20,000 rows.
 const LEAST_WORK: usize = 20_000;
 
-/// The threads that take the chunks, with the scratch of each.
+/// The threads that work on the chunks, with their scratch.
 struct Crew<I: Simd> {
-    /// `None` where the caller works alone.
+    /// `None` if the caller works alone.
     pool: Option<Arc<rayon::ThreadPool>>,
     scratch: Vec<Mutex<Scratch<I>>>,
 }
@@ -251,7 +252,7 @@ impl<I: Simd> Crew<I> {
         }
     }
 
-    /// The scratch of the thread that asks, which holds it for one chunk: nobody waits.
+    /// The scratch of the calling thread, which holds it for one chunk, so nobody waits.
     fn scratch(&self) -> MutexGuard<'_, Scratch<I>> {
         let thread = match self.pool {
             None => 0,
@@ -281,14 +282,14 @@ struct Evaluator<I: Simd> {
     transforms: PerSite<LocScale>,
     layout: Layout,
     periods: PeriodEffects<I>,
-    /// One a category; none under the Poisson likelihood.
+    /// One per category; none under the Poisson likelihood.
     shapes: Vec<Shape>,
     category_value: Vec<f64>,
     by_category: Vec<f64>,
     time_value: Vec<I::Scalar>,
     work: Vec<ChunkWork<I>>,
     crew: Crew<I>,
-    /// Threads that have something to do: one per chunk at most, and [`LEAST_WORK`] for each.
+    /// The number of threads that have enough work: at most one per chunk, with [`LEAST_WORK`] each.
     most_threads: usize,
 }
 
@@ -299,7 +300,7 @@ struct PriorTerm {
     by_mean: f64,
 }
 
-/// The prior of `z`, given the gradient by its value: see `prior_term` of the model's log joint.
+/// The prior of `z`, given the gradient with respect to its value: see `prior_term` of the model's log joint.
 #[inline(always)]
 fn prior(t: &LocScale, z: f64, mean: f64, by_value: f64) -> PriorTerm {
     let r = z - t.centredness * mean;

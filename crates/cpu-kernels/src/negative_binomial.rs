@@ -1,5 +1,5 @@
-//! The negative-binomial likelihood of a chunk and its gradient by elasticities, effects and the shape's logarithm, for one
-//! particle.
+//! The negative-binomial likelihood of a chunk and its gradient with respect to elasticities, effects and the
+//! shape's logarithm, for one particle.
 //!
 //! With `t = eta - ln r`, `p = 1 / (1 + exp(-t))` and the row's `q = (y + r) p`:
 //!
@@ -9,12 +9,13 @@
 //! by ln r:          q - r ln(1 + exp t) + d rise / d ln r
 //! ```
 //!
-//! `q` is to the gradient what the rate is under the Poisson likelihood, and `y eta` enters through the sums that never change.
-//! Counts are read with every row, the rise from [`DistinctCounts`]. One pass serves all rows: outside the clip bounds `eta` is
-//! held, and the count takes the place of `q`, which makes the derivative by `eta` zero.
+//! In the gradient, `q` has the role of the rate under the Poisson likelihood, and `y eta` enters through the
+//! sums that never change. Counts are read with every row, the rise from [`DistinctCounts`]. One pass serves
+//! all rows: outside the clip bounds `eta` is held, and the count replaces `q`, which makes the derivative
+//! with respect to `eta` zero.
 //!
-//! Double precision throughout, whatever the latents are held in: where the shape is large, `q` and `r ln(1 + exp t)` are
-//! both as large as the rate and cancel.
+//! Double precision throughout, whatever the precision of the latents: where the shape is large, `q` and
+//! `r ln(1 + exp t)` are both as large as the rate and cancel.
 
 use crate::chunk::{Chunk, PAD};
 use crate::distinct_counts::DistinctCounts;
@@ -52,9 +53,9 @@ pub struct CountRows<W: Simd<Scalar = f64>> {
 /// What the pass returns for a chunk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChunkTerms {
-    /// The log likelihood but for `sum_t effect * counts` and `ln y!`.
+    /// The log likelihood without `sum_t effect * counts` and `ln y!`.
     pub log_likelihood: f64,
-    /// Its derivative by the category's `log_shape`.
+    /// Its derivative with respect to the category's `log_shape`.
     pub by_log_shape: f64,
 }
 
@@ -146,7 +147,7 @@ impl<W: Simd<Scalar = f64>, S: Scalar> Kernel<W> for PassOver<'_, W, S> {
                 value = isa.add(value, isa.keep(terms.value, lanes));
                 by_log_shape = isa.add(by_log_shape, isa.keep(terms.by_log_shape, lanes));
                 let mut weight = isa.keep(terms.q, lanes);
-                // Also where eta is not a number, which then reaches the value.
+                // Also if eta is NaN, which then reaches the value.
                 let outside = !isa.equal(eta, held) & lanes;
                 if outside != 0 {
                     weight = isa.select(outside, y, weight);
@@ -173,7 +174,7 @@ impl<W: Simd<Scalar = f64>, S: Scalar> Kernel<W> for PassOver<'_, W, S> {
     }
 }
 
-/// What a row's terms need of the shape, in all lanes.
+/// The values of the shape that a row's terms need, in all lanes.
 struct RowCount<W: Simd> {
     r: W::V,
     minus_r: W::V,

@@ -49,7 +49,7 @@ fn box_muller<N: NoiseSimd>(isa: N, w0: N::U, w1: N::U) -> [N::V; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instruction_set::{ForSimd, for_each_instruction_set};
+    use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
     use crate::simd::{Kernel, Simd};
 
     /// Normals of four particles for all of `latents`, whose number is a multiple of 16.

@@ -1,7 +1,8 @@
-//! A chunk's log prices as the pass walks them: whole vectors in the pass's precision, product after product.
+//! A chunk's log prices in the order of the pass: whole vectors in the pass's precision, product after
+//! product.
 //!
 //! The panel's rows lie in the order of its products, a pass walks them category by category; a copy in that order
-//! streams from memory, is aligned, and needs no conversion. It takes 4 bytes a row in single precision.
+//! streams from memory, is aligned, and needs no conversion. It takes 4 bytes per row in single precision.
 
 use crate::chunk::Chunk;
 use crate::simd::{Scalar, Simd, lanes_below};
@@ -12,11 +13,11 @@ use infermark_model::panel::Panel;
 pub struct Block {
     /// Which vector of periods it is: its first lane is period `vector * LANES`.
     pub vector: u32,
-    /// The periods that are there, one bit each; never 0.
+    /// The periods with a row, one bit each; never 0.
     pub lanes: u32,
 }
 
-/// Where a product's vectors lie and what they cover, for a panel with gaps.
+/// The location and coverage of a product's vectors, for a panel with gaps.
 #[derive(Debug, Clone)]
 struct Gaps {
     /// First vector of each product, and the end.
@@ -90,7 +91,8 @@ impl<I: Simd> PackedRows<I> {
         packed
     }
 
-    /// A product's vectors, and what each covers where the panel has gaps; `product` counts within the chunk.
+    /// A product's vectors, and the coverage of each if the panel has gaps; `product` counts within the
+    /// chunk.
     #[inline(always)]
     pub fn product(&self, product: usize) -> (&[I::V], Option<&[Block]>) {
         match &self.gaps {
@@ -128,7 +130,7 @@ pub fn dense_lanes<I: Simd>(periods: usize, vector: usize) -> u32 {
 mod tests {
     use super::*;
     use crate::chunk::chunks;
-    use crate::instruction_set::{ForSimd, for_each_instruction_set};
+    use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 

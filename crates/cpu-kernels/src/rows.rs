@@ -1,18 +1,18 @@
-//! The fused pass over the rows of a product: rates and their sums, with nothing stored a row.
+//! The fused pass over the rows of a product: rates and their sums, with nothing stored per row.
 //!
 //! With a row's log price split into its product's mean and a deviation `x`, the log rate is
-//! `eta = slope * x + effect[t] + base`, where `base = slope * mean + product_effect` is one number a product and
+//! `eta = slope * x + effect[t] + base`, where `base = slope * mean + product_effect` is one number per product and
 //! particle. Where no row of the product can leave the clip bounds ([`Inside`]) the pass computes
 //! `exp2(slope2 * x + effect2[t])` and multiplies by `exp(base)` once, in double precision, at the end; counts are
 //! not read. Elsewhere ([`Clipped`]) rows outside the bounds are found lane by lane and their counts are read.
 //!
-//! The single-precision pass keeps what rounding would lose: each rate is added to an accumulator that starts at an
-//! *anchor*, a power of two so large that the accumulator never changes its exponent. The sum is then exact but for
-//! the part of the rate below the anchor's last bit; that part is recovered exactly (`rate - (new - old)`) and
-//! summed on its own. The anchor is set by the bound on the product's rates (slope times the outermost deviations,
-//! and the largest period effect of its category): relative to that bound the sum is good to 1e-12 for twenty periods
-//! and 1e-10 for three hundred. Rates far below the bound, say beside one outlying period, go into the second sum whole,
-//! as in plain single precision.
+//! The single-precision pass keeps what rounding would lose: each rate is added to an accumulator that starts
+//! at an *anchor*, a power of two so large that the accumulator never changes its exponent. The sum is then
+//! exact but for the part of the rate below the anchor's last bit; that part is recovered exactly
+//! (`rate - (new - old)`) and summed on its own. The anchor is set by the bound on the product's rates (slope
+//! times the outermost deviations, and the largest period effect of its category): relative to that bound the
+//! sum is good to 1e-12 for twenty periods and 1e-10 for three hundred. Rates far below the bound, for
+//! instance next to one outlying period, go entirely into the second sum, as in plain single precision.
 
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
 use crate::simd::{Kernel, Scalar, Simd};
@@ -24,24 +24,25 @@ pub fn anchor_headroom<I: Simd>(periods: usize) -> f64 {
     ((I::LANES * vectors_of::<I>(periods)) as f64).log2().ceil()
 }
 
-/// Vectors of rows whose rates are taken before they are added up, where registers are few ([`Simd::FEW_REGISTERS`]).
+/// Vectors of rows whose rates are computed before they are added up, if registers are few
+/// ([`Simd::FEW_REGISTERS`]).
 ///
-/// A rate and its sums together are some twenty steps with more constants and sums than sixteen registers hold; two short
-/// loops keep theirs in registers, and what one vector waits for does not hold up the next. Thirty-two registers hold all of
-/// four particles, which then share a loop.
+/// A rate and its sums together take about twenty steps, with more constants and sums than sixteen registers
+/// hold; two short loops keep theirs in registers, and the latency of one vector does not delay the next.
+/// Thirty-two registers hold all of four particles, which then share a loop.
 const SPAN: usize = 32;
 
-/// Scratch of a pass over products inside the bounds, one a thread.
+/// Scratch of a pass over products inside the bounds, one per thread.
 #[derive(Debug, Clone)]
 pub struct InsideScratch<I: Simd> {
-    /// What remains of a vector of products, to be added up together: for each particle `LANES` vectors of the sum's
-    /// high part, then as many of the moment, then of what the high part leaves.
+    /// The sums of a vector of products, to be added up together: for each particle `LANES` vectors of the
+    /// sum's high part, then as many of the moment, then of the residual of the high part.
     tails: Vec<I::V>,
     rates: [I::V; SPAN],
 }
 
 impl<I: Simd> InsideScratch<I> {
-    /// Scratch for so many particles.
+    /// Scratch for this many particles.
     pub fn new(isa: I, particles: usize) -> Self {
         InsideScratch {
             tails: vec![isa.zero(); 3 * particles * I::LANES],
@@ -49,13 +50,13 @@ impl<I: Simd> InsideScratch<I> {
         }
     }
 
-    /// Bytes of scratch for so many particles.
+    /// Bytes of scratch for this many particles.
     pub const fn bytes(particles: usize) -> usize {
         (3 * particles * I::LANES + SPAN) * size_of::<I::V>()
     }
 }
 
-/// What the pass reads and writes of each product of a chunk, for one particle; padded columns.
+/// The inputs and outputs of the pass for each product of a chunk and one particle; padded columns.
 #[derive(Debug, Clone, Default)]
 pub struct ProductColumns<S> {
     /// `product_a * log2 e`.
@@ -67,10 +68,10 @@ pub struct ProductColumns<S> {
     /// The largest power of two not above `2^`[`anchor_headroom`] times the bound on the product's relative rates. Read
     /// by [`Inside`] in single precision.
     pub anchor: Vec<S>,
-    /// Sum of the rates (of the counts, where the clip bites): high part. Rates of [`Inside`] are relative to
-    /// `exp(base)`.
+    /// Sum of the rates (of the counts, where the clip is active): high part. Rates of [`Inside`] are
+    /// relative to `exp(base)`.
     pub rate: Vec<S>,
-    /// What the high part leaves.
+    /// The residual of the high part.
     pub rate_residual: Vec<S>,
     /// Sum of rate (count) times deviation.
     pub moment: Vec<S>,
@@ -100,7 +101,7 @@ pub struct Inside<'a, I: Simd, const K: usize> {
     pub rows: &'a PackedRows<I>,
     /// The products, counted within the chunk.
     pub products: Range<usize>,
-    /// One entry a particle.
+    /// One entry per particle.
     pub columns: &'a mut [ProductColumns<I::Scalar>; K],
     /// For each particle the vectors of its period effects times `log2 e`, [`Simd::NEGLIGIBLE_EXPONENT`] beyond T.
     pub effect2: &'a [I::V],
@@ -155,7 +156,7 @@ impl<I: Simd, const K: usize> Inside<'_, I, K> {
         }
     }
 
-    /// Leaves the sums of the product in `lane` to be added up with those of its neighbours.
+    /// Stores the sums of the product in `lane`, to be added up with those of its neighbours.
     #[inline(always)]
     fn set_tails(&mut self, lane: usize, k: usize, sums: Sums<I>) {
         let tails = &mut self.scratch.tails;
@@ -307,14 +308,14 @@ pub struct ClipBounds2<S> {
 
 /// The pass over a product some of whose rows may lie outside the clip bounds, for K particles; rates are absolute.
 ///
-/// Returns what is to be added to `linear - rate` for the rows that clip, one a particle.
+/// Returns the correction to `linear - rate` for the rows that clip, one per particle.
 #[derive(Debug)]
 pub struct Clipped<'a, I: Simd, const K: usize> {
     /// The chunk's rows.
     pub rows: &'a PackedRows<I>,
     /// The product, counted within the chunk.
     pub product: usize,
-    /// Its units, one a row.
+    /// Its units, one per row.
     pub units: &'a [u32],
     /// The bounds.
     pub bounds: ClipBounds2<I::Scalar>,

@@ -1,8 +1,8 @@
 //! Synthetic panels: the published data-generating process, and the model itself.
 //!
-//! Products are drawn as numbered candidates, each from its own ChaCha8 stream of the seed, so that a panel depends
-//! on the seed alone, not on the thread count. [`Generator::products`] is the number that remains: candidates are
-//! drawn in order until that many have not been dropped.
+//! Products are drawn as numbered candidates, each from its own ChaCha8 stream of the seed, so that a panel
+//! depends on the seed alone, not on the thread count. [`Generator::products`] is the number of products
+//! kept: candidates are drawn in order until that many remain.
 
 mod candidate;
 mod demand;
@@ -23,13 +23,14 @@ use std::path::PathBuf;
 
 /// What to draw. Products are labelled `p0..`, categories `c0..` (zero-padded), periods 1 to T.
 ///
-/// A category that no product fell into is absent from the panel, as it would be from a file.
+/// A category without products is absent from the panel, as it would be from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generator {
     /// The process.
     pub process: Process,
-    /// The law of the counts given their rates. A category's own parameter of it is drawn from the priors of the process, or, under
-    /// the published one, from `Normal` of [`Likelihood::synthetic_parameter`].
+    /// The distribution of the counts given their rates. Its parameter for each category is drawn from the
+    /// priors of the process or, in the published process, from a normal with the moments of
+    /// [`Likelihood::synthetic_parameter`].
     pub likelihood: Likelihood,
     /// N, products that remain.
     pub products: usize,
@@ -49,12 +50,12 @@ pub enum GenerateError {
     Size {
         /// Which.
         what: &'static str,
-        /// What was asked for.
+        /// The requested value.
         value: usize,
-        /// The largest that is possible.
+        /// The largest possible value.
         most: usize,
     },
-    /// The priors to draw from are not priors.
+    /// The priors to draw from are invalid.
     #[error(transparent)]
     Priors(#[from] PriorsError),
     /// The upper clip bound allows rates that no 31-bit count holds.
@@ -68,20 +69,20 @@ pub enum GenerateError {
     /// A count is too large.
     #[error("a row of {units:.1e} units was drawn, 2^31 at most; lower the means of the priors or clip_high")]
     Units {
-        /// What was drawn, about.
+        /// The units drawn, approximately.
         units: f64,
     },
-    /// Practically every candidate is dropped.
+    /// Nearly every candidate is dropped.
     #[error(
         "{candidates} candidates left only {found} products with more than 100 units; ask for more periods"
     )]
     TooFewRemain {
         /// Candidates drawn.
         candidates: u64,
-        /// How many remain of them.
+        /// How many of them remain.
         found: usize,
     },
-    /// The output's name does not say its format.
+    /// The output's name does not show its format.
     #[error("{}: the name must end in .parquet or .csv", path.display())]
     Extension {
         /// The output.
@@ -96,15 +97,15 @@ pub enum GenerateError {
     /// An output cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The panel does not fit in memory: refused before it is drawn.
+    /// The panel does not fit in memory; it is refused before it is drawn.
     #[error("{0}; give it more memory, or draw fewer products or periods")]
     Memory(#[from] Shortage),
-    /// The watcher of the progress asked for the end.
+    /// The progress callback asked to stop.
     #[error("stopped after {} of {} products; nothing was written", .0.products_done, .0.products)]
     Stopped(GenerateProgress),
 }
 
-/// How far a generation to a file is.
+/// The progress of generating a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GenerateProgress {
     /// Products written.
@@ -114,7 +115,7 @@ pub struct GenerateProgress {
 }
 
 impl Generator {
-    /// Checks that a panel of these sizes can be made.
+    /// Checks that a panel of these sizes can be generated.
     ///
     /// # Errors
     /// [`GenerateError`] says what is out of range, and the range.

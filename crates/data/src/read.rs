@@ -1,4 +1,4 @@
-//! Reading a panel from a CSV or Parquet file: every defect is named, none is repaired in silence.
+//! Reading a panel from a CSV or Parquet file: every defect is reported, none is repaired silently.
 
 mod columns;
 mod compression;
@@ -29,13 +29,13 @@ use std::path::Path;
 
 /// Reads a panel.
 ///
-/// A file that starts with the Parquet magic is read as Parquet whatever it is called, otherwise the extension
-/// decides (`.csv` or `.parquet`); a pipe is CSV, and is read once. Rows may come in any order; columns that are not named
-/// in `columns` are ignored.
+/// A file that starts with the Parquet magic bytes is read as Parquet whatever its name; otherwise the
+/// extension decides (`.csv` or `.parquet`); a pipe is CSV, and is read once. Rows may come in any order;
+/// columns that are not named in `columns` are ignored.
 ///
-/// - product and category: text or whole numbers; a column of whole numbers only is sorted by value, any other by
-///   Unicode code point. In text, `1001.0` is the whole number 1001 where the whole column is such, and a defect beside a
-///   `1001`. Text is taken as it is, blanks included.
+/// - product and category: text or whole numbers; a column of whole numbers only is sorted by value, any
+///   other by Unicode code point. In text, `1001.0` is the whole number 1001 if the whole column consists of
+///   such numbers, and a defect next to a `1001`. Text is taken as it is, including blanks.
 /// - period: whole numbers (`202401.0` is 202401), or dates (`YYYY-MM-DD` in CSV and text columns; Date or Timestamp in Parquet, of which
 ///   the time of day is dropped; a timestamp with a zone has the date of that zone).
 /// - price: a positive finite number, in the currency unit.
@@ -43,9 +43,9 @@ use std::path::Path;
 ///
 /// A Parquet file's columns may be compressed with Snappy, Zstandard, Gzip, LZ4 or not at all.
 ///
-/// A CSV file is comma-separated UTF-8 with a header, quoted as RFC 4180 says; a byte-order mark and line ends
-/// as CRLF or CR are accepted. A record has at most 1 MiB. While it is read and sorted the panel takes 16 more bytes a row than when it is done, 28 more if the
-/// rows are not grouped by product.
+/// A CSV file is comma-separated UTF-8 with a header, quoted as RFC 4180 says; a byte-order mark and line
+/// ends as CRLF or CR are accepted. A record has at most 1 MiB. While it is read and sorted, the panel takes
+/// 16 more bytes per row than afterwards, or 28 more if the rows are not grouped by product.
 ///
 /// # Errors
 /// [`ReadError`] lists up to [`SHOWN_DEFECTS`] defects with row, column, value and remedy, and counts the rest.
@@ -75,7 +75,7 @@ pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
     }
 }
 
-/// Refuses rows that did not fit, and panels that will not.
+/// Refuses rows that did not fit in memory, and panels that will not fit.
 fn check_memory(ledger: &Ledger, path: &Path) -> Result<(), ReadError> {
     let fits = match ledger.shortage() {
         Some(shortage) => Err(shortage.clone()),
@@ -87,7 +87,7 @@ fn check_memory(ledger: &Ledger, path: &Path) -> Result<(), ReadError> {
     })
 }
 
-/// The panel when nothing was found, the defects otherwise.
+/// The panel if there are no defects, otherwise the defects.
 pub(crate) fn conclude<T>(
     read: Option<T>,
     findings: Findings,

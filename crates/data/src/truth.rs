@@ -33,8 +33,8 @@ impl Truth {
     }
 }
 
-/// `product,category,elasticity`; or `site,key,value`, for every latent if the whole point is known, and for the elasticities and the
-/// parameter of a likelihood that has one if it is not. `category_of` has length N.
+/// Writes `product,category,elasticity`; or `site,key,value`, for every latent if the whole point is known,
+/// otherwise for the elasticities and the parameter of a likelihood that has one. `category_of` has length N.
 pub(crate) fn write_truth(
     out: impl Write,
     axes: &Axes<'_>,
@@ -76,13 +76,14 @@ pub(crate) fn write_truth(
     table.flush()
 }
 
-/// Reads a truth file for a panel: `product,category,elasticity` or `site,key,value`. The second has every latent of a likelihood, or
-/// the elasticities and the likelihood's own parameter alone; which likelihood follows from the sites that it names. Rows about products, categories
-/// or periods that the panel lacks are skipped, so that a truth serves for a part of its panel as well.
+/// Reads a truth file for a panel: `product,category,elasticity` or `site,key,value`. The second has every
+/// latent of a likelihood, or the elasticities and the likelihood's own parameter alone; which likelihood
+/// follows from the sites that it names. Rows about products, categories or periods that the panel lacks are
+/// skipped, so that a truth can also be used for a part of its panel.
 ///
 /// # Errors
-/// [`ReadError`] when the file is not of either form, a value is not a finite number, a key comes twice, one that the
-/// panel has is missing, or a product's category is not the panel's.
+/// [`ReadError`] when the file is not of either form, a value is not a finite number, a key occurs twice, a
+/// key of the panel is missing, or a product's category is not the panel's.
 pub fn read_truth(path: &Path, panel: &Panel) -> Result<Truth, ReadError> {
     let mut table = CsvTable::open(path)?;
     let mut findings = Findings::default();
@@ -150,7 +151,7 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
     Ok(findings.is_empty().then(|| truth_of_sites(values, whole_point)))
 }
 
-/// The sites of which there are values.
+/// The sites that have values.
 fn named_sites(values: &PerSite<Vec<f64>>) -> Vec<Site> {
     let named = values
         .iter()
@@ -158,13 +159,14 @@ fn named_sites(values: &PerSite<Vec<f64>>) -> Vec<Site> {
     named.map(|(site, _)| site).collect()
 }
 
-/// The likelihood of which a file names the sites `named`: the one whose own parameter is among them, or the Poisson one.
+/// The likelihood of a file that has the sites `named`: the one whose own parameter is among them, or
+/// Poisson.
 fn likelihood_of(named: &[Site]) -> Likelihood {
     let has_own = |law: &Likelihood| law.parameter().is_some_and(|own| named.contains(&own));
     Likelihood::ALL.into_iter().find(has_own).unwrap_or_default()
 }
 
-/// Whether a file of the sites `named` has the elasticities and the likelihood's own parameter alone.
+/// Whether a file with the sites `named` has only the elasticities and the likelihood's own parameter.
 fn is_partial(named: &[Site], likelihood: Likelihood) -> bool {
     let own = likelihood.parameter();
     own.is_some()
@@ -212,7 +214,7 @@ fn check_complete(values: &PerSite<Vec<f64>>, whole_point: bool, panel: &Panel, 
     }
 }
 
-/// The truth of values that are complete.
+/// The truth from complete values.
 fn truth_of_sites(values: PerSite<Vec<f64>>, whole_point: bool) -> Truth {
     let named = named_sites(&values);
     let likelihood = likelihood_of(&named);
@@ -227,7 +229,8 @@ fn truth_of_sites(values: PerSite<Vec<f64>>, whole_point: bool) -> Truth {
     }
 }
 
-/// Whether the file has all latents, by its header; `None`, with a finding, where it is not a truth's.
+/// Whether the file has all latents, judging by its header; `None`, with a finding, if it is not a truth
+/// file.
 fn whole_point(table: &CsvTable, findings: &mut Findings) -> Option<bool> {
     if !table.check_header(findings) {
         return None;
@@ -260,7 +263,7 @@ const fn key_and_value_columns(whole_point: bool) -> (&'static str, &'static str
     }
 }
 
-/// Puts a row's value in its slot, which is not a number until then.
+/// Stores a row's value in its slot, which is NaN until then.
 fn take_value(
     slot: &mut f64,
     row: u64,
@@ -285,8 +288,8 @@ fn take_value(
     }
 }
 
-/// Reads the true elasticities of `products`, their labels as files write them, from a truth file of either form, where there
-/// is no panel; in the order of `products`. Rows about others are skipped.
+/// Reads the true elasticities of `products` (labels as written in files) from a truth file of either form,
+/// without a panel; in the order of `products`. Rows of other products are skipped.
 ///
 /// # Errors
 /// [`ReadError`] when the file is not of either form, an elasticity is not a finite number, a product comes twice or is
@@ -304,7 +307,7 @@ pub fn read_true_elasticities(path: &Path, products: &[String]) -> Result<Vec<f6
     })
 }
 
-/// The elasticities of `products`; where they are not all there, `findings` say why.
+/// The elasticities of `products`; if some are missing, `findings` say why.
 fn elasticities(
     table: &mut CsvTable,
     whole_point: bool,

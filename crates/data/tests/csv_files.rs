@@ -1,5 +1,5 @@
-//! CSV files as people have them: pipes, folders of parts, compressed, keys as floats, rows that another column tells
-//! apart; and files whose sizes are not what a table's are.
+//! CSV files as they occur in practice: pipes, folders of parts, compressed files, keys as floats, rows that
+//! another column distinguishes; and files of unusual sizes.
 
 use infermark_data::{Columns, ReadError, read_panel, read_truth};
 use infermark_model::{Labels, Panel};
@@ -27,7 +27,7 @@ fn a_line_without_an_end_is_refused_by_its_line() {
     let text = format!("{HEADER}\np,a,1,2,3\n{},a,1,2,3\n", "x".repeat(2 << 20));
     assert_eq!(
         defect(&text),
-        "line 3: the line is longer than 1 MiB; check that the file is CSV with a line a row, and export it again"
+        "line 3: the line is longer than 1 MiB; check that the file is CSV with one line per row, and export it again"
     );
     // So is a header.
     assert!(defect(&"x".repeat(2 << 20)).starts_with("line 1: the line is longer than 1 MiB"));
@@ -73,7 +73,7 @@ fn whole_numbers_as_floats_are_whole_numbers() {
     assert_eq!(*panel.products(), Labels::Integer(vec![998, 1001]));
     assert_eq!(*panel.categories(), Labels::Integer(vec![7]));
     assert_eq!(*panel.periods(), Labels::Integer(vec![202_401, 202_402]));
-    // A truth says the same number in either way.
+    // A truth file may write the same number in either way.
     let folder = tempfile::tempdir().unwrap();
     let truth = folder.path().join("truth.csv");
     std::fs::write(&truth, "product,category,elasticity\n1001.0,7.0,-2\n998,7,-1\n").unwrap();
@@ -192,7 +192,7 @@ fn a_folder_of_parts_is_told_with_how_to_join_them() {
     }
     let told = message(&parts);
     assert!(told.contains("it holds 3 .csv files"), "{told}");
-    // The command works as it stands.
+    // The command works as printed.
     let command = told.lines().nth(1).unwrap();
     let status = std::process::Command::new("sh")
         .args(["-c", command])
@@ -222,7 +222,7 @@ fn a_folder_of_parts_is_told_with_how_to_join_them() {
 #[test]
 fn parts_are_joined_without_their_headers_too_and_where_they_lie() {
     let folder = tempfile::tempdir().unwrap();
-    // As Spark calls a folder of parts.
+    // A folder of parts, named as Spark does.
     let parts = folder.path().join("sales.csv");
     std::fs::create_dir(&parts).unwrap();
     std::fs::write(parts.join("a.csv"), format!("{HEADER}\np,a,1,2,3\nq,a,1,2,3\n")).unwrap();

@@ -12,7 +12,7 @@ use std::path::Path;
 const ROOM: usize = 200 << 20;
 const LONGEST_MESSAGE: usize = 8 << 10;
 
-/// Whether the file was read, and the memory that it took at most; panics where it takes too much or says too much.
+/// Whether the file was read, and the peak of memory; panics if that, or the message, is too large.
 fn attempt(path: &Path, bytes: &[u8], what: &str) -> (bool, usize) {
     std::fs::write(path, bytes).unwrap();
     let before = counting::start();
@@ -71,7 +71,7 @@ fn bases() -> Vec<Vec<u8>> {
     files.into_iter().map(String::into_bytes).collect()
 }
 
-/// Cells that no table should have, or few.
+/// Cells that a table should not have, or only rarely.
 fn hostile_cell(random: &mut impl Rng) -> Vec<u8> {
     let fixed: [&[u8]; 24] = [
         b"",
@@ -169,7 +169,7 @@ fn mutated(base: &[u8], random: &mut impl Rng) -> Vec<u8> {
     file
 }
 
-/// Large files that are made to take memory or to say much.
+/// Large files that are built to take memory or to produce long messages.
 fn oversized() -> Vec<(&'static str, Vec<u8>)> {
     let header = "product,category,week,price,units\n";
     let rows = |row: &dyn Fn(usize) -> String, count: usize| {

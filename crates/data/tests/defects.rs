@@ -1,4 +1,4 @@
-//! Defective files: each one's message, whole where it fits a line.
+//! Defective files: the message of each, in full where it fits on one line.
 
 use infermark_data::{Columns, ReadError, read_panel};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ fn file(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// The message of a file without its path: the header line's rest, then one line a defect.
+/// The message of a file without its path: the header line's rest, then one line per defect.
 fn message(name: &str) -> Vec<String> {
     let path = file(name);
     let error = read_panel(&path, &Columns::default()).expect_err(name);
@@ -145,7 +145,7 @@ fn contradictions_name_both_rows() {
         "duplicate_row.csv",
         &["1 defect", &format!("line 5, {twice} line 2; {remedy}")],
     );
-    // Rows that were left out for other defects do not shift the numbers.
+    // Rows that were skipped because of other defects do not shift the numbers.
     let lines = message("duplicate_after_skipped.csv");
     assert_eq!(lines[0], "3 defects");
     assert!(lines[1].starts_with("line 2, ") && lines[2].starts_with("line 4, "));

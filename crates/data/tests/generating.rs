@@ -157,8 +157,8 @@ fn the_model_process_draws_from_the_model() {
     assert!((mean - 1.0).abs() < 5.0 * 0.3 / (effects.len() as f64).sqrt());
 }
 
-/// Counts vary as the shapes of the truth say, under either process: of `(y - mu)^2 - mu` over `mu^2`, the expectation is one over the
-/// shape. All else is as it is of Poisson counts.
+/// Counts vary according to the shapes of the truth, under either process: the expectation of
+/// `(y - mu)^2 - mu` over `mu^2` is one over the shape. Everything else is as with Poisson counts.
 #[test]
 fn negative_binomial_panels_have_the_shapes_of_their_truth() {
     let priors = Priors {
@@ -314,7 +314,7 @@ fn what_cannot_be_drawn_is_refused() {
         ..Priors::default()
     };
     assert!(refused(Process::Model(priors), 5, 5, 1).contains("product_a is -1"));
-    // Each size is possible, their products are not.
+    // Each size is possible, but their products are not.
     assert_eq!(
         refused(Process::Published, 1, 1 << 15, 1 << 14),
         "the number of categories times that of periods is 536870912; it must be from 1 to 268435456"
@@ -405,9 +405,9 @@ fn elasticities_that_are_missing_twice_or_no_numbers_are_named() {
     };
     let header = "product,category,elasticity\n";
     let good = format!("{header}b,x,-2\nc,x,nonsense\na,x,-1\n");
-    // A product that nobody asks for is skipped, whatever stands there.
+    // A product that was not requested is skipped, whatever its row holds.
     assert_eq!(read(&good).unwrap(), [-1.0, -2.0]);
-    // As many effects as elasticities: only the site tells them apart.
+    // As many effects as elasticities: only the site distinguishes them.
     let point = "site,key,value\nproduct_effect,a,5\nproduct_a,a,-1\nproduct_a,b,-2\nproduct_effect,b,6\n";
     assert_eq!(read(point).unwrap(), [-1.0, -2.0]);
     for (text, word) in [

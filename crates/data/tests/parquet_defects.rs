@@ -19,7 +19,7 @@ fn text(cells: [&str; 3]) -> ArrayRef {
     Arc::new(StringArray::from(cells.to_vec()))
 }
 
-/// Columns of three sound rows, to be replaced one by one.
+/// Columns of three valid rows, to be replaced one by one.
 fn sound() -> [(&'static str, ArrayRef); 5] {
     [
         ("product", text(["p1", "p1", "p2"])),
@@ -50,7 +50,7 @@ fn read_with(changes: Vec<(&'static str, ArrayRef)>) -> Result<Panel, ReadError>
     read_panel(&path, &Columns::default())
 }
 
-/// The shown defects, one a line.
+/// The shown defects, one per line.
 fn defects(changes: Vec<(&'static str, ArrayRef)>) -> Vec<String> {
     let error = read_with(changes).unwrap_err();
     error.defects().iter().map(|d| d.to_string()).collect()

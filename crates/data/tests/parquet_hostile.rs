@@ -1,4 +1,4 @@
-//! Parquet files that are damaged in ways that the decoder does not survive, or that ask for memory without end.
+//! Parquet files that are damaged in ways that make the decoder panic, or that request unlimited memory.
 
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use infermark_data::{Columns, read_panel};
@@ -9,7 +9,7 @@ use parquet::file::properties::WriterProperties;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The message for a file, which must be that of a damaged one.
+/// The message for a file, which must report damage.
 fn damaged(path: &Path) -> String {
     let message = read_panel(path, &Columns::default()).unwrap_err().to_string();
     assert!(message.contains(&path.display().to_string()), "{message}");
@@ -49,7 +49,7 @@ fn a_dictionary_has_no_more_values_than_bytes() {
 
 #[test]
 fn a_field_of_another_kind_hides_nothing() {
-    // The decoder takes the number of values as such whatever the kind of the field says.
+    // The decoder accepts the number of values whatever the wire type of the field.
     let mut bytes = std::fs::read(stored("dictionary_of_2_31_values.parquet")).unwrap();
     let head = [0x4c, 0x15, 0xfe, 0xff, 0xff, 0xff, 0x0f];
     let at = bytes.windows(head.len()).position(|found| found == head).unwrap();
@@ -69,7 +69,8 @@ fn pages_behind_the_declared_rows_are_checked() {
     assert!(message.contains("declare 3 values in 0 rows"), "{message}");
 }
 
-/// A file of 2^22 rows of a product and week, all at no price; where `plain`, the prices are one page of 32 MiB.
+/// A file of 2^22 rows of one product and week, all with price 0; where `plain`, the prices are one page of
+/// 32 MiB.
 fn rows_without_prices(plain: bool) -> (tempfile::TempDir, std::path::PathBuf) {
     const ROWS: usize = 1 << 22;
     let ones = || Arc::new(Int32Array::from(vec![1; ROWS])) as ArrayRef;
@@ -134,7 +135,7 @@ fn a_header_of_any_length_is_not_read() {
     assert!(message.contains("have no header at byte 4"), "{message}");
 }
 
-/// A sound file with bytes put before its first page, whose groups declare so many rows.
+/// A valid file with bytes inserted before its first page, whose groups declare this many rows.
 fn rewritten(before: &[u8], rows: Option<i64>) -> (tempfile::TempDir, std::path::PathBuf) {
     let bytes = sound();
     let tail = bytes.len() - 8;
@@ -213,7 +214,8 @@ fn a_schema_of_endless_groups_is_not_descended() {
     let (_folder, path) = with_footer(&footer);
     let message = damaged(&path);
     assert!(message.contains("nests more than 100 groups"), "{message}");
-    // The decoder follows the schema whatever the kind of its field says, and also behind a version that is no number.
+    // The decoder follows the schema whatever the wire type of its field, also after a version that is not a
+    // number.
     let schema = footer[2..].to_vec();
     for (start, head) in [(&[0x15, 2][..], 0x16), (&[0x18, 2][..], 0x19)] {
         let mut other = start.to_vec();
@@ -256,7 +258,7 @@ fn a_footer_declares_no_more_than_it_holds() {
 
 #[test]
 fn panics_elsewhere_are_shown_as_before() {
-    // The hook that keeps the decoder's panics silent passes on others to the one that was there.
+    // The hook that silences the decoder's panics passes others on to the previous hook.
     let shown = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counter = Arc::clone(&shown);
     let before = std::panic::take_hook();
@@ -277,7 +279,7 @@ fn panics_elsewhere_are_shown_as_before() {
 
 #[test]
 fn well_compressed_files_are_sound() {
-    // One page a column, plain: the constant columns shrink a thousandfold and more.
+    // One plain page per column: the constant columns shrink a thousandfold and more.
     let rows = || (0..500i64).flat_map(|p| (0..400i64).map(move |t| (p, t)));
     let count = rows().count();
     let category = StringArray::from(vec!["the only category"; count]);

@@ -1,4 +1,4 @@
-//! The types that other programs' Parquet files have, and what is read of them.
+//! The column types in other programs' Parquet files, and how they are read.
 
 use arrow_array::{
     ArrayRef, BinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray, RecordBatch,
@@ -157,7 +157,7 @@ fn fractions_in_keys_and_periods_are_named() {
 
 #[test]
 fn floats_that_may_be_other_numbers_are_not_merged() {
-    // Each is what the next whole number is read as too.
+    // The next whole number is read as the same float.
     let singles = |numbers: Vec<f32>| Arc::new(Float32Array::from(numbers)) as ArrayRef;
     let read = |array: ArrayRef| read_with(vec![("product", array)]);
     assert!(read(singles(vec![16_777_215.0, 16_777_215.0, 1.0])).is_ok());
@@ -248,7 +248,7 @@ fn bytes_are_text_where_they_are_utf_8() {
     );
 }
 
-/// Timestamps of 2024-01-08 and 2024-01-01, so many hours after midnight in UTC.
+/// Timestamps of 2024-01-08 and 2024-01-01, this many hours after midnight UTC.
 fn timestamps(hours: [i64; 3], zone: &str) -> ArrayRef {
     let day = [19_730, 19_723, 19_723];
     let at = |i: usize| (day[i] * 24 + hours[i]) * 3_600_000_000;

@@ -1,4 +1,4 @@
-//! Sound files: order, labels, gaps and quoting.
+//! Valid files: order, labels, gaps and quoting.
 
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Labels, Panel};
@@ -37,7 +37,7 @@ fn rows(panel: &Panel) -> Vec<(String, String, String, f64, u32)> {
         .collect()
 }
 
-/// The rows of a CSV file with the default columns in order, by a reader of its own, sorted.
+/// The rows of a CSV file with the default columns in order, by an independent reader, sorted.
 fn sorted_lines(path: &Path) -> Vec<(String, String, String, f64, u32)> {
     let text = std::fs::read_to_string(path).unwrap();
     let mut rows: Vec<_> = text

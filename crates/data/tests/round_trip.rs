@@ -1,6 +1,8 @@
-//! Any panel that is written to a file is read back, from CSV and from Parquet, in whatever order its rows stand.
+//! Any panel that is written to a file is read back, from CSV and from Parquet, whatever the order of its
+//! rows.
 //!
-//! `PROPTEST_CASES` sets how many panels are tried. What once failed stands in `round_trip.regressions`, and is tried first.
+//! `PROPTEST_CASES` sets the number of panels. Earlier failures are stored in `round_trip.regressions` and
+//! tried first.
 
 use arrow_array::{ArrayRef, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray};
 use infermark_data::{Columns, read_panel};
@@ -24,7 +26,8 @@ struct Sale {
     units: u32,
 }
 
-/// The rows of a panel with the labels of its axes, which are sorted. Categories and periods may be without rows.
+/// The rows of a panel with the labels of its axes, which are sorted. Some categories and periods may have no
+/// rows.
 #[derive(Debug, Clone)]
 struct Sales {
     products: Labels,

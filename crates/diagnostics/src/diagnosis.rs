@@ -6,7 +6,7 @@ use crate::quantile::quantile;
 use crate::ranks::{NormalScores, Sorter, fold_about_median};
 use crate::rhat::{mean_and_variance, rhat};
 
-/// What chains tell of one quantity.
+/// Diagnostics of one quantity.
 ///
 /// `rhat`, `ess_bulk`, `ess_tail` and `mcse_mean` are `NaN` when a draw is `NaN` or a chain has fewer than four
 /// draws; `rhat` also when there is one chain only, or when all draws are equal.

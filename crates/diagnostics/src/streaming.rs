@@ -9,7 +9,7 @@
 //! - the Monte Carlo error by batch means over all chains. With 16 to 32 batches a chain and four chains its relative
 //!   error is about 10%. Correlations that outlast a batch (1/32 to 1/16 of the chain) make it too optimistic.
 //!
-//! Quantiles cannot be had from this; take the normal's, and say so.
+//! Quantiles cannot be computed from this; use those of the normal, and say so.
 //!
 //! Source: Flegal and Jones, "Batch means and spectral variance estimators in Markov chain Monte Carlo", Annals of
 //! Statistics 38, 2010; Chan, Golub and LeVeque, 1979, for merging moments.
@@ -178,14 +178,14 @@ impl StreamingChain {
     }
 }
 
-/// What streaming chains tell of one quantity.
+/// Diagnostics of one quantity from streaming chains.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StreamingSummary {
     /// Mean over all draws.
     pub mean: f64,
     /// Standard deviation over all draws, divisor `n - 1`.
     pub sd: f64,
-    /// Split R-hat without rank normalisation; `NaN` with one chain or fewer than four draws a chain.
+    /// Split R-hat without rank normalisation; `NaN` with one chain or fewer than four draws per chain.
     pub rhat: f64,
     /// Effective sample size of the mean, by batch means; `NaN` until batches hold four draws, which takes 65 draws a
     /// chain.

@@ -1,10 +1,10 @@
-//! A writer that takes the digest of what passes through it.
+//! A writer that computes the digest of the bytes written through it.
 
 use crate::fit_record::FileDigest;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
-/// Passes bytes on to `inner`, and takes their count and SHA-256.
+/// Passes bytes on to `inner`, and computes their count and SHA-256.
 #[derive(Debug)]
 pub struct DigestWriter<W> {
     inner: W,
@@ -13,7 +13,7 @@ pub struct DigestWriter<W> {
 }
 
 impl<W: Write> DigestWriter<W> {
-    /// A writer into `inner` of which nothing has passed yet.
+    /// A writer into `inner` with nothing written yet.
     pub fn new(inner: W) -> Self {
         DigestWriter {
             inner,

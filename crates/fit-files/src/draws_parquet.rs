@@ -1,6 +1,6 @@
-//! `draws.parquet` and `coordinates.json`: every kept draw, in a form that tools for Markov chains read.
+//! `draws.parquet` and `coordinates.json`: every kept draw, in a form that MCMC tools read.
 //!
-//! One row a draw, chain-major. Columns: `chain`, `draw` (int32); `global_a` (double); the other kept sites as
+//! One row per draw, chain-major. Columns: `chain`, `draw` (int32); `global_a` (double); the other kept sites as
 //! fixed-size lists of double in the order of the panel's sorted labels (`time_cat_effects` category-major); then
 //! `diverging` (bool), `tree_depth`, `n_steps` (int32), `acceptance_rate`, `step_size`, `energy`, `lp` (double).
 
@@ -56,7 +56,7 @@ impl Coordinates {
 /// When `out` fails.
 ///
 /// # Panics
-/// When a site's values or the statistics are not one entry a draw.
+/// When a site's values or the statistics are not one entry per draw.
 pub fn write_draws_parquet(out: impl Write + Send, draws: &Draws) -> io::Result<()> {
     let rows = draws.chains * draws.draws;
     assert_eq!(draws.statistics.len(), rows, "statistics, one a draw");
@@ -82,11 +82,11 @@ pub fn write_draws_parquet(out: impl Write + Send, draws: &Draws) -> io::Result<
     Ok(())
 }
 
-/// Reads the draws of `product_a` back, for a panel of `products`; `None` where the file has not that site, since it was too
-/// large to be kept.
+/// Reads the draws of `product_a` back, for a panel of `products`; `None` if the file does not have that site
+/// because it was too large to keep.
 ///
 /// # Errors
-/// When it is not such a file, or is of another number of products.
+/// When it is not such a file, or has another number of products.
 pub fn read_elasticity_draws(
     file: impl ChunkReader + 'static,
     products: usize,

@@ -1,10 +1,10 @@
-//! Names of others, of backends, devices and hosts, as a part of a file's name.
+//! Names of backends, devices and hosts as parts of file names.
 
-/// Characters of a part, at most.
+/// Largest number of characters of a part.
 const MOST: usize = 64;
 
-/// `text` as a part of a file's name: letters, digits, `-` and `_`, a `-` for all else. What was read from a file must not
-/// lead out of the folder.
+/// `text` as a part of a file's name: letters, digits, `-` and `_`, and `-` for everything else. A name read
+/// from a file must not lead out of the folder.
 pub fn in_file_name(text: &str) -> String {
     let is_kept = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.chars()

@@ -1,4 +1,4 @@
-//! Reads the folder of a fit back: `run.json`, `posterior.csv`, and the elasticities' draws where there are some.
+//! Reads the folder of a fit back: `run.json`, `posterior.csv`, and the elasticities' draws if there are any.
 
 use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::read_elasticity_draws;
@@ -20,20 +20,20 @@ pub struct FitFolder {
     pub path: PathBuf,
     /// Its record.
     pub record: FitRecord,
-    /// Its posterior: mean, standard deviation, 5% and 95% quantiles as in the file, which has no other quantiles; those are
-    /// the normal's.
+    /// Its posterior: mean, standard deviation, 5% and 95% quantiles as in the file, which has no other
+    /// quantiles; the others are those of the normal.
     pub posterior: Posterior,
     /// The key of every latent, in the order of the posterior.
     pub keys: Vec<String>,
 }
 
-/// Why a folder is not read as a fit.
+/// Reasons for not reading a folder as a fit.
 #[derive(Debug, thiserror::Error)]
 pub enum FitFolderError {
     /// There is no fit.
     #[error("{} holds no fit: there is no {RUN_JSON} in it; give the folder that `infermark fit --out` wrote", .0.display())]
     NoFit(PathBuf),
-    /// The fit ended before there was a posterior.
+    /// The fit ended before it had a posterior.
     #[error("the fit in {} has no posterior ({reason}); fit again", path.display())]
     NoPosterior {
         /// The folder.
@@ -41,7 +41,7 @@ pub enum FitFolderError {
         /// Why it is unfinished.
         reason: String,
     },
-    /// A file is of another run.
+    /// A file belongs to another run.
     #[error("{} is not the file that {RUN_JSON} beside it was written with; fit again", .0.display())]
     Replaced(PathBuf),
     /// `run.json` is not the record of a fit.
@@ -52,7 +52,7 @@ pub enum FitFolderError {
         /// What is wrong, with line and column.
         error: serde_json::Error,
     },
-    /// It is of a later version of this program.
+    /// It was written by a later version of this program.
     #[error("{} has schema version {found}, and this program reads up to {SCHEMA_VERSION}; use a newer one", path.display())]
     Schema {
         /// The file.
@@ -60,7 +60,7 @@ pub enum FitFolderError {
         /// Its version.
         found: u64,
     },
-    /// `posterior.csv` is not what it must be.
+    /// `posterior.csv` is invalid.
     #[error("{} line {line}: {what}; fit again", path.display())]
     Posterior {
         /// The file.
@@ -76,7 +76,7 @@ pub enum FitFolderError {
 }
 
 impl FitFolder {
-    /// Reads the fit in `path`; draws are left where they are.
+    /// Reads the fit in `path`; draws are not read.
     ///
     /// # Errors
     /// [`FitFolderError`] names the file, what is wrong with it and what to do.
@@ -173,7 +173,7 @@ fn parse_posterior(bytes: &[u8], layout: Layout) -> Result<(Posterior, Vec<Strin
     if header.iter().take(COLUMNS.len()).ne(COLUMNS) {
         return Err((1, format!("the columns do not begin with {}", COLUMNS.join(","))));
     }
-    // Before there is room for them: the sizes are those of another file.
+    // Checked before allocating, because the sizes come from another file.
     let rows = bytes.iter().filter(|b| **b == b'\n').count();
     let ends_early = |found: usize, latents: Option<usize>| {
         let latents = latents.map_or("more than any file has".to_owned(), |latents| latents.to_string());

@@ -1,7 +1,7 @@
 //! The folder of a fit: `posterior.csv`, `trace.csv`, `draws.parquet`, `coordinates.json`, a picture, and `run.json` last.
 //!
-//! All files are on the disk under temporary names before the first takes its place, and `run.json` comes last with
-//! the digests of the others. An earlier fit is replaced as a whole, by an exchange of folders.
+//! All files are on the disk under temporary names before the first gets its final name; `run.json` comes
+//! last, with the digests of the others. An earlier fit is replaced as a whole, by exchanging folders.
 
 use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::{Coordinates, write_draws_parquet};
@@ -28,7 +28,7 @@ pub const ELASTICITIES_PICTURES: [&str; 2] = ["elasticities_by_category.svg", "e
 /// The record of the run.
 pub const RUN_JSON: &str = "run.json";
 
-/// What the files are written through.
+/// The writer that the files go through.
 type Digested<'f> = DigestWriter<&'f mut AtomicFile>;
 
 /// All files of a fit.
@@ -42,7 +42,7 @@ pub const FILES: [&str; 7] = [
     ELASTICITIES_PICTURES[1],
 ];
 
-/// Another fit is in a folder.
+/// There is another fit in a folder.
 #[derive(Debug, thiserror::Error)]
 #[error("{} holds a fit already, or files of the names that a fit has; give another folder, or --force to replace them", .0.display())]
 pub struct Taken(PathBuf);
@@ -61,40 +61,41 @@ pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), Taken> {
     Ok(())
 }
 
-/// Whether a file is the record of a run that was stopped: without its posterior beside it, it is no fit.
+/// Whether a file is the record of a run that was stopped: without its posterior it is not a fit.
 fn is_unfinished(record: &Path) -> bool {
     let text = read_text(record, MOST_RECORD_BYTES).unwrap_or_default();
     serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|record| record["status"] == "unfinished")
 }
 
-/// What a run left, as far as it came.
+/// The results of a run, possibly partial.
 #[derive(Debug, Clone, Default)]
 pub struct FitParts<'a> {
-    /// The posterior; missing where a run was stopped before it had one.
+    /// The posterior; missing if a run was stopped before it had one.
     pub posterior: Option<&'a Posterior>,
-    /// The draws that were kept; they need a posterior beside them.
+    /// The kept draws; they require a posterior.
     pub draws: Option<&'a Draws>,
     /// The contents of [`ELASTICITIES_PICTURES`], in their order.
     pub pictures: &'a [Vec<u8>],
 }
 
-/// What became of a fit's files.
+/// The outcome for a fit's files.
 #[derive(Debug)]
 pub struct Written {
-    /// What was written, `run.json` last; empty where a run without a posterior left an earlier fit as it was.
+    /// The files written, `run.json` last; empty if a run without a posterior left an earlier fit unchanged.
     pub files: Vec<PathBuf>,
-    /// Files that could not be written, each with the reason: `run.json` tells them too.
+    /// Files that could not be written, each with the reason; `run.json` lists them too.
     pub missing: Vec<String>,
 }
 
-/// Writes all files of a fit into `folder`. An earlier fit there is replaced as a whole: at any moment the files are those of the
-/// one or of the other. A run without a posterior has nothing to put in the place of an earlier fit, and leaves that alone.
+/// Writes all files of a fit into `folder`. An earlier fit there is replaced as a whole: at any moment the
+/// files are those of the one or of the other. A run without a posterior has nothing to replace an earlier
+/// fit with, and leaves it unchanged.
 ///
-/// Only `posterior.csv` and `run.json` must be written: where the disk has no room for others, the record says which are
-/// missing and is marked unfinished.
+/// Only `posterior.csv` and `run.json` must be written: if the disk has no room for others, the record lists
+/// the missing ones and is marked unfinished.
 ///
 /// # Errors
-/// When one of those two cannot be written; the earlier fit then stands as it was.
+/// When one of those two cannot be written; the earlier fit is then unchanged.
 pub fn write_fit(
     folder: &ClaimedFolder,
     panel: &Panel,
@@ -147,7 +148,7 @@ impl Staging<'_> {
         Ok(())
     }
 
-    /// A file without which the fit is one; whether it was written.
+    /// Writes an optional file; returns whether it was written.
     fn add_if_possible(
         &mut self,
         name: &'static str,
@@ -167,7 +168,8 @@ impl Staging<'_> {
         self.missing.push(format!("{name} was not written: {cause}"));
     }
 
-    /// Writes the record; where there is no room for it, the optional files go that were written last, one by one.
+    /// Writes the record; if there is no room for it, removes the optional files one by one, the last written
+    /// first.
     fn add_record(&mut self) -> Result<StagedFile, FileError> {
         loop {
             let record = self.record_with_what_is_missing();

@@ -1,19 +1,20 @@
-//! `run.json`: what a fit was asked, what it did, on what data and on what system.
+//! `run.json`: the request, report, data and system of a fit.
 
 use crate::panel_description::PanelDescription;
-use crate::system::System;
 use infermark_backend::{Detail, Report, Request};
+use infermark_machine::System;
 use infermark_model::dispersion::{Dispersion, Pearson};
 use infermark_model::{Centredness, Panel, Specification};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-/// Version of the files' schemas: raised when an entry changes its meaning or goes. Version 2 has cases that were left out,
-/// and writes `warmup` where version 1 wrote `warm_up`. Version 3 has a sampler's request as it was asked, with the depth of what
-/// was timed beside it, where the versions before had that in the request. Version 4 has the model that was fitted, and in a fit's
-/// `dispersion` the `excess` with its limit, from which Poisson is refuted, where the versions before had a `limit` of the dispersion
-/// itself; parameters count as far as the rows determine them. All are still read.
+/// Version of the files' schemas: raised when an entry changes its meaning or goes. Version 2 has cases that
+/// were left out, and writes `warmup` instead of `warm_up` in version 1. Version 3 has a sampler's request
+/// unchanged, with the depth of the timed trees in a separate entry, which earlier versions had in the
+/// request. Version 4 has the model that was fitted, and in a fit's `dispersion` the `excess` with its limit,
+/// by which Poisson is refuted, instead of a `limit` of the dispersion itself in earlier versions; parameters
+/// count as far as the rows determine them. All versions are still read.
 pub const SCHEMA_VERSION: u32 = 4;
 
 /// How a fit ended.
@@ -22,11 +23,11 @@ pub const SCHEMA_VERSION: u32 = 4;
 pub enum FitStatus {
     /// It did what was asked, or met its convergence criterion.
     Finished,
-    /// It was interrupted or failed; what stands beside is what it had.
+    /// It was interrupted or failed; the other files hold its state at that point.
     Unfinished,
 }
 
-/// A file beside `run.json`.
+/// A file in the folder of `run.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileDigest {
     /// Length in bytes.
@@ -35,12 +36,12 @@ pub struct FileDigest {
     pub sha256: String,
 }
 
-/// How much more the counts vary about a fit's posterior means than its likelihood says.
+/// How much more the counts vary about a fit's posterior means than its likelihood predicts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DispersionRecord {
     /// Over all rows.
     pub overall: Pearson,
-    /// By the category's name.
+    /// Per category, by its name.
     pub by_category: BTreeMap<String, Pearson>,
 }
 
@@ -64,12 +65,12 @@ pub struct FitRecord {
     pub status: FitStatus,
     /// Why it is unfinished, or `none`.
     pub reason: String,
-    /// The model that was fitted; records without it are of the published one.
+    /// The model that was fitted; records without it are of the published model.
     #[serde(default)]
     pub model: Specification,
-    /// What was asked, resolved.
+    /// The resolved request.
     pub request: Request,
-    /// What was done, in figures; entries of the loss trace that are not finite numbers are left out.
+    /// The report of the run; entries of the loss trace that are not finite are left out.
     pub report: Report,
     /// How much the counts vary about the posterior means; missing where there is no posterior.
     #[serde(default)]
@@ -78,10 +79,11 @@ pub struct FitRecord {
     /// posterior, and in records before version 4.
     #[serde(default)]
     pub below_lower_bound: Option<f64>,
-    /// Products whose price is the same in all their rows, of which sales cannot say how they answer to the price.
+    /// Products whose price is the same in all rows, so that their sales carry no information on price
+    /// response.
     #[serde(default)]
     pub constant_price_products: Vec<String>,
-    /// The data, as read: with the prices of the file, whatever the model measures them against.
+    /// The data as read, with the prices of the file, whatever the model measures them against.
     pub panel: PanelDescription,
     /// The system.
     pub system: System,

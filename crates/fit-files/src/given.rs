@@ -6,7 +6,7 @@ use infermark_model::{Layout, Priors};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a file of prior settings, at most.
+/// Largest number of bytes of a file of prior settings.
 const MOST_PRIOR_BYTES: u64 = 1 << 20;
 
 /// The prior settings that a file gives, read once: it may be a pipe.
@@ -17,7 +17,7 @@ impl GivenPriors {
     /// The settings of `file`; none without one.
     ///
     /// # Errors
-    /// When it cannot be read, is not a JSON object, or a setting in it is no number.
+    /// When it cannot be read, is not a JSON object, or a setting in it is not a number.
     pub fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = file else {
             return Ok(GivenPriors(None));
@@ -43,7 +43,7 @@ impl GivenPriors {
         self.0.as_ref().is_some_and(|(_, given)| given.contains_key(name))
     }
 
-    /// `base` with what was given.
+    /// `base` with the given settings.
     ///
     /// # Errors
     /// When a setting is unknown or out of its range; names the file.
@@ -64,10 +64,11 @@ impl GivenPriors {
     }
 }
 
-/// Reads natural parameters in the order of the layout from a JSON object with one entry a site.
+/// Reads natural parameters in the order of the layout from a JSON object with one entry per site.
 ///
 /// # Errors
-/// When the file cannot be read, is no such object, or its sites and their sizes are not those of the layout.
+/// When the file cannot be read, is not such an object, or its sites and their sizes are not those of the
+/// layout.
 pub fn read_point(path: &Path, layout: &Layout) -> anyhow::Result<Vec<f64>> {
     // Numbers in full, each on a line of its own, take less.
     let most = (1 << 20) + 128 * layout.latents() as u64;
@@ -114,7 +115,7 @@ pub fn read_point(path: &Path, layout: &Layout) -> anyhow::Result<Vec<f64>> {
     Ok(point)
 }
 
-/// Reads the JSON object of a file of at most `most` bytes; `such_as` is one, for who gave something else.
+/// Reads the JSON object of a file of at most `most` bytes; `such_as` is an example for the error message.
 fn read_object(path: &Path, most: u64, such_as: &str) -> anyhow::Result<Map<String, Value>> {
     let text = read_text(path, most).with_context(|| format!("cannot read {}", path.display()))?;
     let what = match serde_json::from_str(&text) {

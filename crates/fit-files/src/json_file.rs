@@ -1,4 +1,4 @@
-//! JSON files that are read: what they hold at most, and which version they are of.
+//! Reading JSON files: limits of size, and versions.
 
 use crate::fit_record::SCHEMA_VERSION;
 use serde::Deserialize;
@@ -7,13 +7,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes of a record of a fit or of a measured case, at most: far more than any has.
+/// Largest number of bytes of a record of a fit or of a measured case: far more than any has.
 pub const MOST_RECORD_BYTES: u64 = 1 << 30;
 
 /// Reads the text of a file, or of a pipe, that has at most `most` bytes.
 ///
 /// # Errors
-/// When it cannot be read, is not UTF-8, or is longer, which it is not read to the end for.
+/// When it cannot be read, is not UTF-8, or is longer; it is not read to the end then.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
@@ -28,16 +28,16 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// What is wrong with a record's text.
+/// The problem with a record's text.
 #[derive(Debug)]
 pub enum Fault {
-    /// It is of a later version of this program.
+    /// It was written by a later version of this program.
     Newer(u64),
-    /// It is not the record.
+    /// It is not a record.
     Json(serde_json::Error),
 }
 
-/// What every record begins with.
+/// The common start of every record.
 #[derive(Deserialize)]
 struct Version {
     #[serde(default)]
@@ -55,7 +55,7 @@ pub fn parse_record<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
             "a record is a JSON object",
         )));
     }
-    // Where the version itself is no number, the record tells so with its place.
+    // If the version itself is not a number, parsing the record reports that with its place.
     match serde_json::from_str::<Version>(text) {
         Ok(Version {
             schema_version: Some(found),

@@ -9,7 +9,6 @@
 //! | [`given`] | JSON that a user writes: prior settings, and points of the parameters |
 //! | [`json_file`] | bounds and versions of JSON that is read |
 //! | [`panel_description`] | what a result states of its data, with a fingerprint |
-//! | [`system`] | what a result states of the machine and the program |
 //! | [`digest_writer`], [`mod@file_name`] | digests while writing; parts of file names |
 
 pub mod digest_writer;
@@ -22,5 +21,4 @@ pub mod given;
 pub mod json_file;
 pub mod panel_description;
 pub mod posterior_csv;
-pub mod system;
 pub mod trace_csv;

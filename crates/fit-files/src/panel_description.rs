@@ -1,4 +1,4 @@
-//! What a result says of the data it was made on.
+//! A result's description of its data.
 
 use infermark_model::design::COEFFICIENTS;
 use infermark_model::{Labels, Panel};
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 /// A panel in figures, with the fingerprint of its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PanelDescription {
-    /// Where it is from: a file's name without its folder, or a generator with its settings.
+    /// Its source: a file's name without its folder, or a generator with its settings.
     pub source: String,
     /// N, products.
     pub products: usize,
@@ -87,7 +87,7 @@ pub fn panel_sha256(panel: &Panel) -> String {
     format!("{:x}", sink.digest.finalize())
 }
 
-/// Words that are turned into bytes at once.
+/// Number of words that are converted into bytes at once.
 const WORDS: usize = 1 << 12;
 
 struct Sink {

@@ -1,8 +1,8 @@
-//! `posterior.csv`: one row a latent, in natural parameters.
+//! `posterior.csv`: one row per latent, in natural parameters.
 //!
-//! Columns `site,key,mean,sd,q05,q95`, and for Markov chains `mcse_mean,ess_bulk,ess_tail,rhat`. The key is the
-//! category (of `category_a` and `log_shape`), the product, or `category@period`; it is empty for `global_a`. Numbers are the shortest that read back
-//! to the same `f64`; `NaN` stands where chains are too short to tell.
+//! Columns `site,key,mean,sd,q05,q95`, and for Markov chains `mcse_mean,ess_bulk,ess_tail,rhat`. The key is
+//! the category (of `category_a` and `log_shape`), the product, or `category@period`; it is empty for
+//! `global_a`. Numbers are the shortest that read back to the same `f64`; `NaN` where chains are too short.
 
 use infermark_backend::Posterior;
 use infermark_model::axes::Axes;
@@ -17,10 +17,10 @@ pub const COLUMNS: [&str; 6] = ["site", "key", "mean", "sd", "q05", "q95"];
 /// Columns that Markov chains add.
 pub const CHAIN_COLUMNS: [&str; 4] = ["mcse_mean", "ess_bulk", "ess_tail", "rhat"];
 
-/// Latents that are put into words at once.
+/// Number of latents that are formatted at once.
 const BLOCK: usize = 4096;
 
-/// Writes the posterior of `panel` row by row, put into words on `threads` threads.
+/// Writes the posterior of `panel` row by row, formatted on `threads` threads.
 ///
 /// # Errors
 /// When `out` fails.
@@ -59,7 +59,7 @@ pub fn write_posterior_csv(
             starts.map(move |start| (*site, start..(start + BLOCK).min(latents.end)))
         })
         .collect();
-    // Numbers take most of the time: a block a thread is put into words at once.
+    // Formatting numbers takes most of the time: one block per thread is formatted at once.
     for blocks in blocks.chunks(threads.max(1)) {
         let texts = run_parts(blocks.iter().map(|(site, latents)| {
             let columns = &columns;

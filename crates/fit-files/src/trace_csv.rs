@@ -12,7 +12,7 @@ pub const COLUMNS: [&str; 5] = [
     "learning_rate",
 ];
 
-/// Writes the trace, one row an entry; numbers are the shortest that read back to the same `f64`.
+/// Writes the trace, one row per entry; numbers are the shortest that read back to the same `f64`.
 ///
 /// # Errors
 /// When `out` fails.

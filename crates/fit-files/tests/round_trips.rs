@@ -3,17 +3,17 @@
 //! `PROPTEST_CASES` sets how many of each are tried. What once failed stands in `round_trips.regressions`, and is tried first.
 
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::report::{Detail, GaussianReport, SviReport, TracePoint};
 use infermark_backend::{
-    LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report, Request, RunState, SviSettings,
+    Detail, GaussianReport, LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report, Request,
+    RunState, SviReport, SviSettings, TracePoint,
 };
 use infermark_fit_files::fit_folder::FitFolder;
 use infermark_fit_files::fit_output::{FILES, FitParts, write_fit};
 use infermark_fit_files::fit_record::{FitRecord, FitStatus, finite_report};
 use infermark_fit_files::given::GivenPriors;
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::System;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors, Specification};
+use infermark_machine::System;
+use infermark_model::{Centredness, Labels, Likelihood, Panel, PanelPart, Priors, Specification};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -141,7 +141,7 @@ fn report() -> impl Strategy<Value = Report> {
                 iterations,
                 iterations_per_second: numbers[0],
                 mean_effective_particles: numbers[1],
-                centredness: std::array::from_fn(|site| numbers[2 + site]),
+                centredness: Centredness::new(std::array::from_fn(|site| numbers[2 + site])),
                 trace,
             })
         });

@@ -32,7 +32,8 @@ impl LaplaceGpu {
         Self::default()
     }
 
-    /// The backend with launches whose products about so many cubes share: the tests have small panels walked as large ones are.
+    /// The backend with launches of about this many cubes: in the tests small panels are walked like large
+    /// ones.
     pub fn with_cubes(cubes: usize) -> Self {
         LaplaceGpu { cubes: Some(cubes) }
     }
@@ -59,7 +60,7 @@ impl LaplaceGpu {
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
                 Arc::new(Engine::new(client, limits, &counts, self.cubes)?)
             }
-            // Another crate of the same build may know a way that this one was built without.
+            // Another crate of the same build may have a runtime that this one was built without.
             #[allow(unreachable_patterns)]
             _ => return Err(unsupported(format!("{}: built without it", found.device.id))),
         };
@@ -101,13 +102,13 @@ impl Backend for LaplaceGpu {
         Ok(())
     }
 
-    /// Those that compute in double precision.
+    /// The devices that compute in double precision.
     fn devices(&self) -> Vec<Device> {
         let with_doubles = devices::found().iter().filter(|found| found.has_doubles);
         with_doubles.map(|found| found.device.clone()).collect()
     }
 
-    /// The log joint without its clip, by the pass of a run.
+    /// The log joint without its clip, from the pass of a run.
     fn log_joint(
         &self,
         panel: &Arc<Panel>,

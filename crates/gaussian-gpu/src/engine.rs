@@ -28,10 +28,10 @@ struct Rows<R: Runtime> {
     device: String,
     walk: Arc<Walk>,
     plan: Plan,
-    /// By row of the grid.
+    /// Log prices by row of the grid.
     log_prices: Buffer,
     weights: Buffer,
-    /// By slot: units, and their sums weighted with log prices.
+    /// Constants by slot: units, and their sums weighted with log prices.
     constants: Buffer,
     /// Mean of the effects' prior, precisions of both.
     prior: Buffer,
@@ -230,7 +230,7 @@ impl Left {
         by_period(&self.period_sums, plan.walks.range_of(category), plan.periods)
     }
 
-    /// Value, sizes, and what is told of a category.
+    /// Value, sizes, and the information on the category's coefficient.
     fn sums(&self, plan: &Plan, category: usize) -> [f64; CUBE_SUMS] {
         let mut sums = [0.0; CUBE_SUMS];
         for run in plan.walks.range_of(category) {
@@ -247,13 +247,13 @@ impl<R: Runtime> Rows<R> {
     }
 
     fn read(&self, buffer: &Buffer) -> Result<Vec<f64>, FactorError> {
-        // On wgpu only this tells of launches that failed; a read would give what was there before.
+        // On wgpu only this reports launches that failed; a read would return the earlier contents.
         self.client.flush().map_err(|error| self.failed(error))?;
         let bytes = self
             .client
             .read_one(buffer.handle.clone())
             .map_err(|error| self.failed(error))?;
-        // What the driver has told apart from any call.
+        // An uncaptured error of the driver.
         match infermark_gpu_devices::take_error(&self.device) {
             Some(reason) => Err(FactorError::Device(reason)),
             None => Ok(f64::from_bytes(&bytes)[..buffer.len].to_vec()),

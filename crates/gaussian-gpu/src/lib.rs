@@ -1,10 +1,11 @@
 //! The exact Laplace approximation with its walks over the rows on one GPU, in double precision.
 //!
-//! What a Newton step costs is the walk: rates, blocks of the products, and what they leave of the borders. It is the device's here, from
-//! one kernel source for CUDA and Vulkan (CubeCL), and the same bits on every run of a device. The search itself, the borders' factors and
-//! everything above them are those of `infermark-gaussian`, on the host. `docs/exact.md`, "On a GPU", has the reckoning.
+//! The cost of a Newton step is the walk: rates, blocks of the products, and Schur complements of the
+//! borders. Here the device does it, from one kernel source for CUDA and Vulkan (CubeCL), and the same bits
+//! on every run of a device. The search itself, the borders' factors and everything above them are those of
+//! `infermark-gaussian`, on the host. `docs/exact.md`, "On a GPU", has the cost estimate.
 
-// Built for no runtime there are no devices, and what serves them is not reached.
+// Without a runtime there are no devices, and the code for them is unreachable.
 #![cfg_attr(
     not(any(feature = "cuda", feature = "wgpu")),
     allow(dead_code, unreachable_code, unused_imports, unused_variables)

@@ -7,7 +7,7 @@ use infermark_backend::BackendError;
 /// Cubes of a walk over the products: some for each multiprocessor of a large card.
 const CUBES: usize = 2048;
 
-/// Cubes of the Schur complements, one a run of blocks and a tile.
+/// Cubes of the Schur complements, one per run of blocks and tile.
 const CUBES_OF_TILES: usize = 1024;
 
 /// Cubes of the third derivatives, each with room for the couplings of half a block.
@@ -27,7 +27,7 @@ pub(crate) const ROWS_AT_A_TIME: usize = 1 << 18;
 pub(crate) struct DeviceLimits {
     /// Its id.
     pub(crate) device: String,
-    /// Its memory, where it can be told.
+    /// Its memory, if it is known.
     pub(crate) memory_bytes: Option<u64>,
     /// Bytes that one buffer may have.
     pub(crate) largest_buffer: u64,
@@ -36,7 +36,7 @@ pub(crate) struct DeviceLimits {
 /// Runs of consecutive blocks, each of one category.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Runs {
-    /// First block and block after the last: two words a run.
+    /// First block and block after the last: two words per run.
     pub(crate) words: Vec<u32>,
     /// The first run of each category, and the number of all.
     pub(crate) of_category: Vec<u32>,
@@ -96,7 +96,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Of a walk; `cubes` that share the products of a launch, about, or as many as suit a large card.
+    /// The plan of a walk, with about `cubes` cubes per launch over the products, or as many as suit a large
+    /// card.
     pub(crate) fn new(walk: &Walk, cubes: Option<usize>) -> Self {
         let layout = walk.layout();
         let (mut slot_of_place, mut blocks, mut blocks_of_category) = (Vec::new(), Vec::new(), Vec::new());
@@ -179,7 +180,7 @@ impl Plan {
         (self.periods + 1).next_multiple_of(TILE) * TILE
     }
 
-    /// That the device has room.
+    /// Checks that the device has enough memory.
     ///
     /// # Errors
     /// [`BackendError::Memory`] with the numbers, before anything is uploaded; [`BackendError::Unsupported`] where a launch would have too many cubes.
@@ -189,7 +190,7 @@ impl Plan {
             device: limits.device.clone(),
             needed_bytes: needed,
             available_bytes: available,
-            remedy: "use the processors, or a device with more memory",
+            remedy: "use the CPU, or a device with more memory",
         };
         for (what, count) in [
             ("categories", self.walks.len()),

@@ -20,7 +20,7 @@ fn device() -> Option<DeviceId> {
 
 fn request(skewness_correction: bool, priors: Priors) -> Request {
     let settings = LaplaceSettings {
-        // Modes that both find are compared: what is left to gain is to be less than what tells them apart.
+        // Modes that both find are compared: what is left to gain must be less than what separates them.
         tolerance: 1e-12,
         skewness_correction,
         ..LaplaceSettings::default()
@@ -76,7 +76,7 @@ fn market(
     Arc::new(panel.unwrap())
 }
 
-/// Products whose prices never change: only their priors tell slope and level apart.
+/// Products whose prices never change: only their priors separate slope and level.
 fn constant_prices() -> Arc<Panel> {
     let mut rng = StdRng::seed_from_u64(31);
     let mut part = PanelPart::new(2, 19);
@@ -367,7 +367,7 @@ fn the_log_joint_is_that_of_the_reference_vectors() {
     assert!(compared >= 2, "{compared} points without clipping");
 }
 
-/// Against 16,000 draws of NUTS: as near as a normal at the mode is.
+/// Against 16,000 draws of NUTS: as close as a normal at the mode is.
 #[test]
 fn the_posterior_is_that_of_the_reference_draws() {
     let Some(device) = device() else { return };

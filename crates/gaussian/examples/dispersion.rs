@@ -1,4 +1,4 @@
-//! How often Poisson is refuted by Poisson counts, and how often by over-dispersed ones: a table as CSV on stdout.
+//! How often Poisson counts and over-dispersed counts refute Poisson: a table as CSV on stdout.
 //!
 //! `cargo run --release -p infermark-gaussian --example dispersion > dispersion.csv`
 

@@ -9,8 +9,8 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Request,
     Run,
 };
-use infermark_cpu_kernels::{InstructionSet, cpu_device, device};
 use infermark_model::Panel;
+use infermark_processor::InstructionSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub const STRUCTURED_VI: &str = "structured-vi-cpu";
 /// Name of the mean-field backend.
 pub const MEANFIELD: &str = "meanfield-cpu";
 
-/// A Gaussian posterior on the host's processors.
+/// A Gaussian posterior on the host's CPU.
 #[derive(Debug, Clone, Copy)]
 pub struct GaussianCpu {
     name: &'static str,
@@ -55,8 +55,8 @@ impl GaussianCpu {
         }
     }
 
-    /// The method with a fault in what [`Backend::log_joint`] and [`Backend::gaussian_pass`] evaluate: in the pass itself, not in what
-    /// it returns.
+    /// The method with a fault in [`Backend::log_joint`] and [`Backend::gaussian_pass`]: in the pass itself,
+    /// not in what it returns.
     #[cfg(feature = "faults")]
     pub fn with_fault(self, fault: crate::fault::Fault) -> Self {
         GaussianCpu {
@@ -67,7 +67,8 @@ impl GaussianCpu {
 
     fn check(&self, request: &Request) -> Result<(), BackendError> {
         self.supports(request)?;
-        device::instruction_set(None).map(|_| ())
+        InstructionSet::from_environment()?;
+        Ok(())
     }
 }
 
@@ -80,7 +81,7 @@ impl GaussianCpu {
         Ok(counts)
     }
 
-    /// A search for the mode that stands at `point`.
+    /// A search for the mode that is at `point`.
     fn search(
         &self,
         panel: &Arc<Panel>,
@@ -98,7 +99,7 @@ impl GaussianCpu {
     }
 }
 
-/// The pass of the search for a mode, at its point.
+/// The pass of the search for a mode at its point.
 pub(crate) fn pass_of(search: ModeSearch, panel: &Panel) -> Result<GaussianPass, BackendError> {
     let failed = |error: ModeError| no_pass(&error, panel);
     let (value, gradient) = (search.log_joint(), search.gradient().to_vec());
@@ -116,7 +117,7 @@ pub(crate) fn pass_of(search: ModeSearch, panel: &Panel) -> Result<GaussianPass,
     })
 }
 
-/// Why there is no pass; which device failed is known to who has it.
+/// Why there is no pass; the caller knows which device failed.
 pub(crate) fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
     if let ModeError::Factor(FactorError::Device(reason)) = error {
         return BackendError::Device {
@@ -140,14 +141,18 @@ impl Backend for GaussianCpu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::CPU
+        Capabilities {
+            likelihoods: crate::LIKELIHOODS,
+            ..Capabilities::CPU
+        }
     }
 
     fn devices(&self) -> Vec<Device> {
-        vec![cpu_device(InstructionSet::best())]
+        vec![Device::cpu(InstructionSet::best())]
     }
 
-    /// The log joint without its clip, by the pass of a run: at a mode, or of the search that a variational run starts with.
+    /// The log joint without its clip, from the pass of a run: that at a mode, or that of the search with
+    /// which a variational run starts.
     fn log_joint(
         &self,
         panel: &Arc<Panel>,

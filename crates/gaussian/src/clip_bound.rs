@@ -6,31 +6,34 @@ use infermark_model::priors::Priors;
 use infermark_model::{Likelihood, Panel};
 use std::sync::Arc;
 
-/// Standard deviations below the rate at the upper clip bound from which a count is taken to be at the bound: a row without
-/// any has a likelihood of `exp(-32)` of its largest there, so that the bound may be ignored.
+/// A count is taken to be at the bound if it is above the rate at the upper clip bound minus this many
+/// standard deviations. A lower count has a likelihood at the bound of `exp(-32)` of its largest, so that the
+/// bound may be ignored.
 const AT_BOUND: f64 = 8.0;
 
-/// The scale of the step that stands for a censored count, in sds of the effect.
+/// The scale of the smooth step that replaces a censored count, in sds of the effect.
 const SCALE_OF_STEP: f64 = 0.3;
 
-/// Products with counts at the upper clip bound, whole.
+/// Products with counts at the upper clip bound, left out as a whole.
 ///
-/// A count at the bound says of its log rate no more than that it is above: its likelihood is flat there, which no Gaussian is.
-/// Leaving out such *rows* would bias what is left. Of the rows of a product it is the ones with the largest errors that go, and
-/// the others stand for `p(y | y < least)`, whose factor `P(y < least)^-1` depends on the product's own log rates as strongly
-/// as its counts do.
+/// A count at the bound only says that its log rate is above it: the likelihood is flat there, which no
+/// Gaussian is. Leaving out such *rows* would bias the rest. The rows of a product with the largest errors
+/// would go, and the others would represent `p(y | y < least)`, whose factor `P(y < least)^-1` depends on the
+/// product's own log rates as strongly as its counts do.
 ///
-/// So all rows of such a product are left out. A product that is kept is complete: that no count of its is at the bound is a
-/// function of the counts that are conditioned on, and adds nothing. Of a product that is left out there remains that it was, the
-/// factor `P(a count of product i is at the bound | border)`. The product's own effect is integrated out of it, so that it says
-/// little, of the order of the priors; but the priors alone hold the level of a category's effects against that of its periods, and
-/// without it the level leans to the products that are kept, which are the low ones (by half a standard deviation where
-/// four products of ten are left out, `tests/upper_bound.rs`). It is the likelihood of the highest row of the product with its
-/// count censored, `P(y >= least | eta)`, near a step at `eta = ln least`. A step's smooth stand-in is the logistic
-/// function, log-concave, of a scale that is a part of the effect's own sd, which it widens by a seventh.
+/// So all rows of such a product are left out. A product that is kept is complete: that none of its counts is
+/// at the bound is a function of the counts conditioned on, and adds nothing. For a product that is left out,
+/// one factor remains, `P(a count of product i is at the bound | border)`. The product's own effect is
+/// integrated out of it, so it carries little information, of the order of the priors. But only the priors
+/// hold the level of a category's effects against that of its periods, and without the factor the level is
+/// biased towards the products that are kept, which are the low ones (by half a standard deviation if four
+/// products of ten are left out, `tests/upper_bound.rs`). It is the likelihood of the highest row of the
+/// product with its count censored, `P(y >= least | eta)`, nearly a step at `eta = ln least`. The step is
+/// approximated by the logistic function, which is log-concave, with a scale that is a fraction of the
+/// effect's own sd, which it widens by a seventh.
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
-    /// Period and design of the highest row of each product that is left out; empty where none is.
+    /// Period and design of the highest row of each product that is left out; empty if none is.
     pub(crate) products: Arc<Vec<Option<(usize, [f64; LATENTS])>>>,
     /// Log of the least count at the bound, and the scale of the step there, in log rate.
     pub(crate) log_least: f64,
@@ -42,7 +45,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Of Poisson counts; those of a negative binomial vary too much for it to be told.
+    /// For Poisson counts only: negative-binomial counts are too dispersed to detect the bound.
     pub(crate) fn of(panel: &Panel, priors: &Priors, likelihood: Likelihood) -> Self {
         let rate = priors.clip_high.exp();
         let least = if likelihood.is_equidispersed() {
@@ -75,7 +78,7 @@ impl Bound {
         }
         Bound {
             products: Arc::new(products),
-            // Of a bound so low that every count is at it nothing is known.
+            // If the bound is so low that every count is at it, nothing is known.
             log_least: least.max(f64::MIN_POSITIVE).ln(),
             scale: SCALE_OF_STEP * priors.product_effect_sd,
             category_period: Arc::new(category_period),

@@ -1,4 +1,4 @@
-//! What is fitted: a panel under priors and a likelihood, evaluated by the arrowhead's pass.
+//! The objective of a fit: a panel under priors and a likelihood, evaluated by the arrowhead's pass.
 
 use crate::clip_bound::Bound;
 use crate::negative_binomial::NegativeBinomialRates;
@@ -18,7 +18,8 @@ use infermark_model::{Likelihood, Orthogonal, Panel};
 use infermark_threads::run_parts;
 use std::sync::Arc;
 
-/// The factor by which the precision of a period effect, its products at rest, may differ between a sample of these and all if it is to stand for them.
+/// The factor by which the precision of a period effect, with its products fixed, may differ between a sample
+/// of these and all, if the sample is to represent them.
 const ALIKE: f64 = 1.5;
 
 /// A panel under priors and a likelihood.
@@ -29,11 +30,11 @@ pub struct Counts {
     likelihood: Likelihood,
     /// Products that are left out for counts at the upper clip bound.
     bound: Bound,
-    /// Distinct counts of every category, where the likelihood needs them.
+    /// Distinct counts of every category, if the likelihood needs them.
     distinct: Arc<Vec<Vec<DistinctCounts>>>,
-    /// Who walks the rows of Poisson counts at a point, where the host does not.
+    /// Walks the rows of Poisson counts at a point, if the host does not.
     walker: Option<Arc<dyn RowWalker>>,
-    /// What is wrong with the pass, in tests.
+    /// The fault of the pass, in tests.
     #[cfg(feature = "faults")]
     fault: Option<crate::fault::Fault>,
 }
@@ -41,34 +42,34 @@ pub struct Counts {
 /// How far rounding of the sums may move each entry of a gradient: half a unit of the last digit of the terms that cancel in it.
 const ENTRIES_ROUND: f64 = 0.5 * f64::EPSILON;
 
-/// The part of what the counts ask of a parameter that it starts at: all of it but where its prior knows more than its counts,
-/// which have so much `information`.
+/// The part of the value suggested by the counts at which a parameter starts: all of it, unless its prior has
+/// more information than its counts, which have `information`.
 fn kept_of_start(prior_sd: f64, information: f64) -> f64 {
     let informed = prior_sd * prior_sd * information;
     if informed >= 1.0 { 1.0 } else { informed }
 }
 
-/// Relative error of a sum of as many terms as a panel has: each product's and each part's are added up by themselves, so that
-/// no chain of additions is longer than some ten thousand.
+/// Relative error of a sum of as many terms as a panel has: products and parts are summed separately, so that
+/// no chain of additions is longer than about ten thousand.
 pub(crate) const SUMS_ROUND: f64 = 1e4 * f64::EPSILON;
 
 /// The pass over the rows at a point, completed.
 #[derive(Debug)]
 pub(crate) struct Evaluated {
-    /// Factor, whole gradient.
+    /// Factor and complete gradient.
     pub(crate) found: Assembled,
-    /// Log joint, or its mean under a Gaussian in what depends on the rows.
+    /// Log joint; where it depends on the rows, its mean under a Gaussian if there is one.
     pub(crate) value: f64,
-    /// What rounding may have moved the value by: [`SUMS_ROUND`] of the sum of the sizes of its terms.
+    /// How far rounding may have moved the value: [`SUMS_ROUND`] of the sum of the sizes of its terms.
     pub(crate) rounding: f64,
-    /// The products' moments under the Gaussian before, if those were asked for.
+    /// The products' moments under the previous Gaussian, if requested.
     pub(crate) moments: BlockMoments,
-    /// Where all that is: the point that was asked for, but for the products that were settled.
+    /// The point of all this: the requested one, except for the products that were settled.
     pub(crate) point: Vec<f64>,
 }
 
 impl Counts {
-    /// The counts of `panel`.
+    /// The counts of `panel`, whose law is one of [`LIKELIHOODS`](crate::LIKELIHOODS).
     pub fn new(panel: &Arc<Panel>, priors: &Priors, likelihood: Likelihood) -> Self {
         let distinct = match likelihood {
             Likelihood::Poisson => Vec::new(),
@@ -99,7 +100,7 @@ impl Counts {
         Counts { fault, ..self }
     }
 
-    /// The same with another one who walks the rows.
+    /// The same with another walker of the rows.
     pub(crate) fn walked_by(self, walker: Arc<dyn RowWalker>) -> Self {
         Counts {
             walker: Some(walker),
@@ -107,7 +108,7 @@ impl Counts {
         }
     }
 
-    /// Who walks the rows, where the host does not.
+    /// The walker of the rows, if it is not the host.
     pub(crate) fn walker(&self) -> Option<&dyn RowWalker> {
         self.walker.as_deref()
     }
@@ -154,7 +155,7 @@ impl Counts {
         !self.bound.products.is_empty()
     }
 
-    /// Sums of the counts by category and period, but for products that are left out.
+    /// Sums of the counts by category and period, without products that are left out.
     pub(crate) fn units_by_period(&self) -> &[u64] {
         &self.bound.category_period
     }
@@ -164,7 +165,8 @@ impl Counts {
         self.bound.ln_factorials
     }
 
-    /// Part of the rows that are not left out whose rates at `point` are below twice that of the lower clip bound.
+    /// Fraction of the rows (without those left out) whose rates at `point` are below twice the rate of the
+    /// lower clip bound.
     pub(crate) fn near_lower_bound(&self, point: &[f64], threads: usize) -> f64 {
         let (panel, layout) = (self.panel(), self.layout());
         let low = self.priors.clip_low + std::f64::consts::LN_2;
@@ -197,7 +199,7 @@ impl Counts {
         self.walk.layout()
     }
 
-    /// Evaluates a point, in the place of the factor `before` if there is one.
+    /// Evaluates a point, reusing the buffers of the factor `before` if there is one.
     ///
     /// # Errors
     /// When the precision there is not positive definite.
@@ -239,8 +241,9 @@ impl Counts {
         }
     }
 
-    /// The precision that the products of a `sample` of the walk stand for, whose factor solves above the products alone. `None` where rates of
-    /// the sample differ much by period from what all have, minus which is given in `by_period`, or no factor is found.
+    /// The precision extrapolated from the products of a `sample` of the walk, whose factor solves only above
+    /// the products. `None` if the sample's rates by period differ much from those of all products, whose
+    /// negatives are in `by_period`, or if there is no factor.
     pub(crate) fn sampled_factor(
         &self,
         point: &[f64],
@@ -299,7 +302,7 @@ impl Counts {
         }
     }
 
-    /// Adds what belongs to the borders to the gradient, and the priors' densities and all constants to the value.
+    /// Adds the borders' terms to the gradient, and the priors' densities and all constants to the value.
     fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: BlockMoments) -> Evaluated {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let gradient = &mut found.gradient;
@@ -341,7 +344,7 @@ impl Counts {
             let units = sums[PRODUCT_LATENTS - 1];
             let of_coefficients =
                 (0..PRODUCT_LATENTS - 1).fold(0.0, |sum, k| sum + (latents[k] * sums[k]).abs());
-            // A rate's sum is about that of its counts.
+            // A sum of rates is about that of the counts.
             size += of_coefficients + (1.0 + latents[PRODUCT_LATENTS - 1].abs()) * units;
         }
         Evaluated {
@@ -359,7 +362,8 @@ impl Counts {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let mut point = layout.prior_means(priors);
         let mean_of_product = priors.mean_of_product();
-        // Beside a narrow prior a product's effect stays at its mean, and what its counts ask for is left to the others.
+        // With a narrow prior a product's effect stays at its mean, and the other parameters explain its
+        // counts.
         let mut far = false;
         for i in 0..layout.products {
             let effect = &mut point[layout.start(Site::ProductEffect) + i];
@@ -381,8 +385,8 @@ impl Counts {
         point
     }
 
-    /// Where a narrow prior holds the effects of the products: period effects at what the counts ask for beside them, and what
-    /// the prior of those leaves is asked of the elasticities.
+    /// For a narrow prior that holds the products' effects: period effects that explain the counts given
+    /// them, and elasticities that explain what the prior of the period effects leaves.
     fn start_above_effects(&self, point: &mut [f64]) {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let kept = || (0..layout.products).filter(|i| !self.leaves_out(*i));
@@ -405,7 +409,8 @@ impl Counts {
                     kept_of_start(priors.time_cat_effects_sd, units) * (units / rates[at]).ln();
             }
         }
-        // The elasticity at which a product's mean rate is its mean count, by the slope of its mean log rate.
+        // The elasticity at which a product's mean rate is its mean count, from the slope of its mean log
+        // rate.
         for i in kept() {
             let x = panel.mean_log_price()[i];
             let rate: f64 = panel
@@ -421,8 +426,9 @@ impl Counts {
         }
     }
 
-    /// What rounding may leave of a gradient that is zero: a sum of counts and one of rates cancel, and so are known to no more than
-    /// the last digit of either. Signs alternate, so that it is no direction of the model's own.
+    /// What rounding may leave of a gradient that is zero: a sum of counts and one of rates cancel, and so
+    /// are known only to the last digit of either. Signs alternate, so that it is not a direction of the
+    /// model.
     pub(crate) fn rounding_of_gradient(&self) -> Vec<f64> {
         let (panel, layout) = (self.panel(), self.layout());
         let mut rounding = vec![0.0; layout.latents()];

@@ -1,7 +1,7 @@
-//! What a product's latents are, as [`infermark_model::design`] says.
+//! A product's latents, from [`infermark_model::design`].
 //!
-//! Everything that is done with a product's latents is done with arrays of them, in loops over [`LATENTS`]; the algebra of blocks, the rule
-//! for their marginals and the settling of single products take any number as a parameter.
+//! All code works on arrays of a product's latents, in loops over [`LATENTS`]; the algebra of blocks, the
+//! rule for their marginals and the settling of single products take their number as a parameter.
 
 pub(crate) use infermark_model::design::{
     COEFFICIENTS, PRODUCT_LATENTS as LATENTS, PRODUCT_SITES as SITES, along, at, prior_means,
@@ -18,7 +18,7 @@ pub(crate) fn prior_precisions(priors: &Priors) -> [f64; LATENTS] {
     SITES.map(|site| priors.sd(site).powi(-2))
 }
 
-/// The latents that are not a product's own, site by site.
+/// The latents that do not belong to a product, site by site.
 pub(crate) fn above_products(layout: Layout) -> Vec<Range<usize>> {
     let above = layout.sites().iter().filter(|site| !SITES.contains(site));
     above.map(|site| layout.range(*site)).collect()

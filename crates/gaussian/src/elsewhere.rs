@@ -1,4 +1,5 @@
-//! The Laplace approximation with rows that another device walks: the search, the steps and what follows are those of the host.
+//! The Laplace approximation with another device walking the rows; the search, the steps and all that follows
+//! run on the host.
 
 use crate::backend::{no_pass, pass_of};
 use crate::counts::Counts;
@@ -23,7 +24,7 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// What a device would walk: the counts of a panel, for a request for Laplace with Poisson counts.
+    /// The objective that a device would walk, for a request for Laplace with Poisson counts.
     ///
     /// # Errors
     /// When the backend `name` does not serve the panel: it has counts at the upper clip bound.
@@ -41,7 +42,7 @@ impl Elsewhere {
         Ok(counts)
     }
 
-    /// Starts a run on what [`Elsewhere::counts`] gave; `started` is when its set-up began.
+    /// Starts a run on the result of [`Elsewhere::counts`]; `started` is when its set-up began.
     ///
     /// # Errors
     /// When the host has too little memory.
@@ -52,8 +53,8 @@ impl Elsewhere {
         started: Instant,
     ) -> Result<Box<dyn Run>, BackendError> {
         let panel = counts.panel();
-        // As on the host: vectors of latents - point, gradient, step, their successors, variances -, and the rows' weights, which come home
-        // for the dispersion.
+        // As on the host: vectors of latents - point, gradient, step, their successors, variances -, and the
+        // rows' weights, which are copied back for the dispersion.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
             <ArrowheadFactor>::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
@@ -72,7 +73,7 @@ impl Elsewhere {
         )))
     }
 
-    /// The pass of a run at `point`, on what [`Elsewhere::counts`] gave.
+    /// The pass of a run at `point`, on the result of [`Elsewhere::counts`].
     ///
     /// # Errors
     /// When the precision is not positive definite there, or the device fails.
@@ -88,7 +89,7 @@ impl Elsewhere {
             .map_err(|error| self.named(error))
     }
 
-    /// Log joint and gradient at `point`, by the pass of a run, on what [`Elsewhere::counts`] gave.
+    /// Log joint and gradient at `point`, from the pass of a run, on the result of [`Elsewhere::counts`].
     ///
     /// # Errors
     /// As [`Elsewhere::pass`].
@@ -136,7 +137,7 @@ mod tests {
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 
-    /// A device that is lost at once, or that is asked to stop.
+    /// A device that is lost at once, or that is stopped.
     #[derive(Debug)]
     struct Lost(FactorError);
 
@@ -183,7 +184,7 @@ mod tests {
         stays_failed(&mut *run, &error);
         assert!(run.posterior().is_err());
         assert_eq!(run.report().device, "a card");
-        // What was asked to stop goes on from there.
+        // A stopped search goes on from there.
         let stopped = elsewhere(FactorError::Stopped);
         let mut run = stopped.start(counts, &request, Instant::now()).unwrap();
         let progress = run.advance(1, &Interrupt::new()).unwrap();

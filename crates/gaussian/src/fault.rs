@@ -1,10 +1,10 @@
-//! Faults on purpose in the pass over the rows, for tests that hold the parity gate to its task. Only in builds with the feature
-//! `faults`: the command has none of this.
+//! Deliberate faults in the pass over the rows, for tests that the parity gate detects them. Only in builds
+//! with the feature `faults`, which the command does not have.
 
 use infermark_arrowhead::{ProductRows, Rates, Weighed};
 use infermark_cpu_kernels::Simd;
 
-/// What is wrong with the rows of a pass.
+/// The fault in the rows of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Their value is off by a hundredth of a nat for each product.

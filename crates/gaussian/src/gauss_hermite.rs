@@ -23,7 +23,7 @@ pub(crate) const fn nodes(dimensions: usize) -> usize {
     9usize.pow(dimensions as u32)
 }
 
-/// Places on its axes of a node of the rule for D dimensions; the last axis comes first round.
+/// Indices of a node along the axes of the rule for D dimensions; the last axis varies fastest.
 pub(crate) const fn axes<const D: usize>(node: usize) -> [usize; D] {
     let (mut axes, mut left, mut axis) = ([0; D], node, D);
     while axis > 0 {

@@ -1,17 +1,18 @@
-//! What is above the products of the coefficients, given these.
+//! The coefficients above the products, given the products' coefficients.
 
 use crate::counts::Counts;
 use crate::design::{COEFFICIENTS, LATENTS};
 
-/// Moves the categories' and the global coefficients of a point to their optimum given the sums of the products' coefficients of every
-/// category, which is their mean: given these nothing else bears on them, and their joint density is normal.
+/// Moves the categories' and the global coefficients of a point to their optimum given the sums of the
+/// products' coefficients of every category. The optimum is their conditional mean: given these sums they
+/// depend on nothing else, and their joint density is normal.
 pub(crate) fn above_products(counts: &Counts, point: &mut [f64], sums: &[[f64; LATENTS]]) {
     let (layout, priors) = (counts.layout(), counts.priors());
     for (k, sites) in COEFFICIENTS.iter().enumerate() {
         let [top, above, own] =
             [sites.global, sites.category, sites.product].map(|site| priors.sd(site).powi(-2));
         let global = layout.start(sites.global);
-        // With the categories eliminated.
+        // The global coefficient, with the categories eliminated.
         let (mut precision, mut pull) = (top, top * priors.constant_mean(sites.global));
         for (c, sums) in sums.iter().enumerate() {
             let n = counts.walk().products_of(c) as f64;

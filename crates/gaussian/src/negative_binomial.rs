@@ -1,12 +1,13 @@
-//! Negative-binomial rows as the arrowhead's pass wants them.
+//! Negative-binomial rows for the arrowhead's pass.
 //!
-//! With `w = mu / r` a row has the derivatives `(y - mu) / (1 + w)` by its log rate, `-(mu + y w) / (1 + w)^2` by it twice, and
-//! `(y - mu) w / (1 + w)^2` by it and the log shape, whose mean is zero. Under a Gaussian the means of all of them are taken by a
-//! Gauss-Hermite rule over the log rate; the log shape stands at its mean, about which the bound is exact to second order.
-//! What depends on a count and the shape alone is summed over the distinct counts of a category.
+//! With `w = mu / r` a row has the derivatives `(y - mu) / (1 + w)` with respect to its log rate,
+//! `-(mu + y w) / (1 + w)^2` for the second, and the mixed one with the log shape, `(y - mu) w / (1 + w)^2`,
+//! whose mean is zero. Under a Gaussian the means of all of them are computed with a Gauss-Hermite rule over
+//! the log rate; the log shape is fixed at its mean, about which the bound is exact to second order. Terms
+//! that depend only on a count and the shape are summed over the distinct counts of a category.
 //!
-//! The second derivative by the log shape may have either sign away from the mode, all else along with it or not; the arrowhead's
-//! factor takes its size there.
+//! Away from the mode the second derivative with respect to the log shape may have either sign, whether or
+//! not the other parameters move along; the arrowhead's factor uses its absolute value there.
 
 use crate::design::{LATENTS, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::{NINE, ONE, THREE};
@@ -20,23 +21,24 @@ use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 use std::array::from_fn;
 
-/// Variance of a log rate below which it is taken to stand at its mean.
+/// Variance of a log rate below which it is taken as fixed at its mean.
 const STANDS: f64 = 1e-10;
 /// Variance below which three nodes are enough: the rule's next term is `v^3 / 48` of a sixth derivative.
 const NARROW: f64 = 0.02;
 
-/// Variance of a log rate from the product's own pair from which the product is settled: rows cost more than Poisson ones, and
-/// the pace deals with smaller ones.
+/// Variance of a log rate due to the product's own pair from which on the product is settled. Rows cost more
+/// than Poisson ones, and the pace handles smaller variances.
 const UNSETTLED: f64 = 0.5;
 
-/// Steps of a pair that is settled, once a nat is left to be gained: its Hessian is not exact, and passes follow.
+/// Steps to settle a pair once at most a nat is left to be gained: its Hessian is not exact, and more passes
+/// follow.
 const FEW: usize = 3;
 
 /// The largest log rate, up and down, that rows are evaluated at.
 const MOST_LOG_RATE: f64 = 200.0;
 
-/// Half the step in the log shape by which the slope of the counts' own part is differenced: its error is of the order of
-/// its square.
+/// Half the step in the log shape for central differences of the slope of the counts' own part; the error is
+/// of the order of its square.
 const SLOPE_STEP: f64 = 1e-4;
 
 /// Negative-binomial rows at a point.
@@ -74,7 +76,8 @@ impl<'a> NegativeBinomialRates<'a> {
         }
     }
 
-    /// What the counts of a category add to the value, and to its derivative by the log shape.
+    /// The contribution of a category's counts to the value, and to its derivative with respect to the log
+    /// shape.
     pub(crate) fn of_counts(&self, category: usize) -> (f64, f64) {
         self.rise(category, self.shapes[category].value)
     }
@@ -85,21 +88,21 @@ impl<'a> NegativeBinomialRates<'a> {
     }
 }
 
-/// A row without what depends on its count and the shape alone.
+/// A row without the terms that depend only on its count and the shape.
 #[derive(Debug, Clone, Copy, Default)]
 struct Row {
     value: f64,
     by_eta: f64,
-    /// The part of that which the rate has: `-mu / (1 + w)`.
+    /// The part of that from the rate: `-mu / (1 + w)`.
     by_rate: f64,
-    /// Minus the second derivatives: by the log rate, by it and the log shape.
+    /// Minus the second derivatives: with respect to the log rate, and mixed with the log shape.
     weight: f64,
     cross: f64,
     by_shape: f64,
-    /// Minus the second derivative by the log shape.
+    /// Minus the second derivative with respect to the log shape.
     curvature: f64,
-    /// What a count is expected to tell of the log shape: half the square of the derivative of its log variance,
-    /// `(w / (1 + w))^2 / 2`, as of a normal with the same mean and variance.
+    /// The expected information of a count on the log shape: half the square of the derivative of its log
+    /// variance, `(w / (1 + w))^2 / 2`, as for a normal with the same mean and variance.
     expected: f64,
 }
 
@@ -107,13 +110,13 @@ impl Row {
     #[inline]
     fn new(y: f64, eta: f64, shape: &Shape) -> Self {
         let r = shape.value;
-        // Beyond, products of powers would leave the finite numbers; a search that comes here turns round.
+        // Beyond, products of powers would overflow; a search that gets here turns back.
         let eta = eta.clamp(-MOST_LOG_RATE, MOST_LOG_RATE);
         let w = (eta - shape.ln).exp();
         let mu = w * r;
         let ln_1p = w.ln_1p();
         let over = 1.0 / (1.0 + w);
-        // As in the model's own term, beside whose cancellation for large shapes this is to be read.
+        // As in the model's own term, which explains the cancellation for large shapes.
         let (value, shape_part, curvature) = if w < 0.5 {
             let excess = ln_1p_excess(w);
             (
@@ -164,7 +167,7 @@ impl Row {
     }
 }
 
-/// Sum of the weights of a category's rows at a point, but with this log shape.
+/// Sum of the weights of a category's rows at a point, with this log shape instead.
 pub(crate) fn weight_of_rows(
     panel: &Panel,
     layout: Layout,
@@ -188,8 +191,8 @@ pub(crate) fn weight_of_rows(
 }
 
 impl Row {
-    /// The derivatives of a row of smaller rate, where the weight is beyond the largest that it may have: a gradient that no weight
-    /// goes with would overshoot.
+    /// Reduces the derivatives to those of a row with a smaller rate if the weight exceeds its limit: a
+    /// gradient without a matching weight would overshoot.
     fn bound(&mut self, most: f64) {
         if self.weight <= most {
             return;
@@ -272,7 +275,7 @@ impl Rates for NegativeBinomialRates<'_> {
                 pace: Some(pace),
                 ..
             } => {
-                // Over the rows alone: entries that stand for no row depend on the width of a vector.
+                // Over the rows only: entries without a row depend on the width of a vector.
                 let of_rows = self
                     .panel
                     .product_rows(i)
@@ -323,7 +326,7 @@ impl Rates for NegativeBinomialRates<'_> {
             weights[t] = match self.spread {
                 Spread::Structured { part, .. } => {
                     let before = weights[t];
-                    // tr(Q Sigma) less its priors' part.
+                    // tr(Q Sigma) without the priors' part.
                     value += before * rows.half_variance[t];
                     let bounded = if settled.is_some() {
                         found.weight
@@ -388,7 +391,8 @@ mod tests {
             };
             close(row.value + rise, term.log_likelihood, "value");
             close(row.by_eta, term.by_eta, "slope");
-            // Central differences, off by the square of the step and by the values' rounding over it.
+            // Central differences, with errors of the square of the step and the values' rounding divided by
+            // it.
             let h = 1e-5;
             let by_eta =
                 |f: fn(&Row) -> f64| (f(&at(eta + h, log_shape)) - f(&at(eta - h, log_shape))) / (2.0 * h);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// When a search for the mode ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ModeSettings {
-    /// Newton steps at most.
+    /// Largest number of Newton steps.
     pub steps: usize,
     /// The mode is found when half the squared Newton decrement, the log density still to be gained, is below this.
     pub tolerance: f64,
@@ -30,7 +30,7 @@ impl Default for ModeSettings {
     }
 }
 
-/// Why there is no mode.
+/// Reasons for having no mode.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ModeError {
     /// The precision could not be factored.
@@ -42,7 +42,7 @@ pub enum ModeError {
 }
 
 impl ModeError {
-    /// The error with the labels of `panel`, what in its data is the likely cause, and what to do.
+    /// The error with the labels of `panel`, the likely cause in its data, and the remedy.
     pub fn in_panel(&self, panel: &Panel) -> String {
         let (what, wild) = match self {
             ModeError::Factor(FactorError::Product(product)) => (
@@ -107,26 +107,28 @@ pub fn find_mode(counts: &Counts, settings: &ModeSettings) -> Result<Mode, ModeE
     search.into_mode()
 }
 
-/// Shortest part of a Newton step that is tried.
+/// Shortest fraction of a Newton step that is tried.
 const SHORTEST: f64 = 1e-6;
 
-/// The part of what the slope promises that the log joint must rise by.
+/// The log joint must rise by at least this fraction of what the slope predicts.
 const LEAST_RISE: f64 = 1e-4;
 
-/// Log density still to be gained below which a whole step is within the quadratic's reach, so that only rounding of the slope, which cancels
-/// in the gradient, could speak against it: no log rate moves by more than a few hundredths, by its rows' curvature or its priors'.
+/// Log density still to be gained below which a full step stays where the quadratic is accurate, so that only
+/// rounding of the slope, whose gradient cancels, could reject it: no log rate moves by more than a few
+/// hundredths, given the curvature of rows or priors.
 const CERTAIN: f64 = 1e-3;
 
-/// The part of its decrement that a step with an older factor may leave at most if the next one is to be made with it too. A factor costs about
-/// as much as five passes without.
+/// Largest fraction of its decrement that a step with an older factor may leave if the next step is to reuse
+/// the factor. A factor costs about as much as five passes without one.
 const KEPT: f64 = 0.02;
 
-/// Products of a category whose Schur complement the first steps are made with, at least. The step that they give is off by a few hundredths of it, and
-/// what is left of the decrement is the square of that.
+/// Least number of products per category whose Schur complement the first steps use. Their step has an error
+/// of a few hundredths, and the remaining decrement is the square of that.
 const SAMPLE: usize = 1024;
 
-/// The part of the tolerance below which the factor is made at the point. It asks for more than the tolerance, since the decrement by an older factor
-/// is only about that at the point; the passes are light, and a factor that finds more left would have to be made again.
+/// The factor is computed at the point once the decrement is below this fraction of the tolerance. That is
+/// stricter than the tolerance because the decrement from an older factor is only approximate; the passes are
+/// cheap, and if more were left the factor would have to be computed again.
 const SURE: f64 = 0.5;
 
 /// The derivative along a step.
@@ -134,15 +136,17 @@ fn along(step: &[f64], gradient: &[f64]) -> f64 {
     step.iter().zip(gradient).map(|(s, g)| s * g).sum()
 }
 
-/// A search for the mode, a step at a time.
+/// A search for the mode, step by step.
 ///
-/// Poisson counts have the log joint maximized over the products (`profile.rs`): a function of the parameters above them, along whose Newton
-/// steps products follow at their optimum. From the start that the data suggest it goes up by blocks, then by steps with one factor as long
-/// as each leaves but a small part of the decrement; the last factor is made at the end. What a factor is made of varies as the rates do,
-/// so that close to the mode an older one is as good, and passes without one are light. Where there are many products the first factor is that of a
-/// sample of them.
+/// Poisson counts have the log joint maximized over the products (`profile.rs`): a function of the parameters
+/// above them, along whose Newton steps the products follow at their optimum. From the start suggested by the
+/// data the search ascends by blocks, then by steps with one factor as long as each step leaves only a small
+/// fraction of the decrement; the last factor is computed at the end. A factor varies only with the rates, so
+/// that close to the mode an older one is as good, and passes without one are cheap. If there are many
+/// products the first factor is that of a sample of them.
 ///
-/// Counts of which products are left out, negative-binomial ones and narrow priors take damped Newton steps in all parameters.
+/// Panels with products left out, negative-binomial counts and narrow priors take damped Newton steps in all
+/// parameters.
 #[derive(Debug)]
 pub struct ModeSearch {
     counts: Counts,
@@ -152,12 +156,13 @@ pub struct ModeSearch {
     found: Option<Assembled>,
     /// Whether the precision is that of an earlier point, or of a sample of the products.
     is_approximate: bool,
-    /// Whether the point is the start that the data suggest, from which it is gone up by blocks first.
+    /// Whether the point is the start suggested by the data, from which the search first ascends by blocks.
     is_start: bool,
     value: f64,
-    /// The complete gradient; where the precision is approximate, by the parameters above the products, which are at their optimum.
+    /// The complete gradient; if the precision is approximate, only with respect to the parameters above the
+    /// products, which are at their optimum.
     gradient: Vec<f64>,
-    /// The next step, of the parameters above the products alone where the products follow at their optimum.
+    /// The next step; only of the parameters above the products if the products follow at their optimum.
     step: Vec<f64>,
     /// The derivative along it.
     slope: f64,
@@ -167,7 +172,7 @@ pub struct ModeSearch {
 }
 
 impl ModeSearch {
-    /// Near the start that the data suggest.
+    /// A search from the start suggested by the data.
     ///
     /// # Errors
     /// When the log joint there has no finite value or curvature.
@@ -177,7 +182,7 @@ impl ModeSearch {
         Ok(search)
     }
 
-    /// At `point`, natural parameters.
+    /// A search from `point`, in natural parameters.
     ///
     /// # Errors
     /// When the log joint there has no finite value or curvature.
@@ -187,7 +192,8 @@ impl ModeSearch {
         Ok(search)
     }
 
-    /// At the start of [`ModeSearch::new`], where nothing is computed yet: the first [`ModeSearch::advance`] does that.
+    /// A search at the start of [`ModeSearch::new`] with nothing computed yet: the first
+    /// [`ModeSearch::advance`] does that.
     pub(crate) fn unstarted(counts: &Counts, settings: &ModeSettings) -> Self {
         ModeSearch {
             is_start: true,
@@ -200,7 +206,8 @@ impl ModeSearch {
         self.found.is_some()
     }
 
-    /// At a point that was reached before, whose factor is gone: the first [`ModeSearch::advance`] makes that again.
+    /// A search at a point reached before, whose factor is gone: the first [`ModeSearch::advance`] computes
+    /// it again.
     pub(crate) fn resumed(counts: &Counts, settings: &ModeSettings, point: Vec<f64>, steps: usize) -> Self {
         ModeSearch {
             counts: counts.clone(),
@@ -250,21 +257,22 @@ impl ModeSearch {
         found.expect("the precision is the point's").step(&self.gradient)
     }
 
-    /// Whether the decrement is within the tolerance, by the precision at the point.
+    /// Whether the decrement, with the precision at the point, is within the tolerance.
     pub fn converged(&self) -> bool {
         !self.is_approximate && self.decrement() < self.settings.tolerance
     }
 
-    /// One step, halved until the log joint rises by a part of what the slope promises.
+    /// One step, halved until the log joint rises by a fraction of what the slope predicts.
     ///
-    /// Where less is to be gained than the sums of the log joint round, as on large panels near the mode, its slope at the end of the
-    /// step decides: were the log joint a parabola along the step, `value >= before + d length slope` would be
-    /// `slope there >= (2 d - 1) slope`, in which nothing cancels. Source: Hager and Zhang, "A new conjugate gradient method
-    /// with guaranteed descent and an efficient line search", SIAM Journal on Optimization 16, 2005, (4.1). That slope has a rounding of its
-    /// own, and below `CERTAIN` it is not asked.
+    /// If less is to be gained than the rounding of the log joint's sums, as on large panels near the mode,
+    /// the slope at the end of the step decides: if the log joint were a parabola along the step,
+    /// `value >= before + d length slope` would be `slope there >= (2 d - 1) slope`, in which nothing
+    /// cancels. Source: Hager and Zhang, "A new conjugate gradient method with guaranteed descent and an
+    /// efficient line search", SIAM Journal on Optimization 16, 2005, (4.1). That slope is rounded, too, and
+    /// is not used below `CERTAIN`.
     ///
     /// # Errors
-    /// When no part of the step has a finite log joint and a positive definite precision.
+    /// When no fraction of the step has a finite log joint and a positive definite precision.
     pub fn advance(&mut self) -> Result<(), ModeError> {
         if self.found.is_none() {
             return self.begin();
@@ -302,7 +310,8 @@ impl ModeSearch {
         }
     }
 
-    /// Whether a part of a step, of this length, goes up, from what was before, what is there and the slope there.
+    /// Whether the log joint rises over this fraction of a step, judged by its value before, its value after
+    /// and the slope there.
     fn rises(
         (value, slope, length): (f64, f64, f64),
         (there, rounding): (f64, f64),
@@ -331,12 +340,12 @@ impl ModeSearch {
         }
     }
 
-    /// One step of the parameters above the products, these following.
+    /// One step of the parameters above the products, with the products following.
     fn advance_above_products(&mut self) -> Result<(), ModeError> {
         let (layout, walk) = (self.counts.layout(), self.counts.walk().clone());
         let before = walk.blocks(&self.point);
         let above = above_products(layout);
-        // A shift of all period effects of a category changes no rate where its products' effects go against it.
+        // A shift of all period effects of a category changes no rate if its products' effects offset it.
         let shifts: Vec<f64> = (0..layout.categories)
             .map(|c| {
                 let own = &self.step[layout.time_index(c, 0)..][..layout.periods];
@@ -392,7 +401,8 @@ impl ModeSearch {
         Ok(())
     }
 
-    /// Takes the products to their optimum, and makes the precision there of a sample of them; false where that would not stand for all.
+    /// Moves the products to their optimum, and computes the precision there from a sample of them; false if
+    /// the sample would not represent all.
     fn sampled_here(&mut self) -> Result<bool, FactorError> {
         let (counts, threads) = (&self.counts, self.settings.threads);
         if counts.walker().is_some() {
@@ -420,21 +430,22 @@ impl ModeSearch {
         Ok(true)
     }
 
-    /// Makes the precision at the point.
+    /// Computes the precision at the point.
     fn factor_here(&mut self) -> Result<(), FactorError> {
         let point = std::mem::take(&mut self.point);
         let there = self.evaluated(&point);
-        // Where it was stopped the point must stand.
+        // If it was stopped, the point must be kept.
         self.point = point;
         let there = there?;
         let point = std::mem::take(&mut self.point);
         self.take(point, there)
     }
 
-    /// The point and what was found there.
+    /// The point and the results there.
     ///
     /// # Errors
-    /// Where the precision has yet to be made at the point, when it is not positive definite, or the work is stopped.
+    /// If the precision has yet to be computed at the point: when it is not positive definite, or the work is
+    /// stopped.
     ///
     /// # Panics
     /// After an error of [`ModeSearch::advance`], and before a first one.
@@ -461,7 +472,7 @@ impl ModeSearch {
 
     fn evaluated(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
         let before = self.found.take().map(|found| found.factor);
-        // That of a sample has another walk.
+        // The factor of a sample has another walk.
         let before = before.filter(|factor| Arc::ptr_eq(factor.walk(), self.counts.walk()));
         self.counts
             .evaluate(point, Spread::Point, before, self.settings.threads)
@@ -491,19 +502,20 @@ mod tests {
     use infermark_model::{Labels, Likelihood, PanelPart};
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-    /// What was found at the end of a whole step near the mode of a panel of 100,000 products: the value within its rounding, the slope off by its own.
+    /// Recorded at the end of a full step near the mode of a panel of 100,000 products: the value is within
+    /// its rounding, the slope off by its own.
     #[test]
     fn near_the_mode_a_slope_that_is_all_rounding_refuses_no_step() {
         let (value, rounding) = (-1e8, 1e-3);
         let near = (value, 1e-6, 1.0);
         assert!(ModeSearch::rises(near, (value - 0.5 * rounding, rounding), -3e-5));
-        // A value that falls by more than it rounds is none.
+        // A value that falls by more than its rounding does not rise.
         assert!(!ModeSearch::rises(
             near,
             (value - 2.0 * rounding, rounding),
             -3e-5
         ));
-        // Far from it a slope that has turned round says that the step is too long.
+        // Far from the mode a slope with the opposite sign means that the step is too long.
         assert!(!ModeSearch::rises(
             (value, 10.0, 1.0),
             (value - 0.5 * rounding, rounding),
@@ -511,7 +523,7 @@ mod tests {
         ));
     }
 
-    /// 4,400 products of two categories; those of `only` alone have a row in the last period.
+    /// 4,400 products of two categories; only those of `only` have a row in the last period.
     fn counts(only: Option<fn(usize) -> bool>) -> Counts {
         const PERIODS: usize = 8;
         let mut rng = StdRng::seed_from_u64(5);

@@ -1,24 +1,26 @@
-//! By which part of what they should the weights of each product change in a step of the variational iteration.
+//! The fraction of its full change that the weights of each product make in a step of the variational
+//! iteration.
 //!
-//! A product's weights are taken at the variances of its log rates, and larger weights make those smaller: by how much depends on
-//! how much of what is known of the product its own rows tell, and on how its counts lie to the shape. With `f` the log of what the sum
-//! of its weights should be over what it is, a step that makes the part `p` of it leaves `f' = (1 + p (m - 1)) f`, `m` between
-//! about -v / 2 and 1, `v` the variance of its log rate. The last two `f` give `m`, and with it the part after which nothing is left,
-//! `1 / (1 - m)`: Aitken's extrapolation, a product at a time.
+//! A product's weights are evaluated at the variances of its log rates, and larger weights make those
+//! smaller. By how much depends on the share of its own rows in the information on the product, and on the
+//! size of its counts relative to the shape. Let `f` be the log of the ratio of the sum of its weights as it
+//! should be to what it is. A step that makes the fraction `p` of the change leaves `f' = (1 + p (m - 1)) f`,
+//! with `m` between about -v / 2 and 1, and `v` the variance of its log rate. The last two `f` give `m`, and
+//! with it the fraction after which nothing is left, `1 / (1 - m)`: Aitken's extrapolation, for each product.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The least and the largest part.
+/// The smallest and the largest fraction.
 const PARTS: [f64; 2] = [0.1, 1.0];
 
-/// A change of the logarithm below which the next one is rounding.
+/// A change of the logarithm below which the next change is rounding.
 const NEGLIGIBLE: f64 = 1e-11;
 
-/// The parts, one a product, and the steps before.
+/// The fractions, one per product, and the previous steps.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    /// The next part, and of the step before the change that was left and the part of it that was made, as bits: each product
-    /// is one thread's at a time.
+    /// The next fraction; and from the previous step the remaining change and the fraction of it that was
+    /// made. Stored as bits: only one thread works on a product at a time.
     products: Vec<[AtomicU64; 3]>,
 }
 
@@ -30,13 +32,13 @@ impl Pace {
         }
     }
 
-    /// The part of a product; `first` where there is none yet.
+    /// The fraction of a product; `first` if there is none yet.
     pub(crate) fn part(&self, product: usize, first: f64) -> f64 {
         let part = f64::from_bits(self.products[product][0].load(Ordering::Relaxed));
         if part.is_nan() { first } else { part }
     }
 
-    /// Takes the change that is left, of which the part `made` is made now.
+    /// Records the remaining change, of which the fraction `made` is made now.
     pub(crate) fn take(&self, product: usize, change: f64, part: f64, made: f64) {
         let [_, before, made_before] = self.products[product]
             .each_ref()

@@ -1,8 +1,9 @@
-//! The Poisson rows as the arrowhead's pass wants them: rates are weights, residuals the gradient.
+//! Poisson rows for the arrowhead's pass: rates are weights, residuals the gradient.
 //!
-//! The clip of the log rate is ignored here. It has a kink, in which the mode may lie, where no curvature is right; and a
-//! Gaussian's mean over it has no short form. A row without sales below the lower bound of the published model is less likely
-//! by 0.018 nats at most for it. Products with counts at the upper bound are left out.
+//! The clip of the log rate is ignored here. It has a kink, at which the mode may lie and no curvature is
+//! right, and a Gaussian's mean over it has no simple form. For a row without sales below the lower bound of
+//! the published model this changes the log likelihood by at most 0.018 nats. Products with counts at the
+//! upper bound are left out.
 
 use crate::clip_bound::Bound;
 use crate::design::{EFFECT, LATENTS, along, at, prior_means, prior_precisions};
@@ -20,7 +21,7 @@ use std::f64::consts::LOG2_E;
 /// Entries of a table row are padded to a multiple of the widest vector.
 const PAD: usize = 16;
 
-/// Variance of a log rate from the product's own pair from which the product is settled.
+/// Variance of a log rate due to the product's own pair from which on the product is settled.
 const UNSETTLED: f64 = 0.2;
 
 /// Poisson rows at a point.
@@ -56,7 +57,7 @@ impl<'a> PoissonRates<'a> {
                 row.iter_mut()
                     .zip(from)
                     .for_each(|(to, from)| *to = factor * from);
-                // A log rate that could be, for the entries that stand for no period.
+                // A plausible log rate, for the entries without a period.
                 row[layout.periods..].fill(factor * from[0]);
             }
             table
@@ -79,8 +80,9 @@ impl<'a> PoissonRates<'a> {
 }
 
 impl PoissonRates<'_> {
-    /// A product that is left out, of which the highest row stays as no more than "its count is at the bound":
-    /// `ln s((eta - h) / scale)`, `s` the logistic function; what it adds to the value and to the derivatives by the product's latents.
+    /// A product that is left out, of which only the fact remains that the count of its highest row is at the
+    /// bound: `ln s((eta - h) / scale)`, `s` the logistic function. Returns its contribution to the value and
+    /// to the derivatives with respect to the product's latents.
     fn highest_row(
         &self,
         (period, design): (usize, [f64; LATENTS]),
@@ -123,7 +125,8 @@ impl PoissonRates<'_> {
         (value, design.map(|x| slope * x))
     }
 
-    /// A product that is settled: the means of its latents, and what its rates add to the value and to the derivatives.
+    /// A product that is settled: the means of its latents, and the contribution of its rates to the value and the
+    /// derivatives.
     #[inline(never)]
     fn settled(
         &self,
@@ -131,7 +134,7 @@ impl PoissonRates<'_> {
         weights: &mut [f64],
         by_period: &mut [f64],
     ) -> Option<([f64; LATENTS], (f64, [f64; LATENTS]))> {
-        // Within, since the weights are replaced after it.
+        // In a block, because the weights are replaced after it.
         let [from, to] = {
             let place = Place {
                 panel: self.panel,
@@ -169,7 +172,8 @@ impl PoissonRates<'_> {
         Some((to.mean, found))
     }
 
-    /// A product whose log rates have a large variance, though not from its own latents: each row beside what it tells of itself.
+    /// A product whose log rates have a large variance that is not due to its own latents: each row with a
+    /// correction for its own information.
     #[inline(never)]
     fn own_weights(
         &self,
@@ -198,7 +202,7 @@ impl PoissonRates<'_> {
         found
     }
 
-    /// The weight that follows, of which a part of the change is made.
+    /// The next weight, after a fraction of the change.
     fn changed(&self, before: f64, weight: f64) -> f64 {
         match self.spread {
             Spread::Structured { part, .. } if part < 1.0 && before > 0.0 => {
@@ -208,8 +212,8 @@ impl PoissonRates<'_> {
         }
     }
 
-    /// A product in whole vectors of periods: what its rates add to the value and, negated, to the derivatives by its
-    /// latents.
+    /// A product in whole vectors of periods: the contribution of its rates to the value and, negated, to the
+    /// derivatives with respect to its latents.
     #[inline(always)]
     fn in_vectors<I: Simd<Scalar = f64>>(
         &self,
@@ -269,7 +273,7 @@ impl PoissonRates<'_> {
             let mut rate = isa.mul(isa.exp2(exponent), present);
             if let Spread::Structured { .. } = self.spread {
                 let before = isa.load(&weights[t..]);
-                // tr(Q Sigma) less its priors' part.
+                // tr(Q Sigma) without the priors' part.
                 structured = isa.mul_add(before, isa.load(&rows.half_variance[t..]), structured);
                 structured = isa.sub(structured, rate);
                 let grown = isa.mul(before, isa.splat(MOST_CHANGE));

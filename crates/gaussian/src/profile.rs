@@ -1,9 +1,10 @@
 //! The log joint of Poisson counts, maximized over the products: a function of the parameters above them alone.
 //!
-//! Given the border of its category - period effects and `category_a` - a product is a Poisson regression in its latents, whose
-//! optimum takes a few Newton steps over rows in the nearest cache. So a pass that leaves every product at its optimum costs little
-//! more than one over the rates, and no block of it is factored. The derivatives of the maximized log joint by the border are the partial
-//! ones there, and its second derivatives the Schur complements of [`infermark_arrowhead`].
+//! Given the border of its category - period effects and `category_a` - a product is a Poisson regression in
+//! its latents, whose optimum takes a few Newton steps over rows in the nearest cache. So a pass that leaves
+//! every product at its optimum costs little more than one over the rates, and factors no block. The
+//! derivatives of the maximized log joint with respect to the border are the partial ones there, and its
+//! second derivatives the Schur complements of [`infermark_arrowhead`].
 
 use crate::counts::{Counts, SUMS_ROUND};
 use crate::design::{COEFFICIENTS, EFFECT, LATENTS, SITES, prior_means, prior_precisions};
@@ -16,25 +17,28 @@ use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::site::{Layout, Site};
 use std::f64::consts::LOG2_E;
 
-/// Growth of a log rate in a step beyond which the step is shortened: with `exp(d) - 1 - d <= d^2` below 1.79 no shorter step loses any
-/// of a product's log density.
+/// Growth of a log rate in a step beyond which the step is shortened: since `exp(d) - 1 - d <= d^2` below
+/// 1.79, no shorter step lowers a product's log density.
 pub const MOST_GROWTH: f64 = 1.5;
 
-/// Change of a log rate below which a step is a product's last: the rate that follows is `rate (1 + d + d^2 / 2 + d^3 / 6)` to the last
-/// digit, and what is left of the way is about the square of this.
+/// Change of a log rate below which a step is a product's last: the rate that follows is
+/// `rate (1 + d + d^2 / 2 + d^3 / 6)` to the last digit, and the remaining distance is about the square of
+/// this.
 pub const LAST_CHANGE: f64 = 1e-4;
 
-/// Steps of a product in a pass, at most.
+/// Largest number of steps of a product in a pass.
 pub const STEPS: usize = 40;
 
-/// Standard deviations of a prior of products below which their own precision hides what the rows say: such panels take the joint
-/// search.
+/// Standard deviations of a prior of products below which the priors' precision hides that of the rows: such
+/// panels use the joint search.
 const NARROW: f64 = 1e-3;
 
-/// Products of a category that the first rounds are made with, about: their errors of a period effect are a few times those of all.
+/// Approximate number of products per category in the first rounds: their errors of a period effect are a few
+/// times those of all products.
 const SAMPLE: usize = 256;
 
-/// Rounds of the ascent at most, and the part of the last one's decrement that a round must leave less of to be followed by another.
+/// Largest number of rounds of the ascent, and the fraction of the previous decrement below which a round
+/// must get for another to follow.
 const ROUNDS: usize = 6;
 const WORTH_A_ROUND: f64 = 0.3;
 
@@ -56,9 +60,10 @@ pub(crate) fn is_profiled(counts: &Counts) -> bool {
 #[derive(Debug)]
 pub(crate) struct Profiled {
     pub(crate) value: f64,
-    /// What rounding may have moved it by.
+    /// How far rounding may have moved it.
     pub(crate) rounding: f64,
-    /// Derivatives by the parameters above the products, in the order of [`Layout`]; zero for products.
+    /// Derivatives with respect to the parameters above the products, in the order of [`Layout`]; zero for
+    /// products.
     pub(crate) gradient: Vec<f64>,
     pub(crate) at_optimum: AtOptimum,
 }
@@ -82,7 +87,7 @@ impl<'a> GivenEffects<'a> {
         for (c, row) in effects.chunks_exact_mut(stride).enumerate() {
             let from = &point[layout.time_index(c, 0)..][..layout.periods];
             row[..layout.periods].copy_from_slice(from);
-            // A log rate that could be, for the entries that stand for no period.
+            // A plausible log rate, for the entries without a period.
             row[layout.periods..].fill(from[0]);
         }
         GivenEffects {
@@ -116,7 +121,7 @@ impl GivenBorder<LATENTS> for GivenEffects<'_> {
         for (column, range) in regressors.iter().zip(&mut range) {
             *range = lowest_and_highest(isa, &column[..rates.len()]);
         }
-        // By how much a step changes a log rate, at the least and at the most.
+        // The smallest and largest change of a log rate in a step.
         let changes = |step: &[f64; LATENTS]| {
             let mut changes = [0.0; 2];
             for ([low, high], step) in range.iter().zip(&step[..EFFECT]) {
@@ -132,7 +137,7 @@ impl GivenBorder<LATENTS> for GivenEffects<'_> {
             }
             sums.newton_step(by, precisions)
         };
-        // The step that is left when the loop ends: the rates are those before it.
+        // The step that remains when the loop ends: the rates are those before it.
         let mut last = [0.0; LATENTS];
         let mut squares = [[0.0; LATENTS]; LATENTS];
         for number in 0..=STEPS {
@@ -176,15 +181,16 @@ impl GivenBorder<LATENTS> for GivenEffects<'_> {
                 .iter_mut()
                 .zip(by)
                 .for_each(|(latent, by)| *latent += length * by);
-            // What is not a number ends this too.
+            // NaN also ends the loop.
             let goes_on = changes[0].abs().max(changes[1].abs()) > LAST_CHANGE;
             if !goes_on {
                 last = by;
                 break;
             }
         }
-        // The rates after it, and one more step from there, whose curvature is close enough: nothing is left but rounding. Gradients of
-        // products that were left would add up along the shift between their effects and those of periods, which the priors alone hold.
+        // The rates after it, and one more step from there, whose curvature is close enough: nothing is left
+        // but rounding. Remaining gradients of products would add up along the shift between their effects
+        // and those of periods, which only the priors hold.
         let of = last.map(|latent| isa.splat(latent));
         let (one, half, third) = (isa.splat(1.0), isa.splat(0.5), isa.splat(1.0 / 3.0));
         let mut along = [isa.zero(); LATENTS];
@@ -247,14 +253,14 @@ impl GivenBorder<LATENTS> for GivenEffects<'_> {
 
 /// Sums over the rows of a product.
 struct Sums {
-    /// Of the rates times what multiplies each latent in the log rate.
+    /// Sums of the rates times the multiplier of each latent in the log rate.
     along: [f64; LATENTS],
-    /// Of the rates times products of two regressors, the lower triangle; zero for the effect.
+    /// Sums of the rates times products of two regressors, the lower triangle; zero for the effect.
     squares: [[f64; LATENTS]; LATENTS],
 }
 
 impl Sums {
-    /// The Newton step for a gradient, the effect eliminated first.
+    /// The Newton step for a gradient, with the effect eliminated first.
     #[inline(always)]
     fn newton_step(&self, by: [f64; LATENTS], precisions: &[f64; LATENTS]) -> [f64; LATENTS] {
         let along = &self.along;
@@ -312,7 +318,8 @@ fn lowest_and_highest<I: Simd<Scalar = f64>>(isa: I, values: &[f64]) -> [f64; 2]
     [low, high]
 }
 
-/// The profile at the parameters of `point` above the products, whose latents, by place of the walk, move to their optimum.
+/// The profile at the parameters of `point` above the products; the products' latents, in the order of the
+/// walk, move to their optimum.
 ///
 /// # Errors
 /// When the pass is stopped.
@@ -357,7 +364,7 @@ impl Moving {
     }
 }
 
-/// The same of a sample of the products, `units` being the sums of their counts by category and period.
+/// The same for a sample of the products, with `units` the sums of their counts by category and period.
 fn profiled_of(
     counts: &Counts,
     units: &[u64],
@@ -416,9 +423,10 @@ fn profiled_of(
     })
 }
 
-/// Goes up from `point` by blocks: products given all else, then each period effect given the products, and the means of the
-/// elasticities given these. None of that loses any of the log joint. Where products and periods are many they hardly depend on each
-/// other, but for a shift between their effects that changes no rate, and a few rounds are most of the way.
+/// Ascends from `point` by blocks: products given all else, then each period effect given the products, then
+/// the means of the elasticities given these. No block lowers the log joint. With many products and periods
+/// they hardly depend on each other, except for a shift between their effects that changes no rate, and a few
+/// rounds cover most of the distance.
 ///
 /// # Errors
 /// When a pass is stopped.
@@ -426,12 +434,12 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
     let (layout, priors) = (counts.layout(), counts.priors());
     let start = point.to_vec();
     let mut moving = Moving::new(counts, counts.walk().blocks(point));
-    // Where others walk the rows a pass over all of them is no more than one over a few.
+    // If a device walks the rows, a pass over all of them costs no more than one over a few.
     let sampled = match counts.walker() {
         Some(_) => counts.units_by_period().to_vec(),
         None => counts.walk().units_of_sample(SAMPLE),
     };
-    // Effects of periods are known to their own errors after that, not better.
+    // After that, period effects are known to within their own errors, not better.
     let enough = (layout.categories * layout.periods) as f64;
     let stages: &[_] = &[
         (sampled.as_slice(), SAMPLE, enough),
@@ -443,7 +451,7 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
         for round in 0..ROUNDS {
             let found = profiled_of(counts, units, point, &mut moving, *least, threads)?;
             if !found.value.is_finite() {
-                // Newton steps go from where there are numbers.
+                // Newton steps start from finite numbers.
                 point.copy_from_slice(&start);
                 return Ok(());
             }
@@ -474,7 +482,8 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
 /// The change of a period effect, now `off` its prior's mean, that maximizes `units d - rates (exp(d) - 1) - precision (off + d)^2 / 2`.
 fn effect_step(units: f64, rates: f64, off: f64, precision: f64) -> f64 {
     let slope = |d: f64| units - rates * d.exp() - precision * (off + d);
-    // The slope is concave: from where it is negative Newton steps come down to the root and no further.
+    // The slope is concave: from a point where it is negative, Newton steps descend to the root and no
+    // further.
     let mut d = if rates > 0.0 {
         ((units + 0.5) / rates).ln().max(0.0)
     } else {

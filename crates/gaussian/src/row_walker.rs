@@ -1,27 +1,29 @@
-//! Who walks the rows of the Laplace approximation, where the host does not.
+//! Walkers of the rows of the Laplace approximation, other than the host.
 
 use infermark_arrowhead::{AtOptimum, FactorError, Walked};
 use infermark_model::design::PRODUCT_LATENTS;
 use std::fmt::Debug;
 
-/// Who walks the rows of Poisson counts, none of whose products is left out. Points are natural parameters, in the order of
-/// [`infermark_model::Layout`]; pairs are the latents of a product, one a place of [`infermark_arrowhead::Walk`].
+/// Walks the rows of Poisson counts, with no product left out. Points are natural parameters, in the order of
+/// [`infermark_model::Layout`]; pairs are the latents of a product, one per place of
+/// [`infermark_arrowhead::Walk`].
 pub trait RowWalker: Debug + Send + Sync {
-    /// Takes pairs that are to move.
+    /// Takes the pairs that are to move.
     fn moving(&self, pairs: &[[f64; PRODUCT_LATENTS]]) -> Box<dyn MovingPairs>;
 
-    /// Takes the rates at `point` for the rows' weights and makes of them what the precision is factored from.
+    /// Uses the rates at `point` as the rows' weights and computes the inputs of the precision's factor.
     ///
     /// # Errors
     /// [`FactorError::Device`] when the device fails, [`FactorError::Stopped`] on request.
     fn walked(&self, point: &[f64]) -> Result<Walked, FactorError>;
 }
 
-/// Pairs that a device moves, and has until they are asked for.
+/// Pairs that a device moves, and keeps until they are requested.
 pub trait MovingPairs {
-    /// Moves the pairs to their optimum given what `point` has above the products: where no step is left but rounding, since
-    /// what is left of products' gradients adds up along a shift that the priors alone hold. What of a step is made at most, and when
-    /// the last one was, say [`MOST_GROWTH`](crate::MOST_GROWTH), [`LAST_CHANGE`](crate::LAST_CHANGE) and [`STEPS`](crate::STEPS).
+    /// Moves the pairs to their optimum given the parameters of `point` above the products, until only
+    /// rounding is left, because remaining gradients of products add up along a shift that only the priors
+    /// hold. The length of a step and the end of the iteration follow [`MOST_GROWTH`](crate::MOST_GROWTH),
+    /// [`LAST_CHANGE`](crate::LAST_CHANGE) and [`STEPS`](crate::STEPS).
     ///
     /// # Errors
     /// [`FactorError::Device`] when the device fails, [`FactorError::Stopped`] on request.

@@ -1,4 +1,4 @@
-//! A run of a Gaussian method, advanced a step at a time.
+//! A run of a Gaussian method, advanced step by step.
 
 mod dispersion;
 mod warnings;
@@ -16,36 +16,37 @@ use infermark_backend::{
     BackendError, Detail, GaussianReport, Interrupt, Method, Posterior, Progress, Report, Request, Run,
     RunState, StepPoint, StepUnit,
 };
-use infermark_cpu_kernels::device_name;
 use infermark_model::coordinates::{IndependentRates, Orthogonal};
 use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{Likelihood, Panel};
+use infermark_processor::processor_name;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Decrement to which the mode is sought where an iteration only starts from it.
+/// Decrement to which the mode is sought if it is only the start of an iteration.
 const MODE_TO_START_FROM: f64 = 1e-2;
 
-/// The rate at the upper clip bound below which products with counts near it are not left out but refused: eight standard
-/// deviations below it are a small part of it no more, and what is left out are most of the sales.
+/// The rate at the upper clip bound below which products with counts near it are refused instead of left out:
+/// eight standard deviations are then no longer a small fraction of it, and most of the sales would be left
+/// out.
 const LEAST_HIGHEST_RATE: f64 = 1e4;
 
 /// Where a run is.
 enum Stage {
     Mode(Box<ModeSearch>),
     Variational(Box<Search>),
-    /// The posterior is there, or was lost to an error.
+    /// The posterior is known, or was lost to an error.
     Over,
 }
 
 /// The Gaussian that was found.
 enum Fitted {
-    /// That of the precision at this mode, which is made again where it is gone.
+    /// The Gaussian with the precision at this mode; the factor is computed again if it is gone.
     Mode(Vec<f64>, Option<Box<ArrowheadFactor>>),
-    /// That of this mean and precision.
+    /// The Gaussian with this mean and precision.
     Precision(Vec<f64>, Box<ArrowheadFactor>),
-    /// One with independent latents: the posterior's own standard deviations, or those of these coordinates, of which the variances of log
-    /// rates are made.
+    /// A Gaussian with independent latents: the posterior's own standard deviations, or those of these
+    /// coordinates, from which the variances of log rates follow.
     Independent(Option<(Arc<Orthogonal>, Vec<f64>)>),
 }
 
@@ -78,22 +79,23 @@ pub(crate) struct GaussianRun {
     failure: Option<BackendError>,
     posterior: Option<Posterior>,
     report: GaussianReport,
-    /// Part of the rows whose rates are near the lower clip bound.
+    /// Fraction of the rows whose rates are near the lower clip bound.
     near_lower_bound: f64,
-    /// What the variances of the log rates come from, once there is a posterior.
+    /// The source of the variances of the log rates, once there is a posterior.
     fitted: Option<Fitted>,
-    /// Categories of one product of few sales, where marginals were corrected.
+    /// Number of categories with one product of few sales, if marginals were corrected.
     lone_categories: usize,
-    /// The largest distance of a mean above the products from the mode, in standard deviations, where means were corrected for it.
+    /// The largest distance of a mean above the products from the mode, in standard deviations, if means were
+    /// corrected.
     mean_shift: f64,
-    /// How far the joint mode of a log shape is from its mean, where that matters.
+    /// The distance of the joint mode of a log shape from its mean, if that matters.
     shape_shift: Option<ShapeShift>,
-    /// What the work costs, where it is much: told before the first step.
+    /// The cost of the work if it is large, reported before the first step.
     cost: Option<String>,
     cost_is_told: bool,
-    /// Id and name of the device that walks the rows, where it is not the host.
+    /// Id and name of the device that walks the rows, if it is not the host.
     device: Option<[String; 2]>,
-    /// Whether the precision that the intervals come from only stands in for the exact one.
+    /// Whether the intervals use a fallback curvature instead of the exact precision.
     stands_in: bool,
     setup_seconds: f64,
     run_seconds: f64,
@@ -111,7 +113,7 @@ impl GaussianRun {
         Ok(Self::of_counts(name, counts, request, Some(bytes), None, started))
     }
 
-    /// A run on `counts`, which the host walks with so many `bytes`, or this `device`.
+    /// A run on `counts`, walked by the host with `bytes` of memory, or by `device`.
     pub(crate) fn of_counts(
         name: &'static str,
         counts: Counts,
@@ -130,7 +132,7 @@ impl GaussianRun {
         };
         let left_out_products = counts.left_out();
         let cost = bytes.and_then(|bytes| cost(&counts, request, bytes));
-        // Its first passes wait for an advance, which can be stopped.
+        // The first passes run in an `advance`, which can be stopped.
         let search = ModeSearch::unstarted(&counts, &settings);
         GaussianRun {
             name,
@@ -176,7 +178,7 @@ impl GaussianRun {
         }
     }
 
-    /// The family, unless the mode is what is sought.
+    /// The variational family; `None` if only the mode is sought.
     fn family(&self) -> Option<(Family, f64)> {
         match &self.request.method {
             Method::StructuredVi(settings) => Some((Family::Structured, settings.tolerance)),
@@ -185,7 +187,7 @@ impl GaussianRun {
         }
     }
 
-    /// One step, or the end of a stage. What is stopped can be taken up again at the point that it had reached.
+    /// One step, or the end of a stage. Stopped work can be resumed at the point that it had reached.
     fn step(&mut self) -> Result<(), ModeError> {
         let most = self.most_steps();
         match std::mem::replace(&mut self.stage, Stage::Over) {
@@ -230,7 +232,8 @@ impl GaussianRun {
         }
     }
 
-    /// Where work was stopped, a search for the mode from the point that was reached takes its place, or from the start where none was.
+    /// If work was stopped, a search for the mode replaces it, from the point that was reached or from the
+    /// start.
     fn or_resumed(
         &mut self,
         done: Result<(), ModeError>,
@@ -238,7 +241,7 @@ impl GaussianRun {
         steps: usize,
     ) -> Result<(), ModeError> {
         let done = match done {
-            // Marginals do not fail; what was stopped in them is no posterior.
+            // Marginals do not fail; if they were stopped there is no posterior.
             Ok(()) if self.posterior.is_some() && self.counts.walk().watch().is_stopped() => {
                 self.posterior = None;
                 Err(ModeError::from(FactorError::Stopped))
@@ -288,7 +291,7 @@ impl GaussianRun {
             corrected.posterior
         } else {
             if self.cost.is_some() {
-                // The dispersion wants them as well, and is not stopped.
+                // The dispersion needs them as well, and is not stopped.
                 mode.factor.prepare_variances();
             }
             let sd: Vec<f64> = mode
@@ -419,7 +422,7 @@ impl Run for GaussianRun {
                 });
             }
             if matches!(self.stage, Stage::Over) {
-                // What is asked of the fit from now on is short, and must be whole.
+                // Requests to the fit are short from now on, and must complete.
                 self.counts.walk().watch().stop_when(Arc::new(|| false));
                 self.state = if self.report.converged {
                     RunState::Converged
@@ -480,7 +483,7 @@ impl Run for GaussianRun {
         let threads = self.request.resolved_threads();
         let (panel, priors) = (self.counts.panel(), self.counts.priors());
         let likelihood = self.counts.likelihood();
-        // Of a product that is left out, no count varies about the rates.
+        // The counts of a product that is left out do not vary about the rates.
         let left_out = &self.report.left_out_products;
         let found = match self.fitted.as_ref()? {
             Fitted::Precision(mean, factor) => {
@@ -526,7 +529,7 @@ impl Run for GaussianRun {
             backend: self.name.into(),
             device: match &self.device {
                 Some([_, name]) => name.clone(),
-                None => device_name(),
+                None => processor_name(),
             },
             threads: self.request.resolved_threads(),
             setup_seconds: self.setup_seconds,

@@ -1,8 +1,9 @@
-//! The best Gaussian of a product's latents, its coefficients and its effect, with all else as it is.
+//! The best Gaussian of a product's latents, its coefficients and its effect, with all else fixed.
 //!
-//! Where a product has hardly a sale the variance `v` of its log rates is large, and a weight `exp(eta + v / 2)` asks for another
-//! variance than the one that it is taken at: steps that move means and weights in turn overshoot, or creep. Given the border, the
-//! bound of one product is a function of the mean `m` and the covariance `S` of its D latents,
+//! If a product has hardly any sales, the variance `v` of its log rates is large, and a weight
+//! `exp(eta + v / 2)` implies another variance than the one at which it is evaluated: steps that move means
+//! and weights in turn overshoot or stall. Given the border, the bound of one product is a function of the
+//! mean `m` and the covariance `S` of its D latents,
 //!
 //! ```text
 //! sum_t E l_t(eta_t) - (m - prior)' P (m - prior) / 2 - tr(P S) / 2 + ln det S / 2,    eta_t ~ Normal(z_t' m + tau_t, z_t' S z_t + r_t),
@@ -24,16 +25,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use own_weight::{Means, OwnWeight, finite_exp};
 
-/// Newton steps at most. From rates far too high each goes down by a factor of e.
+/// Largest number of Newton steps. From rates far too high each goes down by a factor of e.
 pub(crate) const STEPS: usize = 60;
 
-/// Shortest part of a step that is tried.
+/// Shortest fraction of a step that is tried.
 const SHORTEST: f64 = 1e-4;
 
-/// The squared Newton decrement that is enough: a part of the first, as other passes follow, and no more than this part of a nat.
+/// The squared Newton decrement that is small enough: this fraction of the first, because other passes
+/// follow, and at most this fraction of a nat.
 const ENOUGH: f64 = 1e-4;
 
-/// The one below which rounding decides.
+/// The decrement below which rounding decides.
 const ROUNDING: f64 = 1e-14;
 
 /// Mean and covariance of a product's latents.
@@ -53,21 +55,21 @@ pub(crate) struct Prior<const D: usize> {
 /// A row of the product.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row<const D: usize> {
-    /// The regressors and 1: what multiplies the latents in the log rate.
+    /// The regressors and 1: the multipliers of the latents in the log rate.
     pub(crate) design: [f64; D],
     pub(crate) units: f64,
     /// Effect of its period.
     pub(crate) effect: f64,
-    /// Variance of its log rate before.
+    /// Previous variance of its log rate.
     pub(crate) variance: f64,
-    /// Its weight before.
+    /// Its previous weight.
     pub(crate) weight: f64,
 }
 
 /// The products that a pass has settled.
 #[derive(Debug)]
 pub(crate) struct Settled<const D: usize = LATENTS> {
-    /// Means as bits, none where a product was not: each product is one thread's at a time.
+    /// Means as bits, none if a product was not settled: only one thread works on a product at a time.
     products: Vec<[AtomicU64; D]>,
 }
 
@@ -85,7 +87,7 @@ impl<const D: usize> Settled<D> {
         }
     }
 
-    /// The means of those that were settled.
+    /// The means of the settled products.
     pub(crate) fn means(&self) -> impl Iterator<Item = (usize, [f64; D])> + '_ {
         let of = |cell: &AtomicU64| f64::from_bits(cell.load(Ordering::Relaxed));
         let all = self.products.iter().enumerate();
@@ -94,7 +96,7 @@ impl<const D: usize> Settled<D> {
     }
 }
 
-/// Unknowns of a product at most, means and covariances: of three latents.
+/// Largest number of unknowns of a product, means and covariances: that of three latents.
 const MOST_UNKNOWNS: usize = 9;
 
 /// Means and covariances of D latents.
@@ -120,7 +122,7 @@ pub(crate) fn variance_along<const D: usize>(design: &[f64; D], covariance: &Blo
     sum
 }
 
-/// The determinant of some rows and columns of a matrix, by expansion: of a few rows alone.
+/// The determinant of some rows and columns of a matrix, by expansion; only for a few rows.
 fn minor<const D: usize>(matrix: &BlockMatrix<D>, rows: &[usize], columns: &[usize]) -> f64 {
     let Some((row, rows)) = rows.split_first() else {
         return 1.0;
@@ -142,7 +144,7 @@ fn without<const D: usize>(index: usize) -> [usize; D] {
     from_fn(|k| if k < index { k } else { k + 1 })
 }
 
-/// The inverse of a positive definite matrix, and its determinant; none where it is not one.
+/// The inverse of a positive definite matrix, and its determinant; none if it is not positive definite.
 fn inverse<const D: usize>(matrix: &BlockMatrix<D>) -> Option<(BlockMatrix<D>, f64)> {
     let all: [usize; D] = from_fn(|k| k);
     let leading = |order: usize| minor(matrix, &all[..order], &all[..order]);
@@ -165,19 +167,21 @@ struct At {
     curvature: [[f64; MOST_UNKNOWNS]; MOST_UNKNOWNS],
 }
 
-/// A product with all else as it is.
+/// A product, with all else fixed.
 pub(crate) struct Product<Rows, Of, const D: usize> {
     pub(crate) prior: Prior<D>,
     pub(crate) rows: Rows,
-    /// Variance of a log rate from the product's own latents, given the border, from which it is settled.
+    /// Variance of a log rate due to the product's own latents, given the border, from which on it is
+    /// settled.
     pub(crate) least_variance: f64,
-    /// Steps at most once a nat is left to be gained.
+    /// Largest number of steps once at most a nat is left to be gained.
     pub(crate) few: usize,
-    /// Means over a normal log rate, from the row, its mean, and its variance with the latents and with the border.
+    /// Means over a normal log rate, computed from the row, its mean, and its variances due to the latents
+    /// and to the border.
     pub(crate) of: Of,
 }
 
-/// Where a product is: the panel, what is evaluated there, and what the pass hands its rows.
+/// A product's position: the panel, the point of evaluation, and what the pass gives to its rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a, const D: usize = LATENTS> {
     pub(crate) panel: &'a Panel,
@@ -223,7 +227,8 @@ where
     /// Number of means and covariances.
     const UNKNOWNS: usize = unknowns(D);
 
-    /// Its Gaussian before, of these means, and after; none where its variance is small, or a number is not finite.
+    /// Its Gaussian with these means before and after settling; none if its variance is small, or a number is
+    /// not finite.
     pub(crate) fn settle(&self, mean: [f64; D]) -> Option<[Normal<D>; 2]> {
         const { assert!(unknowns(D) <= MOST_UNKNOWNS, "for more latents there is no room") };
         let mut precision = [[0.0; D]; D];
@@ -248,7 +253,7 @@ where
         Some([before, self.settle_from(&before, before)?])
     }
 
-    /// The Gaussian where the bound is largest, sought from `normal`.
+    /// The Gaussian that maximizes the bound, searched from `normal`.
     fn settle_from(&self, before: &Normal<D>, mut normal: Normal<D>) -> Option<Normal<D>> {
         let mut at = self.at(&normal, before)?;
         let mut enough = ROUNDING;
@@ -269,7 +274,7 @@ where
             let found = loop {
                 let next = normal.moved(&step, part);
                 let there = self.at(&next, before);
-                // Rounding of the value decides nothing.
+                // Rounding of the value must not decide.
                 let rises =
                     |at_next: &At| at_next.value >= at.value + 1e-4 * part * slope - 1e-12 * at.value.abs();
                 if let Some(there) = there.filter(rises) {
@@ -352,7 +357,7 @@ where
                 curvature[D + own][mean] = half_if(j == k) * power([j, k, mean, effect]);
             }
             for (other, [l, m]) in covariances::<D>().enumerate().take(own + 1) {
-                // Half the trace of what moves with the two, `Q E Q E'`.
+                // Half the trace of the product for the two entries, `Q E Q E'`.
                 let of_entropy = match (j == k, l == m) {
                     (true, true) => 0.5 * q[j][l] * q[j][l],
                     (true, false) => q[j][l] * q[j][m],
@@ -371,13 +376,13 @@ where
     }
 }
 
-/// What an entry of the covariance counts: those on the diagonal once, the others twice, in halves.
+/// The multiplicity of an entry of the covariance, in halves: once on the diagonal, twice elsewhere.
 fn half_if(is_diagonal: bool) -> f64 {
     if is_diagonal { 0.5 } else { 1.0 }
 }
 
 impl<const D: usize> Normal<D> {
-    /// Moved by a part of a step, means before covariances.
+    /// The Gaussian moved by a fraction of a step, with means before covariances.
     fn moved(&self, step: &[f64], part: f64) -> Self {
         let mut moved = *self;
         let (of_mean, of_covariance) = step.split_at(D);
@@ -394,7 +399,8 @@ impl<const D: usize> Normal<D> {
     }
 }
 
-/// Variances of a row's log rate with the latents, and with the border given them; all of it under `before` is `variance`.
+/// Variances of a row's log rate due to the latents, and due to the border given them; under `before` their
+/// sum is `variance`.
 pub(crate) fn variances<const D: usize>(
     variance: f64,
     design: &[f64; D],
@@ -405,7 +411,7 @@ pub(crate) fn variances<const D: usize>(
     [of(normal), (variance - of(before)).max(0.0)]
 }
 
-/// Solves by a Cholesky factor of the lower triangle of so many unknowns; none where it is not positive definite.
+/// Solves with a Cholesky factor of the lower triangle; none if the matrix is not positive definite.
 fn solve(
     matrix: &[[f64; MOST_UNKNOWNS]; MOST_UNKNOWNS],
     right: [f64; MOST_UNKNOWNS],

@@ -1,4 +1,4 @@
-//! How far the joint mode of a negative-binomial shape is from where the shape is.
+//! The distance of the joint mode of a negative-binomial shape from the shape's own marginal.
 
 use crate::counts::Counts;
 use crate::negative_binomial::weight_of_rows;
@@ -7,29 +7,31 @@ use crate::spread::Spread;
 use infermark_arrowhead::ArrowheadFactor;
 use infermark_model::site::Site;
 
-/// How far the joint mode of a log shape is from where it goes when the log rates are averaged over their posterior.
+/// The distance of the joint mode of a log shape from its value when the log rates are averaged over their
+/// posterior.
 #[derive(Debug)]
 pub(crate) struct ShapeShift {
     /// The category in which it is farthest, in standard deviations.
     pub(crate) category: usize,
     by: f64,
     in_sds: f64,
-    /// By which part intervals are too wide there, or too narrow if below zero.
+    /// The fraction by which intervals are too wide there, or too narrow if negative.
     too_wide: f64,
-    /// Categories in which it is noticed.
+    /// Number of categories in which it is noticeable.
     categories: usize,
 }
 
-/// Standard deviations of a log shape, and the shift itself, that are noticed.
+/// Noticeable shifts, in standard deviations of a log shape and absolute.
 const NOTICED: (f64, f64) = (0.5, 0.05);
 
-/// The longest shift that one step from the mode tells the size of: it overshoots where shifts are long, by three times
-/// where the counts are all but Poisson.
+/// The longest shift whose size one step from the mode estimates: it overshoots where shifts are long, by a
+/// factor of three where the counts are nearly Poisson.
 const KNOWN: f64 = 0.5;
 
 impl ShapeShift {
-    /// By one step of the structured variational iteration from the mode: `Q^-1` times the gradient whose rows are averaged over the
-    /// Gaussian at the mode, as at that of a Laplace approximation to the shapes' own marginal. None where it is not noticed.
+    /// Estimates the shift by one step of the structured variational iteration from the mode: `Q^-1` times
+    /// the gradient whose rows are averaged over the Gaussian at the mode, as in a Laplace approximation to
+    /// the marginal of the shapes. None if it is not noticeable.
     ///
     /// # Errors
     /// When the precision cannot be factored again.

@@ -1,6 +1,7 @@
 //! Means corrected for the skewness of the posterior, and marginals where counts are small.
 //!
-//! From the mode the log posterior is the Gaussian's less what each row has beyond its second-order expansion,
+//! About the mode the log posterior is that of the Gaussian minus the terms of each row beyond its
+//! second-order expansion,
 //!
 //! ```text
 //! ln p = -z' Q z / 2 - sum_r lambda_r h(d_r),    h(d) = exp(d) - 1 - d - d^2 / 2,    d_r = x_r' z
@@ -9,20 +10,22 @@
 //! with `z` the distance from the mode. Three corrections follow; `docs/exact.md`, "Skewness", derives them.
 //!
 //! 1. All means move by `s = -Q^-1 sum_r x_r lambda_r v_r / 2`, `v_r = var(d_r)` ([`shift`]).
-//! 2. The marginal of a product's latents `delta`, and of a period effect ([`product`], [`period`]). A group of rows, the product's or
-//!    those of the category in the period, is kept exact along the conditional mean of all else, each row averaged over
-//!    what is left of its log rate's variance ([`rows`]). All other rows tilt the density linearly:
+//! 2. The marginal of a product's latents `delta`, and of a period effect ([`product`], [`period`]). A group
+//!    of rows, those of the product or of the category in the period, is treated exactly along the
+//!    conditional mean of all else, each row averaged over the remaining variance of its log rate ([`rows`]).
+//!    All other rows tilt the density linearly:
 //!
 //!    ```text
 //!    ln p(delta) = -delta' Cov^-1 delta / 2 + delta' Cov^-1 s_others + sum of the group's ln E exp(-lambda_r h(d_r))
 //!    ```
 //!
 //!    and move the rows' log rates given `delta`, to first order.
-//! 3. The means of `category_a` and `global_a` follow from those of `product_a`: given these they are linear, without any error
-//!    ([`means_above_products`]).
+//! 3. The means of `category_a` and `global_a` follow from those of `product_a`: given these they are linear,
+//!    without error ([`means_above_products`]).
 //!
-//! Sources: Lindley, "Approximate Bayesian methods", 1980 (the mean to first order, by the third derivatives); Rue, Martino and
-//! Chopin, 2009, section 3.2 (the simplified Laplace approximation is an expansion of the same marginals to third order).
+//! Sources: Lindley, "Approximate Bayesian methods", 1980 (the mean to first order, from the third
+//! derivatives); Rue, Martino and Chopin, 2009, section 3.2 (the simplified Laplace approximation is an
+//! expansion of the same marginals to third order).
 
 mod expansion;
 mod period;
@@ -45,19 +48,19 @@ use shape::Shape;
 pub(crate) struct Corrected {
     /// Not corrected where [`Corrected::shift`] is beyond [`MOST_SHIFT`].
     pub(crate) posterior: Posterior,
-    /// How many products' marginals are not normal.
+    /// Number of products whose marginals are not normal.
     pub(crate) skewed: usize,
     /// Categories of one product, whose marginals are not normal.
     pub(crate) lone: usize,
-    /// The largest distance of a mean above the products from the mode, to first order, in standard deviations: what products
-    /// have by their own rows is corrected whole.
+    /// The largest distance of a mean above the products from the mode, to first order, in standard
+    /// deviations: the part due to products' own rows is corrected in full.
     pub(crate) shift: f64,
 }
 
-/// Distance of a mean from the mode, in standard deviations, beyond which the first order says nothing.
+/// Distance of a mean from the mode, in standard deviations, beyond which the first order is meaningless.
 pub(crate) const MOST_SHIFT: f64 = 6.0;
 
-/// Corrects a Gaussian at the mode; the factor of its precision is handed on.
+/// Corrects a Gaussian at the mode; returns the factor of its precision as well.
 ///
 /// # Errors
 /// When it is stopped.
@@ -90,7 +93,7 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
             factor,
         ));
     }
-    // The same bits as where no correction was asked for.
+    // The same bits as without a correction.
     factor.forget_variances();
     let variance = factor.marginals_there()?.variance;
     let sd = variance.iter().map(|v| v.sqrt()).collect();
@@ -104,7 +107,8 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
     Ok((found, factor))
 }
 
-/// The same of the Gaussian that maximizes the evidence lower bound, of this mean and the precision of `factor`.
+/// The same for the Gaussian that maximizes the evidence lower bound, with this mean and the precision of
+/// `factor`.
 pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowheadFactor) -> Corrected {
     corrected(&Expansion {
         counts,
@@ -135,7 +139,7 @@ fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     let mut variance = factor.variances_above_products();
     let mut shapes = Vec::new();
     let mut skewed = 0;
-    // By category: products, and those whose marginals are not normal.
+    // Per category: the number of products, and of those whose marginals are not normal.
     let mut of_category = vec![[0, 0]; layout.categories];
     for (i, product) in products.iter().enumerate() {
         let places = layout.product_places(i);
@@ -178,8 +182,8 @@ fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {
     posterior.q975[j] = shape.quantile(NORMAL_Q975);
 }
 
-/// The means above the products from those of their coefficients: given these nothing else bears on them, and their conditional mean is
-/// linear in them.
+/// The means above the products from those of their coefficients: given these they depend on nothing else,
+/// and their conditional mean is linear.
 fn means_above_products(counts: &Counts, mean: &mut [f64]) {
     let (panel, layout) = (counts.panel(), counts.layout());
     let mut sums = vec![[0.0; LATENTS]; layout.categories];

@@ -1,4 +1,4 @@
-//! What a rate is the mean over.
+//! The distribution over which a rate is averaged.
 
 use crate::pace::Pace;
 use crate::settle::Settled;
@@ -6,19 +6,20 @@ use infermark_arrowhead::ProductRows;
 use infermark_model::coordinates::IndependentRates;
 use infermark_model::site::Layout;
 
-/// What a rate is the mean over.
+/// The distribution over which a rate is averaged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Spread<'a> {
-    /// Nothing: the rate at the point.
+    /// None: the rate at the point.
     Point,
-    /// The Gaussian whose factor the pass takes the place of: `exp(eta + v / 2)`. A weight changes by this part of what it
-    /// should at most, and by a factor of [`MOST_CHANGE`] at most.
+    /// The Gaussian whose factor the pass replaces: `exp(eta + v / 2)`. A weight makes at most this fraction
+    /// of its full change, and changes by at most a factor of [`MOST_CHANGE`].
     Structured {
         /// In (0, 1].
         part: f64,
-        /// The part of that for each product, where products differ in it.
+        /// The fraction of that for each product, if products differ.
         pace: Option<&'a Pace>,
-        /// Takes the means of the products that are settled first, where that is asked for; their weights change at once.
+        /// Receives the means of the products that are settled first, if requested; their weights change in
+        /// full.
         settled: Option<&'a Settled>,
     },
     /// Independent latents.
@@ -26,7 +27,7 @@ pub(crate) enum Spread<'a> {
 }
 
 impl<'a> Spread<'a> {
-    /// The Gaussian whose factor the pass takes the place of, and weights that follow it at once.
+    /// The Gaussian whose factor the pass replaces, with weights that change in full.
     pub(crate) const STRUCTURED: Spread<'static> = Spread::Structured {
         part: 1.0,
         pace: None,
@@ -50,7 +51,7 @@ impl<'a> Spread<'a> {
         point
     }
 
-    /// Where the means of a product's latents go if it is settled: none where no log rate has this
+    /// The place for the means of a product's latents if it is settled; none if no log rate has this
     /// variance.
     #[inline]
     pub(crate) fn settles(&self, rows: &ProductRows<'_>, least_variance: f64) -> Option<&'a Settled> {
@@ -67,6 +68,6 @@ impl<'a> Spread<'a> {
     }
 }
 
-/// The factor by which a weight, or a variance, may change in a step: where a rate's variance is large, its mean is far from the
-/// rate at the mean, and the first steps would overshoot.
+/// The factor by which a weight, or a variance, may change in a step: if a rate's variance is large, its mean
+/// is far from the rate at the mean, and the first steps would overshoot.
 pub(crate) const MOST_CHANGE: f64 = 8.0;

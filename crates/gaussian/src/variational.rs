@@ -1,10 +1,10 @@
 //! Gaussians that maximize the evidence lower bound, without Monte Carlo.
 //!
-//! For a Gaussian the mean of a row's log likelihood is `y eta - exp(eta + v / 2) - ln y!`, `eta` and `v` mean and
-//! variance of the log rate; the clip is ignored. Where the bound is stationary, the gradient by the means vanishes and
-//! the precision is that of the weights `exp(eta + v / 2)`: the whole arrowhead matrix for the structured Gaussian, its
-//! diagonal for the mean-field one. Means and precision are iterated together; the means by Newton steps with the arrowhead matrix
-//! in both cases.
+//! For a Gaussian the mean of a row's log likelihood is `y eta - exp(eta + v / 2) - ln y!`, with `eta` and
+//! `v` the mean and variance of the log rate; the clip is ignored. Where the bound is stationary, the
+//! gradient with respect to the means vanishes and the precision is that of the weights `exp(eta + v / 2)`:
+//! the whole arrowhead matrix for the structured Gaussian, its diagonal for the mean-field one. Means and
+//! precision are iterated together; the means by Newton steps with the arrowhead matrix in both cases.
 //!
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
 
@@ -20,22 +20,22 @@ use infermark_model::{Coordinates, Orthogonal};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Which Gaussians.
+/// Families of Gaussians.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// With the arrowhead's precision.
+    /// Gaussians with the arrowhead's precision.
     Structured,
-    /// With independent latents.
+    /// Gaussians with independent latents.
     MeanField,
 }
 
 /// When the iteration ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Steps at most.
+    /// Largest number of steps.
     pub steps: usize,
-    /// The fit is found when no mean moves by more than this many of its standard deviations, nor any log standard
-    /// deviation by more than this; or a mean by no more than the rounding of the gradient moves it.
+    /// The fit is found when no mean moves by more than this many of its standard deviations, nor any log
+    /// standard deviation by more than this; or no mean by more than the rounding of the gradient moves it.
     pub tolerance: f64,
     /// The coordinates in which a mean-field Gaussian is independent.
     pub coordinates: Coordinates,
@@ -61,11 +61,12 @@ pub struct Fit {
     pub mean: Vec<f64>,
     /// Their variances.
     pub variance: Vec<f64>,
-    /// Of a mean-field Gaussian in orthogonal coordinates: these, and [`Orthogonal::rate_variances`].
+    /// For a mean-field Gaussian in orthogonal coordinates: the coordinates, and
+    /// [`Orthogonal::rate_variances`].
     pub orthogonal: Option<(Arc<Orthogonal>, Vec<f64>)>,
-    /// The evidence lower bound of this very Gaussian, the clip ignored.
+    /// The evidence lower bound of exactly this Gaussian, ignoring the clip.
     pub elbo: f64,
-    /// Norm of the bound's gradient by the means.
+    /// Norm of the bound's gradient with respect to the means.
     pub gradient_norm: f64,
     /// Half the squared Newton decrement of the means.
     pub decrement: f64,
@@ -88,7 +89,7 @@ fn precisions(factor: &ArrowheadFactor, orthogonal: Option<&Orthogonal>, counts:
     }
 }
 
-/// The larger of two, or what is not a number: `f64::max` would pass that over.
+/// The larger of two, or NaN, which `f64::max` would ignore.
 fn largest(a: f64, b: f64) -> f64 {
     if b > a || b.is_nan() { b } else { a }
 }
@@ -106,53 +107,56 @@ pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, 
     Ok(search.into_fit(settings.tolerance))
 }
 
-/// The most that a log shape moves in a step.
+/// The largest move of a log shape in a step.
 const MOST_OF_LOG_SHAPE: f64 = 0.5;
 
-/// The largest multiple of its step that a log shape makes.
+/// The largest multiple of its step by which a log shape moves.
 const MOST_STRETCH: f64 = 32.0;
 
-/// The multiple from which the extra solve is worth it.
+/// The multiple from which on the extra solve is worth its cost.
 const LEAST_STRETCH: f64 = 1.25;
 
-/// Rounded sums move a mean by as many times as [`Counts::rounding_of_gradient`] does, at most: that takes one rounding for each of
-/// them, where they have one an addition.
+/// Rounded sums move a mean by at most this many times the effect of [`Counts::rounding_of_gradient`], which
+/// assumes one rounding per sum instead of one per addition.
 const MOST_ROUNDINGS: f64 = 30.0;
 
-/// Where no mean and no log standard deviation moves by more than this, negative-binomial pairs are not settled any more: that costs
-/// more than the steps that it saves.
+/// Once no mean and no log standard deviation moves by more than this, negative-binomial pairs are no longer
+/// settled: it would cost more than the steps that it saves.
 const LEAST_SETTLED: f64 = 1e-3;
 
-/// The least part of a step that is made.
+/// The smallest fraction of a step that is made.
 const LEAST_PART: f64 = 1.0 / 64.0;
 
-/// The iteration, a step at a time.
+/// The iteration, step by step.
 #[derive(Debug)]
 pub struct Search {
     family: Family,
     counts: Counts,
     /// Means that the next step starts from.
     mean: Vec<f64>,
-    /// The coordinates in which a mean-field Gaussian is independent, where those are not the natural parameters.
+    /// The coordinates in which a mean-field Gaussian is independent, if those are not the natural
+    /// parameters.
     orthogonal: Option<Arc<Orthogonal>>,
-    /// Its variances in its coordinates, where latents are independent; of a structured one those of the step before.
+    /// Its variances in its coordinates, if latents are independent; for a structured one those of the
+    /// previous step.
     variance: Vec<f64>,
     factor: Option<ArrowheadFactor>,
     /// The last Gaussian whose bound is known.
     known: Option<Known>,
-    /// The part of a step that is made: less than 1 where steps overshoot.
+    /// The fraction of a step that is made: less than 1 if steps overshoot.
     part: f64,
-    /// What it may grow to again: less after every overshoot, so that it ends where there are none.
+    /// The limit to which it may grow again: lower after every overshoot, so that overshoots cease.
     most_part: f64,
     /// Whether passes settle the products of few sales.
     settles: bool,
-    /// Which part of their change the weights of each product make in a step; under the negative binomial.
+    /// The fraction of their change that the weights of each product make in a step, under the negative
+    /// binomial.
     pace: Option<Pace>,
     /// The last step of each log shape, and the multiple of it that was made.
     shape_steps: Vec<(f64, f64)>,
-    /// What the tolerance is held against.
+    /// The quantity that is compared with the tolerance.
     pub moved: f64,
-    /// The same of the step before.
+    /// The same for the previous step.
     before_last: f64,
     /// Steps made.
     pub steps: usize,
@@ -169,7 +173,8 @@ struct Known {
 }
 
 impl Search {
-    /// From the mode, with the precision there; a mean-field Gaussian in `coordinates`.
+    /// An iteration from the mode, with the precision there; a mean-field Gaussian is independent in
+    /// `coordinates`.
     pub fn new(counts: &Counts, family: Family, coordinates: Coordinates, mode: Mode) -> Self {
         let Mode { point, factor, .. } = mode;
         let orthogonal = (family == Family::MeanField && coordinates == Coordinates::Orthogonal)
@@ -235,8 +240,9 @@ impl Search {
             .zip(&*self.natural(&variance))
             .map(|((step, (at, from)), v)| (at - from + step).abs() / v.sqrt())
             .fold(0.0, largest);
-        // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the directions that the priors
-        // alone hold. A step that is no longer than the one that the rounding of the gradient makes is none.
+        // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the
+        // directions that only the priors hold. A step no longer than the one due to the rounding of the
+        // gradient counts as zero.
         let by_means = if self.family == Family::MeanField {
             let rounding = found.factor.solved(self.counts.rounding_of_gradient());
             let by_rounding = rounding
@@ -253,7 +259,7 @@ impl Search {
             by_means
         };
         let next = match self.family {
-            // The variances that follow are known in the next step.
+            // The next variances are known in the next step.
             Family::Structured => None,
             Family::MeanField => Some(
                 precisions(&found.factor, self.orthogonal.as_deref(), &self.counts)
@@ -280,9 +286,10 @@ impl Search {
                 .map(|(old, new)| 0.5 * (new / old).ln().abs())
                 .fold(0.0, largest)
         };
-        // Where the bound falls, steps overshoot: only a part of each is made from then on. Below the last term the sums'
-        // own rounding decides. The negative binomial's bound is exact to second order in the shapes only, and may fall a
-        // little: there steps overshoot that are no shorter than the one before the last.
+        // If the bound falls, steps overshoot: only a fraction of each is made from then on. Below the last
+        // term the rounding of the sums decides. The negative binomial's bound is exact only to second order
+        // in the shapes and may fall a little: there, steps overshoot if they are no shorter than the one
+        // before the last.
         let falls = self
             .known
             .as_ref()
@@ -291,7 +298,7 @@ impl Search {
         let overshoots = falls && (!has_shape || largest(by_means, by_variances) >= self.before_last);
         if overshoots {
             self.part = (0.5 * self.part).max(LEAST_PART);
-            // Under the negative binomial falls need not be overshoots.
+            // Under the negative binomial a fall need not be an overshoot.
             if !has_shape {
                 self.most_part = (0.9 * self.most_part).max(LEAST_PART);
             }
@@ -299,7 +306,7 @@ impl Search {
             self.part = (1.5 * self.part).min(self.most_part);
         }
         self.before_last = self.moved;
-        // A step of which a part is made has as much farther to go.
+        // If only a fraction of a step is made, the remaining distance is longer by its inverse.
         self.moved = largest(by_means, by_variances / self.part);
         self.known = Some(Known {
             mean: self.mean.clone(),
@@ -318,7 +325,7 @@ impl Search {
         Ok(())
     }
 
-    /// Variances of the natural parameters, of those of the coordinates.
+    /// Variances of the natural parameters, from those of the coordinates.
     fn natural<'v>(&self, variance: &'v [f64]) -> Cow<'v, [f64]> {
         match &self.orthogonal {
             Some(orthogonal) => Cow::Owned(orthogonal.natural_variances(variance)),
@@ -326,7 +333,8 @@ impl Search {
         }
     }
 
-    /// The pass of a step: what it found, its value, the variances of the latents and the bound. It uses up the factor.
+    /// The pass of a step: its results, its value, the variances of the latents and the bound. It consumes
+    /// the factor.
     ///
     /// # Errors
     /// When the precision is not positive definite.
@@ -340,10 +348,10 @@ impl Search {
 
     /// Lengthens the steps of log shapes whose steps get shorter by the same factor, step after step.
     ///
-    /// Where rows say little of a shape, the least precision replaces its own, which is smaller, so that each step goes a small
-    /// part of the way. With `f` the factor between two steps, of the first of
-    /// which the multiple `p` was made, the way that is left is `p / (1 - f)` of the second (Aitken). All that is coupled
-    /// to the shape moves along with it, as in a Newton step.
+    /// If rows carry little information on a shape, a least precision replaces its own smaller one, so that
+    /// each step covers only a small fraction of the distance. Let `f` be the ratio of two steps, of the
+    /// first of which the multiple `p` was made; the remaining distance is `p / (1 - f)` times the second
+    /// step (Aitken). All parameters coupled to the shape move along with it, as in a Newton step.
     fn stretch(&mut self, factor: &ArrowheadFactor, step: &mut [f64]) {
         let layout = self.counts.layout();
         let lengths = self.lengths(step);
@@ -358,10 +366,10 @@ impl Search {
             let left = (step[j] / before).min(1.0 - made / MOST_STRETCH);
             let most = (MOST_OF_LOG_SHAPE / step[j].abs()).max(1.0);
             let asked = (made / (1.0 - left)).min(most);
-            // Where the precision is the shapes' own, steps are Newton's and need no more.
+            // If the precision is the shapes' own, steps are Newton's and need no stretching.
             let slow = factor.stands_in() && left > 0.0 && asked > LEAST_STRETCH;
             let stretch = if slow { asked } else { 1.0 };
-            // The part is the step's own, and known once it is made.
+            // The fraction belongs to the step and is known once the step is made.
             *own = (step[j], length * stretch);
             stretches.push(stretch);
         }
@@ -391,7 +399,8 @@ impl Search {
         self.counts.layout().category(site, entry, category_of)
     }
 
-    /// The part of the step that each category makes: no log shape moves by more than [`MOST_OF_LOG_SHAPE`].
+    /// Makes a fraction of the step in each category, so that no log shape moves by more than
+    /// [`MOST_OF_LOG_SHAPE`].
     fn go(&mut self, step: &[f64]) {
         let (layout, part) = (self.counts.layout(), self.part);
         if !self.counts.likelihood().has_shape() {
@@ -443,7 +452,8 @@ impl Search {
         }
     }
 
-    /// The pass under `Normal(mean, Q^-1)`, `Q` being that of `before`: what it found, its value, the variances and the bound.
+    /// The pass under `Normal(mean, Q^-1)`, with the `Q` of `before`: its results, its value, the variances
+    /// and the bound.
     fn structured(&mut self, before: ArrowheadFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let ln_det = before.ln_det();
         let mut variance = before.variances_above_products();
@@ -470,13 +480,13 @@ impl Search {
                 variance[start + i] = covariance[k][k];
             }
         }
-        // The value has the rows' part of tr(Q Sigma) / 2 = L / 2; what is left of it are the priors' mean densities.
+        // The value has the rows' part of tr(Q Sigma) / 2 = L / 2; the rest is in the priors' mean densities.
         let latents = layout.latents() as f64;
         let entropy = 0.5 * latents * (2.0 * std::f64::consts::PI).ln() - 0.5 * ln_det;
         Ok((found, value, variance, value + entropy))
     }
 
-    /// The pass under independent latents of the variances.
+    /// The pass under independent latents with the current variances.
     fn mean_field(&mut self, before: ArrowheadFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
         let of_rates = match &self.orthogonal {
             Some(orthogonal) => Cow::Owned(orthogonal.rate_variances(&self.variance)),
@@ -492,12 +502,13 @@ impl Search {
         let mut precision = self.counts.prior_precisions();
         let layout = self.counts.layout();
         if !layout.range(Site::LogShape).is_empty() {
-            // The rows' mean is taken at the mean of the log shape: to second order it is less by half of this.
+            // The rows' mean is evaluated at the mean of the log shape: to second order it is lower by half
+            // of this.
             let diagonal = found.factor.diagonal();
             precision[layout.range(Site::LogShape)].copy_from_slice(&diagonal[layout.range(Site::LogShape)]);
         }
         if let Some(orthogonal) = &self.orthogonal {
-            // The priors alone: no row has a part in what is between elasticities and effects there.
+            // Only the priors contribute: no row couples elasticities and effects there.
             precision =
                 orthogonal.precision_diagonal(&precision, &vec![0.0; layout.products], self.counts.priors());
         }

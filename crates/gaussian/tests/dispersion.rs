@@ -1,6 +1,8 @@
-//! What is said of the counts' dispersion: nothing of Poisson counts of whatever kind, and the truth of over-dispersed ones.
+//! The verdict on the counts' dispersion: none for Poisson counts of any kind, and correct for over-dispersed
+//! ones.
 //!
-//! The larger table that this stands for is made by `cargo run --release -p infermark-gaussian --example dispersion`.
+//! This is a small version of the larger table made by
+//! `cargo run --release -p infermark-gaussian --example dispersion`.
 
 mod methods;
 mod panels;
@@ -39,7 +41,7 @@ fn poisson_counts_are_never_refuted() {
         for seed in 0..if rows > 30_000 { 1 } else { 2 } {
             let found = dispersion(kind, seed, (k + seed as usize) % 2);
             assert!(!found.overall.refutes_poisson(), "{}: {found:?}", kind.name);
-            // Level and slope leave nothing of two rows, and rates near the bound have no say.
+            // Level and slope explain two rows completely, and rates near the bound do not count.
             let has_level = kind.periods > 2 && kind.clip_low < -10.0;
             assert!(!has_level || found.overall.excess.is_some(), "{}", kind.name);
             assert!(
@@ -54,7 +56,8 @@ fn poisson_counts_are_never_refuted() {
 
 #[test]
 fn the_figure_of_poisson_counts_is_about_one() {
-    // With all parameters counted that could be determined these were 1.31 and 1.09, and refuted.
+    // If all parameters that could be determined were counted, these would be 1.31 and 1.09, and Poisson
+    // refuted.
     for (kind, most) in [(&POISSON[0], 0.05), (&POISSON[1], 0.03)] {
         for method in 0..2 {
             let found = dispersion(kind, 3, method).overall;
@@ -79,8 +82,8 @@ fn over_dispersed_counts_are_refuted_by_every_method() {
     }
 }
 
-/// Two products of a first category and all of a third are above the upper clip bound: their counts vary about it, and not about what
-/// the fit knows of them.
+/// Two products of a first category and all of a third are above the upper clip bound: their counts vary
+/// about the bound, not about the fit.
 #[test]
 fn products_at_the_upper_bound_are_left_out() {
     let mut rng = StdRng::seed_from_u64(5);

@@ -1,4 +1,4 @@
-//! A run that is stopped within a step says so at once, and can be taken up again.
+//! A run that is stopped within a step reports it at once, and can be resumed.
 
 mod methods;
 
@@ -55,7 +55,7 @@ fn what_is_stopped_within_a_step_goes_on_to_the_same_posterior() {
     }
 }
 
-/// What is stopped after the last step that was asked for needs its point evaluated again, and no more steps.
+/// A run that is stopped after the last requested step needs its point evaluated again, but no more steps.
 #[test]
 fn what_is_stopped_at_the_limit_of_steps_is_taken_up_again() {
     let panel = random_panel(&mut StdRng::seed_from_u64(7), 30, 2, 90, 0.1, 200);
@@ -64,7 +64,7 @@ fn what_is_stopped_at_the_limit_of_steps_is_taken_up_again() {
             GaussianCpu::laplace(),
             Method::Laplace(LaplaceSettings {
                 steps: 1,
-                // Which one step does not meet.
+                // A tolerance that one step does not meet.
                 tolerance: 1e-12,
                 ..LaplaceSettings::default()
             }),
@@ -95,7 +95,7 @@ fn what_is_stopped_at_the_limit_of_steps_is_taken_up_again() {
                 "{} at {at}",
                 backend.name()
             );
-            // Signals that come after the end spoil nothing.
+            // Signals after the end change nothing.
             assert!(run.posterior().is_ok() && run.dispersion().is_some());
         }
     }

@@ -1,4 +1,4 @@
-//! Counts so large that rounding is what is left: the searches end, and where they should.
+//! Counts so large that only rounding remains: the searches end where they should.
 
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{Counts, ModeSettings, find_mode};
@@ -7,7 +7,7 @@ use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
-/// Products that sell `level` units a period, give or take, at prices of about a hundred.
+/// Products that sell about `level` units per period, at prices of about a hundred.
 fn panel(seed: u64, products: usize, periods: usize, level: f64) -> Arc<Panel> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut part = PanelPart::new(2, periods);
@@ -72,8 +72,9 @@ fn mean_field_converges_to_the_mode_at_counts_of_200_million() {
 fn no_step_is_halved_where_only_rounding_speaks_against_it() {
     for seed in 0..6 {
         let counts = Counts::new(&panel(seed, 60, 52, 2e8), &unclipped(), Likelihood::Poisson);
-        // To the rounding of the sums and beyond: the log joint is 1e12 and its last digit 1e-4, what is to be gained 1e-11. By its
-        // value alone 12 steps take 43 to 111 points; by the slope, whose own rounding is reached in the end, 13 to 15.
+        // To the rounding of the sums and beyond: the log joint is 1e12 and its last digit 1e-4, what is to
+        // be gained 1e-11. Judged by the value alone, 12 steps take 43 to 111 points; by the slope, until its
+        // own rounding is reached, 13 to 15.
         let settings = ModeSettings {
             tolerance: 1e-18,
             steps: 12,

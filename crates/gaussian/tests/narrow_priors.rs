@@ -1,5 +1,5 @@
-//! Prior standard deviations of 1e-8, full pooling: mode and marginals against Newton's method in coordinates of unit priors, in
-//! which nothing is nearly the same.
+//! Prior standard deviations of 1e-8, full pooling: mode and marginals against Newton's method in coordinates
+//! with unit priors, in which no numbers are nearly equal.
 
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{Counts, ModeSettings, find_mode};
@@ -78,7 +78,8 @@ fn pooled_fits_are_those_of_unit_priors() {
         let (expected, sds) = dense(&panel, &priors);
         let variance = mode.factor.marginals().variance;
         for j in 0..expected.len() {
-            // The decrement that ends the search is 4e-5 sd; numbers of size 3 are told to 4e-16, 4e-8 of the narrowest prior.
+            // The decrement that ends the search is 4e-5 sd; numbers of size 3 are resolved to 4e-16, 4e-8 of
+            // the narrowest prior.
             assert!(
                 (mode.point[j] - expected[j]).abs() < 1e-4 * sds[j],
                 "{priors:?}: {j} {} {} {}",
@@ -95,7 +96,7 @@ fn pooled_fits_are_those_of_unit_priors() {
             let found = fit(&counts, family, &Settings::default()).unwrap();
             assert!(found.converged, "{priors:?}, {family:?}: {} steps", found.steps);
             for j in 0..expected.len() {
-                // Counts of 20 a row: a Gaussian's mean is within a part of its sd of the mode.
+                // Counts of 20 per row: a Gaussian's mean is within a fraction of its sd from the mode.
                 assert!(
                     (found.mean[j] - expected[j]).abs() < 0.3 * sds[j],
                     "{priors:?}, {family:?}: {j}"

@@ -1,5 +1,5 @@
-//! How many steps and passes the search for the mode takes: the same from panel to panel of one process, and no bit of it depends on
-//! the number of threads.
+//! How many steps and passes the search for the mode takes: the same for all panels of one process; no bit
+//! depends on the number of threads.
 
 use infermark_gaussian::{Counts, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
@@ -8,8 +8,9 @@ use infermark_test_support::normal;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
-/// Products of `categories` categories as the published process draws them: demand that grows by category, prices that move by up to a
-/// fifth, levels apart by orders of magnitude; `missing` is the part of the rows that are not there.
+/// Products of `categories` categories as the published process draws them: demand that grows by category,
+/// prices that move by up to a fifth, levels that differ by orders of magnitude; `missing` is the fraction of
+/// missing rows.
 fn panel(seed: u64, products: usize, categories: usize, periods: usize, missing: f64) -> Arc<Panel> {
     let mut rng = StdRng::seed_from_u64(seed);
     let demand: Vec<Vec<f64>> = (0..categories)
@@ -87,7 +88,7 @@ fn every_seed_takes_the_same_number_of_steps_within_one_and_no_step_is_halved() 
 
 #[test]
 fn the_mode_does_not_depend_on_the_number_of_threads() {
-    // So many products of a category that the first rounds are made with some of them.
+    // So many products per category that the first rounds use only some of them.
     for missing in [0.0, 0.2] {
         let panel = panel(3, 1_500, 2, 20, missing);
         let mode = |threads| {

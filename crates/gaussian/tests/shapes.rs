@@ -1,5 +1,5 @@
-//! Counts of few sales, or of few rows for each parameter: the structured Gaussian is found in tens of steps and knows the shapes, the
-//! joint mode does not and says so.
+//! Counts of few sales, or of few rows for each parameter: the structured Gaussian is found in tens of steps
+//! and estimates the shapes well; the joint mode does not, and warns.
 
 use infermark_backend::{Backend, Interrupt, LaplaceSettings, Method, Request};
 use infermark_gaussian::variational::{Family, Settings, fit};
@@ -10,7 +10,7 @@ use infermark_test_support::normal;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 
-/// A sum of as many exponentials as the whole shape says, over it.
+/// A sum of `shape` exponentials, divided by `shape`.
 fn gamma_of_mean_one(rng: &mut StdRng, shape: u32) -> f64 {
     let sum: f64 = (0..shape).map(|_| -(1.0 - rng.random::<f64>()).ln()).sum();
     sum / f64::from(shape)
@@ -28,7 +28,8 @@ fn poisson(rng: &mut StdRng, mean: f64) -> u32 {
     count
 }
 
-/// Retail as it is: a long tail of products (log mean units `level`, sd 1.5), promotions in one period of five.
+/// Realistic retail: a long tail of products (log mean units `level`, sd 1.5), promotions in one period of
+/// five.
 fn drawn(products: usize, categories: usize, periods: usize, level: f64, shape: u32) -> Arc<Panel> {
     let mut rng = StdRng::seed_from_u64(1);
     let mut part = PanelPart::new(categories, periods);
@@ -89,7 +90,8 @@ fn mean(of: &[f64]) -> f64 {
 
 #[test]
 fn structured_fits_of_few_rows_converge_in_tens_of_steps_to_the_shapes() {
-    // At steps without least precisions of the shapes, and the same part for all products, the first two diverge.
+    // Without least precisions of the shapes, and with the same fraction for all products, the first two
+    // diverge.
     for (case, products, categories, periods, level, shape) in [
         ("10 rows a period", 300, 30, 39, 0.0, 2),
         ("6 periods", 600, 40, 6, 0.0, 1),
@@ -116,9 +118,9 @@ fn structured_fits_of_few_rows_converge_in_tens_of_steps_to_the_shapes() {
     }
 }
 
-/// A panel of which a third of the products never sold, and the same at high prices, where the effects that the sales say nothing of have
-/// variances of hundreds. With steps of all means and weights in turn Poisson counts took 130 and 466 steps, and negative-binomial
-/// ones left the finite numbers.
+/// A panel of which a third of the products never sold, and the same at high prices, where effects without
+/// information in the sales have variances of hundreds. With alternating steps of all means and all weights,
+/// Poisson counts took 130 and 466 steps, and negative-binomial ones overflowed.
 #[test]
 fn structured_fits_of_products_without_sales_converge() {
     let panel = drawn(300, 4, 52, -3.5, 50);
@@ -128,7 +130,7 @@ fn structured_fits_of_products_without_sales_converge() {
         (0.0, Likelihood::Poisson, 50),
         (4.0, Likelihood::Poisson, 60),
         (0.0, Likelihood::NegativeBinomial, 40),
-        // A few products swing about their optimum: how long depends on rounding.
+        // A few products oscillate about their optimum: for how long depends on rounding.
         (4.0, Likelihood::NegativeBinomial, 300),
     ] {
         let counts = Counts::new(&at_other_prices(&panel, by), &Priors::default(), likelihood);
@@ -167,7 +169,7 @@ fn a_joint_mode_far_from_the_shapes_is_named_with_the_method_that_averages() {
             .any(|w| w.contains("by more than 0.5") && w.contains("hardly depend")),
         "{poisson:?}"
     );
-    // 500 rows a period: a shift of the shape of a hundredth.
+    // 500 rows per period: a shift of the shape of a hundredth.
     let many = warnings(&drawn(500, 1, 60, 2.0, 2));
     assert!(!many.iter().any(|w| w.contains("joint mode")), "{many:?}");
 }

@@ -1,5 +1,5 @@
-//! `laplace` and `structured-vi` corrected for skewness, held to long Hamiltonian Monte Carlo on panels of few and of many sales
-//! (`data/skewness/README.md` says where those come from).
+//! `laplace` and `structured-vi` corrected for skewness, against long Hamiltonian Monte Carlo runs on panels
+//! of few and of many sales (`data/skewness/README.md` describes their origin).
 
 use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, Run, StructuredViSettings,
@@ -12,11 +12,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A panel, and the largest errors that are let pass.
+/// A panel, and the largest errors allowed.
 struct Case {
     panel: &'static str,
     most: Errors,
-    /// Of period effects, where they are known to be worse.
+    /// Errors of period effects, where they are known to be larger.
     periods: Option<Errors>,
 }
 
@@ -34,8 +34,8 @@ const CASES: [Case; 6] = [
     case("sales-1-to-30", 0.02, 0.02, 0.015),
     case("sales-10-to-100", 0.02, 0.02, 0.015),
     case("gaps", 0.05, 0.06, 0.035),
-    // Of an effect that only one row bears on, with a sale or none, little but the prior is known: what the other rows of the product do
-    // to it is not small, and the shift to first order is too short.
+    // For an effect that only one row depends on, with one sale or none, little but the prior is known: the
+    // influence of the product's other rows is not small, and the first-order shift is too short.
     Case {
         periods: Some(Errors {
             mean: 0.35,
@@ -106,8 +106,8 @@ fn structured_vi(panel: &Arc<Panel>, skewness_correction: bool) -> Posterior {
     )
 }
 
-/// Of a site: largest error of a mean in standard deviations, largest relative error of a standard deviation, root mean
-/// square error of the 5% and 95% quantiles in standard deviations.
+/// Errors of a site: largest error of a mean in standard deviations, largest relative error of a standard
+/// deviation, root mean square error of the 5% and 95% quantiles in standard deviations.
 #[derive(Debug, Clone, Copy)]
 struct Errors {
     mean: f64,
@@ -164,7 +164,8 @@ fn corrected_marginals_are_those_of_long_chains_and_never_worse_than_plain_ones(
                     Some(periods) if *site == Site::TimeCatEffects => periods,
                     _ => case.most,
                 };
-                // The reference's own errors are of 0.004 standard deviations in means, of 0.003 in standard deviations.
+                // The reference's own errors are 0.004 standard deviations in means and 0.003 in standard
+                // deviations.
                 let worse = found.mean > plain.mean + 0.01
                     || found.sd > plain.sd + 0.005
                     || found.quantiles > plain.quantiles + 0.005;
@@ -268,7 +269,7 @@ fn where_the_corrections_end_is_told() {
     );
 }
 
-/// With priors as wide as these the mode says nothing of the mean.
+/// With priors as wide as these the mode carries no information on the mean.
 #[test]
 fn what_is_too_skewed_is_not_corrected() {
     let panel = read_panel(&data("sales-0.01-to-3.csv"));

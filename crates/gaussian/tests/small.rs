@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The log rate is clipped where the Gaussian methods do not look.
+/// Priors whose clip bounds are far outside the rates, since the Gaussian methods ignore them.
 fn unclipped() -> Priors {
     Priors {
         clip_low: -80.0,
@@ -67,7 +67,7 @@ fn the_mode_is_where_the_gradient_vanishes() {
             "{case}: {value} {}",
             mode.log_joint
         );
-        // Relative to the sum of the rows' parts, which cancel here.
+        // Relative to the sum of the rows' terms, which cancel here.
         let scale = (panel.sums().product.iter().sum::<u64>() as f64).max(1.0);
         assert!(norm(&gradient.z) < 1e-6 * scale, "{case}: {}", norm(&gradient.z));
     }
@@ -87,7 +87,7 @@ fn the_same_bits_come_from_any_number_of_threads() {
     assert!(one == mode(2) && one == mode(5));
 }
 
-/// The bound by plain Monte Carlo: mean log joint under independent latents and their entropy.
+/// The bound from plain Monte Carlo: mean log joint under independent latents and their entropy.
 #[test]
 fn the_mean_field_bound_is_that_of_its_draws_and_is_largest_there() {
     let panel = random_panel(&mut StdRng::seed_from_u64(4), 12, 2, 6, 0.2, 30);
@@ -162,7 +162,8 @@ fn the_mean_field_optimum_is_the_dense_one_in_either_coordinates() {
         }
         bounds.push(found.elbo);
     }
-    // Nearer to the posterior: by half the log determinant of what the published coordinates leave out, at least some nats for each product.
+    // Closer to the posterior: by half the log determinant of the correlations that the published coordinates
+    // ignore, at least some nats for each product.
     assert!(bounds[1] > bounds[0] + 40.0, "{bounds:?}");
 }
 
@@ -263,14 +264,14 @@ fn the_gaussians_are_near_nuts_and_the_corrected_quantiles_nearer() {
     for near in [structured, corrected_laplace, corrected_structured] {
         assert!(near.0 < 0.06 && near.1 < 0.06, "{near:?}");
     }
-    // The reference's quantiles are of 16,000 draws: their own errors are about 0.02 standard deviations.
+    // The reference's quantiles come from 16,000 draws: their own errors are about 0.02 standard deviations.
     for corrected in [corrected_laplace, corrected_structured] {
         assert!(corrected.2 < 0.5 * laplace.2, "{corrected:?} {laplace:?}");
         assert!(corrected.2 < structured.2, "{corrected:?} {structured:?}");
     }
 }
 
-/// Counts whose shape is known to matter: over-dispersed, with gaps.
+/// Over-dispersed counts, whose shape matters, with gaps.
 fn over_dispersed(seed: u64) -> Arc<Panel> {
     random_panel(&mut StdRng::seed_from_u64(seed), 60, 2, 15, 0.1, 200)
 }
@@ -348,8 +349,9 @@ fn negative_binomial_gaussians_agree_with_each_other_and_with_poisson_where_shap
     let shapes = structured.layout.range(Site::LogShape);
     assert_eq!(shapes.len(), 2);
     for j in 0..shapes.start {
-        // Counts of about 100, and shapes of about 2: both Gaussians are good here. Of the shapes themselves they are not: at the
-        // joint mode the rows' own parameters are fitted to their scatter, and leave too little of it.
+        // Counts of about 100, and shapes of about 2: both Gaussians are good here, but not for the shapes
+        // themselves: at the joint mode the rows' own parameters are fitted to their scatter and leave too
+        // little of it.
         let apart = (structured.mean[j] - laplace.mean[j]).abs() / laplace.sd[j];
         assert!(apart < 0.5, "{j}: {apart}");
         assert!((structured.sd[j] / laplace.sd[j] - 1.0).abs() < 0.25, "{j}");
@@ -381,7 +383,7 @@ fn negative_binomial_gaussians_agree_with_each_other_and_with_poisson_where_shap
 
 #[test]
 fn a_product_with_a_row_at_the_upper_bound_is_left_out_whole() {
-    // Two panels that differ in the other rows of such products alone.
+    // Two panels that differ only in the other rows of such products.
     let panel = |others: u64| {
         let mut rng = StdRng::seed_from_u64(12);
         let mut of_others = StdRng::seed_from_u64(others);
@@ -459,15 +461,15 @@ fn a_product_with_all_its_rows_at_the_upper_bound_is_known_to_be_high_and_no_mor
     let posterior = run.posterior().unwrap();
     let priors = Priors::default();
     let effect = panel.layout().start(Site::ProductEffect);
-    // Where (eta - h) / scale of the logistic function balances the priors: h = ln of e^20 less 8 of its roots; the rest of the
-    // step the period takes, whose prior is as wide.
+    // Where (eta - h) / scale of the logistic function balances the priors: h = ln(e^20 - 8 e^10); the
+    // period, whose prior is as wide, takes the rest of the step.
     let [mean, sd] = [posterior.mean[effect], posterior.sd[effect]];
     assert!((5.0..20.0).contains(&mean), "{mean}");
     assert!(
         sd > 0.4 * priors.product_effect_sd && sd <= priors.product_effect_sd,
         "{sd}"
     );
-    // The side of one row: of the variance of its log rate, 27 a priori, 4 x^2 are the elasticity's.
+    // The information of one row: of the variance of its log rate, 27 a priori, 4 x^2 are the elasticity's.
     assert!(posterior.sd[panel.layout().start(Site::ProductA)] >= 0.6 * priors.product_a_sd);
     let warnings = run.report().warnings;
     assert!(warnings.iter().any(|w| w.contains("upper bound")), "{warnings:?}");
@@ -498,7 +500,7 @@ fn rates_near_the_lower_bound_are_told() {
         while !run.advance(1, &Interrupt::new()).unwrap().state.is_complete() {}
         run.report().warnings
     };
-    // Without a sale rates are as low as the priors let them.
+    // Without sales rates are as low as the priors allow.
     assert!(
         warnings(0)
             .iter()

@@ -1,4 +1,5 @@
-//! Panels drawn from the model with rates at the upper bound: without whole products the posterior of the others stays calibrated.
+//! Panels drawn from the model with rates at the upper bound: when whole products are left out, the posterior
+//! of the others stays calibrated.
 
 use infermark_gaussian::{Counts, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 const PRODUCTS: usize = 16;
 const PERIODS: usize = 8;
 
-/// Mean over the latents of (truth - mean) / sd, one a panel: its mean and its error over the panels.
+/// Mean over the latents of (truth - mean) / sd, one per panel: its mean and its error over the panels.
 fn mean_error(site: Site) -> (f64, f64, usize) {
     let priors = Priors {
         global_a_mean: -1.0,

@@ -1,10 +1,10 @@
-//! Which GPUs are here, and how to open one.
+//! Finding and opening GPUs.
 //!
-//! Nothing here panics, whatever drivers are missing: libraries are asked for before they are used, and adapters are
-//! counted before one is taken. Adapters are found once a process, because the Vulkan loader may crash when instances
-//! are made on several threads at once.
+//! Nothing here panics, whatever drivers are missing: libraries are probed before they are used, and adapters
+//! are counted before one is taken. Adapters are found once per process, because the Vulkan loader may crash
+//! when instances are created on several threads at once.
 
-// Built for no runtime there are no devices, and what serves them is not reached.
+// Without a runtime there are no devices, and the code for them is unreachable.
 #![cfg_attr(
     not(any(feature = "cuda", feature = "wgpu")),
     allow(dead_code, unreachable_code, unused_imports, unused_variables)
@@ -20,26 +20,27 @@ use infermark_backend::{BackendError, Device, DeviceId, DeviceKind};
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// A device that a run can take, with what its kernels must know.
+/// A device that a run can use, with the properties that its kernels need.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// What the trait tells of it.
+    /// Its description for the backend trait.
     pub device: Device,
-    /// Bytes that one buffer may have.
+    /// Largest number of bytes of a buffer.
     pub largest_buffer: u64,
-    /// Whether kernels can compute in double precision. All that CUDA reaches can, though CubeCL 0.10 does not list it of them.
+    /// Whether kernels can compute in double precision. All CUDA devices can, though CubeCL 0.10 does not
+    /// list it.
     pub has_doubles: bool,
-    /// How it is reached.
+    /// The runtime that reaches it.
     pub way: Way,
 }
 
-/// How a device is reached.
+/// The runtime of a device.
 #[derive(Debug, Clone)]
 pub enum Way {
-    /// By its number among CUDA's devices.
+    /// CUDA, with its number among CUDA's devices.
     #[cfg(feature = "cuda")]
     Cuda(usize),
-    /// Through wgpu.
+    /// wgpu.
     #[cfg(feature = "wgpu")]
     Wgpu(wgpu::Adapter, wgpu::Instance),
 }
@@ -58,13 +59,13 @@ pub fn found() -> &'static [Found] {
     })
 }
 
-/// What CUDA lacks here; nothing where it is ready.
+/// What CUDA lacks on this machine; `None` if it is ready.
 #[cfg(feature = "cuda")]
 pub fn missing_of_cuda() -> Option<Missing> {
     toolkit::is_ready().err()
 }
 
-/// Why no device of an id's kind can be here.
+/// Why there can be no device of an id's kind.
 fn missing(id: DeviceId) -> Option<String> {
     #[cfg(feature = "cuda")]
     if id.kind == DeviceKind::Cuda {
@@ -73,10 +74,10 @@ fn missing(id: DeviceId) -> Option<String> {
     None
 }
 
-/// The device of an id, for a `backend`.
+/// The device with an id, for a `backend`.
 ///
 /// # Errors
-/// [`BackendError::Unsupported`] names the backend, and the device that is not here.
+/// [`BackendError::Unsupported`] names the backend and the missing device.
 pub fn named(id: DeviceId, backend: &'static str) -> Result<&'static Found, BackendError> {
     found()
         .iter()
@@ -139,7 +140,7 @@ mod graphics {
     #[cfg(not(target_os = "macos"))]
     const BACKEND: (wgpu::Backends, DeviceKind) = (wgpu::Backends::VULKAN, DeviceKind::Vulkan);
 
-    /// Every adapter: cards first, software rasterizers last, so that `vulkan` is a card where there is one.
+    /// Every adapter: cards first, software rasterizers last, so that `vulkan` is a card if there is one.
     pub(super) fn found() -> Vec<Found> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends: BACKEND.0,
@@ -203,24 +204,24 @@ mod graphics {
         )
     }
 
-    /// Metal tells no size.
+    /// Metal reports no size.
     #[cfg(target_os = "macos")]
     fn local_memory(_: &wgpu::Adapter) -> Option<u64> {
         None
     }
 }
 
-/// The first error of each device that belonged to no call, such as a buffer that found no room.
+/// The first uncaptured error of each device, such as a failed buffer allocation.
 static TOLD: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
-/// The first error that the driver of a device (its id, as text) told apart from any call, since it was last asked: what was
-/// computed after it cannot be relied on.
+/// The first uncaptured error of a device's driver (by its id, as text) since the last call of this function:
+/// results computed after it are not reliable.
 pub fn take_error(device: &str) -> Option<String> {
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     told.as_mut()?.remove(device)
 }
 
-/// Opens wgpu's device of an id; every id once a process.
+/// Opens wgpu's device with an id, once per process for every id.
 ///
 /// # Errors
 /// [`BackendError::Device`] when the driver lacks what the kernels need.

@@ -1,4 +1,5 @@
-//! What kernels are compiled with for CUDA at run time, without a toolkit: NVRTC, wherever it lies, and the header that CubeCL's sources name.
+//! Tools for compiling CUDA kernels at run time without a toolkit: NVRTC, wherever it is installed, and the
+//! header that CubeCL's sources include.
 //!
 //! NVRTC has all that the kernels use of `cuda_runtime.h` built in: with an empty file of that name the machine code is the same as with
 //! NVIDIA's. The program brings a file of its own, which makes the exponential one instruction. CubeCL looks for it under `CUDA_PATH`, and
@@ -34,7 +35,7 @@ pub enum Missing {
     Header(String),
 }
 
-/// Points `CUDA_PATH` to a folder of this program's own, for its header.
+/// Points `CUDA_PATH` to this program's own folder, for its header.
 ///
 /// # Safety
 /// No other thread may read or write the environment meanwhile.
@@ -157,7 +158,7 @@ fn folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     found
 }
 
-/// What a folder has by names that begin so, the last first.
+/// Entries of a folder whose names have this prefix, the last first.
 fn named(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = entries
@@ -230,7 +231,7 @@ mod tests {
         let expected = |path: &str| Some(PathBuf::from(path));
         assert_eq!(of(Some("/c"), Some("/h")), expected("/c/infermark/cuda"));
         assert_eq!(of(None, Some("/h")), expected("/h/.cache/infermark/cuda"));
-        // A relative one is none, by its specification.
+        // A relative path is invalid, by its specification.
         assert_eq!(of(Some("c"), Some("/h")), expected("/h/.cache/infermark/cuda"));
         assert_eq!(of(None, None), None);
     }

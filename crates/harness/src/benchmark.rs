@@ -1,5 +1,5 @@
-//! A benchmark from parity to pictures: for every size, every backend is held against the reference, then all that
-//! passed are timed side by side, then their quality is taken.
+//! A benchmark from parity to pictures: for every size, every backend is compared with the reference, then
+//! all that passed are timed in turns, then their quality is measured.
 
 mod cases;
 mod chains;
@@ -13,7 +13,7 @@ use crate::parity::PARITY_ROWS;
 use crate::quiet::wait_until_quiet;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Backend, DeviceId, Interrupt, Limits, Request};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_memory::Shortage;
 use infermark_model::Panel;
 use infermark_report::plots::PlotError;
@@ -33,9 +33,9 @@ pub use cases::CaseChoice;
 pub struct BenchPanel {
     /// The panel.
     pub panel: Arc<Panel>,
-    /// Where it is from: a file's name or a generator with its settings and seed.
+    /// Its source: a file's name, or a generator with its settings and seed.
     pub source: String,
-    /// True elasticities, one a product in the panel's order, where they are known.
+    /// True elasticities, one per product in the panel's order, where they are known.
     pub product_a_truth: Option<Vec<f64>>,
 }
 
@@ -44,13 +44,15 @@ pub struct BenchPanel {
 pub struct Case {
     /// The backend.
     pub backend: Arc<dyn Backend>,
-    /// The request; for samplers its chains, warm-up and draws are those of the run that gives the effective sample size.
+    /// The request; for samplers, its chains, warm-up and draws are those of the run for the effective sample
+    /// size.
     pub request: Request,
-    /// Largest number of products that it is measured on; beyond it its record says `not measured`.
+    /// Largest number of products on which it is measured; for more its record says `not measured`.
     pub most_products: usize,
 }
 
-/// Iterations of an optimizer's warm-up by default: after them few rows of the published process clip that later do not.
+/// Iterations of an optimizer's warm-up by default: after them few rows of the published process still clip
+/// that later do not.
 pub const WARMUP_ITERATIONS: u64 = 300;
 
 /// A benchmark.
@@ -61,38 +63,38 @@ pub struct Plan {
     pub cases: Vec<Case>,
     /// Timed repeats of every case.
     pub repeats: usize,
-    /// Seconds of the warm-up; of whole fits it is one fit.
+    /// Seconds of the warm-up; for whole fits, one fit.
     pub warmup_seconds: f64,
-    /// Iterations of an optimizer's warm-up, at least: rows stop clipping as a fit goes on, which makes its iterations cheaper,
-    /// so that all are timed from about the same one on.
+    /// Least number of iterations of an optimizer's warm-up: rows stop clipping as a fit goes on, which makes
+    /// iterations cheaper, so all backends should be timed from about the same iteration on.
     pub warmup_iterations: u64,
-    /// Seconds of a repeat; of whole fits as many as fill it, at least one.
+    /// Seconds of a repeat; for whole fits, as many as fill it, at least one.
     pub repeat_seconds: f64,
-    /// Seconds that each case of the smallest size may take for its quality: SVI runs on, samplers make the draws that
-    /// were asked for, whole fits are what was timed. 0 leaves quality out.
+    /// Seconds that each case of the smallest size may take for its quality: SVI runs on, samplers make the
+    /// requested draws, whole fits use the timed ones. 0 skips quality.
     pub quality_seconds: f64,
-    /// Seconds for the published NUTS reference on the smallest size. 0 leaves it out.
+    /// Seconds for the published NUTS reference on the smallest size. 0 skips it.
     pub published_nuts_seconds: f64,
-    /// Limit of tree doublings while gradients are timed: short draws, so that a repeat holds many.
+    /// Limit of tree doublings while gradients are timed: so that draws are short and a repeat has many.
     pub timing_max_depth: u32,
-    /// Rows of the largest panel on which parity is checked whole.
+    /// Rows of the largest panel on which parity is checked in full.
     pub parity_rows: usize,
     /// Whether the bare kernels of the backends are measured ([`Backend::kernel_limit`]).
     pub kernel_limit: bool,
-    /// Bytes of the array that memory is measured with; `None` fits it to the machine.
+    /// Bytes of the array for measuring memory; `None` chooses it for the machine.
     pub memory_array_bytes: Option<usize>,
-    /// Seconds, in all, that it waits before timing until other programs leave the machine alone.
+    /// Total seconds to wait before timing until other programs leave the machine idle.
     pub settle_seconds: f64,
 }
 
 impl Plan {
-    /// Five repeats of two seconds after a second and [`WARMUP_ITERATIONS`] of warm-up.
+    /// Five repeats of two seconds after as many and [`WARMUP_ITERATIONS`] of warm-up.
     pub fn new(products: Vec<usize>, cases: Vec<Case>) -> Self {
         Plan {
             products,
             cases,
             repeats: 5,
-            warmup_seconds: 1.0,
+            warmup_seconds: 2.0,
             warmup_iterations: WARMUP_ITERATIONS,
             repeat_seconds: 2.0,
             quality_seconds: 20.0,
@@ -105,10 +107,10 @@ impl Plan {
         }
     }
 
-    /// Whether the plan makes sense.
+    /// Checks the plan.
     ///
     /// # Errors
-    /// [`BenchmarkError::Plan`] says what does not.
+    /// [`BenchmarkError::Plan`] says what is wrong.
     pub fn check(&self) -> Result<(), BenchmarkError> {
         let refuse = |text: &str| Err(BenchmarkError::Plan(text.into()));
         if self.products.is_empty() || self.products.contains(&0) {
@@ -140,7 +142,7 @@ impl Plan {
 /// Why a benchmark stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchmarkError {
-    /// The plan makes no sense.
+    /// The plan is invalid.
     #[error("{0}")]
     Plan(String),
     /// A panel could not be made.
@@ -151,7 +153,7 @@ pub enum BenchmarkError {
         /// Why not.
         reason: String,
     },
-    /// The threads to measure with cannot be had.
+    /// The threads to measure with are not available.
     #[error(transparent)]
     Threads(#[from] NoThreads),
     /// The machine cannot be measured in so little memory.
@@ -165,16 +167,16 @@ pub enum BenchmarkError {
     Plot(#[from] PlotError),
 }
 
-/// What came of a benchmark.
+/// The outcome of a benchmark.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// All cases.
     pub records: Vec<CaseRecord>,
-    /// The table, as it stands in `table.md`.
+    /// The table, as in `table.md`.
     pub table: String,
     /// The pictures.
     pub plots: Vec<PathBuf>,
-    /// Whether it was interrupted; what had been measured is there.
+    /// Whether it was interrupted; earlier measurements are kept.
     pub interrupted: bool,
 }
 
@@ -202,7 +204,7 @@ pub fn run_benchmark(
     plan.check()?;
     let on_processors = plan.cases.iter().map(|case| &case.request);
     let on_processors = on_processors.filter(|request| request.devices.contains(&DeviceId::CPU));
-    // A speed on fewer threads than were asked for would be told as one on all of them.
+    // A speed on fewer threads than requested would be reported as one on all of them.
     let most_threads = on_processors.map(Request::resolved_threads).max().unwrap_or(1);
     infermark_threads::check(most_threads)?;
     let mut patience = Duration::from_secs_f64(plan.settle_seconds.min(1e6));
@@ -212,12 +214,12 @@ pub fn run_benchmark(
     let bytes = plan
         .memory_array_bytes
         .unwrap_or_else(|| array_bytes(system.cache_bytes, system.memory_bytes));
-    // A smaller array would tell the rate of the caches.
+    // A smaller array would measure the rate of the caches.
     infermark_memory::check(
         "the array that the memory's bandwidth is measured on",
         bytes as u64,
     )?;
-    // Of the machine, as far as its threads start here.
+    // Limits of the machine, as far as its threads can be started.
     let readers = match infermark_threads::check(system.cores) {
         Ok(()) => system.cores,
         Err(_) => most_threads,
@@ -268,10 +270,10 @@ pub fn run_benchmark(
     })
 }
 
-/// What devices can do at most, or why that could not be measured.
+/// The limits of devices, or why they could not be measured.
 type DeviceLimits = HashMap<DeviceId, Result<Limits, String>>;
 
-/// What each of the cases' devices can do at most, but for the processors; a device that cannot tell has no entry.
+/// The limits of each of the cases' devices other than the CPU; a device without a measurement has no entry.
 fn device_limits(cases: &[Case], observer: &mut dyn Observer) -> DeviceLimits {
     let mut all = DeviceLimits::new();
     for case in cases {
@@ -293,9 +295,10 @@ fn device_limits(cases: &[Case], observer: &mut dyn Observer) -> DeviceLimits {
     all
 }
 
-/// Waits until others leave the machine alone, and returns the share of it that they use then.
-/// Waits until other programs leave the machine alone, for at most `patience`, from which the time waited is taken, and tells
-/// `observer` so. Returns the share of the machine that they use then, 0 to 1, where the system tells.
+/// Waits until other programs leave the machine idle, and returns the share of it that they then use. Waits
+/// until other programs leave the machine idle, for at most `patience`, from which the waiting time is
+/// subtracted, and reports that to `observer`. Returns the share of the machine that they then use, 0 to 1,
+/// if the system reports it.
 pub fn settle(patience: &mut Duration, observer: &mut dyn Observer, interrupt: &Interrupt) -> Option<f64> {
     let mut told = false;
     wait_until_quiet(patience, interrupt, |busy| {

@@ -1,14 +1,14 @@
-//! How much more the counts vary than a fit says, with what each method knows of its rates.
+//! How much more the counts vary than a fit predicts, with the information of each method on its rates.
 
 use infermark_backend::{Posterior, Request, Run};
 use infermark_model::Panel;
 use infermark_model::dispersion::{Dispersion, Variances};
 
-/// Draws that mean rates are taken over: their error, a tenth of a standard deviation, adds a hundredth of what a fit's parameters
-/// take from the dispersion.
+/// Draws over which rates are averaged: their error, a tenth of a standard deviation, adds a hundredth of
+/// what a fit's parameters take from the dispersion.
 const DRAWS: usize = 100;
 
-/// The dispersion of `panel` about what `run` has found.
+/// The dispersion of `panel` about the fit of `run`.
 ///
 /// | method | mean rates and variances of the log rates | excess |
 /// |---|---|---|

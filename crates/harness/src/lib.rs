@@ -1,8 +1,9 @@
 //! Runs benchmarks: parity, measurement and quality of every backend on one panel after another.
 //!
-//! A benchmark ([`benchmark`]) holds every backend against the reference ([`parity`]), times all that passed side by side
-//! ([`timed_run`], [`timed_fits`], [`limits`], [`quiet`]), takes their quality, and writes a folder of cases
-//! (`infermark-report`). [`observer`] watches it; [`fit_dispersion`] is what a fit adds to its own figures.
+//! A benchmark ([`benchmark`]) compares every backend with the reference ([`parity`]), times all that passed
+//! in turns ([`timed_run`], [`timed_fits`], [`limits`], [`quiet`]), measures their quality, and writes a
+//! folder of cases (`infermark-report`). [`observer`] watches it; [`fit_dispersion`] is what a fit adds to
+//! its own figures.
 
 pub mod benchmark;
 pub mod fit_dispersion;

@@ -1,4 +1,4 @@
-//! What the machine can do at most: the limits that measured rates are held against.
+//! The machine's limits, with which measured rates are compared.
 
 use infermark_report::records::memory_limit::MemoryLimit;
 use infermark_threads::{NoThreads, start};
@@ -17,7 +17,7 @@ pub fn array_bytes(cache_bytes: Option<u64>, memory_bytes: u64) -> usize {
 /// pass counts. A pass lasts from the first reader's start to the last one's end.
 ///
 /// # Errors
-/// When so many threads cannot be had.
+/// When that many threads are not available.
 pub fn measure_memory_limit(
     threads: usize,
     array_bytes: usize,
@@ -25,9 +25,9 @@ pub fn measure_memory_limit(
 ) -> Result<MemoryLimit, NoThreads> {
     let words = (array_bytes / 8 / threads).max(1);
     let barrier = Barrier::new(threads);
-    // Whether all readers are there: without one, the others would wait for it for ever.
+    // Whether all readers have started: if one is missing, the others would wait forever.
     let complete = RwLock::new(false);
-    // Of each reader, start and end of each pass.
+    // Start and end of each pass, for each reader.
     let spans: Vec<Vec<(Instant, Instant)>> = std::thread::scope(|scope| {
         let mut all = complete.write().unwrap_or_else(PoisonError::into_inner);
         let readers: Result<Vec<_>, _> = (0..threads)
@@ -37,7 +37,7 @@ pub fn measure_memory_limit(
                     if !*complete.read().unwrap_or_else(PoisonError::into_inner) {
                         return Vec::new();
                     }
-                    // The thread that reads a page is the first to touch it, so that it lies near.
+                    // The thread that reads a page is the first to touch it, so that it is in near memory.
                     let part: Vec<u64> = (0..words as u64).map(|w| w ^ thread as u64).collect();
                     let pass = |_| {
                         barrier.wait();

@@ -1,6 +1,6 @@
-//! Who watches a benchmark: told between the timed stretches, never within one.
+//! Observers of a benchmark, notified between the timed stretches, never within one.
 
-/// Told what is going on, for instance to show it on the terminal.
+/// Receives the progress of a benchmark, for instance to show it on the terminal.
 pub trait Observer {
     /// A new phase begins, for instance `10000 products: parity of svi-cpu`.
     fn phase(&mut self, text: &str);

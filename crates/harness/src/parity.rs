@@ -1,12 +1,13 @@
 //! Parity before speed: a backend is timed only once it agrees with the `f64` reference.
 //!
-//! Each backend's own pass is compared, under the request's likelihood. At two fixed points, one near the data and one as wild
-//! as a guide's start (rows on both sides of the clip), the log joint and its gradient; the Gaussian methods leave the clip out,
-//! and so does the reference for them. Of the Gaussian methods also what a run takes from a pass: the step and the marginal
-//! variances, and of the variational ones the evidence lower bound of a Gaussian and its gradient with respect to the means. For
-//! methods with a guide, also the log-weights, the loss and its gradient under
-//! the noise of one stream. The loss's gradient is compared with the reference particles combined by the backend's own
-//! weights: single precision may weigh two near-equal particles differently, which the log-weights' own check covers.
+//! Each backend's own pass is compared, under the request's likelihood. At two fixed points, one near the
+//! data and one as extreme as a guide's start (rows on both sides of the clip), the log joint and its
+//! gradient; the Gaussian methods ignore the clip, and so does the reference for them. For the Gaussian
+//! methods, also the results that a run takes from a pass: the step and the marginal variances, and for the
+//! variational ones the evidence lower bound of a Gaussian and its gradient with respect to the means. For
+//! methods with a guide, also the log-weights, the loss and its gradient under the noise of one stream. The
+//! loss's gradient is compared with the reference particles combined by the backend's own weights: single
+//! precision may weight two nearly equal particles differently, which the log-weights' own check covers.
 
 mod gaussian;
 mod point;
@@ -27,43 +28,46 @@ use gaussian::{Kind, Reference};
 pub use point::{gaussian_near_the_data, point_like_a_start, point_near_the_data};
 pub use sub_panel::sub_panel;
 
-/// Largest panel that the reference is evaluated on whole; of a larger one every k-th product is taken.
+/// Largest panel on which the reference is evaluated in full; from a larger one every k-th product is taken.
 pub const PARITY_ROWS: usize = 20_000_000;
 
 /// Rows times periods of the largest panel that the reference for the Gaussian methods' passes is evaluated on, a few seconds.
 const PASS_WORK: usize = 200_000_000;
 
-/// Rows of the largest one whose means have no closed form.
+/// Rows of the largest such panel if the means have no closed form.
 const PASS_ROWS_BY_QUADRATURE: usize = 100_000;
 
 /// Standard deviation of the guide at which the loss is compared.
 const GUIDE_SCALE: f64 = 1e-3;
 
-/// Largest relative errors that pass.
+/// Largest relative errors that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerances {
-    /// Of the log joint, relative to its size, and of the loss, relative to its size or to the units sold, whichever is more.
+    /// Error of the log joint, relative to its size, and of the loss, relative to its size or to the units
+    /// sold, whichever is more.
     pub value: f64,
-    /// Of the log joint's gradient, norm-wise.
+    /// Error of the log joint's gradient, norm-wise.
     pub gradient: f64,
-    /// Of differences between log-weights, relative to the largest log-weight or to the units sold, whichever is more.
+    /// Error of differences between log-weights, relative to the largest log-weight or to the units sold,
+    /// whichever is more.
     pub log_weights: f64,
-    /// Of the loss's gradient by the guide's means, and by its centredness, norm-wise.
+    /// Error of the loss's gradient with respect to the guide's means, and to its centredness, norm-wise.
     pub loss_gradient: f64,
-    /// Of the loss's gradient by the guide's scales, norm-wise.
+    /// Error of the loss's gradient with respect to the guide's scales, norm-wise.
     pub scale_gradient: f64,
 }
 
-/// Largest relative errors that pass, of what the Gaussian methods' passes give; they are in double precision.
+/// Largest relative errors that are accepted, of what the Gaussian methods' passes give; they are in double
+/// precision.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct PassTolerances {
-    /// Of the log joint or the evidence lower bound.
+    /// Error of the log joint or the evidence lower bound.
     value: f64,
-    /// Of its gradient, norm-wise.
+    /// Error of its gradient, norm-wise.
     gradient: f64,
-    /// Of `Q step = gradient`, norm-wise, both weighed by the diagonal of Q.
+    /// Error of `Q step = gradient`, norm-wise, both weighted by the diagonal of Q.
     step: f64,
-    /// Of each marginal variance.
+    /// Error of each marginal variance.
     variance: f64,
 }
 
@@ -79,8 +83,9 @@ impl PassTolerances {
         PassTolerances {
             value,
             gradient: value * 10.0,
-            // Borders are what is left of sums that are larger by counts over priors, 1e7 and more, so that nine digits of
-            // sixteen stay; on a panel of 150 products twelve do. The curvature along a log shape is differenced: 1e-8.
+            // Borders are differences of sums that are larger by the ratio of counts to priors, 1e7 and more,
+            // so nine digits of sixteen remain; on a panel of 150 products, twelve. The curvature along a log
+            // shape is differenced: 1e-8.
             step: value.max(1e-7) * 10.0,
             variance: value.max(1e-7) * 10.0,
         }
@@ -91,9 +96,10 @@ impl Tolerances {
     /// The tolerances of a precision.
     pub const fn of(precision: Precision) -> Self {
         match precision {
-            // 1e7 terms in another order leave some 1e-13; 1e-9 leaves room for the cancellation between count and
-            // rate, and is far below any error of a formula. The noise itself is defined to 1e-5: at a scale of 1e-3
-            // it moves the rates by 1e-8 times ln price, and enters the gradient by the scales as a factor.
+            // 1e7 terms in another order leave some 1e-13; 1e-9 leaves room for the cancellation between
+            // count and rate, and is far below any error of a formula. The noise itself is defined to 1e-5:
+            // at a scale of 1e-3 it moves the rates by 1e-8 times ln price, and is a factor in the gradient
+            // with respect to the scales.
             Precision::F64 => Tolerances {
                 value: 1e-9,
                 gradient: 1e-9,
@@ -114,22 +120,17 @@ impl Tolerances {
     }
 }
 
-/// The precision that a request asks for; samplers are in double precision.
-pub fn precision_of(request: &Request) -> Precision {
-    request.method.precision()
-}
-
 /// Compares `backend` with the reference on `panel`, or on every k-th product of one with more than `most_rows` rows.
 ///
 /// # Errors
-/// When the backend cannot serve the request; a disagreement is no error but a record that did not pass.
+/// When the backend cannot serve the request; a disagreement is not an error but a record that did not pass.
 pub fn check_parity(
     backend: &dyn Backend,
     panel: &Arc<Panel>,
     request: &Request,
     most_rows: usize,
 ) -> Result<ParityRecord, BackendError> {
-    let precision = precision_of(request);
+    let precision = backend.parity_precision(request);
     let tolerances = Tolerances::of(precision);
     let kind = kind_of(&request.method);
     let most_rows = match kind {
@@ -144,7 +145,7 @@ pub fn check_parity(
     };
     let (panel, mut words) = sub_panel(panel, most_rows);
     let of_passes = kind.map(|_| Reference::new(&panel, &request.priors, request.likelihood));
-    // These products are not in the model's log joint as the methods fit it.
+    // The methods leave these products out of the model's log joint.
     let left_out = of_passes.as_ref().map_or(0, Reference::left_out);
     if left_out > 0 {
         words.push_str(&format!(
@@ -211,7 +212,7 @@ pub fn check_parity(
     Ok(record)
 }
 
-/// The Gaussian that a method's pass is about, of the Gaussian methods.
+/// The Gaussian of a method's pass, for the Gaussian methods.
 fn kind_of(method: &Method) -> Option<Kind> {
     match method {
         Method::Svi(_) | Method::Nuts(_) => None,
@@ -221,10 +222,13 @@ fn kind_of(method: &Method) -> Option<Kind> {
     }
 }
 
+/// What is compared of a method without a guide, and of a backend that does not tell its loss.
+const LOG_JOINT_ALONE: &str = "log joint and gradient";
+
 fn compared(method: &Method) -> &'static str {
     match method {
         Method::Svi(_) => "log joint and gradient; log-weights, loss and its gradient",
-        Method::Nuts(_) => "log joint and gradient",
+        Method::Nuts(_) => LOG_JOINT_ALONE,
         Method::Laplace(_) => "log joint without the clip and gradient; Newton step and variances",
         Method::StructuredVi(_) | Method::Meanfield(_) => {
             "evidence lower bound without the clip and gradient; step and variances; log joint of the search it starts with"
@@ -232,7 +236,7 @@ fn compared(method: &Method) -> &'static str {
     }
 }
 
-/// Compares a pass of a Gaussian method, with what a run takes from it.
+/// Compares a pass of a Gaussian method, with all results that a run takes from it.
 fn check_pass(
     backend: &dyn Backend,
     panel: &Arc<Panel>,
@@ -308,6 +312,7 @@ fn check_loss(
     };
     guide.unconstrained_scale = vec![softplus_inverse(GUIDE_SCALE); layout.latents()];
     let Some(got) = backend.loss_and_gradient(panel, request, &guide, stream)? else {
+        record.compared = LOG_JOINT_ALONE.into();
         return Ok(());
     };
 
@@ -318,8 +323,8 @@ fn check_loss(
         .collect();
     let log_weights: Vec<f64> = alone.iter().map(|p| p.log_weights[0]).collect();
     let reference = objective.weigh(&log_weights);
-    // A rate that is off by a part of itself moves a log-weight by that part of the expected units, however much of them
-    // cancels against the counts: errors are held against whichever is larger.
+    // A relative error of a rate moves a log-weight by that fraction of the expected units, however much of
+    // them cancels against the counts: errors are compared with whichever is larger.
     let units: f64 = panel.sums().product.iter().map(|y| *y as f64).sum();
     let loss_error = (got.weighted.loss - reference.loss).abs();
     record.loss_relative_error = Some(loss_error / reference.loss.abs()).filter(|error| error.is_finite());
@@ -338,7 +343,7 @@ fn check_loss(
             .collect();
         let low = offsets.iter().copied().fold(f64::INFINITY, f64::min);
         let high = offsets.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        // `min` and `max` pass over what is not a number; a sum does not.
+        // `min` and `max` skip NaN; a sum does not.
         if offsets.iter().sum::<f64>().is_finite() {
             high - low
         } else {
@@ -414,7 +419,7 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()))
 }
 
-/// The larger of two errors; what could not be told is worst.
+/// The larger of two errors; NaN is the worst.
 fn worse(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     Some(a?.max(b?))
 }

@@ -1,14 +1,14 @@
-//! Whether other programs are at work on the machine, and waiting until they are done.
+//! Whether other programs use the machine, and waiting until they are done.
 
 use infermark_backend::Interrupt;
 use infermark_report::records::case_record::QUIET;
 use std::time::{Duration, Instant};
 
-/// How long the processors are watched for one figure.
+/// How long CPU use is measured for one figure.
 const WATCHED: Duration = Duration::from_millis(500);
 
-/// Share of the machine's processor time in use over half a second in which this program rests, 0 to 1: what others use.
-/// `None` where the system does not tell.
+/// Share of the machine's CPU time in use over half a second in which this program rests, 0 to 1: the use by
+/// others. `None` if the system does not report it.
 ///
 /// The load average would not do: it still counts, a minute later, the compilers that built the program.
 pub fn busy_share() -> Option<f64> {
@@ -23,8 +23,8 @@ pub fn busy_share() -> Option<f64> {
     share.is_finite().then(|| share.clamp(0.0, 1.0))
 }
 
-/// Waits until others use no more than [`QUIET`], for at most `patience`, from which the time waited is taken. Returns what
-/// they use then. `told` hears what they use while it waits.
+/// Waits until others use no more than [`QUIET`], for at most `patience`, from which the waiting time is
+/// subtracted. Returns their use then. `told` is called with their use while it waits.
 pub fn wait_until_quiet(
     patience: &mut Duration,
     interrupt: &Interrupt,
@@ -76,7 +76,7 @@ mod tests {
         patience = Duration::from_millis(5);
         let busy = wait(shares(vec![0.8; 1000]), &mut patience, &Interrupt::new(), |_| {});
         assert_eq!((busy, patience), (Some(0.8), Duration::ZERO));
-        // With no patience left, the first figure stands.
+        // With no patience left, the first figure is returned.
         let busy = wait(shares(vec![0.7, 0.0]), &mut patience, &Interrupt::new(), |_| {});
         assert_eq!(busy, Some(0.7));
         let interrupt = Interrupt::new();

@@ -1,4 +1,4 @@
-//! Whole fits under the clock: from the loaded panel to the posterior with all its marginals.
+//! Timing of whole fits, from the loaded panel to the posterior with all its marginals.
 
 use infermark_backend::{Backend, BackendError, Interrupt, Posterior, Report, Request, RunState};
 use infermark_model::Panel;
@@ -6,7 +6,7 @@ use infermark_report::records::case_record::Sample;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A backend that is fitted over and over, with what was timed of it.
+/// A backend that is fitted repeatedly, with its timings.
 pub struct TimedFits {
     backend: Arc<dyn Backend>,
     panel: Arc<Panel>,
@@ -15,18 +15,18 @@ pub struct TimedFits {
     pub warmup: Sample,
     /// The timed repeats.
     pub repeats: Vec<Sample>,
-    /// What the last whole fit gave.
+    /// The result of the last whole fit.
     pub last: Option<WholeFit>,
 }
 
-/// What a fit gave.
+/// The result of a fit.
 #[derive(Debug, Clone)]
 pub struct WholeFit {
     /// Its posterior.
     pub posterior: Posterior,
     /// Its report.
     pub report: Report,
-    /// Seconds that starting took, a part of `seconds`.
+    /// Seconds that starting took, included in `seconds`.
     pub setup_seconds: f64,
     /// Seconds from the loaded panel to the posterior.
     pub seconds: f64,
@@ -35,7 +35,7 @@ pub struct WholeFit {
 }
 
 impl TimedFits {
-    /// Fits of `request` on `panel`; nothing is run yet.
+    /// Prepares fits of `request` on `panel`, without running any.
     pub fn new(backend: Arc<dyn Backend>, panel: Arc<Panel>, request: Request) -> Self {
         TimedFits {
             backend,

@@ -1,5 +1,5 @@
-//! A run under the clock: set-up apart, warm-up apart, then stretches in steady state. Iterations are counted, of samplers
-//! gradients; whole fits are timed by [`crate::timed_fits`].
+//! Timing of a run: set-up and warm-up separately, then stretches in steady state. Iterations are counted, of
+//! samplers gradients; whole fits are timed by [`crate::timed_fits`].
 
 use infermark_backend::{Backend, BackendError, Interrupt, Pieces, Report, Request, Run};
 use infermark_model::Panel;
@@ -7,15 +7,16 @@ use infermark_report::records::case_record::Sample;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a piece of a sampler's repeat lasts, as a part of the repeat; longer where that is less than the four draws a
-/// chain that [`Pieces`] asks for. A repeat ends with a piece, and chains wait for each other there alone.
+/// Duration of a piece of a sampler's repeat, as a fraction of the repeat; longer if that is less than the
+/// four draws per chain that [`Pieces`] asks for. A repeat ends with a piece, and chains wait for each other
+/// only there.
 const PIECE_OF_REPEAT: f64 = 0.25;
-/// How long a warm-up lasts, unless more seconds were asked for: iterations that are still missing then are not waited for.
+/// Longest warm-up, unless more seconds were requested: it ends then even if iterations are missing.
 pub const LONGEST_WARMUP: Duration = Duration::from_secs(60);
-/// How long a piece of a run for its quality lasts.
+/// Duration of a piece of a run for quality.
 const PIECE: Duration = Duration::from_millis(200);
 
-/// A started run with what was timed of it.
+/// A started run with its timings.
 pub struct TimedRun {
     run: Box<dyn Run>,
     counts_gradients: bool,
@@ -30,7 +31,7 @@ pub struct TimedRun {
 }
 
 impl TimedRun {
-    /// Starts a run, and times that.
+    /// Starts a run and times its start.
     ///
     /// # Errors
     /// When the backend refuses.
@@ -61,9 +62,9 @@ impl TimedRun {
         &*self.run
     }
 
-    /// Advances for about `seconds` without counting them, an optimizer for `iterations` at least, but not much longer than
-    /// [`LONGEST_WARMUP`] for their sake; and finds how many iterations a repeat of `repeat_seconds` takes, so that all
-    /// `repeats` fit in what the run was asked for.
+    /// Advances for about `seconds` without counting them, an optimizer for `iterations` at least, but not
+    /// much longer than [`LONGEST_WARMUP`] for their sake; and finds how many iterations a repeat of
+    /// `repeat_seconds` takes, so that all `repeats` fit in the requested total of the run.
     ///
     /// # Errors
     /// When the run fails.
@@ -101,7 +102,8 @@ impl TimedRun {
                 self.pieces.took(Duration::from_secs_f64(sample.seconds));
                 self.pieces.steps_of_at_most(left / 2)
             } else {
-                // Where the time is up, only what is missing, and no more at once than the longest warm-up has room for.
+                // When the time is up, only the missing iterations, and no more at once than fit in the
+                // longest warm-up.
                 let most = if missing > 0 && self.warmup.seconds >= seconds {
                     let room = sample.rate() * (longest - self.warmup.seconds);
                     missing.min(room.ceil().min(1e9) as u64)
@@ -160,7 +162,8 @@ impl TimedRun {
         })
     }
 
-    /// Advances for about `seconds` more, until the piece under way is done, or to the run's end, telling how far it is.
+    /// Advances for about `seconds` more, until the piece under way is done, or to the run's end, reporting
+    /// progress.
     ///
     /// # Errors
     /// When the run fails.

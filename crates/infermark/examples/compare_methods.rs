@@ -1,5 +1,5 @@
-//! Fits one panel by every method on the CPU: how near each comes to the truth that the panel was drawn from, whether its
-//! intervals hold it, and how far its means are from those of NUTS.
+//! Fits one panel by every method on the CPU: how close each comes to the true values behind the panel, how
+//! often its intervals contain them, and how far its means are from those of NUTS.
 
 use infermark::prelude::*;
 use std::error::Error;

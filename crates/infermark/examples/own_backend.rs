@@ -1,7 +1,8 @@
-//! A backend of one's own: SVI by the model's plain `f64` loops. It is chosen, checked for parity and run as any other.
+//! Your own backend: SVI with the model's plain `f64` loops. It is chosen, checked for parity and run like
+//! any other.
 //!
-//! An iteration is all that there is to write: [`SviRun`] makes a run of it, whose contract the project's own tests hold
-//! every backend to.
+//! You write only the iteration: [`SviRun`] turns it into a run that keeps the contract which the project's
+//! tests check for every backend.
 
 use infermark::prelude::*;
 use infermark::reference::{Guide, GuideMoments, LogJoint, LossAndGradient, Stream, draw_noise};
@@ -15,7 +16,7 @@ use std::time::Instant;
 /// The backend.
 struct SviPlain;
 
-/// What one of its runs holds.
+/// The state of one of its runs.
 struct Plain {
     panel: Arc<Panel>,
     request: Request,
@@ -162,7 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let panel = Arc::new(generate_panel(&generator, 0)?.0);
 
-    // One line adds it; what serves a request is asked in this order.
+    // One line adds it; for a request, backends are tried in this order.
     let registry = registry().clone().with(SviPlain);
     let plain = registry.named("svi-plain").ok_or("it was just added")?;
     let request = Request::new(Method::Svi(SviSettings {
@@ -171,7 +172,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }));
     assert_eq!(registry.choose(&request)?.name(), "svi-cpu");
 
-    // It is held against the reference before anything else, and would be measured with these:
+    // First it is compared with the reference; a benchmark would measure it with these settings:
     let parity = check_parity(&*plain, &panel, &request, PARITY_ROWS)?;
     println!("parity: {} ({})", parity.passed(), parity.compared);
     let choice = CaseChoice {

@@ -1,6 +1,7 @@
 //! Reads a sales file, fits it, and prints each product's price elasticity with its 90% interval.
 //!
-//! `cargo run --release --example read_and_fit -- sales.csv`; without a file it takes a small one of the project's own.
+//! `cargo run --release --example read_and_fit -- sales.csv`; without a file it reads a small one of this
+//! repository.
 
 use infermark::prelude::*;
 use std::error::Error;
@@ -17,7 +18,8 @@ fn own_file() -> PathBuf {
 }
 
 fn fit(file: &std::path::Path) -> Result<(), Box<dyn Error>> {
-    // Columns::default() are product, category, week, price and units; a defect of the file is named with its row.
+    // Columns::default() are product, category, week, price and units; a defect in the file is reported with
+    // its row.
     let sales = read_panel(file, &Columns::default())?;
 
     // Prices count relative to each product's usual price, so that dollars and cents give the same posterior.

@@ -1,5 +1,5 @@
-//! Watches a run, stops it from another thread, reads the posterior that it has by then, and goes on to the end as if nothing
-//! had happened.
+//! Watches a run, stops it from another thread, reads the posterior at that point, and goes on to the end as
+//! if nothing had happened.
 
 use infermark::prelude::*;
 use std::error::Error;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     watch(&mut *run, &interrupt)?;
     user.join().map_err(|_| "the other thread panicked")?;
 
-    // Whatever the state, there is a report, and of this method a posterior.
+    // There is a report in every state and, with this method, a posterior.
     let so_far = run.posterior()?;
     println!(
         "global elasticity: {:.2}, {} warnings",
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         run.report().warnings.len()
     );
 
-    // Another interrupt, that nobody sets: the run goes on where it was.
+    // With another interrupt, which nobody sets, the run goes on from where it stopped.
     watch(&mut *run, &Interrupt::new())?;
     assert!(run.progress().state.is_complete());
     println!(
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Advances a run until it ends or is interrupted, with a line for each piece of about a tenth of a second.
+/// Advances a run until it ends or is interrupted, printing a line per piece of about a tenth of a second.
 fn watch(run: &mut dyn Run, interrupt: &Interrupt) -> Result<(), Box<dyn Error>> {
     let mut pieces = Pieces::of(run, Duration::from_millis(100));
     loop {

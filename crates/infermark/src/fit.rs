@@ -5,11 +5,12 @@ use infermark_backend::{BackendError, Interrupt, Request, Run};
 use infermark_model::Panel;
 use std::sync::Arc;
 
-/// Fits `panel` as `request` says, with the backend that [`registry`] chooses, and returns the run at its end: with its
-/// posterior, report and draws. To watch it or to stop it, start it with [`Backend::start`](crate::Backend::start) instead.
+/// Fits `panel` as `request` specifies, with the backend that [`registry`] chooses, and returns the completed
+/// run, which has the posterior, report and draws. To watch or stop a run, start it with
+/// [`Backend::start`](crate::Backend::start).
 ///
 /// # Errors
-/// When no backend serves the request, memory or the device do not suffice, or the run fails.
+/// When no backend serves the request, memory is too small, the device fails, or the run fails.
 ///
 /// # Example
 /// ```

@@ -1,11 +1,11 @@
-//! Trustworthy posteriors for hierarchical demand models, and how fast.
+//! Trustworthy posteriors for hierarchical demand models, fast.
 //!
 //! Infermark fits one model - price elasticities of many products in categories, with Poisson or negative-binomial counts -
 //! by several methods on several kinds of hardware, behind one trait.
 //!
 //! # Start here
 //!
-//! A [`Panel`] holds the sales, a [`Request`] says what is asked, [`fit`] does it:
+//! A [`Panel`] holds the sales, a [`Request`] describes the fit, and [`fit`] runs it:
 //!
 //! ```
 //! use infermark::prelude::*;
@@ -51,10 +51,11 @@
 //!
 //! # Features
 //!
-//! `cuda` and `wgpu`, both by default, are the two ways to a GPU. Drivers are loaded at run time, and nothing of either is needed
-//! to build. A program that uses CUDA calls [`choose_header`] first.
+//! `cuda` and `wgpu`, both on by default, are the two routes to a GPU. Drivers are loaded at run time;
+//! neither is needed to build. A program that uses CUDA calls [`choose_header`] first.
 //!
-//! `tensor` adds `svi-tensor`, the same algorithm in Burn's tensors, as a peer to measure against; it takes a quarter of the build.
+//! `tensor` adds `svi-tensor`, the same algorithm in Burn's tensors, for comparison; it takes a quarter of
+//! the build time.
 
 /// The programs in the guides are tests.
 #[cfg(doctest)]
@@ -73,11 +74,11 @@ pub use registry::registry;
 #[doc(inline)]
 pub use infermark_backend::{
     Backend, BackendError, BenchmarkSettings, Capabilities, ChainDiagnostics, ChainReport, Checkpoint,
-    Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, EarlyStop, GaussianPass, GaussianPoint,
-    GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS, MeanfieldSettings, Method, MethodKind,
-    Metric, ModeSearch, NutsReport, NutsSettings, Pieces, Posterior, Precision, Progress, Registry, Report,
-    Request, Run, RunState, SiteDraws, StepPoint, StepUnit, StructuredViSettings, SviReport, SviSettings,
-    TracePoint, check_threads,
+    Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, ESS_LIMIT, EarlyStop,
+    GaussianPass, GaussianPoint, GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS,
+    MeanfieldSettings, Method, MethodKind, Metric, ModeSearch, NutsReport, NutsSettings, Pieces, Posterior,
+    Precision, Progress, RHAT_LIMIT, Registry, Report, Request, Run, RunState, SiteDraws, StepPoint,
+    StepUnit, StructuredViSettings, SviReport, SviSettings, TracePoint, check_threads,
 };
 #[doc(inline)]
 pub use infermark_data::{

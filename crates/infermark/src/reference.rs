@@ -1,4 +1,4 @@
-//! The model and its SVI in plain `f64` Rust: what every backend is held against, and the words that they share.
+//! The model and its SVI in plain `f64` Rust: the reference for every backend, and the types that they share.
 
 #[doc(inline)]
 pub use infermark_model::{

@@ -10,8 +10,8 @@ use infermark_svi_gpu::SviGpu;
 use infermark_svi_tensor::SviTensor;
 use std::sync::LazyLock;
 
-/// All backends, in the order of tables. Another one is another line here; a program of its own adds one by
-/// [`Registry::with`] to a clone.
+/// All backends, in the order of tables. A new backend is one more line here; your own program adds one to a
+/// clone with [`Registry::with`].
 ///
 /// # Example
 /// ```

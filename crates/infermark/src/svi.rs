@@ -1,5 +1,5 @@
-//! For backends that iterate a guide: [`SviRun`] makes a [`Run`](crate::Run), its contract included, of what
-//! [`Iterate`] says of one iteration. The example `own_backend` does.
+//! For backends that iterate a guide: [`SviRun`] turns an implementation of [`Iterate`], which makes one
+//! iteration, into a [`Run`](crate::Run) that keeps the contract. See the example `own_backend`.
 
 #[doc(inline)]
 pub use infermark_svi::{

@@ -3,13 +3,14 @@
 use crate::linux::limit;
 use rustix::process::Resource;
 
-/// Below this much address space a thread's own arena is a waste.
+/// Below this much address space separate arenas per thread waste it.
 const AMPLE: u64 = 16 << 30;
-/// Blocks of this many bytes and more are mappings of their own, which go back whole.
+/// Blocks of this many bytes and more are separate mappings, which are returned as a whole.
 #[cfg(target_env = "gnu")]
 const MAPPED_BYTES: libc::c_int = 1 << 18;
 
-/// Keeps the allocator from wasting addresses where the address space is limited. To be called before threads start.
+/// Keeps the allocator from wasting addresses if the address space is limited. Must be called before threads
+/// start.
 ///
 /// An arena of 64 MiB for every thread would let the first few threads take all of it. In the one arena that they then share,
 /// the matrix products' workspaces, which come and go with threads, would leave holes that nothing else fits into: glibc's

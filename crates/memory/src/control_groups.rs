@@ -1,7 +1,7 @@
-//! What the control groups of this process leave, of version 1 and 2.
+//! The memory that the control groups of this process (version 1 and 2) leave.
 //!
-//! A group is bounded by its own limit and by those of all groups above it. Pages of files count as taken and are given back
-//! when they are needed, so they count as free here.
+//! A group is bounded by its own limit and by those of all groups above it. File pages count as used but are
+//! reclaimed when needed, so they count as free here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ enum Version {
 }
 
 impl Version {
-    /// What one group leaves, itself alone.
+    /// The memory that one group leaves, by its own limit.
     fn left(self, folder: &Path) -> Option<u64> {
         let (limit, usage, files) = match self {
             Version::One => (
@@ -36,7 +36,7 @@ impl Version {
         };
         let number =
             |name: &str| -> Option<u64> { fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok() };
-        // "max" is no number; version 1 writes a number beyond any memory.
+        // "max" is not a number; version 1 writes a number beyond any memory.
         let limit = number(limit).filter(|limit| *limit < 1 << 60)?;
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let of_files: u64 = stat
@@ -50,7 +50,7 @@ impl Version {
     }
 }
 
-/// A hierarchy that bounds memory: where it is mounted, and the process's own group in it.
+/// A hierarchy that bounds memory: its mount point, and the process's own group in it.
 #[derive(Debug, PartialEq, Eq)]
 struct Groups {
     version: Version,
@@ -89,7 +89,7 @@ impl Groups {
     }
 }
 
-/// Root and place of a line of mountinfo, if it is a hierarchy of `version` that bounds memory.
+/// Root and mount point in a line of mountinfo, if it is a hierarchy of `version` that bounds memory.
 fn mounted(line: &str, version: Version) -> Option<(String, PathBuf)> {
     let (before, after) = line.split_once(" - ")?;
     let mut after = after.split(' ');
@@ -151,7 +151,7 @@ mod tests {
         let mounts = "36 32 0:31 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
         let found = Groups::find("4:memory:/docker/x\n", mounts);
         assert_eq!(found[0].own, Path::new("/sys/fs/cgroup/memory"));
-        // A group that the mount does not hold: the mount's own is the best that is known.
+        // A group outside the mount: the mount's own group is the best known.
         let found = Groups::find("4:memory:/elsewhere\n", mounts);
         assert_eq!(found[0].own, Path::new("/sys/fs/cgroup/memory"));
     }

@@ -1,8 +1,8 @@
-//! How much memory this process may still take: the least of what the machine has free, what its control groups leave and
-//! what its resource limits (`ulimit`) leave.
+//! How much memory this process may still take: the least of the machine's free memory and what its control
+//! groups and resource limits (`ulimit`) leave.
 //!
-//! What is about to take much asks first, by [`check`], and refuses with figures: where memory ends, the system kills a process
-//! or an allocation aborts it, and neither leaves a result.
+//! Code that is about to allocate a lot calls [`check`] first, and refuses with figures: when memory runs
+//! out, the system kills the process or an allocation aborts it, and neither leaves a result.
 
 #[cfg(target_os = "linux")]
 mod arenas;
@@ -18,12 +18,12 @@ pub use shortage::{Shortage, gigabytes};
 
 use std::fmt;
 
-/// What bounds the memory that can still be had.
+/// The limit on the memory that is still available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// The machine's free memory.
     Machine,
-    /// A control group that the process is in, as of a container or a job.
+    /// A control group of the process, for instance of a container or a job.
     ControlGroup,
     /// The limit of the address space (`ulimit -v`).
     AddressSpace,
@@ -42,16 +42,16 @@ impl fmt::Display for Bound {
     }
 }
 
-/// Memory that can still be had.
+/// Memory that is still available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Available {
     /// Bytes.
     pub bytes: u64,
-    /// What bounds them.
+    /// Their limit.
     pub bound: Bound,
 }
 
-/// What this process may still take; `None` where the system does not say.
+/// The memory that this process may still take; `None` if the system does not report it.
 pub fn available() -> Option<Available> {
     #[cfg(target_os = "linux")]
     return linux::available();
@@ -59,7 +59,7 @@ pub fn available() -> Option<Available> {
     None
 }
 
-/// Bytes of memory of the machine; `None` where the system does not say.
+/// Bytes of memory of the machine; `None` if the system does not report it.
 pub fn total_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return linux::meminfo("MemTotal:");
@@ -67,7 +67,7 @@ pub fn total_bytes() -> Option<u64> {
     None
 }
 
-/// Refuses what would take more than there is.
+/// Refuses an allocation that exceeds the available memory.
 ///
 /// # Errors
 /// [`Shortage`] with both figures.
@@ -82,7 +82,7 @@ pub fn check(what: impl Into<String>, needed_bytes: u64) -> Result<(), Shortage>
     }
 }
 
-/// Where an address space costs nothing there is nothing to spare.
+/// Other systems do not need this.
 #[cfg(not(target_os = "linux"))]
 pub fn spare_address_space() {}
 

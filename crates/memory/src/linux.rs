@@ -1,11 +1,12 @@
-//! The bounds that Linux tells.
+//! The bounds that Linux reports.
 
 use crate::{Available, Bound, control_groups};
 use rustix::process::{Resource, getrlimit};
 
-/// Bytes that are taken without being asked for: the pictures that a fit draws at its end, and its tables as they are written.
+/// Bytes that are allocated without a check: the pictures at the end of a fit, and its tables while they are
+/// written.
 const HELD_BACK: u64 = 20 << 20;
-/// Addresses beside those: stacks of threads, mappings of files, what the allocator does not give back.
+/// Additional addresses: thread stacks, file mappings, and what the allocator does not return.
 const ADDRESSES_HELD_BACK: u64 = 24 << 20;
 
 pub(crate) fn available() -> Option<Available> {
@@ -34,7 +35,7 @@ pub(crate) fn available() -> Option<Available> {
     .min_by_key(|available| available.bytes)
 }
 
-/// A resource's limit, `None` where there is none.
+/// A resource's limit; `None` if there is none.
 pub(crate) fn limit(resource: Resource) -> Option<u64> {
     getrlimit(resource).current
 }

@@ -1,4 +1,4 @@
-//! That something does not fit, with figures.
+//! The error for a lack of memory, with figures.
 
 use crate::Available;
 
@@ -10,11 +10,11 @@ pub struct Shortage {
     pub what: String,
     /// Bytes that it needs.
     pub needed_bytes: u64,
-    /// What there is.
+    /// The available memory.
     pub available: Available,
 }
 
-/// Bytes in gigabytes (10^9 bytes), or as they are where they are few.
+/// Bytes in gigabytes (10^9 bytes), or in bytes if they are few.
 pub fn gigabytes(bytes: u64) -> String {
     if bytes < 1_000_000 {
         return format!("{bytes} bytes");

@@ -1,10 +1,11 @@
 //! Coordinates in which the latents of the posterior are nearly independent: those in which a mean-field guide is right.
 //!
-//! In the published coordinates a product's elasticity and effect are correlated at -0.998, since ln price is far from 0, and all
-//! effects of a category can be shifted against its period effects. Write, with the units `y` of the panel as weights,
+//! In the published coordinates a product's elasticity and effect are correlated at -0.998, since ln price is
+//! far from 0, and a shift of all effects of a category can be offset by its period effects. Write, with the
+//! units `y` of the panel as weights,
 //!
-//! - `m_i = sum_t y x / (sum_t y + 1 / s_e^2)` for the weighted mean ln price of product i, to which the prior of its effect, of
-//!   standard deviation `s_e`, adds a part of a unit at ln price 0,
+//! - `m_i = sum_t y x / (sum_t y + 1 / s_e^2)` for the weighted mean ln price of product i, where the prior
+//!   of its effect, of standard deviation `s_e`, adds a fraction of a unit at ln price 0,
 //! - `tau_ct = l_c + s_ct`, a level `l_c` and contrasts `s_c` that sum to zero over the periods,
 //! - `w_c` for the weighted mean of `s_c` over the periods.
 //!
@@ -14,13 +15,15 @@
 //! eta_it = a_i (x_it - m_i) + e''_i + s_ct - w_c,      effect_i = e''_i - a_i m_i - l_c - w_c,
 //! ```
 //!
-//! and the rates, which are close to the units where these say anything, weigh what is beside each other in it to covariances of
-//! nearly zero: those of `a_i` with `e''_i`, and of the `e''_i` of a category with its `s_c`. The level is seen by the prior alone.
-//! Without sales `m_i` is 0 and the effect its own coordinate, as the prior has it. The map is linear and of constant Jacobian, so
-//! that the posterior is the same; only the prior of the effects couples its parts.
+//! and with the rates as weights, which are close to the units wherever these carry information, neighbouring
+//! terms have covariances of nearly zero: `a_i` with `e''_i`, and the `e''_i` of a category with its `s_c`.
+//! Only the prior depends on the level. Without sales `m_i` is 0 and the effect is its own coordinate, as in
+//! the prior. The map is linear with a constant Jacobian, so the posterior is the same; only the prior of the
+//! effects couples its parts.
 //!
-//! Contrasts are the zero-sum vectors `s = A y` of `T - 1` free numbers `y`, `A` an isometry ([`ZeroSum`]), so that period effects that
-//! are independent `Normal(m, s)` are contrasts that are independent `Normal(0, s)` and a level that is `Normal(m, s / sqrt T)`.
+//! Contrasts are the zero-sum vectors `s = A y` of `T - 1` free numbers `y`, `A` an isometry ([`ZeroSum`]).
+//! So independent `Normal(m, s)` period effects correspond to independent `Normal(0, s)` free numbers and a
+//! level that is `Normal(m, s / sqrt T)`.
 
 mod start;
 
@@ -31,7 +34,7 @@ use crate::priors::Priors;
 use crate::site::{Layout, Site};
 use serde::{Deserialize, Serialize};
 
-/// Which coordinates the normals of a mean-field guide are independent in.
+/// The coordinates in which the normals of a mean-field guide are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Coordinates {
@@ -52,18 +55,18 @@ impl Coordinates {
     }
 }
 
-/// What the variances of the log rates are made of where latents are independent, in natural parameters or in orthogonal coordinates: that of
-/// row (i, t) is `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`.
+/// What determines the variances of the log rates where latents are independent, in natural parameters or in
+/// orthogonal coordinates: the variance of row (i, t) is `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`.
 #[derive(Debug, Clone, Copy)]
 pub struct IndependentRates<'a> {
     /// `v`, in the order of [`Layout`]: the latents' own variances, or those of [`Orthogonal::rate_variances`].
     pub variances: &'a [f64],
-    /// `m`, where a product's log prices are measured from, length N; `None` is 0, as in natural parameters.
+    /// `m`, the origin of each product's log prices, length N; `None` means 0, as in natural parameters.
     pub origin: Option<&'a [f64]>,
 }
 
 impl<'a> IndependentRates<'a> {
-    /// Of natural parameters that are independent with these variances.
+    /// Rates under independent natural parameters with these variances.
     pub fn natural(variances: &'a [f64]) -> Self {
         IndependentRates {
             variances,
@@ -71,7 +74,8 @@ impl<'a> IndependentRates<'a> {
         }
     }
 
-    /// Of the coordinates of `orthogonal`, with the variances that [`Orthogonal::rate_variances`] made of theirs.
+    /// Rates under the coordinates of `orthogonal`, with the variances that [`Orthogonal::rate_variances`]
+    /// returned.
     pub fn orthogonal(variances: &'a [f64], orthogonal: &'a Orthogonal) -> Self {
         IndependentRates {
             variances,
@@ -95,9 +99,9 @@ impl<'a> IndependentRates<'a> {
 
 /// The isometry between `T - 1` free numbers and the vectors of length T that sum to zero.
 ///
-/// With `k = 1 / (T + sqrt T)`, `s_t = y_t - k sum y` for `t < T`, and `s_T = -sum y / sqrt T`: a reflection that takes one unit vector to the
-/// direction of all ones, without which every period but the last has nearly a number of its own. Source: the zero-sum transform of
-/// PyMC and NumPyro (`ZeroSumNormal`).
+/// With `k = 1 / (T + sqrt T)`, `s_t = y_t - k sum y` for `t < T`, and `s_T = -sum y / sqrt T`: a reflection
+/// that maps one unit vector to the direction of all ones. Every period but the last then nearly has a free
+/// number of its own. Source: the zero-sum transform of PyMC and NumPyro (`ZeroSumNormal`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ZeroSum {
     /// `1 / (T + sqrt T)`.
@@ -125,7 +129,8 @@ impl ZeroSum {
         contrasts[free.len()] = -self.last * sum;
     }
 
-    /// The transposed map, from length T to T - 1: of contrasts their free numbers, of a gradient by the contrasts that by the free numbers.
+    /// The transposed map, from length T to T - 1: from contrasts to free numbers, or from a gradient with
+    /// respect to the contrasts to one with respect to the free numbers.
     pub fn transposed(&self, by_contrasts: &[f64], by_free: &mut [f64]) {
         let (last, others) = by_contrasts.split_last().expect("a period");
         let common = self.shared * others.iter().sum::<f64>() + self.last * last;
@@ -135,8 +140,9 @@ impl ZeroSum {
     }
 }
 
-/// The coordinates of a panel. In a vector of latents the elasticities and shapes have their places, `e''_i` has that of the product's effect,
-/// and a category's T places of period effects hold its `T - 1` free numbers and then its level.
+/// The coordinates of a panel. In a vector of latents, elasticities and shapes keep their positions, `e''_i`
+/// has the position of the product's effect, and the T positions of a category's period effects hold its
+/// `T - 1` free numbers and then its level.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Orthogonal {
     layout: Layout,
@@ -154,16 +160,16 @@ pub struct Orthogonal {
 impl Orthogonal {
     /// The coordinates of `panel` under `likelihood` and `priors`.
     ///
-    /// Weights are the information of a row on its log rate, its units in the place of its rate: under the Poisson likelihood the units
-    /// themselves, under the negative binomial `y / (1 + y / r)`, with a rough shape `r` of the category. A category without sales has equal
-    /// weights.
+    /// Weights are the information of a row on its log rate, with its units instead of its rate: the units
+    /// themselves under the Poisson likelihood, `y / (1 + y / r)` under the negative binomial, with a rough
+    /// shape `r` of the category. A category without sales has equal weights.
     pub fn new(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> Self {
         let layout = panel.layout_for(likelihood);
         let prior = priors.product_effect_sd.powi(-2);
         let sums = panel.sums();
         let mut origin = panel.mean_log_price().to_vec();
         let (mut period_share, dispersion) = match likelihood.has_shape() {
-            // The weights are the units, whose sums the panel has.
+            // The weights are the units, whose sums are in the panel.
             false => {
                 for ((m, units), deviation) in
                     origin.iter_mut().zip(&sums.product).zip(&sums.product_deviation)
@@ -221,8 +227,8 @@ impl Orthogonal {
         &self.period_share[category * self.layout.periods..][..self.layout.periods]
     }
 
-    /// Log of the constant Jacobian determinant of the natural parameters by these coordinates, `C / 2 ln T`: what the log density
-    /// of the coordinates has beyond that of the natural parameters.
+    /// Log of the constant Jacobian determinant of the natural parameters with respect to these coordinates,
+    /// `C / 2 ln T`: the log density of the coordinates minus that of the natural parameters.
     pub fn ln_jacobian(&self) -> f64 {
         0.5 * self.layout.categories as f64 * (self.layout.periods as f64).ln()
     }
@@ -282,7 +288,8 @@ impl Orthogonal {
         z
     }
 
-    /// The gradient by the coordinates of one by the natural parameters; both have length [`Layout::latents`].
+    /// The gradient with respect to the coordinates, from that with respect to the natural parameters; both
+    /// have length [`Layout::latents`].
     pub fn gradient(&self, mut by_natural: Vec<f64>) -> Vec<f64> {
         let (a, e) = (
             self.layout.start(Site::ProductA),
@@ -317,7 +324,8 @@ impl Orthogonal {
             let range = self.layout.time_range(c);
             let (level, free) = own[range.clone()].split_last().expect("a period");
             let total: f64 = free.iter().sum();
-            // The weighted mean by the free number of period t: its share, less what all of them have in common.
+            // The derivative of the weighted mean with respect to the free number of period t: its share,
+            // minus the part that all have in common.
             let (last_share, shares) = self.shares_of(c).split_last().expect("a period");
             let common = shared * shares.iter().sum::<f64>() + last * last_share;
             let of_mean = shares.iter().zip(free).map(|(p, v)| (p - common).powi(2) * v);
@@ -338,9 +346,10 @@ impl Orthogonal {
         natural
     }
 
-    /// What the variances of the log rates are made of where the coordinates are independent and have the variances `own`: that of row (i, t) is
-    /// `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]`, `v` what is returned. In the places of the period effects are the variances of `s_ct - w_c`. Both have
-    /// length [`Layout::latents`].
+    /// The terms of the variances of the log rates where the coordinates are independent with variances
+    /// `own`: the variance of row (i, t) is `(x_it - m_i)^2 v[a_i] + v[e_i] + v[tau_ct]` with the returned
+    /// `v`. At the positions of the period effects it has the variances of `s_ct - w_c`. Both have length
+    /// [`Layout::latents`].
     pub fn rate_variances(&self, own: &[f64]) -> Vec<f64> {
         let ZeroSum { shared, last } = self.zero_sum;
         let mut variances = own.to_vec();
@@ -366,7 +375,7 @@ impl Orthogonal {
         variances
     }
 
-    /// Derivatives of `w_c` by the free numbers of the category.
+    /// Derivatives of `w_c` with respect to the free numbers of the category.
     fn mean_by_free(&self, category: usize) -> Vec<f64> {
         let mut by_free = vec![0.0; self.layout.periods - 1];
         self.zero_sum.transposed(self.shares_of(category), &mut by_free);
@@ -390,13 +399,14 @@ impl Orthogonal {
         let of_period = priors.time_cat_effects_sd.powi(-2);
         for (c, products) in products.iter().enumerate() {
             let range = layout.time_range(c);
-            // What the rows know of each `s_t - w`.
+            // The rows' information on each `s_t - w`.
             let (known_last, known) = q[range.clone()].split_last().expect("a period");
             let sum: f64 = known.iter().map(|q| q - of_period).sum();
             let by_free = self.mean_by_free(c);
             let (level, free) = diagonal[range].split_last_mut().expect("a period");
             for ((free, w), known) in free.iter_mut().zip(&by_free).zip(known) {
-                // The free number moves its own period by 1 less what it moves all but the last by, and the last by its own.
+                // A free number moves its own period by 1 minus the amount by which it moves all periods but
+                // the last, and the last by another amount.
                 let all = shared + w;
                 *free = (known - of_period) * (1.0 - 2.0 * all)
                     + all * all * sum
@@ -410,7 +420,7 @@ impl Orthogonal {
     }
 }
 
-/// A row's information on its log rate, were that the log of its units.
+/// A row's information on its log rate if that were the log of its units.
 fn weight_of(units: f64, dispersion: f64) -> f64 {
     units / (1.0 + units * dispersion)
 }
@@ -420,7 +430,7 @@ fn mean_units(panel: &Panel, product: usize) -> f64 {
     panel.sums().product[product] as f64 / panel.row_range(product).len() as f64
 }
 
-/// Units of each category and period that its products' means would make of their rows there, length C * T.
+/// Units of each category and period if every row had the mean units of its product, length C * T.
 fn expected_by_means(panel: &Panel) -> Vec<f64> {
     let layout = panel.layout();
     let mut expected = vec![0.0; layout.categories * layout.periods];
@@ -445,10 +455,10 @@ fn expected_by_means(panel: &Panel) -> Vec<f64> {
     expected
 }
 
-/// Rough dispersions `1 / r` of the categories' counts: by how much they vary beyond Poisson counts about what their product's and their
-/// category's period's sales lead to expect.
+/// Rough dispersions `1 / r` of the categories' counts: their variation in excess of Poisson counts about the
+/// values expected from the product's sales and the category's sales in the period.
 ///
-/// Prices are left out, so that it is on the high side. It only weighs rows.
+/// Prices are ignored, so it is on the high side. It is only used to weight rows.
 fn rough_dispersions(panel: &Panel) -> Vec<f64> {
     let layout = panel.layout();
     let expected = expected_by_means(panel);

@@ -1,40 +1,43 @@
-//! How much more the counts vary than a fit says.
+//! How much more the counts vary than a fit predicts.
 //!
 //! Two figures, for two purposes.
 //!
-//! **The dispersion** is Pearson's: `X^2 = sum (y - mu)^2 / Var(y)` over the rows less the parameters that they determine. `mu` is
-//! the mean rate under the posterior, `exp(m + v / 2)` where the log rate has mean m and variance v, held within the clip;
-//! `Var = mu` under the Poisson likelihood and `mu + mu^2 / r` under the negative-binomial one. For a Gaussian model `z = eta + e`
-//! with posterior variances v and weights w the squared residuals have the mean `(1 - w v) / w`, truths drawn from the prior: so the
-//! parameters that the rows determine number `sum w v`, of which a prior may have the rest. Where the likelihood holds it is
-//! about 1. Intervals of a Poisson fit to counts of dispersion `phi` are too narrow by a factor of about `sqrt(phi)`.
+//! **The dispersion** is Pearson's: `X^2 = sum (y - mu)^2 / Var(y)` over the rows less the parameters that
+//! they determine. `mu` is the mean rate under the posterior, `exp(m + v / 2)` where the log rate has mean m
+//! and variance v, held within the clip; `Var = mu` under the Poisson likelihood and `mu + mu^2 / r` under
+//! the negative-binomial one. For a Gaussian model `z = eta + e` with posterior variances v and weights w the
+//! squared residuals have the mean `(1 - w v) / w`, for truths drawn from the prior. So the rows determine
+//! `sum w v` parameters; the prior determines the rest. The dispersion is about 1 if the likelihood is right.
+//! Intervals of a Poisson fit to counts of dispersion `phi` are too narrow by a factor of about `sqrt(phi)`.
 //!
-//! **The excess** is what a level is stated of. `X^2` will not do: a squared Pearson residual has the variance `2 + 1 / mu` and a
-//! tail as wide, and what priors pull the fit off by counts as scatter. Given the number n of a product's units,
-//! Poisson counts are n independent choices of a period with probabilities `p_t`, in proportion to the rates, whatever the
-//! product's level. With `e_t = n p_t`, `u_t` the log price in its own standard deviations under p, residuals
-//! `r = y - e - e u (u'y) / n` from which level and slope are projected off, and weights `g_t = 1 / (1 + e_t)`,
+//! ***The excess** is the basis of a test with a stated level. `X^2` is not suitable: a squared Pearson
+//! residual has the variance `2 + 1 / mu` and a correspondingly heavy tail, and bias from the priors counts
+//! as scatter. Given the number n of a product's units, Poisson counts are n independent choices of a period
+//! with probabilities `p_t`, in proportion to the rates, whatever the product's level. With `e_t = n p_t`,
+//! `u_t` the log price in its own standard deviations under p, residuals `r = y - e - e u (u'y) / n` with
+//! level and slope projected out, and weights `g_t = 1 / (1 + e_t)`,
 //!
 //! ```text
 //! U = sum_t g_t r_t^2 - sum_s y_s q_s,      q_s = sum_t g_t ([s = t] - p_t (1 + u_s u_t))^2
 //! ```
 //!
-//! is the sum over pairs of different units of a kernel whose mean given either unit is zero. So U has mean zero exactly, first
-//! order errors of the rates have no effect on it, and whatever the priors did to the product's level and elasticity has none
-//! either. Its variance is exact, too: `2 n (n - 1) (sum g^2 p^2 (1 - 2 p (1 + u^2)) + A_0^2 + 2 A_1^2 + A_2^2)`,
-//! `A_k = sum g p^2 u^k`. That the period effects were fitted to the same counts makes U smaller, never larger: the test is
-//! conservative where a category has few products.
+//! is the sum over pairs of different units of a kernel whose mean given either unit is zero. So U has mean
+//! exactly zero, and neither first-order errors of the rates nor the priors' effect on the product's level
+//! and elasticity change it. Its variance is exact, too:
+//! `2 n (n - 1) (sum g^2 p^2 (1 - 2 p (1 + u^2)) + A_0^2 + 2 A_1^2 + A_2^2)`, `A_k = sum g p^2 u^k`. That the
+//! period effects were fitted to the same counts makes U smaller, never larger: the test is conservative
+//! where a category has few products.
 //!
-//! Let V be the sum of the variances over products. With these weights U is, where units are many, a quadratic form in normals whose
-//! eigenvalues are below `max g e < 1`; where they are few, twice the number of pairs that met, about Poisson. In both cases
-//! no cumulant is above that of a chi-square of `k = V / 2` degrees of freedom less its mean, `2^(m-2) (m-1)! V` of order m. Chernoff's
-//! bound from these, `P(U > x) <= exp(-(x - k ln(1 + x / k)) / 2)`, gives the limit at any rates, where a normal's tail
-//! would not do. Under counts of dispersion `phi` the mean of U is `(phi - 1) sum g e (1 - p (1 + u^2))`: over that sum it
-//! estimates `phi - 1`.
+//! Let V be the sum of the variances over products. With these weights U is, where units are many, a
+//! quadratic form in normals whose eigenvalues are below `max g e < 1`; where they are few, twice the number
+//! of coinciding pairs, about Poisson. In both cases no cumulant is above that of a chi-square of `k = V / 2`
+//! degrees of freedom less its mean, `2^(m-2) (m-1)! V` of order m. Chernoff's bound from these,
+//! `P(U > x) <= exp(-(x - k ln(1 + x / k)) / 2)`, gives a limit that is valid at any rates, where a normal
+//! tail would not be. Under counts of dispersion `phi` the mean of U is
+//! `(phi - 1) sum g e (1 - p (1 + u^2))`: over that sum it estimates `phi - 1`.
 //!
-//! Products that a fit left out are in neither figure. Products with a row near or beyond a bound of the clip are left out of the
-//! excess, too: there the rates of a method that does not
-//! know the clip are no fit.
+//! Products that a fit left out are in neither figure. Products with a row near or beyond a bound of the clip
+//! are also left out of the excess: their rates are not an optimum if the method ignores the clip.
 //!
 //! Sources: McCullagh and Nelder, "Generalized Linear Models", 1989, 4.5 and 6.2; Dean and Lawless, "Tests for detecting
 //! overdispersion in Poisson regression models", JASA, 1989, whose statistic subtracts the counts for the same reason.
@@ -56,7 +59,7 @@ use serde::{Deserialize, Serialize};
 /// Probability under the Poisson likelihood that an excess is above its [`Excess::limit`], at most.
 pub const LEVEL: f64 = 1e-6;
 
-/// Log rates within this of a bound of the clip, or beyond it, are near it.
+/// Log rates within this distance of a bound of the clip, or beyond it, count as near it.
 const NEAR_CLIP: f64 = std::f64::consts::LN_2;
 
 /// Pearson's statistic of some rows, and the excess of their counts over Poisson ones.
@@ -64,9 +67,10 @@ const NEAR_CLIP: f64 = std::f64::consts::LN_2;
 pub struct Pearson {
     /// `X^2` over the degrees of freedom; 0 where a fit left out all rows.
     pub dispersion: f64,
-    /// Rows less the parameters that they determine, at least 1. Where variances of the log rates are known, `sum w v`; otherwise
-    /// all that could be determined: two a product, at most its rows, and one a period that a category has, less the shift between
-    /// them, and at most half of the rows.
+    /// Rows minus the parameters that they determine, at least 1. The number of parameters is `sum w v` if
+    /// the variances of the log rates are known, otherwise all that could be determined: two per product (at
+    /// most its rows) and one per period of a category, minus the shift between them, and at most half of the
+    /// rows.
     pub degrees_of_freedom: f64,
     /// The excess; `None` where no level can be stated: counts that are not modelled as Poisson, rates that are not a fit's
     /// optimum, or no product whose rates are well inside the clip.
@@ -79,14 +83,14 @@ pub struct Pearson {
 pub struct Excess {
     /// The estimate of the dispersion less 1.
     pub value: f64,
-    /// What it exceeds with probability [`LEVEL`], at most, when the counts are Poisson.
+    /// Limit that Poisson counts exceed with a probability of at most [`LEVEL`].
     pub limit: f64,
-    /// Products that it is of.
+    /// Number of products in the estimate.
     pub products: usize,
 }
 
 impl Pearson {
-    /// Whether the counts vary more than Poisson counts at [`LEVEL`]; never where no level can be stated.
+    /// Whether the counts vary more than Poisson counts at [`LEVEL`]; always false if no level can be stated.
     pub fn refutes_poisson(&self) -> bool {
         self.excess.is_some_and(|excess| excess.value > excess.limit)
     }
@@ -115,11 +119,11 @@ impl Pearson {
 pub struct Dispersion {
     /// Over all rows.
     pub overall: Pearson,
-    /// One a category, in the panel's order.
+    /// One per category, in the panel's order.
     pub by_category: Vec<Pearson>,
 }
 
-/// What is known of the variances of the log rates.
+/// What is known about the variances of the log rates.
 #[derive(Debug, Clone, Copy)]
 pub enum Variances<'a> {
     /// Nothing: rates are taken at the point, and no level is stated.
@@ -129,8 +133,9 @@ pub enum Variances<'a> {
 }
 
 impl Dispersion {
-    /// The dispersion of `panel` about the posterior means `point`, natural parameters of length [`Layout::latents`] of `likelihood`; on
-    /// `threads` threads, on whose number no bit depends. The excess is stated where variances are known.
+    /// The dispersion of `panel` about the posterior means `point`, natural parameters of length
+    /// [`Layout::latents`] of `likelihood`; computed on `threads` threads, whose number changes no bit. The
+    /// excess is stated if the variances are known.
     ///
     /// # Panics
     /// When a vector is not of that length.
@@ -189,7 +194,7 @@ impl Dispersion {
     /// The dispersion of the sums of all products, in their order, with known variances.
     ///
     /// # Panics
-    /// When there are not as many as products.
+    /// When their number is not that of the products.
     pub fn of_products(panel: &Panel, sums: &[ProductSums]) -> Self {
         Dispersion::added(panel, sums, |_| None, None)
     }
@@ -229,11 +234,11 @@ impl Dispersion {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ProductSums {
     rows: usize,
-    /// Of squared Pearson residuals.
+    /// Sum of the squared Pearson residuals.
     squares: f64,
-    /// Of `w v`.
+    /// Sum of `w v`.
     determined: f64,
-    /// `U`, its variance, and its mean where the dispersion is 2; the products that have one.
+    /// `U`, its variance, and its mean under a dispersion of 2; then the number of products that have one.
     excess: f64,
     excess_variance: f64,
     excess_weight: f64,
@@ -261,7 +266,7 @@ pub struct FittedRates<'a> {
     mean: &'a [f64],
     /// Whether `mean` is the mode.
     is_mode: bool,
-    /// Products that are left out, in rising order.
+    /// Products that are left out, in ascending order.
     left_out: &'a [usize],
 }
 
@@ -283,8 +288,8 @@ impl<'a> FittedRates<'a> {
         }
     }
 
-    /// The rates of a posterior whose mode is `mode`. Log rates are skewed: their means are below the mode by half their variance,
-    /// to first order, so that the mean rates are those of the mode.
+    /// The rates of a posterior whose mode is `mode`. Log rates are skewed: to first order their means are
+    /// half their variance below the mode, so the mean rates are the rates at the mode.
     ///
     /// # Panics
     /// When `mode` is not of length [`Layout::latents`] of `likelihood`.
@@ -295,8 +300,8 @@ impl<'a> FittedRates<'a> {
         }
     }
 
-    /// The same without the rows of the products `left_out`, in rising order: those that the fit left out, whose rates are their
-    /// priors'.
+    /// The same without the rows of the products `left_out`, in ascending order: the fit left them out, so
+    /// their rates come from the priors.
     pub fn leaving_out(self, left_out: &'a [usize]) -> Self {
         FittedRates { left_out, ..self }
     }
@@ -319,7 +324,8 @@ impl<'a> FittedRates<'a> {
         Dispersion::of_products(self.panel, &sums)
     }
 
-    /// The sums of one product, none of one that is left out, whose log rates have the posterior variances that `variance` gives row by row.
+    /// The sums of one product (zero if it is left out), whose log rates have the posterior variances that
+    /// `variance` returns row by row.
     pub fn of_product(&self, product: usize, mut variance: impl FnMut(&Row) -> f64) -> ProductSums {
         let variances = |_: &Regressors, _: Option<&[u32]>, into: &mut [f64]| {
             let rows = self.panel.product_rows(product).map(|row| variance(&row));
@@ -329,8 +335,9 @@ impl<'a> FittedRates<'a> {
         self.of_product_with(&mut FittedRows::default(), product, variances, exponentials)
     }
 
-    /// The same with `exponentials` in place, and room that is used again: what a pass over many products calls. `variances` writes those of the
-    /// log rates of the rows, given their regressors and their periods; no periods: there is a row in every one.
+    /// The same with `exponentials` in place and reused buffers, for passes over many products. `variances`
+    /// writes the variances of the rows' log rates, given their regressors and periods; no periods mean a row
+    /// in every period.
     #[inline(always)]
     pub fn of_product_with(
         &self,
@@ -348,7 +355,7 @@ impl<'a> FittedRates<'a> {
         let effects = &mean[layout.time_index(category, 0)..][..layout.periods];
         let raised = if self.is_mode { 0.0 } else { 0.5 };
         rows.load(self.panel, product);
-        // The log rates but for what the product has of its own.
+        // The log rates without the product's own terms.
         match &rows.periods {
             None => rows.rate.copy_from_slice(effects),
             Some(periods) => {
@@ -400,7 +407,7 @@ impl<'a> FittedRates<'a> {
     }
 }
 
-/// Variances of counts over their means, of one category's rows.
+/// Ratios of the counts' variance to their mean, for one category's rows.
 struct VarianceRatios<'a> {
     parameter: f64,
     log_mean: &'a [f64],
@@ -432,18 +439,18 @@ pub fn design_at(regressors: [&[f64]; COEFFICIENTS.len()], r: usize) -> [f64; PR
     design
 }
 
-/// The rows of a product in columns: room that is used again.
+/// The rows of a product in columns: reused buffers.
 #[derive(Debug, Default)]
 pub struct FittedRows {
     units: Vec<f64>,
     regressors: Regressors,
-    /// Their periods, where some have no row.
+    /// Their periods, if some periods have no row.
     periods: Option<Vec<u32>>,
     /// Up to a factor that all rows share; the log rate before its exponential.
     rate: Vec<f64>,
-    /// Of the variance and the rate.
+    /// Ratio of the variance to the rate.
     ratio: Vec<f64>,
-    /// Of the log rate.
+    /// Variance of the log rate.
     variance: Vec<f64>,
 }
 
@@ -482,7 +489,7 @@ impl FittedRows {
     }
 }
 
-/// `f` of every product, in their order, on several threads.
+/// The results of `f` for every product, in order, computed on several threads.
 fn for_each_product(
     products: usize,
     threads: usize,

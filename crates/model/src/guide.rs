@@ -43,13 +43,14 @@ pub struct Guide {
     pub loc: Vec<f64>,
     /// Unconstrained scales: the standard deviation of `z` is `softplus(u)`.
     pub unconstrained_scale: Vec<f64>,
-    /// Unconstrained centredness of each site, `c = sigmoid(u)`; only [`Parameterization::Learned`] has it. 0 of the sites without a
-    /// choice of form.
+    /// Unconstrained centredness of each site, `c = sigmoid(u)`; only [`Parameterization::Learned`] has it. 0
+    /// for the sites without a choice of form.
     pub unconstrained_centredness: Option<PerSite<f64>>,
 }
 
 impl Guide {
-    /// The start values: `loc` uniform in [-2, 2] by the noise of the seed, standard deviation 0.1, centredness 0.5.
+    /// The start values: `loc` uniform in [-2, 2] from the noise of the seed, standard deviation 0.1,
+    /// centredness 0.5.
     pub fn start(layout: &Layout, parameterization: Parameterization, seed: u64) -> Self {
         let stream = Stream {
             seed,

@@ -1,14 +1,14 @@
 //! The hierarchical price-elasticity model of counts, without input/output and without hardware.
 //!
-//! Everything here is plain, readable, `f64` Rust. It is the reference that every fast backend is held
-//! against, and the vocabulary that all of them share:
+//! Everything here is plain, readable `f64` Rust. It is the reference that every fast backend is compared
+//! with, and the vocabulary that all of them share:
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`panel`] | the rows, sorted by product then period, with the sums that never change |
 //! | [`labels`] | the names of products, categories and periods |
-//! | [`mod@printable`] | text of files as it may be shown |
-//! | [`wild_price`] | prices far from all others of their product |
+//! | [`mod@printable`] | text from files, made safe to print |
+//! | [`wild_price`] | prices far from all other prices of their product |
 //! | [`axes`] | the labels along all axes, and the keys of latents in files |
 //! | [`design`] | the regressors of the log rate: what multiplies the latents of a product |
 //! | [`site`] | the table of the model's sites, and how they lie in one flat vector |
@@ -18,9 +18,9 @@
 //! | [`likelihood`] | Poisson or negative-binomial counts |
 //! | [`log_joint`] | the log joint density and its gradient |
 //! | [`negative_binomial`] | the log likelihood of a negative-binomial count |
-//! | [`specification`] | the published model, or the one for one's own sales |
+//! | [`specification`] | the published model, or the one for your own sales |
 //! | [`lower_bound`] | how many rows a fit puts below the lower clip bound |
-//! | [`dispersion`] | how much more counts vary than a fit says |
+//! | [`dispersion`] | how much more counts vary than a fit predicts |
 //! | [`mod@ln_factorial`] | `ln n!`, for the constants of the Poisson counts |
 //! | [`guide`] | the mean-field normal guide |
 //! | [`objective`] | Renyi bound and ELBO over particles |

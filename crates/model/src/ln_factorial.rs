@@ -13,7 +13,7 @@ static SMALL: LazyLock<[f64; TABLE]> = LazyLock::new(|| {
     table
 });
 
-/// `ln n!`, by a table below 256 and Stirling's series (three terms, truncation below 1e-17) from there.
+/// `ln n!`, from a table below 256 and Stirling's series (three terms, truncation below 1e-17) from there.
 pub fn ln_factorial(n: u32) -> f64 {
     if (n as usize) < TABLE {
         return SMALL[n as usize];

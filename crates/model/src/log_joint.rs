@@ -1,9 +1,11 @@
 //! The log joint density and its gradient: the reference in plain `f64`.
 //!
-//! Per row, `eta = product_a * ln price + time_cat_effects + product_effect`, with a term of each regressor ([`design`](crate::design)), and `y ~ Poisson(exp(clip(eta)))`, or
-//! `y ~ NegativeBinomial(exp(clip(eta)), exp(log_shape))` with the shape of the product's category
-//! ([`negative_binomial`](crate::negative_binomial)). All constants are included: normal constants and `ln y!`. Outside the clip
-//! bounds the gradient by `eta` is zero; that by `log_shape` stays.
+//! Per row, `eta = product_a * ln price + time_cat_effects + product_effect`, with a term for each regressor
+//! ([`design`](crate::design)), and
+//! `y ~ Poisson(exp(clip(eta)))`, or `y ~ NegativeBinomial(exp(clip(eta)), exp(log_shape))` with the shape of
+//! the product's category ([`negative_binomial`](crate::negative_binomial)). All constants are included:
+//! normal constants and `ln y!`. Outside the clip bounds the gradient with respect to `eta` is zero; that
+//! with respect to `log_shape` remains.
 
 use crate::design::{PRODUCT_LATENTS, along_regressors, at};
 use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
@@ -12,7 +14,7 @@ use crate::parameterization::{Centredness, LocScale};
 use crate::priors::Priors;
 use crate::site::{Layout, PerSite, Site};
 
-/// `ln sqrt(2 pi)`, of the normal densities.
+/// `ln sqrt(2 pi)`, from the normal densities.
 pub const LN_SQRT_2PI: f64 = 0.918_938_533_204_672_8;
 
 /// The log joint of a panel, in `z` for given centredness.
@@ -26,14 +28,14 @@ pub struct LogJoint<'p> {
 /// Gradient of the log joint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gradient {
-    /// By `z`, in the order of [`Layout`].
+    /// Gradient with respect to `z`, in the order of [`Layout`].
     pub z: Vec<f64>,
-    /// By the centredness of each site; 0 of the sites without a choice of form.
+    /// Gradient with respect to the centredness of each site; 0 for the sites without a choice of form.
     pub centredness: PerSite<f64>,
 }
 
 impl<'p> LogJoint<'p> {
-    /// The log joint of `panel` under `priors`, of Poisson counts.
+    /// The log joint of `panel` under `priors`, for Poisson counts.
     pub fn new(panel: &'p Panel, priors: Priors) -> Self {
         LogJoint {
             panel,
@@ -42,7 +44,7 @@ impl<'p> LogJoint<'p> {
         }
     }
 
-    /// The same with counts of another law.
+    /// The same with another likelihood.
     pub fn with_likelihood(self, likelihood: Likelihood) -> Self {
         LogJoint { likelihood, ..self }
     }
@@ -73,7 +75,8 @@ impl<'p> LogJoint<'p> {
         (log_likelihood + log_prior, gradient)
     }
 
-    /// Adds the priors, children before parents, and turns the gradient by values into one by `z`.
+    /// Adds the priors, children before parents, and converts the gradient with respect to the values into
+    /// one with respect to `z`.
     fn back_through_priors(
         &self,
         z: &[f64],
@@ -170,8 +173,8 @@ struct PriorTerm {
     by_centredness: f64,
 }
 
-/// One latent's prior `z ~ Normal(c m, s^c)` and the chain rule through `value = m + s^(1-c) (z - c m)`, given the
-/// derivative of everything downstream by the value.
+/// One latent's prior `z ~ Normal(c m, s^c)` and the chain rule through `value = m + s^(1-c) (z - c m)`,
+/// given the derivative of everything downstream with respect to the value.
 fn prior_term(t: &LocScale, z: f64, mean: f64, by_value: f64) -> PriorTerm {
     let (c, ln_s) = (t.centredness, t.ln_sd);
     let r = z - c * mean;

@@ -1,7 +1,8 @@
 //! How many rows a fit puts below the lower clip bound of the log rate.
 //!
-//! Below it the likelihood no longer depends on the parameters: a row there says only that its rate is low. Where many rows
-//! are, the posterior is shaped by the bound and not by sales, whichever method computes it.
+//! Below it the likelihood no longer depends on the parameters: a row there says only that its rate is low.
+//! With many such rows the posterior is shaped by the bound rather than by sales, whichever method computes
+//! it.
 
 use crate::design::{PRODUCT_LATENTS, along_regressors, at};
 use crate::panel::Panel;
@@ -9,7 +10,7 @@ use crate::priors::Priors;
 use crate::site::Layout;
 use infermark_threads::run_parts;
 
-/// Share of the rows below the bound from which a fit is said to be shaped by it.
+/// Share of the rows below the bound from which on a warning says that the bound shapes the fit.
 ///
 /// Rows within the bound identify a posterior as long as those below it are few; at one row in twenty a typical product of two
 /// years of weeks has five of them.

@@ -1,4 +1,4 @@
-//! Counter-based noise: Philox4x32-10 and the normals made of it.
+//! Counter-based noise: Philox4x32-10, and normals derived from it.
 //!
 //! Key: (seed's low half, iteration). Counter: (latent low, latent high, particle group, seed's high half). One
 //! block of four words gives the normals of four particles, so every backend, device count and shard count draws
@@ -82,7 +82,8 @@ pub fn open_unit(w: u32) -> f32 {
     (w as f32).mul_add(2f32.powi(-32), 2f32.powi(-33))
 }
 
-/// Two normals of two words: radius from the first, angle from the second (its top 24 bits, exact in `f32`).
+/// Two normals from two words: radius from the first, angle from the second (its top 24 bits, exact in
+/// `f32`).
 ///
 /// Evaluated in `f64` and rounded: this is the definition; vector versions in `f32` agree with it to 1e-5.
 pub fn box_muller(w0: u32, w1: u32) -> [f32; 2] {

@@ -29,9 +29,9 @@ impl Default for Objective {
 pub struct Weighted {
     /// Minus the bound.
     pub loss: f64,
-    /// One weight a particle, summing to one; the gradient of the loss is `-sum_k w_k grad l_k`.
+    /// One weight per particle, summing to one; the gradient of the loss is `-sum_k w_k grad l_k`.
     pub weights: Vec<f64>,
-    /// `1 / sum_k w_k^2`, between 1 and K: how many particles the gradient really averages.
+    /// `1 / sum_k w_k^2`, between 1 and K: the effective number of particles that the gradient averages.
     pub effective_particles: f64,
 }
 

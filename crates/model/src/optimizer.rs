@@ -64,8 +64,9 @@ pub struct Moments {
 impl AdamW {
     /// The published optimizer with a learning rate that falls from `learning_rate` to its floor over `iterations`.
     ///
-    /// Standard deviations of a posterior lie orders of magnitude apart. A mean whose own is `s` is found to a small part of it once the rate is well
-    /// below `s`; a rate that falls exponentially spends as many iterations on each order of magnitude.
+    /// Standard deviations of a posterior lie orders of magnitude apart. A mean with the standard deviation
+    /// `s` is found to a small fraction of `s` once the rate is well below `s`; a rate that falls
+    /// exponentially spends as many iterations on each order of magnitude.
     pub fn falling_over(iterations: u64, learning_rate: f64) -> Self {
         let published = AdamW::default();
         AdamW {

@@ -1,9 +1,10 @@
 //! The panel in memory: rows sorted by product, then period, dense or with gaps.
 //!
-//! A row's log price is held as its product's mean plus a deviation, and the deviation as two `f32` (value and
-//! residual, together 48 bits). Fast passes read only the first, 4 bytes a row, and gain precision by it: the
-//! deviation is small, so the product `elasticity * deviation` is rounded at 1e-8, not at 1e-6. `f64` passes read
-//! both. Inside the clip bounds the counts enter the gradient only through [`UnitSums`], which never change.
+//! A row's log price is held as its product's mean plus a deviation, and the deviation as two `f32` (value
+//! and residual, together 48 bits). Fast passes read only the first, 4 bytes per row, which improves
+//! precision: the deviation is small, so the product `elasticity * deviation` is rounded at 1e-8, not at
+//! 1e-6. `f64` passes read both. Inside the clip bounds the counts enter the gradient only through
+//! [`UnitSums`], which never change.
 
 mod error;
 mod part;
@@ -43,7 +44,7 @@ pub struct UnitSums {
     pub ln_factorials: f64,
 }
 
-/// Which periods a product has, one bit a period, `words_per_product` words of 64 bits a product.
+/// Which periods a product has, one bit per period, `words_per_product` words of 64 bits per product.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Presence {
     /// Words a product takes, `ceil(T / 64)`.
@@ -158,7 +159,7 @@ impl Panel {
         Ok(panel)
     }
 
-    /// Copies the rows of consecutive parts, several at once: deviations, their residuals and units.
+    /// Copies the rows of several consecutive parts at once: deviations, their residuals and units.
     fn copy_rows(&mut self, mut parts: Vec<(Vec<f32>, Vec<f32>, Vec<u32>)>) {
         let (mut deviation, mut residual, mut units) = (
             self.deviation.as_mut_slice(),
@@ -173,7 +174,7 @@ impl Panel {
             let mut units = units.split_off_mut(..rows).expect("rows of all parts");
             move || {
                 for part in parts {
-                    // Freed when it is copied.
+                    // Freed once it is copied.
                     let (of_deviation, of_residual, of_units) = std::mem::take(part);
                     let rows = ..of_units.len();
                     deviation
@@ -202,7 +203,8 @@ impl Panel {
         }
     }
 
-    /// N, C and T, and the places of the published model's latents: those under the Poisson likelihood.
+    /// N, C and T, and the positions of the latents under the Poisson likelihood, which is the published
+    /// model.
     pub fn layout(&self) -> Layout {
         self.axes().layout()
     }
@@ -242,7 +244,7 @@ impl Panel {
         &self.category_of
     }
 
-    /// Which periods each product has; `None` when all have all.
+    /// Which periods each product has; `None` when every product has all periods.
     pub fn presence(&self) -> Option<&Presence> {
         self.presence.as_ref()
     }
@@ -257,17 +259,18 @@ impl Panel {
         &self.mean_log_price
     }
 
-    /// `ln price - mean ln price` rounded to `f32`, one a row: what the fast passes read.
+    /// `ln price - mean ln price` rounded to `f32`, one per row; the fast passes read it.
     pub fn deviation(&self) -> &[f32] {
         &self.deviation
     }
 
-    /// What [`Panel::deviation`] rounded away, one a row: `deviation + residual` is good to 2^-48 of the deviation.
+    /// The part that rounding removed from [`Panel::deviation`], one per row: `deviation + residual` is good
+    /// to 2^-48 of the deviation.
     pub fn deviation_residual(&self) -> &[f32] {
         &self.deviation_residual
     }
 
-    /// Units sold, one a row.
+    /// Units sold, one per row.
     pub fn units(&self) -> &[u32] {
         &self.units
     }

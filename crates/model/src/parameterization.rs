@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Parameterization {
-    /// `c = 1`: what the published code ran.
+    /// `c = 1`: what the published code actually ran.
     #[default]
     Centered,
-    /// One scalar `c = sigmoid(u)` a site, optimized with the guide from `c = 0.5`: what the published code wrote.
-    /// Under NUTS it stays at its start value.
+    /// One scalar `c = sigmoid(u)` per site, optimized with the guide from `c = 0.5`: what the published code
+    /// intended. Under NUTS it stays at its start value.
     Learned,
     /// `c = 0`.
     Noncentered,
@@ -43,7 +43,7 @@ impl Parameterization {
     }
 }
 
-/// Centredness `c` of each site; 1 of those without a choice of form.
+/// Centredness `c` of each site; 1 for those without a choice of form.
 ///
 /// In files it is a list with one entry for each of [`Site::REPARAMETERIZED`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -153,8 +153,8 @@ impl Centredness {
         )
     }
 
-    /// Maps the entries of `from` by `f(transform, entry, mean)`, parents first; `value_of(done, parent)` is the natural value of a
-    /// parent, whose entry of the output `done` is made.
+    /// Maps the entries of `from` by `f(transform, entry, mean)`, parents first; `value_of(done, parent)` is
+    /// the natural value of a parent whose entry of the output `done` is complete.
     fn map(
         &self,
         from: &[f64],

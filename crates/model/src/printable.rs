@@ -1,10 +1,10 @@
-//! Text of others, of files and of their names, as it may be shown.
+//! Untrusted text, from files and their names, made safe to print.
 
 use std::borrow::Cow;
 
-/// `text` with its control characters written out (`\u{1b}`): on a terminal they would be commands, in SVG they are not
-/// allowed, and a line feed would begin a line of its own. So are those that turn the direction of reading, which make
-/// a text look like another.
+/// `text` with its control characters written out (`\u{1b}`): on a terminal they would be commands, in SVG
+/// they are not allowed, and a line feed would start a new line. Characters that change the direction of
+/// reading are written out too, because they can make one text look like another.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
@@ -38,7 +38,8 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
 }
 
 fn is_unprintable(character: char) -> bool {
-    // Besides controls: separators of lines and paragraphs, marks and overrides of direction, and what XML knows no character by.
+    // Besides control characters: line and paragraph separators, directional marks and overrides, and code
+    // points that are not XML characters.
     character.is_control()
         || matches!(
             character,

@@ -56,14 +56,14 @@ impl Default for Priors {
     }
 }
 
-/// One of the settings, by which a table names it.
+/// One of the settings, as tables refer to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Its name in files.
     pub name: &'static str,
     /// Its value.
     pub get: fn(&Priors) -> f64,
-    /// Its place, to be set.
+    /// Mutable access to its value.
     pub get_mut: fn(&mut Priors) -> &mut f64,
 }
 
@@ -79,7 +79,7 @@ macro_rules! setting {
 }
 pub(crate) use setting;
 
-/// Why prior settings were refused.
+/// The reason for refusing prior settings.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PriorsError {
     /// A standard deviation is zero, negative or not finite.

@@ -1,17 +1,18 @@
-//! Which model is fitted: the published specification, or the one for one's own sales.
+//! Which model is fitted: the published specification, or the one for your own sales.
 //!
-//! Both have the same sites and the same likelihoods; they differ in what a price is measured against, in the clip bounds and
-//! in the prior mean of `product_effect`. [`Specification::panel`] and [`Specification::priors`] turn a choice into a panel
-//! and priors, which is all that a backend sees.
+//! Both have the same sites and the same likelihoods; they differ in the reference of a price, the clip
+//! bounds and the prior mean of `product_effect`. [`Specification::panel`] and [`Specification::priors`] turn
+//! a choice into a panel and priors, which is all that a backend sees.
 //!
 //! **Published**: `x_it = ln price_it`. The logarithm is not centred, so `product_effect[i]` is the log rate at a price of 1,
 //! outside the prices of nearly every product, and its prior pulls on the slope: the same sales in cents and in dollars have
 //! different elasticities.
 //!
-//! **Sales**: `x_it = ln(price_it / usual_i)`, with `usual_i` the geometric mean of the product's prices over its rows.
-//! `product_effect[i]` is then the log of the product's units per period at its usual price, beside the period's effect. The
-//! unit of the prices drops out. A product that never changed its price has `x_it = 0` in every row: its sales say nothing of
-//! its elasticity, which keeps the distribution that its category gives it.
+//! **Sales**: `x_it = ln(price_it / usual_i)`, with `usual_i` the geometric mean of the product's prices over
+//! its rows. `product_effect[i]` is then the log of the product's units per period at its usual price, apart
+//! from the period's effect. The unit of the prices cancels. A product that never changed its price has
+//! `x_it = 0` in every row: its sales carry no information on its elasticity, which keeps the distribution
+//! given by its category.
 
 use crate::design::{COEFFICIENTS, Coefficient};
 use crate::panel::Panel;
@@ -20,9 +21,10 @@ use serde::{Deserialize, Serialize};
 
 /// Lower and upper bound of the log rate under [`Specification::Sales`], `exp` of which is 1e-13 and 1e13 units per row.
 ///
-/// They only keep numbers finite. The upper one is 8.5 above the log of 2^31 - 1, the largest count of a row, and the
-/// square of its rate, which optimizers take, is far below the largest `f32` (1e26 against 3e38).
-/// The lower one is 25 below one unit sold in a hundred rows: no row that a panel says anything of comes near either.
+/// They only keep numbers finite. The upper one is 8.5 above the log of 2^31 - 1, the largest count of a row,
+/// and the square of its rate, which optimizers take, is far below the largest `f32` (1e26 against 3e38). The
+/// lower one is 25 below one unit sold in a hundred rows: no row with information in a panel comes near
+/// either.
 pub const SALES_CLIP: (f64, f64) = (-30.0, 30.0);
 
 /// A model of the family that this program fits.
@@ -30,10 +32,10 @@ pub const SALES_CLIP: (f64, f64) = (-30.0, 30.0);
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Specification {
-    /// The published specification. The default, since results written before there was a choice are of it.
+    /// The published specification. The default, because results written before this field existed used it.
     #[default]
     Published,
-    /// Prices relative to each product's own usual price, and no clip but what keeps numbers finite.
+    /// Prices relative to each product's usual price, and clip bounds that only keep numbers finite.
     Sales,
 }
 

@@ -1,4 +1,4 @@
-//! One SVI iteration as the published algorithm defines it, in plain `f64`: what fast backends are held against.
+//! One SVI iteration as the published algorithm defines it, in plain `f64`: the reference for fast backends.
 
 use crate::coordinates::Orthogonal;
 use crate::guide::{Guide, sigmoid, softplus};
@@ -11,7 +11,7 @@ use crate::parameterization::Parameterization;
 use crate::priors::Priors;
 use crate::site::{Layout, PerSite, Site};
 
-/// The noise of one iteration: `eps[k]` has length [`Layout::latents`], one vector a particle.
+/// The noise of one iteration: `eps[k]` has length [`Layout::latents`], one vector per particle.
 pub type Noise = Vec<Vec<f64>>;
 
 /// Draws an iteration's noise from its stream.
@@ -26,10 +26,10 @@ pub fn draw_noise(layout: &Layout, particles: usize, stream: Stream) -> Noise {
         .collect()
 }
 
-/// The loss, the particles and the gradient of the loss by the guide's parameters.
+/// The loss, the particles and the gradient of the loss with respect to the guide's parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossAndGradient {
-    /// `l_k = ln p(y, z_k) - ln q(z_k)`, one a particle.
+    /// `l_k = ln p(y, z_k) - ln q(z_k)`, one per particle.
     pub log_weights: Vec<f64>,
     /// Loss, weights and effective particles.
     pub weighted: Weighted,
@@ -37,7 +37,7 @@ pub struct LossAndGradient {
     pub gradient: Guide,
 }
 
-/// [`loss_and_gradient_of`] of the Poisson model.
+/// [`loss_and_gradient_of`] for the Poisson model.
 ///
 /// # Panics
 /// When a particle's noise is not of length [`Layout::latents`].
@@ -89,7 +89,7 @@ pub fn loss_and_gradient_in(
     })
 }
 
-/// Loss and gradient where `at` gives the log density of `z` and its gradient.
+/// Loss and gradient when `at` returns the log density of `z` and its gradient.
 fn weigh_particles(
     guide: &Guide,
     objective: Objective,

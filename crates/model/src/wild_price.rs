@@ -1,12 +1,13 @@
-//! Prices that are no prices: a misplaced unit, a bit that fell over. One of them in a product is enough that nothing can be
-//! computed of it, and no error of a factorization tells.
+//! Prices that cannot be prices: a wrong unit, a flipped bit. One of them makes a product impossible to
+//! compute, and a failed factorization does not reveal the cause.
 
 use crate::panel::Panel;
 use crate::printable::printable;
 use std::f64::consts::LN_10;
 use std::fmt;
 
-/// Natural logarithm of how far from its product's median a price is wild: a thousand times above it, or below.
+/// Natural logarithm of the factor from the product's median at which a price is wild: a thousand times above
+/// or below.
 const WILD: f64 = 3.0 * LN_10;
 
 /// A price far from all others of its product.
@@ -14,11 +15,11 @@ const WILD: f64 = 3.0 * LN_10;
 pub struct WildPrice {
     /// Index of the product.
     pub product: usize,
-    /// The product's label, as it may be shown.
+    /// The product's label, safe to print.
     pub product_label: String,
-    /// The period's.
+    /// The period's label, safe to print.
     pub period_label: String,
-    /// Logarithm of the price over the median one of the product.
+    /// Logarithm of the ratio of the price to the product's median price.
     pub log_ratio: f64,
 }
 
@@ -35,12 +36,13 @@ impl fmt::Display for WildPrice {
     }
 }
 
-/// The price farthest from the median one of its product, of those that are at least a thousand times above or below it.
+/// The price farthest from its product's median price, among those at least a thousand times above or below
+/// it.
 pub fn wildest_price(panel: &Panel) -> Option<WildPrice> {
     wildest_among(panel, 0..panel.category_of().len())
 }
 
-/// As [`wildest_price`], of one product.
+/// As [`wildest_price`], for one product.
 pub fn wild_price_of(panel: &Panel, product: usize) -> Option<WildPrice> {
     wildest_among(panel, product..product + 1)
 }

@@ -1,4 +1,4 @@
-//! Whether default settings mix on a panel: one run of four chains per seed, and a line of CSV for each.
+//! Whether default settings mix on a panel: one run of four chains per seed, with one line of CSV each.
 //!
 //! ```sh
 //! cargo run --release --package infermark-nuts-cpu --example mixing -- PANEL SEEDS [OPTION=VALUE ..]

@@ -1,4 +1,4 @@
-//! What is asked for, checked; the devices.
+//! The backend: checks of requests, and devices.
 
 use crate::NAME;
 use crate::density::{Density, PanelDensity};
@@ -7,14 +7,16 @@ use crate::record::Retention;
 use crate::run::NutsRun;
 use crate::whitening::Whitening;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Request, Run,
+    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Precision,
+    Request, Run,
 };
-use infermark_cpu_kernels::{InstructionSet, bare, cpu_device, device};
-use infermark_model::{Centredness, Panel};
+use infermark_cpu_kernels::bare;
+use infermark_model::{Centredness, Likelihood, Panel};
+use infermark_processor::InstructionSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// NUTS on the host's processors, in `f64`.
+/// NUTS on the host's CPU, in `f64`.
 ///
 /// A step of its runs is a draw of one chain, warm-up included. Draws and summaries are in natural parameters. Under
 /// `Parameterization::Learned`, which takes the diagonal metric, the centredness stays at its start value.
@@ -40,15 +42,30 @@ use std::time::Instant;
 pub struct NutsCpu;
 
 impl NutsCpu {
-    /// The request's NUTS settings, when it can be served here.
+    /// The request's NUTS settings, if it can be served here.
     fn settings<'r>(&self, request: &'r Request) -> Result<&'r NutsSettings, BackendError> {
         self.supports(request)?;
-        device::instruction_set(None)?;
+        InstructionSet::from_environment()?;
         match &request.method {
             Method::Nuts(settings) => Ok(settings),
             other => unreachable!("{} was refused", other.name()),
         }
     }
+}
+
+/// The structured metric is the precision at the mode, which is found for the laws `of_mode` alone; the diagonal one needs no more
+/// than the gradient.
+fn check_metric(metric: Metric, likelihood: Likelihood, of_mode: &[Likelihood]) -> Result<(), BackendError> {
+    if metric == Metric::Structured && !of_mode.contains(&likelihood) {
+        return Err(BackendError::Unsupported {
+            backend: NAME,
+            what: format!(
+                "the structured metric with the {} likelihood; the diagonal metric does",
+                likelihood.name()
+            ),
+        });
+    }
+    Ok(())
 }
 
 impl Backend for NutsCpu {
@@ -64,12 +81,32 @@ impl Backend for NutsCpu {
         Capabilities::CPU
     }
 
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        self.capabilities().check(NAME, self.method(), request)?;
+        match &request.method {
+            Method::Nuts(settings) => check_metric(
+                settings.metric,
+                request.likelihood,
+                infermark_gaussian::LIKELIHOODS,
+            ),
+            other => unreachable!("{} was refused", other.name()),
+        }
+    }
+
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
-        bare::kernel_limit(InstructionSet::best(), panel, request)
+        let single_precision = request.method.precision() == Precision::F32;
+        bare::kernel_limit(
+            InstructionSet::best(),
+            request.likelihood,
+            single_precision,
+            panel,
+            request.method.particles(),
+            request.resolved_threads(),
+        )
     }
 
     fn devices(&self) -> Vec<Device> {
-        vec![cpu_device(InstructionSet::best())]
+        vec![Device::cpu(InstructionSet::best())]
     }
 
     fn log_joint(
@@ -112,5 +149,28 @@ impl Backend for NutsCpu {
         Ok(Box::new(NutsRun::start(
             panel, request, settings, retention, started,
         )?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_likelihood_without_a_mode_is_refused_in_the_structured_metric_alone() {
+        let check = |metric| check_metric(metric, Likelihood::NegativeBinomial, &[Likelihood::Poisson]);
+        let refused = check(Metric::Structured).unwrap_err();
+        assert!(matches!(refused, BackendError::Unsupported { .. }));
+        assert_eq!(
+            refused.to_string(),
+            "backend nuts-cpu cannot serve the structured metric with the negative-binomial likelihood; the diagonal metric does"
+        );
+        check(Metric::Diagonal).unwrap();
+        check_metric(
+            Metric::Structured,
+            Likelihood::Poisson,
+            infermark_gaussian::LIKELIHOODS,
+        )
+        .unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The thread of one chain: its sampler, driven draw by draw through the gate.
+//! The thread of one chain: its sampler, which takes a permit from the gate for every draw.
 
 use crate::density::Density;
 use crate::gate::Gate;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Turns a draw of `z` into natural parameters.
 pub(crate) type ToNatural = Arc<dyn Fn(&[f64]) -> Vec<f64> + Send + Sync>;
 
-/// What a chain's thread is given.
+/// The inputs of a chain's thread.
 pub(crate) struct ChainTask<D> {
     /// The chain's number, from 0.
     pub chain: usize,
@@ -27,15 +27,15 @@ pub(crate) struct ChainTask<D> {
     pub settings: NutsSettings,
     /// What is sampled.
     pub density: D,
-    /// From `z` to natural parameters.
+    /// Map from `z` to natural parameters.
     pub to_natural: ToNatural,
-    /// When to work.
+    /// The gate that permits the chain to work.
     pub gate: Arc<Gate>,
-    /// Where draws go.
+    /// The record that draws are added to.
     pub record: Arc<Mutex<ChainRecord>>,
 }
 
-/// Works until the run is dropped, or the chain has failed and told the gate.
+/// Works until the run is dropped, or the chain has failed and reported it to the gate.
 pub(crate) fn run_chain<D: Density>(task: ChainTask<D>) {
     let (gate, chain) = (task.gate.clone(), task.chain);
     // A panic must not leave the run waiting for this chain.
@@ -128,7 +128,7 @@ impl Sampling {
             gradients_before = gradients;
             draw += 1;
             {
-                // While the draw is not finished for the gate, nobody reads the record.
+                // Nobody reads the record until the gate knows that the draw is finished.
                 let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
                 match natural {
                     None => record.push_warmup(&outcome),

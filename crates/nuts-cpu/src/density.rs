@@ -18,7 +18,8 @@ pub(crate) trait Density {
         1
     }
 
-    /// Coordinates in which it is close to a standard normal, where they are known: the sampler moves in these.
+    /// Coordinates in which it is close to a standard normal, if they are known; the sampler then moves in
+    /// these.
     fn whitening(&self) -> Option<Arc<Whitening>> {
         None
     }
@@ -56,7 +57,7 @@ impl PanelDensity {
         }
     }
 
-    /// Bytes that the densities of so many chains take, whose gradients use `threads` threads in all.
+    /// Bytes of the densities of `chains` chains, whose gradients use `threads` threads in total.
     pub(crate) fn bytes(panel: &Panel, chains: usize, threads: usize) -> u64 {
         FusedLogJoint::bytes(panel, chains, threads)
     }

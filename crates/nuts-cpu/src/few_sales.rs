@@ -1,18 +1,20 @@
-//! Products of few sales: proposals for the latents of one product at a time, its coefficients and its effect.
+//! Products of few sales: proposals for the latents of one product at a time (its coefficients and its
+//! effect).
 //!
-//! A product that hardly sold has a posterior with a wall on one side, where sales would have been seen, and its prior on
-//! the other. That is so most of all where the lower clip bound of the log rate is active: below it the likelihood is
-//! constant, so that a product of which a handful of units are compatible with rates at the bound in all its periods may be
-//! anywhere below. No linear map fits both sides: trajectories as wide as the prior need tiny steps at the wall, and ones
-//! as wide as the wall cross the other side by a random walk.
+//! A product that hardly sold has a posterior with a wall on one side, where sales would have been seen, and
+//! its prior on the other. This is most extreme where the lower clip bound of the log rate is active: below
+//! it the likelihood is constant, so that a product whose few units are compatible with rates at the bound in
+//! all periods may be anywhere below. No linear map fits both sides: trajectories as wide as the prior need
+//! tiny steps at the wall, and ones as wide as the wall cross the other side by a random walk.
 //!
-//! Given the border of its category (period effects, its coefficients, shape) a product is independent of all others. So
-//! between trajectories every such product is given new latents by a Metropolis-Hastings step of its own, from a proposal
-//! that does not depend on the state: their posterior given the border at the mode, summed over the cells of a grid of levels
-//! `u = product_effect + mean ln price product_a` and elasticities, and constant in each. A proposal is accepted by the ratio of
-//! posterior over proposal at both points (Tierney, "Markov chains for exploring posterior distributions", 1994, section
-//! 2.3.3), so that what the border's move and the cells leave out costs acceptance, not correctness. Trajectories and these steps
-//! each leave the posterior invariant, and so do both in turn.
+//! Given the border of its category (period effects, its coefficients, shape) a product is independent of all
+//! others. So between trajectories every such product gets new latents from its own Metropolis-Hastings step,
+//! from a proposal that does not depend on the state: their posterior given the border at the mode,
+//! integrated over the cells of a grid of levels `u = product_effect + mean ln price product_a` and
+//! elasticities, and constant in each cell. A proposal is accepted by the ratio of posterior over proposal at
+//! both points (Tierney, "Markov chains for exploring posterior distributions", 1994, section 2.3.3), so that
+//! moves of the border and the coarseness of the cells cost acceptance, not correctness. Trajectories and
+//! these steps each leave the posterior invariant, and so do both in turn.
 //!
 //! | module | holds |
 //! |---|---|
@@ -33,17 +35,18 @@ use std::array::from_fn;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Log rate of a unit in 20,000 rows: bounds below it are in no product's way.
+/// Log rate of one unit in 20,000 rows: bounds below it affect no product.
 const NEVER_SELLS: f64 = -10.0;
 
-/// Units in all, up to which a product is drawn by itself wherever the bound is: a wall on one side, the prior on the other.
+/// Total units up to which a product is drawn separately wherever the bound is: a wall on one side, the prior
+/// on the other.
 const FEW_UNITS: u64 = 3;
 
-/// Nats by which the mode is better than rates at the bound in all periods, beyond which the latter have no weight: the prior's
-/// volume below the bound is some tens of times that of the mode.
+/// If the mode is better than rates at the bound in all periods by more than this many nats, the latter have
+/// no weight: the prior's volume below the bound is some tens of times that of the mode.
 const NO_WEIGHT: f64 = 12.0;
 
-/// The products of few sales of a panel, and what is proposed for them.
+/// The products of few sales of a panel, and their proposals.
 #[derive(Debug)]
 pub(crate) struct FewSales {
     layout: Layout,
@@ -74,7 +77,7 @@ fn prior(priors: &Priors, layout: Layout, point: &[f64], category: usize) -> Pri
 }
 
 impl FewSales {
-    /// With the border fixed at the natural parameters `point`; `None` where no product is one of few sales.
+    /// The proposals given the border at the natural parameters `point`; `None` if no product has few sales.
     pub(crate) fn new(
         panel: &Arc<Panel>,
         likelihood: Likelihood,
@@ -164,9 +167,9 @@ impl FewSales {
         (!few.products.is_empty()).then_some(few)
     }
 
-    /// Bytes that the proposals of a panel take, about: those of all products whose units rates at the bound may account for, under
-    /// Poisson counts by one rate each; under the negative binomial, whose counts tell less of their rates, of all products
-    /// while the bound is no rate that never sells.
+    /// Approximate bytes of a panel's proposals: of all products whose units may be due to rates at the
+    /// bound. With Poisson counts this is judged from one rate each; with negative-binomial counts, which say
+    /// less about their rates, it is all products unless the bound is a rate that never sells.
     pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> u64 {
         let may_be_any = likelihood.has_shape() && priors.clip_low > NEVER_SELLS;
         let proposal = (4 * LEVELS * (ELASTICITIES + 1) + size_of::<FewSalesProduct>()) as u64;
@@ -174,7 +177,8 @@ impl FewSales {
         (0..panel.layout().products)
             .map(|i| (panel.sums().product[i], panel.row_range(i).len()))
             .filter(|(units, rows)| {
-                // Units are better by `y ln(y / b) - y + b` nats with rates of their own than with `b` expected at the bound.
+                // With rates of their own, units are more likely by `y ln(y / b) - y + b` nats than with `b`
+                // expected at the bound.
                 let (y, expected) = (*units as f64, *rows as f64 * at_bound);
                 let told = *units > FEW_UNITS && y > expected;
                 may_be_any || !told || y * (y / expected).ln() - y + expected < NO_WEIGHT
@@ -268,7 +272,8 @@ mod tests {
         Arc::new(Panel::from_parts(numbered(2), numbered(1), numbered(30), vec![part]).unwrap())
     }
 
-    /// Means and standard deviations of the first product's pair given all else, by the model's own log joint on a fine grid.
+    /// Means and standard deviations of the first product's pair given all else, from the model's own log
+    /// joint on a fine grid.
     fn exact(panel: &Panel, likelihood: Likelihood, priors: Priors, point: &[f64]) -> [[f64; 2]; 2] {
         let layout = panel.layout_for(likelihood);
         let joint = LogJoint::new(panel, priors).with_likelihood(likelihood);
@@ -301,7 +306,7 @@ mod tests {
         let cases: [(&[u32], f64, Likelihood); 7] = [
             (&[], -4.0, Likelihood::Poisson),
             (&[3], -4.0, Likelihood::Poisson),
-            // Sales in promotions alone, as many as rates at the bound may give.
+            // Sales only in promotions, as many as rates at the bound may give.
             (&[0, 5, 20], -2.5, Likelihood::Poisson),
             (&[0, 1, 2, 5, 10, 20, 25], -2.0, Likelihood::Poisson),
             (&[], -20.0, Likelihood::Poisson),
@@ -319,7 +324,7 @@ mod tests {
             point[layout.start(Site::CategoryA)] = -1.8;
             let few = FewSales::new(&panel, likelihood, &priors, &point, 1).expect("one of few sales");
             assert_eq!(few.products(), 1);
-            // The border is not where the proposal was made: what is drawn must not depend on that.
+            // The border is not where the proposal was built: the draws must not depend on that.
             point[layout.start(Site::CategoryA)] = -1.4;
             for j in layout.range(Site::TimeCatEffects) {
                 point[j] += 0.3;
@@ -346,7 +351,7 @@ mod tests {
                 let mean = sums[k] / DRAWS as f64;
                 let sd = (squares[k] / DRAWS as f64 - mean * mean).sqrt();
                 let [exact_mean, exact_sd] = exact[k];
-                // At least 30,000 effective draws: 0.6% of an sd, four and more of which.
+                // At least 30,000 effective draws: 0.6% of an sd, and more than four of those.
                 assert!(
                     (mean - exact_mean).abs() < 0.03 * exact_sd,
                     "case {case}, {k}: mean {mean}, exact {exact_mean} +- {exact_sd}"

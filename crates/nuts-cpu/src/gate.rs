@@ -1,21 +1,21 @@
-//! Which chains may work now: bounds how many do, lets them through draw by draw, and holds them in the middle of a
-//! draw when the run is interrupted, so that they go on from there as if nothing had happened.
+//! Schedules the chains: bounds how many work at a time, admits them draw by draw, and holds them in the
+//! middle of a draw when the run is interrupted, so that they go on from there as if nothing had happened.
 
 use infermark_backend::Interrupt;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The run is over: the chain's thread must end.
+/// The run is over; the chain's thread must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the run was dropped")]
 pub(crate) struct Shut;
 
-/// The gate between a run and the threads of its chains.
+/// The gate between a run and its chains' threads.
 #[derive(Debug)]
 pub(crate) struct Gate {
     state: Mutex<State>,
-    /// One a chain, so that only the one whose turn it is wakes up.
+    /// One per chain, so that only the chain whose turn it is wakes up.
     turn: Vec<Condvar>,
     idle: Condvar,
 }
@@ -48,7 +48,7 @@ impl Turn {
 }
 
 impl Gate {
-    /// A closed gate for `chains` chains of which at most `permits` work at a time.
+    /// A closed gate for `chains` chains, at most `permits` of which work at a time.
     pub(crate) fn new(chains: usize, permits: usize) -> Self {
         Gate {
             state: Mutex::new(State {
@@ -70,7 +70,7 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Draws done by each chain, and the first failure.
+    /// Number of draws of each chain, and the first failure.
     pub(crate) fn standing(&self) -> (Vec<u64>, Option<String>) {
         let state = self.lock();
         let failure = state.chains.iter().enumerate().find_map(|(k, c)| {
@@ -81,15 +81,15 @@ impl Gate {
         (state.chains.iter().map(|c| c.done).collect(), failure)
     }
 
-    /// Lets the chains do `steps` draws, each at most `limit` in all, and returns when they are done, one has failed,
-    /// or `interrupt` is set and every chain is held.
+    /// Lets the chains make `steps` draws, each at most `limit` in total, and returns when they are done, one
+    /// has failed, or `interrupt` is set and every chain is held.
     pub(crate) fn advance(&self, steps: u64, limit: u64, interrupt: &Interrupt) {
         let mut state = self.lock();
         let done: Vec<u64> = state.chains.iter().map(|c| c.done).collect();
         for (chain, target) in state.chains.iter_mut().zip(even_targets(&done, limit, steps)) {
             chain.target = target;
         }
-        // Chains that were held may have no draw to do in this piece; those that have queue up again.
+        // Chains that were held may have no draw to make in this piece; the others queue up again.
         state.queue.clear();
         state.interrupt = interrupt.clone();
         state.open = true;
@@ -100,7 +100,7 @@ impl Gate {
         state.open = false;
     }
 
-    /// Waits until the chain may work, and returns the flag that it must watch.
+    /// Waits until the chain may work, and returns the interrupt that it must watch.
     ///
     /// # Errors
     /// [`Shut`] when the run was dropped.
@@ -137,7 +137,7 @@ impl Gate {
         self.leave(chain, &mut self.lock());
     }
 
-    /// Time that the chain has worked since it was last asked.
+    /// Time that the chain has worked since the last call.
     pub(crate) fn take_busy(&self, chain: usize) -> Duration {
         let turn = &mut self.lock().chains[chain];
         let now = Instant::now();
@@ -160,7 +160,7 @@ impl Gate {
         state.open = false;
     }
 
-    /// Sends all chains home.
+    /// Ends all chains.
     pub(crate) fn shut(&self) {
         self.lock().shut = true;
         self.turn.iter().for_each(Condvar::notify_one);
@@ -184,8 +184,8 @@ impl Gate {
     }
 }
 
-/// How many draws each chain shall have after `steps` more in all, the chains that are behind first, so that all come
-/// as near to each other as they can; none beyond `limit`.
+/// The number of draws that each chain should have after `steps` more in total, chains that are behind first,
+/// so that all get as close to each other as possible; none beyond `limit`.
 fn even_targets(done: &[u64], limit: u64, steps: u64) -> Vec<u64> {
     let needed = |level: u64| -> u64 {
         done.iter()
@@ -266,7 +266,7 @@ mod tests {
                 let (gate, inside, met) = (&gate, &inside, &met);
                 scope.spawn(move || {
                     while gate.enter(chain).is_ok() {
-                        // Nobody leaves before the other has come; alone, a chain gives up.
+                        // Neither leaves before the other has arrived; a chain that stays alone gives up.
                         let mut count = inside.lock().unwrap();
                         *count += 1;
                         met.notify_all();
@@ -310,7 +310,7 @@ mod tests {
             gate.advance(100, 50, &Interrupt::new());
             let (done, _) = gate.standing();
             assert_eq!(done[1], 3);
-            // One draw at a time, whoever waits in the queue.
+            // One draw at a time, whichever chain waits in the queue.
             for step in 1..=4 {
                 gate.advance(1, 1000, &Interrupt::new());
                 let sum: u64 = gate.standing().0.iter().sum();

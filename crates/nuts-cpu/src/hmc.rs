@@ -7,16 +7,18 @@
 //! p <- p - (h/2) grad R(q),    (q, p) <- rotation of every plane (q_j, p_j) by h,    p <- p - (h/2) grad R(q)
 //! ```
 //!
-//! a symmetric composition of shears and rotations: it preserves volume and is its own inverse with the momentum turned, so
-//! that accepting the end of a trajectory of `n` steps with probability `min(1, exp(H(start) - H(end)))` leaves the target
-//! invariant whatever `R`, `h` and `n` are, as long as `h` and `n` are chosen without looking at the state (Neal, "MCMC using
-//! Hamiltonian dynamics", 2011, sections 5.3.2 and 5.5.1, the latter for this splitting). The length of a trajectory is drawn
-//! uniformly about a quarter rotation, so that no coordinate has a period (Mackenzie 1989; Bou-Rabee and Sanz-Serna,
-//! "Randomized Hamiltonian Monte Carlo", 2017). For the standard normal itself the step is exact, every proposal is accepted,
-//! and after a quarter rotation the new position is the old momentum: an independent draw.
+//! a symmetric composition of shears and rotations: it preserves volume and is its own inverse with the
+//! momentum turned, so that accepting the end of a trajectory of `n` steps with probability
+//! `min(1, exp(H(start) - H(end)))` leaves the target invariant for any `R`, `h` and `n`, as long as `h` and
+//! `n` are chosen without looking at the state (Neal, "MCMC using Hamiltonian dynamics", 2011, sections 5.3.2
+//! and 5.5.1, the latter for this splitting). The length of a trajectory is drawn uniformly about a quarter
+//! rotation, so that no coordinate has a period (Mackenzie 1989; Bou-Rabee and Sanz-Serna, "Randomized
+//! Hamiltonian Monte Carlo", 2017). For the standard normal itself the step is exact, every proposal is
+//! accepted, and after a quarter rotation the new position is the old momentum: an independent draw.
 //!
-//! No U-turn is looked for: in these coordinates all directions turn at the same time, which is known beforehand. Trajectories that
-//! end by a criterion which is checked only at some of their doublings do not leave the target invariant.
+//! There is no search for a U-turn: in these coordinates all directions turn at the same time, which is known
+//! in advance. Trajectories that end by a criterion which is checked only at some doublings do not leave the
+//! target invariant.
 
 use crate::gate::Shut;
 use rand::Rng;
@@ -36,17 +38,18 @@ pub(crate) trait Target {
     fn value_and_gradient(&mut self, position: &[f64], gradient: &mut [f64]) -> Result<f64, Shut>;
 }
 
-/// Longest step, in radians: a quarter rotation, after which a standard normal is as good as drawn anew.
+/// Longest step, in radians: a quarter rotation, after which a draw from a standard normal is independent.
 pub(crate) const LONGEST_STEP: f64 = FRAC_PI_2;
 
-/// Trajectories are between `1 - JITTER` and `1 + JITTER` quarter rotations long. Squares of a coordinate of a standard normal then
-/// have an autocorrelation of 0.07; one that is half or twice as wide as the coordinates suppose still has no period.
+/// Trajectories are between `1 - JITTER` and `1 + JITTER` quarter rotations long. Squares of a coordinate of
+/// a standard normal then have an autocorrelation of 0.07; one that is half or twice as wide as the
+/// coordinates assume still has no period.
 const JITTER: f64 = 0.3;
 
 /// Energy error beyond which a trajectory has diverged, in nats, as in Stan.
 const MOST_ENERGY_ERROR: f64 = 1000.0;
 
-/// A point, with what is known there.
+/// A point, with its log density and gradient.
 #[derive(Debug, Clone)]
 struct Point {
     position: Vec<f64>,
@@ -54,7 +57,7 @@ struct Point {
     log_density: f64,
 }
 
-/// What became of a trajectory.
+/// The outcome of a trajectory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Transition {
     /// Probability with which its end was accepted.
@@ -63,7 +66,7 @@ pub(crate) struct Transition {
     pub diverging: bool,
     /// Steps made.
     pub steps: u32,
-    /// Steps were fewer than its length asked for: the limit was met.
+    /// It had fewer steps than its length required, because it met the limit.
     pub saturated: bool,
     /// Length of a step, in radians.
     pub step_size: f64,
@@ -80,7 +83,7 @@ pub(crate) struct Hmc {
 }
 
 impl Hmc {
-    /// At a position where log density and gradient are finite; `None` where they are not.
+    /// A state at a position; `None` unless log density and gradient are finite there.
     ///
     /// # Errors
     /// [`Shut`] when the run is over.
@@ -112,7 +115,7 @@ impl Hmc {
         self.current.log_density
     }
 
-    /// Moves to the position that `write` writes; stays where log density or gradient there are not finite.
+    /// Moves to the position that `write` writes; stays if log density or gradient there are not finite.
     ///
     /// # Errors
     /// [`Shut`] when the run is over.
@@ -142,7 +145,7 @@ impl Hmc {
         let mut step_size = LONGEST_STEP;
         self.draw_momentum(rng);
         let momentum = self.momentum.clone();
-        // Twenty halvings are a millionth: beyond, the step is not what is wrong.
+        // Twenty halvings are a factor of a millionth: beyond that the step is not the problem.
         for _ in 0..20 {
             self.momentum.copy_from_slice(&momentum);
             let energy = self.energy();
@@ -155,7 +158,8 @@ impl Hmc {
         Ok(step_size)
     }
 
-    /// One trajectory in steps of `step_size` at most, of which there are at most `most_steps`, and its end taken or not.
+    /// One trajectory of at most `most_steps` steps of at most `step_size`, whose end is accepted or
+    /// rejected.
     ///
     /// # Errors
     /// [`Shut`] when the run is over.
@@ -178,7 +182,7 @@ impl Hmc {
         let before = self.energy();
         let error = self.integrate(target, step_size, steps, before)?;
         let acceptance = error.map_or(0.0, |error| (-error).exp().min(1.0));
-        // A number is drawn in any case: what follows does not depend on whether this one was needed.
+        // A number is drawn in any case, so that later draws do not depend on whether it was needed.
         let accepted = rng.random::<f64>() < acceptance;
         if accepted {
             std::mem::swap(&mut self.current, &mut self.proposed);
@@ -208,7 +212,8 @@ impl Hmc {
         0.5 * square(&self.momentum) - self.current.log_density
     }
 
-    /// Leaves the end of a trajectory from the state in `proposed` and returns its energy error; `None` where it diverges.
+    /// Writes the end of a trajectory from the state into `proposed` and returns its energy error; `None` if
+    /// it diverges.
     fn integrate(
         &mut self,
         target: &mut impl Target,
@@ -221,7 +226,7 @@ impl Hmc {
         proposed.position.copy_from_slice(&self.current.position);
         proposed.gradient.copy_from_slice(&self.current.gradient);
         for step in 0..steps {
-            // The half kicks of two steps that meet are one.
+            // The adjacent half kicks of two steps are merged.
             let kick = if step == 0 { 0.5 * step_size } else { step_size };
             for ((q, p), g) in proposed
                 .position
@@ -253,7 +258,7 @@ impl Hmc {
     }
 }
 
-/// Whether a log density and its gradient are; without a branch per entry, so that it is done a vector at a time.
+/// Whether a log density and its gradient are finite; without a branch per entry, so that it is vectorized.
 pub(crate) fn finite(value: f64, gradient: &[f64]) -> bool {
     gradient
         .iter()
@@ -279,7 +284,7 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    /// Independent coordinates, each of its own density.
+    /// Independent coordinates, each with its own density.
     struct Product<F>(usize, F);
 
     impl<F: Fn(f64) -> [f64; 2]> Target for Product<F> {
@@ -298,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Means over draws and coordinates of `x`, `x^2` and `x^4`, and their standard errors by means of 50 batches.
+    /// Means over draws and coordinates of `x`, `x^2` and `x^4`, and their standard errors from 50 batches.
     fn moments(target: &mut impl Target, step_size: f64, draws: usize, seed: u64) -> [[f64; 2]; 3] {
         const BATCHES: usize = 50;
         let mut rng = StdRng::seed_from_u64(seed);
@@ -364,7 +369,7 @@ mod tests {
 
     #[test]
     fn wrong_widths_leave_the_moments_as_they_are() {
-        // Coordinates that suppose half or twice the standard deviation.
+        // Coordinates that assume half or twice the standard deviation.
         for sd in [0.5, 2.0] {
             for d in [1, 5, 15] {
                 let normal = move |x: f64| [-0.5 * (x / sd).powi(2), -x / (sd * sd)];

@@ -79,7 +79,7 @@ fn a_correlated_normal_of_mixed_scales() {
     for j in 0..5 {
         let error = (posterior.mean[j] - truth.mean[j]) / diagnostics.mcse_mean[j];
         assert!(error.abs() < 4.5, "mean of {j} off by {error} errors");
-        // Over 2,000 effective draws: 1.6% standard error of an sd, three of them and some.
+        // Over 2,000 effective draws: 1.6% standard error of an sd; a bit more than three of those.
         assert!(
             (posterior.sd[j] / truth.sd[j] - 1.0).abs() < 0.06,
             "{j}: {}",
@@ -101,7 +101,7 @@ fn a_correlated_normal_of_mixed_scales() {
     assert!(draws.statistics[17].energy > -value);
 }
 
-/// A standard normal that has no value below -1 in its first entry.
+/// A standard normal with no density below -1 in its first entry.
 struct Truncated;
 
 impl Density for Truncated {

@@ -1,11 +1,11 @@
-//! Whether a run fits in memory, told before anything is allocated.
+//! Whether a run fits in memory, checked before anything is allocated.
 
 use infermark_backend::{BackendError, Metric, NutsSettings};
 use infermark_model::Layout;
 
-/// Bytes that the trajectories of all chains take: under the diagonal metric at their deepest, five vectors a state, two ends
-/// and a draw of every level of the tree, and the estimators of the metric; under the structured one two points of two vectors, the
-/// momentum, four more for the coordinates and the draw.
+/// Bytes of the trajectories of all chains. Diagonal metric, at greatest depth: five vectors per state, two
+/// ends and a draw at every level of the tree, and the estimators of the metric. Structured metric: two
+/// points of two vectors, the momentum, and four more for the coordinates and the draw.
 fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
     let vectors = match settings.metric {
         Metric::Diagonal => 5 * (3 * u64::from(settings.max_depth) + 6) + 16,
@@ -16,11 +16,11 @@ fn trajectory_bytes(settings: &NutsSettings, layout: &Layout) -> u64 {
         .saturating_mul(8 * layout.latents() as u64)
 }
 
-/// Refuses a run that needs more than there is: its trajectories, and `besides` them the densities and what is kept
-/// of the draws.
+/// Refuses a run that needs more memory than there is: its trajectories, plus `besides`, the densities and
+/// the kept draws.
 ///
 /// # Errors
-/// [`BackendError::Memory`] with what is needed and what is there.
+/// [`BackendError::Memory`] with the bytes needed and available.
 pub(crate) fn check(settings: &NutsSettings, layout: &Layout, besides: u64) -> Result<(), BackendError> {
     infermark_memory::check(
         format!("NUTS with {} chains, its rows and its draws", settings.chains),
@@ -40,8 +40,9 @@ fn needed(settings: &NutsSettings, layout: &Layout, besides: u64) -> u64 {
         .saturating_add(statistics_bytes(layout))
 }
 
-/// Bytes of what is told of every latent at the end: mean, standard deviation, quantiles, R-hat, effective sample sizes and
-/// errors, and a copy of them as they are written; and the batch of draws that is being written, one draw or 8 MiB, as it is and encoded.
+/// Bytes of the statistics reported for every latent at the end: mean, standard deviation, quantiles, R-hat,
+/// effective sample sizes and errors, and a copy of them while they are written; and the batch of draws being
+/// written, one draw or 8 MiB, plain and encoded.
 fn statistics_bytes(layout: &Layout) -> u64 {
     let draw = 8 * layout.latents() as u64;
     (2 * 12 * draw).saturating_add(2 * draw.max(8 << 20))
@@ -56,7 +57,8 @@ mod tests {
         let (large, larger) = (Layout::new(1_000_000, 10, 156), Layout::new(2_000_000, 20, 156));
         let of = |settings: &NutsSettings, layout: &Layout| needed(settings, layout, 7) as f64;
         let structured = NutsSettings::default();
-        // 4 chains of 9 vectors, 24 columns that are told, and 2 of the draw that is written, of 2 million latents.
+        // 4 chains of 9 vectors, 24 columns of statistics, and 2 of the draw being written, for 2 million
+        // latents.
         assert!((of(&structured, &large) / (2.0016e6 * 8.0 * (36.0 + 26.0)) - 1.0).abs() < 1e-3);
         assert!((of(&structured, &larger) / of(&structured, &large) - 2.0).abs() < 1e-3);
         // Trees of ten doublings hold far more points.

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-/// Why the log density has no value.
+/// Reasons for the log density to have no value.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 enum DensityError {
     /// Not finite there: the trajectory ends as divergent.
@@ -29,7 +29,7 @@ impl LogpError for DensityError {
     }
 }
 
-/// The density as nuts-rs wants it.
+/// The density in the form that nuts-rs requires.
 struct Target<D> {
     density: D,
     pass: Rc<Pass>,
@@ -73,11 +73,11 @@ impl<D: Density> CpuLogpFunc for Target<D> {
     }
 }
 
-/// nuts-rs' chain, and how its statistics are read, whose type it does not name.
+/// The chain of nuts-rs, and a reader for its statistics, whose type is not nameable.
 struct NoUTurn<D, C, F> {
     chain: C,
     figures: F,
-    /// The step size that nuts-rs has set for the next draw.
+    /// The step size that nuts-rs set for the next draw.
     step_size: Option<f64>,
     density: PhantomData<D>,
 }
@@ -111,7 +111,7 @@ where
 /// The sampler of a chain on `density`.
 ///
 /// # Errors
-/// nuts-rs' own.
+/// Errors of nuts-rs.
 pub(crate) fn sampler<D: Density>(
     density: D,
     pass: Rc<Pass>,

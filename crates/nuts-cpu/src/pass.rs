@@ -1,4 +1,4 @@
-//! A chain's way through the gate.
+//! A chain's handle to the gate.
 
 use crate::gate::{Gate, Shut};
 use infermark_backend::Interrupt;
@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The chain's way through the gate, shared by its draws and its gradients.
+/// A chain's handle to the gate, shared by its draws and its gradients.
 pub(crate) struct Pass {
     gate: Arc<Gate>,
     chain: usize,
@@ -16,7 +16,7 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Of a chain, which has yet to enter.
+    /// The handle of a chain that has not entered yet.
     pub(crate) fn new(gate: Arc<Gate>, chain: usize) -> Self {
         Pass {
             gate,
@@ -54,17 +54,18 @@ impl Pass {
         self.gradients.get()
     }
 
-    /// What the gate says of the time that the chain worked since it was last asked.
+    /// The time that the chain has worked since the last call.
     pub(crate) fn take_busy(&self) -> Duration {
         self.gate.take_busy(self.chain)
     }
 
-    /// Tells the gate that a draw is finished.
+    /// Reports to the gate that a draw is finished.
     pub(crate) fn finish_draw(&self) {
         self.gate.finish_draw(self.chain);
     }
 
-    /// To be called before every gradient, which it counts: waits here, in the middle of a draw, while the run is interrupted.
+    /// Must be called before every gradient, and counts it. Waits here, in the middle of a draw, while the
+    /// run is interrupted.
     ///
     /// # Errors
     /// [`Shut`] when the run was dropped.

@@ -1,4 +1,4 @@
-//! What is kept of a chain: every draw while all of them fit, otherwise moments of every latent and the draws of
+//! The record of a chain: every draw if all of them fit, otherwise moments of every latent and the draws of
 //! chosen sites.
 
 use infermark_backend::{ChainReport, DrawStatistics, NutsSettings};
@@ -15,7 +15,7 @@ pub(crate) enum Retention {
 }
 
 impl Retention {
-    /// What the settings' limit allows on a panel of these sizes.
+    /// The retention that the settings' limit allows on a panel of these sizes.
     pub(crate) fn of(settings: &NutsSettings, layout: &Layout) -> Self {
         if bytes_of_draws(settings, layout.latents()) <= settings.draw_bytes_limit {
             return Retention::Every;
@@ -27,7 +27,7 @@ impl Retention {
         Retention::Moments(sites)
     }
 
-    /// Bytes that all chains together will keep, and hand over: those that ask for the draws get a copy of them.
+    /// Bytes that all chains together will keep, and the copy that callers get of the draws.
     pub(crate) fn bytes(&self, settings: &NutsSettings, layout: &Layout) -> u64 {
         let twice = |latents| bytes_of_draws(settings, latents).saturating_mul(2);
         match self {
@@ -55,14 +55,14 @@ fn bytes_of_draws(settings: &NutsSettings, latents: usize) -> u64 {
         .saturating_mul(8 * latents as u64)
 }
 
-/// What the sampler says of one draw, warm-up or not.
+/// The sampler's figures of one draw, in warm-up or after.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DrawOutcome {
-    /// What is exported of draws after warm-up.
+    /// The statistics that are exported after warm-up.
     pub statistics: DrawStatistics,
     /// The trajectory met the limit of steps.
     pub saturated: bool,
-    /// Gradients computed, those of a search for the first step size included.
+    /// Gradients computed, including those of a search for the first step size.
     pub gradients: u64,
     /// Seconds of work.
     pub seconds: f64,
@@ -70,7 +70,7 @@ pub(crate) struct DrawOutcome {
     pub step_size: f64,
 }
 
-/// What is kept of one chain.
+/// The record of one chain.
 #[derive(Debug)]
 pub(crate) struct ChainRecord {
     layout: Layout,
@@ -84,14 +84,14 @@ pub(crate) struct ChainRecord {
     pub depths: Vec<u64>,
     /// The last draw's depth, warm-up included.
     pub last_depth: u32,
-    /// One entry a draw after warm-up.
+    /// One entry per draw after warm-up.
     pub statistics: Vec<DrawStatistics>,
     /// Kept sites, in the order of [`Retention::sites`]; draw after draw, each of the sites' latents.
     kept: Vec<f64>,
-    /// Where each kept site lies in an entry of `kept`.
+    /// Offset of each kept site in an entry of `kept`.
     kept_sites: Vec<(Site, usize)>,
     kept_latents: usize,
-    /// Moments of all latents, when not every draw is kept.
+    /// Moments of all latents, if not every draw is kept.
     pub moments: Option<StreamingChain>,
 }
 
@@ -138,7 +138,7 @@ impl ChainRecord {
         self.last_depth = outcome.statistics.tree_depth;
     }
 
-    /// Keeps a draw after warm-up; `natural` has one entry a latent.
+    /// Adds a draw after warm-up; `natural` has one entry per latent.
     pub(crate) fn push_draw(&mut self, outcome: &DrawOutcome, natural: &[f64]) {
         let depth = outcome.statistics.tree_depth;
         self.report.draws += 1;

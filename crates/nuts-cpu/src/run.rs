@@ -1,4 +1,4 @@
-//! A run of NUTS, advanced in pieces.
+//! A run of NUTS that is advanced in pieces.
 
 mod report;
 
@@ -21,7 +21,7 @@ use std::time::Instant;
 /// A run under way: its chains' threads wait at the gate between calls.
 pub(crate) struct NutsRun {
     layout: Layout,
-    /// The panel, where that is what the density is of.
+    /// The panel, if the density is that of a panel.
     panel: Option<Arc<Panel>>,
     request: Request,
     settings: NutsSettings,
@@ -30,12 +30,12 @@ pub(crate) struct NutsRun {
     setup_seconds: f64,
     run_seconds: f64,
     state: RunState,
-    /// Of the structured metric.
+    /// The search for the mode of the structured metric.
     mode_search: Option<ModeSearch>,
     gate: Arc<Gate>,
     records: Vec<Arc<Mutex<ChainRecord>>>,
     workers: Vec<JoinHandle<()>>,
-    /// The posterior after so many draws in all, since both posterior and report are made of it.
+    /// The posterior with its total number of draws, cached because both posterior and report need it.
     summarized: Mutex<Option<(u64, Posterior)>>,
 }
 
@@ -78,7 +78,7 @@ impl NutsRun {
         Ok(run)
     }
 
-    /// Starts chains on any density; `density` makes one chain's, given its number of threads.
+    /// Starts chains on any density; `density` creates that of one chain, given its number of threads.
     pub(crate) fn with_densities<D: Density + Send + 'static>(
         layout: Layout,
         request: &Request,
@@ -134,7 +134,7 @@ impl NutsRun {
                 })?;
             run.workers.push(worker);
         }
-        // Of the chains that work at once.
+        // Threads of the chains that work at the same time.
         run.threads = used.into_iter().take(threads.min(chains)).sum();
         run.setup_seconds = started.elapsed().as_secs_f64();
         Ok(run)
@@ -153,7 +153,7 @@ impl NutsRun {
             .collect()
     }
 
-    /// The posterior, from the store if no draw has come since.
+    /// The posterior, from the cache if there is no new draw.
     pub(crate) fn summary(&self) -> Option<Posterior> {
         let records = self.records();
         let draws = records.iter().map(|r| r.report.draws).sum();
@@ -177,7 +177,7 @@ impl NutsRun {
             .sum()
     }
 
-    /// Draws that every chain has, after warm-up.
+    /// Draws after warm-up that every chain has.
     pub(crate) fn common_draws(records: &[MutexGuard<'_, ChainRecord>]) -> usize {
         records
             .iter()
@@ -187,7 +187,8 @@ impl NutsRun {
     }
 }
 
-/// How many threads the gradient of a chain uses: one, or a fair share when there are more threads than chains.
+/// The number of threads for the gradient of a chain: one, or a fair share if there are more threads than
+/// chains.
 fn threads_of_chain(threads: usize, chains: usize, chain: usize) -> usize {
     (threads / chains + usize::from(chain < threads % chains)).max(1)
 }
@@ -300,7 +301,7 @@ impl Drop for NutsRun {
     fn drop(&mut self) {
         self.gate.shut();
         for worker in self.workers.drain(..) {
-            // A panic was caught in the thread and told as the chain's failure.
+            // A panic was caught in the thread and reported as the chain's failure.
             let _ = worker.join();
         }
     }

@@ -1,10 +1,10 @@
-//! Where chains start: under the diagonal metric uniform in (-2, 2) in every `z`, as NumPyro's `init_to_uniform` does;
-//! under the structured one normal about the mode, twice as wide as the Gaussian there.
+//! Starting points of the chains: under the diagonal metric uniform in (-2, 2) in every `z`, like NumPyro's
+//! `init_to_uniform`; under the structured one normal about the mode, twice as wide as the Gaussian there.
 
 use infermark_model::guide::START_RADIUS;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, START_ITERATION, Stream};
 
-/// Starts that are tried until log density and gradient are finite.
+/// Number of starts that are tried until log density and gradient are finite.
 pub(crate) const ATTEMPTS: u32 = 100;
 
 /// Noise groups that one attempt may use: chains, at most 1024, over the four numbers of a noise block.
@@ -20,7 +20,8 @@ pub(crate) fn start_point(latents: usize, seed: u64, chain: usize, attempt: u32)
         .collect()
 }
 
-/// Standard deviation of the whitened starts: twice the posterior's, so that chains that have not mixed are told apart.
+/// Standard deviation of the whitened starts: twice the posterior's, so that chains that have not mixed can
+/// be recognized.
 const WHITENED_SPREAD: f64 = 2.0;
 
 /// The start of a chain in whitened coordinates: normal, wider than the posterior.
@@ -76,7 +77,7 @@ mod tests {
         let first = whitened_start_point(4000, 7, 0, 0);
         assert_eq!(first, whitened_start_point(4000, 7, 0, 0));
         let variance = first.iter().map(|x| x * x).sum::<f64>() / 4000.0;
-        // The variance of 4,000 normals errs by 2.2%; five of those.
+        // The variance of 4,000 normals has an error of 2.2%; five of those.
         assert!(
             (variance / WHITENED_SPREAD.powi(2) - 1.0).abs() < 0.11,
             "{variance}"

@@ -1,12 +1,13 @@
-//! The step size: Nesterov's dual averaging towards a target acceptance (Hoffman and Gelman, "The No-U-Turn sampler", 2014,
-//! section 3.2), with their constants, and a step that is never longer than the trajectory has a use for.
+//! The step size: Nesterov's dual averaging towards a target acceptance (Hoffman and Gelman, "The No-U-Turn
+//! sampler", 2014, section 3.2), with their constants, and a step that is never longer than useful for a
+//! trajectory.
 
 /// Dual averaging of the log step size.
 #[derive(Debug, Clone)]
 pub(crate) struct DualAveraging {
     target: f64,
     longest: f64,
-    /// Where log steps are pulled to.
+    /// The value towards which log steps are pulled.
     centre: f64,
     /// Mean shortfall of the acceptance.
     shortfall: f64,
@@ -15,21 +16,21 @@ pub(crate) struct DualAveraging {
     count: u64,
 }
 
-/// How far a step is drawn to `centre`.
+/// Strength of the pull towards `centre`.
 const GAMMA: f64 = 0.05;
-/// Updates by which the first ones count for less.
+/// Offset that reduces the weight of the first updates.
 const T0: f64 = 10.0;
 /// How fast the mean forgets.
 const KAPPA: f64 = 0.75;
 
 impl DualAveraging {
-    /// From a first step size.
+    /// Tuning that starts from a first step size.
     pub(crate) fn new(first: f64, target: f64, longest: f64) -> Self {
         let first = first.min(longest);
         DualAveraging {
             target,
             longest,
-            // Longer steps are cheap to have tried; beyond the longest there are none.
+            // Trying longer steps is cheap; none are longer than the longest.
             centre: (10.0 * first).min(longest).ln(),
             shortfall: 0.0,
             log_step: first.ln(),
@@ -38,7 +39,8 @@ impl DualAveraging {
         }
     }
 
-    /// Takes the acceptance of a trajectory. What is not a number counts as a rejection: it must not stay in the means.
+    /// Takes the acceptance of a trajectory. NaN counts as a rejection, because it must not stay in the
+    /// means.
     pub(crate) fn update(&mut self, acceptance: f64) {
         let acceptance = if acceptance.is_nan() { 0.0 } else { acceptance };
         self.count += 1;
@@ -55,7 +57,7 @@ impl DualAveraging {
         self.log_step.exp()
     }
 
-    /// The step size that the tuning has come to.
+    /// The tuned step size.
     pub(crate) fn tuned(&self) -> f64 {
         self.log_mean.exp()
     }
@@ -65,7 +67,7 @@ impl DualAveraging {
 mod tests {
     use super::*;
 
-    /// Acceptance that falls with the step as a leapfrog's does.
+    /// Acceptance that falls with the step, as for a leapfrog integrator.
     fn acceptance(step_size: f64) -> f64 {
         (-2.0 * step_size.powi(2)).exp()
     }

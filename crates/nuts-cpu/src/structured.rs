@@ -12,16 +12,16 @@ use rand::rngs::StdRng;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// A density in whitened coordinates; in its own where it has no whitening.
+/// A density in whitened coordinates, or in its own if it has no whitening.
 pub(crate) struct Whitened<D> {
     density: D,
     whitening: Option<Arc<Whitening>>,
     pass: Rc<Pass>,
     natural: Vec<f64>,
     by_natural: Vec<f64>,
-    /// The point that products of few sales are moved in.
+    /// The point in which products of few sales are moved.
     drawn: Vec<f64>,
-    /// Scratch of that.
+    /// Scratch for that.
     effects: Vec<f64>,
 }
 
@@ -69,7 +69,7 @@ impl<D: Density> Target for Whitened<D> {
 }
 
 impl<D: Density> Whitened<D> {
-    /// Draws the latents of products of few sales by themselves, and moves the state to what comes of it.
+    /// Draws the latents of products of few sales separately, and moves the state to the result.
     fn move_few_sales(&mut self, hmc: &mut Hmc, rng: &mut StdRng) -> Result<(), Shut> {
         let Some(whitening) = self.whitening.clone() else {
             return Ok(());

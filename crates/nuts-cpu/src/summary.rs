@@ -1,4 +1,4 @@
-//! The posterior of what was kept of the chains.
+//! The posterior from the kept draws of the chains.
 
 use crate::record::ChainRecord;
 use infermark_backend::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};

@@ -1,8 +1,8 @@
 //! Coordinates in which the posterior is close to a standard normal: `theta = mode + L^-T xi`, with `Q = L L'` the
 //! precision of the natural parameters at the posterior mode.
 //!
-//! The metric is there before the first draw and stays: nothing is estimated from draws, and all chains have the same. What
-//! else was tried is in `docs/exact.md`.
+//! The metric is known before the first draw and stays fixed: nothing is estimated from draws, and all chains
+//! have the same. Alternatives that were tried are in `docs/exact.md`.
 
 use crate::few_sales::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
@@ -12,8 +12,8 @@ use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The search ends when less than this many nats are to be gained: 0.04 standard deviations in all, which coordinates
-/// do not notice.
+/// The search ends when less than this many nats are to be gained: 0.04 standard deviations in total, which
+/// does not matter for coordinates.
 const MODE_TOLERANCE: f64 = 1e-3;
 
 /// The map between natural parameters `theta`, in the order of the layout, and whitened ones `xi`.
@@ -26,9 +26,10 @@ pub(crate) struct Whitening {
 }
 
 impl Whitening {
-    /// Finds the mode, and takes the coordinates there.
+    /// Finds the mode and builds the coordinates there.
     ///
-    /// The search works on so many threads; sums do not depend on it. Each chain moves in the coordinates on one.
+    /// The search works on `threads` threads, whose number does not change sums. Each chain uses the
+    /// coordinates on one thread.
     ///
     /// # Errors
     /// [`BackendError::Diverged`] when there is no mode, or no factor of the precision there.
@@ -97,7 +98,7 @@ impl Whitening {
         self.whitener.solve_lower(by_whitened);
     }
 
-    /// The products that are also drawn by themselves.
+    /// The products that are also drawn separately.
     pub(crate) fn few_sales(&self) -> Option<&FewSales> {
         self.few_sales.as_ref()
     }
@@ -119,9 +120,10 @@ mod tests {
         whitening.natural(&xi, &mut theta);
         let mut back = vec![0.0; latents];
         whitening.whitened(&theta, &mut back);
-        // A condition number of 1e4 costs that many roundings.
+        // A condition number of 1e4 amplifies rounding by that factor.
         assert!(xi.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-10));
-        // For a linear function g' theta the gradient by xi is the one that gives its increments.
+        // For a linear function g' theta the gradient with respect to xi is the one that gives its
+        // increments.
         let by_theta: Vec<f64> = (0..latents).map(|j| (j as f64 * 1.3).cos()).collect();
         let mut by_xi = vec![0.0; latents];
         whitening.gradient(&by_theta, &mut by_xi);

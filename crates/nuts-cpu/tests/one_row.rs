@@ -1,4 +1,4 @@
-//! One product in one period: the posterior has a closed form but for one integral.
+//! One product in one period: the posterior has a closed form, except for one integral.
 
 use infermark_backend::{Backend, Interrupt, Method, NutsSettings, Request};
 use infermark_model::{Labels, Panel, PanelPart, Priors};
@@ -37,7 +37,7 @@ fn prior(priors: &Priors) -> Gaussian {
     }
 }
 
-/// Means and sds of the latents given a count: those given the log rate are linear in it.
+/// Means and sds of the latents given a count: given the log rate they are linear in it.
 fn exact(priors: &Priors, units: u32) -> [[f64; 2]; 5] {
     let Gaussian {
         mean,
@@ -92,8 +92,8 @@ fn moments_are_exact_at_any_target_acceptance() {
                     error.abs() < 4.5,
                     "{units} units, {target_accept}, {j}: mean off by {error:.1} errors"
                 );
-                // 100,000 draws, half of them effective for squares: 0.3%, four of which. The two-radian trajectories of
-                // nuts-rs were off by 1 to 2%.
+                // 100,000 draws, half of them effective for squares: 0.3%; four of those. The two-radian
+                // trajectories of nuts-rs were off by 1 to 2%.
                 let ratio = posterior.sd[j] / sd;
                 assert!(
                     (ratio - 1.0).abs() < 0.013,

@@ -109,7 +109,7 @@ fn a_posterior_is_there_once_every_chain_has_a_draw() {
 
 #[test]
 fn chains_work_side_by_side_in_pieces() {
-    // Slow enough that a draw is long beside the turn at the gate.
+    // Slow enough that a draw is long compared with passing the gate.
     let panel = panel(3000, 3, 20, |i, t| ((i * 5 + t * 3) % 30) as u32);
     let mut request = request(2, 2, 60, 40);
     let Method::Nuts(settings) = &mut request.method else {
@@ -117,13 +117,14 @@ fn chains_work_side_by_side_in_pieces() {
     };
     // Trees so short that all are full: the chains' draws cost the same.
     settings.max_depth = 4;
-    // One after the other, chains are never busy for longer than the clock runs; side by side they may seem so while
-    // others crowd the machine, but not each time.
+    // Run one after the other, chains are never busy for longer than the wall-clock time. Run side by side,
+    // they may not exceed it either while the machine is crowded, but not every time.
     let busy_over_wall: Vec<f64> = (0..3).map(|_| busy_over_wall(&panel, &request)).collect();
     assert!(busy_over_wall.iter().any(|r| *r > 1.3), "{busy_over_wall:?}");
 }
 
-/// Seconds in which chains were busy, all together, over those of the clock, for a run advanced as `infermark fit` does.
+/// Total busy seconds of all chains, divided by wall-clock seconds, for a run advanced as `infermark fit`
+/// does.
 fn busy_over_wall(panel: &Arc<Panel>, request: &Request) -> f64 {
     let mut run = start(panel, request);
     let mut pieces = Pieces::of(&*run, Duration::from_millis(200));
@@ -151,7 +152,7 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
     // Large enough that interrupts fall into the middle of draws.
     let panel = panel(400, 3, 20, |i, t| ((i * 5 + t * 3) % 30) as u32);
     let [diagonal, _] = either_metric(&request(2, 2, 40, 10));
-    // Short trees: as much work takes more draws.
+    // Short trees: the same work takes more draws.
     let [_, structured] = either_metric(&request(2, 2, 60, 400));
     for request in [diagonal, structured] {
         let whole = all_draws(&panel, &request);
@@ -183,7 +184,8 @@ fn an_interrupted_run_goes_on_as_if_it_had_not_been() {
         assert!(interrupted >= 3, "interrupted {interrupted} times");
         assert_eq!(run.draws().unwrap(), whole);
 
-        // A flag that is set before: nothing happens, and the run can be dropped in the middle of a draw.
+        // With a flag that is already set nothing happens, and the run can be dropped in the middle of a
+        // draw.
         let mut run = start(&panel, &request);
         let set = Interrupt::new();
         set.set();
@@ -241,7 +243,8 @@ fn odd_panels_chains_and_threads_run_through() {
                     .iter()
                     .map(|s| u64::from(s.leapfrog_steps))
                     .sum();
-                // Where products of few sales are drawn by themselves, a gradient is taken at the start of each trajectory too.
+                // If products of few sales are drawn separately, there is also a gradient at the start of
+                // each trajectory.
                 let gradients: u64 = nuts.chains.iter().map(|c| c.gradients).sum();
                 let starts = match nuts.metric {
                     Metric::Diagonal => 0,
@@ -280,7 +283,7 @@ fn moments_agree_with_the_draws_that_they_stand_for() {
     for site in Site::REPARAMETERIZED {
         let kept = matches!(site, Site::GlobalA | Site::CategoryA);
         for j in layout.range(site) {
-            // Deviations are held in single precision.
+            // Deviations are stored in single precision.
             assert!((full.mean[j] - part.mean[j]).abs() < 1e-5 * full.sd[j]);
             assert!((full.sd[j] / part.sd[j] - 1.0).abs() < 1e-5);
             if kept {
@@ -290,11 +293,12 @@ fn moments_agree_with_the_draws_that_they_stand_for() {
                     (part_d.rhat[j], part_d.ess_tail[j])
                 );
             } else {
-                // The marginals are close to normal; a 2.5% quantile of 1,000 effective draws errs by 0.07 sd.
+                // The marginals are close to normal; a 2.5% quantile from 1,000 effective draws has an error
+                // of 0.07 sd.
                 assert!((full.q975[j] - part.q975[j]).abs() < 0.35 * full.sd[j]);
                 // Both estimate the same, one with, one without ranks.
                 assert!((full_d.rhat[j] - part_d.rhat[j]).abs() < 0.02);
-                // 120 batch means: 13% relative error, three of them, and the exact estimate's own.
+                // 120 batch means: 13% relative error; three of those, plus the exact estimate's own.
                 assert!(
                     (full_d.mcse_mean[j] / part_d.mcse_mean[j]).ln().abs() < 0.4,
                     "{site:?}"
@@ -376,7 +380,7 @@ fn the_log_joint_is_the_references() {
     let (value, gradient) = NutsCpu.log_joint(&panel, &request, &point).unwrap();
     let reference = infermark_model::log_joint::LogJoint::new(&panel, request.priors);
     let (expected, by) = reference.natural(&point);
-    // Double precision, other order of sums, another exponential.
+    // Double precision, another order of sums, another exponential.
     assert!((value / expected - 1.0).abs() < 1e-12);
     for (a, b) in gradient.iter().zip(&by) {
         assert!((a - b).abs() < 1e-10 * b.abs().max(1.0), "{a} {b}");
@@ -396,7 +400,7 @@ fn negative_binomial_chains_keep_the_shapes() {
     let (value, gradient) = NutsCpu.log_joint(&panel, &request, &point).unwrap();
     let reference = infermark_model::log_joint::LogJoint::new(&panel, request.priors);
     let (expected, by) = reference.with_likelihood(request.likelihood).natural(&point);
-    // As of Poisson counts, but the parts of a row's term are summed apart.
+    // As with Poisson counts, but the parts of a row's term are summed separately.
     assert!((value / expected - 1.0).abs() < 1e-11);
     for (a, b) in gradient.iter().zip(&by) {
         assert!((a - b).abs() < 1e-9 * b.abs().max(1.0), "{a} {b}");

@@ -1,4 +1,4 @@
-//! A panel that says nothing: the posterior is the prior, in closed form.
+//! A panel without information: the posterior is the prior, in closed form.
 
 use infermark_backend::{Backend, Interrupt, Method, Metric, NutsSettings, Request};
 use infermark_model::{Labels, Panel, PanelPart, Parameterization, Priors, Site};
@@ -63,13 +63,15 @@ fn without_information_the_posterior_is_the_prior() {
                     posterior.mean[j],
                     mcse[j]
                 );
-                // At least 2,000 effective draws: 1.6% standard error of an sd, three of them and some.
+                // At least 2,000 effective draws: 1.6% standard error of an sd; a bit more than three of
+                // those.
                 assert!(
                     (posterior.sd[j] / sd - 1.0).abs() < 0.06,
                     "{site:?}: sd {}",
                     posterior.sd[j]
                 );
-                // Of a normal; the standard error of a 2.5% quantile is 2.7 times that of the mean.
+                // The quantile of a normal; the standard error of a 2.5% quantile is 2.7 times that of the
+                // mean.
                 let q975 = mean + 1.959_964 * sd;
                 assert!((posterior.q975[j] - q975).abs() < 0.2 * sd, "{site:?}");
                 let q05 = mean - 1.644_854 * sd;

@@ -61,7 +61,7 @@ fn compare(panel: &Panel, posterior: &Posterior, errors: f64, sd_tolerance: f64)
 fn means_and_sds_agree_and_chains_mix() {
     let panel = Arc::new(read_panel(&data("panel.csv"), &Columns::default()).unwrap());
     let (posterior, report) = sample(&panel, Parameterization::Centered, diagonal(4000));
-    // The 137 means are correlated; 4 combined errors are exceeded by none of them but once in 100 seeds or more.
+    // The 137 means are correlated; 4 combined errors are exceeded by any of them at most once in 100 seeds.
     compare(&panel, &posterior, 4.0, 0.10);
     let rhat = &posterior.diagnostics.as_ref().unwrap().rhat;
     assert!(
@@ -99,9 +99,9 @@ fn the_structured_metric_needs_far_fewer_gradients() {
     assert_eq!(nuts.divergences, 0);
     assert!(nuts.max_rhat.unwrap() <= 1.01, "{:?}", nuts.max_rhat);
     assert!(nuts.mode_search.unwrap().converged);
-    // Measured: 220 to 250 effective samples of the worst latent's bulk a thousand gradients, 70 to 80 of its tail,
-    // against 1.1 and 2 with the diagonal metric, so factors of 200 and 35. What 300 draws say of the latter's figures
-    // is good to a third.
+    // Measured per thousand gradients: 220 to 250 effective samples of the worst latent's bulk and 70 to 80
+    // of its tail, against 1.1 and 2 with the diagonal metric, so factors of 200 and 35. From 300 draws the
+    // latter figures are accurate to a third.
     let (_, report) = sample(&panel, Parameterization::Centered, diagonal(300));
     let (diagonal, diagonal_worst) = per_thousand_gradients(&report);
     assert!(
@@ -114,7 +114,7 @@ fn the_structured_metric_needs_far_fewer_gradients() {
     );
 }
 
-/// Smallest effective sample sizes, bulk and tail, for a thousand gradients after warm-up.
+/// Smallest effective sample sizes, bulk and tail, per thousand gradients after warm-up.
 fn per_thousand_gradients(report: &Report) -> (f64, f64) {
     let Detail::Nuts(nuts) = &report.detail else {
         panic!("not NUTS")

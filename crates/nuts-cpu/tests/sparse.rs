@@ -74,7 +74,8 @@ fn the_metrics_agree_where_sales_are_few() {
                 distance.abs() < 4.5,
                 "{site:?} {j}: means differ by {distance:.1} errors"
             );
-            // The sds of a thousand effective draws each, skew marginals: 4% standard error of the ratio.
+            // Sds from a thousand effective draws each, with skewed marginals: 4% standard error of the
+            // ratio.
             let ratio = structured.sd[j] / diagonal.sd[j];
             assert!(
                 (ratio - 1.0).abs() < 0.15,

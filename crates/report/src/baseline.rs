@@ -1,8 +1,8 @@
-//! The speeds of a run beside those of an earlier one, case by case: faster, slower, no difference beyond noise, or not
-//! comparable and why.
+//! The speeds of a run compared with those of an earlier one, case by case: faster, slower, no difference
+//! beyond noise, or not comparable and why.
 //!
-//! A case is compared with the earlier one of the same backend, machine, panel, settings and threads ([`pairing`]). By what rule
-//! a difference is told from noise stands in [`ratio`].
+//! A case is compared with the earlier one of the same backend, machine, panel, settings and threads
+//! ([`pairing`]). The rule that separates a difference from noise is in [`ratio`].
 
 pub mod pairing;
 pub mod ratio;
@@ -20,7 +20,7 @@ use std::path::Path;
 
 /// The flat table of a comparison with a baseline.
 pub const BASELINE_CSV: &str = "baseline.csv";
-/// The comparison whole, from which its table is drawn again.
+/// The complete comparison, from which its table can be redrawn.
 pub const BASELINE_JSON: &str = "baseline.json";
 
 /// An earlier run, to compare with.
@@ -45,7 +45,7 @@ impl Baseline {
     }
 }
 
-/// What the repeats of two runs say of one case.
+/// The verdict of the repeats of two runs on one case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -55,7 +55,7 @@ pub enum Verdict {
     Slower,
     /// The repeats show no difference.
     NoDifference,
-    /// There is nothing to compare with, or one side has no speed; the reason says which.
+    /// There is nothing to compare with, or one side has no speed; the reason is given.
     NotComparable,
 }
 
@@ -76,11 +76,12 @@ impl Verdict {
 pub struct Side {
     /// Whether the case may be relied on.
     pub status: Status,
-    /// Median rate, in iterations, gradients or fits a second; `None` where it has no speed.
+    /// Median rate, in iterations, gradients or fits per second; `None` where it has no speed.
     pub rate: Option<f64>,
     /// Repeats that were timed.
     pub repeats: usize,
-    /// Share of the machine that other programs used just before the timing, 0 to 1, where the system tells.
+    /// Share of the machine that other programs used just before the timing, 0 to 1, if the system reports
+    /// it.
     pub busy_share: Option<f64>,
 }
 
@@ -95,7 +96,7 @@ impl Side {
     }
 }
 
-/// One case beside that of the baseline.
+/// One case compared with that of the baseline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaselineCase {
     /// The backend's name.
@@ -112,11 +113,11 @@ pub struct BaselineCase {
     pub rows: usize,
     /// SHA-256 of the panel's columns.
     pub sha256: String,
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why it is not comparable; of one that is, what to know of either side; `none` otherwise.
+    /// Why it is not comparable, or remarks on either side; otherwise `none`.
     pub reason: String,
-    /// The rate here over that of the baseline, where both are known.
+    /// The rate here divided by that of the baseline, if both are known.
     pub ratio: Option<Ratio>,
     /// This run.
     pub here: Side,
@@ -124,7 +125,7 @@ pub struct BaselineCase {
     pub baseline: Option<Side>,
 }
 
-/// When a run was made, and of what.
+/// The date and program version of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStamp {
     /// When its first case was measured, UTC, `YYYY-MM-DDThh:mm:ssZ`.
@@ -155,7 +156,7 @@ impl RunStamp {
     }
 }
 
-/// A run beside an earlier one.
+/// A run compared with an earlier one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaselineComparison {
     /// Version of the schema, [`SCHEMA_VERSION`].
@@ -164,7 +165,7 @@ pub struct BaselineComparison {
     pub here: RunStamp,
     /// The earlier run.
     pub baseline: RunStamp,
-    /// In what the machines or the programs of the two runs differ, in sentences without their full stop.
+    /// Differences between the machines or programs of the two runs, in sentences without their full stop.
     pub remarks: Vec<String>,
     /// The cases of this run, in its order.
     pub cases: Vec<BaselineCase>,
@@ -193,7 +194,7 @@ impl BaselineComparison {
         })
     }
 
-    /// The comparison that `folder` keeps; `None` where it keeps none.
+    /// The comparison stored in `folder`; `None` if there is none.
     ///
     /// # Errors
     /// [`ResultsError`] says why it cannot be read.
@@ -207,7 +208,7 @@ impl BaselineComparison {
         self.cases.iter().filter(|case| case.verdict == verdict).count()
     }
 
-    /// Writes one row a case. Nothing is blank.
+    /// Writes one row per case. Nothing is blank.
     ///
     /// # Errors
     /// When `out` fails.
@@ -227,7 +228,7 @@ impl BaselineComparison {
         };
         let ratio = |of: fn(&Ratio) -> f64| number(case.ratio.as_ref().map(of), NOT_APPLICABLE);
         let baseline = case.baseline.as_ref();
-        // Of a case that the baseline has not there is no figure.
+        // A case that is not in the baseline has no figures.
         let absent = if baseline.is_some() {
             NOT_MEASURED
         } else {
@@ -303,7 +304,7 @@ pub const COLUMNS: [&str; 25] = [
     "reason",
 ];
 
-/// One case beside the baseline's.
+/// One case compared with the baseline's.
 fn compared(record: &CaseRecord, earlier: &[&CaseRecord]) -> BaselineCase {
     let found = counterpart(record, earlier);
     let (verdict, ratio, reason) = match &found {
@@ -334,7 +335,7 @@ fn compared(record: &CaseRecord, earlier: &[&CaseRecord]) -> BaselineCase {
     }
 }
 
-/// What the repeats of a case and of its counterpart say.
+/// The verdict of the repeats of a case and of its counterpart.
 fn by_repeats(record: &CaseRecord, other: &CaseRecord) -> (Verdict, Option<Ratio>, String) {
     for (side, which) in [(record, "here"), (other, "in the baseline")] {
         if !side.has_speed() {
@@ -371,7 +372,7 @@ fn by_repeats(record: &CaseRecord, other: &CaseRecord) -> (Verdict, Option<Ratio
     (verdict, Some(ratio), reason)
 }
 
-/// That other programs were at work on the machine when `run` was timed.
+/// A remark if other programs used the machine when `run` was timed.
 fn busy(records: &[CaseRecord], run: &str) -> Option<String> {
     let shares = records.iter().filter_map(|r| r.busy_share);
     let most = shares.max_by(f64::total_cmp).filter(|share| *share > QUIET)?;

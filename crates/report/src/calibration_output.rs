@@ -8,15 +8,15 @@ use infermark_backend::Request;
 use infermark_calibration::{Calibration, Design, Latents, MethodVerdict, Sensitivity};
 use infermark_fit_files::digest_writer::DigestWriter;
 use infermark_fit_files::fit_record::{FileDigest, FitStatus, SCHEMA_VERSION, write_json};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// One row a replication, method and quantity.
+/// One row per replication, method and quantity.
 pub const CALIBRATION_CSV: &str = "calibration.csv";
-/// One row a method and quantity.
+/// One row per method and quantity.
 pub const SUMMARY_CSV: &str = "summary.csv";
 /// The record of the run.
 pub const RUN_JSON: &str = "run.json";
@@ -48,7 +48,7 @@ pub const CALIBRATION_COLUMNS: [&str; 15] = [
     "sd_score",
 ];
 
-/// What was asked of a method.
+/// The request to a method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CalibratedMethod {
     /// Its name.
@@ -61,7 +61,7 @@ pub struct CalibratedMethod {
     pub failed_fits: usize,
     /// Whether the method passed.
     pub passes: bool,
-    /// By quantity, the errors that the replications done find at the level.
+    /// By quantity, the errors that the completed replications find at the level.
     #[serde(default)]
     pub sensitivity: BTreeMap<String, Sensitivity>,
 }
@@ -140,7 +140,7 @@ pub const FILES: [&str; 9] = [
     "coverage.png",
 ];
 
-/// What became of a calibration's files.
+/// The outcome for a calibration's files.
 #[derive(Debug)]
 pub struct CalibrationWritten {
     /// Pictures that could not be drawn or written, with the reasons.
@@ -379,7 +379,7 @@ pub fn calibration_table(verdicts: &[MethodVerdict]) -> String {
                     100.0 * coverage.actual,
                     100.0 * coverage.standard_error
                 ),
-                // One replication tells no spread.
+                // One replication gives no spread.
                 if quantity.replications > 1 {
                     format!("{:+.3} ± {:.3}", mean.error, mean.standard_error)
                 } else {

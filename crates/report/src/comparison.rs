@@ -24,11 +24,11 @@ use std::path::{Path, PathBuf};
 pub const COMPARISON_CSV: &str = "comparison.csv";
 /// The picture of what intervals cover, without extension.
 const COVERAGE: &str = "coverage";
-/// The picture of the fits beside the reference, without extension.
+/// The picture of the fits compared with the reference, without extension.
 const BESIDE_REFERENCE: &str = "beside_reference";
 const QUALITY_AGAINST_TIME: &str = "quality_against_time";
 
-/// Why fits are not compared.
+/// Reasons for not comparing fits.
 #[derive(Debug, thiserror::Error)]
 pub enum ComparisonError {
     /// Two fits are of different data.
@@ -47,7 +47,7 @@ pub enum ComparisonError {
         /// The other's rows.
         other_rows: usize,
     },
-    /// Two fits are of different models, whose latents do not mean the same.
+    /// Two fits are of different models, whose latents have different meanings.
     #[error(
         "{} is a fit of the {} model, and {} of the {} model, under which effects and priors mean something else; compare fits of \
          one model: fit the data of {} again with --model {}",
@@ -97,9 +97,9 @@ pub struct ComparedFit {
     pub seconds: f64,
     /// How it ended.
     pub status: FitStatus,
-    /// Distance from the truth, where that is known.
+    /// Distance from the truth, if known.
     pub truth: Option<TruthQuality>,
-    /// Distance from the reference, where there is one and this is not it.
+    /// Distance from the reference, if there is one and this is another fit.
     pub agreement: Option<Agreement>,
 }
 
@@ -117,7 +117,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares `fits`, at least one: with the true elasticities, one a product, and with the fit at place `reference`. `units`
+    /// Compares `fits`, at least one: with the true elasticities, one per product, and with the fit at place `reference`. `units`
     /// are each product's in the whole panel, where that is at hand.
     ///
     /// # Errors
@@ -236,7 +236,7 @@ impl Comparison {
         sections.join("\n")
     }
 
-    /// Writes one row a fit and site. Nothing is blank: what a row has not is `not applicable`.
+    /// Writes one row per fit and site. Nothing is blank: what a row has not is `not applicable`.
     ///
     /// # Errors
     /// When `out` fails.
@@ -300,7 +300,8 @@ impl Comparison {
         csv.flush()
     }
 
-    /// Writes [`COMPARISON_CSV`] and the pictures into `folder`, in the place of another comparison's; returns the files.
+    /// Writes [`COMPARISON_CSV`] and the pictures into `folder`, replacing those of another comparison;
+    /// returns the files.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -357,7 +358,7 @@ impl Comparison {
         })
     }
 
-    /// The fits by method, each by its seconds. The reference is its own measure: all that is shown of it is coverage.
+    /// The fits by method, each by its seconds. For the reference only coverage is shown.
     fn quality_lines(&self) -> Vec<QualityLine> {
         let mut lines: Vec<QualityLine> = Vec::new();
         for fit in &self.fits {
@@ -408,7 +409,7 @@ fn at_level(truth: &TruthQuality, level: f64) -> Option<f64> {
         .map(|p| p.actual)
 }
 
-/// Removes the pictures of `stem` that were not `drawn` now: they are another comparison's.
+/// Removes the pictures of `stem` that were not `drawn` now: they belong to another comparison.
 fn forget_others(stem: &Path, drawn: &[PathBuf]) -> Result<(), PlotError> {
     for extension in ["svg", "png"] {
         let path = stem.with_extension(extension);
@@ -468,7 +469,7 @@ pub fn check_same_panel(fits: &[FitFolder]) -> Result<(), ComparisonError> {
     Ok(())
 }
 
-/// The folders' own names; as they were given where two are the same.
+/// The folders' own names; the given paths if two are the same.
 fn names(fits: &[FitFolder]) -> Vec<String> {
     let own = |fit: &FitFolder| {
         let name = fit.path.file_name().unwrap_or(fit.path.as_os_str());

@@ -1,4 +1,4 @@
-//! What the reader of a fit must know that no method says by itself, in sentences: they hold for every method.
+//! Notes for the reader of a fit that hold for every method and that no method gives itself, in sentences.
 
 use crate::number_format::{count, three_digits};
 use infermark_model::lower_bound::MOST_BELOW;
@@ -7,7 +7,7 @@ use infermark_model::{Priors, Specification, printable};
 /// Products that are named in a sentence, at most; `run.json` has all.
 const NAMED: usize = 12;
 
-/// What to do where more than [`MOST_BELOW`] of the rows are below the lower clip bound; `None` where fewer are.
+/// The advice if more than [`MOST_BELOW`] of the rows are below the lower clip bound; otherwise `None`.
 pub fn below_lower_bound(model: Specification, priors: &Priors, share: f64) -> Option<String> {
     let remedy = match model {
         Specification::Published => "use --model sales, or lower clip_low (--priors)",
@@ -24,7 +24,7 @@ pub fn below_lower_bound(model: Specification, priors: &Priors, share: f64) -> O
     })
 }
 
-/// A rate that may be next to nothing.
+/// A rate that may be very small.
 fn units_of(rate: f64) -> String {
     if rate < 1e-6 {
         format!("{rate:.0e}")
@@ -33,7 +33,7 @@ fn units_of(rate: f64) -> String {
     }
 }
 
-/// What the elasticities of the products whose price never changed are; `None` where there is no such product.
+/// A note on the elasticities of products whose price never changed; `None` if there are none.
 pub fn constant_prices(model: Specification, constant: &[String], products: usize) -> Option<String> {
     let named = constant
         .iter()
@@ -76,7 +76,7 @@ mod tests {
             "38% of the rows have a fitted log rate below the model's lower bound of -4 (0.0183 units): under the model those are \
              shaped by the bound, not by sales; use --model sales, or lower clip_low (--priors)"
         );
-        // A bound that a user raised under the sales model has only the other remedy.
+        // If a user raised the bound under the sales model, only the other remedy applies.
         assert!(
             told(Specification::Sales, 0.06)
                 .unwrap()

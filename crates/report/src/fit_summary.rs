@@ -1,10 +1,8 @@
-//! The answer of a fit in a few lines: elasticities with their intervals, and what speaks against trusting them.
+//! The answer of a fit in a few lines: elasticities with their intervals, and reasons not to trust them.
 
 use crate::number_format::{count, duration, three_digits};
 use crate::table::grid::Grid;
-use infermark_backend::{
-    Detail, EarlyStop, GaussianReport, Method, NutsReport, Posterior, Report, RunState, SviReport,
-};
+use infermark_backend::{Convergence, Detail, GaussianReport, Method, NutsReport, Posterior, SviReport};
 use infermark_fit_files::fit_record::{FitRecord, FitStatus};
 use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
@@ -31,21 +29,6 @@ pub const fn model_in_words(model: Specification) -> &'static str {
 /// A likelihood as tables and plots name it.
 pub fn likelihood_in_words(likelihood: Likelihood) -> &'static str {
     likelihood.counts()
-}
-
-/// Whether the result of a run may be trusted as far as its own diagnostics go: an optimizer met its criterion; a sampler is
-/// at its end without divergences, with R-hat up to 1.01 and at least 400 effective draws in bulk and tails.
-pub fn is_converged(report: &Report) -> bool {
-    match &report.detail {
-        Detail::Svi(_) | Detail::Gaussian(_) => report.state == RunState::Converged,
-        Detail::Nuts(nuts) => {
-            report.state.is_complete()
-                && nuts.divergences == 0
-                && nuts.max_rhat.is_some_and(|r| r <= 1.01)
-                && nuts.min_ess_bulk.is_some_and(|e| e >= 400.0)
-                && nuts.min_ess_tail.is_some_and(|e| e >= 400.0)
-        }
-    }
 }
 
 /// Products by what the 90% intervals of their elasticities say.
@@ -160,14 +143,24 @@ fn shortened(name: &str) -> String {
 
 fn diagnostics(record: &FitRecord, panel: &Panel, posterior: &Posterior) -> String {
     let report = &record.report;
+    let convergence = report.convergence(&record.request.method);
     match &report.detail {
-        Detail::Gaussian(gaussian) => of_gaussian(gaussian),
-        Detail::Nuts(nuts) => of_chains(nuts, is_converged(report), panel, posterior),
-        Detail::Svi(svi) => of_svi(svi, report.state, &record.request.method),
+        Detail::Gaussian(gaussian) => of_gaussian(gaussian, convergence),
+        Detail::Nuts(nuts) => of_chains(nuts, convergence, panel, posterior),
+        Detail::Svi(svi) => of_svi(svi, convergence, &record.request.method),
     }
 }
 
-fn of_gaussian(gaussian: &GaussianReport) -> String {
+/// The verdict on a run that tests whether it has converged.
+fn in_words(convergence: Convergence) -> &'static str {
+    match convergence {
+        Convergence::Converged => "converged",
+        Convergence::NotConverged => "NOT converged",
+        Convergence::Unknown => "not known to have converged",
+    }
+}
+
+fn of_gaussian(gaussian: &GaussianReport, convergence: Convergence) -> String {
     let steps = match gaussian.variational_steps {
         0 => format!("{} Newton steps", count(gaussian.newton_steps)),
         more => format!(
@@ -180,26 +173,18 @@ fn of_gaussian(gaussian: &GaussianReport) -> String {
         Some(last) => format!(", {:.1e} left at the last one", last.remaining),
         None => String::new(),
     };
-    let verdict = if gaussian.converged {
-        "converged"
-    } else {
-        "NOT converged"
-    };
-    format!("Diagnostics: {verdict}; {steps}{remaining}.")
+    format!("Diagnostics: {}; {steps}{remaining}.", in_words(convergence))
 }
 
-fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
-    let (particles, watched) = match method {
-        Method::Svi(settings) => {
-            let could_tell = |stop: EarlyStop| stop.can_be_met_in(settings.iterations);
-            (settings.particles, settings.early_stop.is_some_and(could_tell))
-        }
-        _ => (0, false),
+fn of_svi(svi: &SviReport, convergence: Convergence, method: &Method) -> String {
+    let particles = match method {
+        Method::Svi(settings) => settings.particles,
+        _ => 0,
     };
-    let verdict = match (state, watched) {
-        (RunState::Converged, _) => "the loss no longer falls",
-        (RunState::Finished, true) => "NOT converged: the loss still fell at the end",
-        _ => "whether it converged is not known (--early-stop tests it)",
+    let verdict = match convergence {
+        Convergence::Converged => "the loss no longer falls",
+        Convergence::NotConverged => "NOT converged: the loss still fell at the end",
+        Convergence::Unknown => "whether it converged is not known (--early-stop tests it)",
     };
     let correlations = match method.coordinates() {
         Coordinates::Published => {
@@ -216,7 +201,7 @@ fn of_svi(svi: &SviReport, state: RunState, method: &Method) -> String {
     )
 }
 
-fn of_chains(nuts: &NutsReport, converged: bool, panel: &Panel, posterior: &Posterior) -> String {
+fn of_chains(nuts: &NutsReport, convergence: Convergence, panel: &Panel, posterior: &Posterior) -> String {
     let key = |latent: usize| {
         let site = posterior.layout.site_of(latent);
         let key = panel
@@ -248,7 +233,7 @@ fn of_chains(nuts: &NutsReport, converged: bool, panel: &Panel, posterior: &Post
     format!(
         "Diagnostics: {}; worst R-hat {rhat}; fewest effective draws {} in the bulk, {} in the tails; {} divergences, {} draws at the \
          depth limit.",
-        if converged { "converged" } else { "NOT converged" },
+        in_words(convergence),
         draws(worst(known.map(|d| &d.ess_bulk), -1.0)),
         draws(worst(known.map(|d| &d.ess_tail), -1.0)),
         count(nuts.divergences),

@@ -1,9 +1,10 @@
-//! What was measured, as records, and all that is drawn from them: tables, speedups and pictures.
+//! Records of measurements, and all that is derived from them: tables, speedups and pictures.
 //!
-//! A benchmark leaves a folder ([`records::results_folder`]) of cases ([`records::case_record`]). From the cases alone come the
-//! flat table ([`results_csv`]), the table to read ([`table`]), the speedups ([`statistics`]) and the pictures ([`plots`]);
-//! [`redraw`] draws them again, [`baseline`] compares them with an earlier run's. The figures that others published are in [`published`]. [`quality`] holds a posterior
-//! against the truth and against a reference.
+//! A benchmark leaves a folder ([`records::results_folder`]) of cases ([`records::case_record`]). From the
+//! cases alone come the flat table ([`results_csv`]), the table to read ([`table`]), the speedups
+//! ([`statistics`]) and the pictures ([`plots`]); [`redraw`] draws them again, [`baseline`] compares them
+//! with an earlier run's. The figures that others published are in [`published`]. [`quality`] compares a
+//! posterior with the truth and with a reference.
 //!
 //! Fits of one panel are compared in [`comparison`]; a fit ends with its figures in a few lines ([`fit_summary`]) and what its
 //! reader must know ([`fit_notes`]). [`calibration_output`] writes the folder of a calibration.

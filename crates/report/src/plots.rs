@@ -1,7 +1,7 @@
 //! The pictures, each as SVG and as PNG.
 //!
-//! Colours are those of Okabe and Ito, told apart with every common kind of colour vision; what is published is grey, what
-//! is measured here is coloured; legends stand outside the data.
+//! Colours are those of Okabe and Ito, distinguishable with every common kind of colour vision; what is
+//! published is grey, what is measured here is coloured; legends are outside the data.
 
 pub mod agreement;
 pub mod calibration;

@@ -46,7 +46,7 @@ pub struct PublishedTime {
     pub hours_minutes: (u32, u32),
     /// Ratio of the CPU's time to this one, as published.
     pub factor: Option<f64>,
-    /// Iterations a second, as published.
+    /// Iterations per second, as published.
     pub iterations_per_second: f64,
 }
 
@@ -122,8 +122,8 @@ pub const SETS: [PublishedSet; 3] = [
     ),
 ];
 
-/// The published figures for a panel of this size, where there are any: an iteration costs what its rows cost, so those
-/// must be as many too.
+/// The published figures for a panel of this size, where there are any: the cost of an iteration is that of
+/// its rows, so their number must agree, too.
 pub fn set_of(products: usize, rows: usize) -> Option<&'static PublishedSet> {
     SETS.iter().find(|s| s.products == products && s.rows == rows)
 }

@@ -1,4 +1,4 @@
-//! What is kept of a benchmark, one JSON per case.
+//! The records of a benchmark, one JSON file per case.
 
 pub mod case_record;
 pub mod memory_limit;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub struct Drawn {
     /// The cases.
     pub records: Vec<CaseRecord>,
-    /// The table, as it stands in `table.md`.
+    /// The table, as in `table.md`.
     pub table: String,
     /// The pictures.
     pub plots: Vec<PathBuf>,
@@ -39,8 +39,8 @@ impl From<FileError> for ReportError {
     }
 }
 
-/// Reads the cases in `folder` and writes `results.csv`, `table.md` and the pictures again: beside `baseline`, or where none is given
-/// beside the baseline that they were compared with before.
+/// Reads the cases in `folder` and writes `results.csv`, `table.md` and the pictures again, compared with
+/// `baseline` or, if none is given, with the baseline of the earlier comparison.
 ///
 /// # Errors
 /// When a case or the earlier comparison cannot be read, or a file not be written.

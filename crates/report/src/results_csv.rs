@@ -1,4 +1,4 @@
-//! `results.csv`: the flat table, one row a case. Nothing is blank: what was not measured says so.
+//! `results.csv`: the flat table, one row per case. Nothing is blank: what was not measured says so.
 
 use crate::records::case_record::{CaseKind, CaseRecord, IterationUnit, objective_in_words};
 use crate::statistics::speedup::against_published;
@@ -8,7 +8,7 @@ use infermark_model::Coordinates;
 use infermark_model::Site;
 use std::io::{self, Write};
 
-/// The words for a figure that there is none of.
+/// The words for a missing figure.
 pub const NOT_MEASURED: &str = "not measured";
 /// The words for a figure that the method does not have.
 pub const NOT_APPLICABLE: &str = "not applicable";
@@ -132,7 +132,7 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         _ => None,
     };
     let is_fits = record.unit == IterationUnit::Fits;
-    // What whole fits have alone, and what they alone have not.
+    // Columns that only whole fits have, or only they lack.
     let of_fits = |text: Option<String>| {
         text.unwrap_or_else(|| if is_fits { NOT_MEASURED } else { NOT_APPLICABLE }.to_owned())
     };
@@ -143,7 +143,8 @@ pub fn row(record: &CaseRecord) -> Vec<(&'static str, String)> {
         _ => None,
     };
     let particles_effective = match record.report.as_ref().map(|r| &r.detail) {
-        Some(Detail::Svi(svi)) => Some(svi.mean_effective_particles),
+        // 0 where the backend does not tell them.
+        Some(Detail::Svi(svi)) => Some(svi.mean_effective_particles).filter(|mean| *mean > 0.0),
         _ => None,
     };
     vec![

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where repeats lie.
+/// The spread of repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// Median.

@@ -1,4 +1,4 @@
-//! What follows from the records of several cases: speedups, and the time to a posterior.
+//! Derived from the records of several cases: speedups, and the time to a posterior.
 
 pub mod speedup;
 pub mod time_to_posterior;

@@ -12,10 +12,10 @@ use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
 use crate::statistics::speedup::speedups;
 use grid::Grid;
 use infermark_backend::{DeviceId, DeviceKind, Method};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::Coordinates;
 
-/// Markdown of everything that was measured, beside what is published.
+/// Markdown of all measurements, with the published figures.
 pub fn table(records: &[CaseRecord]) -> String {
     let mut sections = Vec::new();
     if let Some(record) = records.first() {
@@ -135,7 +135,7 @@ fn backend_name(record: &CaseRecord) -> String {
     }
 }
 
-/// The backend, with its device's id where it is not the processors: for sections without a column for the device.
+/// The backend, with its device's id unless it is the CPU: for sections without a column for the device.
 pub(super) fn backend_and_device(record: &CaseRecord) -> String {
     match record.request.devices.first() {
         Some(id) if *id != DeviceId::CPU => format!("{} on {id}", record.backend),
@@ -187,7 +187,7 @@ fn measured_row(record: &CaseRecord) -> Vec<String> {
     ]
 }
 
-/// What the devices other than the processors can do at most.
+/// The limits of the devices other than the CPU.
 fn device_section(records: &[CaseRecord]) -> Option<String> {
     let mut grid = Grid::new(&[
         ("device", false),

@@ -1,6 +1,6 @@
 //! A run of latents of one site with their guide: parameters, moments, noise and particles, as columns.
 //!
-//! Every vector is padded to [`PAD`]; entries beyond `len` are finite and count for nothing.
+//! Every vector is padded to [`PAD`]; entries beyond `len` are finite and ignored.
 
 use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::simd::lanes_below;
@@ -36,9 +36,9 @@ impl<S: Scalar> Column<S> {
 /// Sums over a block that its parent and its centredness need, for one particle.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct ParentSums {
-    /// Derivative of the log-weight by the prior mean.
+    /// Derivative of the log-weight with respect to the prior mean.
     pub(crate) by_mean: f64,
-    /// Derivative of the log-weight by the site's centredness.
+    /// Derivative of the log-weight with respect to the site's centredness.
     pub(crate) by_centredness: f64,
 }
 
@@ -53,10 +53,10 @@ pub(crate) struct Block<S> {
     sigma: Vec<S>,
     sigma_slope: Vec<S>,
     eps: Vec<Vec<S>>,
-    /// `z - c * mean`, one column a particle.
+    /// `z - c * mean`, one column per particle.
     residual: Vec<Vec<S>>,
-    /// One column a particle: values after [`Block::place`], derivatives by the value when the likelihood has passed,
-    /// derivatives by `z` after [`Block::back`].
+    /// One column per particle: values after [`Block::place`], derivatives with respect to the value after
+    /// the likelihood's pass, derivatives with respect to `z` after [`Block::back`].
     pub(crate) particle: Vec<Vec<S>>,
 }
 
@@ -115,7 +115,8 @@ impl<S: Scalar> Block<S> {
                 },
             ),
             NoiseSource::Recorded(recording) => {
-                // A run draws one iteration ahead of its last step: beyond the record the last noise stays.
+                // A run draws one iteration ahead of its last step: after the end of the record the last
+                // noise is kept.
                 let Some(step) = recording.noise.get(iteration as usize) else {
                     return;
                 };
@@ -183,7 +184,8 @@ impl<S: Scalar> Block<S> {
         self.place_about(isa, transform, mean_at, log_weights);
     }
 
-    /// Adds to the derivatives by this block's values what they move in the prior of `of`, which was placed along them.
+    /// Adds to the derivatives with respect to this block's values the terms from the prior of `of`, whose
+    /// means depend on them.
     #[inline(always)]
     pub(crate) fn pull_back_along<I: Simd<Scalar = S>>(
         &mut self,
@@ -256,7 +258,7 @@ impl<S: Scalar> Block<S> {
         let mut total = [wide.zero(); 2];
         for i in (0..self.latents.len()).step_by(I::LANES) {
             let u = isa.load(&self.unconstrained_scale.value[i..]);
-            // e = exp(-|u|); below 2^-120 it no longer matters, and exp2 wants its range kept.
+            // e = exp(-|u|); below 2^-120 it no longer matters, and exp2 requires its range.
             let magnitude = isa.max(u, isa.sub(isa.zero(), u));
             let exponent = isa.max(isa.mul(magnitude, scalar(-LOG2_E)), scalar(-120.0));
             let e = isa.exp2(exponent);
@@ -272,8 +274,8 @@ impl<S: Scalar> Block<S> {
         wide.sum(wide.add(total[0], total[1]))
     }
 
-    /// Turns derivatives by the value into derivatives by `z`. Where `sums` is given, adds what the parent and the
-    /// centredness need.
+    /// Converts derivatives with respect to the value into derivatives with respect to `z`. If `sums` is
+    /// given, adds the sums that the parent and the centredness need.
     #[inline(always)]
     pub(crate) fn back<I: Simd<Scalar = S>>(
         &mut self,
@@ -316,7 +318,7 @@ impl<S: Scalar> Block<S> {
         }
     }
 
-    /// Gradient of the loss by `loc` and `u` for the vector at `i`, the particles weighted.
+    /// Gradient of the loss with respect to `loc` and `u` for the vector at `i`, from the weighted particles.
     #[inline(always)]
     fn gradient_at<I: Simd<Scalar = S>>(&self, isa: I, weights: &[f64], i: usize) -> [I::V; 2] {
         let one = isa.splat(S::from_f64(1.0));

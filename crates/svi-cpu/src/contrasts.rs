@@ -10,19 +10,20 @@ use infermark_model::priors::Priors;
 use infermark_model::site::Layout;
 use infermark_svi::NoiseSource;
 
-/// What a category has beside the block of its contrasts' free numbers.
+/// The parts of a category in addition to the block of its contrasts' free numbers.
 pub(crate) struct Contrasts<S> {
     /// The level `l`, a block of one.
     level: Block<S>,
     transform: LocScale,
-    /// Prior mean of the level, one entry a particle.
+    /// Prior mean of the level, one entry per particle.
     level_means: Vec<f64>,
     zero_sum: ZeroSum,
-    /// The weights of `w` but for that of the last period, padded with zeros.
+    /// The weights of `w` except that of the last period, padded with zeros.
     share: Vec<f64>,
     last_share: f64,
     effect_mean: f64,
-    /// Prior mean of the products' `e''` but for their own part, `product_effect_mean + l + w`, one entry a particle.
+    /// Prior mean of the products' `e''` without their own part, `product_effect_mean + l + w`, one entry per
+    /// particle.
     pub(crate) effect_means: Vec<f64>,
     /// `s - w` of the particle that was placed last, length T.
     pub(crate) values: Vec<S>,
@@ -95,8 +96,8 @@ impl<S: Scalar> Contrasts<S> {
         self.effect_means[k] = self.effect_mean + self.level.particle[k][0].to_f64() + w;
     }
 
-    /// Turns the derivatives of particle k's log-weight by its values, length T, and by the prior mean of the effects back into those by the
-    /// free numbers and the level.
+    /// Converts the derivatives of particle k's log-weight with respect to its values, length T, and to the
+    /// prior mean of the effects into those with respect to the free numbers and the level.
     #[inline(always)]
     pub(crate) fn back<I: Simd<Scalar = S>>(
         &mut self,
@@ -121,7 +122,7 @@ impl<S: Scalar> Contrasts<S> {
         self.level.particle[k][0] = S::from_f64(by_effect_mean);
     }
 
-    /// The shares of all periods but the last; all of them sum to one.
+    /// The shares of all periods but the last; with the last they sum to one.
     fn sum_of_shares(&self) -> f64 {
         1.0 - self.last_share
     }
@@ -139,7 +140,7 @@ impl<S: Scalar> Contrasts<S> {
         sums.map(|sum| wide.sum(sum))
     }
 
-    /// Turns the level's derivatives back.
+    /// Converts the level's derivatives.
     #[inline(always)]
     pub(crate) fn back_level<I: Simd<Scalar = S>>(&mut self, isa: I) {
         self.level.back(isa, &self.transform, &self.level_means, None);

@@ -20,8 +20,9 @@ const CATEGORIES_PLACE: usize = 2;
 const SETTLE: usize = 3;
 const PHASES: usize = 4;
 
-/// Work per thread and iteration for which a thread pays, in row-particles. Measured on two cores (AMD EPYC, AVX-512): a
-/// second thread breaks even at 12,000 row-particles in all, an iteration of 13 us, and saves a fifth of it at 40,000.
+/// Work per thread and iteration, in row-particles, from which on a thread pays off. Measured on two cores
+/// (AMD EPYC, AVX-512): a second thread breaks even at 12,000 row-particles in all, an iteration of 13 us,
+/// and saves a fifth of it at 40,000.
 const LEAST_WORK: usize = 20_000;
 
 impl<I: Simd> State<I> {
@@ -58,7 +59,8 @@ impl<I: Simd> State<I> {
         });
     }
 
-    /// Of so many threads, those that have something to do: one per chunk at most, and [`LEAST_WORK`] for each.
+    /// The number of threads, out of `threads`, that have enough work: at most one per chunk, with
+    /// [`LEAST_WORK`] each.
     pub(crate) fn useful_threads(&self, threads: usize) -> usize {
         useful_threads(threads, self.chunks.len(), self.work, LEAST_WORK)
     }
@@ -134,8 +136,9 @@ impl<I: Simd> State<I> {
         );
     }
 
-    /// Iterates on `threads` threads until `watch`, which sees every iteration's loss, says stop. Afterwards every
-    /// parameter has made the same steps; after [`Verdict::LeaveOut`] the state cannot be iterated further.
+    /// Iterates on `threads` threads until `watch`, which sees every iteration's loss, returns a stop.
+    /// Afterwards every parameter has made the same steps; after [`Verdict::LeaveOut`] the state cannot be
+    /// iterated further.
     pub(crate) fn iterate(&self, threads: usize, mut watch: impl FnMut(&Weighted) -> Verdict) {
         self.with_team(threads, |phase| {
             loop {
@@ -160,7 +163,7 @@ impl<I: Simd> State<I> {
             .step_pending = false;
     }
 
-    /// Loss and gradient at the present parameters under the noise of the present iteration, without a step.
+    /// Loss and gradient at the current parameters under the noise of the current iteration, without a step.
     pub(crate) fn loss_and_gradient(&self, threads: usize) -> LossAndGradient {
         self.with_team(threads, |phase| phase(CHUNKS));
         let (log_weights, weighted) = self.weigh();

@@ -1,8 +1,8 @@
 //! Stochastic variational inference on the CPU: the published algorithm, fused.
 //!
-//! Guide, objective, optimizer and schedule are those of the model crate; an iteration is one pass over the panel
-//! that stores nothing a row. Results do not depend on the number of threads, to the bit: chunks of products are
-//! taken by whichever thread is free, and their sums are added in a fixed order.
+//! Guide, objective, optimizer and schedule are those of the model crate; an iteration is one pass over the
+//! panel that stores nothing per row. Results are bit-identical for any number of threads: chunks of products
+//! are taken by whichever thread is free, and their sums are added in a fixed order.
 
 mod block;
 mod contrasts;
@@ -19,11 +19,12 @@ use infermark_backend::{
 };
 use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::simd::Simd;
-use infermark_cpu_kernels::{ForSimd, InstructionSet, cpu_device, device, device_name};
+use infermark_cpu_kernels::{ForSimd, SimdDispatch};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
+use infermark_processor::{InstructionSet, processor_name};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,19 +36,19 @@ pub const NAME: &str = "svi-cpu";
 /// of 6,000 to the largest `f32`.
 const CLIP_HIGH_LIMIT_F32: f64 = 40.0;
 
-/// The backend. Its instruction set is the processor's best unless one is given.
+/// The backend. It uses the CPU's best instruction set unless one is given.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SviCpu {
     instruction_set: Option<InstructionSet>,
 }
 
 impl SviCpu {
-    /// The backend with the processor's best instruction set.
+    /// The backend with the CPU's best instruction set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The backend with a stated instruction set, which the processor must have.
+    /// The backend with a given instruction set, which the CPU must have.
     pub fn with_instruction_set(set: InstructionSet) -> Self {
         SviCpu {
             instruction_set: Some(set),
@@ -69,7 +70,7 @@ impl SviCpu {
         self.begin(panel, request, Some(guide), noise)
     }
 
-    /// Starts a run at `guide`, or where its chart starts.
+    /// Starts a run at `guide`, or at its chart's start.
     fn begin(
         &self,
         panel: Arc<Panel>,
@@ -145,7 +146,10 @@ impl SviCpu {
     /// Checks what this backend needs of a request and returns the instruction set and the request's settings.
     fn check(&self, panel: &Panel, request: &Request) -> Result<(InstructionSet, SviSettings), BackendError> {
         self.supports(request)?;
-        let set = device::instruction_set(self.instruction_set)?;
+        let set = match self.instruction_set {
+            Some(set) => set,
+            None => InstructionSet::from_environment()?,
+        };
         let latents = panel.layout_for(request.likelihood).latents();
         if u32::try_from(latents).is_err() {
             return Err(BackendError::Unsupported {
@@ -211,7 +215,7 @@ impl ForSimd for Start<'_> {
         let threads = state.useful_threads(self.threads);
         let setup = RunSetup {
             backend: NAME,
-            device: device_name(),
+            device: processor_name(),
             threads,
             panel,
             request,
@@ -273,12 +277,20 @@ impl Backend for SviCpu {
 
     fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
         let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        bare::kernel_limit(set, panel, request)
+        let single_precision = request.method.precision() == Precision::F32;
+        bare::kernel_limit(
+            set,
+            request.likelihood,
+            single_precision,
+            panel,
+            request.method.particles(),
+            request.resolved_threads(),
+        )
     }
 
     fn devices(&self) -> Vec<Device> {
         let set = self.instruction_set.unwrap_or_else(InstructionSet::best);
-        vec![cpu_device(set)]
+        vec![Device::cpu(set)]
     }
 
     fn log_joint(

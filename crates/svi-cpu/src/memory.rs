@@ -1,4 +1,4 @@
-//! What a run takes in memory, told before anything is allocated.
+//! The memory of a run, estimated before anything is allocated.
 
 use infermark_backend::{Precision, SviSettings};
 use infermark_cpu_kernels::chunk::most_chunks;
@@ -7,12 +7,13 @@ use infermark_model::{Coordinates, Likelihood, Panel};
 /// Lanes of the widest vectors.
 const LANES: usize = 16;
 
-/// Bytes, beside the panel, of a run and of the posterior that it hands over, about.
+/// Approximate bytes, in addition to the panel, of a run and its posterior.
 ///
-/// Rows lie in whole vectors of up to 16, of which only those with a row are kept: 4 bytes a row of Poisson counts in single precision. Under
-/// the negative binomial the count is kept beside it, in double precision. A latent has value and two moments of both its parameters,
-/// scale and slope, and three columns a particle; a product its place and its sums. The tests hold it against the growth of the resident
-/// memory.
+/// Rows are stored in whole vectors of up to 16, only those that contain a row: 4 bytes per row of Poisson
+/// counts in single precision. Under the negative binomial the count is stored as well, in double precision.
+/// A latent has value and two moments of both its parameters, scale and slope, and three columns per
+/// particle; a product has its index and its sums. The tests compare the estimate with the growth of the
+/// resident memory.
 pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSettings) -> u64 {
     let layout = panel.layout_for(likelihood);
     let scalar: u64 = match settings.precision {
@@ -40,7 +41,7 @@ pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSetting
                 + 8 * (layout.categories as u64).saturating_mul(layout.periods as u64)
         }
     };
-    // Rows that stand alone take a vector each; rows of dense products fill theirs.
+    // Isolated rows take a vector each; rows of dense products fill theirs.
     (vectors * LANES as u64)
         .saturating_mul(a_row)
         .saturating_add(16 * vectors)

@@ -1,8 +1,8 @@
-//! The phases of an iteration, each a kernel over one item that a thread took.
+//! The phases of an iteration, each a kernel over one item taken by a thread.
 //!
-//! 1. [`ChunkPhase`]: products make the step that the last iteration left them, draw noise, place particles, pass
-//!    over their rows and turn derivatives back.
-//! 2. [`CategoryBack`]: a category adds its chunks' sums by period, turns them back and makes its step.
+//! 1. [`ChunkPhase`]: products make the pending step of the last iteration, draw noise, place particles, pass
+//!    over their rows and convert derivatives.
+//! 2. [`CategoryBack`]: a category adds its chunks' sums by period, converts them and makes its step.
 //! 3. [`Top`]: one thread does the same for `category_a`, `global_a`, the shapes and the centredness, then draws and places the
 //!    next iteration's.
 //! 4. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
@@ -279,12 +279,12 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
     }
 }
 
-/// What the top does in one go.
+/// The work of the top in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TopTask {
-    /// Turn derivatives back, for a gradient.
+    /// Convert derivatives, for a gradient.
     Back,
-    /// Turn derivatives back, step, draw and place: between two iterations.
+    /// Convert derivatives, step, draw and place: between two iterations.
     Advance,
     /// Draw and place: before the first iteration.
     Place,
@@ -388,7 +388,7 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
     for k in 0..particles {
         top.category.particle[k].fill(I::Scalar::default());
     }
-    // Chunks are added in their order, whatever thread made them.
+    // Chunks are added in their order, whichever thread computed them.
     let mut by_category = vec![0.0; particles];
     let mut by_log_shape = vec![0.0; particles];
     for index in 0..state.categories.len() {

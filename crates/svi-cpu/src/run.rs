@@ -1,4 +1,4 @@
-//! What a run drives.
+//! The iterations that a run drives.
 
 use crate::state::State;
 use infermark_backend::BackendError;

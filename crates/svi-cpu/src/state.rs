@@ -1,4 +1,4 @@
-//! Everything that an SVI run carries from iteration to iteration, cut so that threads share it without waiting.
+//! The state of an SVI run between iterations, divided so that threads share it without waiting.
 
 use crate::block::{Block, ParentSums};
 use crate::contrasts::Contrasts;
@@ -30,38 +30,39 @@ pub(crate) fn groups(particles: usize) -> impl Iterator<Item = usize> {
 /// A chunk of products with its part of the guide.
 pub(crate) struct ChunkState<I: Simd> {
     pub(crate) chunk: Chunk,
-    /// In orthogonal coordinates, the products' `m`, where their log prices are measured from; padded.
+    /// In orthogonal coordinates, the products' `m`, the origins of their log prices; padded.
     pub(crate) origin: Option<Vec<I::Scalar>>,
     pub(crate) rows: ChunkRows<I>,
     pub(crate) elasticity: Block<I::Scalar>,
     pub(crate) effect: Block<I::Scalar>,
-    /// Log-weights' part, one a particle.
+    /// Log-weights' part, one per particle.
     pub(crate) log_weights: Vec<f64>,
     pub(crate) elasticity_sums: Vec<ParentSums>,
     pub(crate) effect_sums: Vec<ParentSums>,
 }
 
-/// A chunk's rows, packed for its likelihood, and what the pass over them sums up beside the products' derivatives.
+/// A chunk's rows, packed for its likelihood, and the sums of the pass over them other than the products'
+/// derivatives.
 pub(crate) enum ChunkRows<I: Simd> {
     Poisson {
         rows: PackedRows<I>,
-        /// One entry a group of particles.
+        /// One entry per group of particles.
         by_period: Vec<PeriodSums<I>>,
     },
     NegativeBinomial {
         rows: CountRows<I::Wide>,
-        /// One entry a particle, each of [`padded_periods`].
+        /// One entry per particle, each of [`padded_periods`].
         by_period: Vec<Vec<f64>>,
-        /// Derivative by the category's `log_shape`, one entry a particle.
+        /// Derivative with respect to the category's `log_shape`, one entry per particle.
         by_log_shape: Vec<f64>,
     },
 }
 
 /// A category's period effects as the pass over the rows reads them.
 pub(crate) enum PeriodEffects<I: Simd> {
-    /// One entry a group of particles.
+    /// One entry per group of particles.
     Poisson(Vec<PeriodTable<I>>),
-    /// One entry a particle, each of [`padded_periods`].
+    /// One entry per particle, each of [`padded_periods`].
     NegativeBinomial(Vec<Vec<f64>>),
 }
 
@@ -85,18 +86,18 @@ pub(crate) struct CategoryState<I: Simd> {
 pub(crate) struct TopState<S> {
     pub(crate) global: Block<S>,
     pub(crate) category: Block<S>,
-    /// `log_shape`, where the likelihood has it.
+    /// `log_shape`, if the likelihood has it.
     pub(crate) log_shape: Option<Block<S>>,
-    /// Values of `global_a`, one a particle.
+    /// Values of `global_a`, one per particle.
     pub(crate) global_value: Vec<f64>,
     pub(crate) unconstrained_centredness: PerSite<f64>,
     pub(crate) centredness_moments: PerSite<Moments>,
-    /// Gradient of the loss by the unconstrained centredness.
+    /// Gradient of the loss with respect to the unconstrained centredness.
     pub(crate) by_centredness: PerSite<f64>,
     pub(crate) log_weights: Vec<f64>,
 }
 
-/// What all threads read during a phase, and one thread writes between phases.
+/// Data that all threads read during a phase, and one thread writes between phases.
 pub(crate) struct Frame {
     /// The iteration whose noise is drawn next or being used, from 0.
     pub(crate) iteration: u32,
@@ -108,12 +109,12 @@ pub(crate) struct Frame {
     /// Weights of the iteration just evaluated.
     pub(crate) weights: Vec<f64>,
     pub(crate) scalars: StepScalars,
-    /// Whether the products' step of the last iteration is still to be made.
+    /// Whether the products' step of the last iteration is still pending.
     pub(crate) step_pending: bool,
     pub(crate) constant_means: ConstantMeans,
 }
 
-/// Prior means that do not vary, one entry a particle.
+/// Prior means that do not vary, one entry per particle.
 pub(crate) struct ConstantMeans {
     pub(crate) global: Vec<f64>,
     pub(crate) effect: Vec<f64>,
@@ -132,7 +133,7 @@ pub(crate) struct State<I: Simd> {
     pub(crate) noise: NoiseSource,
     pub(crate) chunks: Shared<ChunkState<I>>,
     pub(crate) categories: Shared<CategoryState<I>>,
-    /// What an iteration takes, in row-particles.
+    /// The work of an iteration, in row-particles.
     pub(crate) work: usize,
     pub(crate) top: RwLock<TopState<I::Scalar>>,
     pub(crate) frame: RwLock<Frame>,
@@ -291,7 +292,7 @@ impl<I: Simd> State<I> {
         self.chart.parameterization() == Parameterization::Learned
     }
 
-    /// Centredness of a site from its unconstrained value, and the derivative of the one by the other.
+    /// Centredness of a site from its unconstrained value, and its derivative with respect to that.
     pub(crate) fn centredness_slope(u: f64) -> f64 {
         let c = sigmoid(u);
         c * (1.0 - c)

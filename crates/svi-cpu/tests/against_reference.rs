@@ -1,13 +1,13 @@
 //! The production iteration against the model crate's plain one, on awkward panels and settings.
 
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
-use infermark_cpu_kernels::InstructionSet;
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::svi::{GuideMoments, draw_noise};
 use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, PerSite, Priors};
+use infermark_processor::InstructionSet;
 use infermark_svi::{Chart, NoiseSource};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::flat;

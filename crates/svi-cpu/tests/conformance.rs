@@ -1,4 +1,4 @@
-//! The contract of a run, and that its suite notices what breaks it.
+//! The contract of a run, and that its test suite detects violations.
 
 use infermark_backend::{
     Backend, BackendError, Capabilities, Device, DeviceId, Interrupt, Method, MethodKind, Posterior,
@@ -90,14 +90,14 @@ fn a_loss_that_is_not_finite_ends_the_run_before_its_step() {
     }
 }
 
-/// What is wrong with a run.
+/// The fault of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// A piece of 41 steps makes one more.
     Pieces,
     /// The seed depends on the threads.
     Threads,
-    /// What is interrupted starts anew.
+    /// An interrupted run starts anew.
     Interruption,
     /// A failure is forgotten.
     Failure,
@@ -105,7 +105,7 @@ enum Fault {
     End,
     /// There is a total before, and another one.
     Total,
-    /// The method of a request is not looked at.
+    /// The method of a request is ignored.
     Refusal,
 }
 

@@ -1,4 +1,4 @@
-//! The intervals of SVI beside those of a long run of another sampler, in both coordinates.
+//! The intervals of SVI compared with those of a long run of another sampler, in both coordinates.
 
 use infermark_backend::{Backend, Interrupt, Method, Posterior, Request, RunState, SviSettings};
 use infermark_model::dispersion::Dispersion;
@@ -22,7 +22,8 @@ fn fit(panel: &Arc<Panel>, settings: SviSettings, seed: u64) -> (Posterior, RunS
     (run.posterior().unwrap(), progress.state)
 }
 
-/// Of the latents of `site`: the distances of the means in sds of the reference, and the sds over its own; both ascending.
+/// For the latents of `site`: the distances of the means in sds of the reference, and the ratios of the sds
+/// to the reference's; both ascending.
 fn beside(panel: &Panel, posterior: &Posterior, site: Site) -> (Vec<f64>, Vec<f64>) {
     let reference = reference();
     let range = panel.layout().range(site);

@@ -1,13 +1,13 @@
 //! The production code against NumPyro's float64 vectors: trajectories fed with the recorded noise, and gradients.
 
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
-use infermark_cpu_kernels::InstructionSet;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
 use infermark_model::panel::Row;
 use infermark_model::{
     Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors,
 };
+use infermark_processor::InstructionSet;
 use infermark_svi::{NoiseSource, Recording};
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::{
@@ -62,9 +62,9 @@ fn follow(
     source: &NoiseSource,
     case: &str,
 ) {
-    // f64: the two programs differ in the order of sums alone. f32: a parameter of size 2 is rounded at 1e-7 a step;
-    // where a gradient is nearly zero AdamW's first steps have its sign's size, so single-precision gradients (1e-6
-    // relative to the norm) may move a parameter by more than that.
+    // f64: the two programs differ only in the order of sums. f32: a parameter of size 2 is rounded at 1e-7
+    // per step; where a gradient is nearly zero AdamW's first steps have its sign's size, so single-precision
+    // gradients (1e-6 relative to the norm) may move a parameter by more than that.
     let Method::Svi(settings) = &request.method else {
         unreachable!("made by `request`")
     };

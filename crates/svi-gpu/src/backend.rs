@@ -27,7 +27,7 @@ pub struct SviGpu {
     variant: Variant,
 }
 
-/// Choices of a kernel that are otherwise made by the device: the tests run each.
+/// Variants of a kernel that are otherwise chosen for the device; the tests run each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Variant {
     /// The device's own exponential for the rows, instead of the polynomial.
@@ -62,7 +62,7 @@ impl SviGpu {
         self.begin(panel, request, Some(guide), noise)
     }
 
-    /// Starts a run at `guide`, or where its chart starts.
+    /// Starts a run at `guide`, or at its chart's start.
     fn begin(
         &self,
         panel: Arc<Panel>,
@@ -136,7 +136,7 @@ impl SviGpu {
         })
     }
 
-    /// What a run drives.
+    /// The iterations that a run drives.
     pub(crate) fn machine(
         &self,
         panel: &Panel,
@@ -174,7 +174,7 @@ impl SviGpu {
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
                 Ok(Box::new(Engine::new(client, limits, true, start)?))
             }
-            // Another crate of the same build may know a way that this one was built without.
+            // Another crate of the same build may have a runtime that this one was built without.
             #[allow(unreachable_patterns)]
             _ => Err(unsupported(format!("{}: built without it", found.device.id))),
         }
@@ -196,8 +196,9 @@ fn device_limits(found: &devices::Found) -> DeviceLimits {
     }
 }
 
-/// Whether the device's own exponential is as good as the polynomial: CUDA's is, to 2 units in the last place, and has a
-/// unit of its own beside the arithmetic; Vulkan allows an error that grows with the exponent.
+/// Whether the device's own exponential is as good as the polynomial: CUDA's is, to 2 units in the last
+/// place, and runs on a separate unit in parallel with the arithmetic; Vulkan allows an error that grows with
+/// the exponent.
 fn has_good_exp2(found: &devices::Found) -> bool {
     found.device.id.kind == DeviceKind::Cuda
 }
@@ -279,7 +280,7 @@ impl Backend for SviGpu {
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
                 limits::measure(&client, particles, &limits)
             }
-            // Another crate of the same build may know a way that this one was built without.
+            // Another crate of the same build may have a runtime that this one was built without.
             #[allow(unreachable_patterns)]
             _ => return Err(unsupported(format!("{}: built without it", found.device.id))),
         };

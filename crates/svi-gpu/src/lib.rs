@@ -1,9 +1,10 @@
-//! Stochastic variational inference on one GPU: the published algorithm in three launches an iteration.
+//! Stochastic variational inference on one GPU: the published algorithm in three launches per iteration.
 //!
-//! One kernel source serves CUDA, Vulkan and Metal (CubeCL). Guide, objective, optimizer, schedule and noise are those of
-//! the model crate: a run draws the same noise from a seed as the CPU's does. `docs/gpu.md` tells how it is laid out.
+//! One kernel source serves CUDA, Vulkan and Metal (CubeCL). Guide, objective, optimizer, schedule and noise
+//! are those of the model crate: a run draws the same noise from a seed as the CPU's does. `docs/gpu.md`
+//! describes the layout.
 
-// Built for no runtime there are no devices, and what serves them is not reached.
+// Without a runtime there are no devices, and the code for them is unreachable.
 #![cfg_attr(
     not(any(feature = "cuda", feature = "wgpu")),
     allow(dead_code, unreachable_code, unused_imports, unused_variables)

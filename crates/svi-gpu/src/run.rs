@@ -1,4 +1,4 @@
-//! What a run drives: batches of launches, and the losses read between them.
+//! The iterations of a run: batches of launches, and the losses read between them.
 
 use crate::fused::engine::{LOG_ENTRIES, Machine};
 use infermark_backend::BackendError;
@@ -6,8 +6,8 @@ use infermark_model::guide::Guide;
 use infermark_svi::{Iterate, Piece, Verdict};
 use std::time::Duration;
 
-/// How long a batch lasts: reading its losses waits for the device, so it should be rare; an interruption and an early
-/// stop are heard between batches, so it should be short.
+/// How long a batch lasts: reading its losses waits for the device, so it should be rare; an interruption or
+/// an early stop takes effect between batches, so it should be short.
 const BATCH: Duration = Duration::from_millis(50);
 
 /// Iterations in batches whose size follows the time that they take.

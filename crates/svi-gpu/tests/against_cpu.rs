@@ -228,7 +228,7 @@ fn limits_and_profile_are_numbers_of_a_real_device() {
     let request = svi_request(device, Parameterization::Centered, 4, Objective::Elbo);
     let profile = SviGpu::new().profile(&panel, &request).unwrap();
     let limits = profile.limits;
-    // Beside other tests nothing more can be asked of a time than that it is one.
+    // While other tests run, a time can only be required to be positive.
     for figure in [
         limits.read_bytes_per_second,
         limits.row_particles_per_second,

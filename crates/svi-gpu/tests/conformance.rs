@@ -11,7 +11,7 @@ use infermark_test_support::iterations::{FORMS, Form, path_length, svi_request};
 use infermark_test_support::random_panel;
 use rand::{SeedableRng, rngs::StdRng};
 
-/// Fewer iterations than elsewhere: software that plays a card is slow.
+/// Fewer iterations than elsewhere: a software rasterizer is slow.
 fn request(form: Form) -> Option<Request> {
     let mut request = svi_request(support::device()?, form, 4, Objective::Renyi { alpha: 0.0 });
     let Method::Svi(settings) = &mut request.method else {

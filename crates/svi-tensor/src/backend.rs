@@ -130,7 +130,7 @@ fn descent(start: Start<'_>, found: &Found) -> Result<Box<dyn Descend>, BackendE
             Graphics::seed(&device, seed);
             Ok(Box::new(Descent::<Graphics>::new(start, device)))
         }
-        // Another crate of the same build may know a way that this one was built without.
+        // Another crate of the same build may have a runtime that this one was built without.
         #[allow(unreachable_patterns)]
         _ => Err(unsupported(format!("{}: built without it", found.device.id))),
     }
@@ -207,7 +207,7 @@ impl Backend for SviTensor {
         devices::named(request.devices[0], crate::NAME).map(|_| ())
     }
 
-    /// It is what the fused kernels are read beside, and slower than they are.
+    /// It exists only for comparison with the fused kernels, and is slower.
     fn is_reference(&self) -> bool {
         true
     }

@@ -14,7 +14,7 @@ use infermark_model::site::PerSite;
 use infermark_model::svi::LossAndGradient;
 use infermark_svi::{Chart, Recording};
 
-/// Where a run's noise comes from.
+/// The source of a run's noise.
 #[derive(Debug, Clone)]
 pub(crate) enum Noise {
     /// The device's generator, which was given the seed.
@@ -23,7 +23,7 @@ pub(crate) enum Noise {
     Recorded(Recording),
 }
 
-/// What a descent starts from.
+/// The start of a descent.
 pub(crate) struct Start<'a> {
     pub(crate) panel: &'a Panel,
     pub(crate) request: &'a Request,
@@ -104,11 +104,11 @@ pub(crate) struct Descent<B: AutodiffBackend> {
     unconstrained_scale: Parameter<B::InnerBackend>,
     unconstrained_centredness: Parameter<B::InnerBackend>,
     device: B::Device,
-    /// How the device is asked for: its errors name it.
+    /// The id of the device, which its errors name.
     device_name: String,
 }
 
-/// The gradients by the three parameters.
+/// The gradients with respect to the three parameters.
 type Gradients<B> = [Tensor<<B as AutodiffBackend>::InnerBackend, 2>; 3];
 
 impl<B: AutodiffBackend> Descent<B> {
@@ -260,7 +260,7 @@ fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>, device: &str) -> Re
     let data = tensor
         .try_into_data()
         .map_err(|error| failed(error.to_string()))?;
-    // What the driver has told apart from any call: it makes what was read worthless.
+    // An uncaptured error of the driver makes the results read invalid.
     match infermark_gpu_devices::take_error(device) {
         Some(reason) => Err(failed(reason)),
         None => Ok(data.iter::<f64>().collect()),

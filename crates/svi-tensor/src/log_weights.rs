@@ -8,7 +8,7 @@ use infermark_model::panel::Panel;
 use infermark_model::priors::Priors;
 use infermark_model::site::{Layout, Site};
 
-/// A panel on a device, dense, and what the log-weights need beside it.
+/// A dense panel on a device, and other inputs of the log-weights.
 ///
 /// The parameters of a guide are two vectors of L latents, `loc` and the unconstrained scale, and five centrednesses.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct LogWeights<B: Backend> {
 }
 
 impl<B: Backend> LogWeights<B> {
-    /// Uploads a panel, for a guide in the coordinates of `orthogonal` where these are given.
+    /// Uploads a panel, for a guide in the coordinates of `orthogonal` if these are given.
     pub fn new(panel: &Panel, priors: &Priors, orthogonal: Option<&Orthogonal>, device: &B::Device) -> Self {
         let layout = panel.layout();
         let (n, t) = (layout.products, layout.periods);
@@ -143,13 +143,13 @@ impl<B: Backend> LogWeights<B> {
 /// free numbers `y` of its contrasts, and the last its level.
 #[derive(Debug)]
 struct Contrasts<B: Backend> {
-    /// Where the products' log prices are measured from, `[1, N]`.
+    /// The origins of the products' log prices, `[1, N]`.
     origin: Tensor<B, 2>,
     /// The weights of `w`, `[1, C, T]`.
     share: Tensor<B, 3>,
     /// One for a free number and zero for the level, `[1, 1, T]`.
     is_free: Tensor<B, 3>,
-    /// By what the contrasts fall with the sum of the free numbers, `[1, 1, T]`.
+    /// The factor by which the contrasts fall with the sum of the free numbers, `[1, 1, T]`.
     fall: Tensor<B, 3>,
     /// Prior means and sds of the places, `[1, 1, T]`.
     mean: Tensor<B, 3>,

@@ -1,4 +1,4 @@
-//! What a run drives.
+//! The iterations that a run drives.
 
 use crate::descent::Descend;
 use infermark_backend::BackendError;

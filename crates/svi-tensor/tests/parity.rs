@@ -1,5 +1,5 @@
-//! The tensor implementation against NumPyro's float64 vectors, the plain iteration, the fused kernels and the
-//! processors.
+//! The tensor implementation against NumPyro's float64 vectors, the plain iteration, the fused kernels and
+//! the CPU.
 
 use infermark_backend::{Backend, DeviceId, Interrupt, Method, Precision, Request, RunState, SviSettings};
 use infermark_model::noise::Stream;
@@ -119,7 +119,7 @@ fn loss_and_gradient_are_the_plain_iterations() {
     }
 }
 
-/// The same noise for all three: drawn once, from the stream that the kernels and the processors draw themselves.
+/// The same noise for all three: drawn once, from the stream that the kernels and the CPU draw themselves.
 #[test]
 fn tensor_fused_and_processors_take_the_same_path() {
     let Some(device) = device() else { return };

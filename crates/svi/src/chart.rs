@@ -1,4 +1,4 @@
-//! How the latents of a guide stand for the natural parameters.
+//! The map from a guide's latents to the natural parameters.
 
 use infermark_backend::{BackendError, Posterior, Request};
 use infermark_model::coordinates::{Coordinates, IndependentRates, Orthogonal};
@@ -35,7 +35,7 @@ impl Chart {
         }
     }
 
-    /// The orthogonal coordinates, where it is those.
+    /// The orthogonal coordinates, if the chart uses them.
     pub fn orthogonal(&self) -> Option<&Arc<Orthogonal>> {
         match self {
             Chart::Published(_) => None,
@@ -51,7 +51,7 @@ impl Chart {
         }
     }
 
-    /// Where a run of `request` starts.
+    /// The starting guide of a run of `request`.
     pub fn start(&self, panel: &Panel, request: &Request) -> Guide {
         match self {
             Chart::Published(parameterization) => Guide::start(
@@ -65,7 +65,7 @@ impl Chart {
         }
     }
 
-    /// Loss and gradient of `guide` under `noise` by the plain iteration, which fast ones are held against.
+    /// Loss and gradient of `guide` under `noise` from the plain iteration, the reference for fast ones.
     ///
     /// # Panics
     /// When a particle's noise is not of the guide's length.
@@ -86,8 +86,8 @@ impl Chart {
         }
     }
 
-    /// How much more the counts vary than the posterior of `guide` says, its latents independent in this chart. No level is stated: its means
-    /// still move with the noise of the last iterations.
+    /// How much more the counts vary than the posterior of `guide` predicts, with its latents independent in
+    /// this chart. No level is stated, because its means still move with the noise of the last iterations.
     pub fn dispersion(
         &self,
         guide: &Guide,
@@ -126,7 +126,7 @@ impl Chart {
         .without_level()
     }
 
-    /// The posterior that a guide stands for.
+    /// The posterior that a guide represents.
     ///
     /// # Errors
     /// [`BackendError::NoPosterior`] when a moment is not finite.

@@ -18,7 +18,7 @@ impl Window {
         self.squares += delta * (loss - self.mean);
     }
 
-    /// Squared standard error of the mean, the losses taken as independent.
+    /// Squared standard error of the mean, treating the losses as independent.
     fn error2(&self) -> f64 {
         self.squares / (self.count as f64 * (self.count as f64 - 1.0))
     }
@@ -28,7 +28,7 @@ impl Window {
 #[derive(Debug, Clone)]
 pub struct ConvergenceWatch {
     criterion: EarlyStop,
-    /// A fall of the loss that is none: [`EarlyStop::least_fall`] of all latents.
+    /// A fall of the loss that counts as none: [`EarlyStop::least_fall`] times the number of latents.
     least_fall: f64,
     previous: Option<Window>,
     current: Window,
@@ -36,7 +36,7 @@ pub struct ConvergenceWatch {
 }
 
 impl ConvergenceWatch {
-    /// A watch that has seen no loss, of a guide over `latents` latents.
+    /// A watch that has seen no loss yet, for a guide over `latents` latents.
     pub fn new(criterion: EarlyStop, latents: usize) -> Self {
         ConvergenceWatch {
             criterion,
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_fall_that_is_small_for_each_latent_is_none() {
-        // 10 nats a window, of 1000 latents.
+        // 10 nats per window, of 1000 latents.
         assert_eq!(stops_at(0.009, |t| -0.1 * t as f64), None);
         // The first window has none before it; the third flat one ends the run.
         assert_eq!(stops_at(0.011, |t| -0.1 * t as f64), Some(399));

@@ -1,4 +1,4 @@
-//! A run's books: iterations, losses, trace, state.
+//! The recorder of a run: iterations, losses, trace, state.
 
 use crate::convergence::ConvergenceWatch;
 use infermark_backend::{
@@ -6,18 +6,18 @@ use infermark_backend::{
 };
 use infermark_model::{Centredness, Coordinates};
 
-/// What the books say after an iteration.
+/// The recorder's verdict after an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Do the next iteration.
     Continue,
     /// This was the last one.
     Stop,
-    /// The loss is not finite: leave the step of this iteration out and stop.
+    /// The loss is not finite: discard the step of this iteration and stop.
     LeaveOut,
 }
 
-/// The books of a run.
+/// The recorder of a run.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     settings: SviSettings,
@@ -34,7 +34,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The books of a run of a guide over `latents` latents that has not iterated; `setup_seconds` is what starting it took.
+    /// The recorder of a run that has not iterated yet, for a guide over `latents` latents; `setup_seconds`
+    /// is the time that starting it took.
     pub fn new(settings: SviSettings, latents: usize, setup_seconds: f64) -> Self {
         Ledger {
             convergence: settings
@@ -62,23 +63,25 @@ impl Ledger {
         self.completed
     }
 
-    /// Iterations until the criterion of an early stop may decide next; without one there is no end to them. Whoever
-    /// iterates in batches ends one there, so that a run stops at the same iteration however long its batches are.
+    /// Iterations until the criterion of an early stop may decide next; without one it is the largest number.
+    /// Code that iterates in batches must end one there, so that a run stops at the same iteration whatever
+    /// the length of its batches.
     pub fn decides_in(&self) -> u64 {
         self.convergence
             .as_ref()
             .map_or(u64::MAX, ConvergenceWatch::decides_in)
     }
 
-    /// Seconds spent advancing, before the present piece.
+    /// Seconds spent advancing before the current piece.
     pub fn run_seconds(&self) -> f64 {
         self.run_seconds
     }
 
-    /// Opens a piece of up to `steps` iterations: the iteration to stop at, or `None` when there is nothing to do.
+    /// Begins a piece of up to `steps` iterations. Returns the iteration to stop at, or `None` if there is
+    /// nothing to do.
     ///
     /// # Errors
-    /// When the run has failed: the reason, again.
+    /// When the run has failed: the same reason again.
     pub fn open(&mut self, steps: u64) -> Result<Option<u64>, BackendError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -91,7 +94,7 @@ impl Ledger {
         Ok(Some(target))
     }
 
-    /// Enters an iteration: its loss and effective particles, when it was done (seconds of advancing in all), and
+    /// Records an iteration: its loss and effective particles, its time (total seconds of advancing), and
     /// whether the run was asked to stop.
     pub fn enter(
         &mut self,
@@ -138,7 +141,7 @@ impl Ledger {
         Verdict::Stop
     }
 
-    /// Closes a piece; `run_seconds` are the seconds of advancing in all.
+    /// Ends a piece; `run_seconds` are the total seconds of advancing.
     ///
     /// # Errors
     /// When the run failed in it.
@@ -150,7 +153,7 @@ impl Ledger {
         }
     }
 
-    /// Ends the run for good: it cannot go on, for this reason.
+    /// Ends the run for good, for this reason.
     pub fn fail(&mut self, failure: BackendError) {
         self.state = RunState::Failed;
         self.failure = Some(failure);

@@ -1,5 +1,5 @@
-//! What every SVI backend shares: where noise comes from, when a run has converged, a run's books, and the run behind the
-//! trait, which drives whatever iterates on the hardware ([`Iterate`]).
+//! The common parts of all SVI backends: the source of noise, the convergence criterion, the recorder of a
+//! run, and the run behind the trait, which drives an implementation of [`Iterate`] on some hardware.
 
 mod chart;
 mod convergence;
@@ -18,7 +18,7 @@ pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
 pub use run::{Iterate, Piece, RunSetup, SviRun};
 
-/// A run whose guide can be read: what following another implementation needs beyond the trait.
+/// A run whose guide can be read, which is needed to follow another implementation.
 pub trait GuidedRun: Run {
     /// The guide's parameters now.
     ///

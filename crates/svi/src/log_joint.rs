@@ -1,4 +1,4 @@
-//! The log joint by way of an SVI iteration.
+//! The log joint from an SVI iteration.
 
 use crate::NoiseSource;
 use infermark_backend::{BackendError, Method, Request};
@@ -10,8 +10,8 @@ use infermark_model::panel::Panel;
 use infermark_model::parameterization::Parameterization;
 use infermark_model::svi::LossAndGradient;
 
-/// The log joint and its gradient at the natural parameters `point`, from a backend's `iteration`: of one particle
-/// without noise the log-weight is the log joint plus the guide's known constant.
+/// The log joint and its gradient at the natural parameters `point`, from a backend's `iteration`: for one
+/// particle without noise, the log-weight is the log joint plus the guide's known constant.
 ///
 /// # Errors
 /// [`BackendError::Request`] when the point is not of the panel's length, and whatever `iteration` returns.

@@ -1,4 +1,4 @@
-//! Where a run's noise comes from.
+//! The source of a run's noise.
 
 use infermark_model::svi::Noise;
 
@@ -10,17 +10,17 @@ pub enum NoiseSource {
         /// The run's seed.
         seed: u64,
     },
-    /// Recorded elsewhere.
+    /// Noise recorded elsewhere.
     Recorded(Recording),
 }
 
-/// What another implementation drew, to follow it step by step.
+/// The noise of another implementation, for following it step by step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Recording {
-    /// Noise, one entry an iteration.
+    /// Noise, one entry per iteration.
     pub noise: Vec<Noise>,
-    /// Learning rates, one an iteration, of an implementation that rounds its schedule; where the list ends, the
-    /// settings' schedule takes over.
+    /// Learning rates, one per iteration, of an implementation that rounds its schedule; after the end of the
+    /// list the settings' schedule applies.
     pub learning_rates: Vec<f64>,
 }
 

@@ -8,10 +8,10 @@ use infermark_model::panel::Panel;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What iterates a guide on some hardware.
+/// Iterates a guide on some hardware.
 pub trait Iterate: Send {
-    /// Iterates, and enters every iteration in `piece`, until that says stop: with the device idle, and every parameter after
-    /// the same step.
+    /// Iterates, recording every iteration in `piece`, until that returns a stop. Then the device must be
+    /// idle and every parameter at the same step.
     ///
     /// # Errors
     /// [`BackendError::Device`] when the device fails; it is not called again then.
@@ -24,7 +24,7 @@ pub trait Iterate: Send {
     fn guide(&self) -> Result<Guide, BackendError>;
 }
 
-/// A piece of a run under way: up to as many iterations as were asked for.
+/// A piece of a run under way: at most the requested number of iterations.
 #[derive(Debug)]
 pub struct Piece<'a> {
     ledger: &'a mut Ledger,
@@ -37,7 +37,7 @@ pub struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Iterations that are left of the piece.
+    /// Remaining iterations of the piece.
     pub fn left(&self) -> u64 {
         self.target - self.ledger.completed()
     }
@@ -57,13 +57,13 @@ impl Piece<'_> {
         self.clock.elapsed().as_secs_f64()
     }
 
-    /// Enters an iteration that was just done.
+    /// Records an iteration that was just done.
     pub fn enter(&mut self, loss: f64, effective_particles: f64) -> Verdict {
         self.enter_at(self.seconds(), loss, effective_particles, self.is_interrupted())
     }
 
-    /// Enters an iteration that was done `seconds` after the piece began; `interrupted` says whether the run ends with it on
-    /// request.
+    /// Records an iteration that was done `seconds` after the piece began; `interrupted` says whether the run
+    /// stops after it on request.
     pub fn enter_at(
         &mut self,
         seconds: f64,
@@ -84,7 +84,7 @@ pub struct RunSetup {
     pub backend: &'static str,
     /// The device in plain words.
     pub device: String,
-    /// CPU threads that iterations take.
+    /// CPU threads that iterations use.
     pub threads: usize,
     /// The panel.
     pub panel: Arc<Panel>,
@@ -104,7 +104,7 @@ pub struct SviRun<I> {
 }
 
 impl<I: Iterate> SviRun<I> {
-    /// A run whose first iteration is placed.
+    /// A run whose first iteration is prepared.
     ///
     /// # Panics
     /// When the request is for another method.

@@ -1,4 +1,4 @@
-//! A backend that is another one but for what a test changes: whether a check notices is what is tested.
+//! A backend that wraps another one with a change, to test whether a check notices.
 
 use infermark_backend::{
     Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Interrupt, MethodKind,
@@ -25,7 +25,7 @@ pub struct Altered<B> {
 }
 
 impl<B: Backend> Altered<B> {
-    /// With nothing changed yet.
+    /// A wrapper without changes.
     pub fn new(right: B) -> Self {
         Altered {
             right,
@@ -34,7 +34,7 @@ impl<B: Backend> Altered<B> {
         }
     }
 
-    /// With another log joint, made by means of the right backend.
+    /// Replaces the log joint by one computed from the correct backend.
     pub fn log_joint(
         self,
         alter: impl Fn(&dyn Backend, &Arc<Panel>, &Request, &[f64]) -> LogJoint + Send + Sync + 'static,
@@ -45,7 +45,7 @@ impl<B: Backend> Altered<B> {
         }
     }
 
-    /// With another posterior, made from the right one.
+    /// Replaces the posterior by one computed from the correct one.
     pub fn posterior(
         self,
         alter: impl Fn(&Panel, &Request, Posterior) -> Posterior + Send + Sync + 'static,

@@ -9,8 +9,9 @@ use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Makes a module of tests that hold a backend to the contract of its runs: its name, the backend, the request of a short run
-/// (or `None` where its device is not here), and how near an interrupted run comes to one that was not.
+/// Makes a module of tests that hold a backend to the contract of its runs: its name, the backend, the
+/// request of a short run (or `None` where its device is not here), and how close an interrupted run comes to
+/// an uninterrupted one.
 #[macro_export]
 macro_rules! conformance {
     ($name:ident, $backend:expr, $request:expr, $interrupted:expr) => {
@@ -65,7 +66,7 @@ macro_rules! conformance {
     };
 }
 
-/// How near a run that was interrupted comes to one that was not.
+/// How close an interrupted run comes to an uninterrupted one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Interrupted {
     /// It does not show.
@@ -80,7 +81,7 @@ pub fn panel() -> Arc<Panel> {
     crate::random_panel(&mut StdRng::seed_from_u64(16), 24, 2, 20, 0.1, 60)
 }
 
-/// Everything that a run says but for times and threads, as text: two that are equal are so to the bit.
+/// All readings of a run except times and threads, as text: equal texts mean bit-equal readings.
 fn readings(run: &dyn Run) -> String {
     format!(
         "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
@@ -137,7 +138,7 @@ fn start(backend: &dyn Backend, request: &Request) -> Box<dyn Run> {
     backend.start(panel(), request).unwrap()
 }
 
-/// The run after it has come to its end.
+/// The completed run.
 fn finish(mut run: Box<dyn Run>) -> Box<dyn Run> {
     while !run
         .advance(u64::MAX, &Interrupt::new())
@@ -148,7 +149,7 @@ fn finish(mut run: Box<dyn Run>) -> Box<dyn Run> {
     run
 }
 
-/// That what is said of a run fits together.
+/// Checks that the readings of a run are consistent.
 fn assert_consistent(run: &dyn Run, backend: &dyn Backend, request: &Request) {
     let (progress, report) = (run.progress(), run.report());
     assert!(progress.completed <= progress.total, "{progress:?}");
@@ -182,7 +183,7 @@ fn assert_whole(posterior: &Posterior, panel: &Panel, request: &Request) {
     assert!(sd.iter().all(|s| s.is_finite() && *s >= 0.0));
 }
 
-/// Before the first step a run tells where it is, and has no posterior unless its method starts with one.
+/// Before the first step a run reports its progress, and has no posterior unless its method starts with one.
 pub fn a_run_that_was_started_is_consistent(backend: &dyn Backend, request: &Request) {
     assert_eq!(backend.supports(request), Ok(()));
     let mut run = start(backend, request);
@@ -200,7 +201,7 @@ pub fn a_run_that_was_started_is_consistent(backend: &dyn Backend, request: &Req
     assert_same(&readings(&*run), &before, "after no step");
 }
 
-/// Pieces of odd lengths, with everything read in between, against one go.
+/// Pieces of odd lengths, with all readings in between, against a single call.
 pub fn pieces_give_the_bits_of_one_go(backend: &dyn Backend, request: &Request) {
     let whole = finish(start(backend, request));
     let mut run = start(backend, request);
@@ -305,7 +306,7 @@ fn assert_near(found: &dyn Run, expected: &dyn Run, near: Interrupted, what: &st
     }
 }
 
-/// A complete run does nothing more, whatever is asked.
+/// A complete run does nothing more, whatever is requested.
 pub fn an_end_is_an_end(backend: &dyn Backend, request: &Request) {
     let mut run = finish(start(backend, request));
     assert_consistent(&*run, backend, request);
@@ -407,7 +408,7 @@ pub fn what_is_not_served_is_refused_by_name(backend: &dyn Backend, request: &Re
     }
 }
 
-/// That a run which has failed with `failure` stays failed, says why again, and stays readable.
+/// Checks that a run which has failed with `failure` stays failed, repeats the reason, and stays readable.
 pub fn stays_failed(run: &mut dyn Run, failure: &BackendError) {
     let (progress, before) = (run.progress(), readings(run));
     assert_eq!(progress.state, RunState::Failed);

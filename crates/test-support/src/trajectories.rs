@@ -127,7 +127,7 @@ pub fn guide_of(params: &Value, learned: bool) -> Guide {
     }
 }
 
-/// The numbers of an object with one entry a site, in the order of the flat vector.
+/// The numbers of an object with one entry per site, in the order of the flat vector.
 pub fn sites(value: &Value) -> Vec<f64> {
     Site::REPARAMETERIZED
         .iter()

@@ -1,5 +1,5 @@
-//! Threads that are asked for, not assumed: a system that starts none more (`ulimit -u`, `pids.max`) makes work slower, it
-//! does not end it. Who needs a number of threads for what it measures asks by [`check`] first.
+//! Threads that may be refused: a system that starts no more threads (`ulimit -u`, `pids.max`) makes work
+//! slower but does not end it. Code whose measurements need a number of threads calls [`check`] first.
 
 mod parts;
 mod pool;
@@ -9,10 +9,10 @@ pub use parts::run_parts;
 pub use pool::{on_pool, pool};
 pub use start::{NoThreads, check, refused, start, start_detached};
 
-/// Largest number of processor threads that may be asked for.
+/// Largest number of CPU threads that may be requested.
 pub const MOST_THREADS: usize = 1024;
 
-/// Threads that the machine has for this program, [`MOST_THREADS`] at most.
+/// Threads available to this program, at most [`MOST_THREADS`].
 pub fn available() -> usize {
     std::thread::available_parallelism().map_or(1, |n| n.get().min(MOST_THREADS))
 }

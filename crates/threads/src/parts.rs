@@ -1,11 +1,11 @@
-//! Independent parts of one work, each on a thread where there is one.
+//! Independent parts of one task, each on its own thread if possible.
 
 use crate::start::start;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
-/// Runs every part, and returns what they return in their order. The last one runs on the calling thread, the others on threads
-/// of their own; those for which the system starts none run on the calling thread too.
+/// Runs every part and returns the results in order. The last part runs on the calling thread, the others on
+/// their own threads; parts for which the system starts none run on the calling thread too.
 ///
 /// # Panics
 /// When a part does.

@@ -1,11 +1,11 @@
-//! Pools of threads for work that is divided as it goes.
+//! Pools of threads for work that is divided dynamically.
 
 use crate::MOST_THREADS;
 use crate::start::note;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::time::Duration;
 
-/// A pool of `threads` threads, or of as many as the system starts; `None` where it starts none.
+/// A pool of `threads` threads, or of as many as the system starts; `None` if it starts none.
 pub fn pool(threads: usize) -> Option<ThreadPool> {
     let mut threads = threads.clamp(1, MOST_THREADS);
     loop {
@@ -17,15 +17,16 @@ pub fn pool(threads: usize) -> Option<ThreadPool> {
                     return None;
                 }
                 threads /= 2;
-                // Those that were started are about to end, and count until they have.
+                // The threads that were started are about to end, and count until then.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
     }
 }
 
-/// Runs `work`, whose parallel iterators are on `threads` threads: as many as the machine has when 0, and as few as one, the
-/// calling one, where the system starts no other. `RAYON_NUM_THREADS` is what the machine has where it is set.
+/// Runs `work`, whose parallel iterators are on `threads` threads: as many as the machine has when 0, and
+/// only the calling one if the system starts no other. If `RAYON_NUM_THREADS` is set, it replaces the
+/// machine's number.
 pub fn on_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     let threads = if threads == 0 { of_machine() } else { threads };
     if let Some(pool) = pool(threads) {
@@ -38,7 +39,7 @@ pub fn on_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     match alone {
         Ok(pool) => {
             let done = pool.install(work);
-            // The calling thread stays in it as long as it lives.
+            // The calling thread stays in the pool as long as it lives.
             std::mem::forget(pool);
             done
         }

@@ -1,27 +1,27 @@
-//! Starting a thread, and what became of it.
+//! Starting threads, and recording refusals.
 
 use std::fmt;
 use std::io;
 use std::sync::{OnceLock, RwLock};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
-/// Why the system started no thread, the first time that it refused one.
+/// The system's reason for first refusing to start a thread.
 static REFUSED: OnceLock<String> = OnceLock::new();
 
-/// What the system said the first time that it refused a thread; `None` while it started all that were asked for.
+/// The system's reason for first refusing a thread; `None` while it has started all that were requested.
 pub fn refused() -> Option<&'static str> {
     REFUSED.get().map(String::as_str)
 }
 
 pub(crate) fn note(error: &dyn fmt::Display) {
-    // The first reason stands.
+    // The first reason is kept.
     let _ = REFUSED.set(error.to_string());
 }
 
 /// Starts `work` on a thread of `scope`.
 ///
 /// # Errors
-/// When the system starts none; [`refused`] knows of it then.
+/// When the system starts none; [`refused`] then returns the reason.
 pub fn start<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -38,7 +38,8 @@ fn start_unnoted<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work)
 }
 
-/// Starts `work` beside the program's own, for what a result does not depend on: `None` where the system starts no thread.
+/// Starts `work` in the background, for work that no result depends on; `None` if the system starts no
+/// thread.
 pub fn start_detached<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -46,12 +47,12 @@ pub fn start_detached<T: Send + 'static>(
     Builder::new().name(name.to_owned()).spawn(work).ok()
 }
 
-/// The threads that were asked for cannot be had.
+/// The requested threads are not available.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoThreads {
-    /// How many were asked for.
+    /// The number requested.
     pub asked: usize,
-    /// What the system said.
+    /// The system's reason.
     pub reason: String,
 }
 
@@ -72,14 +73,14 @@ impl fmt::Display for NoThreads {
 
 impl std::error::Error for NoThreads {}
 
-/// Checks that `threads` threads can be had at once, the calling one among them.
+/// Checks that `threads` threads, including the calling one, can run at once.
 ///
 /// # Errors
 /// [`NoThreads`] when one of them cannot be started.
 pub fn check(threads: usize) -> Result<(), NoThreads> {
     let gate = RwLock::new(());
     std::thread::scope(|scope| {
-        // Nobody passes before all are there.
+        // No thread passes before all have started.
         let shut = gate.write();
         let gate = &gate;
         let started =
@@ -102,7 +103,7 @@ pub(crate) mod tests {
         static PERMITS: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
-    /// Lets `work` start so many threads, as where the system has a limit.
+    /// Lets `work` start at most this many threads, as if the system had a limit.
     pub(crate) fn with_permits<T>(permits: usize, work: impl FnOnce() -> T) -> T {
         PERMITS.set(permits);
         let done = work();
@@ -131,7 +132,7 @@ pub(crate) mod tests {
         let told = error.to_string();
         assert!(told.starts_with("5 threads cannot be started ("), "{told}");
         assert!(told.contains("ulimit -u"), "{told}");
-        // Who asks is told; who goes on without is remembered.
+        // Callers of `check` get the error; refusals that callers work around are recorded.
         let started = with_permits(0, || std::thread::scope(|scope| start(scope, || ()).is_ok()));
         assert!(!started);
         assert_eq!(refused(), Some(error.reason.as_str()));

@@ -1,5 +1,5 @@
 #![no_main]
-//! `baseline.json`, as `report` reads it, and what is drawn of it.
+//! `baseline.json`, as `report` reads it, and the output derived from it.
 
 use infermark_fuzz::{assert_readable, file, place};
 use infermark_report::baseline::BaselineComparison;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Settings of the Laplace approximation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaplaceSettings {
-    /// Newton steps at most.
+    /// Largest number of Newton steps.
     pub steps: u64,
     /// The mode is found when half the squared Newton decrement, the log density still to be gained, is below this.
     pub tolerance: f64,
@@ -34,7 +34,7 @@ impl LaplaceSettings {
 /// Settings of structured Gaussian VI.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StructuredViSettings {
-    /// Steps at most, those to the mode that the iteration starts from not counted.
+    /// Largest number of steps, not counting those to the mode that the iteration starts from.
     pub steps: u64,
     /// The optimum is found when no mean moves by more than this many of its standard deviations in a step, nor any log
     /// standard deviation by more than this.

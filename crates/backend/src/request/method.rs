@@ -1,4 +1,4 @@
-//! Inference methods: their settings, and what holds for every backend of a method.
+//! Inference methods: their settings, and what is true of every backend of a method.
 
 use super::gaussian::{LaplaceSettings, MeanfieldSettings, StructuredViSettings};
 use super::nuts::NutsSettings;
@@ -42,7 +42,7 @@ impl Method {
         self.kind().name()
     }
 
-    /// The coordinates of a mean-field guide; every other method is in the published ones.
+    /// The coordinates of a mean-field guide; every other method uses the published ones.
     pub const fn coordinates(&self) -> Coordinates {
         match self {
             Method::Svi(svi) => svi.coordinates,
@@ -76,7 +76,7 @@ impl Method {
         }
     }
 
-    /// The settings that a speed depends on, in words: `f32, centered, Renyi alpha 0, K = 4`.
+    /// The settings that determine the speed, in words: `f32, centered, Renyi alpha 0, K = 4`.
     pub fn short_settings(&self, parameterization: Parameterization) -> String {
         let (precision, form) = (self.precision().name(), parameterization.name());
         match self {
@@ -123,7 +123,7 @@ pub enum MethodKind {
     Meanfield,
 }
 
-/// What is known of a method whatever its settings and whichever backend runs it.
+/// Facts about a method that depend on neither its settings nor its backend.
 struct Facts {
     name: &'static str,
     words: &'static str,
@@ -212,8 +212,8 @@ impl MethodKind {
         self.facts().step_unit
     }
 
-    /// Whether a run comes to its end within seconds and is timed whole, from the loaded panel to all marginals, instead of
-    /// step by step. Such a run has no posterior before its end.
+    /// Whether a run ends within seconds and is timed as a whole, from the loaded panel to all marginals,
+    /// instead of by step. Such a run has no posterior before its end.
     pub const fn is_fitted_whole(self) -> bool {
         self.facts().is_fitted_whole
     }
@@ -235,8 +235,9 @@ impl MethodKind {
         }
     }
 
-    /// What is measured of the method, in the order of the table: of SVI the published algorithm and the same in orthogonal
-    /// coordinates, of NUTS the diagonal metric, whose gradients are compared with those of other programs.
+    /// The settings with which the method is measured, in the order of the table: for SVI the published
+    /// algorithm and the same in orthogonal coordinates, for NUTS the diagonal metric, whose gradients are
+    /// compared with those of other programs.
     pub fn benchmark_settings(self) -> Vec<BenchmarkSettings> {
         let once = |method| BenchmarkSettings {
             method,
@@ -248,7 +249,8 @@ impl MethodKind {
                     method: self.default_method(),
                     by_threads: true,
                 },
-                // It goes on beyond the end of its schedule: iterations are timed, and a fast device is soon there.
+                // It runs beyond the end of its schedule: iterations are timed, and a fast device soon
+                // reaches the end.
                 once(Method::Svi(SviSettings {
                     iterations: SviSettings::default().iterations,
                     ..SviSettings::orthogonal()
@@ -260,12 +262,12 @@ impl MethodKind {
     }
 }
 
-/// A method as it is measured.
+/// A method with the settings that it is measured with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BenchmarkSettings {
     /// The method and its settings.
     pub method: Method,
-    /// Whether it is measured with every number of CPU threads that was asked for; otherwise with the largest alone.
+    /// Whether it is measured with every requested number of CPU threads; otherwise only with the largest.
     pub by_threads: bool,
 }
 
@@ -281,7 +283,7 @@ mod tests {
             assert_eq!(method.name(), kind.name());
             let named = MethodKind::ALL.iter().filter(|other| other.name() == kind.name());
             assert_eq!(named.count(), 1);
-            // What is timed whole is of no use by the step, and draws come one by one.
+            // A method that is timed as a whole has no useful rate per step, and draws come one by one.
             assert!(!(kind.is_fitted_whole() && kind.has_draws()));
             let measured = kind.benchmark_settings();
             assert!(!measured.is_empty() && measured.iter().all(|case| case.method.kind() == kind));

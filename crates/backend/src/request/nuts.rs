@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
-    /// One variance a latent, tuned during warm-up.
+    /// One variance per latent, tuned during warm-up.
     Diagonal,
-    /// The precision at the posterior mode, whose block-arrowhead factor whitens the latents; centred parameterization only.
-    /// Trajectories are about a quarter rotation long there, so that no U-turn is looked for.
+    /// The precision at the posterior mode, whose block-arrowhead factor whitens the latents; centred
+    /// parameterization only. Trajectories are then about a quarter rotation long, so there is no search for
+    /// a U-turn.
     #[default]
     Structured,
 }
@@ -25,7 +26,8 @@ impl Metric {
         }
     }
 
-    /// Draws of warm-up that it needs: the structured one is there before the first draw, and only a step size is tuned.
+    /// Warm-up draws that it needs: the structured one is known before the first draw, so that only a step
+    /// size is tuned.
     pub const fn default_warmup(self) -> u64 {
         match self {
             Metric::Diagonal => 1000,
@@ -33,8 +35,8 @@ impl Metric {
         }
     }
 
-    /// Acceptance that the step size is tuned to. The structured metric accepts or rejects the end of a trajectory alone, so
-    /// that every rejection repeats a draw: more, and shorter, steps pay there.
+    /// Acceptance that the step size is tuned to. The structured metric accepts or rejects the end of a
+    /// trajectory alone, so every rejection repeats a draw: more and shorter steps pay off.
     pub const fn default_target_accept(self) -> f64 {
         match self {
             Metric::Diagonal => 0.8,
@@ -58,8 +60,8 @@ pub struct NutsSettings {
     pub max_depth: u32,
     /// Mass matrix.
     pub metric: Metric,
-    /// Draws are kept whole while all of them together take at most this many bytes; beyond it, moments of every
-    /// latent and the draws of `sites_beyond_limit` are kept.
+    /// All draws are kept if they take at most this many bytes; otherwise moments of every latent and the
+    /// draws of `sites_beyond_limit` are.
     pub draw_bytes_limit: u64,
     /// Sites whose draws are kept when not all can be.
     pub sites_beyond_limit: Vec<Site>,

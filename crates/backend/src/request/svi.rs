@@ -32,11 +32,11 @@ impl Precision {
 pub struct SviSettings {
     /// Iterations.
     pub iterations: u64,
-    /// K, particles an iteration.
+    /// K, particles per iteration.
     pub particles: usize,
     /// What is maximized.
     pub objective: Objective,
-    /// The coordinates of the guide; a request that does not name them is from before there was a choice.
+    /// The coordinates of the guide; requests written before this field existed use the published ones.
     #[serde(default)]
     pub coordinates: Coordinates,
     /// The optimizer and its schedule.
@@ -65,8 +65,8 @@ impl Default for SviSettings {
 }
 
 impl SviSettings {
-    /// The defaults in orthogonal coordinates: objective and particles as published, and 50,000 iterations over which the learning rate falls from
-    /// 0.01 to 1e-5; all of them are made.
+    /// The defaults in orthogonal coordinates: objective and particles as published, and 50,000 iterations
+    /// over which the learning rate falls from 0.01 to 1e-5, without early stopping.
     pub fn orthogonal() -> Self {
         SviSettings {
             coordinates: Coordinates::Orthogonal,
@@ -75,7 +75,7 @@ impl SviSettings {
         .falling_over(50_000)
     }
 
-    /// The settings with `iterations` over which the learning rate falls from where it is to its floor.
+    /// The settings with `iterations` over which the learning rate falls from its start to its floor.
     #[must_use]
     pub fn falling_over(self, iterations: u64) -> Self {
         SviSettings {
@@ -113,16 +113,19 @@ impl Default for EarlyStop {
 }
 
 impl EarlyStop {
-    /// Whether a run of so many iterations can meet the criterion: a first window, and as many flat ones as it asks for.
+    /// Whether a run of this many iterations can meet the criterion: one first window, and then the required
+    /// number of flat ones.
     pub fn can_be_met_in(&self, iterations: u64) -> bool {
         self.window.saturating_mul(u64::from(self.patience) + 1) <= iterations
     }
 
-    /// The criterion for a learning rate that falls over `iterations`, a twentieth of which is a window. The loss of such a run falls to its end, for
-    /// a lower rate leaves the means less far from where they belong: means that are on average `d` of their standard deviations away cost
-    /// `d^2 / 2` nats each, and a fall of 0.001 nats is one from 0.08 to 0.07.
+    /// The criterion for a learning rate that falls over `iterations`, a twentieth of which is a window. The
+    /// loss of such a run falls until its end, because a lower rate leaves the means closer to their optimum:
+    /// means that are on average `d` of their standard deviations away cost `d^2 / 2` nats each, and a fall
+    /// of 0.001 nats is one from 0.08 to 0.07.
     ///
-    /// `None` below 2,000 iterations: a rate that falls that fast may leave the means where they are, and the loss with them.
+    /// `None` below 2,000 iterations: a rate that falls that fast may stop the means, and with them the loss,
+    /// before the optimum.
     pub fn falling_over(iterations: u64) -> Option<Self> {
         (iterations >= 2_000).then_some(EarlyStop {
             window: iterations / 20,

@@ -2,14 +2,15 @@
 
 use super::{interrupt_on_signals, load_panel, refuse_given};
 use crate::answer::{answer, say};
+use crate::choices::likelihood_parser;
 use crate::device::named_device;
 use crate::exit::Exit;
 use crate::progress_bar::BenchBar;
-use crate::settings::likelihood_parser;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use infermark::{
-    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, generate_panel, read_truth, registry,
+    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, Registry, SviSettings, generate_panel,
+    read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
@@ -17,6 +18,7 @@ use infermark_harness::benchmark::{
     BenchPanel, BenchmarkError, Case, CaseChoice, Outcome, Plan, run_benchmark, settle,
 };
 use infermark_model::Likelihood;
+use infermark_peer_process::{PeerError, PeerProcess};
 use infermark_report::baseline::{Baseline, BaselineComparison};
 use infermark_report::records::results_folder::ResultsFolder;
 use infermark_report::redraw::draw_beside;
@@ -28,6 +30,11 @@ use std::time::Duration;
 const PERIODS: usize = 156;
 /// Categories of the panels, as published.
 const CATEGORIES: usize = 10;
+
+/// The plan whose figures are the defaults.
+fn default_plan() -> Plan {
+    Plan::new(Vec::new(), Vec::new())
+}
 
 /// Arguments of `bench`.
 #[derive(Debug, Clone, Args)]
@@ -44,6 +51,10 @@ pub struct BenchArguments {
     /// Backends: all, or names as `infermark devices` lists them.
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_values_t = ["all".to_owned()])]
     pub backends: Vec<String>,
+    /// A peer: another program that runs the published SVI, to be measured first and in turns with the backends, which are compared with it. COMMAND, split
+    /// at spaces, starts a worker that keeps to the protocol of peers/README.md, such as peers/numpyro/worker.sh. May be repeated.
+    #[arg(long = "peer", value_name = "NAME=COMMAND", value_parser = named_command)]
+    pub peers: Vec<PeerCommand>,
     /// GPUs to measure, as `infermark devices` lists them; by default all, software only for backends that are named.
     #[arg(long, value_name = "DEVICE,..", value_delimiter = ',', value_parser = named_device)]
     pub devices: Vec<DeviceId>,
@@ -51,39 +62,39 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     pub threads: Vec<usize>,
     /// Timed repeats of each case, interleaved across backends.
-    #[arg(long, value_name = "R", default_value_t = 5)]
+    #[arg(long, value_name = "R", default_value_t = default_plan().repeats)]
     pub repeats: usize,
     /// Seconds of a repeat; of a method that is fitted whole, as many fits as fill them, at least one.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().repeat_seconds)]
     pub repeat_seconds: f64,
     /// Seconds of warm-up before the first repeat of a case; of a method that is fitted whole, one fit.
     #[arg(
         long,
         alias = "warm-up-seconds",
         value_name = "SECONDS",
-        default_value_t = 2.0
+        default_value_t = default_plan().warmup_seconds
     )]
     pub warmup_seconds: f64,
     /// Iterations of SVI's warm-up at least, for which it lasts up to a minute: the first ones are dearer, as rows clip.
-    #[arg(long, value_name = "N", default_value_t = WARMUP_ITERATIONS)]
+    #[arg(long, value_name = "N", default_value_t = default_plan().warmup_iterations)]
     pub warmup_iterations: u64,
     /// Seconds that each case of the smallest size may take for its quality; 0 leaves it out.
-    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().quality_seconds)]
     pub quality_seconds: f64,
     /// Seconds for the published NUTS reference on the smallest size; 0 leaves it out.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().published_nuts_seconds)]
     pub published_nuts_seconds: f64,
     /// Largest size on which samplers are measured; beyond it the table says "not measured".
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub nuts_most_products: usize,
     /// Most seconds, in all, to wait before timing until other programs leave the machine alone; 0 does not wait.
-    #[arg(long, value_name = "SECONDS", default_value_t = 90.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = default_plan().settle_seconds)]
     pub settle_seconds: f64,
     /// Law of the counts, of the panels that are made and of every case; backends without it are left out with the reason.
     #[arg(long, value_name = "LIKELIHOOD", value_parser = likelihood_parser(), default_value = Likelihood::Poisson.name())]
     pub likelihood: Likelihood,
     /// Particles of SVI.
-    #[arg(long, value_name = "K", default_value_t = 4)]
+    #[arg(long, value_name = "K", default_value_t = SviSettings::default().particles)]
     pub particles: usize,
     /// Seed of the panels and of all noise.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
@@ -111,7 +122,8 @@ impl Default for BenchArguments {
 
 impl BenchArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
-        let cases = self.cases()?;
+        let registry = self.registry()?;
+        let cases = self.cases(&registry)?;
         if !cases
             .iter()
             .any(|case| case.request.method.kind() == MethodKind::Svi)
@@ -123,9 +135,9 @@ impl BenchArguments {
             )?;
         }
         if cases.iter().all(|case| case.request.devices != [DeviceId::CPU]) {
-            refuse_given(given, &["threads"], "backends on the processors")?;
+            refuse_given(given, &["threads"], "backends on the CPU")?;
         }
-        let (outcome, folder) = self.measure()?;
+        let (outcome, folder) = self.measure_those_of(&registry)?;
         let exit = if outcome.interrupted {
             Exit::Interrupted
         } else if outcome.is_success() {
@@ -145,16 +157,17 @@ impl BenchArguments {
     /// # Errors
     /// When an argument is out of range, or the results folder cannot be written to.
     pub fn check(&self) -> anyhow::Result<()> {
-        self.check_plan()?;
+        self.check_plan(&self.registry()?)?;
         self.baseline()?;
         let folder = self.folder()?;
         drop(ClaimedFolder::claim(folder.path(), &[])?);
-        // It is made again once there is something for it; what is not empty stays.
+        // It is created again when there is something to write; a folder that is not empty stays.
         let _ = std::fs::remove_dir(folder.path());
         Ok(())
     }
 
-    /// Waits until other programs leave the machine alone, for at most `settle_seconds`, and tells that it does.
+    /// Waits until other programs leave the machine idle, for at most `settle_seconds`, and reports that it
+    /// waits.
     pub fn wait_until_quiet(&self) {
         let mut patience = Duration::from_secs_f64(self.settle_seconds.min(1e6));
         settle(&mut patience, &mut BenchBar::new(), &Interrupt::new());
@@ -172,8 +185,8 @@ impl BenchArguments {
     }
 
     /// Refuses arguments that are out of range, and sizes of which no panel can be made.
-    fn check_plan(&self) -> anyhow::Result<()> {
-        self.plan(self.products.clone())?.check()?;
+    fn check_plan(&self, registry: &Registry) -> anyhow::Result<()> {
+        self.plan(self.products.clone(), registry)?.check()?;
         if self.data.is_none() {
             for products in &self.products {
                 generator(*products, self.seed, self.likelihood)
@@ -184,7 +197,7 @@ impl BenchArguments {
         Ok(())
     }
 
-    fn plan(&self, sizes: Vec<usize>) -> anyhow::Result<Plan> {
+    fn plan(&self, sizes: Vec<usize>, registry: &Registry) -> anyhow::Result<Plan> {
         Ok(Plan {
             repeats: self.repeats,
             warmup_seconds: self.warmup_seconds,
@@ -194,17 +207,21 @@ impl BenchArguments {
             published_nuts_seconds: self.published_nuts_seconds,
             settle_seconds: self.settle_seconds,
             kernel_limit: true,
-            ..Plan::new(sizes, self.cases()?)
+            ..Plan::new(sizes, self.cases(registry)?)
         })
     }
 
-    /// Runs the benchmark and returns what came of it, and where it is.
+    /// Runs the benchmark and returns its outcome and its folder.
     ///
     /// # Errors
     /// When an argument is out of range, a panel cannot be made, or a file not be written.
     pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
+        self.measure_those_of(&self.registry()?)
+    }
+
+    fn measure_those_of(&self, registry: &Registry) -> anyhow::Result<(Outcome, ResultsFolder)> {
         // Before a file is read; the sizes of a sales file are not known then.
-        self.check_plan()?;
+        self.check_plan(registry)?;
         let baseline = self.baseline()?;
         let mut sizes = self.products.clone();
         let mut read = None;
@@ -226,7 +243,7 @@ impl BenchArguments {
                 product_a_truth: truth.map(|t| t.product_elasticity),
             });
         }
-        let plan = self.plan(sizes)?;
+        let plan = self.plan(sizes, registry)?;
         let folder = self.folder()?;
         let (seed, likelihood) = (self.seed, self.likelihood);
         let mut make = |products| match read.take() {
@@ -244,9 +261,36 @@ impl BenchArguments {
         Ok((outcome, folder))
     }
 
-    fn cases(&self) -> Result<Vec<Case>, BenchmarkError> {
+    /// All backends, after the peers that are installed here.
+    ///
+    /// # Errors
+    /// When a peer is no worker; where `CI` is set also when one is not installed, lest a check passes by not running.
+    fn registry(&self) -> anyhow::Result<Registry> {
+        let mut found = registry().clone();
+        for PeerCommand { name, command } in self.peers.iter().rev() {
+            ensure!(
+                found.named(name).is_none(),
+                "--peer {name}: there is a backend of that name"
+            );
+            match PeerProcess::connect(name, command.clone()) {
+                Ok(peer) => found = found.with_first(peer),
+                Err(PeerError::Unavailable(what)) if std::env::var_os("CI").is_none() => {
+                    say(format_args!("peer {name} is left out: {what}"));
+                }
+                Err(error) => return Err(error).with_context(|| format!("--peer {name}")),
+            }
+        }
+        Ok(found)
+    }
+
+    fn cases(&self, registry: &Registry) -> Result<Vec<Case>, BenchmarkError> {
+        let peers = self.peers.iter().map(|peer| peer.name.clone());
+        let is_here = |name: &String| registry.named(name).is_some();
         CaseChoice {
-            backends: self.backends.clone(),
+            backends: peers
+                .filter(is_here)
+                .chain(self.backends.iter().cloned())
+                .collect(),
             devices: self.devices.clone(),
             threads: self.threads.clone(),
             particles: self.particles,
@@ -254,8 +298,35 @@ impl BenchArguments {
             seed: self.seed,
             sampler_most_products: self.nuts_most_products,
         }
-        .cases(registry())
+        .cases(registry)
     }
+}
+
+/// A peer as it is named: what it goes by, and the command that starts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCommand {
+    /// Its name in tables and files.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+fn named_command(text: &str) -> Result<PeerCommand, String> {
+    let (name, command) = text
+        .split_once('=')
+        .ok_or("give a name and a command: NAME=COMMAND")?;
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(is_plain) {
+        return Err("its name goes into names of files: give letters, digits, '-', '_' and '.'".into());
+    }
+    let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    if command.is_empty() {
+        return Err("there is no command after the name".into());
+    }
+    Ok(PeerCommand {
+        name: name.to_owned(),
+        command,
+    })
 }
 
 /// Prints the table, and where the results and pictures are.

@@ -2,14 +2,15 @@
 
 use super::{interrupt_on_signals, refuse_given};
 use crate::answer::{answer, say};
+use crate::choices::method_parser;
 use crate::exit::Exit;
 use crate::progress_bar::Bar;
-use crate::settings::{CoordinatesArguments, CoordinatesName, LikelihoodArguments, MethodName};
+use crate::settings::{CoordinatesArguments, LikelihoodArguments};
 use anyhow::{bail, ensure};
 use clap::{ArgMatches, Args};
 use infermark::{
-    Backend, MeanfieldSettings, Method, MethodKind, NutsSettings, Request, SviSettings, check_threads,
-    registry,
+    Backend, Coordinates, MeanfieldSettings, Method, MethodKind, NutsSettings, RHAT_LIMIT, Request,
+    SviSettings, check_threads, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_calibration::{
@@ -18,7 +19,7 @@ use infermark_calibration::{
     verdicts,
 };
 use infermark_fit_files::given::GivenPriors;
-use infermark_fit_files::system::Description;
+use infermark_machine::Description;
 use infermark_model::Priors;
 use infermark_report::calibration_output::{
     CalibratedMethod, CalibrationRecord, FILES, RUN_JSON, calibration_table, write_calibration,
@@ -34,12 +35,12 @@ pub struct CalibrateArguments {
     /// Methods, separated by commas.
     #[arg(
         long,
-        value_enum,
+        value_parser = method_parser(),
         value_name = "METHODS",
         value_delimiter = ',',
         default_value = "nuts,structured-vi,laplace"
     )]
-    methods: Vec<MethodName>,
+    methods: Vec<MethodKind>,
     /// Replications: draws of parameters and data, each fitted by every method. How large an error so many of them find is
     /// said before the work starts.
     #[arg(long, value_name = "R", default_value_t = Design::default().replications)]
@@ -74,9 +75,8 @@ pub struct CalibrateArguments {
     /// must fail: it shows that the check bites.
     #[arg(long, value_name = "FILE")]
     fit_priors: Option<PathBuf>,
-    /// NUTS: warm-up draws of its one chain. Warm-up and draws are doubled together, up to five times, where a latent has fewer than 99 effective draws
-    /// or an R-hat above 1.01; a chain that has not mixed then is a failed fit.
-    #[arg(long, value_name = "N", default_value_t = 500)]
+    /// NUTS: warm-up draws of its one chain.
+    #[arg(long, value_name = "N", default_value_t = 500, help = warmup_help())]
     warmup: u64,
     /// NUTS: draws after warm-up.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -90,6 +90,13 @@ pub struct CalibrateArguments {
     /// Replace what is in --out.
     #[arg(long)]
     force: bool,
+}
+
+fn warmup_help() -> String {
+    format!(
+        "NUTS: warm-up draws of its one chain. Warm-up and draws are doubled together, up to five times, where a latent has fewer than \
+         {RANK_DRAWS} effective draws or an R-hat above {RHAT_LIMIT}; a chain that has not mixed then is a failed fit"
+    )
 }
 
 impl CalibrateArguments {
@@ -202,13 +209,13 @@ impl CalibrateArguments {
 
     /// Whether a method is among those to check.
     fn has(&self, kind: MethodKind) -> bool {
-        self.methods.contains(&MethodName(kind))
+        self.methods.contains(&kind)
     }
 
     /// Request and backend of every method.
     fn fitted(&self, priors: Priors) -> anyhow::Result<Vec<(Request, Arc<dyn Backend>)>> {
         let mut fitted: Vec<(Request, Arc<dyn Backend>)> = Vec::with_capacity(self.methods.len());
-        for MethodName(kind) in self.methods.iter().copied() {
+        for kind in self.methods.iter().copied() {
             let method = match kind {
                 MethodKind::Nuts => Method::Nuts(NutsSettings {
                     chains: 1,
@@ -217,14 +224,14 @@ impl CalibrateArguments {
                     ..NutsSettings::default()
                 }),
                 MethodKind::Svi => Method::Svi(match self.guide.coordinates {
-                    CoordinatesName::Published => SviSettings {
+                    Coordinates::Published => SviSettings {
                         iterations: self.iterations,
                         ..SviSettings::default()
                     },
-                    CoordinatesName::Orthogonal => SviSettings::orthogonal().falling_over(self.iterations),
+                    Coordinates::Orthogonal => SviSettings::orthogonal().falling_over(self.iterations),
                 }),
                 MethodKind::Meanfield => Method::Meanfield(MeanfieldSettings {
-                    coordinates: self.guide.coordinates.into(),
+                    coordinates: self.guide.coordinates,
                     ..MeanfieldSettings::default()
                 }),
                 MethodKind::Laplace | MethodKind::StructuredVi => kind.default_method(),
@@ -247,11 +254,12 @@ impl CalibrateArguments {
         Ok(fitted)
     }
 
-    /// Which errors the replications will find, of a quantity with a single latent in each and of one with a latent a product.
+    /// The errors that the replications will find, for a quantity with a single latent per replication and
+    /// for one with a latent per product.
     fn promised(&self, design: &Design) -> String {
         let quantities = Quantity::all(design.likelihood).len();
         // A method with draws has the most quantities, and ranks see a little less: no other method sees less than this.
-        let has_draws = self.methods.iter().any(|MethodName(kind)| kind.has_draws());
+        let has_draws = self.methods.iter().any(|kind| kind.has_draws());
         let one = Power {
             replications: design.replications,
             quantities: if has_draws { quantities } else { quantities - 1 },
@@ -316,7 +324,7 @@ impl CalibrateArguments {
         }
     }
 
-    /// What the table does not say.
+    /// Information that is not in the table.
     fn tell(&self, calibration: &Calibration, verdicts: &[MethodVerdict]) {
         for (method, verdict) in verdicts.iter().enumerate() {
             let passes = if verdict.passes { "passes" } else { "FAILS" };
@@ -362,7 +370,7 @@ impl CalibrateArguments {
     }
 }
 
-/// The errors that a method's replications find, of the quantity where they find least and of the one where they find most.
+/// The errors that a method's replications find, for the quantities with the least and with the most power.
 fn found_by(verdict: &MethodVerdict, done: usize) -> Option<String> {
     let by_power: Vec<(&QuantityVerdict, _)> = verdict
         .quantities

@@ -131,7 +131,7 @@ impl CompareArguments {
     }
 }
 
-/// Whether two paths lead to one folder; where either leads nowhere, whether they are written alike.
+/// Whether two paths lead to the same folder or, if either does not exist, are spelled the same.
 fn is_same_folder(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,

@@ -51,7 +51,7 @@ impl DevicesArguments {
         if is_none {
             say("no GPU: neither CUDA nor a Vulkan or Metal device was found");
         }
-        // Who has a card and no driver for it hears of that by the line above.
+        // Users with a card but no driver for it learn of that from the line above.
         #[cfg(feature = "cuda")]
         if let Some(missing) = infermark::missing_of_cuda()
             && (is_none || missing != infermark::Missing::Driver)

@@ -20,7 +20,7 @@ pub struct EvaluateArguments {
     data: PathBuf,
     /// JSON file with natural parameters: {"global_a": .., "category_a": [..], "product_a": [..], "product_effect":
     /// [..], "time_cat_effects": [..]}; categories, products and periods in sorted order, time_cat_effects
-    /// category by category. With --likelihood negative-binomial also "log_shape": [..], one a category.
+    /// category by category. With --likelihood negative-binomial also "log_shape": [..], one per category.
     #[arg(long, value_name = "FILE")]
     point: PathBuf,
     /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
@@ -81,10 +81,10 @@ impl EvaluateArguments {
     }
 }
 
-/// Entries of a point that no posterior has: beyond it they are what made a log joint overflow.
+/// Size of an entry that no posterior has: a larger one is the cause of an overflowing log joint.
 const FAR: f64 = 1e6;
 
-/// What to say where the log joint or its gradient at `point` is not a finite number; `None` where all are.
+/// The message if the log joint or its gradient at `point` is not finite; `None` if all are.
 fn overflow(
     panel: &Panel,
     layout: &Layout,

@@ -12,8 +12,8 @@ use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
 use infermark::{
-    BackendError, Interrupt, Method, MethodKind, Pieces, Posterior, Request, Run, RunState, read_truth,
-    registry,
+    BackendError, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Pieces, Posterior, RHAT_LIMIT,
+    Request, Run, RunState, read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_fit_files::fit_output::{
@@ -21,14 +21,14 @@ use infermark_fit_files::fit_output::{
 };
 use infermark_fit_files::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::Description;
 use infermark_harness::fit_dispersion::dispersion_of;
+use infermark_machine::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
 use infermark_model::{Likelihood, Panel, Site, Specification, printable};
 use infermark_report::fit_notes::{below_lower_bound, constant_prices};
-use infermark_report::fit_summary::{fit_summary, is_converged, likelihood_in_words, model_in_words};
+use infermark_report::fit_summary::{fit_summary, likelihood_in_words, model_in_words};
 use infermark_report::plots::categories;
 use infermark_report::quality::truth::elasticities_by_category;
 use infermark_threads::start_detached;
@@ -39,13 +39,13 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a piece of a run lasts, and so how often the bar moves; of a sampler with long draws, longer.
+/// Duration of a piece of a run, and thus how often the bar moves; longer for a sampler with long draws.
 const PIECE: Duration = Duration::from_millis(200);
 
 /// Arguments of `fit`.
 #[derive(Debug, Args)]
 pub struct FitArguments {
-    /// Sales file: .csv or .parquet, one row a product and period.
+    /// Sales file: .csv or .parquet, one row per product and period.
     data: PathBuf,
     /// Folder for posterior.csv, run.json, trace.csv or draws.parquet, and a picture; one that holds a fit is refused.
     #[arg(long, value_name = "DIR")]
@@ -56,10 +56,8 @@ pub struct FitArguments {
     /// CSV file with true parameters (of `infermark generate`): prints error and coverage of the elasticities.
     #[arg(long, value_name = "FILE")]
     truth: Option<PathBuf>,
-    /// Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is
-    /// needed for it; NUTS with R-hat above 1.01, effective samples below 400 or divergences; the Gaussian methods with
-    /// --tolerance not met.
-    #[arg(long)]
+    /// Exit with code 1 when the result has not converged.
+    #[arg(long, help = convergence_help())]
     require_convergence: bool,
     #[command(flatten)]
     run: RunArguments,
@@ -81,17 +79,25 @@ pub struct FitArguments {
     gaussian: GaussianArguments,
 }
 
+fn convergence_help() -> String {
+    format!(
+        "Exit with code 1 when the result has not converged: SVI that did not meet the criterion of --early-stop, which is needed \
+         for it; NUTS with R-hat above {RHAT_LIMIT}, effective samples below {ESS_LIMIT} or divergences; the Gaussian methods with \
+         --tolerance not met"
+    )
+}
+
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
-        let method = match self.run.method.0 {
+        let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
             MethodKind::Laplace => Method::Laplace(self.gaussian.laplace()),
             MethodKind::StructuredVi => Method::StructuredVi(self.gaussian.structured_vi()),
             MethodKind::Meanfield => Method::Meanfield(self.gaussian.meanfield(self.guide.coordinates)),
         };
-        let model = Specification::from(self.model.model);
+        let model = self.model.model;
         let given_priors = self.priors.given()?;
         let mut request = Request {
             likelihood: self.likelihood.likelihood,
@@ -113,9 +119,10 @@ impl FitArguments {
             .file_name()
             .unwrap_or(self.data.as_os_str())
             .to_string_lossy();
-        // Of the prices in the file: fits of one file are of one panel, whatever the model makes of its prices.
+        // Describes the prices in the file: fits of one file have the same panel, whatever the model does
+        // with its prices.
         let (described, panel) = if model == Specification::Published && request.resolved_threads() > 1 {
-            // They stay as they are, and their fingerprint is taken beside what follows the fit.
+            // They do not change, and their fingerprint is computed in the background.
             (None, panel)
         } else {
             let description = PanelDescription::new(&panel, source.clone());
@@ -163,7 +170,7 @@ impl FitArguments {
             .into_iter()
             .flatten(),
         );
-        let converged = is_converged(&report);
+        let converged = report.convergence(&request.method) == Convergence::Converged;
         let dispersion = posterior
             .as_ref()
             .map(|posterior| dispersion_of(&panel, &request, &*run, posterior, converged));
@@ -249,10 +256,12 @@ impl FitArguments {
             Some(reason) if written.files.is_empty() => say(format_args!(
                 "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
             )),
-            Some(reason) => say(format_args!("unfinished ({reason}): what there was is in {out}")),
+            Some(reason) => say(format_args!(
+                "unfinished ({reason}): partial results are in {out}"
+            )),
             None if !written.missing.is_empty() => {
                 say(format_args!(
-                    "unfinished (not all could be written): what there is is in {out}"
+                    "unfinished (not all files could be written): the others are in {out}"
                 ));
             }
             None => say(format_args!("done: {out}")),
@@ -260,10 +269,10 @@ impl FitArguments {
         Ok(exit)
     }
 
-    /// Refuses options that were given and have no meaning beside the others.
+    /// Refuses options that have no meaning in combination with the others.
     fn refuse_what_would_be_ignored(&self, given: &ArgMatches) -> anyhow::Result<()> {
         let was_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
-        let kind = self.run.method.0;
+        let kind = self.run.method;
         let method = kind.name();
         ensure!(
             !self.gaussian.plain || matches!(kind, MethodKind::Laplace | MethodKind::StructuredVi),
@@ -318,14 +327,15 @@ impl FitArguments {
     }
 }
 
-/// A panel's description, whose fingerprint takes one thread as long as a pass of a fit takes all of them.
+/// A panel's description; computing its fingerprint on one thread takes as long as a pass of a fit on all
+/// threads.
 enum Fingerprint {
     Taken(PanelDescription),
     Begun(JoinHandle<PanelDescription>),
 }
 
 impl Fingerprint {
-    /// Begins on a thread of its own, if there is one to be had.
+    /// Begins on a separate thread, if there is one.
     fn begun(panel: &Arc<Panel>, source: impl Into<String>) -> Self {
         let (source, of) = (source.into(), panel.clone());
         let name = source.clone();
@@ -385,10 +395,10 @@ fn subtitle(panel: &Panel, source: &str, model: Specification, request: &Request
     )
 }
 
-/// Dispersion from which on counts are said to vary much, where no level can be stated.
+/// Dispersion from which on counts are reported to vary much, if no level can be stated.
 const MUCH: f64 = 1.5;
 
-/// What to do where the counts vary more than Poisson counts, in all or in a category; `None` where they do not.
+/// The advice if the counts vary more than Poisson counts, overall or in a category; `None` if they do not.
 fn advice(dispersion: &Dispersion, likelihood: Likelihood) -> Option<String> {
     if likelihood != Likelihood::Poisson {
         return None;
@@ -426,7 +436,7 @@ fn advice(dispersion: &Dispersion, likelihood: Likelihood) -> Option<String> {
     }
 }
 
-/// Categories that are named with their dispersion, at most; `run.json` has all.
+/// Largest number of categories that are named with their dispersion; `run.json` has all.
 const NAMED: usize = 12;
 
 /// The dispersion of the categories, the largest first.

@@ -36,7 +36,7 @@ pub struct ModelArguments {
 
 impl ModelArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let model = Specification::from(self.model.model);
+        let model = self.model.model;
         let given = self.priors.given()?;
         let priors = given.over(model.constant_priors())?;
         let drawing = Drawing {

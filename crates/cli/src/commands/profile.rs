@@ -1,4 +1,4 @@
-//! `infermark profile`: where an SVI iteration goes on a GPU, and what the device could do.
+//! `infermark profile`: how an SVI iteration spends its time on a GPU, and the limits of the device.
 
 use super::bench::published_panel;
 use super::{load_panel, refuse_given};
@@ -44,7 +44,7 @@ impl ProfileArguments {
         }
         ensure!(
             self.device != DeviceId::CPU,
-            "profile measures a GPU; for the processors see `infermark bench`"
+            "profile measures a GPU; for the CPU see `infermark bench`"
         );
         let settings = SviSettings {
             particles: self.particles,

@@ -8,8 +8,9 @@ use crate::settings::ColumnArguments;
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
 use infermark::{DeviceId, Interrupt, Method, Precision, Request, SviSettings, registry};
-use infermark_cpu_kernels::{FusedLogJoint, device_name};
+use infermark_cpu_kernels::FusedLogJoint;
 use infermark_model::{Panel, Parameterization, Priors, Site};
+use infermark_processor::processor_name;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -45,7 +46,8 @@ pub struct TimeArguments {
     /// CPU threads; all by default. A small panel takes as many as it can use.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Device of SVI: cpu, gpu (the first card), or as `infermark devices` lists them. Gradients run on the processors.
+    /// Device of SVI: cpu, gpu (the first card), or as `infermark devices` lists them. Gradients run on the
+    /// CPU.
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
     device: DeviceId,
     /// Print JSON instead of a sentence.
@@ -66,7 +68,7 @@ impl TimeArguments {
         );
         ensure!(
             self.method == Timed::Svi || self.device == DeviceId::CPU,
-            "gradients run on the processors; --device {} goes with --method svi",
+            "gradients run on the CPU; --device {} goes with --method svi",
             self.device
         );
         let timed = self.iterations.checked_mul(self.repeats as u64);
@@ -84,7 +86,7 @@ impl TimeArguments {
         };
         let backend = registry().choose(&request)?;
         if self.device == DeviceId::CPU {
-            // A speed on fewer threads would be told as one on all of them.
+            // A speed on fewer threads would be reported as one on all of them.
             infermark_threads::check(request.resolved_threads())?;
         }
         let panel = load_panel(&self.data, &self.columns.clone().into())?;
@@ -110,7 +112,7 @@ impl TimeArguments {
                 let log_joint = FusedLogJoint::new(panel.clone(), Priors::default(), centredness, threads);
                 Side {
                     backend: "nuts-cpu".into(),
-                    device: device_name(),
+                    device: processor_name(),
                     threads: log_joint.threads(),
                     precision: Precision::F64,
                     particles: 1,
@@ -167,14 +169,14 @@ impl TimeArguments {
     }
 }
 
-/// What is under the clock, and how it is told.
+/// The work to be timed, and its description.
 struct Side {
     backend: String,
     device: String,
     threads: usize,
     precision: Precision,
     particles: usize,
-    /// Goes on by that many iterations, and returns when the device is done with them.
+    /// Makes this many iterations, and returns when the device has finished them.
     advance: Box<dyn FnMut(u64) -> anyhow::Result<()>>,
 }
 

@@ -218,7 +218,7 @@ fn on_a_full_disk_what_fits_is_kept_and_an_old_fit_stays() {
     }
     assert!(none > 0 && some > 0 && all > 0, "{none} {some} {all}");
 
-    // A new fit that does not fit beside an old one leaves the old one as it was.
+    // A new fit that does not fit on the disk next to an old one leaves the old one unchanged.
     let script = format!(
         "{binary} fit {panel} --method laplace --out fit && cp fit/run.json {kept}.json && \
          dd if=/dev/zero of=filler bs=1k 2>/dev/null; {binary} fit {panel} --method laplace --force --out fit; \

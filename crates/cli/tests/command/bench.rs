@@ -239,3 +239,63 @@ fn bench_beside_a_baseline() {
     let output = run(&["report", here.to_str().unwrap()]);
     assert_eq!((code(&output), text(&output.stdout)), (0, drawn));
 }
+
+/// A peer that is not installed is left out with what is missing, and is an error where CI is set; one that is no worker always is.
+#[cfg(unix)]
+#[test]
+fn a_peer_that_is_missing_is_told_apart_from_one_that_is_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = |name: &str, reply: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("echo '{reply}'\n")).unwrap();
+        format!("{name}=sh {}", path.display())
+    };
+    let missing = script("missing", "{\"unavailable\": \"no module named numpyro\"}");
+    let broken = script("broken", "hello");
+    let bench = |peer: &str, ci: bool| {
+        let mut command = command(&["bench", "--products", "20", "--backends", "laplace-cpu"]);
+        command
+            .args(["--repeats", "1", "--threads", "1", "--settle-seconds", "0"])
+            .args([
+                "--repeat-seconds",
+                "0.02",
+                "--quality-seconds",
+                "0",
+                "--peer",
+                peer,
+                "--out",
+            ])
+            .arg(folder.path().join("results"));
+        match ci {
+            true => command.env("CI", "true"),
+            false => command.env_remove("CI"),
+        };
+        command.output().unwrap()
+    };
+    let left_out = bench(&missing, false);
+    let told = text(&left_out.stderr);
+    assert_eq!(code(&left_out), 0, "{told}");
+    assert!(
+        told.contains("peer missing is left out: no module named numpyro"),
+        "{told}"
+    );
+    assert!(text(&left_out.stdout).contains("laplace-cpu"));
+    for (peer, ci, word) in [(&missing, true, "numpyro"), (&broken, false, "hello")] {
+        let refused = bench(peer, ci);
+        let told = text(&refused.stderr);
+        assert_ne!(code(&refused), 0, "{told}");
+        assert!(told.contains("--peer") && told.contains(word), "{told}");
+    }
+    for (peer, word) in [
+        ("numpyro", "NAME=COMMAND"),
+        ("a/b=x", "letters"),
+        ("a=", "no command"),
+    ] {
+        let refused = bench(peer, false);
+        let told = text(&refused.stderr);
+        assert_eq!(code(&refused), 2, "{told}");
+        assert!(told.contains(word), "{told}");
+    }
+    let taken = bench("svi-cpu=sh", false);
+    assert!(text(&taken.stderr).contains("a backend of that name"));
+}

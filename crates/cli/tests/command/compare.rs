@@ -35,7 +35,7 @@ fn fits_of_one_panel(folder: &Path, methods: &[&[&str]]) {
 fn fits_are_compared_with_the_one_by_nuts_and_with_the_truth() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    // Chains that have not converged, which the comparison tells; another reference than them follows.
+    // Chains that have not converged, which the comparison reports; then another reference.
     let nuts = ["nuts", "--chains", "2", "--warmup", "100", "--draws", "100"];
     let svi = ["svi", "--iterations", "300"];
     fits_of_one_panel(folder.path(), &[&nuts, &["laplace"], &["structured-vi"], &svi]);

@@ -1,4 +1,4 @@
-//! `generate`, and a fit against the truth beside it.
+//! `generate`, and a fit compared with the truth.
 
 use crate::{code, command, text};
 use std::path::Path;

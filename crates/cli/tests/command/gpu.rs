@@ -64,7 +64,7 @@ fn gpu_is_a_card_and_never_software() {
             let message = text(&output.stderr);
             let remedy = format!("--device {}", name_of(first));
             assert!(
-                message.contains("only software") && message.contains(&remedy),
+                message.contains("only a software rasterizer") && message.contains(&remedy),
                 "{message}"
             );
         }

@@ -1,4 +1,5 @@
-//! `--help` of every verb, as it stands in `snapshots`. Where it changes on purpose, `INSTA_UPDATE=always cargo test` writes them again.
+//! `--help` of every verb, as stored in `snapshots`. After an intended change,
+//! `INSTA_UPDATE=always cargo test` updates them.
 
 use crate::{code, command, text};
 
@@ -21,7 +22,7 @@ fn help_of_every_verb() {
     let verbs: Vec<&str> = commands
         .lines()
         .take_while(|line| !line.is_empty())
-        // What a verb does goes on further to the right.
+        // The description of a verb continues further to the right.
         .filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|verb| *verb != "help")

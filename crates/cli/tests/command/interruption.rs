@@ -1,4 +1,4 @@
-//! A kill or a signal in the middle, runs beside each other, and a driver that hangs.
+//! A kill or a signal in the middle, concurrent runs, and a driver that hangs.
 
 use crate::{code, command, text, whole_fit};
 use infermark_test_support::data;

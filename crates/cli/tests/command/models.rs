@@ -373,7 +373,8 @@ fn a_fit_ends_with_a_table_that_stays_short() {
     let counts: Vec<usize> = all[4..8].iter().map(|cell| cell.parse().unwrap()).collect();
     assert_eq!(counts[0], 200);
     assert_eq!(counts[1] + counts[2] + counts[3], 200);
-    // A category of one product has period effects that fit it exactly: only a prior tells them from the price.
+    // A category of one product has period effects that fit it exactly: only a prior separates them from the
+    // price.
     let (_, rows) = posterior(&out);
     let ends: Vec<(f64, f64)> = rows
         .iter()

@@ -26,7 +26,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         ("profile nowhere.csv --device cuda:99", "cannot run on cuda:99"),
         (
             "time nowhere.csv --device cuda --method gradient",
-            "gradients run on the processors",
+            "gradients run on the CPU",
         ),
         (
             "bench --backends svi-gpu --devices cuda:99",

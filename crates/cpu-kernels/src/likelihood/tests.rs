@@ -1,6 +1,6 @@
 use super::*;
 use crate::chunk::chunks;
-use crate::instruction_set::{ForSimd, for_each_instruction_set};
+use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
 use infermark_model::Labels;
 use infermark_model::panel::PanelPart;
 
@@ -12,7 +12,7 @@ struct FarBase {
 
 const PERIODS: usize = 19;
 
-/// Gradient by the product's effect, and the sums of rates by period.
+/// Gradient with respect to the product's effect, and the sums of rates by period.
 struct Pass<'a, I: Simd> {
     likelihood: PoissonLikelihood<'a>,
     chunk: &'a Chunk,
@@ -75,7 +75,7 @@ impl ForSimd for &FarBase {
         let count = PERIODS as f64;
         let mut totals = [0.0; PERIODS];
         by_period.add_to(isa, 0, &mut totals);
-        // Single precision: 140 rounded at 1e-5 makes as much of a rate.
+        // Single precision: 140 rounded at 1e-5 is the same relative error of a rate.
         let close = |found: f64, expected: f64| (found - expected).abs() <= 3e-5 * expected.abs();
         for total in totals {
             assert!(close(total, rate), "{isa:?} {total:e} {rate:e}");

@@ -1,6 +1,6 @@
 use super::*;
 use crate::chunk::chunks;
-use crate::instruction_set::{ForSimd, for_each_instruction_set};
+use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
 use infermark_model::panel::Panel;
 use infermark_test_support::random_panel;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -20,9 +20,9 @@ struct AnchoredSums<'p> {
 /// Largest errors over products and particles, in units of the bound on the product's rates.
 #[derive(Clone, Copy, Default)]
 struct Errors {
-    /// Of the sum with its residual.
+    /// Errors of the sum with its residual.
     sum: f64,
-    /// Of its high part alone.
+    /// Errors of its high part alone.
     high: f64,
 }
 

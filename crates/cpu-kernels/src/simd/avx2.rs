@@ -3,6 +3,7 @@
 use super::polynomial::*;
 use super::{Kernel, NoiseSimd, Simd};
 use core::arch::x86_64::*;
+use infermark_processor::InstructionSet;
 use std::sync::LazyLock;
 
 /// Eight `f32` lanes; exists only where AVX2 and FMA do.
@@ -14,14 +15,14 @@ pub(crate) struct Avx2F32(());
 pub(crate) struct Avx2F64(());
 
 impl Avx2F32 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Avx2F32(()))
+        InstructionSet::Avx2.is_available().then_some(Avx2F32(()))
     }
 }
 
 impl Avx2F64 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         Avx2F32::detect().map(|t| t.wide())
     }

@@ -3,6 +3,7 @@
 use super::polynomial::*;
 use super::{Kernel, NoiseSimd, Simd};
 use core::arch::x86_64::*;
+use infermark_processor::InstructionSet;
 
 /// Sixteen `f32` lanes; exists only where all that `with_avx512` enables does.
 #[derive(Debug, Clone, Copy)]
@@ -13,20 +14,14 @@ pub(crate) struct Avx512F32(());
 pub(crate) struct Avx512F64(());
 
 impl Avx512F32 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
-        let here = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("bmi2")
-            && is_x86_feature_detected!("popcnt");
-        here.then_some(Avx512F32(()))
+        InstructionSet::Avx512.is_available().then_some(Avx512F32(()))
     }
 }
 
 impl Avx512F64 {
-    /// The token, where the processor has the instructions.
+    /// The token, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         Avx512F32::detect().map(|t| t.wide())
     }

@@ -1,4 +1,4 @@
-//! One vector of floating-point lanes, on whatever instruction set the processor has.
+//! One vector of floating-point lanes, on any of the CPU's instruction sets.
 //!
 //! A kernel is written once over [`Simd`]. The token types (`avx512`, `avx2`, `portable`) can only be made
 //! where the instructions exist, so their methods are safe to call; the kernels contain no `unsafe`.
@@ -18,7 +18,8 @@ pub trait Scalar: Copy + Debug + Default + PartialOrd + Send + Sync + 'static {
     fn from_f64(x: f64) -> Self;
     /// Exact.
     fn to_f64(self) -> f64;
-    /// A number held as an `f32` and what it rounded away: their sum, or the `f32` alone in single precision.
+    /// A number stored as an `f32` and its rounding residual: their sum, or only the `f32` in single
+    /// precision.
     fn from_parts(high: f32, low: f32) -> Self;
 }
 
@@ -79,8 +80,8 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     const ANCHORED: bool;
     /// Whether vector registers are too few for the pass over the rows to hold several particles' sums (see `rows`).
     const FEW_REGISTERS: bool;
-    /// An exponent whose power counts for nothing beside `2^-40`, the least relative rate of the fast pass, and is far
-    /// from the denormal numbers, which are slow.
+    /// An exponent whose power is negligible compared with `2^-40`, the least relative rate of the fast pass,
+    /// and is far from the denormal numbers, which are slow.
     const NEGLIGIBLE_EXPONENT: f64;
 
     /// The double-precision token.
@@ -101,12 +102,12 @@ pub trait Simd: Copy + Debug + Send + Sync + 'static {
     /// The first counts, one for each set bit of `lanes`, spread to those lanes; zero elsewhere.
     fn expand_units(self, units: &[u32], lanes: u32) -> Self::V;
 
-    /// Asks for the cache lines of `units`, which will be read soon.
+    /// Prefetches the cache lines of `units`, which will be read soon.
     #[inline(always)]
     fn prefetch(self, units: &[u32]) {
         prefetch_lines(units);
     }
-    /// Asks for the cache lines of `values`, which will be read soon.
+    /// Prefetches the cache lines of `values`, which will be read soon.
     #[inline(always)]
     fn prefetch_singles(self, values: &[f32]) {
         prefetch_lines(values);
@@ -186,7 +187,7 @@ pub fn lanes_below<I: Simd>(n: usize) -> u32 {
     ((1u64 << n.min(I::LANES)) - 1) as u32
 }
 
-/// A hint to the cache, where the processor takes one.
+/// A prefetch hint, if the CPU supports it.
 #[inline(always)]
 fn prefetch_lines<T>(of: &[T]) {
     #[cfg(target_arch = "x86_64")]

@@ -6,11 +6,11 @@ use std::array::from_fn;
 
 const L: usize = 8;
 
-/// Eight `f32` lanes on any processor.
+/// Eight `f32` lanes on any CPU.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PortableF32;
 
-/// Eight `f64` lanes on any processor.
+/// Eight `f64` lanes on any CPU.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PortableF64;
 

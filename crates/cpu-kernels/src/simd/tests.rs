@@ -1,7 +1,8 @@
 //! Every instruction set against the library's scalar functions in double precision.
 
-use crate::instruction_set::{ForSimd, InstructionSet};
+use crate::dispatch::{ForSimd, SimdDispatch};
 use crate::simd::{Kernel, NoiseSimd, Scalar, Simd};
+use infermark_processor::InstructionSet;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Runs the same checks on both types of every instruction set.

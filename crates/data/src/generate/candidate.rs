@@ -12,10 +12,11 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::array::from_fn;
 
-/// Products of the published process with at most so many units in total are dropped.
+/// Products of the published process with at most this many units in total are dropped.
 const DROPPED_UNITS: u64 = 100;
 
-/// A candidate of Poisson counts that expects fewer units in total is dropped undrawn: more than 100 would come once in 1e37.
+/// A Poisson candidate that expects fewer units in total is dropped without drawing it: it would have more
+/// than 100 units once in 1e37.
 const HOPELESS_UNITS: f64 = 20.0;
 
 /// The parameters of a product.
@@ -26,7 +27,7 @@ pub(crate) struct Draw {
     pub(crate) latents: [f64; PRODUCT_LATENTS],
 }
 
-/// Rows of one product, one a period, reused from product to product.
+/// Rows of one product, one per period, reused from product to product.
 #[derive(Debug, Default)]
 pub(crate) struct ProductRows {
     /// In currency units, whole cents.
@@ -160,8 +161,8 @@ impl LikelihoodVisitor for UnitsOfRates<'_> {
     }
 }
 
-/// First price U(100, 1000); then each period, with probability 1/2, times 1 + U(-0.2, 0.2). The path is carried on
-/// unrounded; the price charged is rounded to cents, and to one cent at least.
+/// First price U(100, 1000); then each period, with probability 1/2, times 1 + U(-0.2, 0.2). The path
+/// continues unrounded; the price is rounded to cents, and is at least one cent.
 fn draw_prices(rng: &mut ChaCha8Rng, periods: usize, prices: &mut Vec<f64>) {
     prices.clear();
     let mut path = uniform(rng, 100.0, 1000.0);
@@ -241,7 +242,7 @@ mod tests {
         assert!((dropped - 0.41).abs() < 0.075, "dropped {dropped}");
         let mean = elasticity / kept as f64;
         assert!((mean + 1.597_683).abs() < 0.06, "mean elasticity {mean}");
-        // A coin a period; steps below half a cent are rare at these prices. Five standard errors.
+        // A coin per period; steps below half a cent are rare at these prices. Five standard errors.
         let flips = (kept * 155) as f64;
         assert!((changes as f64 / flips - 0.5).abs() < 5.0 * 0.5 / flips.sqrt() + 1e-3);
         assert!(noise / flips < 1e-9, "prices are whole cents");

@@ -1,4 +1,4 @@
-//! The processes that panels are drawn from: what categories share, before any product is drawn.
+//! The processes that panels are drawn from: the parts that products share, drawn before any product.
 
 use super::Generator;
 use infermark_model::Priors;
@@ -8,17 +8,17 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// Where a panel comes from.
+/// The process that a panel is drawn from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Process {
-    /// The published process. Per category base demand U(1000, 10000), trend U(0, 0.01), volatility U(0.01, 0.05)
-    /// and a demand path that starts at 1 and adds trend + volatility * N(0, 1) a period, floored at 0.1. Per product
-    /// a uniform category, elasticity N(-2, 0.7) clipped to [-5, -0.1], and a multiplier lognormal(3, 0.5). Units are
-    /// Poisson with mean base * path * multiplier * (1 + U(-0.05, 0.05)) * price^elasticity. Products with at most
-    /// 100 units in total are dropped (about 41%).
+    /// The published process. Per category base demand U(1000, 10000), trend U(0, 0.01), volatility U(0.01,
+    /// 0.05) and a demand path that starts at 1 and adds trend + volatility * N(0, 1) per period, floored at
+    /// 0.1. Per product a uniform category, elasticity N(-2, 0.7) clipped to [-5, -0.1], and a multiplier
+    /// lognormal(3, 0.5). Units are Poisson with mean base * path * multiplier * (1 + U(-0.05, 0.05)) *
+    /// price^elasticity. Products with at most 100 units in total are dropped (about 41%).
     Published,
-    /// Parameters from the model's priors, units from the model; no product is dropped. With the published prices
-    /// (ln price about 6) and priors many rates are clipped: at the lower bound, or at the upper one.
+    /// Parameters from the model's priors, units from the model; no product is dropped. With the published
+    /// prices (ln price about 6) and priors, many rates are clipped at the lower or the upper bound.
     Model(Priors),
 }
 

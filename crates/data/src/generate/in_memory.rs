@@ -14,10 +14,10 @@ struct Block {
     draws: Vec<Draw>,
 }
 
-/// Draws a panel on `threads` threads (0: one a core), and the parameters behind it. The same generator gives the same
+/// Draws a panel on `threads` threads (0: one per core), and the parameters behind it. The same generator gives the same
 /// panel on any number of threads.
 ///
-/// Memory: at most twice the panel's own 12 bytes a row.
+/// Memory: at most twice the panel's own 12 bytes per row.
 ///
 /// # Errors
 /// [`GenerateError`] for sizes or priors that cannot be drawn from.
@@ -32,7 +32,8 @@ pub fn generate_panel(generator: &Generator, threads: usize) -> Result<(Panel, T
         let everything: Vec<usize> = (0..generator.categories).collect();
         let (parts, draws) = draw_parts(generator, &candidates, &everything)?;
         let kept = categories_in_use(generator.categories, &draws);
-        // A part is laid out for the categories of the panel: if some turn out to be empty, it is drawn again.
+        // A part is laid out for the categories of the panel; if some turn out to be empty, it is drawn
+        // again.
         let parts = if kept.len() == generator.categories {
             parts
         } else {
@@ -61,7 +62,8 @@ fn draw_parts(
     for (i, c) in kept.iter().enumerate() {
         index[*c] = i;
     }
-    // A part holds C * T sums of 8 bytes: at least 3 C candidates of T rows of 12 bytes keep them small beside.
+    // A part holds C * T sums of 8 bytes: with at least 3 C candidates of T rows of 12 bytes they are
+    // comparatively small.
     let block = (3 * generator.categories).max(1024);
     let share = if generator.process == Process::Published {
         0.65

@@ -7,9 +7,9 @@ use std::ops::Range;
 /// How candidates are grouped into work; no result depends on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grouping {
-    /// Candidates a block.
+    /// Candidates per block.
     pub(crate) block: usize,
-    /// Blocks that are drawn at a time, and thus held at a time besides what the consumer keeps.
+    /// Blocks that are drawn, and thus held in memory, at a time, in addition to what the consumer keeps.
     pub(crate) wave: usize,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn draw_survivors<B: Send>(
                 found,
             });
         }
-        // Slightly too few rather than too many: what is drawn in vain is time lost.
+        // Slightly too few rather than too many: superfluous draws cost time.
         let share = if next == 0 {
             1.0
         } else {

@@ -20,22 +20,23 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rows that are drawn at a time, about.
+/// Approximate number of rows that are drawn at a time.
 const WAVE_ROWS: usize = 4 << 20;
 
 /// Rows of a Parquet row group.
 const ROW_GROUP_ROWS: usize = 1 << 20;
 
 /// Draws a panel into the file `out` (`.parquet` or `.csv` by its name; columns product, category, week, price, units;
-/// sorted by product and week) and its parameters into the CSV file `truth`, on `threads` threads (0: one a core).
+/// sorted by product and week) and its parameters into the CSV file `truth`, on `threads` threads (0: one per core).
 /// Reading the file gives the panel of [`super::generate_panel`].
 ///
-/// Both files get their names when they are complete, the truth last; missing folders are created. `progress` is told
-/// how far the work is, and ends it by [`ControlFlow::Break`]. Memory: about 100 bytes a product and 200 MB.
+/// Both files get their names when they are complete, the truth last; missing folders are created. `progress`
+/// is called with the progress of the work, and stops it by returning [`ControlFlow::Break`]. Memory: about
+/// 100 bytes per product and 200 MB.
 ///
 /// # Errors
-/// [`GenerateError`] for sizes or priors that cannot be drawn from, files that cannot be written, and an end that
-/// `progress` asked for; no part of a file is left behind.
+/// [`GenerateError`] for sizes or priors that cannot be drawn from, files that cannot be written, and a stop
+/// by `progress`; no part of a file is left behind.
 pub fn generate_to_file(
     generator: &Generator,
     out: &Path,
@@ -53,7 +54,7 @@ pub fn generate_to_file(
     let output = AtomicFile::create(out)?;
     // Before the work, so that a truth that cannot be written does not cost it.
     let mut truth_output = AtomicFile::create(truth)?;
-    // Again, as folders are there now that were not.
+    // Checked again, because missing folders now exist.
     if resolved(out) == resolved(truth) {
         return Err(GenerateError::SameFile { path: out.to_owned() });
     }
@@ -80,8 +81,8 @@ pub fn generate_to_file(
     Ok(truth_output.commit()?)
 }
 
-/// Refuses what does not fit: the wave of rows that is written and the next one that is drawn meanwhile, buffers, and the
-/// products' parameters.
+/// Refuses what does not fit in memory: the wave of rows being written, the next one that is drawn meanwhile,
+/// buffers, and the products' parameters.
 fn check_memory(generator: &Generator) -> Result<(), GenerateError> {
     let (products, periods) = (generator.products as u64, generator.periods as u64);
     let wave = (products * periods).min(WAVE_ROWS as u64);
@@ -96,7 +97,7 @@ fn check_memory(generator: &Generator) -> Result<(), GenerateError> {
 fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
-        // There are file systems that tell no case.
+        // Some file systems ignore case.
         (Some(Ok(folder)), Some(name)) => folder.join(name.to_ascii_lowercase()),
         _ => absolute,
     }
@@ -246,7 +247,7 @@ impl RowWriter {
         }
     }
 
-    /// The file with all that belongs in it.
+    /// Completes the file and returns it.
     fn finish(self) -> io::Result<AtomicFile> {
         match self {
             RowWriter::Csv { file, .. } => Ok(file),

@@ -45,14 +45,14 @@ impl Columns {
         ]
     }
 
-    /// Where the five columns are among a file's columns; `None` after findings of missing or repeated ones, and of
-    /// one column that is named for two things.
+    /// The positions of the columns among a file's columns; `None`, with findings, if a column is
+    /// missing or repeated, or if one column is named twice.
     pub(crate) fn locate(&self, header: &[String], findings: &mut Findings) -> Option<Places> {
         self.locate_where(header, |_, _| true, findings)
     }
 
-    /// [`Columns::locate`]; a column is suggested for another of the five, which counts from 0 as above, only where `fits`
-    /// says so of the two.
+    /// [`Columns::locate`], suggesting a file's column for one of the five (counted from 0 as above) only if
+    /// `fits` accepts the two.
     pub(crate) fn locate_where(
         &self,
         header: &[String],
@@ -109,7 +109,7 @@ impl Columns {
 /// How many of a file's columns a message lists.
 const LISTED_COLUMNS: usize = 20;
 
-/// The names of a file's columns, as many as fit a message.
+/// The names of a file's columns, as many as fit in a message.
 fn listed(header: &[String]) -> String {
     let shown: Vec<String> = header.iter().take(LISTED_COLUMNS).map(|h| quoted(h)).collect();
     let shown = shown.join(", ");
@@ -119,7 +119,7 @@ fn listed(header: &[String]) -> String {
     }
 }
 
-/// One finding of all columns that are missing, so that the file's columns are listed once.
+/// Reports all missing columns in one finding, so that the file's columns are listed only once.
 fn tell_missing(
     wanted: &[(&str, &'static str); 5],
     missing: &[usize],
@@ -199,7 +199,7 @@ fn tell_missing(
     });
 }
 
-/// A name or a query as the value of an option, in quotes that keep it whole in a shell.
+/// A name or a query as the value of an option, quoted for a shell.
 pub(super) fn option_value(name: &str) -> String {
     if name.contains(['"', '\\', '$', '`', '!']) {
         shell_quoted(name)
@@ -208,14 +208,15 @@ pub(super) fn option_value(name: &str) -> String {
     }
 }
 
-/// The column whose name is nearest to a wanted one, among those that may be suggested.
+/// The column whose name is closest to the wanted one, among those that may be suggested.
 fn nearest(name: &str, header: &[String], mut may_be: impl FnMut(usize) -> bool) -> Option<usize> {
     let wanted = name.to_lowercase();
     let limit = wanted.chars().count() / 2;
     let mut near: Vec<(usize, usize)> = header
         .iter()
         .enumerate()
-        // The distance takes time and memory in proportion to both; a long name is none that was mistyped.
+        // The distance takes time and memory in proportion to both lengths, and a long name is not a typing
+        // error.
         .filter(|(_, h)| h.len() <= LONGEST_SUGGESTION && !h.is_empty())
         .map(|(place, h)| {
             let lower = h.to_lowercase();

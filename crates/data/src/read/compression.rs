@@ -1,8 +1,8 @@
-//! Files that are compressed as a whole: by their first bytes, with the command that unpacks them.
+//! Files that are compressed as a whole: recognized by their first bytes, with the command that unpacks them.
 
 use std::path::Path;
 
-/// What a file is compressed by, or holds instead of a table.
+/// How a file is compressed, or what it holds instead of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// gzip.
@@ -15,14 +15,14 @@ pub enum Compression {
     Xz,
     /// LZ4 with frames.
     Lz4,
-    /// A zip archive, or a spreadsheet, which is one.
+    /// A zip archive; spreadsheets are zip archives too.
     Zip,
     /// A spreadsheet of Excel before 2007.
     OldExcel,
 }
 
 impl Compression {
-    /// By the first bytes of a file.
+    /// Recognizes the compression from the first bytes of a file.
     pub(crate) fn of(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, ..] => Some(Compression::Gzip),
@@ -83,7 +83,7 @@ impl Compression {
     }
 }
 
-/// A word as a shell takes it.
+/// A word, quoted for a shell if necessary.
 pub(crate) fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
     if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {

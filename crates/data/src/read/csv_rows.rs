@@ -23,19 +23,19 @@ pub(crate) struct CsvTable {
     /// Whether the file can be read once more, to count lines.
     pub(super) regular: bool,
     reader: CsvReader,
-    /// Places of the first faults, where lines are not counted.
+    /// Places of the first faults, if lines are not counted.
     fault_places: Vec<Place>,
-    /// Place of the record read last, where lines are not counted.
+    /// Place of the last record read, if lines are not counted.
     latest: Place,
 }
 
 impl CsvTable {
-    /// Opens a file and reads its header, empty when the file is.
+    /// Opens a file and reads its header, which is empty if the file is.
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, Source::open(path)?)
     }
 
-    /// Reads the header of an open file, empty when the file is.
+    /// Reads the header of an open file, which is empty if the file is.
     pub(super) fn read(path: &Path, source: Source) -> Result<Self, ReadError> {
         let regular = source.regular();
         let mut reader = reader(source);
@@ -62,7 +62,7 @@ impl CsvTable {
         &self.header
     }
 
-    /// Finding of a file whose header cannot be one; `false` if there is such.
+    /// Checks the header; `false`, with a finding, if it cannot be one.
     pub(crate) fn check_header(&self, findings: &mut Findings) -> bool {
         if self.header.is_empty() {
             findings.push(Place::File, "", None, || {
@@ -81,7 +81,7 @@ impl CsvTable {
         findings.is_empty()
     }
 
-    /// Hands every record of the right length to `each`, with its row from 0; others become findings.
+    /// Passes every record of the right length to `each`, with its row from 0; others become findings.
     pub(crate) fn for_each(
         &mut self,
         findings: &mut Findings,
@@ -128,7 +128,7 @@ impl CsvTable {
         Ok(())
     }
 
-    /// Broken quoting shifts every cell behind it, so it hides all that was found so far.
+    /// Broken quoting shifts every cell after it, so its finding replaces all others.
     fn check_quotes(&self, findings: &mut Findings) {
         let faults = self.reader.get_ref().faults();
         if !faults.is_empty() {
@@ -138,7 +138,8 @@ impl CsvTable {
             let place = if self.regular {
                 Place::Byte(offset)
             } else {
-                // A quote that is never closed is known at the end only, which is the end of its record.
+                // A quote that is never closed is only detected at the end of the file, which is also the end
+                // of its record.
                 self.fault_places.get(i).copied().unwrap_or(self.latest)
             };
             findings.push(place, "", None, || {
@@ -148,7 +149,8 @@ impl CsvTable {
         }
     }
 
-    /// Notes that the faults seen up to the end of the record just read, and not noted before, are at `place`.
+    /// Records `place` for the faults that were seen up to the end of the record just read and have no place
+    /// yet.
     fn note_fault_places(&mut self, place: Place) {
         self.latest = place;
         let end = self.reader.position().byte();
@@ -158,7 +160,7 @@ impl CsvTable {
         }
     }
 
-    /// The next record; `None` behind the last.
+    /// The next record; `None` after the last.
     pub(super) fn next_record(&mut self) -> Result<Option<ByteRecord>, ReadError> {
         let mut record = ByteRecord::new();
         let read = self.reader.read_byte_record(&mut record);
@@ -185,7 +187,7 @@ fn fault_texts(fault: QuoteFault) -> (&'static str, &'static str) {
         ),
         QuoteFault::TooLong => (
             "the line is longer than 1 MiB",
-            "check that the file is CSV with a line a row, and export it again",
+            "check that the file is CSV with one line per row, and export it again",
         ),
         QuoteFault::Nul => ("a NUL byte, which no text has: the file is damaged", DAMAGED),
     }
@@ -200,7 +202,7 @@ pub(super) fn reader(source: Source) -> CsvReader {
         .from_reader(QuoteCheck::new(source.into_reader()))
 }
 
-/// The first cells of a record, as many as a message shows.
+/// The first cells of a record, as shown in a message.
 fn start_of(record: &ByteRecord) -> String {
     const SHOWN_BYTES: usize = 256;
     let mut start = Vec::new();
@@ -243,7 +245,7 @@ pub(crate) fn fill(
         return Ok(());
     }
     let header = table.header().to_vec();
-    // The first row says what a column holds, where one is to be suggested.
+    // The first row shows what a column holds, if one is to be suggested.
     let mut first: Option<ByteRecord> = None;
     let mut failure = None;
     let fits = |role: usize, place: usize| {
@@ -271,7 +273,8 @@ pub(crate) fn fill(
     })
 }
 
-/// Whether a cell may be one of a column of the five, which count from product, category, period, price to units.
+/// Whether a cell may belong to the column with this role: product, category, period, price, units, counted
+/// from 0.
 fn may_hold(role: usize, cell: &[u8]) -> bool {
     match role {
         2 => parse_period(cell).is_ok(),
@@ -280,7 +283,7 @@ fn may_hold(role: usize, cell: &[u8]) -> bool {
     }
 }
 
-/// Codes, price and units of a row, or `None` after findings.
+/// Codes, price and units of a row, or `None`, with findings.
 fn check_row(
     row: u64,
     [product, category, period, price, units]: [&[u8]; 5],
@@ -399,7 +402,7 @@ fn parse_units(cell: &[u8]) -> Result<u32, &'static str> {
     }
 }
 
-/// Units as a number, or why they cannot be units.
+/// The number as units, or why it cannot be.
 pub(crate) fn whole_units(units: f64) -> Result<u32, &'static str> {
     if !units.is_finite() {
         Err("the units are not a finite number")

@@ -1,4 +1,4 @@
-//! What is wrong with a file: where, which value, and what to do about it.
+//! Defects of a file: where, which value, and what to do about it.
 
 use super::compression::Compression;
 use infermark_memory::Shortage;
@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 /// How many defects an error shows; the rest are counted.
 pub const SHOWN_DEFECTS: usize = 10;
 
-/// One thing that is wrong in a file.
+/// One defect in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Defect {
-    /// Line of a CSV file (the header is line 1) or row of a Parquet file (from 1); `None` for the file as a whole.
+    /// Line of a CSV file (the header is line 1) or row of a Parquet file (from 1); `None` for the whole
+    /// file.
     pub row: Option<u64>,
-    /// Name of the column, empty when it is the row or the file as a whole.
+    /// Name of the column; empty if the defect concerns the whole row or file.
     pub column: String,
-    /// The value as the file has it.
+    /// The value as in the file.
     pub value: Option<String>,
     /// What is wrong with it.
     pub problem: String,
@@ -47,7 +48,7 @@ pub enum ReadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said; a part of the message, and therefore not a `source()` as well.
+        /// The system's error; it is part of the message and therefore not also a `source()`.
         cause: std::io::Error,
     },
     /// The path is a directory.
@@ -55,16 +56,16 @@ pub enum ReadError {
     Directory {
         /// The path.
         path: PathBuf,
-        /// What is in it, and how that becomes one file.
+        /// What it contains, and how to turn that into one file.
         remedy: String,
     },
-    /// A Parquet file comes through a pipe.
+    /// A Parquet file is read from a pipe.
     #[error("{}: Parquet is read from its end, which a pipe has not; save it as a file first and name that", path.display())]
     ParquetPipe {
         /// The pipe.
         path: PathBuf,
     },
-    /// Neither the extension nor the content says what the file is.
+    /// Neither the extension nor the content shows what the file is.
     #[error("{}: neither .csv nor .parquet by its name, and not Parquet by its content; rename it or convert it", path.display())]
     Extension {
         /// The file.
@@ -80,7 +81,7 @@ pub enum ReadError {
         /// Whether it is a file rather than a pipe.
         regular: bool,
     },
-    /// The rows, or the panel that they make, do not fit in memory: refused before it is taken.
+    /// The rows, or the panel built from them, do not fit in memory; they are refused before it is allocated.
     #[error("{}: {shortage}; give it more memory, check that category and period are the right columns, or split the file by category", path.display())]
     Memory {
         /// The file.
@@ -126,7 +127,7 @@ fn listed(path: &Path, defects: &[Defect], total: u64) -> String {
     text
 }
 
-/// Where something was found, before rows are turned into the numbers that the user sees.
+/// The place of a finding, before rows are converted into the numbers that the user sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     /// The file as a whole, or its header.
@@ -138,7 +139,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The row from 1, a header not counted.
+    /// The row from 1, not counting a header.
     pub(crate) fn data_row(&self) -> Option<u64> {
         match self {
             Place::Row(row) => Some(row + 1),
@@ -150,9 +151,9 @@ impl Place {
 #[derive(Debug)]
 struct Finding {
     place: Place,
-    /// A second row that the problem ends by naming.
+    /// A second row, which is named at the end of the problem text.
     other: Option<Place>,
-    /// Whether both rows are about one product and period.
+    /// Whether both rows have the same product and period.
     repeated: bool,
     column: String,
     value: Option<String>,
@@ -160,7 +161,7 @@ struct Finding {
     remedy: String,
 }
 
-/// Collects what is found: the first in file order are kept, all are counted.
+/// Collects findings: the first in file order are kept, all are counted.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     kept: Vec<Finding>,
@@ -172,7 +173,8 @@ impl Findings {
         self.total == 0
     }
 
-    /// Notes a defect; `value` and `texts`, which gives problem and remedy, are called only if the defect is kept.
+    /// Records a defect; `value` and `texts`, which returns problem and remedy, are called only if the defect
+    /// is kept.
     pub(crate) fn push(
         &mut self,
         place: Place,
@@ -183,7 +185,7 @@ impl Findings {
         self.push_pair(place, None, column, value, texts);
     }
 
-    /// Notes a defect whose problem text ends by naming the row `other`.
+    /// Records a defect whose problem text ends by naming the row `other`.
     pub(crate) fn push_pair(
         &mut self,
         place: Place,
@@ -207,7 +209,7 @@ impl Findings {
         });
     }
 
-    /// Notes that `place` is about the product and period of the row `other`.
+    /// Records that `place` repeats the product and period of the row `other`.
     pub(crate) fn push_repeated(
         &mut self,
         place: Place,
@@ -240,7 +242,7 @@ impl Findings {
     /// Counts a defect at `place` and makes room for it, if it is to be kept.
     fn admit(&mut self, place: Place) -> bool {
         self.total += 1;
-        // Later passes may find earlier rows: the latest of the kept gives way to them.
+        // Later passes may find defects in earlier rows, which then replace the last of the kept ones.
         if self.kept.len() == SHOWN_DEFECTS {
             let latest = self
                 .kept
@@ -256,7 +258,7 @@ impl Findings {
         true
     }
 
-    /// Takes over what another collector found.
+    /// Adds the findings of another collector.
     pub(crate) fn absorb(&mut self, other: Findings) {
         let uncounted = other.total - other.kept.len() as u64;
         for finding in other.kept {
@@ -267,12 +269,12 @@ impl Findings {
         self.total += uncounted;
     }
 
-    /// Forgets everything: what follows makes it meaningless.
+    /// Discards all findings, because a later one makes them meaningless.
     pub(crate) fn clear(&mut self) {
         *self = Findings::default();
     }
 
-    /// The error that the user sees. `locate` gives the number of every place.
+    /// The error that the user sees. `locate` returns the number of every place.
     pub(crate) fn into_error(
         mut self,
         path: &Path,
@@ -309,21 +311,22 @@ impl Findings {
     }
 }
 
-/// What to do about two rows of one product and period when the rest of the rows is not known.
+/// What to do about two rows of one product and period when their other columns are not known.
 const REPEATED_REMEDY: &str = "keep one of the two rows, or, where another column (a year, a store) tells them apart, \
                                make it a part of the period or the product";
 
-/// Text in quotes as a message shows it: escaped, and cut where it is long. A file's cells and names may have any length.
+/// Text in quotes for a message: escaped, and cut if it is long. A file's cells and names may have any
+/// length.
 pub(crate) fn quoted(text: &str) -> String {
     const SHOWN_BYTES: usize = 120;
     let mut shown = String::from("\"");
     for (i, c) in text.chars().enumerate() {
-        // As `{:?}` of the text escapes it.
+        // As `{:?}` escapes it.
         let escaped = match c {
             '\'' => "'".to_owned(),
             c => c.escape_debug().to_string(),
         };
-        // Three more for the dots of a text that was cut before.
+        // Three more for the dots of a text that was already cut.
         if i == SHOWN_CHARACTERS + 3 || shown.len() + escaped.len() > SHOWN_BYTES {
             shown += "...";
             break;
@@ -337,7 +340,7 @@ pub(crate) fn quoted(text: &str) -> String {
 /// How many characters of a value are shown.
 const SHOWN_CHARACTERS: usize = 60;
 
-/// A value short enough to print: a broken quote may make a cell of half the file.
+/// A value cut to a printable length: a broken quote may turn half the file into one cell.
 fn shortened(value: String) -> String {
     match value.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{}...", &value[..end]),

@@ -1,12 +1,12 @@
-//! What to say of a folder where a file is wanted.
+//! The message for a folder given instead of a file.
 
 use super::columns::option_value;
 use super::compression::shell_quoted;
 use std::path::Path;
 
-/// How many entries are looked at.
+/// How many entries are examined.
 const LOOKED_AT: usize = 10_000;
-/// How deep folders are looked into.
+/// How deep folders are searched.
 const DEPTH: usize = 6;
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ struct Found {
     entries: usize,
 }
 
-/// What is in a folder, and how its parts become one file.
+/// What is in a folder, and how to join its parts into one file.
 pub(crate) fn describe(folder: &Path) -> String {
     let mut found = Found::default();
     look(folder, 0, &mut found);
@@ -49,7 +49,8 @@ pub(crate) fn describe(folder: &Path) -> String {
         format!("COPY (FROM {all}('{sources}')) TO 'joined.{kind}'")
     };
     let command = if kind == "csv" && !found.partitioned {
-        // The header is kept once, whether or not each part has it. What is written is no part.
+        // The header is kept once, whether or not each part has it. The output file is excluded from the
+        // parts.
         format!(
             "find {} ! -type d -iname '*.csv' ! -name joined.csv -exec awk 'NR == 1 {{ header = $0 }} NR == 1 || $0 != header' {{}} + \
              > joined.csv",

@@ -1,4 +1,4 @@
-//! Product and category keys: each distinct key is held once and rows carry its code.
+//! Product and category keys: each distinct key is stored once, and rows hold its code.
 
 use infermark_model::Labels;
 use std::collections::HashMap;
@@ -71,8 +71,8 @@ impl Keys {
         text.or_else(integer).unwrap_or_default()
     }
 
-    /// Keys that are the same whole number written in two ways, `1001` and `1001.0`: the one with more decimals and the
-    /// other, in the order of their appearance.
+    /// Keys that are the same whole number written in two ways, such as `1001` and `1001.0`: first the one
+    /// with more decimals, then the other, in the order of their appearance.
     pub(crate) fn two_spellings(&self) -> Vec<(&str, &str)> {
         let mut plain: HashMap<&str, &str> = HashMap::new();
         let mut decimal: Vec<(u32, &str)> = self
@@ -94,10 +94,11 @@ impl Keys {
         found
     }
 
-    /// Sorted labels of the keys that `kept` wants, and the rank of every code among them (`u32::MAX` for others).
+    /// Sorted labels of the keys that `kept` selects, and the rank of every code among them (`u32::MAX` for
+    /// others).
     ///
-    /// Text becomes integers when every kept key is a whole number written as it would be printed, but for zero
-    /// decimals (`1001.0`), and no two of them are the same number.
+    /// Text becomes integers if every kept key is a whole number in canonical form, except for zero decimals
+    /// (`1001.0`), and no two of them are the same number.
     pub(crate) fn into_labels(self, kept: impl Fn(u32) -> bool) -> (Labels, Vec<u32>) {
         let mut rank = vec![u32::MAX; self.len()];
         let mut integers: Vec<(i64, u32)> = self.by_integer.into_iter().filter(|(_, c)| kept(*c)).collect();
@@ -132,13 +133,13 @@ impl Keys {
     }
 }
 
-/// The numbers sorted, `None` if one comes twice.
+/// The sorted numbers; `None` if one occurs twice.
 fn distinct(mut numbers: Vec<(i64, u32)>) -> Option<Vec<(i64, u32)>> {
     numbers.sort_unstable();
     numbers.is_sorted_by(|a, b| a.0 < b.0).then_some(numbers)
 }
 
-/// `1001` of `1001.0`, the text itself where it is no whole number with decimals that are all zeros.
+/// `1001` for `1001.0`; the text itself unless it is a whole number with only zero decimals.
 pub(crate) fn without_zero_decimals(text: &str) -> &str {
     match text.trim_end_matches('0').strip_suffix('.') {
         Some(whole) if !text.ends_with('.') && canonical_integer(whole).is_some() => whole,
@@ -146,7 +147,8 @@ pub(crate) fn without_zero_decimals(text: &str) -> &str {
     }
 }
 
-/// The whole number that `text` prints, `None` for `007`, `+7`, `-0` and whatever else would be printed differently.
+/// The whole number in `text`; `None` for `007`, `+7`, `-0` and anything else that would be printed
+/// differently.
 fn canonical_integer(text: &str) -> Option<i64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = match digits.as_bytes() {
@@ -157,7 +159,7 @@ fn canonical_integer(text: &str) -> Option<i64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// Hashes by a key that each process draws anew: a file cannot be made of keys that all collide.
+/// Hashes with a random key per process, so that no file can be constructed whose keys all collide.
 #[derive(Debug, Clone)]
 struct KeyedWords {
     start: u64,
@@ -185,8 +187,8 @@ impl BuildHasher for KeyedWords {
     }
 }
 
-/// A hash of eight bytes at a time. Each word is multiplied by the secret and both halves of the product are kept, so
-/// that what a difference of two words becomes cannot be told without the secret.
+/// A hash of eight bytes at a time. Each word is multiplied by the secret and both halves of the product are
+/// kept, so that the effect of a difference between two words cannot be predicted without the secret.
 #[derive(Debug)]
 struct WordHasher {
     state: u64,
@@ -269,7 +271,7 @@ mod tests {
             found.sort_by_key(|label| kept.iter().position(|k| k == label));
             assert_eq!(found, kept);
         }
-        // The same number twice is never merged in silence.
+        // The same number in two forms is never merged silently.
         assert_eq!(labels(&["1.0", "1", "2.0"]), ["1", "1.0", "2.0"]);
         let mut keys = Keys::default();
         for key in ["1", "1.0", "2.0", "2.00", "3.0", "x"] {
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(keys.two_spellings(), [("1.0", "1"), ("2.00", "2.0")]);
     }
 
-    /// The hash that was in place before it had a secret.
+    /// The earlier hash, without a secret.
     fn unkeyed(state: u64, word: u64) -> u64 {
         let product = (state.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         product ^ (product >> 32)
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn keys_made_to_collide_do_not() {
-        // Two words each, the second chosen so that the state behind it is the same for all.
+        // Two words each, the second chosen so that the state after it is the same for all.
         let keys: Vec<[u64; 2]> = (0..1000)
             .map(|first| [first, unkeyed(0, first).rotate_left(5)])
             .collect();
@@ -299,7 +301,8 @@ mod tests {
         };
         let distinct: std::collections::HashSet<u64> = keys.iter().map(hash).collect();
         assert_eq!(distinct.len(), keys.len());
-        // Nor do words that differ in high bits, whose products differ alike under every odd multiplier.
+        // Nor do words that differ in high bits, whose products have the same differences under every odd
+        // multiplier.
         let high: std::collections::HashSet<u64> = (0..16)
             .map(|i| hash(&[i << 60, (i << 60).rotate_left(5)]))
             .collect();

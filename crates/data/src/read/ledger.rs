@@ -12,30 +12,33 @@ use parts::{Rows, Run, RunOrder};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 
-/// Largest number of units a row may have, 2^31 - 1.
+/// Largest number of units that a row may have, 2^31 - 1.
 pub(crate) const MAX_UNITS: u32 = i32::MAX as u32;
 
 /// Bytes of a row in the columns.
 const ROW_BYTES: u64 = 16;
-/// Bytes that a key takes, about: the text, and its slot in a table that is at times half empty and copied as it grows.
+/// Approximate bytes of a key: the text, and its slot in a table that may be half empty and is copied as it
+/// grows.
 const KEY_BYTES: u64 = 120;
-/// Bytes of the sum of a category's units in a period, and of the vectors of its period effect that the least method has.
+/// Bytes of the sum of a category's units in a period, and of the vectors of its period effect in the method
+/// with the fewest.
 const PERIOD_EFFECT_BYTES: u64 = 40;
 
-/// Bytes of the tables by product and period (gaps, a bit each) and by category and period (sums) that a row may bring, and that any panel
-/// may have: a million products over ten years of days have 0.46 GB. Far beyond them a column is not what it was taken for, and a small
-/// file would take all memory; they are there twice while parts are joined.
+/// Bytes of the tables by product and period (gaps, a bit each) and by category and period (sums) that a row
+/// may bring, and that any panel may have: a million products over ten years of days have 0.46 GB. Far beyond
+/// them a column is not what it was taken for, and a small file would take all memory. The tables exist twice
+/// while parts are joined.
 const TABLE_BYTES_A_ROW: u64 = 64;
 const TABLE_BYTES_OF_ANY: u64 = 1 << 26;
 
-/// A product's category, and the row that said so first.
+/// A product's category, and the first row that gives it.
 #[derive(Debug, Clone, Copy)]
 struct Membership {
     category: u32,
     row: u64,
 }
 
-/// Rows of one product and category, in columns that have no nulls.
+/// Rows of one product and category, in columns without nulls.
 pub(crate) struct FollowingRows<'a> {
     /// Whole numbers.
     pub(crate) period: &'a [i64],
@@ -50,24 +53,24 @@ pub(crate) struct Ledger {
     pub(crate) categories: Keys,
     pub(crate) periods: Periods,
     membership: Vec<Membership>,
-    /// The first row of each category that has a category and no product.
+    /// For each category, the first row that has the category but no product.
     orphans: HashMap<u32, u64>,
-    /// Categories that a row left out gives a product.
+    /// Categories for which a skipped row gives a product.
     with_products_left_out: HashSet<u32>,
     runs: Vec<Run>,
     period: Vec<u32>,
     price: Vec<f64>,
     units: Vec<u32>,
-    /// That the next rows do not fit in memory: none is added from then on.
+    /// Set when the next rows do not fit in memory; no row is added from then on.
     shortage: Option<Shortage>,
-    /// For rows left out of the columns: how many columns' rows precede, and how many rows were left out by then.
+    /// For skipped rows: how many stored rows precede, and how many rows were skipped up to there.
     left_out: Vec<(usize, u64)>,
 }
 
 impl Ledger {
-    /// Makes room for `rows` more rows, as far as there is memory.
+    /// Reserves room for `rows` more rows if there is memory.
     pub(crate) fn reserve(&mut self, rows: usize) {
-        // A number of rows that does not fit may be wrong; if it is right, adding them says so.
+        // A number of rows that does not fit may be wrong; if it is right, adding the rows will report it.
         if infermark_memory::check("", ROW_BYTES * rows as u64).is_ok() {
             let _ = self.period.try_reserve_exact(rows);
             let _ = self.price.try_reserve_exact(rows);
@@ -75,12 +78,13 @@ impl Ledger {
         }
     }
 
-    /// What does not fit in memory of the rows, once it does not.
+    /// The memory shortage, once the rows do not fit.
     pub(crate) fn shortage(&self) -> Option<&Shortage> {
         self.shortage.as_ref()
     }
 
-    /// Makes room for as many rows again, or for an eighth, and asks before whether they fit with the keys that such rows bring.
+    /// Doubles the capacity, or grows it by an eighth, after checking that the new rows and their keys fit in
+    /// memory.
     #[cold]
     fn grow(&mut self) -> bool {
         let rows = self.period.len();
@@ -103,13 +107,13 @@ impl Ledger {
         false
     }
 
-    /// Whether the panel of these rows fits, with the least that any method makes of it.
+    /// Whether the panel of these rows fits in memory, with the least that any method needs in addition.
     pub(crate) fn panel_fits(&self) -> Result<(), Shortage> {
         let [products, categories, periods] =
             [self.products.len(), self.categories.len(), self.periods.len()].map(|n| n as u64);
         let presence = products.saturating_mul(8 * periods.div_ceil(64));
         let period_effects = categories.saturating_mul(periods);
-        // A part of the rows is in both forms at a time.
+        // Some rows exist in both forms at the same time.
         let needed = (13 * self.period.len() as u64)
             .saturating_add(presence.saturating_mul(2))
             .saturating_add(period_effects.saturating_mul(PERIOD_EFFECT_BYTES))
@@ -120,7 +124,7 @@ impl Ledger {
         infermark_memory::check(what, needed)
     }
 
-    /// Adds a row whose cells are sound; `keys` are the codes of product, category and period.
+    /// Adds a row with valid cells; `keys` are the codes of product, category and period.
     pub(crate) fn push(
         &mut self,
         row: u64,
@@ -180,8 +184,9 @@ impl Ledger {
         self.units.push(units);
     }
 
-    /// Adds rows that follow one with the same codes of product and category, up to the first whose cells are not sound or which does not
-    /// fit; returns how many. It does what [`Ledger::period`] and [`Ledger::push`] would do with each.
+    /// Adds rows with the same codes of product and category as the row before, up to the first that has
+    /// invalid cells or does not fit; returns their number. It does the same as [`Ledger::period`] and
+    /// [`Ledger::push`] for each row.
     pub(crate) fn follow(
         &mut self,
         (product, category): (u32, u32),
@@ -227,7 +232,7 @@ impl Ledger {
         self.membership[product as usize] = Membership { category, row };
     }
 
-    /// Code of a period, or a finding when the file mixes whole numbers and dates.
+    /// Code of a period, or a finding if the file mixes whole numbers and dates.
     pub(crate) fn period(
         &mut self,
         row: u64,
@@ -257,7 +262,7 @@ impl Ledger {
         }
     }
 
-    /// Notes that a row was not added, so that later rows keep their numbers.
+    /// Records that a row was not added, so that later rows keep their numbers.
     pub(crate) fn leave_out(&mut self) {
         let stored = self.period.len();
         match self.left_out.last_mut() {
@@ -270,22 +275,22 @@ impl Ledger {
         }
     }
 
-    /// Whether there are so many rows that some pair of product and period must be there twice.
+    /// Whether there are so many rows that some pair of product and period must occur twice.
     pub(crate) fn more_rows_than_pairs(&self) -> bool {
         self.period.len() as u64 > self.products.len() as u64 * self.periods.len() as u64
     }
 
-    /// Notes a row that has a category and no product.
+    /// Records a row that has a category but no product.
     pub(crate) fn orphan(&mut self, category: u32, row: u64) {
         self.orphans.entry(category).or_insert(row);
     }
 
-    /// Notes that a row which was left out gives the category a product.
+    /// Records that a skipped row gives the category a product.
     pub(crate) fn has_product(&mut self, category: u32) {
         self.with_products_left_out.insert(category);
     }
 
-    /// The panel of all rows; `None` when there is none or rows contradict each other, with the findings why.
+    /// The panel of all rows; `None`, with findings, if there are no rows or they contradict each other.
     pub(crate) fn assemble(self, columns: &Columns, findings: &mut Findings) -> Option<Panel> {
         let Ledger {
             shortage: _,
@@ -312,7 +317,7 @@ impl Ledger {
             })
             .map(|(category, row)| (row, category))
             .collect();
-        // In file order, so that the names of the few that are kept are looked up and no others.
+        // In file order, so that only the names of the few kept findings are looked up.
         orphans.sort_unstable();
         for (row, category) in orphans {
             let name = || categories.name(category);
@@ -384,7 +389,7 @@ impl Ledger {
             period_rank: &period_rank,
             left_out: &left_out,
         };
-        // A part holds C * T sums: few enough parts keep them small beside the rows.
+        // A part holds C * T sums: with few enough parts they are small compared with the rows.
         let group = (3 * categories.len()).max(1024);
         let groups: Vec<(PanelPart, Findings)> = (0..products.len().div_ceil(group))
             .into_par_iter()
@@ -409,7 +414,7 @@ impl Ledger {
     }
 }
 
-/// Findings of whole numbers that are written in two ways, which may be one key or two.
+/// Reports whole numbers that are written in two ways, which may be one key or two.
 fn check_spellings(keys: &Keys, column: &str, findings: &mut Findings) {
     for (text, other) in keys.two_spellings() {
         findings.push(Place::File, column, Some(&|| text.to_owned()), || {

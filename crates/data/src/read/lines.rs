@@ -1,4 +1,4 @@
-//! Lines of rows that were found wanting, by reading a CSV file once more.
+//! Line numbers of defective rows, found by reading a CSV file once more.
 
 use super::csv_rows::{BUFFER_BYTES, CsvTable, failed, reader};
 use super::defect::{Place, ReadError};
@@ -8,12 +8,13 @@ use std::fs::File;
 use std::io::Read;
 
 impl CsvTable {
-    /// What [`CsvTable::lines`] counts.
+    /// The unit that [`CsvTable::lines`] counts.
     pub(crate) fn row_word(&self) -> &'static str {
         if self.regular { "line" } else { "data row" }
     }
 
-    /// Line of every place, from 1, by reading the file once more; of a pipe, which cannot be, the row below the header.
+    /// Line of every place, from 1, by reading the file once more; for a pipe, which cannot be read again,
+    /// the row below the header.
     pub(crate) fn lines(&self, places: &[Place]) -> Result<Vec<Option<u64>>, ReadError> {
         if !self.regular {
             return Ok(places.iter().map(|place| place.data_row()).collect());
@@ -42,7 +43,7 @@ impl CsvTable {
                 break;
             }
             for byte in &buffer[..read] {
-                // A record's offset is before the line ends and blank lines that precede it.
+                // A record's offset precedes the line ends and blank lines before it.
                 let at_line_end = matches!(byte, b'\n' | b'\r');
                 while !at_line_end && next.peek().is_some_and(|(offset, _)| *offset <= position) {
                     lines[next.next().expect("peeked").1] = Some(line);

@@ -11,7 +11,7 @@ pub(crate) fn small_number(cell: &[u8]) -> Option<u32> {
     })
 }
 
-/// The number that a cell says, correctly rounded; `None` if it is none.
+/// The number in a cell, correctly rounded; `None` if it is not a number.
 pub(crate) fn parse_number(cell: &[u8]) -> Option<f64> {
     short_decimal(cell).or_else(|| std::str::from_utf8(cell).ok()?.parse().ok())
 }

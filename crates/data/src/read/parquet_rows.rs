@@ -104,11 +104,11 @@ fn rows(
         bytes,
         metadata: Arc::clone(metadata.metadata()),
     };
-    // The footer may be damaged; prices and units of a row seldom take less than a byte together.
+    // The footer may be damaged; price and units of a row together seldom take less than a byte.
     ledger.reserve((groups.num_rows() as u64).min(bytes) as usize);
     let reader = contained(|| batches(&groups, &schema, places))?;
 
-    // A projection keeps the file's order of columns.
+    // A projection keeps the column order of the file.
     let mut sorted = places;
     sorted.sort_unstable();
     let order = places.map(|p| sorted.iter().position(|s| *s == p).expect("a permutation"));
@@ -156,8 +156,8 @@ fn rows(
     Ok(())
 }
 
-/// How many rows more than it has bytes a file may have when some of them repeat others or are refused: a few bytes can
-/// say the same row billions of times.
+/// How many more rows than bytes a file may have if some rows are repeated or refused: a few bytes can encode
+/// the same row billions of times.
 const REPEATED_ROWS: u64 = 1 << 21;
 
 /// A reader of the columns at `places`.
@@ -184,7 +184,7 @@ fn batches(
     ParquetRecordBatchReader::try_new_with_row_groups(&levels, groups, BATCH_ROWS, None)
 }
 
-/// The five columns of a batch, in the forms that are read.
+/// The five columns of a batch, in the forms in which they are read.
 struct BatchCells {
     product: Cells,
     category: Cells,
@@ -216,7 +216,8 @@ struct PlainCells<'a> {
 }
 
 impl PlainCells<'_> {
-    /// The end of the rows from row `i` on and before `end` that have its product and its category.
+    /// The end of the rows, from row `i` on and before `end`, that have the same product and category as row
+    /// `i`.
     fn end_of_keys(&self, i: usize, end: usize) -> usize {
         let keys = (self.product[i], self.category[i]);
         let same = |j: &usize| (self.product[*j], self.category[*j]) == keys;
@@ -334,7 +335,7 @@ fn add_batch(
         }
         i += 1;
         if let (Some(plain), Ok(product), Some(category)) = (&plain, product, category) {
-            // Rows that do not follow, one after the other, ask for it once.
+            // Consecutive rows that do not qualify compute it only once.
             if same_until < i {
                 same_until = plain.end_of_keys(i - 1, batch.num_rows());
             }
@@ -347,7 +348,7 @@ fn add_batch(
 /// A value as the file has it.
 fn shown(array: &ArrayRef, row: usize) -> String {
     let shown = match types::value_type(array.data_type()) {
-        // Arrow knows no places' zones: such a time is shown in UTC.
+        // Arrow has no database of named zones: such a time is shown in UTC.
         DataType::Timestamp(unit, Some(_)) => cast(array, &DataType::Timestamp(*unit, None))
             .and_then(|times| array_value_to_string(&times, row)),
         _ => array_value_to_string(array, row),

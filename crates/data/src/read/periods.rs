@@ -1,4 +1,4 @@
-//! Periods: whole numbers or calendar dates, one kind in a file.
+//! Periods: whole numbers or calendar dates, one kind per file.
 
 use super::keys::without_zero_decimals;
 use super::numbers::small_number;
@@ -7,7 +7,7 @@ use infermark_model::labels::days_from_civil;
 use std::collections::HashMap;
 use std::num::IntErrorKind;
 
-/// What a column of periods holds.
+/// The kind of values in a column of periods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeriodKind {
     Integer,
@@ -26,13 +26,13 @@ impl PeriodKind {
 /// A period: its kind, and its number or its days since 1970-01-01.
 pub(crate) type Period = (PeriodKind, i64);
 
-/// What is wrong with a cell that holds no period.
+/// The problem with a cell that holds no period.
 pub(crate) const NO_PERIOD: &str = "the period is neither a whole number nor a date";
-/// What is wrong with a whole number that does not fit.
+/// The problem with a whole number that does not fit.
 pub(crate) const PERIOD_TOO_LARGE: &str = "the period is a number beyond 64 bits";
 
-/// The period that a cell says, or what is wrong if it is neither a whole number of 64 bits, which may have zero decimals
-/// (`202401.0`), nor an existing date as `YYYY-MM-DD`.
+/// The period in a cell, or the problem if it is neither a whole number of 64 bits, which may have zero
+/// decimals (`202401.0`), nor an existing date as `YYYY-MM-DD`.
 pub(crate) fn parse_period(cell: &[u8]) -> Result<Period, &'static str> {
     if let Some(number) = small_number(cell) {
         return Ok((PeriodKind::Integer, i64::from(number)));
@@ -80,7 +80,7 @@ pub(crate) struct Periods {
 }
 
 impl Periods {
-    /// Code of a period; `Err` gives kind and row of the first period when the kinds differ.
+    /// Code of a period; `Err` has the kind and row of the first period if the kinds differ.
     pub(crate) fn code(&mut self, (kind, value): Period, row: u64) -> Result<u32, (PeriodKind, u64)> {
         let (first_kind, first_row) = *self.kind.get_or_insert_with(|| {
             self.window_start = value.saturating_sub(WINDOW / 2);

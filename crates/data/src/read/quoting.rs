@@ -1,9 +1,9 @@
-//! A strict look at the bytes of a CSV file while it is read: parsers take broken quoting in silence, and hold a record
-//! of any length.
+//! A strict check of the bytes of a CSV file while it is read: parsers silently accept broken quoting, and
+//! records of any length.
 
 use std::io::Read;
 
-/// What is wrong with a quote.
+/// A fault in quoting, or in a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QuoteFault {
     /// A quote inside a field that does not start with one.
@@ -14,13 +14,13 @@ pub(crate) enum QuoteFault {
     Unclosed,
     /// A quoted field does not end within the longest record.
     UnclosedSoFar,
-    /// A record is longer than the longest that is read.
+    /// A record is longer than the limit.
     TooLong,
-    /// A byte that no text has.
+    /// A byte that does not occur in text.
     Nul,
 }
 
-/// The longest record, in bytes. A file without line ends would otherwise be held whole.
+/// The longest record, in bytes. Otherwise a file without line ends would be held in memory whole.
 pub(crate) const LONGEST_RECORD: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(crate) struct QuoteCheck<R> {
     state: State,
     offset: u64,
     opened_at: u64,
-    /// Where the record began that is being read.
+    /// Where the current record began.
     record_at: u64,
     /// Whether a record was too long, so that the rest is not read.
     stopped: bool,

@@ -1,4 +1,4 @@
-//! Two rows of one product and period: what tells them apart, and therefore what to do.
+//! Two rows of one product and period: what distinguishes them, and therefore what to do.
 
 use super::columns::Columns;
 use super::csv_rows::{CsvTable, failed, reader};
@@ -9,8 +9,8 @@ use csv::ByteRecord;
 use std::collections::BTreeMap;
 
 impl CsvTable {
-    /// Gives findings of a repeated product and period a remedy that suits their rows, by reading the file once more; a
-    /// pipe's keep the general one.
+    /// Gives findings of a repeated product and period a remedy that fits their rows, by reading the file
+    /// once more; for a pipe they keep the general one.
     pub(crate) fn tell_repeated_apart(
         &self,
         columns: &Columns,
@@ -116,12 +116,12 @@ fn told_apart(header: &[String], columns: &Columns, rows: [&ByteRecord; 2]) -> S
     )
 }
 
-/// Whether a cell is an amount that differs between any two rows and tells no rows apart, such as a turnover.
+/// Whether a cell is an amount, such as a turnover, which differs between any two rows and identifies none.
 fn is_measure(cell: &[u8]) -> bool {
     parse_number(cell).is_some_and(|number| number.fract() != 0.0)
 }
 
-/// Whether a column of numbers says where or to whom, by its name; any other may be an amount.
+/// Whether the name of a numeric column suggests a place or a customer; any other may be an amount.
 fn names_a_place(name: &str) -> bool {
     let name = name.to_lowercase();
     [
@@ -141,7 +141,7 @@ fn names_a_place(name: &str) -> bool {
     .any(|word| name.contains(word))
 }
 
-/// Whether a column says when, by its name or by two years in it.
+/// Whether a column holds times, judging by its name or by two years in it.
 fn is_time(name: &str, cells: [&[u8]; 2]) -> bool {
     let name = name.to_lowercase();
     ["year", "quarter", "month", "season", "date"]

@@ -1,4 +1,4 @@
-//! A file that is opened once: a pipe's first bytes are looked at and handed on with the rest.
+//! A file that is opened once: the first bytes of a pipe are examined and passed on with the rest.
 
 use super::compression::Compression;
 use super::defect::ReadError;
@@ -26,7 +26,7 @@ pub(crate) enum Format {
 const HEAD_BYTES: usize = 8;
 
 impl Source {
-    /// Opens a file; a folder and a compressed file are errors that say what to do.
+    /// Opens a file; a folder or a compressed file is an error that says what to do.
     pub(crate) fn open(path: &Path) -> Result<Self, ReadError> {
         let io = |cause| ReadError::Io {
             path: path.to_owned(),
@@ -60,7 +60,7 @@ impl Source {
         })
     }
 
-    /// What the file holds, by its content and then by its name; a pipe without an extension is CSV.
+    /// The format of the file, from its content and then from its name; a pipe without an extension is CSV.
     pub(crate) fn format(&self) -> Result<Format, ReadError> {
         let parquet = self.head.starts_with(b"PAR1");
         let extension = self.path.extension().map(|e| e.to_string_lossy().to_lowercase());
@@ -85,7 +85,7 @@ impl Source {
         self.regular
     }
 
-    /// The bytes from the first on.
+    /// All bytes, from the first.
     pub(crate) fn into_reader(self) -> Chain<Cursor<Vec<u8>>, File> {
         Cursor::new(self.head).chain(self.file)
     }

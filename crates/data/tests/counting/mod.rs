@@ -44,14 +44,14 @@ fn grow(size: usize) {
     PEAK.fetch_max(held, Relaxed);
 }
 
-/// Forgets the peak so far; gives what is held.
+/// Resets the peak and returns the bytes held.
 pub(crate) fn start() -> usize {
     let held = HELD.load(Relaxed);
     PEAK.store(held, Relaxed);
     held
 }
 
-/// The most that was held since.
+/// The peak of the bytes held since then.
 pub(crate) fn peak() -> usize {
     PEAK.load(Relaxed)
 }

@@ -1,4 +1,4 @@
-//! Sound files of every kind, small.
+//! Small valid files of every kind.
 
 use arrow_array::{
     ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,

@@ -13,11 +13,11 @@ struct Spot {
     signed: bool,
 }
 
-/// What a header holds that can be changed.
+/// The parts of a header that can be changed.
 #[derive(Debug, Default)]
 struct Found {
     numbers: Vec<Spot>,
-    /// Where its fields start: with a step of the number of the field, and its wire type.
+    /// Where its fields start: each head holds the increment of the field number, and the wire type.
     heads: Vec<usize>,
 }
 
@@ -177,7 +177,7 @@ fn footer(base: &[u8], rng: &mut ChaCha8Rng) -> (Vec<u8>, String) {
     let mut places: Vec<usize> = (0..changes)
         .map(|_| rng.random_range(0..found.numbers.len()))
         .collect();
-    // From the last on, as a change moves what follows it.
+    // From the last on, because a change moves what follows it.
     places.sort_unstable_by(|a, b| b.cmp(a));
     places.dedup();
     for place in &places {

@@ -1,4 +1,4 @@
-//! Parquet files with damage of every kind: each is read or refused, none takes much memory or panics.
+//! Parquet files with damage of every kind: each is read or refused, and none takes much memory or panics.
 
 mod bases;
 #[path = "../counting/mod.rs"]
@@ -62,7 +62,7 @@ fn damaged_files_are_read_or_refused() {
                 Ok(Ok(())) => read += 1,
                 Ok(Err(message)) => {
                     contained += u64::from(message.contains("its parts contradict each other"));
-                    // A panic of this crate is no damage of the file.
+                    // A panic of this crate is not due to the damage of the file.
                     if message.contains("a fault of this program")
                         || message.len() > 8_000
                         || !message.starts_with(&path.display().to_string())

@@ -1,4 +1,4 @@
-//! What is asked of the rows after a walk: products with their weights, marginals, third derivatives.
+//! Requests to the rows after a walk: products with their weights, marginals, third derivatives.
 
 use super::buffers::{Buffer, empty, upload};
 use super::{Rows, by_period, cubes_for};
@@ -89,7 +89,7 @@ impl<R: Runtime> RowsElsewhere for Weighed<R> {
         let roots: Vec<f64> = roots.iter().flatten().copied().collect();
         let roots = upload(client, roots);
         let found = empty(client, 3 * plan.slots());
-        // SAFETY: a root has T + 1 columns of T + 2 rows, one a category, and blocks have no others; rows and slots are those of the blocks.
+        // SAFETY: a root has T + 1 columns of T + 2 rows, one per category, and blocks have no others; rows and slots are those of the blocks.
         unsafe {
             squares::launch_unchecked::<R>(
                 client,

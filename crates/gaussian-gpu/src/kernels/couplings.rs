@@ -1,7 +1,8 @@
 //! Products with the couplings of products and borders: the Schur complements, the marginals' squares, and the borders' part of a solution.
 //!
-//! `U_i`, of T + 2 rows and a column each for elasticity and effect, is `V_i = L_i^-1 B_i` and behind it `L_i^-1 g_i`. It is made again of
-//! weights, log prices and `L_i` wherever it is wanted, [`COLUMNS`] columns or as many rows at a time, in shared memory.
+//! `U_i`, of T + 2 rows and a column each for elasticity and effect, is `V_i = L_i^-1 B_i` followed by
+//! `L_i^-1 g_i`. It is recomputed from weights, log prices and `L_i` wherever it is needed, [`COLUMNS`]
+//! columns or as many rows at a time, in shared memory.
 
 use super::math::{larger, size_of};
 use super::walk::Column;
@@ -356,9 +357,10 @@ pub(crate) fn squares(
     }
 }
 
-/// What the rows' third derivatives need, of every product, where `covariances` has the covariance of each category's border, T + 1 by T + 1: columns of
-/// [`Third`] by slot, and sums of `w v / 2` by period over each cube's products, `v` the variance of a row's log rate. `scratch` is room for the
-/// couplings times the covariance, one a cube: [`TILE`] columns of as many rows as whole tiles have.
+/// The sums for the rows' third derivatives, for every product, where `covariances` has the covariance of
+/// each category's border, T + 1 by T + 1: columns of [`Third`] by slot, and sums of `w v / 2` by period over
+/// each cube's products, `v` the variance of a row's log rate. `scratch` is room for the couplings times the
+/// covariance, one per cube: [`TILE`] columns of as many rows as whole tiles have.
 #[cube(launch_unchecked)]
 pub(crate) fn third_order(
     log_prices: &Array<f64>,
@@ -576,7 +578,7 @@ pub(crate) fn third_order(
     }
 }
 
-/// Columns of what is found of every product's third derivatives, by slot.
+/// Columns of the results for every product's third derivatives, by slot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Third {
     /// Variances of the pair.
@@ -585,7 +587,8 @@ pub(crate) enum Third {
     /// `sum w v x / 2` and `sum w v / 2`, v the variance of a row's log rate.
     ByA,
     ByE,
-    /// `sum w (|p|^3 + |q|^3)`, p and q what a log rate moves by along the whitened coordinates of the pair.
+    /// `sum w (|p|^3 + |q|^3)`, with p and q the change of a log rate along the whitened coordinates of the
+    /// pair.
     Cubes,
 }
 

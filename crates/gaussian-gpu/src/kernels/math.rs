@@ -39,13 +39,13 @@ pub(super) fn exp(eta: f64) -> f64 {
     p * (s4 * s4) * rest
 }
 
-/// The larger of two numbers, the second where one is none.
+/// The larger of two numbers; the second if one is NaN.
 #[cube]
 pub(super) fn larger(a: f64, b: f64) -> f64 {
     select(a > b, a, b)
 }
 
-/// The smaller of two numbers, the second where one is none.
+/// The smaller of two numbers; the second if one is NaN.
 #[cube]
 pub(super) fn smaller(a: f64, b: f64) -> f64 {
     select(a < b, a, b)

@@ -1,9 +1,10 @@
 //! The passes over the rows, in double precision.
 //!
-//! Rows lie on the grid of periods, in blocks of [`LANES`] products of one category: the log price of the product in lane `l` of block `b` in
-//! period `t` is entry `(b T + t) LANES + l`. So a thread that has a product to itself reads beside its neighbours, and whatever is summed over
-//! the periods of a product stays in its registers. What is the product's own lies by slot, `b LANES + l`, one column after the other. Blocks at
-//! the end of a category have lanes without a product: their rows are absent, and nothing is added of them.
+//! Rows lie on the grid of periods, in blocks of [`LANES`] products of one category: the log price of the
+//! product in lane `l` of block `b` in period `t` is entry `(b T + t) LANES + l`. So a thread with a product
+//! of its own reads next to its neighbours, and sums over the periods of a product stay in its registers.
+//! Data of a product is stored by slot, `b LANES + l`, one column after the other. Blocks at the end of a
+//! category have lanes without a product: their rows are absent, and nothing is added of them.
 
 mod couplings;
 mod math;

@@ -14,7 +14,7 @@ pub(crate) fn fill(out: &mut Array<f64>, with: &Array<f64>) {
     }
 }
 
-/// Puts the log prices of some products on the grid: `mean + (deviation + residual)`, both of the latter with `periods` entries a product.
+/// Puts the log prices of some products on the grid: `mean + (deviation + residual)`, both of the latter with `periods` entries per product.
 #[cube(launch_unchecked)]
 pub(crate) fn place_rows(
     deviation: &Array<f32>,

@@ -10,10 +10,10 @@ const SPAN: usize = 16;
 /// Threads to a period there, each with as many products.
 const QUARTERS: usize = LANES / SPAN;
 
-/// Numbers that a cube leaves.
+/// Number of results per cube.
 pub(crate) const CUBE_SUMS: usize = 3;
 
-/// Columns of what a walk leaves of the products that do not move, by slot.
+/// Columns of a walk's results for products that do not move, by slot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Column {
     /// The factor of the product's block.
@@ -54,7 +54,7 @@ struct Given {
 /// Sums over a product's rows.
 #[derive(CubeType, Clone, Copy)]
 struct Sums {
-    /// Of the rates times powers of the log price.
+    /// Sums of the rates times powers of the log price.
     w: f64,
     wx: f64,
     wxx: f64,
@@ -197,11 +197,12 @@ pub(crate) fn transposed_products(
 
 /// The walk.
 ///
-/// Where products move (`moves`), each goes to its optimum by Newton steps given the effects, as the host's do, and then by one more step at
-/// full accuracy, so that nothing is left but rounding. A cube leaves the sums of what its products add to the value, of the sizes of what
-/// that is summed of, and of the elasticities. Otherwise they stay, `weights` takes the rates, `left` the columns of [`Column`], and a cube
-/// leaves the value of its rows, zero, and what its products tell of `category_a`. Either way `period_sums` takes the rates of each
-/// cube's products by period.
+/// Where products move (`moves`), each goes to its optimum by Newton steps given the effects, as the host's
+/// do, and then by one more step at full accuracy, so that nothing is left but rounding. A cube leaves the
+/// sums of what its products add to the value, of the sizes of what that is summed of, and of the
+/// elasticities. Otherwise they stay, `weights` takes the rates, `left` the columns of [`Column`], and a cube
+/// leaves the value of its rows, zero, and its products' information on `category_a`. Either way
+/// `period_sums` takes the rates of each cube's products by period.
 #[cube(launch_unchecked)]
 pub(crate) fn products(
     log_prices: &Array<f64>,
@@ -269,7 +270,7 @@ pub(crate) fn products(
                 e += length * step_e;
                 made += 1u32;
                 let change = larger(size_of(at_low), size_of(at_high));
-                // What is not a number ends this too.
+                // NaN also ends the loop.
                 goes_on = change > last_change && made < steps;
             }
             if is_product {

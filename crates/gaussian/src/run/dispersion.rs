@@ -1,4 +1,4 @@
-//! The sums that the dispersion is of, under a Gaussian with the arrowhead's precision.
+//! The sums behind the dispersion, under a Gaussian with the arrowhead's precision.
 
 use crate::design::{LATENTS, along};
 use crate::settle::variance_along;
@@ -7,7 +7,7 @@ use infermark_cpu_kernels::{Kernel, Simd};
 use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums, Regressors, design_at};
 use std::f64::consts::LOG2_E;
 
-/// The sums that the dispersion is of, with the moments under a Gaussian.
+/// The sums behind the dispersion, with the moments under a Gaussian.
 pub(super) struct SumsUnder<'a> {
     pub(super) fitted: FittedRates<'a>,
 }
@@ -64,7 +64,7 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for Exponentials<'_> {
     fn run(self, isa: I) {
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
         let log2_e = isa.splat(LOG2_E);
-        // Of the widest vector: the last rows stand in it with others.
+        // As long as the widest vector, which holds the last rows together with padding.
         let mut last = [0.0; 16];
         let whole = self.0.len() / I::LANES * I::LANES;
         let (wholes, rest) = self.0.split_at_mut(whole);
@@ -81,7 +81,8 @@ impl<I: Simd<Scalar = f64>> Kernel<I> for Exponentials<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_cpu_kernels::{ForSimd, InstructionSet};
+    use infermark_cpu_kernels::{ForSimd, SimdDispatch};
+    use infermark_processor::InstructionSet;
 
     struct Each<'a>(&'a mut [f64]);
 

@@ -1,17 +1,18 @@
-//! What speaks against trusting a run.
+//! Reasons not to trust a run.
 
 use super::GaussianRun;
 use crate::skewness::MOST_SHIFT;
 use infermark_backend::{Method, RunState};
 use infermark_model::Coordinates;
 
-/// Part of the rows near the lower clip bound beyond which a reader is told.
+/// Fraction of the rows near the lower clip bound beyond which there is a warning.
 const MOST_NEAR_LOWER_BOUND: f64 = 0.05;
 
-/// Distance of the mode from a mean, in standard deviations, from which a tenth of a standard deviation may be left out.
+/// Distance of the mode from a mean, in standard deviations, from which on the correction may miss a tenth of
+/// a standard deviation.
 const NOTICED_SHIFT: f64 = 0.75;
 
-/// Products and categories that a warning names, at most.
+/// Largest number of products and categories that a warning names.
 const NAMED: usize = 5;
 
 impl GaussianRun {

@@ -1,32 +1,34 @@
-//! A row's weight beside what the row tells of its own period.
+//! A row's weight, corrected for the row's own information on its period.
 
-/// Steps at most.
+/// Largest number of steps.
 const STEPS: usize = 60;
 
-/// Variance with the border below which a row's own part in it changes nothing.
+/// Variance due to the border below which a row's own part in it is negligible.
 const LEAST_REST: f64 = 1e-3;
 
-/// Means of a row's log likelihood, its slope by the log rate and minus its curvature, over a normal log rate.
+/// Means over a normal log rate of a row's log likelihood, of its slope with respect to the log rate, and of
+/// minus its curvature.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Means {
     pub(crate) value: f64,
     pub(crate) slope: f64,
     pub(crate) weight: f64,
-    /// Minus the derivative of the slope by the log rate, all that follows it taken along.
+    /// Minus the total derivative of the slope with respect to the log rate.
     pub(crate) response: f64,
 }
 
-/// A Poisson row's weight, the mean of its rate, beside what it tells of its own period.
+/// A Poisson row's weight, the mean of its rate, corrected for the row's own information on its period.
 ///
-/// Given the pair, the row's log rate varies by `rest` with the border, of which the row itself has a part: with another weight `w` in
-/// the place of `before` it is `rho = rest / (1 + rest (w - before))`. So the weight is the solution of
-/// `ln w = log_rate + rho / 2`, `log_rate` having half of the pair's variance in it. The row's part of the bound is the largest over
-/// `rho` of `-w + ln(rho) / 2 - rho (1 / rest - before) / 2`.
+/// Given the pair, the row's log rate has the variance `rest` due to the border, which depends on the row
+/// itself: with another weight `w` instead of `before` it is `rho = rest / (1 + rest (w - before))`. So the
+/// weight is the solution of `ln w = log_rate + rho / 2`, where `log_rate` includes half of the pair's
+/// variance. The row's part of the bound is the maximum over `rho` of
+/// `-w + ln(rho) / 2 - rho (1 / rest - before) / 2`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnWeight {
     pub(crate) weight: f64,
     rho: f64,
-    /// `1 / rest - before`; none where the row has no part in its own variance.
+    /// `1 / rest - before`; none if the row does not affect its own variance.
     precision: Option<f64>,
 }
 
@@ -40,7 +42,8 @@ impl OwnWeight {
             };
         }
         let precision = (rest.recip() - before).max(0.0);
-        // It rises from a line to another far below: Newton's steps are kept between bounds, which close in on the solution.
+        // The function bends from one line to another far below it: Newton's steps are kept between bounds
+        // that enclose the solution.
         let rho = |weight: f64| 1.0 / (precision + weight);
         let mut bounds = [log_rate, log_rate + 0.5 * rho(finite_exp(log_rate))];
         let mut u = (log_rate + 0.5 * rest).clamp(bounds[0], bounds[1]);
@@ -65,7 +68,7 @@ impl OwnWeight {
         }
     }
 
-    /// Means of a row of so many units whose mean log rate is `eta`.
+    /// Means of a row with `units` whose mean log rate is `eta`.
     pub(crate) fn means(&self, units: f64, eta: f64) -> Means {
         let OwnWeight { weight, rho, .. } = *self;
         let (of_border, response) = match self.precision {
@@ -84,7 +87,7 @@ impl OwnWeight {
     }
 }
 
-/// `exp` within the finite numbers.
+/// `exp`, limited to finite numbers.
 pub(crate) fn finite_exp(x: f64) -> f64 {
     x.clamp(-690.0, 690.0).exp()
 }

@@ -1,4 +1,4 @@
-//! Settled products against the bound as it is written.
+//! Settled products against a direct implementation of the bound.
 
 use super::*;
 
@@ -7,7 +7,7 @@ const PRIOR: Prior<3> = Prior {
     precision: [1.5, 0.7, 0.1],
 };
 
-/// The regressors of a row: the price, and whether it is promoted; of them as many as a product of D latents has.
+/// The regressors of a row, as many as a product of D latents has: the price, then whether it is promoted.
 fn design<const D: usize>(price: f64, period: usize) -> [f64; D] {
     let all = [price, f64::from(period % 3 == 1), 1.0];
     from_fn(|k| if k + 1 < D { all[k] } else { 1.0 })
@@ -45,7 +45,7 @@ fn product<const D: usize>(
     }
 }
 
-/// The bound as it is written above.
+/// The bound of the module documentation, written out.
 fn bound<Of: Fn(&Row<D>, f64, [f64; 2]) -> Means, const D: usize>(
     product: &Product<Rows<D>, Of, D>,
     before: &Normal<D>,
@@ -62,7 +62,7 @@ fn bound<Of: Fn(&Row<D>, f64, [f64; 2]) -> Means, const D: usize>(
             let of_border = row.variance - variance(&row, &before.covariance);
             let latents: f64 = row.design.iter().zip(at.mean).map(|(x, m)| x * m).sum();
             let eta = latents + row.effect;
-            // The largest over the border's part of the variance, which the row itself makes smaller.
+            // The maximum over the border's part of the variance, which the row itself reduces.
             let own = variance(&row, &at.covariance);
             let of = |rho: f64| {
                 let precision = 1.0 / of_border - row.weight;
@@ -109,7 +109,7 @@ fn check<const D: usize>() {
         mean[D - 1] = start[1];
         let found = product.settle(mean);
         let [before, mut normal] = found.unwrap_or_else(|| panic!("{prices:?} {units:?} {start:?}"));
-        // As passes follow each other, from what the one before has found.
+        // As in successive passes: each starts from the result of the one before.
         for _ in 0..6 {
             normal = product.settle_from(&before, normal).unwrap();
         }

@@ -1,4 +1,4 @@
-//! What the corrections start from.
+//! The starting point of the corrections.
 
 use super::rows::About;
 use super::shift::AtMode;
@@ -8,15 +8,15 @@ use infermark_arrowhead::ArrowheadFactor;
 /// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
 pub(super) const NEGLIGIBLE: f64 = 0.05;
 
-/// What the corrections start from.
+/// The starting point of the corrections.
 pub(super) struct Expansion<'a> {
     pub(super) counts: &'a Counts,
     pub(super) about: About,
     /// The mode, or the mean.
     pub(super) point: &'a [f64],
-    /// By how much the mean is away from it, to first order.
+    /// The distance of the mean from it, to first order.
     pub(super) shift: &'a [f64],
-    /// What is known of every product already, about the mode.
+    /// What is already known of every product, about the mode.
     pub(super) known: Option<&'a [AtMode]>,
     /// The precision there.
     pub(super) factor: &'a ArrowheadFactor,

@@ -6,10 +6,11 @@
 //! d_r = p_r u + beta_r + e_r,    p_r = cov(d_r, tau) / sqrt(V),    e_r ~ Normal(0, v_r - p_r^2);
 //! ```
 //!
-//! the tilt is by `s / sqrt(V) + sum_r p_r lambda_r v_r / 2`, and `beta_r` is the shift of the row's log rate given `tau = 0`.
+//! the tilt is `s / sqrt(V) + sum_r p_r lambda_r v_r / 2`, and `beta_r` is the shift of the row's log rate
+//! given `tau = 0`.
 
-//! All of that is a sum over rows, so that no row is kept: products add theirs as they are visited, in fixed point, whose sums do
-//! not depend on the order of the threads.
+//! All of these are sums over rows, so no row is stored: products add theirs as they are visited, in fixed
+//! point, so that the sums do not depend on the order of the threads.
 
 use super::expansion::{Expansion, NEGLIGIBLE};
 use super::rows::{About, Group, Row};
@@ -18,14 +19,15 @@ use crate::gauss_hermite::NINE;
 use infermark_model::site::{Layout, Site};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// Sales of a category in a period, as a sum of rates, from which on its effect is taken as normal: its third-order part at one
-/// standard deviation is about one over their root, and its 5% and 95% quantiles are off by 0.03 standard deviations.
+/// Sales of a category in a period, as a sum of rates, from which on the effect is taken as normal: its
+/// third-order part at one standard deviation is about one over their square root, and its 5% and 95%
+/// quantiles are off by 0.03 standard deviations.
 const FEW_SALES: f64 = 100.0;
 
 /// A row of such a period.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeriodRow {
-    /// Of its category and period.
+    /// Slot of its category and period.
     pub(super) slot: u32,
     /// `lambda_r`.
     pub(super) rate: f64,
@@ -33,7 +35,7 @@ pub(super) struct PeriodRow {
     pub(super) by: f64,
     /// `v_r`.
     pub(super) variance: f64,
-    /// By how much the mean of its log rate is away from the centre, to first order.
+    /// The distance of the mean of its log rate from the centre, to first order.
     pub(super) shift: f64,
 }
 
@@ -43,7 +45,7 @@ struct FixedPoint(AtomicI64);
 
 impl FixedPoint {
     const STEPS: f64 = (1u64 << 32) as f64;
-    /// A node where a row adds less than its negative has no weight.
+    /// A node has no weight if a row adds less than the negative of this.
     const MOST: f64 = 1e4;
 
     fn add(&self, value: f64) {
@@ -59,12 +61,12 @@ impl FixedPoint {
 /// A period in which a category has few sales.
 #[derive(Debug)]
 struct Period {
-    /// Of its effect.
+    /// Position of its effect.
     place: usize,
     sd: f64,
     /// Shift of its mean in standard deviations.
     whitened: f64,
-    /// What the rows add to the log density at the nodes, to the tilt and to the third-order part.
+    /// The rows' contributions to the log density at the nodes, to the tilt and to the third-order part.
     nodes: [FixedPoint; 9],
     tilt: FixedPoint,
     third: FixedPoint,
@@ -74,15 +76,15 @@ struct Period {
 pub(super) struct Few {
     about: About,
     layout: Layout,
-    /// By category and period.
+    /// Slots by category and period.
     slots: Vec<Option<u32>>,
     periods: Vec<Period>,
-    /// By category.
+    /// Flags by category.
     any: Vec<bool>,
 }
 
 impl Few {
-    /// Those with fewer than [`FEW_SALES`], without rows yet.
+    /// The periods with fewer than [`FEW_SALES`], still without rows.
     pub(super) fn of(expansion: &Expansion<'_>) -> Self {
         let layout = expansion.counts.layout();
         let prior = expansion.counts.priors().time_cat_effects_sd.powi(-2);
@@ -121,7 +123,7 @@ impl Few {
         self.any[category]
     }
 
-    /// The number of such a period by the place of its effect.
+    /// The slot of such a period, from the position of its effect.
     pub(super) fn slot(&self, place: usize) -> Option<u32> {
         self.slots[place - self.layout.start(Site::TimeCatEffects)]
     }
@@ -151,7 +153,7 @@ impl Few {
         }
     }
 
-    /// Places and shapes of those that are not about normal, once all rows were added.
+    /// Positions and shapes of those that are not nearly normal, after all rows were added.
     pub(super) fn marginals(&self, expansion: &Expansion<'_>) -> Vec<(usize, Shape)> {
         let shape = |period: &Period| Some((period.place, period.shape(expansion.point[period.place])?));
         self.periods.iter().filter_map(shape).collect()

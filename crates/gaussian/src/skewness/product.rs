@@ -6,9 +6,9 @@
 //! d_t = p_t' u + beta_t + e_t,    p_t = F' z_t + f_t,    f_t = F^-1 cov(delta, tau_t),
 //! ```
 //!
-//! `z_t` the regressors and 1, `e_t ~ Normal(0, v_t - p_t' p_t)`. The tilt is by the shift less what the own rows have done to it,
-//! `F^-1 s_others = F^-1 s + sum_t p_t lambda_t v_t / 2`; `beta_t = s_tau - f_t' F^-1 s` is the shift of the period's effect
-//! given `delta = 0`.
+//! `z_t` the regressors and 1, `e_t ~ Normal(0, v_t - p_t' p_t)`. The tilt is the shift minus the
+//! contribution of the product's own rows, `F^-1 s_others = F^-1 s + sum_t p_t lambda_t v_t / 2`;
+//! `beta_t = s_tau - f_t' F^-1 s` is the shift of the period's effect given `delta = 0`.
 
 use super::expansion::{Expansion, NEGLIGIBLE};
 use super::period::{Few, PeriodRow};
@@ -22,18 +22,19 @@ use std::array::from_fn;
 
 /// Marginals of a product.
 pub(super) struct ProductMarginals {
-    /// Of its latents at the centre.
+    /// Variances of its latents at the centre.
     pub(super) variances: [f64; LATENTS],
-    /// Where they are not about normal.
+    /// Shapes, if they are not nearly normal.
     pub(super) shapes: Option<[Shape; LATENTS]>,
 }
 
-/// Of every product; adds the rows in periods with few sales to those.
+/// The marginals of every product; also adds the rows in periods with few sales to those periods.
 ///
 /// # Errors
 /// When the device that has the rows fails.
 pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<ProductMarginals>, FactorError> {
-    // Where all is known of a product whose marginals are about normal, and no period wants its rows, nothing is left to do.
+    // If everything is known of a product with nearly normal marginals, and no period needs its rows, nothing
+    // is left to do.
     let categories = expansion.counts.panel().category_of();
     let is_asked = |i: usize| {
         let known = expansion.known.map(|known| &known[i]);
@@ -72,16 +73,16 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<Prod
     Ok(marginals)
 }
 
-/// A product, its coordinates, and where it is.
+/// A product, its coordinates and its position.
 struct Product<'a> {
     expansion: &'a Expansion<'a>,
     rule: &'a Rule<LATENTS>,
     product: usize,
     moments: ProductMoments<'a, LATENTS>,
-    /// Of its latents.
+    /// Positions of its latents.
     places: [usize; LATENTS],
     category: usize,
-    /// Place of the first period of its category.
+    /// Position of the first period of its category.
     time: usize,
     /// `F`.
     root: BlockFactor<LATENTS>,
@@ -102,7 +103,7 @@ struct InBlock {
 }
 
 impl InBlock {
-    /// Of the log rate.
+    /// Variance of the log rate.
     fn variance(&self) -> f64 {
         let of_block: f64 = self.by.iter().map(|by| by * by).sum();
         of_block + self.noise
@@ -130,7 +131,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Its rows; none of a product that is left out at the upper bound.
+    /// Its rows; none for a product that is left out at the upper bound.
     fn rows(&self) -> impl Iterator<Item = InBlock> {
         let Expansion {
             counts, point, about, ..
@@ -209,7 +210,7 @@ impl<'a> Product<'a> {
         Some(shapes.map(|shape| shape.expect("each was found")))
     }
 
-    /// Its rows in periods with few sales, as those want them.
+    /// Its rows in periods with few sales, in the form that those need.
     fn in_few(&self, rows: &[InBlock], few: &Few) -> Vec<PeriodRow> {
         let shift = self.expansion.shift;
         let of_latents = at(shift, self.places);

@@ -1,14 +1,15 @@
 //! A group of rows along the conditional mean of all else: `sum_r ln E exp(-lambda_r h(d_r))`.
 //!
-//! `d_r = p' u + b + e` at the whitened coordinates `u`, D of them, of what the group is of, with `e ~ Normal(0, n)`, `n` what the
-//! coordinates leave of the row's variance. Where `n` is small its mean is taken inside the logarithm,
+//! `d_r = p' u + b + e` at the D whitened coordinates `u` of the group's latents, with `e ~ Normal(0, n)`,
+//! where `n` is the variance of the row that the coordinates leave. If `n` is small the mean is taken inside
+//! the logarithm,
 //!
 //! ```text
 //! -lambda (exp(m + n / 2 - c) - 1 - m - (m^2 + n) / 2),    m = p' u + b,
 //! ```
 //!
-//! `c` being 0 about the mode and `v / 2` about the mean ([`About`]), and whose constant in `n` is left out; else the mean is taken by
-//! a Gauss-Hermite rule.
+//! with `c` 0 about the mode and `v / 2` about the mean ([`About`]), and without the constant in `n`;
+//! otherwise the mean is computed with a Gauss-Hermite rule.
 
 mod columns;
 mod separated;
@@ -17,14 +18,16 @@ mod tests;
 
 use crate::gauss_hermite::{NINE, axes};
 use columns::{Columns, PAD};
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
+use infermark_processor::InstructionSet;
 use separated::{Separate, separates};
 use std::f64::consts::LOG2_E;
 
 pub(super) use columns::Row;
 
-/// Variance given the coordinates from which the mean is taken by a rule. The two differ by `lambda^2 n h'(m)^2 / 2` to the lowest
-/// order; on panels of 0.01 to 100 units per row the rule for all rows changes no largest error of a standard deviation by more than 0.3%.
+/// Variance given the coordinates from which on the mean is computed with a rule. The two differ by
+/// `lambda^2 n h'(m)^2 / 2` to the lowest order; on panels of 0.01 to 100 units per row the rule for all rows
+/// changes no largest error of a standard deviation by more than 0.3%.
 const LOOSE: f64 = 0.05;
 
 /// What the Gaussian is expanded about.
@@ -32,8 +35,9 @@ const LOOSE: f64 = 0.05;
 pub(super) enum About {
     /// The mode, with the rates there: `h(d) = exp(d) - 1 - d - d^2 / 2`.
     Mode,
-    /// The mean of the variational Gaussian, with the means of the rates under it: `h(d) = exp(d - v / 2) - 1 - d - (d^2 - v) / 2`,
-    /// whose means are zero, and those of its first two derivatives.
+    /// The mean of the variational Gaussian, with the means of the rates under it:
+    /// `h(d) = exp(d - v / 2) - 1 - d - (d^2 - v) / 2`, which has mean zero, as have its first two
+    /// derivatives.
     Mean,
 }
 
@@ -46,7 +50,7 @@ impl About {
         }
     }
 
-    /// What the log of the rate at the centre is below that of `lambda`.
+    /// The log of `lambda` minus the log of the rate at the centre.
     pub(super) fn below(self, variance: f64) -> f64 {
         match self {
             About::Mode => 0.0,
@@ -55,7 +59,7 @@ impl About {
     }
 }
 
-/// A group, by columns.
+/// A group, in columns.
 #[derive(Debug)]
 pub(super) struct Group<const D: usize> {
     tight: Columns<D>,
@@ -63,7 +67,7 @@ pub(super) struct Group<const D: usize> {
 }
 
 impl<const D: usize> Group<D> {
-    /// Of rows.
+    /// The group of these rows.
     pub(super) fn new(about: About, rows: impl Iterator<Item = Row<D>>) -> Self {
         let most = rows.size_hint().0.next_multiple_of(PAD);
         let mut group = Group {
@@ -73,7 +77,7 @@ impl<const D: usize> Group<D> {
         for (came, row) in rows.enumerate() {
             let (noise, below) = (row.noise(), about.below(row.variance));
             if noise > LOOSE {
-                // The rule has what the row's own skewness does to its noise.
+                // The rule includes the effect of the row's own skewness on its noise.
                 let own = -noise * about.slope(row.rate, row.variance);
                 group.loose.push(came, &row, row.shift - own, -below);
             } else {
@@ -85,7 +89,7 @@ impl<const D: usize> Group<D> {
         group
     }
 
-    /// Writes what every row adds at the coordinates; rows are in the order in which they came.
+    /// Writes the contribution of every row at the coordinates, in the order in which the rows were given.
     pub(super) fn each(&self, at: [f64; D], into: &mut Vec<f64>) {
         let mut padded = vec![0.0; self.tight.rate.len() + self.loose.rate.len()];
         InstructionSet::best().run_f64(Each(self, at, &mut padded));
@@ -121,7 +125,7 @@ struct AddTo<'a, const D: usize> {
     group: &'a Group<D>,
     logs: &'a mut [f64],
     tilt: [f64; D],
-    /// Whether the tight rows are taken at all nodes at once.
+    /// Whether the tight rows are evaluated at all nodes at once.
     separates: bool,
 }
 
@@ -162,14 +166,14 @@ fn expansion<I: Simd<Scalar = f64>>(isa: I, d: I::V) -> I::V {
     isa.mul_add(d, isa.mul_add(isa.splat(0.5), d, isa.splat(1.0)), isa.splat(1.0))
 }
 
-/// `exp(d)` within the finite numbers.
+/// `exp(d)`, limited to finite numbers.
 #[inline(always)]
 fn exponential<I: Simd<Scalar = f64>>(isa: I, d: I::V) -> I::V {
     let exponent = isa.mul(d, isa.splat(LOG2_E));
     isa.exp2(isa.min(isa.max(exponent, isa.splat(-1000.0)), isa.splat(1000.0)))
 }
 
-/// `ln E exp(-lambda h)` of rows with little noise, from place r.
+/// `ln E exp(-lambda h)` of rows with little noise, from index r.
 #[inline(always)]
 fn tight<I: Simd<Scalar = f64>, const D: usize>(isa: I, rows: &Columns<D>, at: [f64; D], r: usize) -> I::V {
     let d = along(isa, rows, at, r);
@@ -180,7 +184,7 @@ fn tight<I: Simd<Scalar = f64>, const D: usize>(isa: I, rows: &Columns<D>, at: [
     )
 }
 
-/// The same of rows with much of it.
+/// The same for rows with much noise.
 #[inline(always)]
 fn loose<I: Simd<Scalar = f64>, const D: usize>(isa: I, rows: &Columns<D>, at: [f64; D], r: usize) -> I::V {
     let mean = along(isa, rows, at, r);
@@ -213,7 +217,7 @@ impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for SumOfTight<'_, D> {
     }
 }
 
-/// The same over rows with much of it.
+/// The same over rows with much noise.
 struct SumOfLoose<'a, const D: usize>(&'a Columns<D>, [f64; D]);
 
 impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for SumOfLoose<'_, D> {
@@ -230,7 +234,7 @@ impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for SumOfLoose<'_, D> {
     }
 }
 
-/// The rows' parts one by one: of those with little noise, then of the others, each padded.
+/// The rows' contributions one by one: first those with little noise, then the others, each padded.
 struct Each<'a, const D: usize>(&'a Group<D>, [f64; D], &'a mut [f64]);
 
 impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for Each<'_, D> {

@@ -15,7 +15,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Of `values` with the logs of their weights, as distances from `mode`; none where there is no finite one.
+    /// The shape of `values` with the logs of their weights, as distances from `mode`; none if no value is
+    /// finite.
     pub(super) fn new(mode: f64, weights: &[f64], values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut moments = [0.0; 4];
         for (weight, value) in weights.iter().zip(values) {
@@ -39,7 +40,7 @@ impl Shape {
         (shape.mean.is_finite() && variance > 0.0 && shape.kurtosis.is_finite()).then_some(shape)
     }
 
-    /// The quantile whose standard normal one is `z`.
+    /// The quantile at the standard normal quantile `z`.
     pub(super) fn quantile(&self, z: f64) -> f64 {
         let g = self.skewness.clamp(-MOST_SKEWNESS, MOST_SKEWNESS);
         let k = self.kurtosis.clamp(-1.0, 1.5);

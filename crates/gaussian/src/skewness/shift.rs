@@ -8,7 +8,7 @@ use infermark_arrowhead::{
 };
 use infermark_cpu_kernels::Simd;
 
-/// What the pass over the variances finds of a product.
+/// The results for a product in the pass over the variances.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AtMode {
     /// Variances of its latents.
@@ -17,12 +17,14 @@ pub(super) struct AtMode {
     pub(super) third: f64,
 }
 
-/// `-Q^-1 sum_r x_r lambda_r v_r / 2` in the order of [`infermark_model::Layout`], `Q` the precision of `factor`, whose weights
-/// are the rates, and `v_r` the variance of a row's log rate under it; and what the pass finds of every product.
+/// `-Q^-1 sum_r x_r lambda_r v_r / 2` in the order of [`infermark_model::Layout`], where `Q` is the precision
+/// of `factor`, whose weights are the rates, and `v_r` the variance of a row's log rate under it; and the
+/// results for every product.
 ///
-/// `lambda_r v_r` is the leverage of a row, between 0 and 1, so that the sum stays within bounds where a variance is large.
-/// `exp(v_r / 2) - 1` in the place of `v_r / 2`, the mean of the rate under the Gaussian, does not: its higher orders belong with others
-/// of the same size and the opposite sign, from products of two rows' expansions.
+/// `lambda_r v_r` is the leverage of a row, between 0 and 1, so that the sum stays within bounds where a
+/// variance is large. With `exp(v_r / 2) - 1`, from the mean of the rate under the Gaussian, instead of
+/// `v_r / 2` it would not: its higher orders are balanced by others of the same size and opposite sign, from
+/// products of two rows' expansions.
 ///
 /// # Errors
 /// When the pass is stopped.
@@ -57,7 +59,8 @@ impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
         with_periods: WithPeriods<'_, I::V, LATENTS>,
         by_period: &mut [f64],
     ) -> ([f64; LATENTS], AtMode) {
-        // What stands for a product that is left out is no Poisson row; its own third derivative is small.
+        // A product that is left out is represented by a term that is not a Poisson row; its third derivative
+        // is small.
         let weighed = if self.0.leaves_out(rows.product) {
             0
         } else {
@@ -79,7 +82,8 @@ impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
             let weight = isa.load(&weights[t..]);
             let third = isa.mul(weight, isa.load(&rows.half_variance[t..]));
             isa.store(isa.sub(isa.load(&by_period[t..]), third), &mut by_period[t..]);
-            // What the log rate moves by along the effect's coordinate, and what regressors add.
+            // The change of the log rate along the effect's coordinate, and then the contributions of the
+            // regressors.
             let mut along = below[LATENTS - 1];
             for j in 0..LATENTS - 1 {
                 let x = isa.load(&rows.design[j][t..]);

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Gamma, Normal, Poisson};
 use std::sync::Arc;
 
-/// How prices are made. All are about the product's usual one.
+/// How prices are generated. All vary about the product's usual price.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Prices {
     /// The same in all periods.
@@ -17,7 +17,7 @@ pub(crate) enum Prices {
     Promotions,
 }
 
-/// How a panel is made.
+/// How a panel is generated.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
@@ -56,7 +56,7 @@ const PLAIN: Kind = Kind {
     shape: None,
 };
 
-/// Prices as the published process has them: between 100 and 1,000.
+/// Prices as in the published process: between 100 and 1,000.
 const PUBLISHED_PRICES: (f64, f64) = (6.2, 0.6);
 
 /// Poisson counts.
@@ -263,7 +263,7 @@ pub(crate) const OVER_DISPERSED: [Kind; 4] = [
 ];
 
 impl Kind {
-    /// The priors that a panel is fitted with: the published ones, but for the clip.
+    /// The priors that a panel is fitted with: the published ones, except for the clip.
     pub(crate) fn priors(&self) -> Priors {
         Priors {
             clip_low: self.clip_low,

@@ -5,18 +5,20 @@ use infermark_backend::{Backend, Device, DeviceId, Method, Registry, Request, ch
 use infermark_model::Likelihood;
 use std::sync::Arc;
 
-/// Which backends are measured, on what. What each is measured with it says itself ([`Backend::benchmark_settings`]).
+/// Which backends are measured, and on which devices. Each backend defines its own settings
+/// ([`Backend::benchmark_settings`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseChoice {
     /// Names of backends, or `all`.
     pub backends: Vec<String>,
-    /// GPUs; where none is named all that are here, software on the CPU only for backends that are named.
+    /// GPUs; if none is named, all available ones, with software rasterizers only for backends that are
+    /// named.
     pub devices: Vec<DeviceId>,
-    /// Numbers of CPU threads; where none is given one, and all that the machine has.
+    /// Numbers of CPU threads; by default one, and all of the machine's.
     pub threads: Vec<usize>,
     /// Particles of SVI.
     pub particles: usize,
-    /// Law of the counts.
+    /// Distribution of the counts.
     pub likelihood: Likelihood,
     /// Seed of all noise.
     pub seed: u64,
@@ -49,7 +51,7 @@ impl CaseChoice {
     /// The cases, backend after backend.
     ///
     /// # Errors
-    /// [`BenchmarkError::Plan`] names a backend or device that is not there, or a setting out of its range.
+    /// [`BenchmarkError::Plan`] names a missing backend or device, or a setting out of its range.
     pub fn cases(&self, registry: &Registry) -> Result<Vec<Case>, BenchmarkError> {
         let chosen = self.chosen(registry)?;
         for count in &self.threads {
@@ -97,8 +99,9 @@ impl CaseChoice {
         Ok(chosen)
     }
 
-    /// The devices that a backend is measured on: the CPU, and the GPUs that were asked for, or all. Software that plays a GPU is
-    /// measured only where it, or the backend, was named: its speed is no card's.
+    /// The devices that a backend is measured on: the CPU, and the GPUs that were asked for, or all. A
+    /// software rasterizer is measured only if it, or the backend, was named, because its speed is not that
+    /// of a card.
     fn devices_of(&self, backend: &dyn Backend) -> Result<Vec<DeviceId>, BenchmarkError> {
         let here = backend.devices();
         if backend.capabilities().has_gpus() {
@@ -128,8 +131,8 @@ impl CaseChoice {
             .collect())
     }
 
-    /// What a backend is measured with on a device, each with its CPU threads. Beside a GPU these do not count, and a backend that
-    /// takes any takes all.
+    /// The settings that a backend is measured with on a device, each with its CPU threads. With a GPU their
+    /// number does not matter, and a backend that uses any uses all.
     fn settings_on(&self, backend: &dyn Backend, device: DeviceId) -> Vec<(Method, usize)> {
         let counts = if device != DeviceId::CPU {
             vec![match backend.capabilities().uses_threads {

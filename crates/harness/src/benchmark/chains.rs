@@ -1,4 +1,4 @@
-//! What is measured of samplers besides the gradient: effective samples, and the published reference.
+//! Measurements of samplers other than the gradient: effective samples, and the published reference.
 
 use super::Case;
 use super::remarks::{device_in_words, fail};
@@ -13,8 +13,8 @@ use infermark_report::records::published_nuts::PublishedNutsEstimate;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Makes the draws that were asked for, for about `seconds` at most (the piece under way is done), and records what chains
-/// know of their own error; returns their posterior, where they came past warm-up.
+/// Makes the requested draws, for at most about `seconds` (the piece under way is completed), and records the
+/// chains' own error estimates; returns their posterior, if they got past warm-up.
 pub(super) fn quality(
     case: &Case,
     panel: &Arc<Panel>,

@@ -1,10 +1,10 @@
-//! What a case's record says in words: its device, why it failed or was left out, and what its reader must know.
+//! The words in a case's record: its device, why it failed or was left out, and remarks for its reader.
 
 use super::Plan;
-use infermark_backend::{BackendError, Detail, DeviceId, Request};
+use infermark_backend::{BackendError, Convergence, Detail, DeviceId, ESS_LIMIT, RHAT_LIMIT, Request};
 use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, QUIET, Status};
 
-/// Fastest over slowest repeat beyond which a case is marked, as scripts/compare_numpyro.py does.
+/// Fastest over slowest repeat beyond which a case is marked.
 const NOISY: f64 = 1.2;
 
 /// Marks a record as failed.
@@ -13,7 +13,7 @@ pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
     record.reason = reason.into();
 }
 
-/// A device's name, with its id where it is not the processors: equal cards have one name, and so has one card that is
+/// A device's name, with its id unless it is the CPU: equal cards have the same name, as has one card that is
 /// reached in two ways.
 pub(super) fn device_in_words(name: &str, request: &Request) -> String {
     match request.devices[0] {
@@ -22,8 +22,8 @@ pub(super) fn device_in_words(name: &str, request: &Request) -> String {
     }
 }
 
-/// Whether a backend only said that it does not serve this: what does not fit a device, or is not offered, says nothing
-/// against the backend.
+/// Whether a backend only reported that it does not serve this: a request that does not fit on a device, or
+/// is not offered, is no fault of the backend.
 pub(super) fn is_no_fault(error: &BackendError) -> bool {
     matches!(
         error,
@@ -37,7 +37,8 @@ pub(super) fn leave_out(record: &mut CaseRecord, why: &BackendError) {
     record.reason = why.to_string();
 }
 
-/// Marks what a reader must know; `limits_failed` is why the limits of the record's device are not known.
+/// Adds remarks for the reader; `limits_failed` is the reason why the limits of the record's device are
+/// unknown.
 pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, limits_failed: Option<&str>) {
     let repeats = plan.repeats;
     if record.status != Status::Ok {
@@ -83,8 +84,9 @@ pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, li
     if let Some(reason) = limits_failed {
         remarks.push(format!("limits of the device: {reason}"));
     }
-    if let Some(Detail::Gaussian(gaussian)) = record.report.as_ref().map(|r| &r.detail)
-        && !gaussian.converged
+    if let Some(report) = &record.report
+        && let Detail::Gaussian(gaussian) = &report.detail
+        && report.convergence(&record.request.method) == Convergence::NotConverged
     {
         remarks.push(format!(
             "not converged after {} steps",
@@ -104,8 +106,14 @@ pub(super) fn remark(record: &mut CaseRecord, plan: &Plan, interrupted: bool, li
         if chains.divergences > 0 {
             remarks.push(format!("chains: {} divergences", chains.divergences));
         }
-        if let Some(rhat) = chains.max_rhat.filter(|r| *r > 1.01) {
+        if let Some(rhat) = chains.max_rhat.filter(|r| *r > RHAT_LIMIT) {
             remarks.push(format!("chains: R-hat up to {rhat:.3}, not converged"));
+        }
+        let fewest = [chains.min_ess_bulk, chains.min_ess_tail].into_iter().flatten();
+        if let Some(ess) = fewest.reduce(f64::min).filter(|ess| *ess < ESS_LIMIT) {
+            remarks.push(format!(
+                "chains: {ess:.0} effective draws, fewer than {ESS_LIMIT}"
+            ));
         }
     }
     if !remarks.is_empty() {

@@ -10,7 +10,7 @@ use crate::timed_run::TimedRun;
 use infermark_backend::{Detail, Interrupt, Method, Posterior, Request};
 use infermark_fit_files::fit_record::SCHEMA_VERSION;
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::{System, peak_memory_bytes};
+use infermark_machine::{System, peak_memory_bytes};
 use infermark_model::Likelihood;
 use infermark_report::quality::agreement::{Agreement, Reference};
 use infermark_report::quality::truth::TruthQuality;
@@ -25,14 +25,15 @@ pub(super) struct Size<'a> {
     pub(super) smallest: bool,
     pub(super) system: &'a System,
     pub(super) memory_limit: MemoryLimit,
-    /// Limits of the devices other than the processors.
+    /// Limits of the devices other than the CPU.
     pub(super) device_limits: &'a DeviceLimits,
     pub(super) first_sequence: usize,
 }
 
 impl Size<'_> {
-    /// Parity, then timing side by side, then quality. One record a case, in the plan's order, also of those that are left
-    /// out on this size, then the published NUTS reference. Before the timing others are waited for, while `patience` lasts.
+    /// Parity, then timing side by side, then quality. One record per case, in the plan's order, also for
+    /// those that are left out at this size, then the published NUTS reference. Before the timing it waits
+    /// for other programs, while `patience` lasts.
     pub(super) fn measure(
         &self,
         products: usize,
@@ -231,7 +232,7 @@ impl Size<'_> {
         }
     }
 
-    /// Takes over what was timed of a run, and takes the quality; returns the posterior that it is of.
+    /// Records the timings of a run, measures its quality, and returns the posterior.
     fn finish_run(
         &self,
         case: &Case,
@@ -290,7 +291,7 @@ impl Size<'_> {
         posterior
     }
 
-    /// Takes over what was timed of fits, and the quality of the last one, whose posterior it returns.
+    /// Records the timings of fits and the quality of the last one, whose posterior it returns.
     fn finish_fits(
         &self,
         mut fits: TimedFits,
@@ -315,8 +316,8 @@ impl Size<'_> {
     }
 }
 
-/// Holds each posterior against that of the sampler with the most effective draws, where one has made draws; `units` are
-/// those of each product.
+/// Compares each posterior with that of the sampler with the most effective draws, if one has made draws;
+/// `units` are those of each product.
 fn compare_with_chains(records: &mut [CaseRecord], posteriors: &[Option<Posterior>], units: &[u64]) {
     let effective = |record: &CaseRecord| record.chain_quality.as_ref().and_then(|c| c.min_ess_bulk);
     let Some(place) = (0..posteriors.len())

@@ -1,4 +1,4 @@
-//! What is under the clock: a run in steady state, or fit after fit.
+//! The work to be timed: a run in steady state, or fit after fit.
 
 use super::{Case, Plan};
 use crate::timed_fits::TimedFits;
@@ -7,7 +7,7 @@ use infermark_backend::{BackendError, Interrupt, Request};
 use infermark_model::Panel;
 use std::sync::Arc;
 
-/// A case that was started, with what was timed of it so far.
+/// A started case, with its timings so far.
 pub(super) enum Timed {
     /// A run that is advanced, of which iterations or gradients are counted.
     Run(TimedRun),
@@ -16,7 +16,7 @@ pub(super) enum Timed {
 }
 
 impl Timed {
-    /// Starts what `request` asks for.
+    /// Starts the run of `request`.
     pub(super) fn start(case: &Case, panel: &Arc<Panel>, request: &Request) -> Result<Self, BackendError> {
         if request.method.kind().is_fitted_whole() {
             let fits = TimedFits::new(case.backend.clone(), panel.clone(), request.clone());
@@ -26,7 +26,7 @@ impl Timed {
         Ok(Timed::Run(run))
     }
 
-    /// Warms up as `plan` says; of fits one.
+    /// Warms up as `plan` says; for whole fits, with one fit.
     pub(super) fn warmup(&mut self, plan: &Plan, interrupt: &Interrupt) -> Result<(), BackendError> {
         match self {
             Timed::Run(run) => run.warmup(

@@ -1,11 +1,12 @@
 //! The reference for the passes of the Gaussian methods: plain loops over the rows, dense algebra for each border.
 //!
-//! Everything that a pass hands to a run is made again from the definitions: means over the rows from their closed form, or by the
-//! trapezoid rule where there is none; `ln det Q` and covariances by eliminating products, borders and the top one after the other;
-//! a step is held against `Q step = gradient`. Nothing here is shared with the methods.
+//! Everything that a pass gives to a run is computed again from the definitions: means over the rows from
+//! their closed form, or by the trapezoid rule where there is none; `ln det Q` and covariances by eliminating
+//! products, borders and the top one after the other; a step is checked by `Q step = gradient`. Nothing here
+//! is shared with the methods.
 //!
-//! What the methods define for themselves is defined here again: which products they leave out, what stands for one of those, by
-//! how much a weight changes in a step, and the least precision of a log shape.
+//! Definitions of the methods' own are repeated here: which products they leave out, the term that represents
+//! one of those, by how much a weight changes in a step, and the least precision of a log shape.
 //!
 //! | module | holds |
 //! |---|---|
@@ -28,14 +29,14 @@ use infermark_model::site::{Layout, Site};
 use infermark_model::{Likelihood, Panel};
 use precision::Precision;
 
-/// The factor by which the variational methods let a weight change in a step, at most: a pass keeps to it, and so does the
+/// The largest factor by which the variational methods let a weight change in a step, in a pass and in the
 /// reference for the step.
 const MOST_CHANGE: f64 = 8.0;
 
 /// Standard deviations below the rate at the upper clip bound from which a Poisson count is at the bound: its product is left out.
 const AT_BOUND: f64 = 8.0;
 
-/// Which Gaussian a pass is about.
+/// The kind of Gaussian of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// None: the log joint at a point.
@@ -65,7 +66,7 @@ pub(super) struct Reference<'a> {
     panel: &'a Panel,
     priors: Priors,
     layout: Layout,
-    /// Of each product that is left out, the row that is at the bound.
+    /// For each product that is left out, the row that is at the bound.
     at_bound: Vec<Option<usize>>,
     /// The log of the least count at the bound.
     log_least: f64,
@@ -144,7 +145,7 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The part of the log joint, and of its gradient, that is the priors'.
+    /// The priors' part of the log joint and of its gradient.
     fn prior(&self, point: &[f64]) -> (f64, Vec<f64>) {
         let mut value = 0.0;
         let mut gradient = vec![0.0; point.len()];
@@ -165,7 +166,7 @@ impl<'a> Reference<'a> {
         (value, gradient)
     }
 
-    /// What a pass of `kind` at `at` has to give, with the precision that its step is solved with.
+    /// The expected results of a pass of `kind` at `at`, with the precision for its step.
     ///
     /// # Errors
     /// When a precision is not positive definite.
@@ -177,7 +178,8 @@ impl<'a> Reference<'a> {
         let latents = self.layout.latents() as f64;
         let rows_before = self.expected(at.precision_at, None);
         let before = self.precision(&rows_before);
-        // The Gaussian: variances of latents and rows, and what its spread adds to the value beside the rows' own.
+        // The Gaussian: variances of latents and rows, and the contribution of its spread to the value in
+        // addition to the rows' own.
         let (variance, row_variance, spread) = match kind {
             Kind::Point => (Vec::new(), None, 0.0),
             Kind::Structured => {
@@ -218,7 +220,7 @@ impl<'a> Reference<'a> {
         let (mut value, gradient) = self.value(at.mean, &rows);
         value += spread;
         if kind == Kind::MeanField {
-            // The log shape stands at its mean: to second order its variance costs this.
+            // The log shape is fixed at its mean: to second order its variance costs this.
             for (j, k) in self.layout.range(Site::LogShape).zip(&after.curvature) {
                 value -= 0.5 * variance[j] * k;
             }
@@ -273,8 +275,8 @@ impl<'a> Reference<'a> {
         got: &GaussianPass,
     ) -> Result<[f64; 4], BackendError> {
         let (expected, precision) = self.pass(kind, at)?;
-        // The step in the metric of the precision, in which a step's length is what it promises: what of the gradient
-        // `Q step` misses, beside the gradient, both weighed by the diagonal.
+        // The step in the metric of the precision, where its length is the predicted gain: the residual of
+        // `Q step = gradient` relative to the gradient, both weighted by the diagonal.
         let scale = self.diagonal(&precision);
         let weighed = |of: &[f64]| -> Vec<f64> { of.iter().zip(&scale).map(|(g, q)| g / q.sqrt()).collect() };
         let solved = match got.step.len() == expected.gradient.len() {

@@ -8,9 +8,9 @@ use infermark_model::{Likelihood, Panel, Parameterization, Site};
 
 const SEED: u64 = 20_240_229;
 
-/// Natural parameters under which each product's rates are near its mean sales, except for every 97th product, whose
-/// rates are near the lower clip bound; log shapes are about what the counts' scatter about these rates has. Length
-/// [`infermark_model::Layout::latents`] of `likelihood`.
+/// Natural parameters under which each product's rates are near its mean sales, except for every 97th
+/// product, whose rates are near the lower clip bound; log shapes match the counts' scatter about these
+/// rates. Length [`infermark_model::Layout::latents`] of `likelihood`.
 pub fn point_near_the_data(panel: &Panel, likelihood: Likelihood) -> Vec<f64> {
     let mut point = rates_near_the_data(panel, |product| product % 97 == 96);
     append_parameters(&mut point, panel, likelihood);
@@ -45,7 +45,7 @@ fn rates_near_the_data(panel: &Panel, is_low: impl Fn(usize) -> bool) -> Vec<f64
     point
 }
 
-/// A Gaussian near the data: the point whose precision it has, and its means.
+/// A Gaussian near the data: the point at which its precision is taken, and its means.
 ///
 /// No rate at the first is below `LEAST_RATE`, and log rates of the two differ by a fifth at most: so that a row's variance is at
 /// most about 1, and the weights that follow from it are within the bound on their change that methods may have.
@@ -78,8 +78,8 @@ pub fn gaussian_near_the_data(panel: &Panel, likelihood: Likelihood) -> (Vec<f64
 /// See [`gaussian_near_the_data`].
 const LEAST_RATE: f64 = 1.5;
 
-/// Appends the own parameters of a likelihood that has them: of each category what the counts' scatter about the rates of the point
-/// suggests.
+/// Appends the own parameters of a likelihood that has them: for each category the value that the counts'
+/// scatter about the rates of the point suggests.
 fn append_parameters(point: &mut Vec<f64>, panel: &Panel, likelihood: Likelihood) {
     if likelihood.parameter().is_none() {
         return;

@@ -3,8 +3,8 @@
 use infermark_model::{Labels, Panel, PanelPart};
 use std::sync::Arc;
 
-/// Every k-th product of `panel`, so many that at most about `most_rows` rows remain, and in words which; the panel
-/// itself when it is small enough. Categories that lose all products are left out.
+/// Every k-th product of `panel`, with k such that at most about `most_rows` rows remain, and a description;
+/// the whole panel if it is small enough. Categories that lose all products are left out.
 pub fn sub_panel(panel: &Arc<Panel>, most_rows: usize) -> (Arc<Panel>, String) {
     if panel.rows() <= most_rows {
         return (panel.clone(), "the whole panel".into());

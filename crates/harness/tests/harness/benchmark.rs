@@ -48,7 +48,7 @@ fn plan(cases: Vec<Case>) -> Plan {
         quality_seconds: 0.05,
         published_nuts_seconds: 0.02,
         memory_array_bytes: Some(16 << 20),
-        // Other tests are at work beside this one.
+        // Other tests run at the same time.
         settle_seconds: 0.0,
         ..Plan::new(vec![12, 30], cases)
     }

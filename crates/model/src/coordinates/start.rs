@@ -8,8 +8,8 @@ use crate::site::Site;
 use infermark_threads::run_parts;
 
 impl Orthogonal {
-    /// Where a guide starts: levels and elasticities that the sales suggest, and standard deviations from the information that sales and
-    /// priors hold, were every latent alone.
+    /// The start of a guide: levels and elasticities that the sales suggest, and standard deviations from the
+    /// information of sales and priors, as if every latent were the only one.
     pub fn start(&self, panel: &Panel, priors: &Priors, threads: usize) -> Guide {
         let layout = &self.layout;
         let mut loc = layout.prior_means(priors);
@@ -27,7 +27,7 @@ impl Orthogonal {
         }));
         let precision = |site| priors.sd(site).powi(-2);
         let of_effect = precision(Site::ProductEffect);
-        // By category: products, their effects were the level zero, their weights.
+        // By category: products, their effects at level zero, their weights.
         let mut products = vec![0.0; layout.categories];
         let mut effects = vec![0.0; layout.categories];
         let mut weights = vec![0.0; layout.categories];
@@ -41,7 +41,8 @@ impl Orthogonal {
             weights[c] += start.weight;
             effects[c] += start.effect - start.elasticity * self.origin[i] - priors.product_effect_mean;
         }
-        // What a row says of the log shape, roughly: half a unit of information where its rate is far above the shape, nothing far below.
+        // A row's information on the log shape, roughly: half a unit of information where its rate is far
+        // above the shape, nothing far below.
         let mut over_dispersed = vec![0.0; layout.categories];
         if layout.likelihood.has_shape() {
             for (i, category) in self.category_of.iter().enumerate() {
@@ -60,7 +61,8 @@ impl Orthogonal {
                 *of_free += share * weights[c];
             }
             *of_level = of_periods + products[c] * of_effect;
-            // What the priors of effects and period effects make of it; the effects' weighted mean is zero in the table.
+            // The level under the priors of effects and period effects; the effects' weighted mean is zero in
+            // the table.
             let pull = effects[c] * of_effect + of_periods * priors.time_cat_effects_mean;
             let mean = self.mean_of_free(c, &loc[range.start..range.end - 1]);
             loc[range.end - 1] = (pull - mean * products[c] * of_effect) / *of_level;
@@ -87,8 +89,8 @@ impl Orthogonal {
         self.weighted_mean(category, &contrasts)
     }
 
-    /// Sets the contrasts of `loc` to what a category's sales of a period are beside those that its products' means alone would make of it,
-    /// and returns `s_ct - w_c`, length C * T.
+    /// Sets the contrasts of `loc` to the log ratios of a category's sales in a period to those expected from
+    /// its products' means alone, and returns `s_ct - w_c`, length C * T.
     fn start_periods(&self, panel: &Panel, loc: &mut [f64]) -> Vec<f64> {
         let layout = &self.layout;
         let mut table = expected_by_means(panel);
@@ -108,12 +110,12 @@ impl Orthogonal {
         table
     }
 
-    /// A product's start, given the table of `s_ct - w_c`: its elasticity by least squares of the log units, weighted and held to the prior, and the
-    /// level at which its rates sum to its units.
+    /// A product's start, given the table of `s_ct - w_c`: its elasticity by weighted least squares on the
+    /// log units, shrunk to the prior, and the level at which its rates sum to its units.
     fn start_product(&self, panel: &Panel, priors: &Priors, table: &[f64], i: usize) -> ProductStart {
         let c = self.category_of[i] as usize;
         let table = &table[c * self.layout.periods..];
-        // Weight, deviation and log units beside those of the period.
+        // Weight, deviation, and log units relative to those of the period.
         let rows = panel.product_rows(i).filter(|row| row.units > 0).map(|row| {
             let y = f64::from(row.units);
             (
@@ -137,7 +139,7 @@ impl Orthogonal {
             cross += w * (d - mean_d) * (r - mean_r);
             square += w * (d - mean_d).powi(2);
         }
-        // About the prior of a product whose category is not known.
+        // Shrunk to the prior of a product whose category mean is unknown.
         let held = (priors.product_a_sd.powi(2) + priors.category_a_sd.powi(2)).recip();
         let elasticity = (cross + held * priors.global_a_mean) / (square + held);
         let rates: f64 = panel
@@ -154,7 +156,8 @@ impl Orthogonal {
     }
 }
 
-/// The least dispersion that a guide starts at, and the inverse of the largest: beyond it counts are Poisson counts.
+/// The smallest dispersion that a guide starts at (below it counts are Poisson), and the inverse of the
+/// largest.
 const LEAST_DISPERSION: f64 = 1e-3;
 
 /// Where a product's part of a guide starts.

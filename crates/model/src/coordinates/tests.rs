@@ -101,8 +101,8 @@ fn contrasts_are_an_isometry() {
     }
 }
 
-/// The densities of the coordinates as they are said to be, against the natural log joint: normal contrasts, levels and effects, and
-/// the constant.
+/// The documented densities of the coordinates against the natural log joint: normal contrasts, levels and
+/// effects, and the constant.
 #[test]
 fn the_density_is_the_natural_one_and_a_constant() {
     for (periods, likelihood) in CASES {

@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
-/// Eight numbers that are computed with at once: as wide as the widest vector, and the same on every machine.
+/// Eight numbers that are processed together: as wide as the widest vector, and the same on every machine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Eight([f64; 8]);
 
@@ -68,7 +68,7 @@ pub(super) fn sums<const C: usize, const K: usize>(
     }
     let rest = chunks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
     if rest > 0 {
-        // What stands behind the last rows repeats the first of them, and is not added.
+        // The entries after the last rows repeat the first of them and are not added.
         let last =
             chunks.map(|(_, of)| Eight(std::array::from_fn(|lane| of[if lane < rest { lane } else { 0 }])));
         for (sums, term) in found.iter_mut().zip(terms(last)) {

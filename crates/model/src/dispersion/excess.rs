@@ -1,4 +1,5 @@
-//! The excess of one product, and what sums of such exceed by chance; the page of the module above derives both.
+//! The excess of one product, and the limit of sums of excesses; the documentation of the parent module
+//! derives both.
 
 use super::FittedRows;
 use super::eight::{Eight, sums};
@@ -6,7 +7,7 @@ use super::eight::{Eight, sums};
 /// Variance of the log price over its mean square below which a product's price did not change.
 const CONSTANT_PRICE: f64 = 1e-12;
 
-/// What a sum of excesses with this variance exceeds with probability `level`, at most.
+/// The limit that a sum of excesses with this variance exceeds with a probability of at most `level`.
 pub(super) fn limit(variance: f64, level: f64) -> f64 {
     let k = 0.5 * variance;
     // x - k ln(1 + x / k) rises and is convex: Newton's steps from above stay above.
@@ -15,14 +16,14 @@ pub(super) fn limit(variance: f64, level: f64) -> f64 {
     loop {
         let step = (x - k * (x / k).ln_1p() - target) * (k + x) / x;
         x -= step;
-        // What is not a number ends this too.
+        // NaN also ends the loop.
         if step.is_nan() || step < 1e-12 * x {
             return x;
         }
     }
 }
 
-/// `U` of a product, its variance under Poisson counts, and its mean where the dispersion is 2.
+/// `U` of a product, its variance under Poisson counts, and its mean under a dispersion of 2.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct ProductExcess {
     pub(super) value: f64,
@@ -30,7 +31,7 @@ pub(super) struct ProductExcess {
     pub(super) weight: f64,
 }
 
-/// What the rows of a product are seen from.
+/// Shares, standardized prices and weights of the rows of a product.
 #[derive(Clone, Copy)]
 struct Places {
     per_rate: f64,
@@ -39,9 +40,9 @@ struct Places {
     scale: f64,
 }
 
-// Inlined whatever their size, so that they are compiled for the instruction set of the pass.
+// Always inlined, so that they are compiled for the instruction set of the pass.
 impl Places {
-    /// p, u and g of the module's page.
+    /// p, u and g of the module documentation.
     #[inline(always)]
     fn of(&self, x: Eight, rate: Eight) -> [Eight; 3] {
         let p = rate * self.per_rate;
@@ -75,7 +76,7 @@ impl Places {
     }
 }
 
-/// See the module. All zero where there are no two units or no two rows.
+/// See the module documentation. All zero unless there are two units and two rows.
 #[inline(always)]
 pub(super) fn excess(rows: &FittedRows) -> ProductExcess {
     let columns = [&rows.units, &rows.regressors[0], &rows.rate].map(Vec::as_slice);
@@ -107,7 +108,7 @@ pub(super) fn excess(rows: &FittedRows) -> ProductExcess {
     let [value] = sums(columns, |[y, x, rate]| {
         [places.value(y, x, rate, slope, [a0, a1, a2])]
     });
-    // Rounding may leave less than nothing where the rows are saturated.
+    // Rounding may give a negative number if the rows are saturated.
     let variance = 2.0 * units * (units - 1.0) * (own + a0 * a0 + 2.0 * a1 * a1 + a2 * a2);
     let tells = variance > SATURATED * units && weight > SATURATED * units && value.is_finite();
     if !tells {
@@ -120,5 +121,5 @@ pub(super) fn excess(rows: &FittedRows) -> ProductExcess {
     }
 }
 
-/// Variance of `U` a unit below which level and slope leave nothing of a product's rows.
+/// Variance of `U` per unit below which level and slope explain a product's rows completely.
 const SATURATED: f64 = 1e-9;

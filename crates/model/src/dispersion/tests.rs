@@ -53,14 +53,14 @@ fn panel(seed: u64, products: usize, periods: usize, level: f64, varied: bool) -
     (panel.unwrap(), point)
 }
 
-/// About the true rates, which no row has determined.
+/// Dispersion about the true rates, which were not fitted to the rows.
 fn of_truth(panel: &Panel, likelihood: Likelihood, point: &[f64]) -> Pearson {
     let nothing = vec![0.0; point.len()];
     let variances = Variances::Independent(IndependentRates::natural(&nothing));
     Dispersion::of(panel, &Priors::default(), likelihood, point, variances, 2).overall
 }
 
-/// About the Poisson rates at a point that is known with these variances.
+/// Dispersion about the Poisson rates at a point with these known variances.
 fn of_poisson(panel: &Panel, point: &[f64], variances: Variances<'_>, threads: usize) -> Dispersion {
     let priors = Priors::default();
     Dispersion::of(panel, &priors, Likelihood::Poisson, point, variances, threads)
@@ -171,7 +171,7 @@ fn what_level_and_slope_saturate_has_no_excess() {
     // Without a change of the price one degree of freedom is left.
     two[1].log_price = 0.1;
     assert!(excess(&two).variance > 0.0);
-    // One unit says nothing of how units come together.
+    // One unit carries no information on clustering.
     two[0].units = 0.0;
     assert_eq!(excess(&two), ProductExcess::default());
 }
@@ -229,7 +229,7 @@ fn tails_are_within_the_stated_ones_at_every_rate() {
         }
         for (count, level) in beyond.into_iter().zip(levels) {
             let expected = level * repeats as f64;
-            // The bound is never met with equality: the most that is found is half of the level.
+            // The bound is never attained: the largest rate found is half of the level.
             assert!(
                 (count as f64) < 0.75 * expected,
                 "{products} x {periods} at {level}: {count} for {expected}"
@@ -283,7 +283,7 @@ fn parameters_are_counted_by_what_the_rows_determine_of_them() {
     let excess = found.overall.excess.unwrap();
     assert_eq!(excess.products, 10);
 
-    // Without variances all that could be determined: 160 rows less 2 a product and 19 a category; and no level.
+    // Without variances all that could be determined: 160 rows less 2 a product and 19 per category; and no level.
     let unknown = of(Variances::Unknown);
     assert_eq!(unknown.overall.degrees_of_freedom, 160.0 - 20.0 - 38.0);
     assert_eq!(unknown.overall.excess, None);
@@ -337,7 +337,7 @@ fn few_rows_are_no_proof_and_no_panic() {
     let one = Panel::from_parts(numbered(1), numbered(1), numbered(1), vec![part]).unwrap();
     let point = vec![0.0; one.layout().latents()];
     let found = of_truth(&one, Likelihood::Poisson, &point);
-    // One row of mean 1: (3 - 1)^2 / 1, and no second row to hold it against.
+    // One row of mean 1: (3 - 1)^2 / 1, and no second row to compare it with.
     assert_eq!(found.degrees_of_freedom, 1.0);
     assert_eq!(found.dispersion, 4.0);
     assert_eq!(found.excess, None);

@@ -1,13 +1,13 @@
-//! The law of the counts given their mean rate.
+//! The distribution of the counts given their mean rate.
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`row`] | [`RowLikelihood`]: what a likelihood says of one row, in plain `f64` |
+//! | [`row`] | [`RowLikelihood`]: the likelihood of one row, in plain `f64` |
 //! | [`poisson`] | Poisson counts |
 //! | [`negative_binomial`] | negative-binomial counts, stable for every shape |
 //!
-//! Another likelihood is a file here, a variant of [`Likelihood`] and an arm of [`Likelihood::visit`]; its own parameter, where it has
-//! one, is a site that is its alone ([`SITES`](crate::site::SITES)).
+//! A new likelihood is a file here, a variant of [`Likelihood`] and an arm of [`Likelihood::visit`]; its own
+//! parameter, if it has one, is a site that no other likelihood has ([`SITES`](crate::site::SITES)).
 
 pub mod negative_binomial;
 pub mod poisson;
@@ -29,21 +29,21 @@ pub enum Likelihood {
     NegativeBinomial,
 }
 
-/// What is to be done with the type of a likelihood, whichever it is.
+/// An operation that is generic over the type of a likelihood.
 pub trait LikelihoodVisitor {
-    /// What comes of it.
+    /// The result.
     type Output;
 
-    /// Does it with `L`.
+    /// Runs it for the likelihood `L`.
     fn visit<L: RowLikelihood>(self) -> Self::Output;
 }
 
 impl Likelihood {
-    /// All of them, in the order of the type.
+    /// All likelihoods, in the order of the variants.
     pub const ALL: [Likelihood; 2] = [Likelihood::Poisson, Likelihood::NegativeBinomial];
 
-    /// Does what `visitor` does with the type of this likelihood: code that is generic over [`RowLikelihood`] is chosen here, once for all
-    /// rows.
+    /// Runs `visitor` with the type of this likelihood: code that is generic over [`RowLikelihood`] is
+    /// selected here, once for all rows.
     #[inline(always)]
     pub fn visit<V: LikelihoodVisitor>(self, visitor: V) -> V::Output {
         match self {
@@ -65,14 +65,14 @@ impl Likelihood {
         self.visit(Name)
     }
 
-    /// The likelihood of a name.
+    /// The likelihood with this name.
     pub fn named(name: &str) -> Option<Likelihood> {
         Likelihood::ALL
             .into_iter()
             .find(|likelihood| likelihood.name() == name)
     }
 
-    /// The counts as tables and pictures name them.
+    /// The name of the counts in tables and plots.
     pub fn counts(self) -> &'static str {
         struct Counts;
         impl LikelihoodVisitor for Counts {
@@ -85,7 +85,7 @@ impl Likelihood {
         self.visit(Counts)
     }
 
-    /// What the counts are, in a sentence for the help of the command.
+    /// A description of the counts, in one sentence for the command's help.
     pub fn description(self) -> &'static str {
         struct Description;
         impl LikelihoodVisitor for Description {
@@ -98,7 +98,7 @@ impl Likelihood {
         self.visit(Description)
     }
 
-    /// The law of a count as a formula: `Poisson(rate)` for the text `rate`.
+    /// The distribution of a count as a formula: `Poisson(rate)` for the text `rate`.
     pub fn in_symbols(self, rate: &str) -> String {
         struct Symbols<'a>(&'a str);
         impl LikelihoodVisitor for Symbols<'_> {

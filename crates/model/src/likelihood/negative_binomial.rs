@@ -6,7 +6,8 @@
 //! ln p(y) = ln Gamma(y + r) - ln Gamma(r) - ln y! + r ln r + y ln mu - (y + r) ln(r + mu)
 //! ```
 //!
-//! whose terms cancel where `r` is large. Here it is the Poisson one and what vanishes as `r` grows, with `w = mu / r`:
+//! whose terms cancel where `r` is large. Here it is the Poisson log likelihood plus terms that vanish as `r`
+//! grows, with `w = mu / r`:
 //!
 //! ```text
 //! ln p(y) = (y ln mu - mu - ln y!) + rise(y, r) - y ln(1 + w) - r (ln(1 + w) - w)
@@ -22,8 +23,8 @@ use super::row::{RowLikelihood, RowTerms, RowWeight, UNITS_BOUND};
 use rand::Rng;
 use rand_distr::{Distribution, Gamma};
 
-/// The log of a shape is held within these bounds, where no prior puts it: above, the counts are Poisson to every digit that a
-/// row can show; below, all but one in 1e17 of them are zero.
+/// The log of a shape is held within these bounds, far outside any prior: above, the counts are Poisson to
+/// the last digit; below, all but one in 1e17 of them are zero.
 pub const LOG_SHAPE_BOUND: f64 = 40.0;
 
 /// Terms of `rise` that are summed one by one. At an argument of 16 the series is off by 1e-16.
@@ -39,12 +40,12 @@ pub struct Shape {
     pub ln: f64,
     /// `r`.
     pub value: f64,
-    /// Whether no bound holds it, so that it has a derivative.
+    /// Whether it is not held at a bound, so that it has a derivative.
     pub is_free: bool,
 }
 
 impl Shape {
-    /// The shape of a `log_shape`.
+    /// The shape for a `log_shape`.
     pub fn new(log_shape: f64) -> Self {
         let ln = log_shape.clamp(-LOG_SHAPE_BOUND, LOG_SHAPE_BOUND);
         Shape {
@@ -60,9 +61,9 @@ impl Shape {
 pub struct CountTerm {
     /// `ln p(y) + ln y!`.
     pub log_likelihood: f64,
-    /// By the log of the mean.
+    /// Derivative with respect to the log of the mean.
     pub by_eta: f64,
-    /// By the log of the shape, whether held or not.
+    /// Derivative with respect to the log of the shape, whether held or not.
     pub by_log_shape: f64,
 }
 
@@ -73,7 +74,7 @@ impl CountTerm {
         let w = (eta - shape.ln).exp();
         let ln_1p = w.ln_1p();
         let excess = ln_1p_excess(w);
-        // Beside a shape smaller than the mean, mu itself would have to cancel.
+        // With a shape smaller than the mean, mu itself would have to cancel.
         let (by_count, by_shape) = if w < 0.5 {
             (
                 y * (eta - ln_1p) - mu - r * excess,
@@ -101,7 +102,7 @@ pub fn rise(y: f64, r: f64) -> f64 {
     sum + (y - terms) * (terms / r).ln_1p() + beyond
 }
 
-/// The derivative of [`rise`] by `ln r`: `-sum_{j < y} j / (r + j)`.
+/// The derivative of [`rise`] with respect to `ln r`: `-sum_{j < y} j / (r + j)`.
 pub fn rise_slope(y: f64, r: f64) -> f64 {
     let terms = f64::from(TERMS);
     let sum = whole_below(y).map(|j| -j / (r + j)).sum::<f64>();
@@ -117,7 +118,7 @@ fn whole_below(y: f64) -> impl Iterator<Item = f64> {
     (1..TERMS).map(f64::from).take_while(move |j| *j < y)
 }
 
-/// [`rise`] and its derivative by `r` for one `r >= 16`, by Stirling's series.
+/// [`rise`] and its derivative with respect to `r`, for one `r >= 16`, from Stirling's series.
 #[derive(Debug, Clone, Copy)]
 pub struct RiseBySeries {
     r: f64,
@@ -126,7 +127,7 @@ pub struct RiseBySeries {
 }
 
 impl RiseBySeries {
-    /// For the argument `r`.
+    /// The series at the argument `r`.
     pub fn new(r: f64) -> Self {
         RiseBySeries {
             r,
@@ -135,7 +136,7 @@ impl RiseBySeries {
         }
     }
 
-    /// The rise of `y >= 0` and its derivative by `r`.
+    /// The rise of `y >= 0` and its derivative with respect to `r`.
     #[inline]
     pub fn at(&self, y: f64) -> (f64, f64) {
         let (r, u) = (self.r, y / self.r);
@@ -182,7 +183,7 @@ pub fn variance_ratio(eta: f64, shape: &Shape) -> f64 {
     1.0 + (eta - shape.ln).exp()
 }
 
-/// The law of negative-binomial counts of one category.
+/// The distribution of negative-binomial counts of one category.
 impl RowLikelihood for Shape {
     const NAME: &'static str = "negative-binomial";
     const COUNTS: &'static str = "negative-binomial counts";
@@ -241,7 +242,7 @@ impl RowLikelihood for Shape {
     fn draw<R: Rng + ?Sized>(&self, rate: f64, rng: &mut R) -> Result<u32, f64> {
         let about_one = Gamma::new(self.value, 1.0 / self.value).expect("shape and scale are positive");
         let rate = rate * about_one.sample(rng);
-        // No rate at all where the gamma variate underflows, of a tiny shape.
+        // The rate is zero if the gamma variate underflows, as with a tiny shape.
         let count = if rate > 0.0 {
             rand_distr::Poisson::new(rate).map_or(rate, |law| law.sample(rng))
         } else {
@@ -258,7 +259,7 @@ impl RowLikelihood for Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    /// Count, log mean, log shape; value and both derivatives, by mpmath with 60 digits.
+    /// Count, log mean, log shape; value and both derivatives, from mpmath with 60 digits.
     #[allow(clippy::excessive_precision)] // As mpmath printed them.
     const KNOWN: [(u32, f64, f64, f64, f64, f64); 13] = [
         (
@@ -371,8 +372,9 @@ mod tests {
     fn terms_equal_known_values() {
         for (y, eta, log_shape, value, by_eta, by_log_shape) in KNOWN {
             let term = CountTerm::new(y, eta, &Shape::new(log_shape));
-            // Ten units of the last digit of the result, and of what must cancel: the value is a difference of terms of
-            // the size y eta, the derivatives of terms of the size y and y w / (1 + w).
+            // Ten units in the last place of the result, and of the terms that cancel: the value is a
+            // difference of terms of the size y eta, the derivatives of terms of the size y and y w / (1 +
+            // w).
             let unit = 10.0 * f64::EPSILON;
             let size = f64::from(y);
             let close = |found: f64, known: f64, size: f64, what: &str| {
@@ -414,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_large_shape_is_poisson() {
-        // The difference is (y - (y - mu)^2) / (2 r), and 1 / r^2 beyond.
+        // The difference is (y - (y - mu)^2) / (2 r), plus terms of order 1 / r^2.
         for (y, eta) in [(0, -4.0), (0, 3.0), (3, 1.0), (50, 4.0), (1000, 6.5)] {
             let (count, mu) = (f64::from(y), f64::exp(eta));
             let poisson = count * eta - mu;

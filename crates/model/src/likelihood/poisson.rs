@@ -1,4 +1,4 @@
-//! Poisson counts: their law, and drawing them.
+//! Poisson counts: their distribution, and how they are drawn.
 
 use super::row::{RowLikelihood, RowTerms, RowWeight};
 use crate::ln_factorial::ln_factorial;
@@ -7,7 +7,7 @@ use rand::Rng;
 /// Largest rate that is drawn from. Sixty standard deviations above it are still below 2^31.
 pub const MAX_RATE: f64 = 2_144_000_000.0;
 
-/// The law of Poisson counts: variance `mu`, the published model.
+/// The distribution of Poisson counts: variance `mu`, the published model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Poisson;
 
@@ -43,7 +43,7 @@ impl RowLikelihood for Poisson {
         }
     }
 
-    /// The mean rate is `exp(mean + variance / 2)`, and all else is linear.
+    /// The mean rate is `exp(mean + variance / 2)`; the other terms are linear.
     fn expected(&self, units: u32, mean: f64, variance: f64) -> Option<(RowTerms, RowWeight)> {
         let (y, rate) = (f64::from(units), (mean + 0.5 * variance).exp());
         let terms = RowTerms {

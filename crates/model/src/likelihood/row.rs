@@ -1,4 +1,4 @@
-//! What a likelihood says of one row.
+//! The likelihood of one row.
 
 use rand::Rng;
 
@@ -16,7 +16,7 @@ pub struct RowTerms {
     pub by_parameter: f64,
 }
 
-/// Minus the second derivatives of the log likelihood of one count: what the row adds to a precision.
+/// Minus the second derivatives of the log likelihood of one count: the row's contribution to a precision.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RowWeight {
     /// Twice with respect to `eta`.
@@ -25,31 +25,32 @@ pub struct RowWeight {
     pub cross: f64,
 }
 
-/// The law of a count given the log `eta` of its mean rate, with a category's own parameter in it.
+/// The distribution of a count given the log `eta` of its mean rate, including the parameter of its category.
 ///
-/// This is the plain `f64` reference; fused kernels keep their own loops and are held against it. A likelihood is a type that implements
-/// this, a variant of [`Likelihood`](super::Likelihood) and an arm of [`Likelihood::visit`](super::Likelihood::visit).
+/// This is the plain `f64` reference; fused kernels have their own loops and are compared with it. A
+/// likelihood is a type that implements this, a variant of [`Likelihood`](super::Likelihood) and an arm of
+/// [`Likelihood::visit`](super::Likelihood::visit).
 pub trait RowLikelihood: Copy {
     /// The name in files and in the command.
     const NAME: &'static str;
 
-    /// The counts as tables and pictures name them: "Poisson counts".
+    /// The name of the counts in tables and plots: "Poisson counts".
     const COUNTS: &'static str;
 
-    /// What the counts are, in a sentence for the help of the command.
+    /// A description of the counts, in one sentence for the command's help.
     const DESCRIPTION: &'static str;
 
     /// Whether the variance of a count is its mean rate.
     const IS_EQUIDISPERSED: bool;
 
-    /// Mean and standard deviation of the own parameter in panels of the published process, which has no priors; not used by a
-    /// likelihood without one.
+    /// Mean and standard deviation of the likelihood's own parameter in panels of the published process,
+    /// which has no priors; not used by a likelihood without one.
     const SYNTHETIC_PARAMETER: (f64, f64);
 
-    /// The law as a formula: `Poisson(rate)` for the text `rate`.
+    /// The distribution as a formula: `Poisson(rate)` for the text `rate`.
     fn in_symbols(rate: &str) -> String;
 
-    /// The law with the value of the own parameter of a category, which a likelihood without one ignores.
+    /// The distribution with the own parameter of a category, which a likelihood without one ignores.
     fn new(parameter: f64) -> Self;
 
     /// Log likelihood and first derivatives of the count `units` at `eta`.
@@ -67,13 +68,13 @@ pub trait RowLikelihood: Copy {
     /// The derivative of the log variance of a count with respect to the own parameter; 0 without one.
     fn log_variance_by_parameter(&self, eta: f64) -> f64;
 
-    /// A rough value of the own parameter of rows that scatter about rates `mu`: `excess` is the sum of `(y - mu)^2 - y`, `squares` that
-    /// of `mu^2`. Not used by a likelihood without one.
+    /// A rough value of the own parameter for rows that scatter about rates `mu`: `excess` is the sum of
+    /// `(y - mu)^2 - y`, `squares` that of `mu^2`. Not used by a likelihood without one.
     fn parameter_of_scatter(excess: f64, squares: f64) -> f64;
 
     /// Draws a count with mean `rate`.
     ///
     /// # Errors
-    /// A number of units, about, that is not below [`UNITS_BOUND`].
+    /// The approximate number of units, if it is not below [`UNITS_BOUND`].
     fn draw<R: Rng + ?Sized>(&self, rate: f64, rng: &mut R) -> Result<u32, f64>;
 }

@@ -14,7 +14,7 @@ fn names_in_files_are_the_commands() {
     assert_eq!(Likelihood::named("gaussian"), None);
 }
 
-/// Counts, log rates and own parameters at which laws are checked.
+/// Counts, log rates and own parameters at which distributions are checked.
 const POINTS: [(u32, f64, f64); 7] = [
     (0, -1.0, 0.5),
     (1, 0.3, 2.0),
@@ -78,7 +78,8 @@ fn derivatives_are_differences() {
     }
 }
 
-/// Sums over all counts: the law is one, its mean is the rate, its variance and the mean of its score what they are said to be.
+/// Sums over all counts: probabilities sum to one, the mean is the rate, and the variance and the mean score
+/// are as documented.
 struct MomentsAreSums;
 
 impl LikelihoodVisitor for MomentsAreSums {

@@ -3,10 +3,10 @@
 use super::{Panel, PanelError, UnitSums};
 use crate::ln_factorial::ln_factorial;
 
-/// Sums by category and period that a part may hold whatever its rows.
+/// Number of sums by category and period that a part may always hold, whatever its number of rows.
 const FEW_SUMS: usize = 1 << 12;
 
-/// A run of consecutive products of a panel; parts are filled independently, for instance one a thread.
+/// Consecutive products of a panel; parts are filled independently, for instance one per thread.
 #[derive(Debug, Clone)]
 pub struct PanelPart {
     pub(super) categories: usize,
@@ -18,7 +18,8 @@ pub struct PanelPart {
     pub(super) deviation: Vec<f32>,
     pub(super) deviation_residual: Vec<f32>,
     pub(super) units: Vec<u32>,
-    /// Its `category_period` is empty where it would be larger than the part's rows: of those it is summed as parts are joined.
+    /// Its `category_period` is empty if it would be larger than the part's rows; the sums are then taken
+    /// from the rows when parts are joined.
     pub(super) sums: UnitSums,
     log_price: Vec<f64>,
 }
@@ -55,10 +56,11 @@ impl PanelPart {
     }
 
     /// Appends a product. `row_periods` are the periods of its rows, strictly ascending, or `None` when it has all
-    /// T; `prices` (currency units) and `units` are one a row.
+    /// T; `prices` (currency units) and `units` are one per row.
     ///
     /// # Errors
-    /// [`PanelError`] names the product (by its index within the part) and row; the part is then unchanged.
+    /// [`PanelError`] names the product (by its index within the part) and the row; the part is unchanged in
+    /// that case.
     pub fn push_product(
         &mut self,
         category: usize,

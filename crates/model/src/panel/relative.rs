@@ -1,21 +1,21 @@
-//! Prices relative to each product's own usual price.
+//! Prices relative to each product's usual price.
 
 use super::Panel;
 use infermark_threads::run_parts;
 
 /// Log prices relative to the usual one are multiples of this, 2^-20: a price is kept to a millionth.
 ///
-/// The logarithms of the same price in dollars and in cents, each less the mean of its product's, differ by some 1e-15.
-/// On this grid they are equal to the bit, but for one row in 2e8 by chance, so that every method, deterministic or not,
-/// does the same arithmetic in any unit of price. Below 16, which is a price 9 million times the usual one, multiples of 2^-20
-/// are exact in single precision too.
+/// The logarithms of the same price in dollars and in cents, each less the mean of its product's, differ by
+/// some 1e-15. On this grid they are bit-equal, except for about one row in 2e8, so that every method,
+/// deterministic or not, does the same arithmetic in any unit of price. Below 16, which is a price 9 million
+/// times the usual one, multiples of 2^-20 are exact in single precision too.
 pub const RELATIVE_PRICE_STEP: f64 = 1.0 / (1 << 20) as f64;
 
 impl Panel {
     /// The panel with `ln(price / usual)` where it had `ln price`; `usual` is the geometric mean of a product's prices over its
     /// rows. [`Panel::mean_log_price`] is then 0. Every log price is rounded to a multiple of [`RELATIVE_PRICE_STEP`].
     ///
-    /// The panel of the same sales in another unit of price is the same to the bit.
+    /// The same sales in another unit of price give a bit-identical panel.
     pub fn with_relative_prices(mut self) -> Self {
         let products = self.category_of.len();
         let share = products.div_ceil(infermark_threads::available()).max(1);
@@ -61,7 +61,8 @@ impl Panel {
         self
     }
 
-    /// The products whose price is the same in all their rows, of which sales cannot say how they answer to the price.
+    /// The products whose price is the same in all rows, so that their sales carry no information on price
+    /// response.
     pub fn constant_price_products(&self) -> Vec<usize> {
         let is_constant = |product: &usize| {
             let mut rows = self.row_range(*product);
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn the_unit_of_price_drops_out_to_the_bit() {
         let dollars = panel(0.01).with_relative_prices();
-        // Exact in cents and in yen at 1.5 to the cent; the others are rounded as files round.
+        // Exact in cents, and in yen at 1.5 per cent; the others are rounded as in files.
         for per_cent in [1.0, 1.5, 0.01 / 7.0, 1e-30, 1e200] {
             assert_eq!(panel(per_cent).with_relative_prices(), dollars, "{per_cent}");
         }

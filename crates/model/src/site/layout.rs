@@ -31,7 +31,7 @@ impl Layout {
         }
     }
 
-    /// The same sizes under `likelihood`; the latents of the Poisson layout keep their places.
+    /// The same sizes under `likelihood`; the latents of the Poisson layout keep their positions.
     pub const fn with_likelihood(self, likelihood: Likelihood) -> Self {
         Layout { likelihood, ..self }
     }
@@ -42,7 +42,7 @@ impl Layout {
         self.start(last) + self.len(last)
     }
 
-    /// The same of sizes that a file may only claim; `None` where they exceed any memory.
+    /// The same for untrusted sizes from a file; `None` if they exceed any memory.
     pub fn checked_latents(&self) -> Option<usize> {
         // Every other length is one of the sizes.
         self.categories.checked_mul(self.periods)?;
@@ -51,7 +51,7 @@ impl Layout {
             .try_fold(0usize, |sum, site| sum.checked_add(self.len(*site)))
     }
 
-    /// The sites that there are, in the order of the flat vector.
+    /// The sites of the layout, in the order of the flat vector.
     pub const fn sites(&self) -> &'static [Site] {
         let (sites, count) = &SITES_OF[self.likelihood as usize];
         sites.split_at(*count).0
@@ -89,8 +89,8 @@ impl Layout {
         start
     }
 
-    /// The place of the latent whose value is the prior mean of the `index`-th latent of `site`; `None` where the site has no
-    /// parent. `category_of` has the category of each product, length N.
+    /// The position of the latent whose value is the prior mean of the `index`-th latent of `site`; `None`
+    /// where the site has no parent. `category_of` has the category of each product, length N.
     #[inline]
     pub fn parent(&self, site: Site, index: usize, category_of: &[u32]) -> Option<usize> {
         let parent = site.parent()?;
@@ -100,7 +100,8 @@ impl Layout {
         })
     }
 
-    /// The category of the `index`-th latent of `site`; `None` of a scalar. `category_of` has the category of each product, length N.
+    /// The category of the `index`-th latent of `site`; `None` for a scalar. `category_of` has the category
+    /// of each product, length N.
     #[inline]
     pub fn category(&self, site: Site, index: usize, category_of: &[u32]) -> Option<usize> {
         match site.axis() {
@@ -151,14 +152,14 @@ impl Layout {
         start..start + self.len(site)
     }
 
-    /// The place of the likelihood's own parameter of a category; `None` where the likelihood has none.
+    /// The position of the likelihood's own parameter of a category; `None` if the likelihood has none.
     #[inline]
     pub fn parameter_index(&self, category: usize) -> Option<usize> {
         let site = self.likelihood.parameter()?;
         Some(self.start(site) + category)
     }
 
-    /// The value in `point` of the likelihood's own parameter of a category; 0 where the likelihood has none.
+    /// The value in `point` of the likelihood's own parameter of a category; 0 if the likelihood has none.
     #[inline]
     pub fn parameter_of(&self, category: usize, point: &[f64]) -> f64 {
         self.parameter_index(category).map_or(0.0, |j| point[j])
@@ -190,7 +191,7 @@ impl Layout {
     }
 }
 
-/// The sites of each likelihood, as many of the first as are counted.
+/// The sites of each likelihood and their number; entries after that number are padding.
 const SITES_OF: [([Site; Site::COUNT], usize); Likelihood::ALL.len()] = {
     let mut of_all = [([Site::GlobalA; Site::COUNT], 0); Likelihood::ALL.len()];
     let mut l = 0;

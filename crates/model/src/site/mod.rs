@@ -1,4 +1,4 @@
-//! The model's sites: one table of what each is, and what follows from it.
+//! The model's sites: one table that defines each, and what follows from it.
 //!
 //! | file | holds |
 //! |---|---|
@@ -7,7 +7,8 @@
 //! | `per_site` | [`PerSite`]: one value per site |
 //! | `prior` | the prior mean and standard deviation of each site, by [`Priors`](crate::Priors) |
 //!
-//! Another site is a variant of [`Site`], a row of [`SITES`] and, for its prior, two settings of [`Priors`](crate::Priors).
+//! A new site is a variant of [`Site`], a row of [`SITES`] and, for its prior, two settings of
+//! [`Priors`](crate::Priors).
 
 mod layout;
 mod per_site;

@@ -8,7 +8,7 @@ use std::ops::{Index, IndexMut};
 pub struct PerSite<T>([T; Site::COUNT]);
 
 impl<T> PerSite<T> {
-    /// The values that `of` gives.
+    /// The values that `of` returns.
     pub fn from_fn(of: impl FnMut(Site) -> T) -> Self {
         PerSite(Site::ALL.map(of))
     }
@@ -37,7 +37,7 @@ impl<T> PerSite<T> {
         Site::REPARAMETERIZED.map(|site| self[site])
     }
 
-    /// What `of` makes of each value.
+    /// Applies `of` to each value.
     pub fn map<U>(self, of: impl FnMut(T) -> U) -> PerSite<U> {
         PerSite(self.0.map(of))
     }

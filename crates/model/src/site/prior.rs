@@ -36,7 +36,7 @@ impl Priors {
         Ok(())
     }
 
-    /// Prior mean of a site that has no parent; 0 of one that has.
+    /// Prior mean of a site without a parent; 0 for a site with one.
     pub fn constant_mean(&self, site: Site) -> f64 {
         match site.spec().mean {
             PriorMean::Setting(setting) => (setting.get)(self),

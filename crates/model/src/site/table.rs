@@ -22,7 +22,7 @@ pub enum Site {
     LogShape,
 }
 
-/// What a site has one latent per.
+/// The axis of a site: it has one latent per entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Axis {
     /// The site is a scalar.
@@ -44,7 +44,7 @@ pub enum PriorMean {
     Parent(Site),
 }
 
-/// What the model says of a site.
+/// The model's definition of a site.
 #[derive(Debug, Clone, Copy)]
 pub struct SiteSpec {
     /// The site.
@@ -53,7 +53,7 @@ pub struct SiteSpec {
     pub name: &'static str,
     /// What it is, in a few words.
     pub description: &'static str,
-    /// What it has one latent per.
+    /// The axis along which it has latents.
     pub axis: Axis,
     /// Prior mean.
     pub mean: PriorMean,
@@ -178,12 +178,12 @@ impl Site {
         self.spec().name
     }
 
-    /// The site of a name.
+    /// The site with this name.
     pub fn named(name: &str) -> Option<Site> {
         SITES.iter().find(|spec| spec.name == name).map(|spec| spec.site)
     }
 
-    /// What the site has one latent per.
+    /// The axis along which the site has latents.
     #[inline]
     pub const fn axis(self) -> Axis {
         self.spec().axis
@@ -216,7 +216,8 @@ impl Site {
         self as usize
     }
 
-    /// The site as a formula has it, with its indices: `global_a`, `category_a[c]`, `product_a[i]`, `time_cat_effects[c,t]`.
+    /// The site with its indices, as in a formula: `global_a`, `category_a[c]`, `product_a[i]`,
+    /// `time_cat_effects[c,t]`.
     pub fn in_symbols(self) -> String {
         let index = match self.axis() {
             Axis::Scalar => "",
@@ -227,7 +228,8 @@ impl Site {
         format!("{}{index}", self.name())
     }
 
-    /// The site whose value is this one's prior mean, as the formula of that prior has it: `global_a`, `category_a[c(i)]`.
+    /// The site whose value is this one's prior mean, as in the formula of that prior: `global_a`,
+    /// `category_a[c(i)]`.
     pub fn parent_in_symbols(self) -> Option<String> {
         let parent = self.parent()?;
         Some(match (parent.axis(), self.axis()) {

@@ -1,12 +1,13 @@
 //! The posterior of a product's latents given the border of its category.
 //!
-//! A product has D latents: a coefficient for each regressor and its effect, last. The level `u` of its log rate is the effect and what the mean
-//! regressors add.
+//! A product has D latents: a coefficient for each regressor and its effect, last. The level `u` of its log
+//! rate is the effect plus the contribution of the mean regressors.
 
-use infermark_cpu_kernels::{ForSimd, InstructionSet, Kernel, Simd};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::Panel;
 use infermark_model::design::PRODUCT_LATENTS;
 use infermark_model::negative_binomial::{CountTerm, Shape};
+use infermark_processor::InstructionSet;
 use std::f64::consts::LOG2_E;
 
 /// The posterior of a product's latents given the border of its category.

@@ -1,5 +1,6 @@
-//! What is proposed for a product: a density over its latents that is constant in the cells of a grid, which has two axes, the level of the log
-//! rate and the first coefficient. Other coefficients are proposed from their prior given these: what their rows say of them costs acceptance.
+//! The proposal for a product: a density over its latents that is constant in the cells of a grid with two
+//! axes, the level of the log rate and the first coefficient. Other coefficients are proposed from their
+//! prior given these: the rows' information on them costs acceptance.
 
 use super::conditional::{Conditional, Prior};
 use rand::{Rng, RngExt};
@@ -9,32 +10,33 @@ use rand_distr::{Distribution, StandardNormal};
 pub(super) const LEVELS: usize = 64;
 pub(super) const ELASTICITIES: usize = 24;
 
-/// Prior standard deviations that the grid reaches to.
+/// Extent of the grid in prior standard deviations.
 const REACH: f64 = 5.0;
 
-/// Part of the proposals that are spread evenly over the cells, of the levels and of the elasticities of each: the border moves, and
-/// no cell may be out of reach.
+/// Fraction of the proposals that is spread evenly over the cells, of the levels and of the elasticities in
+/// each: the border moves, and every cell must stay reachable.
 const EVEN: f64 = 0.05;
 
-/// A proposal for one product: a density that is constant in the cells of a grid along the level and the first coefficient, and the prior of
-/// the other coefficients given these.
+/// A proposal for one product: a density that is constant in the cells of a grid along the level and the
+/// first coefficient, with the prior of the other coefficients given these.
 #[derive(Debug, Clone)]
 pub(super) struct Proposal<const D: usize> {
     pub(super) product: usize,
     /// Mean of each regressor, and 1.
     pub(super) mean: [f64; D],
-    /// Where the cells of the lower half of the levels begin, those of the upper half, and where these end.
+    /// Start of the lower half of the cells of levels, start of the upper half, and its end.
     levels: [f64; 3],
-    /// The prior of each coefficient given the level less what those before it add to it: mean at zero, slope, standard deviation. The last
-    /// entry has no meaning.
+    /// The prior of each coefficient given the level minus the contributions of the coefficients before it:
+    /// mean at zero, slope, standard deviation. The last entry has no meaning.
     prior: [[f64; 3]; D],
-    /// The distribution function of the level at the ends of its cells.
+    /// The distribution function of the level, at the ends of its cells.
     level: [f32; LEVELS],
-    /// In each cell of the level that of the first coefficient at the ends of its cells.
+    /// The distribution function of the first coefficient, at the ends of its cells, in each cell of the
+    /// level.
     elasticity: Vec<[f32; ELASTICITIES]>,
 }
 
-/// The cell that a number in (0, 1) falls into, by a distribution function at the cells' ends.
+/// Draws a cell from a distribution function at the cells' ends.
 fn draw_cell(cumulative: &[f32], rng: &mut (impl Rng + ?Sized)) -> usize {
     let p: f32 = rng.random();
     cumulative.partition_point(|c| *c <= p).min(cumulative.len() - 1)
@@ -45,7 +47,8 @@ fn mass(cumulative: &[f32], cell: usize) -> f64 {
     f64::from(cumulative[cell] - if cell == 0 { 0.0 } else { cumulative[cell - 1] })
 }
 
-/// The distribution function at the cells' ends, from the logs of their weights, a part spread evenly.
+/// The distribution function at the cells' ends, from the logs of their weights, with a fraction spread
+/// evenly.
 fn cumulative(logs: &[f64], into: &mut [f32]) {
     let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let sum: f64 = logs.iter().map(|log| (log - most).exp()).sum();
@@ -65,20 +68,20 @@ impl<const D: usize> Proposal<D> {
             mean: centre,
             sd: own_sd,
         } = conditional.prior;
-        // Mean and standard deviation of the level less what the first k coefficients add to it.
+        // Mean and standard deviation of the level minus the contributions of the first k coefficients.
         let (mut left_mean, mut left_sd) = ([centre[D - 1]; D], [own_sd[D - 1]; D]);
         for k in (0..D - 1).rev() {
             left_mean[k] = left_mean[k + 1] + centre[k] * m[k];
             left_sd[k] = left_sd[k + 1].hypot(own_sd[k] * m[k]);
         }
         let (prior_level, prior_sd) = (left_mean[0], left_sd[0]);
-        // Below the mode no more than the prior holds the level; above it the likelihood falls at least as fast as its curvature
-        // there says, or rates are at the bound.
+        // Below the mode only the prior bounds the level; above it the likelihood falls at least as fast as
+        // its curvature there implies, or rates are at the bound.
         let low = (prior_level - REACH * prior_sd).min(mode_level - REACH * sd);
         let high = mode_level.max(conditional.clip[0]) + REACH * sd;
-        // Half the cells lie where the mode is, half below.
+        // Half the cells lie near the mode, half below.
         let near = (mode_level - 4.0 * sd).max(0.5 * (low + high)).min(high - sd);
-        // Each coefficient given the level and those before it, by the priors.
+        // Each coefficient given the level and those before it, from the priors.
         let given = |k: usize| {
             if k + 1 == D {
                 return [0.0; 3];
@@ -117,7 +120,7 @@ impl<const D: usize> Proposal<D> {
         proposal
     }
 
-    /// The coefficients where all but the first are at their prior means given the level and this one.
+    /// The coefficients, with all but the first at their prior means given the level and the first.
     fn others_at_their_means(&self, level: f64, first: f64) -> [f64; D] {
         let mut coefficients = [first; D];
         let mut left = level;
@@ -129,7 +132,7 @@ impl<const D: usize> Proposal<D> {
         coefficients
     }
 
-    /// Where a cell of the levels begins, or the last one ends.
+    /// Start of a cell of the levels, or end of the last one.
     fn edge(&self, cell: usize) -> f64 {
         let [low, near, high] = self.levels;
         let half = LEVELS / 2;
@@ -240,7 +243,8 @@ mod tests {
         assert_eq!(proposal.ln_density(&[0.0, high + 1.0]), f64::NEG_INFINITY);
     }
 
-    /// A product with a price and a promotion that sold twice: draws by the proposal, accepted as in a chain, against sums over a fine grid.
+    /// A product with a price and a promotion that sold twice: draws from the proposal, accepted as in a
+    /// chain, against sums over a fine grid.
     #[test]
     fn a_proposal_for_two_coefficients_leaves_their_posterior_as_it_is() {
         let price: Vec<f64> = (0..20).map(|t| 0.15 * f64::from(t % 4) - 0.2).collect();
@@ -304,7 +308,7 @@ mod tests {
             };
             let ([mean, sd], [exact_mean, exact_sd]) =
                 (moments(*found, f64::from(DRAWS)), moments(*exact, total));
-            // At least 30,000 effective draws: 0.6% of an sd, four and more of which.
+            // At least 30,000 effective draws: 0.6% of an sd, and more than four of those.
             assert!(
                 (mean - exact_mean).abs() < 0.03 * exact_sd && (sd / exact_sd - 1.0).abs() < 0.03,
                 "{k}: {mean} +- {sd}, exact {exact_mean} +- {exact_sd}"

@@ -1,22 +1,17 @@
-//! The report of a run, and in sentences what a reader of its posterior must know.
+//! The report of a run, and warnings for readers of its posterior.
 
 use super::NutsRun;
 use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
 use infermark_backend::{
-    ChainDiagnostics, ChainReport, Detail, Metric, NutsReport, NutsSettings, Report, RunState,
+    ChainDiagnostics, ChainReport, Detail, ESS_LIMIT, Metric, NutsReport, NutsSettings, RHAT_LIMIT, Report,
+    RunState,
 };
-use infermark_cpu_kernels::device_name;
 use infermark_model::Parameterization;
-
-/// R-hat beyond which chains are said not to have mixed (Vehtari et al. 2021).
-const RHAT_LIMIT: f64 = 1.01;
-
-/// Effective sample size below which figures are said to be unreliable (Vehtari et al. 2021).
-const ESS_LIMIT: f64 = 400.0;
+use infermark_processor::processor_name;
 
 impl NutsRun {
-    /// The report as the run stands.
+    /// The report of the run at this point.
     pub(super) fn report_of_backend(&self, backend: &str) -> Report {
         let diagnostics = self.summary().and_then(|p| p.diagnostics);
         let records = self.records();
@@ -52,7 +47,7 @@ impl NutsRun {
         };
         Report {
             backend: backend.to_owned(),
-            device: device_name(),
+            device: processor_name(),
             threads: self.threads,
             setup_seconds: self.setup_seconds,
             run_seconds: self.run_seconds,
@@ -143,19 +138,21 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
     warnings
 }
 
-/// How far the acceptance of a chain may be from the target of its tuning, which 300 draws of warm-up come to within 0.03.
+/// Largest distance of a chain's acceptance from the target of its tuning; 300 draws of warm-up get within
+/// 0.03.
 const ACCEPTANCE_MARGIN: f64 = 0.1;
 
-/// Names the chains whose step size is not the one that was asked for.
+/// Warns of chains whose step size does not give the requested acceptance.
 fn acceptance_warnings(warnings: &mut Vec<String>, settings: &NutsSettings, chains: &[ChainReport]) {
-    // Of a chain's first draws the mean says little.
+    // The mean of a chain's first few draws says little.
     const LEAST_DRAWS: u64 = 100;
     let target = settings.target_accept;
     for (k, chain) in chains.iter().enumerate() {
         let Some(acceptance) = chain.acceptance.filter(|_| chain.draws >= LEAST_DRAWS) else {
             continue;
         };
-        // The longest step of the structured metric may be accepted more often than was asked for: no longer one is of use.
+        // The longest step of the structured metric may be accepted more often than requested: a longer one
+        // would be useless.
         let at_longest = settings.metric == Metric::Structured && chain.step_size > 0.5 * LONGEST_STEP;
         let too_high = acceptance > target + ACCEPTANCE_MARGIN && !at_longest;
         if acceptance.is_nan() || acceptance < target - ACCEPTANCE_MARGIN || too_high {
@@ -177,12 +174,12 @@ fn mixing_warnings(
 ) {
     let latents = diagnostics.rhat.len();
     if chains < 2 {
-        warnings.push("There is one chain: R-hat cannot be told, and a missed mode would not show.".into());
+        warnings.push("There is one chain: R-hat is undefined, and a missed mode would not show.".into());
     } else {
         let untold = diagnostics.rhat.iter().filter(|r| r.is_nan()).count();
         if untold > 0 {
             warnings.push(format!(
-                "R-hat cannot be told for {untold} of {latents} latents: there are too few draws, or all are equal."
+                "R-hat is undefined for {untold} of {latents} latents: there are too few draws, or all are equal."
             ));
         }
     }
@@ -204,7 +201,7 @@ fn mixing_warnings(
     }
 }
 
-/// Where a column is worst, its value there, and how many entries are bad; `None` when none is.
+/// The index of the worst entry of a column, its value, and the number of bad entries; `None` if none is bad.
 fn beyond(
     column: &[f64],
     bad: impl Fn(f64) -> bool,
@@ -221,7 +218,7 @@ fn beyond(
     found
 }
 
-/// A latent by site and key, or by site alone where there is no panel.
+/// A latent by site and key, or only by site if there is no panel.
 fn place(run: &NutsRun, latent: usize) -> String {
     match &run.panel {
         Some(panel) => panel.axes().latent_in_words(&run.layout, latent),
@@ -260,7 +257,7 @@ mod tests {
         assert!(
             warnings[0].starts_with("Chain 2 accepts 0.55") && warnings[1].starts_with("Chain 3 accepts NaN")
         );
-        // Too short a step is as far from the target, but for the longest one.
+        // A step that is too short is as far from the target, unless it is the longest one.
         let settings = NutsSettings {
             target_accept: 0.8,
             ..NutsSettings::default()

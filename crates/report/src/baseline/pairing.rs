@@ -1,19 +1,19 @@
-//! Which case of an earlier run a case is compared with, and in what the two differ where it is not the same.
+//! Which case of an earlier run a case is compared with, and the differences if it is not the same.
 
 use crate::number_format::count;
 use crate::records::case_record::CaseRecord;
 use infermark_backend::{DeviceId, Method};
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::{Likelihood, Parameterization, Priors};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What an earlier run has for a case.
+/// The counterpart of a case in an earlier run.
 #[derive(Debug)]
 pub(super) enum Counterpart<'r> {
     /// The same case.
     Same(&'r CaseRecord),
-    /// The nearest case of the backend, and in what it differs, in words.
+    /// The closest case of the backend, and its differences, in words.
     Other {
         /// The case.
         record: &'r CaseRecord,
@@ -51,14 +51,15 @@ pub(super) fn counterpart<'r>(record: &CaseRecord, earlier: &[&'r CaseRecord]) -
     }
 }
 
-/// Whether two cases ran on the same device of the same kind of machine. What a card does depends on its host little.
+/// Whether two cases ran on the same device of the same kind of machine. The speed of a card depends little
+/// on its host.
 fn is_same_machine(a: &CaseRecord, b: &CaseRecord) -> bool {
     let on_processors = a.request.devices.contains(&DeviceId::CPU);
     let is_same_host = a.system.cpu == b.system.cpu && a.system.cores == b.system.cores;
     a.device == b.device && (is_same_host || !on_processors)
 }
 
-/// In what two cases of one backend differ, as far as a speed depends on it.
+/// The differences between two cases of one backend that affect a speed.
 fn differences(record: &CaseRecord, other: &CaseRecord) -> Vec<String> {
     let mut found = Vec::new();
     if !is_same_machine(record, other) {
@@ -92,8 +93,8 @@ fn differences(record: &CaseRecord, other: &CaseRecord) -> Vec<String> {
     found
 }
 
-/// The settings in which two requests differ, as `name value (baseline: value)`. What no speed depends on is left out: the seed, and how
-/// many steps a run that is timed in pieces would make.
+/// The settings in which two requests differ, as `name value (baseline: value)`. Settings that affect no
+/// speed are left out: the seed, and the number of steps of a run that is timed in pieces.
 fn differing_settings(record: &CaseRecord, other: &CaseRecord) -> Vec<String> {
     let of = |record: &CaseRecord| {
         let mut request = record.request.clone();
@@ -115,7 +116,7 @@ fn differing_settings(record: &CaseRecord, other: &CaseRecord) -> Vec<String> {
     found
 }
 
-/// What a speed depends on of a request.
+/// The parts of a request that affect a speed.
 #[derive(Serialize)]
 struct Settings<'a> {
     priors: &'a Priors,
@@ -143,7 +144,7 @@ fn differing_values(name: &str, here: &Value, there: &Value, found: &mut Vec<Str
     }
 }
 
-/// In what the systems of two runs differ that need not change a speed and may, in sentences without their full stop.
+/// Differences between the systems of two runs that may change a speed, in sentences without their full stop.
 pub(super) fn differing_runs(here: &System, baseline: &System) -> Vec<String> {
     let pairs = [
         ("machine", &here.device, &baseline.device),

@@ -1,14 +1,17 @@
-//! A difference of speeds, told from noise by the repeats of two runs.
+//! A difference of speeds, separated from noise by the repeats of two runs.
 //!
-//! The rate of this run over that of the baseline is estimated by the ratio of the medians, with an interval of Mann and Whitney: of the
-//! ratios of every repeat here to every repeat there, in order, as many are cut off at both ends as the rank test allows. It holds for any
-//! distribution of the repeats, also one with a long tail of disturbed ones, since only ranks count, and needs no estimate of their spread,
-//! which five repeats give badly. With five repeats of each nothing is cut off: the interval is all 25 ratios and excludes 1 exactly where
-//! every repeat of one run is faster than every repeat of the other, which equal speeds do in 2 of 252 orders. Hence the confidence,
-//! [`CONFIDENCE`]: a table has some dozen cases, of which at 95% one would be called different by chance in most runs.
+//! The rate of this run over that of the baseline is estimated by the ratio of the medians, with an interval
+//! of Mann and Whitney: of the ratios of every repeat here to every repeat there, sorted, as many are cut off
+//! at both ends as the rank test allows. It is valid for any distribution of the repeats, also one with a
+//! long tail of disturbed ones, since only ranks count, and needs no estimate of their spread, for which five
+//! repeats are too few. With five repeats of each nothing is cut off: the interval is all 25 ratios and
+//! excludes 1 exactly where every repeat of one run is faster than every repeat of the other, which equal
+//! speeds do in 2 of 252 orders. Hence the confidence, [`CONFIDENCE`]: a table has some dozen cases, of which
+//! at 95% one would be called different by chance in most runs.
 //!
-//! Repeats of one run share what changes from run to run: where memory lies, how the processor is clocked, who else is on the host. No number
-//! of repeats shows that, so a difference is only called one where the ratio of medians is beyond [`SAME`] as well.
+//! Repeats of one run share what changes from run to run: memory placement, the clock of the CPU, other users
+//! of the host. No number of repeats shows that, so a difference is only reported if the ratio of medians is
+//! beyond [`SAME`] as well.
 
 use crate::spread::Spread;
 use serde::{Deserialize, Serialize};
@@ -32,7 +35,7 @@ pub enum Direction {
     Above,
     /// Below, beyond noise.
     Below,
-    /// It cannot be told from 1.
+    /// It cannot be distinguished from 1.
     Neither,
 }
 
@@ -45,7 +48,7 @@ pub struct Ratio {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// The interval's confidence, at least [`CONFIDENCE`]: with few repeats not every one can be had.
+    /// The interval's confidence, at least [`CONFIDENCE`]: with few repeats not every confidence is possible.
     pub confidence: f64,
 }
 
@@ -70,7 +73,7 @@ impl Ratio {
             high: ratios[ratios.len() - 1 - cut],
             confidence,
         };
-        // Rates at the ends of what a number holds have a ratio that is none.
+        // Rates close to overflow or underflow have no finite ratio.
         (ratio.of_medians.is_finite() && ratio.low > 0.0 && ratio.high.is_finite()).then_some(ratio)
     }
 
@@ -86,8 +89,8 @@ impl Ratio {
     }
 }
 
-/// How many of the ordered ratios of `m` to `n` repeats are cut off at each end, and the confidence of what is left; `None` where
-/// all of them together have less than [`CONFIDENCE`].
+/// How many of the ordered ratios of `m` to `n` repeats are cut off at each end, and the confidence of the
+/// rest; `None` where all of them together have less than [`CONFIDENCE`].
 fn cut(m: usize, n: usize) -> Option<(usize, f64)> {
     if m == 0 || n == 0 {
         return None;
@@ -189,7 +192,7 @@ mod tests {
         assert_eq!(ratio.direction(), Direction::Above);
         assert_eq!(Ratio::of(&base, &twice).unwrap().direction(), Direction::Below);
         assert_eq!(Ratio::of(&base, &base).unwrap().direction(), Direction::Neither);
-        // One repeat in reach of the other side: no order that noise does not make.
+        // One repeat within reach of the other side: an order that noise can produce.
         let mut touching = twice;
         touching[3] = 10.15;
         assert_eq!(

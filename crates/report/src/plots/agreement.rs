@@ -1,4 +1,5 @@
-//! Elasticities beside those of a reference posterior, product by product: one row of panels a method.
+//! Elasticities compared with those of a reference posterior, product by product: one row of panels per
+//! method.
 
 use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, heading, legend};
 use super::palette::{INK, VERMILLION, ours};
@@ -28,7 +29,7 @@ pub struct AgreementRow<'a> {
     pub agreement: &'a Agreement,
 }
 
-/// Draws the cases of one panel beside the posterior of NUTS; nothing when there is none.
+/// Draws the cases of one panel compared with the posterior of NUTS; nothing if there is none.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -61,7 +62,7 @@ pub fn draw(stem: &Path, rows: &[AgreementRow<'_>], subtitle: &str) -> Result<Ve
 
 fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: f64) {
     let reference = &rows[0].agreement.reference;
-    // What the reference does not know itself: 1 / sqrt(effective draws) of its standard deviation.
+    // The uncertainty of the reference itself: 1 / sqrt(effective draws) of its standard deviation.
     let own_error = reference
         .min_ess_bulk
         .filter(|e| *e > 0.0)

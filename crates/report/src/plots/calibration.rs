@@ -338,7 +338,7 @@ fn difference(pen: &mut dyn Pen, frame: &CellFrame, cell: &Cell) {
 
 /// Side of a coverage panel.
 const SIDE: f64 = 300.0;
-/// Panels beside each other.
+/// Panels side by side.
 const ABREAST: usize = 3;
 
 /// Draws the share of truths in central intervals against the intervals' probability, one panel a method.

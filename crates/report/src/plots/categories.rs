@@ -17,7 +17,7 @@ const MOST: usize = 60;
 const CAPTION: &str = "An elasticity of -2 means that a price 1% higher sells about 2% less. The category's mean is the centre that its products \
     are drawn to; the products' spread is that of their posterior means, not an interval of uncertainty.";
 
-/// Draws one line a category, most elastic first: posterior mean and 90% interval of `category_a`, over the spread of its
+/// Draws one line per category, most elastic first: posterior mean and 90% interval of `category_a`, over the spread of its
 /// products' means. `category_word` is what a category is, for instance `brand`.
 ///
 /// # Errors

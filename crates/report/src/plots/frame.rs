@@ -1,4 +1,4 @@
-//! What every picture has: title, axes, legend and caption.
+//! The frame of every picture: title, axes, legend and caption.
 
 use super::palette::{FAINT, GRID, INK};
 use super::pen::{Align, Pen, dashes, text_width};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const WIDTH: f64 = 1280.0;
 const HEIGHT: f64 = 640.0;
 const LEGEND: f64 = 290.0;
-/// Entries drawn of one trace: more than pixels tell nothing.
+/// Largest number of entries drawn of one trace: more than pixels are not visible.
 const POINTS: usize = 2_000;
 
 const CAPTION: &str = "The loss is minus the bound that the method maximizes, of single iterations, so it is noisy. Seconds are those of \

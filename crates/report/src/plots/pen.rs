@@ -47,7 +47,7 @@ pub enum PlotError {
     },
 }
 
-/// Where a text stands to its point, horizontally.
+/// Horizontal position of a text relative to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
     Left,
@@ -76,7 +76,7 @@ pub(super) fn dashes(pen: &mut dyn Pen, from: (f64, f64), to: (f64, f64), color:
     }
 }
 
-/// Dashes of a line, at most: more than cross any page.
+/// Largest number of dashes of a line: more than cross any page.
 const MOST_DASHES: f64 = 1000.0;
 
 /// Width of a text on the page.
@@ -99,7 +99,7 @@ struct PagePen<'a, DB: DrawingBackend> {
 
 impl<DB: DrawingBackend> PagePen<'_, DB> {
     fn at(&self, x: f64, y: f64) -> (i32, i32) {
-        // What lies far outside the page must not be walked to.
+        // Points far outside the page must not be reached dash by dash.
         let pixel = |v: f64| (v.clamp(-FAR, FAR) * self.scale).round() as i32;
         (pixel(x), pixel(y))
     }

@@ -139,7 +139,7 @@ fn paint(pen: &mut dyn Pen, ways: &[Way]) {
     caption(pen, WIDTH, HEIGHT, CAPTION);
 }
 
-/// Texts beside the points that they belong to, moved down where they would lie on each other.
+/// Texts next to their points, moved down where they would overlap.
 #[derive(Default)]
 struct Labels(Vec<((f64, f64), String, RGBColor)>);
 

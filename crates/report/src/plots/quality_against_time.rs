@@ -1,4 +1,4 @@
-//! What a posterior is worth against the seconds that it took: widths, means and coverage, method by method.
+//! The quality of a posterior against the seconds that it took: widths, means and coverage, method by method.
 
 use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::{INK, ours};
@@ -49,7 +49,8 @@ pub struct QualityReference {
     pub coverage_95: Option<f64>,
 }
 
-/// Draws `lines`; nothing unless a method was run for different lengths of time: only then is there a way to be seen.
+/// Draws `lines`; nothing unless a method was run for different lengths of time: only then is there a trend
+/// to be seen.
 ///
 /// # Errors
 /// When a file cannot be written.

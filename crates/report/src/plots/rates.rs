@@ -1,4 +1,4 @@
-//! Iterations a second by size and backend, with the published figures as reference marks.
+//! Iterations per second by size and backend, with the published figures as reference marks.
 
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend};
 use super::palette::{FAINT, ours};

@@ -2,7 +2,7 @@
 
 use crate::number_format::count;
 
-/// Ends of a logarithmic scale, at most: beyond them its decades cannot be told any more.
+/// Limits of the ends of a logarithmic scale: beyond them its decades can no longer be distinguished.
 const SMALLEST: f64 = 1e-300;
 const LARGEST: f64 = 1e300;
 

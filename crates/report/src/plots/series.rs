@@ -1,4 +1,4 @@
-//! Cases that differ in their size alone make a series.
+//! Cases that differ only in their size form a series.
 
 use crate::number_format::count;
 use crate::records::case_record::{CaseKind, CaseRecord, IterationUnit};

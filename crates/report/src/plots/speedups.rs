@@ -1,4 +1,4 @@
-//! Speedups, each with both of its sides written beside it.
+//! Speedups, each labelled with both of its sides.
 
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend, wrap};
 use super::palette::{BLUE, FAINT, INK, PAPER, PUBLISHED, VERMILLION};

@@ -1,4 +1,5 @@
-//! How near a posterior is to a reference posterior of the same panel, in the reference's own standard deviations.
+//! How close a posterior is to a reference posterior of the same panel, in the reference's own standard
+//! deviations.
 
 use crate::quality::truth::{SAMPLE, sample_of};
 use infermark_backend::Posterior;
@@ -6,7 +7,7 @@ use infermark_diagnostics::quantile;
 use infermark_model::Site;
 use serde::{Deserialize, Serialize};
 
-/// What the posterior is held against, and how far that is to be trusted.
+/// The reference of a comparison, and how far it can be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reference {
     /// Its name: a backend's, or a fit's folder.
@@ -18,7 +19,7 @@ pub struct Reference {
     pub min_ess_bulk: Option<f64>,
 }
 
-/// The latents of one site beside the reference's.
+/// The latents of one site compared with the reference's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteAgreement {
     /// The site.
@@ -37,7 +38,7 @@ pub struct SiteAgreement {
     pub sd_ratio_largest: f64,
 }
 
-/// The elasticity of one product beside the reference's.
+/// The elasticity of one product compared with the reference's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ProductAgreement {
     /// Units of the product in the whole panel, where the panel is at hand.
@@ -50,12 +51,12 @@ pub struct ProductAgreement {
     pub sd_ratio: f64,
 }
 
-/// A posterior beside a reference.
+/// A posterior compared with a reference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
     /// The reference.
     pub reference: Reference,
-    /// One entry a site, in the model's order; sites of which nothing could be compared are left out.
+    /// One entry per site, in the model's order; sites of which nothing could be compared are left out.
     pub sites: Vec<SiteAgreement>,
     /// A random sample of the products, at most [`SAMPLE`].
     pub sample: Vec<ProductAgreement>,
@@ -66,7 +67,7 @@ impl Agreement {
     /// product's in the whole panel, where they are known.
     ///
     /// # Panics
-    /// When the posteriors are of panels of different sizes, or `units` are not one a product.
+    /// When the posteriors are of panels of different sizes, or `units` are not one per product.
     pub fn new(
         posterior: &Posterior,
         reference_posterior: &Posterior,
@@ -74,7 +75,8 @@ impl Agreement {
         units: Option<&[u64]>,
     ) -> Self {
         let layout = posterior.layout;
-        // The latents of the Poisson layout keep their places in the other, so that common sites have common places.
+        // The latents of the Poisson layout keep their positions in the other, so that common sites have
+        // common positions.
         let common = layout.with_likelihood(reference_posterior.layout.likelihood);
         assert_eq!(common, reference_posterior.layout, "posteriors of one panel");
         assert!(
@@ -122,7 +124,8 @@ impl Agreement {
     }
 }
 
-/// From (standard deviation of the reference, distance, ratio) of every latent; `None` when there is none.
+/// The agreement from (standard deviation of the reference, distance, ratio) of every latent; `None` if there
+/// is none.
 fn site_agreement(site: Site, beside: impl Iterator<Item = (f64, f64, f64)>) -> Option<SiteAgreement> {
     let (mut differences, mut ratios): (Vec<f64>, Vec<f64>) = beside.map(|b| (b.1, b.2)).unzip();
     differences.sort_by(f64::total_cmp);

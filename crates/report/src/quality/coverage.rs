@@ -17,7 +17,7 @@ pub struct CoveragePoint {
     pub actual: f64,
 }
 
-/// The share of `truth` (one elasticity a product) in the central intervals of each of [`LEVELS`].
+/// The share of `truth` (one elasticity per product) in the central intervals of each of [`LEVELS`].
 ///
 /// The quantiles of `draws`, those of the elasticities, bound the intervals, where draws were kept. Otherwise at 90% and 95%
 /// the posterior's own quantiles do, and at the other levels those of the normal with its mean and standard deviation.

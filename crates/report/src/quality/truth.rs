@@ -1,7 +1,7 @@
-//! Quality beside speed: distance from the truth, and what chains know of their own error.
+//! Quality, in addition to speed: distance from the truth, and the chains' own error estimates.
 
 use crate::quality::coverage::{CoveragePoint, coverage};
-use infermark_backend::{NutsReport, Posterior, SiteDraws};
+use infermark_backend::{NutsReport, Posterior, SiteDraws, chains_have_converged};
 use infermark_model::noise::Stream;
 use infermark_model::{Panel, Site};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Elasticities kept for the plot against truth; of more products a random sample is kept.
 pub const SAMPLE: usize = 300;
 
-/// A posterior interval beside the truth.
+/// A posterior interval and the truth.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ElasticityInterval {
     /// True elasticity.
@@ -25,7 +25,7 @@ pub struct ElasticityInterval {
 /// Distance of product elasticities from the truth that the data was made with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TruthQuality {
-    /// Iterations (draws a chain for samplers) after which it was taken.
+    /// Iterations (draws per chain for samplers) after which it was taken.
     pub after: u64,
     /// Seconds of advancing until then.
     pub seconds: f64,
@@ -35,7 +35,7 @@ pub struct TruthQuality {
     pub product_a_coverage_90: f64,
     /// Share of true `product_a` in the 95% intervals.
     pub product_a_coverage_95: f64,
-    /// What the intervals of each nominal level cover; empty in records of before it was taken.
+    /// The coverage of the intervals at each nominal level; empty in records from before it was measured.
     #[serde(default)]
     pub coverage: Vec<CoveragePoint>,
     /// How many products these are over.
@@ -45,7 +45,7 @@ pub struct TruthQuality {
 }
 
 impl TruthQuality {
-    /// Compares `posterior` with the true elasticities, one a product; `None` when they are not of the same number or
+    /// Compares `posterior` with the true elasticities, one per product; `None` when they are not of the same number or
     /// the posterior is not finite. `draws` are those of `product_a`, where a sampler kept them.
     pub fn new(
         posterior: &Posterior,
@@ -103,7 +103,7 @@ pub fn sample_of(n: usize, count: usize) -> Vec<usize> {
     chosen
 }
 
-/// Posterior of a category's elasticity beside its products'.
+/// Posterior of a category's elasticity, with those of its products.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CategoryElasticity {
     /// The category.
@@ -157,10 +157,10 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
 }
 
-/// What a short run of chains gave.
+/// The results of a short run of chains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChainQuality {
-    /// Whether all draws were made that were asked for, or the time was up.
+    /// Whether all requested draws were made, rather than the time being up.
     pub finished: bool,
     /// Chains.
     pub chains: usize,
@@ -168,9 +168,9 @@ pub struct ChainQuality {
     pub warmup: u64,
     /// Draws of the chain with the fewest, after warm-up.
     pub draws: u64,
-    /// Seconds by the clock, warm-up included, all chains together.
+    /// Wall-clock seconds, warm-up included, all chains together.
     pub seconds: f64,
-    /// The part of `seconds` after warm-up, by the longest chain's own account.
+    /// The part of `seconds` after warm-up, as reported by the longest chain.
     pub draw_seconds: f64,
     /// Smallest bulk effective sample size over all latents.
     pub min_ess_bulk: Option<f64>,
@@ -187,6 +187,16 @@ pub struct ChainQuality {
 }
 
 impl ChainQuality {
+    /// Whether the chains have converged, as far as their diagnostics go.
+    pub fn has_converged(&self) -> bool {
+        chains_have_converged(
+            self.divergences,
+            self.max_rhat,
+            self.min_ess_bulk,
+            self.min_ess_tail,
+        )
+    }
+
     /// From the report of a run that took `seconds`.
     pub fn new(report: &NutsReport, warmup: u64, seconds: f64, finished: bool) -> Self {
         let chains = &report.chains;

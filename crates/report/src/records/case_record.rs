@@ -11,21 +11,21 @@ pub use infermark_backend::objective_in_words;
 use infermark_backend::{DeviceId, Limits, Method, Report, Request};
 use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::System;
+use infermark_machine::System;
 use infermark_model::objective::Objective;
 use infermark_model::{Coordinates, Likelihood, Parameterization};
 use serde::{Deserialize, Serialize};
 
-/// Share of the machine's processor time that other programs may take while something is timed.
+/// Share of the machine's CPU time that other programs may take while something is timed.
 pub const QUIET: f64 = 0.1;
 
 /// Whether a case may be relied on.
 ///
-/// In order: of two, the worse is the greater.
+/// Ordered: the worse of two is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Nothing to remark.
+    /// No remarks.
     Ok,
     /// Measured, with a remark that a reader must know.
     Warn,
@@ -53,12 +53,12 @@ impl Status {
 pub struct Sample {
     /// Iterations of SVI, gradients of NUTS, or whole fits.
     pub iterations: u64,
-    /// Seconds by the clock, the device idle at both ends.
+    /// Wall-clock seconds, the device idle at both ends.
     pub seconds: f64,
 }
 
 impl Sample {
-    /// Iterations a second.
+    /// Iterations per second.
     pub fn rate(&self) -> f64 {
         self.iterations as f64 / self.seconds
     }
@@ -77,7 +77,7 @@ pub enum IterationUnit {
 }
 
 impl IterationUnit {
-    /// What is counted of a method.
+    /// The unit that is counted for a method.
     pub const fn of(method: &Method) -> Self {
         let kind = method.kind();
         if kind.is_fitted_whole() {
@@ -112,7 +112,7 @@ impl IterationUnit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CaseKind {
-    /// Iterations a second.
+    /// Iterations per second.
     Speed,
     /// The published NUTS reference.
     PublishedNuts,
@@ -131,15 +131,15 @@ pub struct CaseRecord {
     pub kind: CaseKind,
     /// Whether it may be relied on.
     pub status: Status,
-    /// What to know when it is not `ok`; `none` otherwise.
+    /// A remark if it is not `ok`; otherwise `none`.
     pub reason: String,
     /// The backend's name.
     pub backend: String,
-    /// The device, in plain words; other than the processors with its id, as in `NVIDIA A10G (cuda:1)`.
+    /// The device, in plain words; with its id unless it is the CPU, as in `NVIDIA A10G (cuda:1)`.
     pub device: String,
     /// Threads used.
     pub threads: usize,
-    /// What was asked, resolved.
+    /// The resolved request.
     pub request: Request,
     /// The limit of tree doublings while a sampler's gradients were timed, lower than the request's: a gradient costs the same at
     /// any depth, and a repeat holds many short draws. Before version 3 the request has it instead.
@@ -153,27 +153,27 @@ pub struct CaseRecord {
     pub parity: Option<ParityRecord>,
     /// Seconds of everything that is done once: layouts, uploads, compilation, start values.
     pub setup_seconds: Option<f64>,
-    /// What ran before the timing, not counted.
+    /// The warm-up before the timing, which is not counted.
     #[serde(alias = "warm_up")]
     pub warmup: Option<Sample>,
     /// The timed repeats, as they were, interleaved with the other cases of the panel.
     pub repeats: Vec<Sample>,
     /// Row-particles a second of the bare kernel.
     pub kernel_row_particles_per_second: Option<f64>,
-    /// Share of the machine's processor time that other programs used just before the timing, 0 to 1, where the system
-    /// tells.
+    /// Share of the machine's CPU time that other programs used just before the timing, 0 to 1, if the system
+    /// reports it.
     #[serde(default)]
     pub busy_share: Option<f64>,
-    /// The most memory that the program had resident when the case was done, in bytes: of all cases until then, since all of
-    /// a panel are held side by side.
+    /// Peak resident memory of the program when the case was done, in bytes: of all cases so far, since all
+    /// cases of a panel are held at the same time.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
-    /// What the machine's memory gives.
+    /// The bandwidth of the machine's memory.
     pub memory_limit: Option<MemoryLimit>,
-    /// What the case's device can do at most, where it is not the machine's processors.
+    /// The limits of the case's device, if it is not the CPU.
     #[serde(default)]
     pub device_limits: Option<Limits>,
-    /// Distance from the truth, where the data came with it.
+    /// Distance from the truth, if the data came with it.
     pub truth_quality: Option<TruthQuality>,
     /// Distance from the posterior of NUTS on the same panel, where there is one.
     #[serde(default)]
@@ -182,7 +182,7 @@ pub struct CaseRecord {
     pub chain_quality: Option<ChainQuality>,
     /// The published NUTS reference, partly measured.
     pub published_nuts: Option<PublishedNutsEstimate>,
-    /// Figures that the run gave of itself.
+    /// The run's own report.
     pub report: Option<Report>,
     /// The system.
     pub system: System,
@@ -194,7 +194,7 @@ impl CaseRecord {
         self.status <= Status::Warn && !self.repeats.is_empty()
     }
 
-    /// Iterations a second: median and spread over the repeats.
+    /// Iterations per second: median and spread over the repeats.
     pub fn iterations_per_second(&self) -> Option<Spread> {
         let rates: Vec<f64> = self.repeats.iter().map(Sample::rate).collect();
         self.has_speed().then(|| Spread::of(&rates)).flatten()
@@ -223,7 +223,7 @@ impl CaseRecord {
         self.has_speed().then(|| Spread::of(&seconds)).flatten()
     }
 
-    /// Rows times particles a second; a whole fit passes over the rows in more ways than one, and has none.
+    /// Rows times particles per second; a whole fit passes over the rows in more ways than one, and has none.
     pub fn row_particles_per_second(&self) -> Option<f64> {
         if self.unit == IterationUnit::Fits {
             return None;
@@ -232,9 +232,9 @@ impl CaseRecord {
         Some(self.iterations_per_second()?.median * per_iteration)
     }
 
-    /// Part of the limit that a complete iteration reaches, and which limit: of a GPU the one that takes longer, reading
-    /// 4 bytes of every row or the arithmetic of the rows; of the processors the bare kernel where it was measured,
-    /// otherwise reading. Of whole fits there is none.
+    /// Fraction of the limit that a complete iteration reaches, and which limit: for a GPU the one that takes
+    /// longer, reading 4 bytes of every row or the arithmetic of the rows; for the CPU the bare kernel if it
+    /// was measured, otherwise reading. Whole fits have none.
     pub fn fraction_of_limit(&self) -> Option<(f64, &'static str)> {
         const READING: &str = "memory read, 4 bytes a row";
         if self.unit == IterationUnit::Fits {
@@ -259,7 +259,8 @@ impl CaseRecord {
         Some((rate * 4.0 * self.panel.rows as f64 / limit, READING))
     }
 
-    /// Seconds for 1,000,000 iterations of SVI in the published coordinates, estimated from the timed ones: in others nobody makes as many.
+    /// Seconds for 1,000,000 iterations of SVI in the published coordinates, estimated from the timed ones:
+    /// in others nobody makes that many.
     pub fn estimated_seconds_1m(&self) -> Option<f64> {
         match self.request.method.coordinates() {
             Coordinates::Published => self.estimated_seconds_for(1e6),
@@ -267,7 +268,7 @@ impl CaseRecord {
         }
     }
 
-    /// Seconds for so many iterations of SVI, estimated from the timed ones.
+    /// Seconds for this many iterations of SVI, estimated from the timed ones.
     pub fn estimated_seconds_for(&self, iterations: f64) -> Option<f64> {
         match self.unit {
             IterationUnit::Iterations => Some(iterations / self.iterations_per_second()?.median),
@@ -285,8 +286,8 @@ impl CaseRecord {
         self.settings_without_threads() + &threads
     }
 
-    /// [`CaseRecord::settings`] but for the threads, which change the speed alone: `f32, centered, Renyi alpha 0, K = 4`; and another
-    /// likelihood than the usual one by its name.
+    /// [`CaseRecord::settings`] without the threads, which change only the speed:
+    /// `f32, centered, Renyi alpha 0, K = 4`; and another likelihood than the usual one by its name.
     pub fn settings_without_threads(&self) -> String {
         let likelihood = match self.request.likelihood {
             usual if usual == Likelihood::default() => String::new(),
@@ -336,8 +337,8 @@ impl CaseRecord {
     }
 }
 
-/// Of cases that differ in their threads alone, and so have one posterior, the one with the most, in order of first
-/// appearance.
+/// Among cases that differ only in their threads, and so have one posterior, the one with the most threads;
+/// in order of first appearance.
 pub(crate) fn of_most_threads<'r>(records: impl IntoIterator<Item = &'r CaseRecord>) -> Vec<&'r CaseRecord> {
     let same = |a: &CaseRecord, b: &CaseRecord| {
         a.kind == b.kind

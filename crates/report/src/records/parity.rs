@@ -1,4 +1,4 @@
-//! What the comparison of a backend with the reference found.
+//! The result of comparing a backend with the reference.
 
 use infermark_backend::Precision;
 use infermark_model::Likelihood;
@@ -26,7 +26,7 @@ pub struct ParityRecord {
     pub rows: usize,
     /// Precision whose tolerances hold.
     pub precision: Precision,
-    /// Likelihood under which it was compared; records without it are from before there was a choice.
+    /// Likelihood under which it was compared; records from before this field existed are Poisson.
     #[serde(default)]
     pub likelihood: Likelihood,
     /// What was compared, in words.
@@ -34,11 +34,12 @@ pub struct ParityRecord {
     pub compared: String,
     /// The comparisons.
     pub checks: Vec<ParityCheck>,
-    /// Largest relative error of the log joint; of the variational Gaussian methods nothing, since their runs do not end there.
+    /// Largest relative error of the log joint; none for the variational Gaussian methods, whose runs do not
+    /// end there.
     pub log_joint_relative_error: Option<f64>,
     /// Largest norm-wise relative error of the log joint's gradient, or of the evidence lower bound's.
     pub gradient_relative_error: Option<f64>,
-    /// Relative error of the loss: of the variational Gaussian methods the evidence lower bound's.
+    /// Relative error of the loss; for the variational Gaussian methods that of the evidence lower bound.
     pub loss_relative_error: Option<f64>,
     /// Largest error of a difference between two log-weights, in nats.
     pub log_weight_error: Option<f64>,

@@ -14,7 +14,7 @@ pub struct PublishedNutsEstimate {
     pub measured_seconds: f64,
     /// Gradients of each measured draw, in order.
     pub gradients_per_draw: Vec<u64>,
-    /// Limit of tree doublings: at most `2^max_depth - 1` gradients a draw.
+    /// Limit of tree doublings: at most `2^max_depth - 1` gradients per draw.
     pub max_depth: u32,
 }
 
@@ -24,9 +24,9 @@ impl PublishedNutsEstimate {
         NUTS_DRAWS.saturating_sub(self.measured_draws)
     }
 
-    /// Gradients assumed for a draw that was not made. Before warm-up has ended the chain is on its way and its trees are
-    /// shorter than they will be, so until then every further tree counts as full; afterwards, the mean over the last half
-    /// of the measured draws.
+    /// Gradients assumed for a draw that was not made. Before warm-up has ended the chain has not converged
+    /// and its trees are shorter than later, so until then every further tree counts as full; afterwards, the
+    /// mean over the last half of the measured draws.
     pub fn assumed_gradients_per_draw(&self) -> f64 {
         if self.is_upper_bound() {
             return self.saturated_gradients_per_draw();
@@ -98,7 +98,7 @@ mod tests {
         for words in ["4 draws", "an upper bound"] {
             assert!(estimate.assumptions().contains(words));
         }
-        // After warm-up the measured trees tell.
+        // After warm-up the measured trees are used.
         estimate.measured_draws = 1500;
         estimate.measured_gradients = 1500 * 300;
         estimate.measured_seconds = 4500.0;

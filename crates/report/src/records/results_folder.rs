@@ -4,9 +4,10 @@
 
 use crate::records::case_record::CaseRecord;
 use infermark_atomic_file::{FileError, LOCK, write_atomically};
+use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::fit_record::{SCHEMA_VERSION, finite_report, write_json};
 use infermark_fit_files::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
-use infermark_fit_files::system::host_for_folder;
+use infermark_machine::host_name;
 use infermark_model::labels::civil_from_days;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -34,7 +35,7 @@ pub enum ResultsError {
     /// A file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file is not the JSON of a case, or of what else a folder keeps.
+    /// A file is not the JSON of a case, or of another record in the folder.
     #[error("{}: {error}; remove the file, or measure again", path.display())]
     Json {
         /// The file.
@@ -59,7 +60,7 @@ pub enum ResultsError {
 }
 
 impl ResultsFolder {
-    /// Creates `path`, or `path-2`, `path-3` .. beside it when there is something in it already.
+    /// Creates `path`, or `path-2`, `path-3` .. next to it if it is not empty.
     ///
     /// # Errors
     /// When no folder can be created there.
@@ -165,7 +166,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ResultsEr
 
 fn is_taken(path: &Path) -> bool {
     match std::fs::read_dir(path) {
-        // The lock of a run that died before it had a result is nothing in it.
+        // The lock of a run that died before it had a result does not count as content.
         Ok(mut entries) => entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != LOCK)),
         Err(e) => e.kind() != io::ErrorKind::NotFound,
     }
@@ -181,9 +182,28 @@ pub fn now_utc() -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// The host's name, made fit for a folder's name; `host` where it has none. Only the results folder carries it.
+fn host_for_folder(given: Option<&str>) -> String {
+    let host = given.map(str::to_owned).or_else(host_name).unwrap_or_default();
+    let clean = in_file_name(&host);
+    let clean = clean.trim_matches('-');
+    if clean.is_empty() {
+        "host".into()
+    } else {
+        clean.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_name_is_fit_for_a_folder() {
+        assert_eq!(host_for_folder(Some("my host.local/x")), "my-host-local-x");
+        assert_eq!(host_for_folder(Some("//")), "host");
+        assert!(!host_for_folder(None).is_empty());
+    }
 
     #[test]
     fn a_folder_with_results_is_never_taken_again() {

@@ -11,18 +11,18 @@ pub struct Speedup {
     pub products: usize,
     /// What is faster (or slower, below 1).
     pub this: String,
-    /// What it is held against.
+    /// What it is compared with.
     pub against: String,
-    /// Time of the other over time of this: the median over the repeats. Where both sides were measured, a repeat is held
-    /// against the other side's repeat of the same turn, so that what disturbed both falls out.
+    /// Time of the other over time of this: the median over the repeats. If both sides were measured, a
+    /// repeat is compared with the other side's repeat of the same turn, so that disturbances of both cancel.
     pub factor: f64,
     /// Smallest and largest over the repeats, where there were any.
     pub range: Option<(f64, f64)>,
-    /// Whether a side was estimated from fewer iterations than it stands for.
+    /// Whether a side was extrapolated from fewer iterations.
     pub estimated: bool,
     /// Whether the other side is a published figure, from another machine.
     pub against_published: bool,
-    /// Whether it may be relied on: the worse of what its sides say.
+    /// Whether it is reliable: the worse of its two sides.
     pub status: Status,
 }
 

@@ -1,18 +1,19 @@
 //! Time to a posterior: every method's way to one, on panels of one size, side by side.
 //!
-//! Every figure is of a record or published: what was measured whole, what was estimated from a part, and what others
-//! published are told apart.
+//! Every figure is of a record or published: figures measured in full, estimated from a part, and published
+//! by others are kept apart.
 
 use crate::number_format::count;
 use crate::published::{ITERATIONS, NUTS_DRAWS, NUTS_HOURS, NUTS_TIME, NUTS_WARMUP, PARTICLES, SETS, set_of};
+use crate::quality::truth::ChainQuality;
 use crate::records::case_record::{CaseRecord, Status};
-use infermark_backend::{Detail, Method};
+use infermark_backend::{Convergence, Method};
 use infermark_model::{Coordinates, Likelihood};
 
-/// Where a time is from.
+/// The source of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// The whole way was timed here.
+    /// All of it was timed here.
     Measured,
     /// A part of it was timed here.
     Estimated,
@@ -80,7 +81,8 @@ pub struct PosteriorTime {
     pub truth: Option<TruthFigures>,
     /// Held against other ways.
     pub times: TimesAsFast,
-    /// False where the run itself tells that it has not converged: that is no end of the way, and is held against nothing.
+    /// False if the run itself reports that it has not converged: then it is not complete and is compared
+    /// with nothing.
     pub converged: bool,
     /// Whether it may be relied on.
     pub status: Status,
@@ -126,9 +128,9 @@ pub fn times_to_posterior(records: &[CaseRecord]) -> Vec<PosteriorTime> {
     all
 }
 
-/// The way that a case stands for, held against the published ones alone; `None` where it has no speed or no end: of SVI the
-/// published 1M iterations, or in orthogonal coordinates those of the schedule, of chains the draws that were asked for if all were made, or the published reference, of whole
-/// fits one.
+/// The way represented by a case, compared only with the published ones; `None` if it has no speed or no end:
+/// of SVI the published 1M iterations, or in orthogonal coordinates those of the schedule, of chains the
+/// draws that were asked for if all were made, or the published reference, of whole fits one.
 pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     let truth = |after: String| {
         record.truth_quality.as_ref().map(|t| TruthFigures {
@@ -212,17 +214,17 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     }
 }
 
-/// Largest R-hat of chains that have converged.
-const MOST_RHAT: f64 = 1.01;
-
-/// Whether a run does not itself tell that it is not at its end. What is estimated for others' settings tells nothing.
+/// Whether a run does not itself state that it is not at its end: chains made for their quality, and what is fitted whole. What is estimated
+/// for others' settings states nothing.
 fn has_converged(record: &CaseRecord) -> bool {
+    let method = &record.request.method;
+    let fit = record
+        .report
+        .as_ref()
+        .filter(|_| method.kind().is_fitted_whole())
+        .is_none_or(|report| report.convergence(method) == Convergence::Converged);
     let chains = record.chain_quality.as_ref();
-    let fit = match record.report.as_ref().map(|r| &r.detail) {
-        Some(Detail::Gaussian(gaussian)) => gaussian.converged,
-        _ => true,
-    };
-    fit && chains.is_none_or(|c| c.max_rhat.is_some_and(|r| r <= MOST_RHAT))
+    fit && chains.is_none_or(ChainQuality::has_converged)
 }
 
 const SVI: &str = "SVI, 1M iterations";

@@ -7,7 +7,7 @@ use crate::quality::agreement::{Agreement, Reference};
 use crate::quality::coverage::LEVELS;
 use crate::records::case_record::{CaseRecord, of_most_threads};
 
-/// What the intervals of each level cover; nothing where no truth was known.
+/// What the intervals of each level cover; nothing if no truth was known.
 pub(super) fn coverage_section(records: &[CaseRecord]) -> Option<String> {
     let names: Vec<String> = LEVELS.iter().map(|l| format!("{:.0}%", 100.0 * l)).collect();
     let mut columns = vec![("backend", false), ("settings", false), ("products", true)];
@@ -35,7 +35,7 @@ pub(super) fn coverage_section(records: &[CaseRecord]) -> Option<String> {
     )
 }
 
-/// The distance of each posterior from that of NUTS, by site; nothing where NUTS has none.
+/// The distance of each posterior from that of NUTS, by site; nothing if NUTS has none.
 pub(super) fn section(records: &[CaseRecord]) -> Option<String> {
     let names = [("backend", false), ("settings", false), ("products", true)];
     let mut grid = Grid::new(&[&names[..], &SITE_COLUMNS].concat());
@@ -88,7 +88,7 @@ pub(crate) fn site_rows(agreement: &Agreement) -> impl Iterator<Item = [String; 
     })
 }
 
-/// The reference and how far it is to be trusted.
+/// The reference, and how far it can be trusted.
 pub(crate) fn in_words(reference: &Reference) -> String {
     let Reference {
         name,

@@ -7,7 +7,7 @@ use crate::records::case_record::CaseRecord;
 use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
 use crate::statistics::time_to_posterior::{Basis, PosteriorTime, times_to_posterior};
 
-/// Every way to a posterior by size; nothing where no case has come to one.
+/// Every way to a posterior by size; nothing if no case has one.
 pub(super) fn section(records: &[CaseRecord]) -> Option<String> {
     let mut grid = Grid::new(&[
         ("products", true),

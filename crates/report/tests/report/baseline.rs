@@ -1,4 +1,4 @@
-//! A run beside an earlier one.
+//! A run compared with an earlier one.
 
 use crate::synthetic::records;
 use infermark_backend::{Method, SviSettings};
@@ -14,7 +14,7 @@ fn comparison(here: &[CaseRecord], earlier: &[CaseRecord]) -> BaselineComparison
     BaselineComparison::new(here, &Baseline::of(earlier.to_vec())).unwrap()
 }
 
-/// What becomes of the first case, 10,000 products of SVI, where it is changed so.
+/// The verdict on the first case, 10,000 products of SVI, after this change.
 fn first_case(change: impl FnOnce(&mut CaseRecord)) -> BaselineCase {
     let mut here = records();
     change(&mut here[0]);

@@ -288,7 +288,7 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     assert!(written.files.is_empty());
     assert_eq!(earlier, read(folder.path(), "run.json"));
 
-    // The next fit has no draws and no pictures: those of the last must not stand beside it.
+    // The next fit has no draws and no pictures: those of the last must not remain.
     let parts = FitParts {
         posterior: Some(&posterior),
         ..FitParts::default()

@@ -1,6 +1,7 @@
 //! Tests of the files of a fit, of tables and of pictures.
 //!
-//! What is read by people is held against `snapshots`. Where it changes on purpose, `INSTA_UPDATE=always cargo test` writes them again.
+//! Text for people is compared with `snapshots`. After an intended change, `INSTA_UPDATE=always cargo test`
+//! updates them.
 
 mod baseline;
 mod fit_output;

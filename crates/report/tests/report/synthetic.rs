@@ -5,7 +5,7 @@ use infermark_backend::{
     Report, Request, RunState, StructuredViSettings, SviReport, SviSettings, TracePoint,
 };
 use infermark_fit_files::panel_description::PanelDescription;
-use infermark_fit_files::system::{Program, System};
+use infermark_machine::{Program, System};
 use infermark_model::noise::Stream;
 use infermark_model::{Layout, Likelihood};
 use infermark_report::quality::agreement::{Agreement, Reference};
@@ -108,7 +108,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
     };
     let mut compared = parity(precision, true, unit == IterationUnit::Iterations);
     if matches!(method, Method::StructuredVi(_) | Method::Meanfield(_)) {
-        // By their bound, in the place of the log joint.
+        // By their bound, instead of the log joint.
         compared.loss_relative_error = compared.log_joint_relative_error.take();
     }
     let iterations = (2.0 * rate).round().max(1.0) as u64;

@@ -91,7 +91,7 @@ fn figures_of_a_row_follow_from_its_samples() {
 fn a_card_is_held_against_its_own_limits() {
     let mut record = records().swap_remove(0);
     record.request.devices = vec!["cuda".parse().unwrap()];
-    // The processors' bare kernel and memory say nothing of a card.
+    // The CPU's bare kernel and memory do not apply to a card.
     assert_eq!(record.fraction_of_limit(), None);
     let limits = Limits {
         read_bytes_per_second: 3e12,
@@ -165,7 +165,7 @@ fn speedups_name_both_sides_and_compare_like_with_like() {
     let mut gaps = records.clone();
     gaps[6].panel.rows -= 1;
     assert_eq!(speedups(&gaps).len(), found.len() - 3);
-    // Eight particles are another workload: nothing published to hold it against.
+    // Eight particles are another workload: nothing published to compare it with.
     let before = found.len();
     if let infermark_backend::Method::Svi(svi) = &mut records[6].request.method {
         svi.particles = 8;
@@ -256,10 +256,10 @@ fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
         time_of(&whole).unwrap().truth.unwrap().after,
         "1,000,000 iterations"
     );
-    // A posterior that is none is held against nothing.
+    // A posterior that has not converged is compared with nothing.
     let short = all.iter().find(|t| t.way.ends_with("not converged")).unwrap();
     assert_eq!(short.times, TimesAsFast::default());
-    // A panel of another size has nothing published to be held against.
+    // For a panel of another size there is nothing published to compare with.
     let mut other = records();
     other[8].panel.rows -= 1;
     let time = time_of(&other[8]).unwrap();

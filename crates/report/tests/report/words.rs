@@ -1,12 +1,10 @@
-//! What people read beside the table of a benchmark: comparisons, the summary of a fit, what is remarked of one.
+//! Texts for people other than the table of a benchmark: comparisons, the summary of a fit, and notes on it.
 
 use crate::synthetic::{gaussian_report, records, svi_report, system};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_backend::posterior::ChainDiagnostics;
-use infermark_backend::report::{Detail, NutsReport};
-use infermark_backend::request::Metric;
 use infermark_backend::{
-    LaplaceSettings, Method, NutsSettings, Posterior, Report, Request, RunState, SviSettings,
+    ChainDiagnostics, Detail, LaplaceSettings, Method, Metric, NutsReport, NutsSettings, Posterior, Report,
+    Request, RunState, SviSettings,
 };
 use infermark_fit_files::fit_folder::FitFolder;
 use infermark_fit_files::fit_output::{FILES, FitParts, write_fit};

@@ -1,9 +1,11 @@
-//! The launch between the products and the hierarchy: what the cubes of products left is added up by category, into one buffer.
+//! The launch between the products and the hierarchy: it adds up the sums of the products' cubes by category,
+//! into one buffer.
 //!
-//! It is all that the hierarchy needs to know of the products, and what devices that share the products would have to add: the particles'
-//! log-weights (K), the derivatives by the categories' elasticities (C x K) and, where they are asked for, those by the effects and the
-//! elasticities for the centredness or the orthogonal coordinates (C x K each), and the rates by category, particle and period (C x K x T).
-//! Every number is held in two `f32`, high parts first: a log-weight of 1e9 in one would be 60 nats off.
+//! It is all that the hierarchy needs to know of the products, and what devices that share the products would
+//! have to add: the particles' log-weights (K), the derivatives with respect to the categories' elasticities
+//! (C x K) and, if requested, those with respect to the effects and the elasticities for the centredness or
+//! the orthogonal coordinates (C x K each), and the rates by category, particle and period (C x K x T). Every
+//! number is held in two `f32`, high parts first: a log-weight of 1e9 in one would be 60 nats off.
 
 use super::axes::Axes;
 use super::hierarchy::sums::{THREADS, add_slices};
@@ -11,7 +13,7 @@ use super::products::CUBE_SUMS;
 use super::two_float::{Barrier, Two, add, two_sum};
 use cubecl::prelude::*;
 
-/// What of the buffer is fixed when the kernel is compiled.
+/// The parts of the buffer's layout that are fixed when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Sums {
     /// K.
@@ -53,7 +55,8 @@ const AT_A_TIME: usize = 8;
 
 /// The sums by category, in the order of the buffer.
 pub(super) const BY_MEAN: usize = 0;
-/// In orthogonal coordinates the derivative by the effects' prior mean, otherwise that by their centredness.
+/// In orthogonal coordinates the derivative with respect to the effects' prior mean, otherwise to their
+/// centredness.
 pub(super) const OF_EFFECTS: usize = 1;
 pub(super) const OF_ELASTICITIES: usize = 2;
 

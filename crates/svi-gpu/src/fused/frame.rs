@@ -1,4 +1,4 @@
-//! The frame: what the hierarchy's launch tells the products' launch. One buffer of `f32`:
+//! The frame: the data that the hierarchy's launch passes to the products' launch. One buffer of `f32`:
 //!
 //! weights (K), health (1 where the last loss was finite: then the step may be made), the five sites' transforms
 //! (4 each), the categories' elasticities (C x K), the smallest and largest period effect of each category and

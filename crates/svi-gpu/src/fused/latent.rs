@@ -213,20 +213,20 @@ pub(super) fn prior_and_guide(residual: f32, eps: f32, transform: Transform) -> 
     0.5 * eps * eps - 0.5 * transform.precision * residual * residual
 }
 
-/// The derivative by z.
+/// The derivative with respect to z.
 #[cube]
 pub(super) fn by_z(by_value: f32, residual: f32, transform: Transform) -> f32 {
     transform.stretch * by_value - transform.precision * residual
 }
 
-/// The derivative of the log-weight by the prior mean.
+/// The derivative of the log-weight with respect to the prior mean.
 #[cube]
 pub(super) fn by_mean(by_value: f32, residual: f32, transform: Transform) -> f32 {
     let coefficient = 1.0 - transform.centredness * transform.stretch;
     coefficient * by_value + transform.centredness * transform.precision * residual
 }
 
-/// The derivative of the log-weight by the site's centredness.
+/// The derivative of the log-weight with respect to the site's centredness.
 #[cube]
 pub(super) fn by_centredness(by_value: f32, residual: f32, mean: f32, transform: Transform) -> f32 {
     let along = transform.ln_sd * residual + mean;

@@ -16,13 +16,13 @@ pub(crate) const LOG_ENTRIES: u32 = 1024;
 /// Cubes that a multiprocessor holds at a time: registers and shared memory are kept to what two of them may have. The cubes of a
 /// launch are no more than all multiprocessors hold, so that none waits for another to end.
 const RESIDENT: usize = 2;
-/// Cubes where the multiprocessors' number is not told: as many as on a large card.
+/// Number of cubes if the number of multiprocessors is unknown: as many as on a large card.
 const CUBES: usize = 264;
 
-/// Shared memory of a cube from which on it is all that a multiprocessor has, but for [`RESERVED`]: CUDA lends from 64 KiB (Turing) to
-/// 227 KiB. Graphics APIs state 32 or 48 KiB, and there is more beside it.
+/// Shared memory of a cube from which on it is all that a multiprocessor has, but for [`RESERVED`]: CUDA
+/// lends from 64 KiB (Turing) to 227 KiB. Graphics APIs state 32 or 48 KiB, although there is more.
 const SHARED_BYTES_OF_ALL: usize = 64 << 10;
-/// Shared memory that CUDA keeps to itself for every cube beside the first.
+/// Shared memory that CUDA reserves for every cube but the first.
 const RESERVED: usize = 1 << 10;
 
 /// Fewest products worth a cube of their own.
@@ -31,9 +31,9 @@ const FEWEST_PRODUCTS: usize = 16;
 /// What a device allows.
 #[derive(Debug, Clone)]
 pub(crate) struct DeviceLimits {
-    /// How the device is asked for.
+    /// The id by which the device is requested.
     pub(crate) device: String,
-    /// Its memory, where it can be told.
+    /// Its memory, if it is known.
     pub(crate) memory_bytes: Option<u64>,
     /// Bytes that one buffer may have.
     pub(crate) largest_buffer: u64,
@@ -48,7 +48,7 @@ pub(super) struct Hardware {
     pub(super) shared_bytes: usize,
     /// Cubes of a launch.
     pub(super) cubes: usize,
-    /// Multiprocessors, where they can be told.
+    /// Multiprocessors, if they are known.
     pub(super) multiprocessors: Option<usize>,
 }
 
@@ -109,9 +109,9 @@ pub(super) fn shape(mut shape: Shape, periods: usize, hardware: Hardware) -> Res
 /// The cubes of a panel: consecutive products of one category.
 #[derive(Debug, Clone)]
 pub(super) struct Cubes {
-    /// First product, product after the last, category: three words a cube.
+    /// First product, product after the last, category: three words per cube.
     pub(super) words: Vec<u32>,
-    /// First cube and cube after the last: two words a category.
+    /// First cube and cube after the last: two words per category.
     pub(super) of_category: Vec<u32>,
 }
 
@@ -226,7 +226,7 @@ impl Sizes {
             device: limits.device.clone(),
             needed_bytes: needed,
             available_bytes: available,
-            remedy: "use the processors, or a device with more memory",
+            remedy: "use the CPU, or a device with more memory",
         };
         let largest = self.all().into_iter().max().unwrap_or(0) as u64 * 4;
         // Kernels count in 32 bits.
@@ -499,7 +499,7 @@ mod tests {
         let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         assert!(whole.contains(&gigabytes(sizes.bytes())), "{whole}");
         assert!(
-            whole.contains(&gigabytes((1 << 30) / 20 * 19)) && whole.contains("use the processors"),
+            whole.contains(&gigabytes((1 << 30) / 20 * 19)) && whole.contains("use the CPU"),
             "{whole}"
         );
         let column = sizes.check(&limits(None, 128 << 20)).unwrap_err().to_string();

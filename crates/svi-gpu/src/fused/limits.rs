@@ -1,4 +1,4 @@
-//! What a device can do at most, measured: reading memory, the arithmetic of the rows in registers, and launches.
+//! The measured limits of a device: reading memory, the arithmetic of the rows in registers, and launches.
 
 use super::layout::DeviceLimits;
 use super::math::exp2_fast;
@@ -39,8 +39,9 @@ fn read(values: &Array<Vector<f32, Const<4>>>, out: &mut Array<f32>, vectors: u3
     out[ABSOLUTE_POS] = sum[0] + sum[1] + sum[2] + sum[3];
 }
 
-/// What the rows need for each particle inside the clip bounds, with everything in registers: a rate, its sum, its sum with
-/// the deviation, and its sum by period. The pass recovers what the first sum rounds away besides, so that it cannot reach this.
+/// The arithmetic of the rows for each particle inside the clip bounds, with everything in registers: a rate,
+/// its sum, its sum with the deviation, and its sum by period. The pass recovers what the first sum rounds
+/// away besides, so that it cannot reach this.
 #[cube(launch_unchecked)]
 fn rows_in_registers(
     numbers: &Array<f32>,
@@ -83,7 +84,7 @@ fn rows_in_registers(
     out[ABSOLUTE_POS] = all;
 }
 
-/// The least a launch can do.
+/// A launch that does next to nothing.
 #[cube(launch_unchecked)]
 fn touch(out: &mut Array<f32>, value: f32) {
     if ABSOLUTE_POS == 0 {

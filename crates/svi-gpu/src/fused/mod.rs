@@ -1,4 +1,4 @@
-//! The fused kernels and what drives them.
+//! The fused kernels and the code that drives them.
 
 mod axes;
 pub(crate) mod engine;

@@ -1,4 +1,4 @@
-//! The arithmetic of the kernels on the device that is here, against double precision.
+//! The arithmetic of the kernels on an available device, against double precision.
 
 use super::math::{exp2, ln, normals, softplus};
 use super::two_float::{Barrier, Two, add, exp2_two, multiply, two_product, two_sum};

@@ -1,10 +1,10 @@
-//! The model as it is drawn: its sites, distributions and edges, and the diagram in Graphviz.
+//! The content of the diagram: sites, distributions and edges, and its Graphviz form.
 
 use infermark_model::design::{COEFFICIENTS, Coefficient};
 use infermark_model::site::Axis;
 use infermark_model::{Likelihood, Priors, Site};
 
-/// What is drawn: the model with the words of its specification.
+/// The model to draw, with the wording of its specification.
 pub(super) struct Drawing<'a> {
     pub(super) priors: &'a Priors,
     pub(super) likelihood: Likelihood,
@@ -21,7 +21,7 @@ impl Drawing<'_> {
         Site::ALL.into_iter().filter(has)
     }
 
-    /// The sites that the counts depend on directly: those that are no other one's prior mean.
+    /// The sites that the counts depend on directly: those that are not the prior mean of another.
     pub(super) fn leaves(&self) -> impl Iterator<Item = Site> {
         let likelihood = self.likelihood;
         let is_leaf = move |site: &Site| {

@@ -1,10 +1,11 @@
-//! Parts of a panel, made of the ledger's rows: products in the order of their labels, rows in that of the periods.
+//! Parts of a panel, built from the collected rows: products in the order of their labels, rows in that of
+//! the periods.
 
 use crate::read::columns::Columns;
 use crate::read::defect::{Findings, Place, quoted};
 use infermark_model::{Labels, PanelPart};
 
-/// Rows of one product that follow each other in the file; the run ends where the next starts.
+/// Consecutive rows of one product in the file; the run ends where the next starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     pub(super) product: u32,
@@ -13,7 +14,7 @@ pub(super) struct Run {
 
 /// Which runs each product has, in file order.
 pub(super) enum RunOrder {
-    /// One run a product, in the order of the labels: run `i` is product `i`'s.
+    /// One run per product, in the order of the labels: run `i` is product `i`'s.
     InPlace,
     /// Run indices grouped by product, and where each product's group starts.
     Grouped { runs: Vec<u32>, start: Vec<u32> },
@@ -42,7 +43,7 @@ impl RunOrder {
     }
 }
 
-/// The columns of the ledger while parts are made of them.
+/// The collected columns while parts are built from them.
 pub(super) struct Rows<'l> {
     pub(super) order: RunOrder,
     pub(super) runs: &'l [Run],

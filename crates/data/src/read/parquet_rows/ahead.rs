@@ -1,4 +1,4 @@
-//! Decoding, on a thread of its own ahead of what is done with the rows.
+//! Decoding on a separate thread, ahead of the processing of the rows.
 
 use super::dates::Clock;
 use super::{BatchCells, Failure, contained};
@@ -10,7 +10,7 @@ use std::panic::resume_unwind;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
-/// Batches that wait, decoded, at most: a few MB.
+/// Largest number of decoded batches that wait: a few MB.
 const WAITING: usize = 2;
 
 /// A batch, decoded.
@@ -50,16 +50,16 @@ impl Ahead {
         }))
     }
 
-    /// Gives every batch to `take`, in their order, until that breaks off. They are decoded on a thread of their own where the machine has
-    /// one and the system starts it, and otherwise in turn.
+    /// Passes every batch to `take`, in order, until that breaks off. They are decoded on a separate thread
+    /// if the machine has one and the system starts it, otherwise in turn.
     ///
     /// # Errors
-    /// What stopped the decoder, after the batches before it were taken.
+    /// The error that stopped the decoder, after the batches before it were taken.
     pub(super) fn each(self, mut take: impl FnMut(Decoded) -> ControlFlow<()>) -> Result<(), Failure> {
         if infermark_threads::available() == 1 {
             return self.in_turn(take);
         }
-        // Where no thread is started, the batches must not be lost with it.
+        // If no thread is started, the batches must not be lost.
         let source = Mutex::new(Some(self));
         let of = |source: &Mutex<Option<Ahead>>| source.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::thread::scope(|scope| {
@@ -69,7 +69,7 @@ impl Ahead {
                 let Some(mut ahead) = of(source) else { return };
                 while let Some(next) = ahead.next().transpose() {
                     let failed = next.is_err();
-                    // Nobody receives where the rest is not read.
+                    // There is no receiver if the rest is not read.
                     if sender.send(next).is_err() || failed {
                         return;
                     }

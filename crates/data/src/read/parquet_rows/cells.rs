@@ -14,16 +14,16 @@ use arrow_array::{
 use arrow_cast::cast;
 use arrow_schema::{ArrowError, DataType};
 
-/// What is wrong with a number that should be whole.
+/// The problem with a number that should be whole.
 const FRACTION: &str = "the number has a fraction";
-/// What is wrong with a number that 128 bits do not hold.
+/// The problem with a number that does not fit in 128 bits.
 const TOO_LONG: &str = "the number has more than 38 digits";
 
-/// Up to where the floats of a type stand for one whole number each.
+/// The limit up to which each float of a type represents one whole number.
 #[derive(Clone, Copy)]
 pub(super) struct Exact {
     end: f64,
-    /// What is wrong with a whole float from there on, which may have been another number.
+    /// The problem with a whole float beyond the limit, which may have been rounded from another number.
     beyond: &'static str,
 }
 
@@ -55,14 +55,14 @@ impl Exact {
 pub(super) enum NoKey {
     /// Its cell is null or blank.
     Empty,
-    /// Its cell is no UTF-8.
+    /// Its cell is not UTF-8.
     NotText,
     /// Its number is not whole.
     Number(&'static str),
 }
 
 impl NoKey {
-    /// What is wrong and what to do; `empty` says the former of a cell that holds nothing.
+    /// Problem and remedy; `empty` is the problem text for an empty cell.
     pub(super) fn texts(self, empty: &'static str) -> (&'static str, &'static str) {
         match self {
             NoKey::Empty => (empty, "fill it in or remove the row"),
@@ -77,16 +77,16 @@ pub(super) enum Cells {
     /// Codes of texts, and the texts.
     Text(Int32Array, BinaryArray),
     Number(Int64Array),
-    /// Numbers beyond 64 bits, or with decimals that should be 0; the array as the file has it tells which are null.
+    /// Numbers beyond 64 bits, or with decimals that should be 0; the file's own array shows which are null.
     Wide(Decimal128Array, ArrayRef),
     Real(Float64Array, Exact),
 }
 
-/// A cell that holds something.
+/// A cell that is not empty.
 enum Cell<'a> {
     Text(usize, &'a [u8]),
     Number(i64),
-    /// Of a column whose numbers may exceed 64 bits.
+    /// From a column whose numbers may exceed 64 bits.
     Wide(i128),
 }
 
@@ -105,7 +105,7 @@ impl Cells {
             | DataType::Decimal256(precision, scale) => wide(array, *precision, *scale)?,
             _ if data_type.is_floating() => Cells::Real(
                 cast(array, &DataType::Float64)?.as_primitive().clone(),
-                // The cast hides how many digits the file's own type has.
+                // The cast hides the number of digits of the file's type.
                 Exact::of(&data_type),
             ),
             _ => Cells::Number(cast(array, &DataType::Int64)?.as_primitive().clone()),
@@ -121,7 +121,7 @@ impl Cells {
         Ok(Cells::Text(array.keys().clone(), values))
     }
 
-    /// A row's cell, `None` when it is null, or what is wrong with it.
+    /// A row's cell, `None` if it is null, or the problem with it.
     fn cell(&self, row: usize) -> Result<Option<Cell<'_>>, &'static str> {
         Ok(match self {
             Cells::Text(codes, values) if codes.is_valid(row) => {
@@ -132,11 +132,11 @@ impl Cells {
             }
             Cells::Number(array) if array.is_valid(row) => Some(Cell::Number(array.value(row))),
             Cells::Wide(array, _) if array.is_valid(row) => Some(whole(array, row)?),
-            // The cast leaves out what 128 bits do not hold.
+            // The cast drops values that do not fit in 128 bits.
             Cells::Wide(_, source) if source.is_valid(row) => return Err(TOO_LONG),
             Cells::Real(array, exact) if array.is_valid(row) => {
                 let number = array.value(row);
-                // Where floats stand for whole numbers, gaps are not numbers.
+                // If floats represent whole numbers, gaps are NaN.
                 if number.is_nan() {
                     return Ok(None);
                 }
@@ -174,7 +174,7 @@ fn whole(array: &Decimal128Array, row: usize) -> Result<Cell<'static>, &'static 
     Ok(Cell::Wide(number))
 }
 
-/// Codes of the keys of the dictionary at hand; it stays the same over many batches.
+/// Codes of the keys of the current dictionary, which stays the same over many batches.
 #[derive(Default)]
 pub(super) struct KeyCodes {
     dictionary: Option<BinaryArray>,
@@ -229,7 +229,7 @@ impl KeyCodes {
         }
     }
 
-    /// Code of a text of the dictionary that has none yet.
+    /// Code of a text of the dictionary, when it has none yet.
     fn text(&mut self, slot: usize, keys: &mut Keys) -> Result<u32, NoKey> {
         let values = self.dictionary.as_ref().expect("entered");
         if values.is_null(slot) || values.value(slot).trim_ascii().is_empty() {
@@ -288,7 +288,7 @@ impl PeriodCells {
         })
     }
 
-    /// The periods where they are whole numbers of 64 bits.
+    /// The periods, if they are whole numbers of 64 bits.
     pub(super) fn whole_numbers(&self) -> Option<&Int64Array> {
         match &self.cells {
             Cells::Number(array) if self.kind == PeriodKind::Integer => Some(array),

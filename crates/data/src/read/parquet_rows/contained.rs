@@ -1,4 +1,4 @@
-//! Panics of the Parquet decoder: it meets some contradictions of a damaged file with one.
+//! Panics of the Parquet decoder, which panics on some contradictions of damaged files.
 
 use super::Failure;
 use std::any::Any;
@@ -7,13 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread is inside the decoder, where a panic says no more than that the file is damaged.
+    /// Whether this thread is inside the decoder, where a panic only means that the file is damaged.
     static DECODING: Cell<bool> = const { Cell::new(false) };
     /// Where the last contained panic was, if in this crate.
     static OWN: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Does a step of the decoder; a panic in it becomes an error. What the step changes must not be used after one.
+/// Runs a step of the decoder and turns a panic into an error. After a panic, nothing that the step changes
+/// may be used.
 pub(super) fn contained<T, E: Into<Failure>>(step: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
     quieten();
     let before = DECODING.replace(true);
@@ -28,13 +29,13 @@ pub(super) fn contained<T, E: Into<Failure>>(step: impl FnOnce() -> Result<T, E>
     }
 }
 
-/// Keeps panics that are contained off the standard error; all others are shown by the hook that was there.
+/// Keeps contained panics off the standard error; the previous hook shows all others.
 fn quieten() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         let shown = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A thread that is ending has no flag any more, and decodes nothing.
+            // A thread that is ending no longer has the flag, and decodes nothing.
             if !DECODING.try_with(Cell::get).unwrap_or(false) {
                 shown(panic);
                 return;
@@ -47,7 +48,7 @@ fn quieten() {
     });
 }
 
-/// The path of this crate's sources as panics name it.
+/// The path of this crate's sources, as in panic messages.
 fn sources() -> &'static str {
     let this = file!();
     this.find("read/").map_or(this, |end| &this[..end])
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_and_the_flag_is_taken_back() {
         let failed = contained::<(), Failure>(|| panic!("index {} of 2", 391)).unwrap_err();
-        // It is one of this crate, which tests of damaged files must not take for damage.
+        // It is a panic of this crate, which tests of damaged files must not mistake for damage.
         let text = failed.to_string();
         assert!(
             text.starts_with("a fault of this program: index 391 of 2 at "),

@@ -1,4 +1,4 @@
-//! The dates of timestamps: the day that a clock in their zone shows.
+//! The dates of timestamps: the local day in their zone.
 
 use super::types::value_type;
 use super::zone::{DAY, HOUR, Zone};
@@ -10,7 +10,8 @@ use arrow_cast::cast;
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 use std::cell::Cell;
 
-/// Days since 1970-01-01 of a column of dates or timestamps. `clock` watches the times of those in UTC.
+/// Days since 1970-01-01 of a column of dates or timestamps. `clock` records the times of day of those in
+/// UTC.
 pub(super) fn days(array: &ArrayRef, clock: &mut Clock) -> Result<Int64Array, ArrowError> {
     let array = cast(array, value_type(array.data_type()))?;
     let DataType::Timestamp(unit, zone) = array.data_type() else {
@@ -48,7 +49,7 @@ pub(super) fn days(array: &ArrayRef, clock: &mut Clock) -> Result<Int64Array, Ar
     Ok(days)
 }
 
-/// The times of day of a column in UTC. Some writers store a date as midnight where they run, and say UTC.
+/// The times of day of a column in UTC. Some writers store a date as local midnight and label it UTC.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Clock {
     times: Vec<i64>,
@@ -56,14 +57,14 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Takes note of the times of day, of which a second has `per_second` parts; `days` are those of the times in UTC.
+    /// Records the times of day, in units of `1 / per_second` seconds; `days` are those of the times in UTC.
     fn watch(&mut self, times: &Int64Array, days: &Int64Array, per_second: i64) {
         let mut last = None;
         for (row, (time, day)) in times.values().iter().zip(days.values()).enumerate() {
             if self.mixed {
                 return;
             }
-            // What is left of the time is less than a day, even where the start of the day is beyond the numbers.
+            // The remaining time is less than a day, even if the start of the day is out of range.
             let time = time.wrapping_sub(day.wrapping_mul(DAY * per_second));
             if last != Some(time) && times.is_valid(row) {
                 last = Some(time);
@@ -72,9 +73,10 @@ impl Clock {
         }
     }
 
-    /// Takes note of a time of day, in seconds; `quarter` says whether it is that of a whole quarter of an hour.
+    /// Records a time of day, in seconds; `quarter` says whether it is a whole quarter of an hour.
     fn note(&mut self, time: i64, quarter: bool) {
-        // Midnight has one time in UTC, or two with daylight saving; where the clocks show UTC in winter, one is 00:00.
+        // Midnight has one time in UTC, or two with daylight saving; if local time is UTC in winter, one is
+        // 00:00.
         let may_be = quarter && (time == 0 || time >= 10 * HOUR);
         let known = self.times.contains(&time);
         if !may_be || (self.times.len() == 2 && !known) {
@@ -85,10 +87,10 @@ impl Clock {
         }
     }
 
-    /// Says so when all times are midnights of a place ahead of UTC, whose date in UTC is that of the day before.
+    /// Reports when all times are midnights in a zone ahead of UTC, whose UTC date is that of the day before.
     pub(super) fn check(&self, column: &str, findings: &mut Findings) {
         let midnights = match self.times[..] {
-            // Midnight is as it should be, and noon marks a day whatever the zone of who reads it.
+            // Midnight is as it should be, and noon denotes the same day in any reader's zone.
             [time] => time != 0 && time != 12 * HOUR,
             [first, second] => second - first == HOUR || (first, second) == (0, 23 * HOUR),
             _ => false,

@@ -18,7 +18,7 @@ fn pass(compact: &mut Compact<'_>, most: u64) -> Option<()> {
         return None;
     }
     let per_mini = block.checked_div(minis).filter(|numbers| *numbers > 0)?;
-    // The first number stands in the header.
+    // The first number is in the header.
     let mut left = count.saturating_sub(1);
     while left > 0 {
         compact.signed()?;
@@ -55,7 +55,7 @@ mod tests {
         let twice = [bytes.clone(), bytes.clone()].concat();
         assert!(possible(&twice, 2, 200));
         assert!(!possible(&RISING, 1, 200));
-        // Widths of 8 bits need bytes that are not there.
+        // Widths of 8 bits need bytes that are missing.
         bytes[7..11].fill(8);
         assert!(!possible(&bytes, 1, 200));
     }

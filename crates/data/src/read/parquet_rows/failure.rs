@@ -1,25 +1,25 @@
-//! Why a Parquet file cannot be read on.
+//! Why reading a Parquet file cannot go on.
 
 use super::page_headers::{LARGE_PAGE, PAGE};
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 use std::fmt;
 
-/// What shows that a Parquet file is truncated or damaged.
+/// Evidence that a Parquet file is truncated or damaged.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Its headers say what cannot be.
+    /// Its headers are impossible.
     Damaged(String),
-    /// The decoder says so.
+    /// The decoder reports it.
     Decoder(ParquetError),
     /// The decoder panicked.
     Panic(String),
-    /// This crate panicked over what the decoder gave it, at the place named.
+    /// This crate panicked on the decoder's output, at the place named.
     Own(String, String),
 }
 
 impl Failure {
-    /// What is wrong with the file and what to do.
+    /// Problem and remedy.
     pub(super) fn problem_and_remedy(&self) -> (String, String) {
         let text = self.to_string();
         if text.contains(LARGE_PAGE) {
@@ -41,7 +41,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Texts of the decoder may quote what the file says at any length.
+        // Texts of the decoder may quote the file at any length.
         const SHOWN: usize = 300;
         let text = match self {
             Failure::Damaged(what) => what.clone(),

@@ -1,4 +1,4 @@
-//! What must hold of a footer before the decoder sees it.
+//! Requirements on a footer, checked before the decoder sees it.
 
 use super::Failure;
 use super::thrift::{Compact, Fields, Kind, STRUCT};
@@ -101,8 +101,8 @@ fn check_lists(footer: &[u8]) -> Option<Result<(), Failure>> {
     let mut depth = Ok(());
     let mut last = 0;
     let followed = Compact::new(footer).fields(FILE, |compact, id| {
-        // Every writer keeps this order. So only the version comes before the schema, and what is not followed to its
-        // end here cannot hide another schema from these checks.
+        // Every writer keeps this order. So only the version comes before the schema, and a footer that is
+        // not followed to its end here cannot hide another schema from these checks.
         if id <= last {
             return None;
         }

@@ -1,4 +1,4 @@
-//! The headers of a column's pages, read before the decoder takes memory for what they declare.
+//! The headers of a column's pages, read before the decoder allocates memory for what they declare.
 
 use super::thrift::{Compact, Fields, Kind};
 use parquet::basic::{CompressionCodec, Type};
@@ -8,26 +8,27 @@ use std::io::{Read, Seek, SeekFrom};
 
 /// Bytes that a column may take beyond what its values or its compressed bytes explain.
 const SLACK: u64 = 1 << 16;
-/// Text and dictionaries up to this size are taken however well they are compressed.
+/// Text and dictionaries up to this size are accepted at any compression ratio.
 const SMALL: u64 = 8 << 20;
-/// Text and dictionaries beyond it are taken when they are compressed up to this many times.
+/// Larger text and dictionaries are accepted up to this compression ratio.
 const RATIO: u64 = 20;
-/// Bytes of text that a value may have on the average of a page that is compressed better.
+/// Average bytes of text per value that are allowed in a page with a higher ratio.
 const TEXT: u64 = 64;
-/// Bytes of a page that are taken however well it is compressed; beyond them, so many times its compressed bytes as
-/// `RATIO` says. A page of each of the five columns is held at a time.
+/// Bytes of a page that are accepted at any compression ratio; beyond them, at most `RATIO` times its
+/// compressed bytes. One page of each of the five columns is held at a time.
 pub(super) const PAGE: u64 = 16 << 20;
-/// How the text of an error starts that says so; the decoder passes errors on as texts.
+/// Start of the text of that error; the decoder passes errors on as texts.
 pub(super) const LARGE_PAGE: &str = "include one that is larger than is read where it is so well compressed";
 /// The longest header that is read: one with two long statistics.
 const LONGEST_HEADER: u64 = 16 << 20;
 
-/// Numbers of the fields that hold the own header of each kind of page.
+/// Numbers of the fields that hold the specific header of each kind of page.
 const DATA_PAGE: i64 = 5;
 const DICTIONARY_PAGE: i64 = 7;
 const DATA_PAGE_V2: i64 = 8;
 
-/// The fields of a page's header, and of the own headers; the number of values is the first of each.
+/// The fields of a page's header, and of the specific headers; the number of values is the first field of
+/// each.
 const HEADER: Fields = &[
     (1, Kind::I32),
     (2, Kind::I32),
@@ -68,18 +69,18 @@ const STATISTICS: Fields = &[
     (9, Kind::I64),
 ];
 
-/// A page's header, as far as it is about sizes.
+/// The sizes in a page's header.
 #[derive(Default)]
 struct Header {
     page: i32,
     uncompressed: i32,
     compressed: i32,
-    /// The number of the field of the own header, and of values.
+    /// The field number of the specific header, and the number of values.
     own: Option<(i64, i32)>,
 }
 
 impl Header {
-    /// The header at the start of `bytes`, and how many it takes.
+    /// The header at the start of `bytes`, and its length in bytes.
     fn parse(bytes: &[u8]) -> Option<(Header, u64)> {
         let mut header = Header::default();
         let mut compact = Compact::new(bytes);
@@ -117,7 +118,7 @@ impl Header {
     }
 }
 
-/// The number of values of a page's own header of `fields`.
+/// The number of values in a page's specific header with `fields`.
 fn values(compact: &mut Compact<'_>, fields: Fields) -> Option<i32> {
     let mut values = 0;
     compact.fields(fields, |compact, id| {
@@ -130,8 +131,8 @@ fn values(compact: &mut Compact<'_>, fields: Fields) -> Option<i32> {
     Some(values)
 }
 
-/// Whether the pages of a chunk can be what their headers declare, for a group of `rows` rows in a file of `bytes`
-/// bytes; otherwise what is wrong.
+/// Whether the pages of a chunk can be what their headers declare, for a group of `rows` rows in a file of
+/// `bytes` bytes; otherwise the problem.
 pub(super) fn check(
     file: &mut File,
     bytes: u64,
@@ -224,7 +225,7 @@ struct Size {
 }
 
 impl Size {
-    /// How much the codec can expand at most.
+    /// The largest expansion of the codec.
     fn check_codec(&self, chunk: &ColumnChunkMetaData) -> Result<(), String> {
         let greatest = match chunk.compression_codec() {
             CompressionCodec::UNCOMPRESSED => 1,
@@ -246,12 +247,13 @@ impl Size {
         Ok(())
     }
 
-    /// What is taken without more reason: text may be of any length, dictionaries of any number.
+    /// The size that is accepted without further checks: text may have any length, dictionaries any number of
+    /// values.
     fn plausible(&self) -> u64 {
         SMALL + self.in_proportion()
     }
 
-    /// What the compressed bytes justify.
+    /// The size that the compressed bytes justify.
     fn in_proportion(&self) -> u64 {
         RATIO.saturating_mul(self.compressed)
     }
@@ -274,7 +276,7 @@ impl Size {
 
     fn check_data(&self, chunk: &ColumnChunkMetaData, values: u64) -> Result<(), String> {
         self.check_codec(chunk)?;
-        // Levels, indices into a dictionary and the framing of an encoding take a few bytes a value.
+        // Levels, indices into a dictionary and the framing of an encoding take a few bytes per value.
         let most = match chunk.column_type() {
             Type::BYTE_ARRAY => values
                 .saturating_mul(TEXT)
@@ -298,7 +300,7 @@ impl Size {
     }
 }
 
-/// Bytes that a value takes at least where it is written plainly.
+/// Least bytes of a value in plain encoding.
 fn width(chunk: &ColumnChunkMetaData) -> u64 {
     match chunk.column_type() {
         Type::BOOLEAN => 0,

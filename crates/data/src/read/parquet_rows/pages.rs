@@ -1,4 +1,4 @@
-//! The pages of the columns that are read, checked before the decoder takes them apart.
+//! The pages of the columns that are read, checked before the decoder decodes them.
 
 use super::delta;
 use super::page_headers;
@@ -43,7 +43,7 @@ impl RowGroups for CheckedGroups {
     }
 }
 
-/// The chunks of a column, one a row group.
+/// The chunks of a column, one per row group.
 struct Chunks {
     file: Arc<File>,
     bytes: u64,
@@ -99,7 +99,7 @@ struct CheckedPages {
 }
 
 impl CheckedPages {
-    /// Delta encodings say inside the page how many values they have, and the decoder takes memory for as many.
+    /// Delta encodings state their number of values inside the page, and the decoder allocates memory for it.
     fn check(&self, page: &Page) -> Result<()> {
         let (values, levels) = match page {
             Page::DataPage { buf, .. } if self.nullable => {

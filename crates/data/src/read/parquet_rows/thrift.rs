@@ -1,11 +1,11 @@
-//! Thrift's compact protocol, as far as Parquet's headers need it, in slices: nothing is allocated.
+//! The part of Thrift's compact protocol that Parquet's headers need, on slices, without allocation.
 
 /// Wire types of lists and structs, as of elements of lists.
 const LIST: u8 = 9;
 pub(super) const STRUCT: u8 = 12;
 
-/// What a field of a known number holds. The decoder goes by the number alone: where the file says another wire type,
-/// it would read on elsewhere than what is checked.
+/// What a field of a known number holds. The decoder goes by the number alone: if the file had another wire
+/// type, it would read on at another place than the check.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Bool,
@@ -37,7 +37,7 @@ impl Kind {
 /// The deepest nesting that is followed; Parquet's own structures nest five deep.
 const DEEPEST: u8 = 32;
 
-/// A place in bytes. `None` from a method says that the bytes end early or are no such thing.
+/// A position in bytes. `None` from a method means that the bytes end early or are invalid.
 pub(super) struct Compact<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -76,7 +76,7 @@ impl<'a> Compact<'a> {
         (self.bytes.len() - self.at) as u64
     }
 
-    /// An unsigned number of seven bits a byte.
+    /// An unsigned number with seven bits per byte.
     pub(super) fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
@@ -141,7 +141,7 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// Wire type and number of a list's elements, of which each takes a byte at least.
+    /// Wire type and number of a list's elements, each of which takes at least one byte.
     pub(super) fn list(&mut self) -> Option<(u8, usize)> {
         let head = self.byte()?;
         let count = match head >> 4 {
@@ -198,7 +198,7 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// Skips an element of a list or map. A truth value takes a byte there, and none in the decoder's eyes: a list of
+    /// Skips an element of a list or map. A Boolean takes a byte there, but the decoder reads none: a list of
     /// them, which no footer or page header needs, is not followed.
     fn skip_element(&mut self, kind: u8, depth: u8) -> Option<()> {
         match kind {

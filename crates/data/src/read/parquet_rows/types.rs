@@ -7,7 +7,8 @@ use arrow_schema::{DataType, Field};
 use parquet::basic::CompressionCodec;
 use parquet::file::metadata::ParquetMetaData;
 
-/// Text as it is read: as a dictionary, as most files hold it, so that a key is looked up once, not once a row.
+/// The type as which text is read: a dictionary, as in most files, so that a key is looked up once, not once
+/// per row.
 pub(super) fn dictionary(data_type: &DataType) -> DataType {
     let value = match value_type(data_type) {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
@@ -82,7 +83,7 @@ pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> 
     fits
 }
 
-/// Whether the columns at `places` are compressed, if at all, with what can be read.
+/// Checks that the columns at `places` are uncompressed or compressed in a supported way.
 pub(super) fn check_compression(
     metadata: &ParquetMetaData,
     places: &[usize],

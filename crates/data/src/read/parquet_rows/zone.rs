@@ -8,12 +8,12 @@ pub(super) const DAY: i64 = 86_400;
 /// Seconds of an hour.
 pub(super) const HOUR: i64 = 3_600;
 
-/// How far clocks are ahead of UTC.
+/// The offset of clocks from UTC.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Zone {
-    /// By as many seconds always.
+    /// A fixed number of seconds.
     Fixed(i64),
-    /// By what the place uses at the time.
+    /// The offset in use at the place at that time.
     Place(Tz),
 }
 
@@ -28,11 +28,11 @@ impl Zone {
             .or_else(|| name.parse().ok().map(Zone::Place))
     }
 
-    /// Days since 1970-01-01 on the clocks of the zone.
+    /// Days since 1970-01-01 in local time of the zone.
     pub(super) fn day(self, seconds: i64) -> i64 {
         let ahead = match self {
             Zone::Fixed(ahead) => ahead,
-            // Beyond the years of chrono there are no rules either.
+            // Beyond the years of chrono there are no zone rules either.
             Zone::Place(place) => DateTime::from_timestamp(seconds, 0).map_or(0, |time| {
                 let offset = place.offset_from_utc_datetime(&time.naive_utc());
                 i64::from(offset.fix().local_minus_utc())

@@ -1,4 +1,4 @@
-//! Rows of a group, by columns in whole vectors.
+//! Rows of a group, in columns of whole vectors.
 
 /// Entries are padded to a multiple of the widest vector.
 pub(super) const PAD: usize = 16;
@@ -8,11 +8,11 @@ pub(super) const PAD: usize = 16;
 pub(in crate::skewness) struct Row<const D: usize> {
     /// `lambda`, its weight in the precision.
     pub(in crate::skewness) rate: f64,
-    /// Of its log rate.
+    /// Variance of its log rate.
     pub(in crate::skewness) variance: f64,
-    /// `d` with respect to the whitened coordinates.
+    /// Derivative of `d` with respect to the whitened coordinates.
     pub(in crate::skewness) by: [f64; D],
-    /// Of the mean of `d` at their zero, to first order.
+    /// Shift of the mean of `d` at their origin, to first order.
     pub(in crate::skewness) shift: f64,
 }
 
@@ -24,18 +24,18 @@ impl<const D: usize> Row<D> {
     }
 }
 
-/// Rows by columns.
+/// Rows in columns.
 #[derive(Debug)]
 pub(super) struct Columns<const D: usize> {
     pub(super) rate: Vec<f64>,
-    /// What `exp(d)` is multiplied by.
+    /// The multiplier of `exp(d)`.
     pub(super) raised: Vec<f64>,
-    /// By coordinate.
+    /// Derivatives of `d`, by coordinate.
     pub(super) by: [Vec<f64>; D],
     pub(super) at_zero: Vec<f64>,
     /// The square root of `n`.
     pub(super) sd: Vec<f64>,
-    /// Its place among the rows as they came; not padded.
+    /// Its index among the rows as they were given; not padded.
     pub(super) came: Vec<usize>,
 }
 
@@ -63,7 +63,7 @@ impl<const D: usize> Columns<D> {
         self.sd.push(row.noise().sqrt());
     }
 
-    /// Rows of rate zero to whole vectors.
+    /// Pads with rows of rate zero to whole vectors.
     pub(super) fn pad(&mut self) {
         let length = self.rate.len().next_multiple_of(PAD);
         let others = [&mut self.rate, &mut self.raised, &mut self.at_zero, &mut self.sd];

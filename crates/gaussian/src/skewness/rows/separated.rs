@@ -1,25 +1,27 @@
 //! The tight rows at all nodes of the rule at once, where it has two dimensions or more.
 //!
-//! `exp(p u_j + q s_k + b) = exp(b) exp(p u_j) exp(q s_k)`: summed over rows it is the product of two matrices of nine by rows, whose
-//! entries cost a row 9 exponentials and 8 reciprocals instead of 81 exponentials. The rest of the sum is a quadratic polynomial in
-//! `(u, s)`, whose coefficients are sums over rows, too. In D dimensions that is so of the last two axes at each node of the others, whose
-//! factors multiply `exp(b)`.
+//! `exp(p u_j + q s_k + b) = exp(b) exp(p u_j) exp(q s_k)`: summed over rows it is the product of two
+//! matrices of nine by rows, whose entries cost 9 exponentials and 8 reciprocals per row instead of 81
+//! exponentials. The rest of the sum is a quadratic polynomial in `(u, s)`, whose coefficients are sums over
+//! rows, too. In D dimensions this holds for the last two axes at each node of the others, whose factors
+//! multiply `exp(b)`.
 //!
-//! Rates and polynomial all but cancel. So they do row by row at a single node, where the same rates are rounded: either way the sum
-//! is off by less than about `1e-15 (1 + |p_r u_j| + |q_r s_k| + |b_r|)` of what each row has in the two parts. The leverage of a row,
-//! at least `lambda_r (p_r^2 + q_r^2)`, is below 1, so that exponents are small where rates are large. A weight is then off by a part of 1e-9
-//! of itself where a million is sold, and moments are by no more.
+//! Rates and polynomial nearly cancel. They also do so row by row at a single node, with the same rounded
+//! rates: either way the error of the sum is below about `1e-15 (1 + |p_r u_j| + |q_r s_k| + |b_r|)` relative
+//! to each row's contribution to the two parts. The leverage of a row, at least `lambda_r (p_r^2 + q_r^2)`,
+//! is below 1, so that exponents are small where rates are large. The relative error of a weight is then 1e-9
+//! where a million units are sold, and that of moments is no larger.
 
 use super::columns::Columns;
 use crate::gauss_hermite::{NINE, axes, nodes};
 use infermark_cpu_kernels::{Kernel, Simd};
 use std::f64::consts::LOG2_E;
 
-/// The largest exponent of a factor: divisions are as good as they say up to 1e30, and products of D + 1 factors, of a few dimensions, are far
-/// from the ends of the numbers.
+/// The largest exponent of a factor: divisions have their stated accuracy up to 1e30, and products of D + 1
+/// factors, for a few dimensions, are far from overflow and underflow.
 pub(super) const MOST_EXPONENT: f64 = 60.0;
 
-/// Vectors of rows whose factors are held at a time, in 9 KiB at most.
+/// Vectors of rows whose factors are held at a time, in at most 9 KiB.
 const BLOCK: usize = 8;
 
 /// Nodes of either of the last axes that are summed together: nine sums and what they are made of stay in registers.
@@ -34,10 +36,10 @@ const _: () = {
     }
 };
 
-/// What the tight rows add at the nodes: a polynomial less the rates there.
+/// The contribution of the tight rows at the nodes: a polynomial minus the rates there.
 #[derive(Debug, Clone)]
 pub(super) struct Separated<const D: usize> {
-    /// By node.
+    /// Rates by node.
     pub(super) rates: Vec<f64>,
     pub(super) polynomial: Polynomial<f64, D>,
 }
@@ -54,7 +56,7 @@ impl<const D: usize> Separated<D> {
     pub(super) fn at(&self, node: usize) -> f64 {
         let u = axes::<D>(node).map(|place| NINE[place].0);
         let of = &self.polynomial;
-        // What is largest first: it cancels.
+        // The largest terms first, because they cancel.
         let mut sum = of.constant - self.rates[node];
         for j in 0..D {
             let mut slope = of.linear[j];
@@ -67,15 +69,15 @@ impl<const D: usize> Separated<D> {
     }
 }
 
-/// Whether the rule has two dimensions or more, and no factor an exponent beyond [`MOST_EXPONENT`].
+/// Whether the rule has two dimensions or more, and no factor has an exponent beyond [`MOST_EXPONENT`].
 pub(super) fn separates<const D: usize>(rows: &Columns<D>) -> bool {
-    // Without a branch, which would keep the compiler from vectors.
+    // Without a branch, which would prevent vectorization.
     let within = |exponents: &[f64], most: f64| exponents.iter().fold(true, |all, x| all & (x.abs() <= most));
     let by_most = MOST_EXPONENT / NINE[8].0;
     D > 1 && rows.by.iter().all(|column| within(column, by_most)) && within(&rows.at_zero, MOST_EXPONENT)
 }
 
-/// Separates the sum over rows, where that [`separates`].
+/// Separates the sum over rows, if it [`separates`].
 pub(super) struct Separate<'a, const D: usize>(pub(super) &'a Columns<D>);
 
 impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for Separate<'_, D> {
@@ -95,7 +97,7 @@ impl<I: Simd<Scalar = f64>, const D: usize> Kernel<I> for Separate<'_, D> {
         let mut first = [[isa.zero(); 9]; BLOCK];
         let mut second = [[isa.zero(); 9]; BLOCK];
         for node in 0..nodes(D - 2) {
-            // The places on the outer axes are the last of these.
+            // The indices on the outer axes are the last of these.
             let places = axes::<D>(node);
             let mut sums = [[isa.zero(); 9]; 9];
             for start in (0..rows.rate.len()).step_by(BLOCK * I::LANES) {
@@ -149,7 +151,7 @@ fn factors<I: Simd<Scalar = f64>>(isa: I, by: I::V, scale: I::V) -> [I::V; 9] {
     factors
 }
 
-/// The polynomial with `lambda (1 + m + m^2 / 2)` of the rows from place r.
+/// Adds `lambda (1 + m + m^2 / 2)` of the rows from index r to the polynomial.
 #[inline(always)]
 fn with_expansion<I: Simd<Scalar = f64>, const D: usize>(
     isa: I,

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const ABOUT: [About; 2] = [About::Mode, About::Mean];
 
-/// None, fewer than fill a vector, and about whole vectors and blocks of them.
+/// None, fewer than a vector, and around whole vectors and blocks of them.
 const LENGTHS: [usize; 15] = [0, 1, 2, 3, 7, 8, 9, 15, 17, 31, 63, 64, 65, 156, 301];
 
 /// The tilt of a group in D dimensions.
@@ -15,7 +15,7 @@ fn tilt<const D: usize>() -> [f64; D] {
     std::array::from_fn(|k| [0.3, -0.2, 0.1][k])
 }
 
-/// Of a log at a node with a weight.
+/// Largest difference of a log at a node with a weight.
 const MOST_DIFFERENCE: f64 = 1e-9;
 
 fn cases() -> impl Iterator<Item = (InstructionSet, About)> {
@@ -23,7 +23,7 @@ fn cases() -> impl Iterator<Item = (InstructionSet, About)> {
     sets.flat_map(|set| ABOUT.map(|about| (set, about)))
 }
 
-/// Tight rows with rates up to a power of ten, whose leverages are below 1 as those of rows are.
+/// Tight rows with rates up to a power of ten, whose leverages are below 1 as for real rows.
 fn rows<const D: usize>(rng: &mut StdRng, length: usize, most_log10: f64) -> Vec<Row<D>> {
     let mut row = || {
         let rate = 10f64.powf(rng.random_range(-6.0..most_log10));
@@ -44,7 +44,7 @@ fn squares(by: &[f64]) -> f64 {
     by.iter().map(|by| by * by).sum()
 }
 
-/// The tight rows' part.
+/// The contribution of the tight rows.
 struct OfTight<'a, const D: usize>(&'a Group<D>);
 
 impl<const D: usize> ForSimd for OfTight<'_, D> {
@@ -63,7 +63,7 @@ fn dot<const D: usize>(a: &[f64; D], b: &[f64; D]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The logs of the rule's weights with the tilt and the rows' part.
+/// The logs of the rule's weights with the tilt and the rows' contribution.
 fn logs<const D: usize>(set: InstructionSet, group: &Group<D>, separates: bool) -> Vec<f64> {
     let mut logs = Rule::<D>::new().logs;
     set.run_f64(AddTo {
@@ -85,7 +85,7 @@ fn difference(found: &[f64], expected: &[f64]) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// What is rounded in the sums at a node.
+/// The size of the rounded terms in the sums at a node.
 fn rounded<const D: usize>(about: About, rows: &[Row<D>], node: usize) -> f64 {
     let u = at::<D>(node);
     let of_row = |row: &Row<D>| {
@@ -221,7 +221,7 @@ fn groups_whose_factors_are_too_large_are_taken_node_by_node() {
             assert!(!separates(&group_with(by, shift).tight), "{by:?} {shift}");
         }
     }
-    // exp(800) is beyond the numbers, exp(800 - 790), the last row's at the last u, is not.
+    // exp(800) overflows, exp(800 - 790), the last row's at the last u, is not.
     let (by, shift) = ([800.0 / outermost, 0.0], -790.0);
     let group = group_with(by, shift);
     let mut found = Rule::<2>::new().logs;

@@ -1,4 +1,4 @@
-//! What a pass takes from the rows: means of their log likelihoods, and of the derivatives, over normal log rates.
+//! The rows' terms in a pass: means of their log likelihoods, and of the derivatives, over normal log rates.
 
 use super::Reference;
 use infermark_model::design::{along, at};
@@ -39,7 +39,8 @@ fn gauss_hermite(n: usize) -> Vec<(f64, f64)> {
     roots.into_iter().map(|x| (x, weight(x))).collect()
 }
 
-/// A row's part in a precision: minus second derivatives by the log rate, and by it and the log shape.
+/// A row's part in a precision: minus the second derivatives, with respect to the log rate, and mixed with
+/// the log shape.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Weight {
     pub(super) by_eta: f64,
@@ -53,14 +54,15 @@ pub(super) struct ExpectedRow {
     pub(super) by_eta: f64,
     pub(super) weight: Weight,
     pub(super) by_log_shape: f64,
-    /// Minus the second derivative by the log shape.
+    /// Minus the second derivative with respect to the log shape.
     pub(super) curvature: f64,
-    /// What a count is expected to tell of the log shape: half the squared derivative of its log variance.
+    /// The expected information of a count on the log shape: half the squared derivative of its log variance.
     pub(super) told: f64,
 }
 
 impl ExpectedRow {
-    /// A count that is known to be at the bound and no more, `ln s((eta - h) / scale)` with the logistic function s.
+    /// A count of which it is only known that it is at the bound, `ln s((eta - h) / scale)` with the logistic
+    /// function s.
     fn at_bound(log_least: f64, scale: f64, mean: f64, variance: f64) -> Self {
         let mut sum = ExpectedRow::default();
         for (node, weight) in gauss_hermite(NODES) {

@@ -7,22 +7,22 @@ use infermark_model::design::{COEFFICIENTS, PRODUCT_LATENTS, PRODUCT_SITES, alon
 use infermark_model::site::Site;
 use std::array::from_fn;
 
-/// Parts of what the counts are expected to tell of a log shape, and of its curvature that other parameters take, that are left of its
-/// precision at least.
+/// Least precision of a log shape: fractions of the counts' expected information on it, and of its curvature
+/// that other parameters take.
 const LEAST_OF_TOLD: f64 = 0.25;
 const LEAST_OF_TAKEN: f64 = 0.5;
 
 /// Coefficients of a product.
 const COUNT: usize = COEFFICIENTS.len();
 
-/// What a Gaussian of a precision has.
+/// The moments of a Gaussian with a given precision.
 pub(super) struct Moments {
     pub(super) ln_det: f64,
     /// See [`Precision::added`].
     pub(super) added: Vec<f64>,
-    /// Of the latents.
+    /// Variances of the latents.
     pub(super) variance: Vec<f64>,
-    /// Of the rows' log rates.
+    /// Variances of the rows' log rates.
     pub(super) row_variance: Vec<f64>,
     /// Covariance of each product's coefficients with their category's, and of each category's with the global ones.
     with_category: Vec<[f64; COUNT]>,

@@ -1,4 +1,5 @@
-//! The precision of a Gaussian, by the rows' weights and the priors: its diagonal, and its product with a vector.
+//! The precision of a Gaussian, from the rows' weights and the priors: its diagonal, and its product with a
+//! vector.
 
 use super::Reference;
 use super::expected::{ExpectedRow, Weight};
@@ -10,9 +11,9 @@ use infermark_model::site::Site;
 pub(super) struct Precision {
     pub(super) rows: Vec<Weight>,
     pub(super) curvature: Vec<f64>,
-    /// What the counts are expected to tell of the log shapes.
+    /// The counts' expected information on the log shapes.
     pub(super) told: Vec<f64>,
-    /// What is added to the log shapes' curvature where the least one stands in for it.
+    /// The addition to the log shapes' curvature if the least one replaces it.
     pub(super) added: Vec<f64>,
 }
 

@@ -39,7 +39,7 @@ pub(super) fn upload<R: Runtime, T: CubeElement + Send + Sync>(
     Ok(Buffer { handle, len })
 }
 
-/// The part of the buffers that a run only reads.
+/// The buffers that a run only reads.
 pub(super) struct Given {
     pub(super) rows: Buffer,
     pub(super) units: Buffer,
@@ -76,7 +76,7 @@ impl Given {
     }
 }
 
-/// The part of the buffers that a run changes.
+/// The buffers that a run changes.
 pub(super) struct Changing {
     pub(super) state: Buffer,
     pub(super) particles: Buffer,
@@ -154,7 +154,7 @@ impl Changing {
             folded: zeros(sizes.folded)?,
             prior_sums: zeros(sizes.prior_sums)?,
             centredness: upload(client, centredness)?,
-            // What a launch has not written is no loss.
+            // NaN marks losses that no launch has written.
             log: upload(client, vec![f32::NAN; sizes.log])?,
         })
     }

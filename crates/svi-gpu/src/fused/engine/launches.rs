@@ -1,4 +1,4 @@
-//! The launches of an iteration, and what each is told.
+//! The launches of an iteration, and their arguments.
 
 use super::super::axes::AxesLaunch;
 use super::super::fold;
@@ -17,7 +17,8 @@ use infermark_model::site::Site;
 use infermark_svi::NoiseSource;
 use std::f64::consts::LOG2_E;
 
-/// What both launches are told alike. CubeCL's `new` takes the fields in the order in which the struct has them.
+/// The arguments that both launches share. CubeCL's `new` takes the fields in the order in which the struct
+/// has them.
 impl Plan {
     fn axes<R: Runtime>(&self) -> AxesLaunch<R> {
         let layout = &self.layout;
@@ -112,7 +113,7 @@ impl<R: Runtime> Engine<R> {
         }
     }
 
-    /// Adds up by category what the cubes of products left.
+    /// Adds up the sums of the products' cubes by category.
     pub(super) fn launch_fold(&self) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
         let cubes = plan.sums.cubes(plan.layout.categories, plan.layout.periods);

@@ -83,7 +83,7 @@ impl<R: Runtime> Engine<R> {
         &mut self,
         launch: impl Fn(&mut Self) -> Result<(), BackendError>,
     ) -> Result<f64, BackendError> {
-        let mut timed = |repeats: u32| {
+        let mut timed = |repeats: u32| -> Result<f64, BackendError> {
             let begin = Instant::now();
             for _ in 0..repeats {
                 launch(self)?;

@@ -1,4 +1,4 @@
-//! What is read back: the log of losses, the guide, and the gradient.
+//! Data that is read back: the log of losses, the guide, and the gradient.
 
 use super::super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD};
 use super::super::layout::{LOG_ENTRIES, natural};
@@ -13,7 +13,7 @@ use infermark_model::{PerSite, Site};
 
 impl<R: Runtime> Engine<R> {
     pub(super) fn read(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
-        // On wgpu only this tells of launches that failed; a read would give what was there before.
+        // On wgpu only this reports launches that failed; a read would return the earlier contents.
         self.client.flush().map_err(|e| self.failed(e))?;
         let bytes = self
             .client
@@ -30,7 +30,7 @@ impl<R: Runtime> Engine<R> {
         self.check()
     }
 
-    /// What the driver has told apart from any call.
+    /// An uncaptured error of the driver.
     fn check(&self) -> Result<(), BackendError> {
         match infermark_gpu_devices::take_error(&self.device) {
             Some(reason) => Err(super::device_error(&self.device, reason)),

@@ -12,7 +12,8 @@ use cubecl::prelude::*;
 /// Numbers a site's centredness takes: unconstrained value, two moments, derivative of the loss.
 pub(in crate::fused) const CENTREDNESS_LEN: usize = 4;
 
-/// Sets, for the first particle, or adds a particle's part of the derivative by a site's centredness.
+/// Sets (for the first particle) or adds a particle's part of the derivative with respect to a site's
+/// centredness.
 #[cube]
 pub(super) fn add_centredness(
     centredness: &mut Array<f32>,
@@ -28,8 +29,8 @@ pub(super) fn add_centredness(
     }
 }
 
-/// Adds up the derivatives by the centredness of the products' sites and the period effects'; the top's are there. Then
-/// all five become the loss's, and make their step. One thread's work.
+/// Adds up the derivatives with respect to the centredness of the products' sites and the period effects; the
+/// top's are known. Then all five are converted to the loss's, and make their step. One thread's work.
 #[cube]
 pub(super) fn learn_sites(
     folded: &Array<f32>,
@@ -72,7 +73,8 @@ pub(super) fn learn_sites(
     }
 }
 
-/// Turns the derivative by a site's centredness into the loss's by its unconstrained value.
+/// Converts the derivative with respect to a site's centredness into that of the loss with respect to its
+/// unconstrained value.
 #[cube]
 fn turn_back_centredness(centredness: &mut Array<f32>, #[comptime] site: usize) {
     let at = comptime!(site * CENTREDNESS_LEN);

@@ -1,9 +1,10 @@
 //! The period effects of a category in orthogonal coordinates: contrasts that sum to zero, and their level
 //! (`infermark_model::coordinates`).
 //!
-//! Of a category's T places the first `T - 1` hold the contrasts' free numbers `y`, and the last holds the level. A value of the table,
-//! `s_t - w`, needs sums of all the `y`, and a derivative by a `y` needs the sum of those by the values: either way the periods are walked
-//! twice, with a sum over the threads in between.
+//! Of a category's T places the first `T - 1` hold the contrasts' free numbers `y`, and the last holds the
+//! level. A value of the table, `s_t - w`, needs sums of all the `y`, and a derivative with respect to a `y`
+//! needs the sum of those with respect to the values: either way the periods are walked twice, with a sum
+//! over the threads in between.
 
 use super::super::axes::Axes;
 use super::super::fold::{OF_EFFECTS, category_sum, folded_two};
@@ -113,8 +114,10 @@ pub(super) fn take_contrasts(
     }
 }
 
-/// Leaves in `scratch`, for particle k: at its first slice the sum `G` of the derivatives by the values (two floats), [`BY_MEAN`] later that by the
-/// effects' prior mean, `R`; and at [`BY_LAST`] plus k the derivative by the last value. Those by all values are left in `particles`.
+/// Leaves in `scratch`, for particle k: at its first slice the sum `G` of the derivatives with respect to the
+/// values (two floats), [`BY_MEAN`] later that with respect to the effects' prior mean, `R`; and at
+/// [`BY_LAST`] plus k the derivative with respect to the last value. Those with respect to all values are
+/// left in `particles`.
 #[cube]
 fn sum_derivatives(
     folded: &Array<f32>,
@@ -180,8 +183,8 @@ const BY_LAST: usize = 3 * THREADS;
 
 /// Turns the derivatives back and, where it may, makes the step: a thread takes every particle of a place.
 ///
-/// A value is `s_t - w` and the effects' prior mean has `l + w`: by the contrasts the derivatives are `q_t = g_t + omega_t (R - G)`, whose sum is R,
-/// by the level they are R.
+/// A value is `s_t - w` and the effects' prior mean has `l + w`: the derivatives with respect to the
+/// contrasts are `q_t = g_t + omega_t (R - G)`, whose sum is R, and with respect to the level R.
 #[cube]
 fn turn_back(
     period_units: &Array<f32>,

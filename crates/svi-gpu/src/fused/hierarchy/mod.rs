@@ -1,5 +1,5 @@
 //! The launch between two passes over the products: weights of the particles, then derivatives back, step, noise and
-//! places of everything above the products. One cube a category takes its period effects; one more takes `category_a`,
+//! places of everything above the products. One cube per category takes its period effects; one more takes `category_a`,
 //! `global_a` and the centredness.
 //!
 //! Where the centredness is fixed these do not wait for each other and make one launch; where it is learned, the top

@@ -124,7 +124,7 @@ pub(super) fn sold_at(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -
     }
 }
 
-/// The share of period t in the weighted mean over the periods of a category; there in orthogonal coordinates alone.
+/// The share of period t in the weighted mean over the periods of a category; only in orthogonal coordinates.
 #[cube]
 pub(super) fn period_share(period_units: &Array<f32>, c: u32, t: usize, axes: Axes) -> f32 {
     period_units[(2 * axes.categories * axes.periods + c * axes.periods) as usize + t]
@@ -136,7 +136,7 @@ pub(super) fn padded_at(entry: usize, t: usize, axes: Axes) -> usize {
     entry * (4 * axes.stride as usize) + t
 }
 
-/// The derivative of particle k's log-weight by the effect of period t: counts less rates.
+/// The derivative of particle k's log-weight with respect to the effect of period t: counts less rates.
 #[cube]
 pub(super) fn by_effect(
     folded: &Array<f32>,
@@ -152,7 +152,8 @@ pub(super) fn by_effect(
     (sold.hi - rates.hi) + (sold.lo - rates.lo)
 }
 
-/// Turns the derivatives by the effect of period t, which is latent `j`, back and, where it may, makes its step.
+/// Converts the derivatives with respect to the effect of period t, which is latent `j`, and, if allowed,
+/// makes its step.
 #[cube]
 fn turn_back_period(
     folded: &Array<f32>,

@@ -16,7 +16,7 @@ pub(super) struct Places {
     /// The isometry: see `infermark_model::coordinates::ZeroSum`.
     pub(super) shared: f32,
     pub(super) of_last: f32,
-    /// Of the free numbers, whose prior mean is zero.
+    /// Transform of the free numbers, whose prior mean is zero.
     pub(super) free: Transform,
     pub(super) level: Transform,
     pub(super) level_mean: f32,

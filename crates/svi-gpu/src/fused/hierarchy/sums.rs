@@ -21,7 +21,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Of latents that are placed.
+    /// The sums of latents that are placed.
     pub(super) const PLACES: Parts = Parts {
         weight: true,
         weighted: false,
@@ -57,11 +57,11 @@ pub(super) fn scratch_len(particles: usize) -> usize {
     5 * THREADS * particles.min(AT_A_TIME)
 }
 
-/// Sums of a block over its latents, one entry a particle, before they are added over threads.
+/// Sums of a block over its latents, one entry per particle, before they are added over threads.
 #[derive(CubeType)]
 pub(super) struct BlockSums {
     pub(super) weight: Twos,
-    /// In orthogonal coordinates the sum of the free numbers by the periods' shares.
+    /// In orthogonal coordinates the sum of the free numbers weighted with the periods' shares.
     pub(super) weighted: Twos,
     /// Smallest and largest value times `log2 e`.
     pub(super) low: Array<f32>,
@@ -103,7 +103,8 @@ pub(super) fn block_entry(half: u32, block: usize, axes: Axes) -> usize {
     half as usize * (axes.categories as usize + 1) + block
 }
 
-/// Index, in the prior sums, of a category's derivatives by the centredness, which lie after both halves.
+/// Index, in the prior sums, of a category's derivatives with respect to the centredness, which lie after
+/// both halves.
 #[cube]
 pub(super) fn centredness_entry(category: u32, axes: Axes, #[comptime] count: usize) -> usize {
     (4 * (axes.categories as usize + 1) + category as usize) * count

@@ -1,10 +1,10 @@
-//! What of a launch is fixed beforehand, and what the priors give it.
+//! The compile-time parameters of a launch, and the values from the priors.
 
 use super::super::fold::Sums;
 use super::sums::THREADS;
 use cubecl::prelude::*;
 
-/// What of a launch is fixed when the kernel is compiled.
+/// The parameters of a launch that are fixed when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::fused) struct Task {
     /// K.
@@ -43,7 +43,7 @@ impl Task {
     }
 }
 
-/// What the priors give the sites above the products, and the learning of every site's centredness.
+/// The priors' values for the sites above the products, and the learning of every site's centredness.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(in crate::fused) struct Sites {
     pub(in crate::fused) global_mean: f32,

@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 /// Numbers of a loss in the log, before the log-weights (high and low of each).
 pub(in crate::fused) const LOG_HEAD: usize = 3;
 
-/// What turns log-weights into weights and a loss.
+/// The parameters that turn log-weights into weights and a loss.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(in crate::fused) struct Weighing {
     /// The sum of `ln y!`, which every log-weight has.

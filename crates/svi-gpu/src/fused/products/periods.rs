@@ -5,7 +5,7 @@ use super::super::math::NEGLIGIBLE_EXPONENT;
 use super::shape::Shape;
 use cubecl::prelude::*;
 
-/// By period that the thread owns, then by particle.
+/// Registers by period that the thread owns, then by particle.
 #[derive(CubeType)]
 pub(super) struct Periods {
     /// Effects times `log2 e`.

@@ -27,7 +27,7 @@ pub(super) struct Placed {
     /// `exp(base)`, high, four particles at a time, and low.
     pub(super) scale: SharedMemory<Vector<f32, Const<4>>>,
     pub(super) scale_lo: SharedMemory<f32>,
-    /// By product: 1 where all its rows lie inside the clip bounds.
+    /// Flag by product: 1 if all its rows lie inside the clip bounds.
     pub(super) inside: SharedMemory<u32>,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn prepare_product(
         let t_low = min(a2 * lowest, a2 * highest) + frame[range];
         let t_high = max(a2 * lowest, a2 * highest) + frame[range + 1];
         let b2 = in_base_2.hi;
-        // Comparisons are false for what is not a number: such products take the exact path.
+        // Comparisons are false for NaN: such products take the exact path.
         let fits = t_low + b2 >= model.clip_low2 + MARGIN
             && t_high + b2 <= model.clip_high2 - MARGIN
             && t_high <= EXPONENT_LIMIT

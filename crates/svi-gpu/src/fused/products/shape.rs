@@ -1,5 +1,5 @@
-//! What of the launch is fixed beforehand: the columns of the products' constants, the sums that a cube leaves, the shape, and what the priors
-//! give.
+//! The compile-time parameters of the launch: the columns of the products' constants, the sums that a cube
+//! leaves, the shape, and the priors' values.
 
 use cubecl::prelude::*;
 
@@ -19,16 +19,16 @@ pub(super) const LOWEST: usize = 6;
 pub(super) const HIGHEST: usize = 7;
 pub(super) const ORIGIN: usize = CONSTANT_COLUMNS;
 
-/// Sums that a cube leaves for each particle: log-weight (high, low), derivative by the category's elasticity,
-/// derivatives by the two sites' centredness. In orthogonal coordinates, where none is learned, the last is the derivative by the prior mean of
-/// the effects.
+/// Sums that a cube leaves for each particle: log-weight (high, low), derivative with respect to the
+/// category's elasticity, derivatives with respect to the two sites' centredness. In orthogonal coordinates,
+/// where none is learned, the last is the derivative with respect to the prior mean of the effects.
 pub(in crate::fused) const CUBE_SUMS: usize = 5;
 
 /// Sums that a lane leaves of a product and particle: rates, rates times deviation, and the gradient's rates, which are
 /// the rates themselves unless the product has clipped rows.
 pub(super) const LANE_SUMS: usize = 3;
 
-/// What of a launch is fixed when the kernel is compiled.
+/// The parameters of a launch that are fixed when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::fused) struct Shape {
     /// K.
@@ -106,7 +106,7 @@ impl Shape {
     }
 }
 
-/// What the priors and the number of periods give the products.
+/// Values for the products from the priors and the number of periods.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(in crate::fused) struct Model {
     /// The clip bounds times `log2 e`.

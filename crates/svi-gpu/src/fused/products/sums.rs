@@ -15,7 +15,8 @@ pub(super) struct OwnSums {
 pub(super) const WEIGHT_HI: usize = 0;
 pub(super) const WEIGHT_LO: usize = 1;
 pub(super) const BY_MEAN: usize = 2;
-/// The derivative by the effects' centredness, in orthogonal coordinates that by their prior mean.
+/// The derivative with respect to the effects' centredness or, in orthogonal coordinates, to their prior
+/// mean.
 pub(super) const OF_EFFECTS: usize = 3;
 pub(super) const OF_ELASTICITIES: usize = 4;
 

@@ -1,20 +1,17 @@
-//! Which instructions the processor has, and kernels run with them.
+//! Which instructions the CPU has, and which of them the environment asks for.
 
-use crate::simd::{Simd, portable};
-#[cfg(target_arch = "x86_64")]
-use crate::simd::{avx2, avx512};
 use std::fmt;
 
-/// The variable by which an instruction set is asked for.
+/// The environment variable that requests an instruction set.
 const VARIABLE: &str = "INFERMARK_INSTRUCTION_SET";
 
-/// An instruction set was asked for that is not here.
+/// The requested instruction set is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{VARIABLE} is '{wanted}'; the instruction sets of this machine are {here}")]
 pub struct InstructionSetMissing {
-    /// What was asked for.
+    /// The requested name.
     pub wanted: String,
-    /// Names of what is here.
+    /// Names of the available ones.
     pub here: String,
 }
 
@@ -25,20 +22,12 @@ pub enum InstructionSet {
     Portable,
     /// AVX2 with FMA.
     Avx2,
-    /// AVX-512 F and DQ.
+    /// AVX-512 F and DQ, with AVX2, FMA, BMI2 and POPCNT.
     Avx512,
 }
 
-/// Work that is generic over the instruction set: [`InstructionSet::run_f32`] picks the token.
-pub trait ForSimd {
-    /// What it returns.
-    type Output;
-    /// The work.
-    fn run<I: Simd>(self, isa: I) -> Self::Output;
-}
-
 impl InstructionSet {
-    /// Every instruction set that this processor has, the widest last.
+    /// Every instruction set that this CPU has, the widest last.
     pub fn available() -> Vec<InstructionSet> {
         [
             InstructionSet::Portable,
@@ -50,18 +39,18 @@ impl InstructionSet {
         .collect()
     }
 
-    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the widest that this processor
-    /// has where the variable is not set, or empty.
+    /// The one that `INFERMARK_INSTRUCTION_SET` names (`portable`, `avx2`, `avx512`), or the CPU's widest if
+    /// the variable is not set, or empty.
     ///
     /// # Errors
-    /// When the variable names none that this processor has.
+    /// When the variable names none that this CPU has.
     pub fn from_environment() -> Result<InstructionSet, InstructionSetMissing> {
         let wanted = std::env::var_os(VARIABLE).unwrap_or_default();
         Self::asked_for(&wanted.to_string_lossy())
     }
 
-    /// [`InstructionSet::from_environment`], or the widest where that is an error: for what must not fail, once a backend
-    /// has refused the error.
+    /// [`InstructionSet::from_environment`], or the widest if that is an error: for code that must not fail
+    /// after a backend has reported the error.
     pub fn best() -> InstructionSet {
         Self::from_environment().unwrap_or_else(|_| Self::widest())
     }
@@ -88,7 +77,7 @@ impl InstructionSet {
         })
     }
 
-    /// The name by which it is asked for.
+    /// The name by which it is requested.
     pub const fn name(self) -> &'static str {
         match self {
             InstructionSet::Portable => "portable",
@@ -97,47 +86,24 @@ impl InstructionSet {
         }
     }
 
-    fn is_available(self) -> bool {
+    /// Whether this CPU has all the instructions that the kernels of this set are compiled for. Unsafe code relies on it.
+    #[inline]
+    pub fn is_available(self) -> bool {
         match self {
             InstructionSet::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => avx2::Avx2F32::detect().is_some(),
+            InstructionSet::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => avx512::Avx512F32::detect().is_some(),
+            InstructionSet::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi2")
+                    && is_x86_feature_detected!("popcnt")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
-        }
-    }
-
-    /// Runs `work` in single precision.
-    ///
-    /// # Panics
-    /// When the processor lacks the instruction set.
-    pub fn run_f32<W: ForSimd>(self, work: W) -> W::Output {
-        match self {
-            InstructionSet::Portable => work.run(portable::PortableF32),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => work.run(avx2::Avx2F32::detect().expect("AVX2 is available")),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => work.run(avx512::Avx512F32::detect().expect("AVX-512 is available")),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => unreachable!("only the portable set is available"),
-        }
-    }
-
-    /// Runs `work` in double precision.
-    ///
-    /// # Panics
-    /// When the processor lacks the instruction set.
-    pub fn run_f64<W: ForSimd>(self, work: W) -> W::Output {
-        match self {
-            InstructionSet::Portable => work.run(portable::PortableF64),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => work.run(avx2::Avx2F64::detect().expect("AVX2 is available")),
-            #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => work.run(avx512::Avx512F64::detect().expect("AVX-512 is available")),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => unreachable!("only the portable set is available"),
         }
     }
 }
@@ -150,13 +116,6 @@ impl fmt::Display for InstructionSet {
             InstructionSet::Avx2 => "AVX2",
             InstructionSet::Avx512 => "AVX-512",
         })
-    }
-}
-
-#[cfg(test)]
-pub(crate) fn for_each_instruction_set(f: impl Fn(InstructionSet)) {
-    for set in InstructionSet::available() {
-        f(set);
     }
 }
 

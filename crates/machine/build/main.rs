@@ -1,5 +1,5 @@
-//! Records what the program was built with: compiler, profile, commit, and the versions of the crates that the workspace
-//! names. Whatever cannot be told is `unknown`.
+//! Records what the program was built with: compiler, profile, commit, and the versions of the crates that
+//! the workspace names. Whatever is unknown is `unknown`.
 
 mod tree;
 

@@ -1,6 +1,6 @@
-//! NVIDIA GPUs as the driver describes them: by its library (NVML) where that is there, else by `nvidia-smi`.
+//! NVIDIA GPUs as the driver describes them: from its library (NVML) if present, else from `nvidia-smi`.
 
-use super::UNKNOWN;
+use crate::UNKNOWN;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::Clock;
 use nvml_wrapper::error::NvmlError;
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// One GPU; every entry is as the driver tells it, `unknown` where it tells nothing useful.
+/// One GPU; every entry is as the driver reports it, or `unknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
     /// Product name.
@@ -41,7 +41,7 @@ const QUERY: &str = "name,driver_version,memory.total,clocks.current.sm,clocks.m
 /// `none`, `unknown` with the reason, or the names; and the GPUs themselves.
 type Found = (String, Vec<Gpu>);
 
-/// Drivers that were asked, in a thread of its own: what hangs there, in a call or in a file system, holds nobody.
+/// A query of the drivers in a separate thread: if it hangs, in a call or in a file system, it delays nobody.
 #[derive(Debug)]
 pub(super) struct Asked {
     found: Receiver<Found>,
@@ -62,15 +62,15 @@ impl Asked {
             .name("describe-gpus".into())
             .spawn(move || {
                 let by_library = if library { by_library() } else { None };
-                // None waits for the answer any more after the deadline.
+                // After the deadline nobody waits for the answer.
                 let _ = tell.send(by_library.unwrap_or_else(|| by_command(smi, &shared)));
             });
-        // Without a thread the channel is closed, which is told as no answer.
+        // Without a thread the channel is closed, which is reported as no answer.
         drop(asking);
         Asked { found, child }
     }
 
-    /// What was found, `unknown` where there is no answer within `left`.
+    /// The result, or `unknown` if there is no answer within `left`.
     pub(super) fn answer(self, left: Duration) -> Found {
         match self.found.recv_timeout(left) {
             Ok(found) => found,
@@ -99,7 +99,7 @@ fn named(gpus: Vec<Gpu>) -> Found {
     }
 }
 
-/// By NVML; none where its library is not there.
+/// Queries NVML; none if its library is missing.
 fn by_library() -> Option<Found> {
     let nvml = match Nvml::init() {
         Ok(nvml) => nvml,
@@ -211,11 +211,11 @@ mod tests {
         assert!(parse("\n").is_empty());
     }
 
-    /// A command in the place of `nvidia-smi`.
+    /// A command that replaces `nvidia-smi`.
     #[cfg(unix)]
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
-        // What follows are its arguments.
+        // The rest are its arguments.
         command.args(["-c", script, "nvidia-smi"]);
         command
     }

@@ -1,9 +1,9 @@
-//! The processor: its instruction sets and cache.
+//! The CPU: its instruction sets and cache.
 
-use super::UNKNOWN;
+use crate::UNKNOWN;
 use std::path::Path;
 
-/// Instruction sets that matter to the passes over the panel, as the processor reports them now.
+/// Instruction sets that matter to the passes over the panel, as the CPU reports them now.
 pub(super) fn instruction_sets() -> Vec<String> {
     let mut found: Vec<&str> = Vec::new();
     #[cfg(target_arch = "x86_64")]

@@ -1,9 +1,9 @@
-//! What the processor is called.
+//! What the CPU is called.
 
 use crate::InstructionSet;
 use std::process::Command;
 
-/// The processor's name for itself: from `/proc/cpuinfo`, or from `sysctl` on macOS; `None` where neither tells.
+/// The CPU's name for itself: from `/proc/cpuinfo`, or from `sysctl` on macOS; `None` where neither states one.
 pub fn model_name() -> Option<String> {
     let from_proc = || field(&std::fs::read_to_string("/proc/cpuinfo").ok()?, "model name");
     let from_sysctl = || {
@@ -27,8 +27,19 @@ fn field(cpuinfo: &str, name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-/// The processor in plain words with what the kernels use of it, for instance `2-core Intel Xeon, AVX-512`.
-pub(crate) fn in_plain_words(model: Option<&str>, cores: usize, set: InstructionSet) -> String {
+/// The CPU in plain words with the instruction set that the kernels use ([`InstructionSet::best`]), for instance
+/// `2-core Intel Xeon, AVX-512`.
+pub fn processor_name() -> String {
+    processor_name_with(InstructionSet::best())
+}
+
+/// [`processor_name`] of kernels that use `set`.
+pub fn processor_name_with(set: InstructionSet) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    in_plain_words(model_name().as_deref(), cores, set)
+}
+
+fn in_plain_words(model: Option<&str>, cores: usize, set: InstructionSet) -> String {
     let name = model.unwrap_or_default();
     let name = name.replace("(R)", "").replace("(TM)", "").replace("(tm)", "");
     let name = name.split('@').next().unwrap_or("");
@@ -76,6 +87,14 @@ mod tests {
             unnamed,
             format!("4-core {} processor, AVX2", std::env::consts::ARCH)
         );
+    }
+
+    #[test]
+    fn the_name_ends_with_the_instruction_set() {
+        for set in InstructionSet::available() {
+            let name = processor_name_with(set);
+            assert!(name.ends_with(&set.to_string()), "{name}");
+        }
     }
 
     #[test]

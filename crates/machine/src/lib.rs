@@ -1,18 +1,20 @@
-//! What the machine and the program say of themselves. What cannot be told is `unknown`; nothing is blank.
+//! What a result states of the machine that it was made on and of the program that made it. What is not known is `unknown`; nothing is
+//! blank.
+//!
+//! The build script records compiler, commit and versions. It runs again whenever a source changes, so that whatever depends on this
+//! crate is compiled again too: kernels and backends take what they need of the CPU from `infermark_processor`.
 
 mod cpu;
 mod gpu;
 
-use crate::file_name::in_file_name;
-use infermark_cpu_kernels::device_name;
-use infermark_cpu_kernels::processor_name::model_name;
+use infermark_processor::{model_name, processor_name};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use gpu::Gpu;
 
-/// The word for what cannot be told.
+/// The word for unknown entries.
 pub const UNKNOWN: &str = "unknown";
 
 /// The version with the commit that it was built from.
@@ -28,11 +30,11 @@ pub const LONG_VERSION: &str = concat!(
 pub struct System {
     /// In plain words, for instance `2-core Intel Xeon, AVX-512`.
     pub device: String,
-    /// The processor as it names itself.
+    /// The CPU's own name.
     pub cpu: String,
     /// Threads that the program may use.
     pub cores: usize,
-    /// Last-level cache in bytes; `None` where it cannot be told.
+    /// Last-level cache in bytes; `None` if it is unknown.
     pub cache_bytes: Option<u64>,
     /// Memory in bytes.
     pub memory_bytes: u64,
@@ -42,7 +44,8 @@ pub struct System {
     pub os: String,
     /// Kernel and its version.
     pub kernel: String,
-    /// Load of the last minute before the run, in busy threads: above zero, others worked on the machine too.
+    /// Load of the last minute before the run, in busy threads: above zero, other programs used the machine
+    /// too.
     pub load_average: f64,
     /// Whether there are GPUs: `none`, `unknown` with the reason (a driver that does not answer), or their names.
     pub gpu: String,
@@ -74,10 +77,11 @@ pub struct Program {
     pub crates: Vec<String>,
 }
 
-/// How long a driver is waited for, from when it is asked.
+/// How long to wait for a driver's answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// A description that is being made: drivers are asked in the background, beside the work, so that none that hangs holds a result.
+/// A description in progress: drivers are queried in the background during the work, so that one that hangs
+/// does not delay a result.
 #[derive(Debug)]
 pub struct Description {
     system: System,
@@ -86,7 +90,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// Asks the machine and the program. To be called before the work.
+    /// Queries the machine and the program. Must be called before the work.
     pub fn ask() -> Self {
         Description {
             gpus: gpu::Asked::ask(),
@@ -95,7 +99,7 @@ impl Description {
         }
     }
 
-    /// The description: waits for drivers until two seconds after they were asked, no longer.
+    /// The description: waits for drivers until at most two seconds after the query.
     pub fn answer(self) -> System {
         let left = DEADLINE.saturating_sub(self.asked.elapsed());
         let (gpu, gpus) = self.gpus.answer(left);
@@ -108,7 +112,7 @@ impl Description {
 }
 
 impl System {
-    /// Asks the machine and the program, and waits for the answers.
+    /// Queries the machine and the program, and waits for the answers.
     pub fn describe() -> Self {
         Description::ask().answer()
     }
@@ -122,7 +126,7 @@ impl System {
                 .unwrap_or_else(|| UNKNOWN.to_owned())
         };
         System {
-            device: device_name(),
+            device: processor_name(),
             cpu: told(model_name()),
             cores: infermark_threads::available(),
             cache_bytes: cpu::last_level_cache_bytes(Path::new("/sys/devices/system/cpu/cpu0/cache")),
@@ -161,7 +165,7 @@ impl Program {
     }
 }
 
-/// The most memory that the program has had resident so far, in bytes; `None` where the system does not tell (it is read
+/// Peak resident memory of the program so far, in bytes; `None` if the system does not report it (it is read
 /// from Linux's `/proc`).
 pub fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -170,19 +174,9 @@ pub fn peak_memory_bytes() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// The host's name, made fit for a folder's name; `host` where it has none. Only the results folder carries it.
-pub fn host_for_folder(given: Option<&str>) -> String {
-    let host = given
-        .map(str::to_owned)
-        .or_else(sysinfo::System::host_name)
-        .unwrap_or_default();
-    let clean = in_file_name(&host);
-    let clean = clean.trim_matches('-');
-    if clean.is_empty() {
-        "host".into()
-    } else {
-        clean.into()
-    }
+/// The host's name; `None` where it has none. A [`System`] does not carry it.
+pub fn host_name() -> Option<String> {
+    sysinfo::System::host_name()
 }
 
 #[cfg(test)]
@@ -258,7 +252,7 @@ mod tests {
         assert_eq!(tree::state(root), Some("clean"));
         write("code.rs", "2");
         assert_eq!(tree::state(root), Some("dirty"));
-        // Beside a lock that another git holds.
+        // While another git holds the lock.
         write(".git/index.lock", "");
         assert_eq!(tree::state(root), Some("dirty"));
     }
@@ -270,12 +264,5 @@ mod tests {
         assert!(std::hint::black_box(&touched).iter().all(|b| *b == 1));
         let after = peak_memory_bytes().unwrap();
         assert!(before <= after && after >= 64 << 20, "{before} {after}");
-    }
-
-    #[test]
-    fn a_host_name_is_fit_for_a_folder() {
-        assert_eq!(host_for_folder(Some("my host.local/x")), "my-host-local-x");
-        assert_eq!(host_for_folder(Some("//")), "host");
-        assert!(!host_for_folder(None).is_empty());
     }
 }
