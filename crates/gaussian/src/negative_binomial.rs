@@ -9,11 +9,11 @@
 //! Away from the mode the second derivative with respect to the log shape may have either sign, whether or
 //! not the other parameters move along; the arrowhead's factor uses its absolute value there.
 
+use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::design::{LATENTS, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::settle::{self, Normal, Place};
-use crate::spread::{MOST_CHANGE, Spread};
-use infermark_arrowhead::{ProductRows, Rates, Walk, Weighed};
+use infermark_arrowhead::{Partition, ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{Shape, ln_1p_excess};
@@ -48,18 +48,18 @@ pub(crate) struct NegativeBinomialRates<'a> {
     priors: &'a Priors,
     layout: Layout,
     point: &'a [f64],
-    spread: Spread<'a>,
+    averaging: Averaging<'a>,
     shapes: Vec<Shape>,
     counts: &'a [Vec<DistinctCounts>],
 }
 
 impl<'a> NegativeBinomialRates<'a> {
     pub(crate) fn new(
-        walk: &'a Walk,
+        walk: &'a Partition,
         priors: &'a Priors,
         counts: &'a [Vec<DistinctCounts>],
         point: &'a [f64],
-        spread: Spread<'a>,
+        averaging: Averaging<'a>,
     ) -> Self {
         let layout = walk.layout();
         NegativeBinomialRates {
@@ -67,7 +67,7 @@ impl<'a> NegativeBinomialRates<'a> {
             priors,
             layout,
             point,
-            spread,
+            averaging,
             shapes: point[layout.range(Site::LogShape)]
                 .iter()
                 .map(|s| Shape::new(*s))
@@ -252,7 +252,7 @@ impl Rates for NegativeBinomialRates<'_> {
         weights: &mut [f64],
         cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> ProductTerms {
         let i = rows.product;
         let places = self.layout.product_places(i);
         let time = self.layout.time_index(rows.category, 0);
@@ -261,7 +261,7 @@ impl Rates for NegativeBinomialRates<'_> {
         let (mut value, mut by) = (0.0, [0.0; LATENTS]);
         let mut by_log_shape = [0.0; 3];
         let (mut wanted, mut given) = (0.0, 0.0);
-        let settled = self.spread.settles(&rows, UNSETTLED).and_then(|settled| {
+        let settled = self.averaging.settles(&rows, UNSETTLED).and_then(|settled| {
             let pairs = self.settled(&rows, weights)?;
             settled.put(i, pairs[1].mean);
             Some(pairs)
@@ -269,8 +269,8 @@ impl Rates for NegativeBinomialRates<'_> {
         if let Some([_, to]) = settled {
             latents = to.mean;
         }
-        let pace = match self.spread {
-            Spread::Structured {
+        let pace = match self.averaging {
+            Averaging::Structured {
                 part,
                 pace: Some(pace),
                 ..
@@ -292,17 +292,17 @@ impl Rates for NegativeBinomialRates<'_> {
             _ => None,
         };
         cross.fill(0.0);
-        if !matches!(self.spread, Spread::Structured { .. }) {
+        if !matches!(self.averaging, Averaging::Structured { .. }) {
             weights.fill(0.0);
         }
         for row in self.panel.product_rows(i) {
             let (t, design) = (row.period, row.design());
             let eta = along(&latents, &design) + self.point[time + t];
             let units = f64::from(row.units);
-            let variance = match self.spread {
-                Spread::Point => 0.0,
-                Spread::Structured { .. } => 2.0 * rows.half_variance[t],
-                Spread::Independent(independent) => {
+            let variance = match self.averaging {
+                Averaging::Point => 0.0,
+                Averaging::Structured { .. } => 2.0 * rows.half_variance[t],
+                Averaging::Independent(independent) => {
                     let v = independent.variances;
                     along(&at(v, places), &independent.squares(i, design)) + v[time + t]
                 }
@@ -312,7 +312,7 @@ impl Rates for NegativeBinomialRates<'_> {
             if let Some([from, to]) = &settled {
                 let [own, rest] = settle::variances(2.0 * rows.half_variance[t], &design, to, from);
                 found = Row::mean(units, eta, own + rest, shape);
-            } else if matches!(self.spread, Spread::Structured { .. }) {
+            } else if matches!(self.averaging, Averaging::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);
             }
             for (by, x) in by.iter_mut().zip(design) {
@@ -323,8 +323,8 @@ impl Rates for NegativeBinomialRates<'_> {
             by_log_shape[1] += found.curvature;
             by_log_shape[2] += found.expected;
             cross[t] = found.cross;
-            weights[t] = match self.spread {
-                Spread::Structured { part, .. } => {
+            weights[t] = match self.averaging {
+                Averaging::Structured { part, .. } => {
                     let before = weights[t];
                     // tr(Q Sigma) without the priors' part.
                     value += before * rows.half_variance[t];
@@ -350,7 +350,7 @@ impl Rates for NegativeBinomialRates<'_> {
         }
         let means = prior_means(self.priors, self.layout, self.point, rows.category);
         let precisions = prior_precisions(self.priors);
-        Weighed {
+        ProductTerms {
             value,
             gradient: from_fn(|k| by[k] - (latents[k] - means[k]) * precisions[k]),
             shape: by_log_shape,

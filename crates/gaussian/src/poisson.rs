@@ -5,12 +5,12 @@
 //! the published model this changes the log likelihood by at most 0.018 nats. Products with counts at the
 //! upper bound are left out.
 
+use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::clip_bound::Bound;
 use crate::design::{EFFECT, LATENTS, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
-use crate::spread::{MOST_CHANGE, Spread};
-use infermark_arrowhead::{ProductRows, Rates, Weighed};
+use infermark_arrowhead::{ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 use infermark_model::coordinates::IndependentRates;
@@ -32,7 +32,7 @@ pub(crate) struct PoissonRates<'a> {
     bound: &'a Bound,
     layout: Layout,
     point: &'a [f64],
-    spread: Spread<'a>,
+    averaging: Averaging<'a>,
     /// Period effects by category, padded.
     effects: Vec<f64>,
     /// Half of their variances, where latents are independent.
@@ -46,7 +46,7 @@ impl<'a> PoissonRates<'a> {
         priors: &'a Priors,
         bound: &'a Bound,
         point: &'a [f64],
-        spread: Spread<'a>,
+        averaging: Averaging<'a>,
     ) -> Self {
         let layout = panel.layout();
         let stride = layout.periods.next_multiple_of(PAD);
@@ -68,10 +68,10 @@ impl<'a> PoissonRates<'a> {
             bound,
             layout,
             point,
-            spread,
+            averaging,
             effects: table(point, 1.0),
-            half_variances: match spread {
-                Spread::Independent(IndependentRates { variances, .. }) => table(variances, 0.5),
+            half_variances: match averaging {
+                Averaging::Independent(IndependentRates { variances, .. }) => table(variances, 0.5),
                 _ => Vec::new(),
             },
             stride,
@@ -93,10 +93,10 @@ impl PoissonRates<'_> {
         let places = self.layout.product_places(rows.product);
         let time = self.layout.time_index(rows.category, period);
         let eta = along(&at(self.point, places), &design) + self.point[time];
-        let half = match self.spread {
-            Spread::Point => 0.0,
-            Spread::Structured { .. } => rows.half_variance[period],
-            Spread::Independent(independent) => {
+        let half = match self.averaging {
+            Averaging::Point => 0.0,
+            Averaging::Structured { .. } => rows.half_variance[period],
+            Averaging::Independent(independent) => {
                 let (v, squares) = (independent.variances, independent.squares(rows.product, design));
                 0.5 * (along(&at(v, places), &squares) + v[time])
             }
@@ -113,8 +113,8 @@ impl PoissonRates<'_> {
         }
         let before = weights[period];
         weights.fill(0.0);
-        weights[period] = match self.spread {
-            Spread::Structured { part, .. } => {
+        weights[period] = match self.averaging {
+            Averaging::Structured { part, .. } => {
                 value += before * half;
                 let bounded = curvature.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
                 before + part * (bounded - before)
@@ -204,8 +204,8 @@ impl PoissonRates<'_> {
 
     /// The next weight, after a fraction of the change.
     fn changed(&self, before: f64, weight: f64) -> f64 {
-        match self.spread {
-            Spread::Structured { part, .. } if part < 1.0 && before > 0.0 => {
+        match self.averaging {
+            Averaging::Structured { part, .. } if part < 1.0 && before > 0.0 => {
                 before * (weight / before).powf(part)
             }
             _ => weight,
@@ -229,8 +229,8 @@ impl PoissonRates<'_> {
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
         let (mut rates, mut structured) = (isa.zero(), isa.zero());
         let mut along = [isa.zero(); LATENTS];
-        let (variances, half_periods, origin) = match self.spread {
-            Spread::Independent(independent) => (
+        let (variances, half_periods, origin) = match self.averaging {
+            Averaging::Independent(independent) => (
                 at(independent.variances, places),
                 &self.half_variances[rows.category * self.stride..][..self.stride],
                 independent.origin(i),
@@ -245,8 +245,8 @@ impl PoissonRates<'_> {
             latents[k] = isa.splat(self.point[places[k]]);
             halves[k] = isa.splat(0.5 * variances[k]);
         }
-        let part = isa.splat(match self.spread {
-            Spread::Structured { part, .. } => part,
+        let part = isa.splat(match self.averaging {
+            Averaging::Structured { part, .. } => part,
             _ => 1.0,
         });
         for t in (0..weights.len()).step_by(I::LANES) {
@@ -257,10 +257,10 @@ impl PoissonRates<'_> {
                 regressors[k] = isa.load(&rows.design[k][t..]);
                 eta = isa.mul_add(latents[k], regressors[k], eta);
             }
-            let raised = match self.spread {
-                Spread::Point => eta,
-                Spread::Structured { .. } => isa.add(eta, isa.load(&rows.half_variance[t..])),
-                Spread::Independent(_) => {
+            let raised = match self.averaging {
+                Averaging::Point => eta,
+                Averaging::Structured { .. } => isa.add(eta, isa.load(&rows.half_variance[t..])),
+                Averaging::Independent(_) => {
                     let mut half = isa.add(halves[EFFECT], isa.load(&half_periods[t..]));
                     for k in 0..EFFECT {
                         let d = isa.sub(regressors[k], origins[k]);
@@ -271,7 +271,7 @@ impl PoissonRates<'_> {
             };
             let exponent = isa.min(isa.max(isa.mul(raised, log2_e), least), most);
             let mut rate = isa.mul(isa.exp2(exponent), present);
-            if let Spread::Structured { .. } = self.spread {
+            if let Averaging::Structured { .. } = self.averaging {
                 let before = isa.load(&weights[t..]);
                 // tr(Q Sigma) without the priors' part.
                 structured = isa.mul_add(before, isa.load(&rows.half_variance[t..]), structured);
@@ -292,8 +292,8 @@ impl PoissonRates<'_> {
         for k in 0..EFFECT {
             by[k] = -isa.sum(along[k]);
         }
-        let value = match self.spread {
-            Spread::Structured { .. } => isa.sum(structured),
+        let value = match self.averaging {
+            Averaging::Structured { .. } => isa.sum(structured),
             _ => by[EFFECT],
         };
         (value, by)
@@ -309,7 +309,7 @@ impl Rates for PoissonRates<'_> {
         weights: &mut [f64],
         _cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> ProductTerms {
         let i = rows.product;
         let mut latents = at(self.point, self.layout.product_places(i));
         let mut units = [0.0; LATENTS];
@@ -317,7 +317,7 @@ impl Rates for PoissonRates<'_> {
             self.highest_row(highest, &rows, weights, by_period)
         } else {
             units = self.panel.units_along(i);
-            let settles = self.spread.settles(&rows, UNSETTLED);
+            let settles = self.averaging.settles(&rows, UNSETTLED);
             match settles.and_then(|_| self.settled(&rows, weights, by_period)) {
                 Some((mean, found)) => {
                     settles.expect("it was settled").put(i, mean);
@@ -335,7 +335,7 @@ impl Rates for PoissonRates<'_> {
             value += latents[k] * units[k];
             gradient[k] = units[k] + by_rates[k] - (latents[k] - means[k]) * precisions[k];
         }
-        Weighed {
+        ProductTerms {
             value,
             gradient,
             shape: [0.0; 3],
