@@ -17,9 +17,9 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use infermark::{
     BackendError, Interrupt, MethodKind, Panel, Parameterization, Priors, Request, Run, registry,
 };
-use infermark_cli::answer::{answer, say};
 use infermark_cli::commands::bench::{BenchArguments, answer_outcome, published_panel};
 use infermark_cli::commands::time::near_the_counts;
+use infermark_cli::output::{notify, print};
 use infermark_cpu_kernels::FusedLogJoint;
 use infermark_model::Likelihood;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            say(format_args!("error: {error}"));
+            notify(format_args!("error: {error}"));
             ExitCode::from(2)
         }
     }
@@ -105,7 +105,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     }
 
     let (outcome, folder) = arguments.measure()?;
-    answer(|out| writeln!(out))?;
+    print(|out| writeln!(out))?;
     answer_outcome(&outcome, &folder)?;
     Ok(outcome.is_success())
 }

@@ -5,15 +5,15 @@ use crate::block::{
     BlockFactor, BlockMatrix, block, block_covariance, dot, half_variances, inner, shape_coupling,
     write_coupling,
 };
-use crate::border::{Border, BorderBefore, Gathering, PartSums, all_of};
+use crate::border::{Border, BorderBefore, ChunkSums, Gathering, all_of};
 use crate::error::FactorError;
-use crate::factor::{ArrowheadFactor, Blocks, Dismantled};
+use crate::factor::{ArrowheadFactor, Blocks, FactorBuffers};
 use crate::grid::Grid;
+use crate::partition::{Chunk, GATHERED, Partition};
 use crate::rates::{ProductRows, Rates};
 use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
-use crate::walk::{GATHERED, Part, Walk};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ pub struct Assembled<const D: usize = 2> {
     pub factor: ArrowheadFactor<D>,
     /// Sum of the rows' values.
     pub value: f64,
-    /// The gradient, in the order of [`Walk::sites`]: complete for the products, the rows' part for periods
+    /// The gradient, in the order of [`Partition::sites`]: complete for the products, the rows' part for periods
     /// and log shapes, zero elsewhere.
     pub gradient: Vec<f64>,
     /// `L_i^-1` times the gradient of the product, for every place of the walk.
@@ -47,33 +47,41 @@ impl<const D: usize> Assembled<D> {
     /// # Errors
     /// When the precision is not positive definite.
     pub fn new(
-        walk: &Arc<Walk<D>>,
+        partition: &Arc<Partition<D>>,
         priors: &BlockPriors<D>,
         rates: &impl Rates<D>,
         threads: usize,
     ) -> Result<Self, FactorError> {
-        let weights = vec![0.0; walk.rows()];
-        let lower = vec![BlockFactor::UNKNOWN; walk.order.len()];
-        let shapes = vec![[0.0; D]; if walk.has_shape() { walk.order.len() } else { 0 }];
-        pass(walk, priors, rates, (weights, lower, shapes), None, threads).map(|(assembled, _)| assembled)
+        let weights = vec![0.0; partition.rows()];
+        let lower = vec![BlockFactor::UNKNOWN; partition.order.len()];
+        let shapes = vec![
+            [0.0; D];
+            if partition.has_shape() {
+                partition.order.len()
+            } else {
+                0
+            }
+        ];
+        pass(partition, priors, rates, (weights, lower, shapes), None, threads)
+            .map(|(assembled, _)| assembled)
     }
 
     /// As [`Assembled::new`], reusing the buffers of a factor that is no longer needed.
     ///
     /// # Errors
     /// When the precision is not positive definite.
-    pub fn again(before: ArrowheadFactor<D>, rates: &impl Rates<D>) -> Result<Self, FactorError> {
-        let Dismantled {
-            walk,
+    pub fn refactor(before: ArrowheadFactor<D>, rates: &impl Rates<D>) -> Result<Self, FactorError> {
+        let FactorBuffers {
+            partition,
             priors,
             by_place,
             threads,
             ..
-        } = before.dismantled();
-        pass(&walk, &priors, rates, by_place, None, threads).map(|(assembled, _)| assembled)
+        } = before.into_buffers();
+        pass(&partition, &priors, rates, by_place, None, threads).map(|(assembled, _)| assembled)
     }
 
-    /// As [`Assembled::again`]; the rates receive the variances of the log rates under the Gaussian of the
+    /// As [`Assembled::refactor`]; the rates receive the variances of the log rates under the Gaussian of the
     /// factor that they replace. Also returns the products' second moments under that.
     ///
     /// # Errors
@@ -82,21 +90,23 @@ impl<const D: usize> Assembled<D> {
         before: ArrowheadFactor<D>,
         rates: &impl Rates<D>,
     ) -> Result<(Self, BlockMoments<D>), FactorError> {
-        let walk = &before.walk;
-        let factors = walk.operations_of_pass(true) - walk.operations_of_covariances();
-        walk.watch.begin(factors + before.operations_of_covariances());
+        let partition = &before.partition;
+        let factors = partition.operations_of_pass(true) - partition.operations_of_covariances();
+        partition
+            .watch
+            .begin(factors + before.operations_of_covariances());
         before.border_covariances();
-        if before.walk.watch.is_stopped() {
+        if before.partition.watch.is_stopped() {
             return Err(FactorError::Stopped);
         }
-        let Dismantled {
-            walk,
+        let FactorBuffers {
+            partition,
             priors,
             by_place,
             covariances,
             threads,
-        } = before.dismantled();
-        pass(&walk, &priors, rates, by_place, covariances, threads)
+        } = before.into_buffers();
+        pass(&partition, &priors, rates, by_place, covariances, threads)
     }
 
     /// `Q^-1` times a gradient whose entries for products are those of [`Assembled::gradient`].
@@ -106,7 +116,7 @@ impl<const D: usize> Assembled<D> {
     pub fn step(&self, gradient: &[f64]) -> Result<Vec<f64>, FactorError> {
         let factor = &self.factor;
         let mut step = gradient.to_vec();
-        factor.walk.write_blocks(&mut step, &self.forwarded);
+        factor.partition.write_blocks(&mut step, &self.forwarded);
         factor.forward_borders(&mut step, &self.coupled);
         match &factor.elsewhere {
             None => factor.solve_upper(&mut step),
@@ -136,8 +146,8 @@ impl<const D: usize> Assembled<D> {
 }
 
 /// One part of the walk, with its share of the outputs that are stored by place.
-struct PartTask<'a, const D: usize> {
-    part: &'a Part,
+struct ChunkTask<'a, const D: usize> {
+    part: &'a Chunk,
     weights: &'a mut [f64],
     lower: &'a mut [BlockFactor<D>],
     forwarded: &'a mut [[f64; D]],
@@ -159,10 +169,10 @@ struct Scratch<const D: usize> {
 type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
 
 struct Pass<'a, R, const D: usize> {
-    walk: &'a Walk<D>,
+    partition: &'a Partition<D>,
     priors: &'a BlockPriors<D>,
     rates: &'a R,
-    tasks: Vec<PartTask<'a, D>>,
+    tasks: Vec<ChunkTask<'a, D>>,
     before: Option<&'a Covariances>,
     threads: usize,
 }
@@ -172,10 +182,10 @@ impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
     type Output = Vec<Option<Result<Border, FactorError>>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
-        let (walk, isa) = (self.walk, isa.wide());
-        let border = walk.border();
-        let mut parts = vec![0; walk.layout.categories];
-        let tasks: Vec<(usize, PartTask<'_, D>)> = self
+        let (partition, isa) = (self.partition, isa.wide());
+        let border = partition.border();
+        let mut parts = vec![0; partition.layout.categories];
+        let tasks: Vec<(usize, ChunkTask<'_, D>)> = self
             .tasks
             .into_iter()
             .map(|task| {
@@ -186,13 +196,13 @@ impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
             .collect();
         let gathering: Vec<Gathering<D>> = parts.iter().map(|_| Gathering::new()).collect();
         let scratch = || Scratch {
-            grid: Grid::new::<I::Wide>(&walk.panel),
+            grid: Grid::new::<I::Wide>(&partition.panel),
             v: Packed::new::<I::Wide>(border + 1, D * GATHERED),
             moved: Packed::new::<I::Wide>(border + 1, if self.before.is_some() { D * GATHERED } else { 0 }),
             before: None,
         };
         tasks::run(self.threads, tasks, scratch, |scratch, (number, task)| {
-            if walk.watch.is_stopped() {
+            if partition.watch.is_stopped() {
                 return None;
             }
             let category = task.part.category;
@@ -205,10 +215,10 @@ impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .clone();
                 let covariance = covariance.expect("it is there until the category is done");
-                scratch.before = Some(BorderBefore::new::<D, I::Wide>(category, &covariance, walk));
+                scratch.before = Some(BorderBefore::new::<D, I::Wide>(category, &covariance, partition));
             }
             let sums = isa.vectorize(OnePart {
-                walk,
+                partition,
                 priors: self.priors,
                 rates: self.rates,
                 task,
@@ -222,26 +232,26 @@ impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
                     .take();
             }
             let curvature = self.rates.shape_curvature(category);
-            Some(Border::new(walk, category, sums, self.priors, curvature))
+            Some(Border::new(partition, category, sums, self.priors, curvature))
         })
     }
 }
 
 struct OnePart<'a, 's, R, const D: usize> {
-    walk: &'a Walk<D>,
+    partition: &'a Partition<D>,
     priors: &'a BlockPriors<D>,
     rates: &'a R,
-    task: PartTask<'a, D>,
+    task: ChunkTask<'a, D>,
     scratch: &'s mut Scratch<D>,
 }
 
 impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'_, '_, R, D> {
-    type Output = PartSums<D>;
+    type Output = ChunkSums<D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> PartSums<D> {
-        let (walk, task) = (self.walk, self.task);
-        let periods = walk.layout.periods;
+    fn run(self, isa: I) -> ChunkSums<D> {
+        let (partition, task) = (self.partition, self.task);
+        let periods = partition.layout.periods;
         let Scratch {
             grid,
             v,
@@ -250,30 +260,32 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
         } = self.scratch;
         let before = before.as_ref();
         let padded = grid.weights.len();
-        let mut sums = PartSums {
+        let mut sums = ChunkSums {
             value: 0.0,
             by_period: vec![0.0; padded],
             weights: vec![0.0; padded],
-            cross: vec![0.0; if walk.has_shape() { padded } else { 0 }],
+            cross: vec![0.0; if partition.has_shape() { padded } else { 0 }],
             shape: [0.0; 3],
             by_category: [[0.0; D]; D],
             schur: vec![0.0; v.rows * v.rows],
             failed: None,
         };
         let first_place = task.part.places.start;
-        let first_row = walk.row_start[first_place];
+        let first_row = partition.row_start[first_place];
         for start in task.part.places.clone().step_by(GATHERED) {
-            if walk.watch.is_stopped() {
+            if partition.watch.is_stopped() {
                 return sums;
             }
             let end = (start + GATHERED).min(task.part.places.end);
-            walk.watch
-                .add(walk.operations_of_products(end - start, before.is_some()) as u64);
-            let rows =
-                |place: usize| walk.row_start[place] - first_row..walk.row_start[place + 1] - first_row;
+            partition
+                .watch
+                .add(partition.operations_of_products(end - start, before.is_some()) as u64);
+            let rows = |place: usize| {
+                partition.row_start[place] - first_row..partition.row_start[place + 1] - first_row
+            };
             if let Some(before) = before {
                 for place in start..end {
-                    grid.load_place(isa, walk, place);
+                    grid.load_place(isa, partition, place);
                     grid.load_weights(&task.weights[rows(place)]);
                     let lower = &task.lower[place - first_place];
                     let into = (&mut *v, place - start, periods);
@@ -288,9 +300,9 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
                 });
             }
             for place in start..end {
-                let product = walk.order[place] as usize;
+                let product = partition.order[place] as usize;
                 let own = place - first_place;
-                grid.load_place(isa, walk, place);
+                grid.load_place(isa, partition, place);
                 if let Some(before) = before {
                     grid.load_weights(&task.weights[rows(place)]);
                     let squares = inner(isa, v, moved, place - start);
@@ -312,12 +324,12 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
                 );
                 grid.store_weights(&mut task.weights[rows(place)]);
                 // One, except for a sample.
-                let stands_for = walk.stands_for(place);
+                let stands_for = partition.stands_for(place);
                 sums.value += stands_for * weighed.value;
                 for (sum, w) in sums.weights.iter_mut().zip(&grid.weights) {
                     *sum += stands_for * w;
                 }
-                let shape = walk.has_shape().then(|| shape_coupling(grid));
+                let shape = partition.has_shape().then(|| shape_coupling(grid));
                 if let Some(coupling) = shape {
                     task.shapes[own] = coupling;
                     for (sum, c) in sums.cross.iter_mut().zip(&grid.cross) {
@@ -360,18 +372,25 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
 
 /// The pass. Weights, factors of the products and their couplings to the shapes are overwritten.
 fn pass<const D: usize>(
-    walk: &Arc<Walk<D>>,
+    partition: &Arc<Partition<D>>,
     priors: &BlockPriors<D>,
     rates: &impl Rates<D>,
     (mut weights, mut lower, mut shapes): (Vec<f64>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
     before: Option<Vec<Vec<f64>>>,
     threads: usize,
 ) -> Result<(Assembled<D>, BlockMoments<D>), FactorError> {
-    let layout = walk.layout;
-    let mut forwarded = vec![[0.0; D]; walk.order.len()];
-    let mut gradients = vec![[0.0; D]; walk.order.len()];
-    let mut covariance = vec![[[0.0; D]; D]; if before.is_some() { walk.order.len() } else { 0 }];
-    let mut tasks = Vec::with_capacity(walk.parts.len());
+    let layout = partition.layout;
+    let mut forwarded = vec![[0.0; D]; partition.order.len()];
+    let mut gradients = vec![[0.0; D]; partition.order.len()];
+    let mut covariance = vec![
+        [[0.0; D]; D];
+        if before.is_some() {
+            partition.order.len()
+        } else {
+            0
+        }
+    ];
+    let mut tasks = Vec::with_capacity(partition.parts.len());
     {
         let mut weights = weights.as_mut_slice();
         let mut lower = lower.as_mut_slice();
@@ -379,41 +398,41 @@ fn pass<const D: usize>(
         let mut gradients = gradients.as_mut_slice();
         let mut covariance = covariance.as_mut_slice();
         let mut shapes = shapes.as_mut_slice();
-        for part in &walk.parts {
+        for part in &partition.parts {
             let products = part.places.len();
-            tasks.push(PartTask {
+            tasks.push(ChunkTask {
                 part,
-                weights: take(&mut weights, walk.rows_of(part).len()),
+                weights: take(&mut weights, partition.rows_of(part).len()),
                 lower: take(&mut lower, products),
                 forwarded: take(&mut forwarded, products),
                 gradient: take(&mut gradients, products),
                 covariance: take(&mut covariance, if before.is_some() { products } else { 0 }),
-                shapes: take(&mut shapes, if walk.has_shape() { products } else { 0 }),
+                shapes: take(&mut shapes, if partition.has_shape() { products } else { 0 }),
             });
         }
     }
     let with_variances = before.is_some();
     if !with_variances {
-        walk.watch.begin(walk.operations_of_pass(false));
+        partition.watch.begin(partition.operations_of_pass(false));
     }
     let before: Option<Covariances> =
         before.map(|all| all.into_iter().map(|of| Mutex::new(Some(Arc::new(of)))).collect());
     let borders = InstructionSet::best().run_f64(Pass {
-        walk,
+        partition,
         priors,
         rates,
         tasks,
         before: before.as_ref(),
         threads,
     });
-    if walk.watch.is_stopped() {
+    if partition.watch.is_stopped() {
         return Err(FactorError::Stopped);
     }
     let borders = all_of(borders.into_iter().flatten().collect())?;
     let mut moments = BlockMoments::default();
     if with_variances {
         moments.covariance = vec![[[0.0; D]; D]; layout.products];
-        for (product, own) in walk.order.iter().zip(&covariance) {
+        for (product, own) in partition.order.iter().zip(&covariance) {
             moments.covariance[*product as usize] = *own;
         }
     }
@@ -423,7 +442,13 @@ fn pass<const D: usize>(
         shapes,
         elsewhere: None,
     };
-    let assembled = Assembled::of_borders(walk, priors, borders, (blocks, gradients, forwarded), threads);
+    let assembled = Assembled::of_borders(
+        partition,
+        priors,
+        borders,
+        (blocks, gradients, forwarded),
+        threads,
+    );
     Ok((assembled, moments))
 }
 
@@ -431,30 +456,37 @@ impl<const D: usize> Assembled<D> {
     /// The result from the factored borders; by place, `gradients` are those of the products and `forwarded`
     /// the same times the inverse factors of their blocks.
     pub(crate) fn of_borders(
-        walk: &Arc<Walk<D>>,
+        partition: &Arc<Partition<D>>,
         priors: &BlockPriors<D>,
         borders: Vec<Border>,
         (blocks, gradients, forwarded): (Blocks<D>, Vec<[f64; D]>, Vec<[f64; D]>),
         threads: usize,
     ) -> Self {
-        let layout = walk.layout;
-        let mut gradient = vec![0.0; walk.sites.latents];
-        walk.write_blocks(&mut gradient, &gradients);
+        let layout = partition.layout;
+        let mut gradient = vec![0.0; partition.sites.latents];
+        partition.write_blocks(&mut gradient, &gradients);
         let mut value = 0.0;
         let (mut factors, mut diagonals, mut coupled) = (Vec::new(), Vec::new(), Vec::new());
         for (category, border) in borders.into_iter().enumerate() {
             value += border.value;
-            gradient[walk.time_index(category, 0)..][..layout.periods]
+            gradient[partition.time_index(category, 0)..][..layout.periods]
                 .copy_from_slice(&border.by_period[..layout.periods]);
-            if walk.has_shape() {
-                gradient[walk.sites.log_shape + category] = border.by_shape;
+            if partition.has_shape() {
+                gradient[partition.sites.log_shape + category] = border.by_shape;
             }
             factors.push(border.factor);
             diagonals.push(border.diagonal);
             coupled.push(border.coupled);
         }
         Assembled {
-            factor: ArrowheadFactor::of_parts(walk.clone(), *priors, blocks, factors, diagonals, threads),
+            factor: ArrowheadFactor::of_parts(
+                partition.clone(),
+                *priors,
+                blocks,
+                factors,
+                diagonals,
+                threads,
+            ),
             value,
             gradient,
             forwarded,

@@ -3,8 +3,8 @@
 use crate::block::{BlockFactor, write_coupling};
 use crate::factor::ArrowheadFactor;
 use crate::grid::Grid;
+use crate::partition::{GATHERED, Partition};
 use crate::tiles::Packed;
-use crate::walk::{GATHERED, Walk};
 use infermark_cpu_kernels::Simd;
 
 /// Room for the couplings of at most [`GATHERED`] products.
@@ -17,11 +17,11 @@ pub(crate) struct Batch<const D: usize> {
 }
 
 impl<const D: usize> Batch<D> {
-    pub(crate) fn new<I: Simd<Scalar = f64>>(walk: &Walk<D>) -> Self {
+    pub(crate) fn new<I: Simd<Scalar = f64>>(partition: &Partition<D>) -> Self {
         // With room for a right-hand side, and for the rows that the global coefficients add to a root.
-        let rows = walk.border() + Walk::<D>::COEFFICIENTS.max(1);
+        let rows = partition.border() + Partition::<D>::COEFFICIENTS.max(1);
         Batch {
-            grid: Grid::new::<I>(&walk.panel),
+            grid: Grid::new::<I>(&partition.panel),
             v: Packed::new::<I>(rows, D * GATHERED),
             moved: Packed::new::<I>(rows, D * GATHERED),
         }
@@ -30,10 +30,10 @@ impl<const D: usize> Batch<D> {
     /// Loads the rows of the product at a place, with their weights.
     #[inline(always)]
     pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowheadFactor<D>, place: usize) {
-        let walk = &*factor.walk;
-        self.grid.load_place(isa, walk, place);
+        let partition = &*factor.partition;
+        self.grid.load_place(isa, partition, place);
         self.grid
-            .load_weights(&factor.weights[walk.row_start[place]..walk.row_start[place + 1]]);
+            .load_weights(&factor.weights[partition.row_start[place]..partition.row_start[place + 1]]);
     }
 
     /// Writes the couplings of the products at the places.
@@ -44,7 +44,7 @@ impl<const D: usize> Batch<D> {
         factor: &ArrowheadFactor<D>,
         places: &[usize],
     ) {
-        let periods = factor.walk.layout.periods;
+        let periods = factor.partition.layout.periods;
         for (k, place) in places.iter().enumerate() {
             self.load(isa, factor, *place);
             let shape = factor.shapes.get(*place).copied();

@@ -2,10 +2,10 @@
 
 use crate::block::BlockMatrix;
 use crate::error::FactorError;
+use crate::partition::Partition;
 use crate::sites::BlockPriors;
 use crate::tiles::Packed;
 use crate::triangular::{BorderFactor, Lower, Tail};
-use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 const LEAST_OF_EXPECTED: f64 = 0.25;
 
 /// The sums of one part of a category's products, or of several parts.
-pub(crate) struct PartSums<const D: usize> {
+pub(crate) struct ChunkSums<const D: usize> {
     pub(crate) value: f64,
     pub(crate) by_period: Vec<f64>,
     /// `sum_i w_it` of every period.
@@ -34,7 +34,7 @@ pub(crate) struct PartSums<const D: usize> {
     pub(crate) failed: Option<usize>,
 }
 
-impl<const D: usize> PartSums<D> {
+impl<const D: usize> ChunkSums<D> {
     fn add(&mut self, other: &Self) {
         self.value += other.value;
         for (into, from) in [
@@ -61,9 +61,9 @@ pub(crate) struct Gathering<const D: usize>(Mutex<Gathered<D>>);
 
 struct Gathered<const D: usize> {
     next: usize,
-    sum: Option<PartSums<D>>,
+    sum: Option<ChunkSums<D>>,
     /// Parts that finished before their turn.
-    waiting: Vec<(usize, PartSums<D>)>,
+    waiting: Vec<(usize, ChunkSums<D>)>,
 }
 
 impl<const D: usize> Gathering<D> {
@@ -77,7 +77,7 @@ impl<const D: usize> Gathering<D> {
 
     /// Takes the sums of the category's part with this number; returns the total once none of `parts` is
     /// missing.
-    pub(crate) fn take(&self, number: usize, sums: PartSums<D>, parts: usize) -> Option<PartSums<D>> {
+    pub(crate) fn take(&self, number: usize, sums: ChunkSums<D>, parts: usize) -> Option<ChunkSums<D>> {
         let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let gathered = &mut *gathered;
         gathered.waiting.push((number, sums));
@@ -114,16 +114,16 @@ impl Border {
     /// Factors the border from the sums of a category's parts; `shape_curvature` is the curvature along its
     /// log shape that they leave out.
     pub(crate) fn new<const D: usize>(
-        walk: &Walk<D>,
+        partition: &Partition<D>,
         category: usize,
-        sums: PartSums<D>,
+        sums: ChunkSums<D>,
         priors: &BlockPriors<D>,
         shape_curvature: f64,
     ) -> Result<Self, FactorError> {
         if let Some(product) = sums.failed {
             return Err(FactorError::Product(product));
         }
-        let (border, tail, periods) = (walk.border(), walk.tail(), walk.layout.periods);
+        let (border, tail, periods) = (partition.border(), partition.tail(), partition.layout.periods);
         let mut schur = sums.schur;
         let order = schur.len().isqrt();
         let mut coupled = vec![0.0; border];
@@ -140,7 +140,7 @@ impl Border {
         for (d, w) in diagonal[..periods].iter_mut().zip(&sums.weights) {
             *d = w + priors.time;
         }
-        if walk.has_shape() {
+        if partition.has_shape() {
             diagonal[periods] = sums.shape[1] + shape_curvature + priors.log_shape;
             for (t, c) in sums.cross[..periods].iter().enumerate() {
                 schur[t * border + periods] += c;
@@ -151,20 +151,24 @@ impl Border {
         }
         // Not the difference of the priors' precisions and the products' part, which nearly cancel if the
         // prior is narrow.
-        for j in 0..Walk::<D>::COEFFICIENTS {
+        for j in 0..Partition::<D>::COEFFICIENTS {
             for k in 0..=j {
                 schur[(tail + k) * border + tail + j] = sums.by_category[j][k];
             }
-            diagonal[tail + j] = priors.category[j] + walk.sizes[category] as f64 * priors.product[j];
+            diagonal[tail + j] = priors.category[j] + partition.sizes[category] as f64 * priors.product[j];
         }
         let end = Tail {
-            has_shape: walk.has_shape(),
-            shape: if walk.has_shape() { diagonal[periods] } else { 0.0 },
+            has_shape: partition.has_shape(),
+            shape: if partition.has_shape() {
+                diagonal[periods]
+            } else {
+                0.0
+            },
             least_shape: priors.log_shape + LEAST_OF_EXPECTED * sums.shape[2],
-            category_priors: &priors.category[..Walk::<D>::COEFFICIENTS],
+            category_priors: &priors.category[..Partition::<D>::COEFFICIENTS],
         };
         let factor =
-            Lower::of_border(schur, border, end, &walk.watch).ok_or(FactorError::Category(category))?;
+            Lower::of_border(schur, border, end, &partition.watch).ok_or(FactorError::Category(category))?;
         Ok(Border {
             value: sums.value,
             by_period: sums.by_period,
@@ -188,9 +192,9 @@ impl BorderBefore {
     pub(crate) fn new<const D: usize, I: Simd<Scalar = f64>>(
         category: usize,
         covariance: &[f64],
-        walk: &Walk<D>,
+        partition: &Partition<D>,
     ) -> Self {
-        let (border, periods) = (walk.border(), walk.layout.periods);
+        let (border, periods) = (partition.border(), partition.layout.periods);
         let mut half_variances: Vec<f64> = (0..periods).map(|t| 0.5 * covariance[t * border + t]).collect();
         half_variances.resize(periods.next_multiple_of(I::LANES), 0.0);
         BorderBefore {

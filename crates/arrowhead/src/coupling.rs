@@ -3,16 +3,16 @@
 
 use crate::block::dot;
 use crate::grid::Grid;
+use crate::partition::{Chunk, Partition};
 use crate::sites::BlockPriors;
 use crate::tasks;
-use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 
 /// `B` of all products: the coupling of each to the border of its category.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Coupling<'a, const D: usize> {
-    pub(crate) walk: &'a Walk<D>,
+    pub(crate) partition: &'a Partition<D>,
     pub(crate) priors: &'a BlockPriors<D>,
     /// One per row, in the order of the walk.
     pub(crate) weights: &'a [f64],
@@ -24,10 +24,10 @@ pub(crate) struct Coupling<'a, const D: usize> {
 impl<const D: usize> Coupling<'_, D> {
     /// `B_i b` for every place, with `b` the border of its category.
     pub(crate) fn times(self, borders: &[Vec<f64>]) -> Vec<[f64; D]> {
-        let mut products = vec![[0.0; D]; self.walk.order.len()];
+        let mut products = vec![[0.0; D]; self.partition.order.len()];
         let mut rest = products.as_mut_slice();
-        let mut tasks = Vec::with_capacity(self.walk.parts.len());
-        for part in &self.walk.parts {
+        let mut tasks = Vec::with_capacity(self.partition.parts.len());
+        for part in &self.partition.parts {
             let (own, others) = rest.split_at_mut(part.places.len());
             rest = others;
             tasks.push((part, own));
@@ -46,8 +46,8 @@ impl<const D: usize> Coupling<'_, D> {
             coupling: self,
             products,
         });
-        let mut all = vec![vec![0.0; self.walk.border()]; self.walk.layout.categories];
-        for (part, own) in self.walk.parts.iter().zip(sums) {
+        let mut all = vec![vec![0.0; self.partition.border()]; self.partition.layout.categories];
+        for (part, own) in self.partition.parts.iter().zip(sums) {
             for (sum, own) in all[part.category].iter_mut().zip(own) {
                 *sum += own;
             }
@@ -56,9 +56,9 @@ impl<const D: usize> Coupling<'_, D> {
     }
 
     /// Adds the terms of `B_i b` that do not come from rows to the products of a part: the category's coefficients and the log shape.
-    pub(crate) fn add_beyond_rows(self, part: &Part, border: &[f64], products: &mut [[f64; D]]) {
-        let (periods, tail) = (self.walk.layout.periods, self.walk.tail());
-        for k in 0..Walk::<D>::COEFFICIENTS {
+    pub(crate) fn add_beyond_rows(self, part: &Chunk, border: &[f64], products: &mut [[f64; D]]) {
+        let (periods, tail) = (self.partition.layout.periods, self.partition.tail());
+        for k in 0..Partition::<D>::COEFFICIENTS {
             let by_category = -self.priors.product[k] * border[tail + k];
             for product in products.iter_mut() {
                 product[k] += by_category;
@@ -72,13 +72,13 @@ impl<const D: usize> Coupling<'_, D> {
     }
 
     /// The entries of `sum_i B_i' p_i` of a part after the periods, which do not come from rows.
-    pub(crate) fn transposed_beyond_rows(self, part: &Part, products: &[[f64; D]]) -> Vec<f64> {
+    pub(crate) fn transposed_beyond_rows(self, part: &Chunk, products: &[[f64; D]]) -> Vec<f64> {
         let mut sums = Vec::with_capacity(D);
-        if self.walk.has_shape() {
+        if self.partition.has_shape() {
             let shapes = products.iter().zip(self.shapes_of(part));
             sums.push(shapes.map(|(own, by)| dot(own, by)).sum());
         }
-        for k in 0..Walk::<D>::COEFFICIENTS {
+        for k in 0..Partition::<D>::COEFFICIENTS {
             let coefficients: f64 = products.iter().map(|own| own[k]).sum();
             sums.push(-self.priors.product[k] * coefficients);
         }
@@ -86,7 +86,7 @@ impl<const D: usize> Coupling<'_, D> {
     }
 
     /// Couplings of a part's products to the log shape; empty where there is none.
-    fn shapes_of(&self, part: &Part) -> &[[f64; D]] {
+    fn shapes_of(&self, part: &Chunk) -> &[[f64; D]] {
         if self.shapes.is_empty() {
             return &[];
         }
@@ -97,7 +97,7 @@ impl<const D: usize> Coupling<'_, D> {
 struct Times<'a, const D: usize> {
     coupling: Coupling<'a, D>,
     borders: &'a [Vec<f64>],
-    tasks: Vec<(&'a Part, &'a mut [[f64; D]])>,
+    tasks: Vec<(&'a Chunk, &'a mut [[f64; D]])>,
 }
 
 impl<const D: usize> ForSimd for Times<'_, D> {
@@ -106,21 +106,21 @@ impl<const D: usize> ForSimd for Times<'_, D> {
     fn run<I: Simd>(self, isa: I) {
         let (coupling, isa) = (self.coupling, isa.wide());
         let padded = coupling
-            .walk
+            .partition
             .layout
             .periods
             .next_multiple_of(<I::Wide as Simd>::LANES);
-        let scratch = || (Grid::new::<I::Wide>(&coupling.walk.panel), vec![0.0; padded]);
+        let scratch = || (Grid::new::<I::Wide>(&coupling.partition.panel), vec![0.0; padded]);
         tasks::run(
             coupling.threads,
             self.tasks,
             scratch,
             |(grid, border), (part, products)| {
                 let of = &self.borders[part.category];
-                let periods = coupling.walk.layout.periods;
+                let periods = coupling.partition.layout.periods;
                 border[..periods].copy_from_slice(&of[..periods]);
                 isa.vectorize(TimesPart {
-                    walk: coupling.walk,
+                    partition: coupling.partition,
                     weights: coupling.weights,
                     part,
                     grid,
@@ -134,9 +134,9 @@ impl<const D: usize> ForSimd for Times<'_, D> {
 }
 
 struct TimesPart<'a, const D: usize> {
-    walk: &'a Walk<D>,
+    partition: &'a Partition<D>,
     weights: &'a [f64],
-    part: &'a Part,
+    part: &'a Chunk,
     grid: &'a mut Grid<D>,
     border: &'a [f64],
     products: &'a mut [[f64; D]],
@@ -148,8 +148,8 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_, D> {
     #[inline(always)]
     fn run(self, isa: I) {
         for (place, product) in self.part.places.clone().zip(self.products) {
-            let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
-            self.grid.load_place(isa, self.walk, place);
+            let rows = self.partition.row_start[place]..self.partition.row_start[place + 1];
+            self.grid.load_place(isa, self.partition, place);
             self.grid.load_weights(&self.weights[rows]);
             let mut sums = [isa.zero(); D];
             for t in (0..self.border.len()).step_by(I::LANES) {
@@ -174,12 +174,12 @@ impl<const D: usize> ForSimd for TransposeTimes<'_, D> {
 
     fn run<I: Simd>(self, isa: I) -> Vec<Vec<f64>> {
         let (coupling, isa) = (self.coupling, isa.wide());
-        let tasks: Vec<&Part> = coupling.walk.parts.iter().collect();
-        let scratch = || Grid::new::<I::Wide>(&coupling.walk.panel);
+        let tasks: Vec<&Chunk> = coupling.partition.parts.iter().collect();
+        let scratch = || Grid::new::<I::Wide>(&coupling.partition.panel);
         tasks::run(coupling.threads, tasks, scratch, |grid, part| {
             let products = &self.products[part.places.clone()];
             let mut sums = isa.vectorize(TransposePart {
-                walk: coupling.walk,
+                partition: coupling.partition,
                 weights: coupling.weights,
                 part,
                 grid,
@@ -192,9 +192,9 @@ impl<const D: usize> ForSimd for TransposeTimes<'_, D> {
 }
 
 struct TransposePart<'a, const D: usize> {
-    walk: &'a Walk<D>,
+    partition: &'a Partition<D>,
     weights: &'a [f64],
-    part: &'a Part,
+    part: &'a Chunk,
     grid: &'a mut Grid<D>,
     products: &'a [[f64; D]],
 }
@@ -206,8 +206,8 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_, D> {
     fn run(self, isa: I) -> Vec<f64> {
         let mut sums = vec![0.0; self.grid.weights.len()];
         for (place, of) in self.part.places.clone().zip(self.products) {
-            let rows = self.walk.row_start[place]..self.walk.row_start[place + 1];
-            self.grid.load_place(isa, self.walk, place);
+            let rows = self.partition.row_start[place]..self.partition.row_start[place + 1];
+            self.grid.load_place(isa, self.partition, place);
             self.grid.load_weights(&self.weights[rows]);
             let of = of.map(|entry| isa.splat(entry));
             for t in (0..sums.len()).step_by(I::LANES) {
@@ -219,7 +219,7 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_, D> {
                 isa.store(sum, &mut sums[t..]);
             }
         }
-        sums.truncate(self.walk.layout.periods);
+        sums.truncate(self.partition.layout.periods);
         sums
     }
 }

@@ -3,9 +3,9 @@
 use crate::block::{BlockFactor, BlockMatrix, parallel_sum};
 use crate::coupling::Coupling;
 use crate::elsewhere::RowsElsewhere;
+use crate::partition::{Partition, products_of_part};
 use crate::sites::BlockPriors;
 use crate::triangular::{BorderFactor, Lower};
-use crate::walk::{Walk, products_of_part};
 use infermark_model::Panel;
 use std::sync::{Arc, OnceLock};
 
@@ -16,11 +16,11 @@ const HELD_BACK: u64 = 10;
 const WORKSPACE_BYTES: u64 = 2 << 20;
 
 /// `L` of `Q = L L'`, of a model whose products have D latents; see the [crate's page](crate). Vectors are
-/// natural parameters, in the order of [`Walk::sites`], which with the model's two latents is that of
+/// natural parameters, in the order of [`Partition::sites`], which with the model's two latents is that of
 /// [`Layout`](infermark_model::Layout).
 #[derive(Debug, Clone)]
 pub struct ArrowheadFactor<const D: usize = 2> {
-    pub(crate) walk: Arc<Walk<D>>,
+    pub(crate) partition: Arc<Partition<D>>,
     pub(crate) priors: BlockPriors<D>,
     /// One per row, in the order of the walk.
     pub(crate) weights: Vec<f64>,
@@ -41,7 +41,7 @@ pub struct ArrowheadFactor<const D: usize = 2> {
     /// The owner of the weights, if it is not the host.
     pub(crate) elsewhere: Option<Arc<dyn RowsElsewhere<D>>>,
     /// Whether the precision of a log shape was below the least one, which then replaces it.
-    stands_in: bool,
+    uses_fallback_curvature: bool,
 }
 
 /// A factor's data for rows and products, by place.
@@ -55,8 +55,8 @@ pub(crate) struct Blocks<const D: usize> {
 }
 
 /// Buffers recovered from a factor that is being replaced.
-pub(crate) struct Dismantled<const D: usize> {
-    pub(crate) walk: Arc<Walk<D>>,
+pub(crate) struct FactorBuffers<const D: usize> {
+    pub(crate) partition: Arc<Partition<D>>,
     pub(crate) priors: BlockPriors<D>,
     /// Weights of the rows, factors of the products, their couplings to the log shapes.
     pub(crate) by_place: (Vec<f64>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
@@ -69,7 +69,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     const COEFFICIENTS: usize = D - 1;
 
     pub(crate) fn of_parts(
-        walk: Arc<Walk<D>>,
+        partition: Arc<Partition<D>>,
         priors: BlockPriors<D>,
         blocks: Blocks<D>,
         borders: Vec<BorderFactor>,
@@ -91,13 +91,13 @@ impl<const D: usize> ArrowheadFactor<D> {
         }
         top[D - 1][D - 1] = 1.0;
         ArrowheadFactor {
-            walk,
+            partition,
             priors,
             weights: blocks.weights,
             products: blocks.lower,
             shapes: blocks.shapes,
             elsewhere: blocks.elsewhere,
-            stands_in: borders.iter().any(|border| border.stands_in),
+            uses_fallback_curvature: borders.iter().any(|border| border.uses_fallback_curvature),
             categories: borders.into_iter().map(|border| border.lower).collect(),
             diagonals,
             top: BlockFactor::unchecked(&top),
@@ -118,9 +118,9 @@ impl<const D: usize> ArrowheadFactor<D> {
     }
 
     /// The same with another walk, without rows and products.
-    pub(crate) fn clone_above_products(&self, walk: Arc<Walk<D>>) -> Self {
+    pub(crate) fn clone_above_products(&self, partition: Arc<Partition<D>>) -> Self {
         ArrowheadFactor {
-            walk,
+            partition,
             priors: self.priors,
             weights: Vec::new(),
             products: Vec::new(),
@@ -131,15 +131,15 @@ impl<const D: usize> ArrowheadFactor<D> {
             covariances: self.covariances.clone(),
             threads: self.threads,
             elsewhere: None,
-            stands_in: self.stands_in,
+            uses_fallback_curvature: self.uses_fallback_curvature,
         }
     }
 
     /// The buffers that a pass overwrites, the covariances of the borders if they were requested, and the
     /// pass's arguments; the rest is freed.
-    pub(crate) fn dismantled(self) -> Dismantled<D> {
-        Dismantled {
-            walk: self.walk,
+    pub(crate) fn into_buffers(self) -> FactorBuffers<D> {
+        FactorBuffers {
+            partition: self.partition,
             priors: self.priors,
             by_place: (self.weights, self.products, self.shapes),
             covariances: self.covariances.into_inner(),
@@ -150,7 +150,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// What couples the products to the borders.
     pub(crate) fn coupling(&self) -> Coupling<'_, D> {
         Coupling {
-            walk: &self.walk,
+            partition: &self.partition,
             priors: &self.priors,
             weights: &self.weights,
             shapes: &self.shapes,
@@ -166,13 +166,13 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// Whether the matrix is not the exact one: with all else moving along, the log joint has less curvature
     /// along the log shape of a category, if any, than its rows can leave, and that least curvature replaces
     /// it.
-    pub fn stands_in(&self) -> bool {
-        self.stands_in
+    pub fn uses_fallback_curvature(&self) -> bool {
+        self.uses_fallback_curvature
     }
 
     /// The walk over its panel.
-    pub fn walk(&self) -> &Arc<Walk<D>> {
-        &self.walk
+    pub fn partition(&self) -> &Arc<Partition<D>> {
+        &self.partition
     }
 
     /// Peak bytes, in addition to the panel, of a factor, the passes that compute it and its marginals, on as
@@ -225,16 +225,16 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     /// The diagonal of `Q`.
     pub fn diagonal(&self) -> Vec<f64> {
-        let (sites, priors) = (&self.walk.sites, &self.priors);
+        let (sites, priors) = (&self.partition.sites, &self.priors);
         let mut diagonal = vec![0.0; sites.latents];
         for k in 0..Self::COEFFICIENTS {
             diagonal[sites.global[k]] =
-                priors.global[k] + self.walk.layout.categories as f64 * priors.category[k];
+                priors.global[k] + self.partition.layout.categories as f64 * priors.category[k];
         }
         for (category, border) in self.diagonals.iter().enumerate() {
             self.write_border(&mut diagonal, category, border);
         }
-        for (product, lower) in self.walk.order.iter().zip(&self.products) {
+        for (product, lower) in self.partition.order.iter().zip(&self.products) {
             for (k, start) in sites.product.into_iter().enumerate() {
                 diagonal[start + *product as usize] = lower.entry(k, k);
             }
@@ -244,8 +244,8 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     /// The entries of `Q` between the first coefficient and the effect of each product, length N.
     pub fn couplings_of_products(&self) -> Vec<f64> {
-        let mut coupled = vec![0.0; self.walk.layout.products];
-        for (product, lower) in self.walk.order.iter().zip(&self.products) {
+        let mut coupled = vec![0.0; self.partition.layout.products];
+        for (product, lower) in self.partition.order.iter().zip(&self.products) {
             coupled[*product as usize] = lower.entry(0, D - 1);
         }
         coupled
@@ -275,11 +275,11 @@ impl<const D: usize> ArrowheadFactor<D> {
         b: &mut [f64],
         transpose_times: impl FnOnce(&[[f64; D]]) -> Vec<Vec<f64>>,
     ) {
-        let mut products = self.walk.blocks(b);
+        let mut products = self.partition.blocks(b);
         for (own, lower) in products.iter_mut().zip(&self.products) {
             *own = lower.forward(*own);
         }
-        self.walk.write_blocks(b, &products);
+        self.partition.write_blocks(b, &products);
         // V' y = B' L^-T y.
         for (own, lower) in products.iter_mut().zip(&self.products) {
             *own = lower.backward(*own);
@@ -299,7 +299,7 @@ impl<const D: usize> ArrowheadFactor<D> {
             let coupling = self.top_coupling(c);
             for i in 0..Self::COEFFICIENTS {
                 for k in 0..=i {
-                    top[k] -= coupling[i][k] * z[self.walk.tail() + i];
+                    top[k] -= coupling[i][k] * z[self.partition.tail() + i];
                 }
             }
             self.write_border(b, c, &z);
@@ -321,13 +321,13 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     /// The products' part of `L^-T y`, in place, with `by_border` equal to `B_i` times the border's part.
     pub(crate) fn solve_upper_products(&self, y: &mut [f64], by_border: Vec<[f64; D]>) {
-        let mut products = self.walk.blocks(y);
+        let mut products = self.partition.blocks(y);
         for ((own, by), lower) in products.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
             own.iter_mut().zip(by).for_each(|(own, by)| *own -= by);
             *own = lower.backward(*own);
         }
-        self.walk.write_blocks(y, &products);
+        self.partition.write_blocks(y, &products);
     }
 
     /// The top and the borders of `L^-T y`, in place; also returns the borders.
@@ -340,7 +340,7 @@ impl<const D: usize> ArrowheadFactor<D> {
             let coupling = self.top_coupling(c);
             for i in 0..Self::COEFFICIENTS {
                 for k in 0..=i {
-                    x[self.walk.tail() + i] -= coupling[i][k] * top[k];
+                    x[self.partition.tail() + i] -= coupling[i][k] * top[k];
                 }
             }
             self.categories[c].backward(&mut x);
@@ -354,7 +354,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// of a log density maximized over the products, `S^-1 g`, in place, is its Newton step. Entries of
     /// products stay unchanged. Returns `g' S^-1 g`.
     pub fn solve_above_products(&self, g: &mut [f64]) -> f64 {
-        let nothing = vec![vec![0.0; self.walk.border()]; self.categories.len()];
+        let nothing = vec![vec![0.0; self.partition.border()]; self.categories.len()];
         self.forward_borders(g, &nothing);
         let slope = self.squares_above_products(g);
         self.backward_borders(g);
@@ -363,13 +363,13 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     /// The sum of the squares of the entries above the products.
     pub(crate) fn squares_above_products(&self, of: &[f64]) -> f64 {
-        let (layout, sites) = (&self.walk.layout, &self.walk.sites);
+        let (layout, sites) = (&self.partition.layout, &self.partition.sites);
         let coefficients = ..Self::COEFFICIENTS;
         let global = sites.global[coefficients].iter().map(|start| (start, 1));
         let category = sites.category[coefficients]
             .iter()
             .map(|start| (start, layout.categories));
-        let shapes = if self.walk.has_shape() {
+        let shapes = if self.partition.has_shape() {
             layout.categories
         } else {
             0
@@ -395,21 +395,21 @@ impl<const D: usize> ArrowheadFactor<D> {
         let borders: Vec<Vec<f64>> = (0..self.categories.len())
             .map(|c| self.read_border(x, c))
             .collect();
-        let mut products = self.walk.blocks(x);
+        let mut products = self.partition.blocks(x);
         let by_border = times(&borders);
         for ((own, by), lower) in products.iter_mut().zip(by_border).zip(&self.products) {
             let by = lower.forward(by);
             *own = lower.transpose_times(*own);
             own.iter_mut().zip(by).for_each(|(own, by)| *own += by);
         }
-        self.walk.write_blocks(x, &products);
+        self.partition.write_blocks(x, &products);
         let top = self.read_top(x);
         for (c, mut border) in borders.into_iter().enumerate() {
             self.categories[c].transpose_times(&mut border);
             let coupling = self.top_coupling(c);
             for i in 0..Self::COEFFICIENTS {
                 for k in 0..=i {
-                    border[self.walk.tail() + i] += coupling[i][k] * top[k];
+                    border[self.partition.tail() + i] += coupling[i][k] * top[k];
                 }
             }
             self.write_border(x, c, &border);
@@ -420,7 +420,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// The nonzero rows, those of the coefficients, of `R_c^-1` times the coupling of category c to the top:
     /// a lower triangle.
     pub(crate) fn top_coupling(&self, category: usize) -> BlockMatrix<D> {
-        let (lower, tail) = (&self.categories[category], self.walk.tail());
+        let (lower, tail) = (&self.categories[category], self.partition.tail());
         let mut coupling = [[0.0; D]; D];
         for k in 0..Self::COEFFICIENTS {
             coupling[k][k] = -self.priors.category[k] / lower.entry(tail + k, tail + k);
@@ -436,23 +436,23 @@ impl<const D: usize> ArrowheadFactor<D> {
     fn read_top(&self, of: &[f64]) -> [f64; D] {
         let mut top = [0.0; D];
         for k in 0..Self::COEFFICIENTS {
-            top[k] = of[self.walk.sites.global[k]];
+            top[k] = of[self.partition.sites.global[k]];
         }
         top
     }
 
     fn write_top(&self, to: &mut [f64], top: [f64; D]) {
         for k in 0..Self::COEFFICIENTS {
-            to[self.walk.sites.global[k]] = top[k];
+            to[self.partition.sites.global[k]] = top[k];
         }
     }
 
     fn read_border(&self, of: &[f64], category: usize) -> Vec<f64> {
-        let (periods, sites) = (self.walk.layout.periods, &self.walk.sites);
-        let start = self.walk.time_index(category, 0);
-        let mut border = Vec::with_capacity(self.walk.border());
+        let (periods, sites) = (self.partition.layout.periods, &self.partition.sites);
+        let start = self.partition.time_index(category, 0);
+        let mut border = Vec::with_capacity(self.partition.border());
         border.extend_from_slice(&of[start..start + periods]);
-        if self.walk.has_shape() {
+        if self.partition.has_shape() {
             border.push(of[sites.log_shape + category]);
         }
         border.extend((0..Self::COEFFICIENTS).map(|k| of[sites.category[k] + category]));
@@ -460,14 +460,14 @@ impl<const D: usize> ArrowheadFactor<D> {
     }
 
     pub(crate) fn write_border(&self, to: &mut [f64], category: usize, border: &[f64]) {
-        let (periods, sites) = (self.walk.layout.periods, &self.walk.sites);
-        let start = self.walk.time_index(category, 0);
+        let (periods, sites) = (self.partition.layout.periods, &self.partition.sites);
+        let start = self.partition.time_index(category, 0);
         to[start..start + periods].copy_from_slice(&border[..periods]);
-        if self.walk.has_shape() {
+        if self.partition.has_shape() {
             to[sites.log_shape + category] = border[periods];
         }
         for k in 0..Self::COEFFICIENTS {
-            to[sites.category[k] + category] = border[self.walk.tail() + k];
+            to[sites.category[k] + category] = border[self.partition.tail() + k];
         }
     }
 }

@@ -3,9 +3,9 @@
 use crate::assemble::Assembled;
 use crate::error::FactorError;
 use crate::factor::ArrowheadFactor;
-use crate::rates::{ProductRows, Rates, Weighed};
+use crate::partition::Partition;
+use crate::rates::{ProductRows, ProductTerms, Rates};
 use crate::sites::BlockPriors;
-use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
 use infermark_model::{Likelihood, Panel};
@@ -25,8 +25,8 @@ impl ArrowheadFactor {
         weights: &[f64],
         threads: usize,
     ) -> Result<Self, FactorError> {
-        let walk = Arc::new(Walk::new(panel, Likelihood::Poisson));
-        Self::of_weights(&walk, &BlockPriors::from(&priors), weights, threads)
+        let partition = Arc::new(Partition::new(panel, Likelihood::Poisson));
+        Self::of_weights(&partition, &BlockPriors::from(&priors), weights, threads)
     }
 }
 
@@ -39,26 +39,26 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// # Panics
     /// When the number of weights is not that of rows, or the likelihood has a shape.
     pub fn of_weights(
-        walk: &Arc<Walk<D>>,
+        partition: &Arc<Partition<D>>,
         priors: &BlockPriors<D>,
         weights: &[f64],
         threads: usize,
     ) -> Result<Self, FactorError> {
-        let panel = &*walk.panel;
+        let panel = &*partition.panel;
         assert_eq!(weights.len(), panel.rows(), "one weight per row");
-        assert!(!walk.has_shape(), "weights alone say nothing of a shape");
-        let given = Given { panel, weights };
-        Ok(Assembled::new(walk, priors, &given, threads)?.factor)
+        assert!(!partition.has_shape(), "weights alone say nothing of a shape");
+        let given = GivenWeights { panel, weights };
+        Ok(Assembled::new(partition, priors, &given, threads)?.factor)
     }
 }
 
 /// Given weights, one per row in the panel's order.
-struct Given<'a> {
+struct GivenWeights<'a> {
     panel: &'a Panel,
     weights: &'a [f64],
 }
 
-impl<const D: usize> Rates<D> for Given<'_> {
+impl<const D: usize> Rates<D> for GivenWeights<'_> {
     #[inline(always)]
     fn weigh<I: Simd<Scalar = f64>>(
         &self,
@@ -67,13 +67,13 @@ impl<const D: usize> Rates<D> for Given<'_> {
         weights: &mut [f64],
         _cross: &mut [f64],
         _by_period: &mut [f64],
-    ) -> Weighed<D> {
+    ) -> ProductTerms<D> {
         weights.fill(0.0);
         let own = &self.weights[self.panel.row_range(rows.product)];
         for (row, w) in self.panel.product_rows(rows.product).zip(own) {
             weights[row.period] = *w;
         }
-        Weighed {
+        ProductTerms {
             value: 0.0,
             gradient: [0.0; D],
             shape: [0.0; 3],

@@ -3,9 +3,9 @@
 
 use crate::error::FactorError;
 use crate::grid::Grid;
+use crate::partition::{Chunk, Partition};
 use crate::rates::ProductRows;
 use crate::tasks;
-use crate::walk::{Part, Walk};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 
@@ -39,14 +39,14 @@ pub struct AtOptimum<const D: usize = 2> {
     pub coefficients: Vec<[f64; D]>,
 }
 
-impl<const D: usize> Walk<D> {
+impl<const D: usize> Partition<D> {
     /// The latents of the products at a point, natural parameters, by place of the walk.
     pub fn blocks(&self, point: &[f64]) -> Vec<[f64; D]> {
         let of = |product: &u32| self.sites.product.map(|start| point[start + *product as usize]);
         self.order.iter().map(of).collect()
     }
 
-    /// The inverse of [`Walk::blocks`].
+    /// The inverse of [`Partition::blocks`].
     pub fn write_blocks(&self, point: &mut [f64], blocks: &[[f64; D]]) {
         for (product, block) in self.order.iter().zip(blocks) {
             for (start, entry) in self.sites.product.into_iter().zip(block) {
@@ -66,12 +66,12 @@ impl<const D: usize> Walk<D> {
 
     /// The places of evenly spaced products of each category, about `least` of them; all places if there are
     /// fewer than twice as many.
-    fn sampled(&self, part: &Part, least: usize) -> impl Iterator<Item = usize> + use<D> {
+    fn sampled(&self, part: &Chunk, least: usize) -> impl Iterator<Item = usize> + use<D> {
         let every = (self.sizes[part.category] / least.max(1)).max(1);
         part.places.clone().step_by(every)
     }
 
-    /// Sums of the counts by category and period of the products that [`Walk::given_border`] visits with the same `least`.
+    /// Sums of the counts by category and period of the products that [`Partition::given_border`] visits with the same `least`.
     pub fn units_of_sample(&self, least: usize) -> Vec<u64> {
         let periods = self.layout.periods;
         let mut units = vec![0; self.layout.categories * periods];
@@ -106,7 +106,7 @@ impl<const D: usize> Walk<D> {
             tasks.push((part, own));
         }
         let parts = InstructionSet::best().run_f64(Products {
-            walk: self,
+            partition: self,
             of,
             tasks,
             least,
@@ -138,18 +138,18 @@ impl<const D: usize> Walk<D> {
 }
 
 /// A part, and the latents of its products.
-type PartTask<'a, const D: usize> = (&'a Part, &'a mut [[f64; D]]);
+type ChunkTask<'a, const D: usize> = (&'a Chunk, &'a mut [[f64; D]]);
 
 struct Products<'a, G, const D: usize> {
-    walk: &'a Walk<D>,
+    partition: &'a Partition<D>,
     of: &'a G,
-    tasks: Vec<PartTask<'a, D>>,
+    tasks: Vec<ChunkTask<'a, D>>,
     least: usize,
     threads: usize,
 }
 
 /// Sums over a part.
-struct OfPart<const D: usize> {
+struct ChunkResult<const D: usize> {
     value: f64,
     size: f64,
     coefficients: [f64; D],
@@ -157,14 +157,14 @@ struct OfPart<const D: usize> {
 }
 
 impl<G: GivenBorder<D>, const D: usize> ForSimd for Products<'_, G, D> {
-    type Output = Vec<OfPart<D>>;
+    type Output = Vec<ChunkResult<D>>;
 
-    fn run<I: Simd>(self, isa: I) -> Vec<OfPart<D>> {
-        let (walk, isa) = (self.walk, isa.wide());
-        let scratch = || Grid::new::<I::Wide>(&walk.panel);
+    fn run<I: Simd>(self, isa: I) -> Vec<ChunkResult<D>> {
+        let (partition, isa) = (self.partition, isa.wide());
+        let scratch = || Grid::new::<I::Wide>(&partition.panel);
         tasks::run(self.threads, self.tasks, scratch, |grid, task| {
             isa.vectorize(OnePart {
-                walk,
+                partition,
                 of: self.of,
                 least: self.least,
                 task,
@@ -175,33 +175,33 @@ impl<G: GivenBorder<D>, const D: usize> ForSimd for Products<'_, G, D> {
 }
 
 struct OnePart<'a, 's, G, const D: usize> {
-    walk: &'a Walk<D>,
+    partition: &'a Partition<D>,
     of: &'a G,
     least: usize,
-    task: PartTask<'a, D>,
+    task: ChunkTask<'a, D>,
     grid: &'s mut Grid<D>,
 }
 
 impl<I: Simd<Scalar = f64>, G: GivenBorder<D>, const D: usize> Kernel<I> for OnePart<'_, '_, G, D> {
-    type Output = OfPart<D>;
+    type Output = ChunkResult<D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> OfPart<D> {
-        let (walk, grid, (part, blocks)) = (self.walk, self.grid, self.task);
-        let mut sums = OfPart {
+    fn run(self, isa: I) -> ChunkResult<D> {
+        let (partition, grid, (part, blocks)) = (self.partition, self.grid, self.task);
+        let mut sums = ChunkResult {
             value: 0.0,
             size: 0.0,
             coefficients: [0.0; D],
             by_period: vec![0.0; grid.weights.len()],
         };
-        for (number, place) in walk.sampled(part, self.least).enumerate() {
+        for (number, place) in partition.sampled(part, self.least).enumerate() {
             let block = &mut blocks[place - part.places.start];
-            if number % crate::walk::GATHERED == 0 && walk.watch.is_stopped() {
+            if number % crate::partition::GATHERED == 0 && partition.watch.is_stopped() {
                 return sums;
             }
-            grid.load_place(isa, walk, place);
+            grid.load_place(isa, partition, place);
             let rows = ProductRows {
-                product: walk.order[place] as usize,
+                product: partition.order[place] as usize,
                 category: part.category,
                 design: grid.design.each_ref().map(Vec::as_slice),
                 half_variance: &grid.half_variance,

@@ -1,7 +1,7 @@
 //! A product's rows spread over the grid of periods, in whole vectors.
 
+use crate::partition::Partition;
 use crate::regressor::Regressor;
-use crate::walk::Walk;
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 
@@ -44,17 +44,27 @@ impl<const D: usize> Grid<D> {
     /// Loads the regressors of the product at a place of the walk, and prefetches the log prices of the next
     /// but one: products of a category lie apart, so that a CPU cannot predict where.
     #[inline(always)]
-    pub(crate) fn load_place<I: Simd<Scalar = f64>>(&mut self, isa: I, walk: &Walk<D>, place: usize) {
-        if let Some(ahead) = walk.order.get(place + AHEAD) {
-            let rows = walk.panel.row_range(*ahead as usize);
-            for regressor in &walk.regressors {
+    pub(crate) fn load_place<I: Simd<Scalar = f64>>(
+        &mut self,
+        isa: I,
+        partition: &Partition<D>,
+        place: usize,
+    ) {
+        if let Some(ahead) = partition.order.get(place + AHEAD) {
+            let rows = partition.panel.row_range(*ahead as usize);
+            for regressor in &partition.regressors {
                 if let Regressor::LogPrice = regressor {
-                    isa.prefetch_singles(&walk.panel.deviation()[rows.clone()]);
-                    isa.prefetch_singles(&walk.panel.deviation_residual()[rows.clone()]);
+                    isa.prefetch_singles(&partition.panel.deviation()[rows.clone()]);
+                    isa.prefetch_singles(&partition.panel.deviation_residual()[rows.clone()]);
                 }
             }
         }
-        self.load(isa, &walk.panel, &walk.regressors, walk.order[place] as usize);
+        self.load(
+            isa,
+            &partition.panel,
+            &partition.regressors,
+            partition.order[place] as usize,
+        );
     }
 
     /// Loads a product's regressors.

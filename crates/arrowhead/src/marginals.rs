@@ -4,16 +4,16 @@ use crate::batch::Batch;
 use crate::block::{BlockMatrix, block_covariance, identity, inner};
 use crate::error::FactorError;
 use crate::factor::ArrowheadFactor;
+use crate::partition::{Chunk, GATHERED};
 use crate::tasks;
 use crate::tiles::{Packed, TimesLower};
-use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 
 /// Marginal variances of every parameter, and the covariance of each product's latents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Marginals<const D: usize = 2> {
-    /// In the order of [`Walk::sites`](crate::Walk::sites).
+    /// In the order of [`Partition::sites`](crate::Partition::sites).
     pub variance: Vec<f64>,
     /// Covariance of the coefficients and the effect, one per product.
     pub product_covariance: Vec<BlockMatrix<D>>,
@@ -44,14 +44,14 @@ impl<const D: usize> ArrowheadFactor<D> {
             let products = self.for_products(|_| true, |_, moments| moments.covariance);
             return Ok(self.marginals_of(self.variances_above_products(), products.into_iter()));
         }
-        let border = self.walk.border();
+        let border = self.partition.border();
         let roots = self.roots();
         let variances = roots.iter().map(|root| {
             let columns = root.0.chunks_exact(border + D - 1);
             columns.map(|column| column.iter().map(|r| r * r).sum()).collect()
         });
         let above = self.above_products(variances);
-        let products = self.walk.order.iter().map(|product| *product as usize);
+        let products = self.partition.order.iter().map(|product| *product as usize);
         if let Some(rows) = &self.elsewhere {
             let roots: Vec<Vec<f64>> = roots.into_iter().map(|root| root.0).collect();
             let squares = rows.squares(&roots)?.into_iter().zip(&self.products);
@@ -73,10 +73,10 @@ impl<const D: usize> ArrowheadFactor<D> {
     ) -> Marginals<D> {
         let mut marginals = Marginals {
             variance: above,
-            product_covariance: vec![[[0.0; D]; D]; self.walk.layout.products],
+            product_covariance: vec![[[0.0; D]; D]; self.partition.layout.products],
         };
         for (product, covariance) in products {
-            for (k, start) in self.walk.sites.product.into_iter().enumerate() {
+            for (k, start) in self.partition.sites.product.into_iter().enumerate() {
                 marginals.variance[start + product] = covariance[k][k];
             }
             marginals.product_covariance[product] = covariance;
@@ -86,7 +86,7 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     /// Marginal variances of the parameters above the products; those of the products are zero.
     pub fn variances_above_products(&self) -> Vec<f64> {
-        let border = self.walk.border();
+        let border = self.partition.border();
         let covariances = self.border_covariances().iter();
         self.above_products(covariances.map(|c| c.iter().step_by(border + 1).copied().collect()))
     }
@@ -96,9 +96,9 @@ impl<const D: usize> ArrowheadFactor<D> {
     fn moved_with_top(&self, category: usize) -> Vec<Vec<f64>> {
         let coupling = self.top_coupling(category).map(|row| self.top.forward(row));
         let moved = |k: usize| {
-            let mut moved = vec![0.0; self.walk.border()];
+            let mut moved = vec![0.0; self.partition.border()];
             for i in 0..D - 1 {
-                moved[self.walk.tail() + i] = coupling[i][k];
+                moved[self.partition.tail() + i] = coupling[i][k];
             }
             self.categories[category].backward(&mut moved);
             moved
@@ -117,10 +117,12 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     fn roots(&self) -> Vec<Root> {
         // As many operations as a pass takes.
-        self.walk.watch.begin(self.walk.operations_of_pass(false));
+        self.partition
+            .watch
+            .begin(self.partition.operations_of_pass(false));
         let of_category = |category: usize| {
-            let inverse = self.categories[category].inverse(&self.walk.watch);
-            let border = self.walk.border();
+            let inverse = self.categories[category].inverse(&self.partition.watch);
+            let border = self.partition.border();
             let moved = self.moved_with_top(category);
             let mut root = Vec::with_capacity(border * (border + D - 1));
             for (j, column) in inverse.columns().enumerate() {
@@ -141,7 +143,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// Computes the covariances of the borders, which passes with variances share, now instead of in the
     /// first of those.
     pub fn prepare_variances(&self) {
-        self.walk.watch.begin(self.operations_of_covariances());
+        self.partition.watch.begin(self.operations_of_covariances());
         self.border_covariances();
     }
 
@@ -154,7 +156,7 @@ impl<const D: usize> ArrowheadFactor<D> {
     pub(crate) fn operations_of_covariances(&self) -> f64 {
         match self.covariances.get() {
             Some(_) => 0.0,
-            None => 2.0 / 3.0 * self.categories.len() as f64 * (self.walk.border() as f64).powi(3),
+            None => 2.0 / 3.0 * self.categories.len() as f64 * (self.partition.border() as f64).powi(3),
         }
     }
 
@@ -169,8 +171,8 @@ impl<const D: usize> ArrowheadFactor<D> {
                 |(), category| {
                     let moved = self.moved_with_top(category);
                     let mut covariance = self.categories[category]
-                        .inverse(&self.walk.watch)
-                        .gram(&self.walk.watch);
+                        .inverse(&self.partition.watch)
+                        .gram(&self.partition.watch);
                     for moved in moved {
                         let columns = covariance.chunks_exact_mut(moved.len());
                         for (column, m) in columns.zip(&moved) {
@@ -185,9 +187,9 @@ impl<const D: usize> ArrowheadFactor<D> {
 
     /// The vector of variances from those of every category's border; zero for products.
     fn above_products(&self, borders: impl Iterator<Item = Vec<f64>>) -> Vec<f64> {
-        let mut variance = vec![0.0; self.walk.sites.latents];
+        let mut variance = vec![0.0; self.partition.sites.latents];
         for k in 0..D - 1 {
-            variance[self.walk.sites.global[k]] = self.variance_of_top(k);
+            variance[self.partition.sites.global[k]] = self.variance_of_top(k);
         }
         for (category, border) in borders.enumerate() {
             self.write_border(&mut variance, category, &border);
@@ -207,9 +209,9 @@ impl<const D: usize> ForSimd for Blocks<'_, D> {
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
-        let border = factor.walk.border();
-        let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
-        let scratch = || (Batch::new::<I::Wide>(&factor.walk), None);
+        let border = factor.partition.border();
+        let tasks: Vec<&Chunk> = factor.partition.parts.iter().collect();
+        let scratch = || (Batch::new::<I::Wide>(&factor.partition), None);
         tasks::run(factor.threads, tasks, scratch, |(batch, root), part| {
             if root
                 .as_ref()
@@ -232,7 +234,7 @@ impl<const D: usize> ForSimd for Blocks<'_, D> {
 
 struct BlocksOfPart<'a, 's, const D: usize> {
     factor: &'a ArrowheadFactor<D>,
-    part: &'a Part,
+    part: &'a Chunk,
     root: &'s Packed,
     batch: &'s mut Batch<D>,
 }
@@ -243,17 +245,18 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for BlocksOfPart<'_, '_, D
     #[inline(always)]
     fn run(self, isa: I) -> Vec<BlockMatrix<D>> {
         let (factor, batch) = (self.factor, self.batch);
-        let walk = &*factor.walk;
+        let partition = &*factor.partition;
         let mut found = Vec::with_capacity(self.part.places.len());
         let places: Vec<usize> = self.part.places.clone().collect();
         for places in places.chunks(GATHERED) {
-            if walk.watch.is_stopped() {
+            if partition.watch.is_stopped() {
                 // The answers are not used, but there must be one per product.
                 found.resize(self.part.places.len(), identity());
                 return found;
             }
-            walk.watch
-                .add(walk.operations_of_products(places.len(), false) as u64);
+            partition
+                .watch
+                .add(partition.operations_of_products(places.len(), false) as u64);
             batch.couple(isa, factor, places);
             isa.vectorize(TimesLower {
                 a: self.root,

@@ -3,9 +3,9 @@
 use crate::batch::{Batch, WithPeriods};
 use crate::block::{BlockMatrix, block_covariance, identity, inner};
 use crate::factor::ArrowheadFactor;
+use crate::partition::{Chunk, GATHERED};
 use crate::tasks;
 use crate::tiles::{Packed, TimesSymmetric};
-use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 
@@ -90,8 +90,10 @@ impl<const D: usize> ArrowheadFactor<D> {
         asked: &(dyn Fn(usize) -> bool + Sync),
         visitor: &V,
     ) -> Vec<(usize, V::Answer)> {
-        let products = self.walk.operations_of_moments(self.walk.order.len());
-        self.walk.watch.begin(products + self.operations_of_covariances());
+        let products = self.partition.operations_of_moments(self.partition.order.len());
+        self.partition
+            .watch
+            .begin(products + self.operations_of_covariances());
         let answers = InstructionSet::best().run_f64(Visit {
             factor: self,
             asked,
@@ -124,21 +126,21 @@ impl<V: Visitor<D>, const D: usize> ForSimd for Visit<'_, V, D> {
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
-        let (border, periods) = (factor.walk.border(), factor.walk.layout.periods);
+        let (border, periods) = (factor.partition.border(), factor.partition.layout.periods);
         let variances: Vec<Vec<f64>> = self
             .covariances
             .iter()
             .map(|covariance| (0..periods).map(|t| covariance[t * border + t]).collect())
             .collect();
-        let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
+        let tasks: Vec<&Chunk> = factor.partition.parts.iter().collect();
         let scratch = || Scratch {
             room: V::Room::default(),
-            batch: Batch::new::<I::Wide>(&factor.walk),
+            batch: Batch::new::<I::Wide>(&factor.partition),
             with_periods: std::array::from_fn(|_| vec![0.0; periods.next_multiple_of(I::Wide::LANES)]),
             packed: None,
         };
         tasks::run(factor.threads, tasks, scratch, |scratch, part| {
-            let is_asked = |place: &usize| (self.asked)(factor.walk.order[*place] as usize);
+            let is_asked = |place: &usize| (self.asked)(factor.partition.order[*place] as usize);
             let places: Vec<usize> = part.places.clone().filter(is_asked).collect();
             if places.is_empty() {
                 return Vec::new();
@@ -177,7 +179,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor<D>, const D: usize> Kernel<I> for VisitPl
     #[inline(always)]
     fn run(self, isa: I) -> Vec<(usize, V::Answer)> {
         let factor = self.factor;
-        let walk = &*factor.walk;
+        let partition = &*factor.partition;
         let Scratch {
             room,
             batch,
@@ -187,17 +189,19 @@ impl<I: Simd<Scalar = f64>, V: Visitor<D>, const D: usize> Kernel<I> for VisitPl
         let (_, covariance) = packed.as_ref().expect("it was packed for the part");
         let mut answers = Vec::with_capacity(self.places.len());
         for places in self.places.chunks(GATHERED) {
-            if walk.watch.is_stopped() {
+            if partition.watch.is_stopped() {
                 // The answers are not used, but there must be one for every product asked for.
                 with_periods[0].fill(0.0);
                 for place in &self.places[answers.len()..] {
-                    let product = walk.order[*place] as usize;
+                    let product = partition.order[*place] as usize;
                     let none = ProductMoments::none(&with_periods[0]);
                     answers.push((product, self.visitor.visit(isa, room, product, none)));
                 }
                 return answers;
             }
-            walk.watch.add(walk.operations_of_moments(places.len()) as u64);
+            partition
+                .watch
+                .add(partition.operations_of_moments(places.len()) as u64);
             batch.couple(isa, factor, places);
             isa.vectorize(TimesSymmetric {
                 a: covariance,
@@ -221,7 +225,7 @@ impl<I: Simd<Scalar = f64>, V: Visitor<D>, const D: usize> Kernel<I> for VisitPl
                     periods: self.variances,
                     weights: &batch.grid.weights,
                 };
-                let product = walk.order[*place] as usize;
+                let product = partition.order[*place] as usize;
                 answers.push((product, self.visitor.visit(isa, room, product, moments)));
             }
         }

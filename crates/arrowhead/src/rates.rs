@@ -34,7 +34,7 @@ impl<'a> ProductRows<'a, 2> {
 
 /// The contributions of a product's rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Weighed<const D: usize = 2> {
+pub struct ProductTerms<const D: usize = 2> {
     /// Contribution to the value.
     pub value: f64,
     /// Derivatives with respect to its latents, priors included.
@@ -59,7 +59,7 @@ pub trait Rates<const D: usize = 2>: Sync {
         weights: &mut [f64],
         cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed<D>;
+    ) -> ProductTerms<D>;
 
     /// Minus the second derivative with respect to the log shape of a category that its products' rows leave out.
     fn shape_curvature(&self, _category: usize) -> f64 {

@@ -5,10 +5,10 @@ use crate::block::{BlockMatrix, block_covariance, half_variances, inner};
 use crate::border::BorderBefore;
 use crate::error::FactorError;
 use crate::factor::ArrowheadFactor;
+use crate::partition::{Chunk, GATHERED};
 use crate::rates::ProductRows;
 use crate::tasks;
 use crate::tiles::TimesSymmetric;
-use crate::walk::{GATHERED, Part};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 
@@ -44,23 +44,23 @@ impl<const D: usize> ArrowheadFactor<D> {
         &self,
         visitor: &V,
     ) -> Result<(Vec<f64>, Vec<V::Answer>), FactorError> {
-        let walk = &*self.walk;
-        let products = walk.operations_of_moments(walk.order.len());
-        walk.watch.begin(products + self.operations_of_covariances());
+        let partition = &*self.partition;
+        let products = partition.operations_of_moments(partition.order.len());
+        partition.watch.begin(products + self.operations_of_covariances());
         let parts = InstructionSet::best().run_f64(Rows {
             factor: self,
             covariances: self.border_covariances(),
             visitor,
         });
-        if walk.watch.is_stopped() {
+        if partition.watch.is_stopped() {
             return Err(FactorError::Stopped);
         }
-        let layout = &walk.layout;
-        let mut solved = vec![0.0; walk.sites.latents];
-        let mut coupled = vec![vec![0.0; walk.border()]; layout.categories];
+        let layout = &partition.layout;
+        let mut solved = vec![0.0; partition.sites.latents];
+        let mut coupled = vec![vec![0.0; partition.border()]; layout.categories];
         let (mut forwarded, mut answers) = (Vec::new(), Vec::new());
-        for (part, own) in walk.parts.iter().zip(parts) {
-            let by_period = &mut solved[walk.time_index(part.category, 0)..][..layout.periods];
+        for (part, own) in partition.parts.iter().zip(parts) {
+            let by_period = &mut solved[partition.time_index(part.category, 0)..][..layout.periods];
             by_period
                 .iter_mut()
                 .zip(own.by_period)
@@ -73,10 +73,10 @@ impl<const D: usize> ArrowheadFactor<D> {
             forwarded.extend(own.forwarded);
             answers.extend(own.answers);
         }
-        walk.write_blocks(&mut solved, &forwarded);
+        partition.write_blocks(&mut solved, &forwarded);
         self.forward_borders(&mut solved, &coupled);
         self.solve_upper(&mut solved);
-        let mut answers: Vec<(u32, V::Answer)> = walk.order.iter().copied().zip(answers).collect();
+        let mut answers: Vec<(u32, V::Answer)> = partition.order.iter().copied().zip(answers).collect();
         answers.sort_by_key(|(product, _)| *product);
         Ok((solved, answers.into_iter().map(|(_, answer)| answer).collect()))
     }
@@ -88,7 +88,7 @@ struct Rows<'a, V, const D: usize> {
     visitor: &'a V,
 }
 
-struct OfPart<A, const D: usize> {
+struct ChunkResult<A, const D: usize> {
     by_period: Vec<f64>,
     /// `sum_i V_i' L_i^-1 g_i`, padded.
     coupled: Vec<f64>,
@@ -98,12 +98,12 @@ struct OfPart<A, const D: usize> {
 }
 
 impl<V: OfRowVariances<D>, const D: usize> ForSimd for Rows<'_, V, D> {
-    type Output = Vec<OfPart<V::Answer, D>>;
+    type Output = Vec<ChunkResult<V::Answer, D>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (factor, isa) = (self.factor, isa.wide());
-        let tasks: Vec<&Part> = factor.walk.parts.iter().collect();
-        let scratch = || (Batch::new::<I::Wide>(&factor.walk), None::<BorderBefore>);
+        let tasks: Vec<&Chunk> = factor.partition.parts.iter().collect();
+        let scratch = || (Batch::new::<I::Wide>(&factor.partition), None::<BorderBefore>);
         tasks::run(factor.threads, tasks, scratch, |(batch, known), part| {
             if known.as_ref().is_none_or(|known| known.category != part.category) {
                 *known = None;
@@ -111,7 +111,7 @@ impl<V: OfRowVariances<D>, const D: usize> ForSimd for Rows<'_, V, D> {
                 *known = Some(BorderBefore::new::<D, I::Wide>(
                     part.category,
                     covariance,
-                    &factor.walk,
+                    &factor.partition,
                 ));
             }
             isa.vectorize(RowsOfPart {
@@ -128,20 +128,20 @@ impl<V: OfRowVariances<D>, const D: usize> ForSimd for Rows<'_, V, D> {
 struct RowsOfPart<'a, 's, V, const D: usize> {
     factor: &'a ArrowheadFactor<D>,
     visitor: &'a V,
-    part: &'a Part,
+    part: &'a Chunk,
     of_category: &'s BorderBefore,
     batch: &'s mut Batch<D>,
 }
 
 impl<I: Simd<Scalar = f64>, V: OfRowVariances<D>, const D: usize> Kernel<I> for RowsOfPart<'_, '_, V, D> {
-    type Output = OfPart<V::Answer, D>;
+    type Output = ChunkResult<V::Answer, D>;
 
     #[inline(always)]
-    fn run(self, isa: I) -> OfPart<V::Answer, D> {
+    fn run(self, isa: I) -> ChunkResult<V::Answer, D> {
         let (factor, batch) = (self.factor, self.batch);
-        let walk = &*factor.walk;
+        let partition = &*factor.partition;
         let count = self.part.places.len();
-        let mut found = OfPart {
+        let mut found = ChunkResult {
             by_period: vec![0.0; batch.grid.weights.len()],
             coupled: vec![0.0; batch.v.rows],
             forwarded: Vec::with_capacity(count),
@@ -149,10 +149,12 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances<D>, const D: usize> Kernel<I> for 
         };
         let places: Vec<usize> = self.part.places.clone().collect();
         for places in places.chunks(GATHERED) {
-            if walk.watch.is_stopped() {
+            if partition.watch.is_stopped() {
                 return found;
             }
-            walk.watch.add(walk.operations_of_moments(places.len()) as u64);
+            partition
+                .watch
+                .add(partition.operations_of_moments(places.len()) as u64);
             batch.couple(isa, factor, places);
             isa.vectorize(TimesSymmetric {
                 a: &self.of_category.covariance,
@@ -175,7 +177,7 @@ impl<I: Simd<Scalar = f64>, V: OfRowVariances<D>, const D: usize> Kernel<I> for 
                 );
                 let with_periods = WithPeriods::new(isa, moved, lower, k);
                 let rows = ProductRows {
-                    product: walk.order[*place] as usize,
+                    product: partition.order[*place] as usize,
                     category: self.part.category,
                     design: grid.design.each_ref().map(Vec::as_slice),
                     half_variance: &grid.half_variance,

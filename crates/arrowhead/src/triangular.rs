@@ -43,7 +43,7 @@ pub(crate) struct BorderFactor {
     /// lower triangle by rows.
     pub(crate) informed: Vec<f64>,
     /// Whether the log shape's own precision was below the least one, which then replaces it.
-    pub(crate) stands_in: bool,
+    pub(crate) uses_fallback_curvature: bool,
 }
 
 impl Lower {
@@ -120,14 +120,14 @@ impl Lower {
             }
         }
         let at = |row: usize, column: usize| column * order + row;
-        let mut stands_in = false;
+        let mut uses_fallback_curvature = false;
         if tail.has_shape {
             let pivot = at(hard, hard);
             let own = values[pivot];
             // The part of its curvature taken by the parameters eliminated before it.
             let taken = tail.shape - own;
             let least = tail.least_shape.max(LEAST_OF_TAKEN * taken);
-            stands_in = own < least;
+            uses_fallback_curvature = own < least;
             values[pivot] = own.max(least).sqrt();
             for row in first..order {
                 values[at(row, hard)] /= values[pivot];
@@ -164,7 +164,7 @@ impl Lower {
         values.iter().all(|v| v.is_finite()).then_some(BorderFactor {
             lower: Lower { order, values },
             informed,
-            stands_in,
+            uses_fallback_curvature,
         })
     }
 

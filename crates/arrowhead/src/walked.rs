@@ -2,13 +2,13 @@
 
 use crate::assemble::Assembled;
 use crate::block::BlockFactor;
-use crate::border::{Border, PartSums, all_of};
+use crate::border::{Border, ChunkSums, all_of};
 use crate::elsewhere::{CategoryWalked, ProductThird, ProductWalked, Walked};
 use crate::error::FactorError;
 use crate::factor::{ArrowheadFactor, Blocks};
+use crate::partition::Partition;
 use crate::sites::BlockPriors;
 use crate::tasks;
-use crate::walk::Walk;
 use std::sync::Arc;
 
 /// Weights that are fetched at a time.
@@ -24,12 +24,12 @@ impl<const D: usize> Assembled<D> {
     /// # Panics
     /// When the walk has a shape.
     pub fn of_walked(
-        walk: &Arc<Walk<D>>,
+        partition: &Arc<Partition<D>>,
         priors: &BlockPriors<D>,
         walked: Walked<D>,
         threads: usize,
     ) -> Result<Self, FactorError> {
-        assert!(!walk.has_shape(), "no other device knows shapes");
+        assert!(!partition.has_shape(), "no other device knows shapes");
         let Walked {
             products,
             categories,
@@ -37,16 +37,16 @@ impl<const D: usize> Assembled<D> {
         } = walked;
         let lower = |of: &ProductWalked<D>| BlockFactor { rows: of.lower };
         if let Some(place) = products.iter().position(|of| !lower(of).is_sound()) {
-            return Err(FactorError::Product(walk.order[place] as usize));
+            return Err(FactorError::Product(partition.order[place] as usize));
         }
-        walk.watch.begin(0.5 * walk.operations_of_covariances());
+        partition.watch.begin(0.5 * partition.operations_of_covariances());
         let categories: Vec<(usize, CategoryWalked<D>)> = categories.into_iter().enumerate().collect();
         let borders = tasks::run(
             threads,
             categories,
             || (),
             |(), (category, of)| {
-                let sums = PartSums {
+                let sums = ChunkSums {
                     value: of.value,
                     by_period: of.by_period,
                     weights: of.weights,
@@ -56,10 +56,10 @@ impl<const D: usize> Assembled<D> {
                     schur: of.schur,
                     failed: None,
                 };
-                Border::new(walk, category, sums, priors, 0.0)
+                Border::new(partition, category, sums, priors, 0.0)
             },
         );
-        if walk.watch.is_stopped() {
+        if partition.watch.is_stopped() {
             return Err(FactorError::Stopped);
         }
         let borders = all_of(borders)?;
@@ -72,7 +72,7 @@ impl<const D: usize> Assembled<D> {
         let gradients = products.iter().map(|of| of.gradient).collect();
         let forwarded = products.iter().map(|of| of.forwarded).collect();
         Ok(Assembled::of_borders(
-            walk,
+            partition,
             priors,
             borders,
             (blocks, gradients, forwarded),
@@ -97,30 +97,30 @@ impl<const D: usize> ArrowheadFactor<D> {
         let Some(rows) = &self.elsewhere else {
             return Ok(self.clone());
         };
-        let places: Vec<usize> = (0..self.walk.order.len())
-            .filter(|place| asked(self.walk.order[*place] as usize))
+        let places: Vec<usize> = (0..self.partition.order.len())
+            .filter(|place| asked(self.partition.order[*place] as usize))
             .collect();
-        let walk = self.walk.through_places(&places);
-        let (panel, periods) = (&walk.panel, walk.layout.periods);
-        let mut weights = Vec::with_capacity(walk.rows());
+        let partition = self.partition.through_places(&places);
+        let (panel, periods) = (&partition.panel, partition.layout.periods);
+        let mut weights = Vec::with_capacity(partition.rows());
         for places in places.chunks((WEIGHTS_AT_A_TIME / periods).max(1)) {
             let found = rows.weights(places)?;
             for (place, own) in places.iter().zip(found.chunks_exact(periods)) {
-                let product = self.walk.order[*place] as usize;
+                let product = self.partition.order[*place] as usize;
                 match panel.presence() {
                     None => weights.extend_from_slice(own),
                     Some(_) => weights.extend(panel.product_rows(product).map(|row| own[row.period])),
                 }
             }
         }
-        let mut home = self.clone_above_products(Arc::new(walk));
+        let mut home = self.clone_above_products(Arc::new(partition));
         home.weights = weights;
         home.products = places.iter().map(|place| self.products[*place]).collect();
         Ok(home)
     }
 
     /// For a factor whose rows lie elsewhere and whose weights are the rates of Poisson rows:
-    /// `-Q^-1 sum_r x_r w_r v_r / 2`, in the order of [`Walk::sites`], with `v_r` the variance of a row's log
+    /// `-Q^-1 sum_r x_r w_r v_r / 2`, in the order of [`Partition::sites`], with `v_r` the variance of a row's log
     /// rate; and the intermediate results for every product, in their order.
     ///
     /// # Errors
@@ -129,17 +129,17 @@ impl<const D: usize> ArrowheadFactor<D> {
     /// # Panics
     /// When the rows lie on the host.
     pub fn shifted_by_third_order(&self) -> Result<(Vec<f64>, Vec<ProductThird<D>>), FactorError> {
-        let walk = &*self.walk;
+        let partition = &*self.partition;
         let rows = self.elsewhere.as_ref().expect("the rows lie elsewhere");
-        walk.watch.begin(self.operations_of_covariances());
+        partition.watch.begin(self.operations_of_covariances());
         let covariances = self.border_covariances();
-        if walk.watch.is_stopped() {
+        if partition.watch.is_stopped() {
             return Err(FactorError::Stopped);
         }
         let found = rows.third_order(covariances)?;
-        let mut solved = vec![0.0; walk.sites.latents];
+        let mut solved = vec![0.0; partition.sites.latents];
         for (category, by_period) in found.by_period.iter().enumerate() {
-            let to = &mut solved[walk.time_index(category, 0)..][..walk.layout.periods];
+            let to = &mut solved[partition.time_index(category, 0)..][..partition.layout.periods];
             to.iter_mut().zip(by_period).for_each(|(to, third)| *to = -third);
         }
         let gradients = found.products.iter().map(|of| of.sums.map(|sum| -sum));
@@ -153,19 +153,19 @@ impl<const D: usize> ArrowheadFactor<D> {
         let mut coupled = rows.transpose_times(&backward)?;
         let mut first = 0;
         for (category, sums) in coupled.iter_mut().enumerate() {
-            let own = &backward[first..first + walk.sizes[category]];
+            let own = &backward[first..first + partition.sizes[category]];
             first += own.len();
             for k in 0..D - 1 {
                 let coefficients: f64 = own.iter().map(|own| own[k]).sum();
                 sums.push(-self.priors.product[k] * coefficients);
             }
         }
-        walk.write_blocks(&mut solved, &forwarded);
+        partition.write_blocks(&mut solved, &forwarded);
         self.forward_borders(&mut solved, &coupled);
         let borders = self.backward_borders(&mut solved);
         self.solve_upper_products(&mut solved, rows.times(&borders)?);
-        let mut products = vec![None; walk.order.len()];
-        for (product, of) in walk.order.iter().zip(found.products) {
+        let mut products = vec![None; partition.order.len()];
+        for (product, of) in partition.order.iter().zip(found.products) {
             products[*product as usize] = Some(of);
         }
         Ok((solved, products.into_iter().flatten().collect()))

@@ -28,14 +28,14 @@ pub struct Whitener<const D: usize = 2> {
 impl<const D: usize> Whitener<D> {
     /// The coordinates of a factor.
     pub fn new(mut factor: ArrowheadFactor<D>) -> Self {
-        let panel = factor.walk.panel.clone();
+        let panel = factor.partition.panel.clone();
         let (mut rows, mut starts, mut periods) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, product) in factor.walk.order.iter().enumerate() {
+        for (place, product) in factor.partition.order.iter().enumerate() {
             starts.push(periods.len());
             let product = *product as usize;
             let own = panel.row_range(product);
-            let weights = &factor.weights[factor.walk.row_start[place]..];
-            let regressors = &factor.walk.regressors;
+            let weights = &factor.weights[factor.partition.row_start[place]..];
+            let regressors = &factor.partition.regressors;
             let mut open = None;
             for ((row, index), weight) in panel.product_rows(product).zip(own).zip(weights) {
                 let block = row.period / BLOCK;
@@ -78,10 +78,10 @@ impl<const D: usize> Whitener<D> {
 
     /// `B_i b` for every place, with `b` the border of its category.
     fn times(&self, borders: &[Vec<f64>]) -> Vec<[f64; D]> {
-        let layout = &self.factor.walk.layout;
+        let layout = &self.factor.partition.layout;
         let mut products = vec![[0.0; D]; self.factor.products.len()];
         let mut border = vec![0.0; layout.periods.next_multiple_of(BLOCK)];
-        for part in &self.factor.walk.parts {
+        for part in &self.factor.partition.parts {
             let of = &borders[part.category];
             border[..layout.periods].copy_from_slice(&of[..layout.periods]);
             let own = &mut products[part.places.clone()];
@@ -98,11 +98,11 @@ impl<const D: usize> Whitener<D> {
 
     /// `sum_i B_i' p_i` for every category, with `p` the latents of every place.
     fn transpose_times(&self, products: &[[f64; D]]) -> Vec<Vec<f64>> {
-        let walk = &self.factor.walk;
-        let periods = walk.layout.periods;
-        let mut all = vec![vec![0.0; walk.border()]; walk.layout.categories];
+        let partition = &self.factor.partition;
+        let periods = partition.layout.periods;
+        let mut all = vec![vec![0.0; partition.border()]; partition.layout.categories];
         let mut sums = vec![0.0; periods.next_multiple_of(BLOCK)];
-        for part in &walk.parts {
+        for part in &partition.parts {
             let own = &products[part.places.clone()];
             sums.fill(0.0);
             InstructionSet::best().run_f64(TransposeTimes {
@@ -126,11 +126,11 @@ impl<const D: usize> Whitener<D> {
     /// rows.
     #[inline(always)]
     fn product(&self, place: usize) -> ([f64; D], &[u32], &[f32]) {
-        let walk = &self.factor.walk;
+        let partition = &self.factor.partition;
         let blocks = self.starts[place]..self.starts[place + 1];
         let mut mean = [1.0; D];
-        for (mean, regressor) in mean.iter_mut().zip(&walk.regressors) {
-            *mean = regressor.mean(&walk.panel, walk.order[place] as usize);
+        for (mean, regressor) in mean.iter_mut().zip(&partition.regressors) {
+            *mean = regressor.mean(&partition.panel, partition.order[place] as usize);
         }
         let rows = &self.rows[D * BLOCK * blocks.start..D * BLOCK * blocks.end];
         (mean, &self.periods[blocks], rows)

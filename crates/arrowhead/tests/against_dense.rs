@@ -1,8 +1,8 @@
 //! The arrowhead factor against a dense Cholesky of the same precision, on random panels of awkward shapes.
 
 use infermark_arrowhead::{
-    ArrowheadFactor, Assembled, BlockMatrix, BlockPriors, FactorError, Marginals, OfRowVariances,
-    ProductMoments, ProductRows, Rates, Walk, Weighed, Whitener, WithPeriods,
+    ArrowheadFactor, Assembled, BlockMatrix, BlockPriors, FactorError, Marginals, OfRowVariances, Partition,
+    ProductMoments, ProductRows, ProductTerms, Rates, Whitener, WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
 use infermark_model::priors::Priors;
@@ -478,10 +478,10 @@ impl Rates for Weighing {
         weights: &mut [f64],
         _: &mut [f64],
         _: &mut [f64],
-    ) -> Weighed {
+    ) -> ProductTerms {
         let of = weights.iter_mut().zip(rows.present()).enumerate();
         of.for_each(|(t, (weight, present))| *weight = present * (self.0)(rows.product, t));
-        Weighed {
+        ProductTerms {
             value: 0.0,
             gradient: [0.0; 2],
             shape: [0.0; 3],
@@ -511,11 +511,11 @@ fn a_sample_with_the_products_of_most_units_stands_for_all() {
     let labels = [("p", products), ("c", categories), ("t", PERIODS)];
     let [p, c, t] = labels.map(|(name, count)| Labels::numbered(name, count));
     let panel = Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap());
-    let walk = Arc::new(Walk::new(&panel, Likelihood::Poisson));
+    let partition = Arc::new(Partition::new(&panel, Likelihood::Poisson));
     let priors = Priors::default();
-    let all = Assembled::new(&walk, &BlockPriors::from(&priors), &Weighing(weight), 2).unwrap();
-    assert!(walk.sample(300).is_none(), "more than half");
-    let sample = Arc::new(walk.sample(40).unwrap());
+    let all = Assembled::new(&partition, &BlockPriors::from(&priors), &Weighing(weight), 2).unwrap();
+    assert!(partition.sample(300).is_none(), "more than half");
+    let sample = Arc::new(partition.sample(40).unwrap());
     let some = Assembled::new(&sample, &BlockPriors::from(&priors), &Weighing(weight), 2).unwrap();
     let layout = panel.layout();
     let mut gradient: Vec<f64> = (0..layout.latents()).map(|j| (j as f64).cos()).collect();

@@ -1,8 +1,8 @@
 //! Factors of products with one, two and three latents against dense matrices: no regressor, the price, the price and another one.
 
 use infermark_arrowhead::{
-    ArrowheadFactor, Assembled, BlockLayout, BlockMatrix, BlockPriors, Column, OfRowVariances, ProductRows,
-    Rates, Regressor, Walk, Weighed, Whitener, WithPeriods,
+    ArrowheadFactor, Assembled, BlockLayout, BlockMatrix, BlockPriors, Column, OfRowVariances, Partition,
+    ProductRows, ProductTerms, Rates, Regressor, Whitener, WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
 use infermark_model::{Likelihood, Panel};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 /// A panel with regressors, priors and rows that have weights, couplings to the log shape and a gradient.
 struct Case<const D: usize> {
     panel: Arc<Panel>,
-    walk: Arc<Walk<D>>,
+    partition: Arc<Partition<D>>,
     priors: BlockPriors<D>,
     /// Regressors by row of the panel.
     design: Vec<[f64; D]>,
@@ -64,7 +64,7 @@ impl<const D: usize> Case<D> {
             .collect();
         let cross = (0..panel.rows()).map(|_| rng.random_range(-0.2..0.2)).collect();
         Case {
-            walk: Arc::new(Walk::with_regressors(&panel, likelihood, regressors)),
+            partition: Arc::new(Partition::with_regressors(&panel, likelihood, regressors)),
             priors,
             design,
             weights,
@@ -75,11 +75,11 @@ impl<const D: usize> Case<D> {
     }
 
     fn sites(&self) -> &BlockLayout<D> {
-        self.walk.sites()
+        self.partition.sites()
     }
 
     fn has_shape(&self) -> bool {
-        self.walk.layout().likelihood == Likelihood::NegativeBinomial
+        self.partition.layout().likelihood == Likelihood::NegativeBinomial
     }
 
     /// The position of the effect of a row's period.
@@ -175,7 +175,7 @@ impl<const D: usize> Rates<D> for Case<D> {
         weights: &mut [f64],
         cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed<D> {
+    ) -> ProductTerms<D> {
         weights.fill(0.0);
         cross.fill(0.0);
         let i = rows.product;
@@ -194,7 +194,7 @@ impl<const D: usize> Rates<D> for Case<D> {
         }
         self.given.lock().unwrap()[i] = rows.half_variance.to_vec();
         let curvature = if self.has_shape() { SHAPE_CURVATURE } else { 0.0 };
-        Weighed {
+        ProductTerms {
             value: 1.0,
             gradient: std::array::from_fn(|k| ((i + 7 * k) as f64).sin()),
             shape: [0.0, curvature, 0.0],
@@ -263,7 +263,7 @@ fn check<const D: usize>(case: &Case<D>, threads: usize, named: &str) {
             solve(&l, &unit)
         })
         .collect();
-    let assembled = Assembled::new(&case.walk, &case.priors, case, threads).unwrap();
+    let assembled = Assembled::new(&case.partition, &case.priors, case, threads).unwrap();
     let factor = &assembled.factor;
     let ln_det: f64 = 2.0 * (0..latents).map(|i| l[i][i].ln()).sum::<f64>();
     assert!(
@@ -495,7 +495,8 @@ fn narrow_priors_of_two_coefficients_pool_without_a_loss() {
                 }
             }
             let l = cholesky(&q);
-            let factor = ArrowheadFactor::of_weights(&case.walk, &case.priors, &case.weights, 2).unwrap();
+            let factor =
+                ArrowheadFactor::of_weights(&case.partition, &case.priors, &case.weights, 2).unwrap();
             for (j, found) in factor.marginals().variance.iter().enumerate() {
                 let mut unit = vec![0.0; latents];
                 m[j].iter().for_each(|(k, s)| unit[*k] += s);

@@ -15,12 +15,12 @@ mod error;
 mod gaussian_pass;
 mod interrupt;
 mod limits;
-mod pieces;
 mod posterior;
 mod progress;
 mod registry;
 mod report;
 mod request;
+mod step_pacer;
 
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -38,7 +38,6 @@ pub use error::BackendError;
 pub use gaussian_pass::{GaussianPass, GaussianPoint};
 pub use interrupt::Interrupt;
 pub use limits::Limits;
-pub use pieces::Pieces;
 pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 pub use progress::{Progress, RunState, StepUnit};
 pub use registry::Registry;
@@ -50,6 +49,7 @@ pub use request::{
     Metric, NutsSettings, Precision, Request, StructuredViSettings, SviSettings, check_threads,
     objective_in_words,
 };
+pub use step_pacer::StepPacer;
 
 /// One way of inferring the posterior on one kind of hardware.
 ///
@@ -241,7 +241,7 @@ pub trait Run: Send {
     }
 
     /// How many steps can be under way at once: the number of chains of a sampler, 1 for an optimizer.
-    /// Advancing by multiples of it keeps all chains busy, as [`Pieces`] does.
+    /// Advancing by multiples of it keeps all chains busy, as [`StepPacer`] does.
     fn width(&self) -> u64 {
         1
     }

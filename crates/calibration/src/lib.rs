@@ -10,8 +10,8 @@
 //! | [`design`] | what is drawn: sizes, priors, replications |
 //! | [`replication`] | one draw: true parameters, panel, and the quantities that are looked at |
 //! | [`quantity`] | the quantities |
-//! | [`placement`] | the position of a truth in its posterior |
-//! | [`contender`] | a method under test, and its fit to a replication |
+//! | [`rank_statistic`] | the position of a truth in its posterior |
+//! | [`method_under_test`] | a method under test, and its fit to a replication |
 //! | [`run`] | all methods on all replications, over threads |
 //! | [`uniformity`] | the exact test of uniformity, and its band |
 //! | [`score`] | scores for errors of means and standard deviations, and their test |
@@ -22,13 +22,13 @@
 //! calibration", 2018; Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman and Vehtari, "Simulation-based calibration
 //! checking for Bayesian computation: the choice of test quantities shapes sensitivity", Bayesian Analysis, 2023.
 
-pub mod contender;
 pub mod design;
 mod gamma;
+pub mod method_under_test;
 mod normal_cdf;
-pub mod placement;
 pub mod power;
 pub mod quantity;
+pub mod rank_statistic;
 pub mod replication;
 pub mod run;
 pub mod score;
@@ -36,11 +36,11 @@ mod student;
 pub mod uniformity;
 pub mod verdict;
 
-pub use contender::Contender;
 pub use design::{Design, DesignError, MODERATE_PRIORS};
-pub use placement::{Placement, Rank};
+pub use method_under_test::MethodUnderTest;
 pub use power::{Latents, PosteriorError, Power, Sensitivity};
 pub use quantity::Quantity;
+pub use rank_statistic::{Rank, RankStatistic};
 pub use replication::{Replication, ReplicationError};
 pub use run::{Calibration, CalibrationError, Failure, calibrate};
 pub use score::{Basis, Score, ScoreTest, Scores};

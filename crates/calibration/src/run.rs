@@ -1,9 +1,9 @@
 //! All methods on all replications.
 
-use crate::contender::{Contender, FitError, Place};
 use crate::design::{Design, DesignError};
-use crate::placement::Placement;
+use crate::method_under_test::{FitError, MethodUnderTest, Place};
 use crate::quantity::Quantity;
+use crate::rank_statistic::RankStatistic;
 use crate::replication::{Replication, ReplicationError};
 use crate::score::Scores;
 use infermark_backend::{BackendError, Interrupt};
@@ -14,17 +14,17 @@ use std::sync::mpsc;
 
 /// A truth placed in a posterior.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Placed {
+pub struct PlacedTruth {
     /// Replication, from 0.
     pub replication: usize,
-    /// Index of the method among the contenders.
+    /// Index of the method among the methods.
     pub method: usize,
     /// Which quantity.
     pub quantity: Quantity,
     /// The latent's key, as files write it; empty for `global_a` and the log joint.
     pub key: String,
     /// Where the truth lies.
-    pub placement: Placement,
+    pub statistic: RankStatistic,
     /// Mean scores over all latents of the quantity's site.
     pub scores: Scores,
 }
@@ -34,7 +34,7 @@ pub struct Placed {
 pub struct Failure {
     /// Replication, from 0.
     pub replication: usize,
-    /// Index of the method among the contenders.
+    /// Index of the method among the methods.
     pub method: usize,
     /// Why.
     pub reason: String,
@@ -43,7 +43,7 @@ pub struct Failure {
 /// The results of a calibration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
-    /// Names of the contenders.
+    /// Names of the methods.
     pub methods: Vec<String>,
     /// Distribution of the counts.
     pub likelihood: Likelihood,
@@ -52,7 +52,7 @@ pub struct Calibration {
     /// Replications done: the first so many.
     pub done: usize,
     /// Placements by replication, then method, then quantity.
-    pub placed: Vec<Placed>,
+    pub placed: Vec<PlacedTruth>,
     /// Failed fits by replication, then method.
     pub failures: Vec<Failure>,
 }
@@ -64,7 +64,7 @@ impl Calibration {
     }
 
     /// The truths of one method's quantity, by replication.
-    pub fn placed(&self, method: usize, quantity: Quantity) -> impl Iterator<Item = &Placed> {
+    pub fn placed(&self, method: usize, quantity: Quantity) -> impl Iterator<Item = &PlacedTruth> {
         self.placed
             .iter()
             .filter(move |p| p.method == method && p.quantity == quantity)
@@ -83,7 +83,7 @@ pub enum CalibrationError {
     /// A method serves no replication.
     #[error("{method}: {error}")]
     Method {
-        /// The contender's name.
+        /// The method's name.
         method: String,
         /// Why.
         error: BackendError,
@@ -93,7 +93,7 @@ pub enum CalibrationError {
         "{method} fits {fitted} counts, and the design draws {drawn} ones; give both the same likelihood"
     )]
     Likelihood {
-        /// The contender's name.
+        /// The method's name.
         method: String,
         /// What it fits.
         fitted: &'static str,
@@ -111,11 +111,11 @@ pub enum CalibrationError {
 /// What a replication gives.
 #[derive(Default)]
 struct Share {
-    placed: Vec<Placed>,
+    placed: Vec<PlacedTruth>,
     failures: Vec<Failure>,
 }
 
-/// Draws `design`'s replications, fits each by all `contenders`, and places the truths.
+/// Draws `design`'s replications, fits each by all `methods_under_test`, and places the truths.
 ///
 /// Replications are taken by `threads` threads, each fit has one; the result does not depend on their number.
 /// `observer` is called with the number of replications done. Once `interrupt` is set no further replication
@@ -126,24 +126,24 @@ struct Share {
 /// interrupt. A fit that fails is not an error: it is listed among the failures.
 pub fn calibrate(
     design: &Design,
-    contenders: &[Contender<'_>],
+    methods_under_test: &[MethodUnderTest<'_>],
     threads: usize,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(usize),
 ) -> Result<Calibration, CalibrationError> {
     design.validate()?;
-    if contenders.is_empty() {
+    if methods_under_test.is_empty() {
         return Err(CalibrationError::NoMethod);
     }
-    for contender in contenders {
-        contender
+    for method_under_test in methods_under_test {
+        method_under_test
             .request
             .validate()
-            .map_err(|error| of_method(contender, error))?;
-        if contender.request.likelihood != design.likelihood {
+            .map_err(|error| of_method(method_under_test, error))?;
+        if method_under_test.request.likelihood != design.likelihood {
             return Err(CalibrationError::Likelihood {
-                method: contender.name.clone(),
-                fitted: contender.request.likelihood.name(),
+                method: method_under_test.name.clone(),
+                fitted: method_under_test.request.likelihood.name(),
                 drawn: design.likelihood.name(),
             });
         }
@@ -171,7 +171,7 @@ pub fn calibrate(
         if index >= design.replications {
             return None;
         }
-        let found = replicate(design, contenders, index);
+        let found = replicate(design, methods_under_test, index);
         if found.is_err() {
             over.set();
         }
@@ -205,7 +205,7 @@ pub fn calibrate(
         return Err(error);
     }
     let mut calibration = Calibration {
-        methods: contenders.iter().map(|c| c.name.clone()).collect(),
+        methods: methods_under_test.iter().map(|c| c.name.clone()).collect(),
         likelihood: design.likelihood,
         asked: design.replications,
         done: 0,
@@ -224,25 +224,29 @@ pub fn calibrate(
     Ok(calibration)
 }
 
-fn of_method(contender: &Contender<'_>, error: BackendError) -> CalibrationError {
+fn of_method(method_under_test: &MethodUnderTest<'_>, error: BackendError) -> CalibrationError {
     CalibrationError::Method {
-        method: contender.name.clone(),
+        method: method_under_test.name.clone(),
         error,
     }
 }
 
-fn replicate(design: &Design, contenders: &[Contender<'_>], index: usize) -> Result<Share, CalibrationError> {
+fn replicate(
+    design: &Design,
+    methods_under_test: &[MethodUnderTest<'_>],
+    index: usize,
+) -> Result<Share, CalibrationError> {
     let replication = Replication::draw(design, index)?;
     let mut share = Share::default();
-    for (method, contender) in contenders.iter().enumerate() {
-        match contender.place(&replication) {
+    for (method, method_under_test) in methods_under_test.iter().enumerate() {
+        match method_under_test.place(&replication) {
             Ok(places) => share.placed.extend(places.into_iter().map(|place| {
                 let Place {
                     quantity,
-                    placement,
+                    statistic,
                     scores,
                 } = place;
-                Placed {
+                PlacedTruth {
                     replication: index,
                     method,
                     quantity,
@@ -250,7 +254,7 @@ fn replicate(design: &Design, contenders: &[Contender<'_>], index: usize) -> Res
                         Quantity::Latent(site) => replication.key(site),
                         Quantity::LogJoint => String::new(),
                     },
-                    placement,
+                    statistic,
                     scores,
                 }
             })),
@@ -259,7 +263,7 @@ fn replicate(design: &Design, contenders: &[Contender<'_>], index: usize) -> Res
                 method,
                 reason,
             }),
-            Err(FitError::Request(error)) => return Err(of_method(contender, error)),
+            Err(FitError::Request(error)) => return Err(of_method(method_under_test, error)),
         }
     }
     Ok(share)

@@ -2,7 +2,7 @@
 
 use crate::power::{Latents, Power, Sensitivity};
 use crate::quantity::Quantity;
-use crate::run::{Calibration, Placed};
+use crate::run::{Calibration, PlacedTruth};
 use crate::score::{Basis, Score, ScoreLaw, ScoreTest, TESTS};
 use crate::uniformity::{Band, EcdfTest};
 use std::collections::HashMap;
@@ -101,10 +101,10 @@ pub fn verdicts(calibration: &Calibration, level: f64) -> Vec<MethodVerdict> {
         .iter()
         .enumerate()
         .map(|(method, name)| {
-            let placed: Vec<(Quantity, Vec<&Placed>)> = Quantity::all(calibration.likelihood)
+            let placed: Vec<(Quantity, Vec<&PlacedTruth>)> = Quantity::all(calibration.likelihood)
                 .into_iter()
                 .map(|quantity| (quantity, calibration.placed(method, quantity).collect()))
-                .filter(|(_, placed): &(_, Vec<&Placed>)| !placed.is_empty())
+                .filter(|(_, placed): &(_, Vec<&PlacedTruth>)| !placed.is_empty())
                 .collect();
             let mut quantities: Vec<QuantityVerdict> = placed
                 .iter()
@@ -133,17 +133,17 @@ pub fn verdicts(calibration: &Calibration, level: f64) -> Vec<MethodVerdict> {
 
 fn judge(
     quantity: Quantity,
-    placed: &[&Placed],
+    placed: &[&PlacedTruth],
     test: &EcdfTest,
     quantities: usize,
     level: f64,
 ) -> QuantityVerdict {
-    let pits: Vec<f64> = placed.iter().map(|p| p.placement.pit).collect();
+    let pits: Vec<f64> = placed.iter().map(|p| p.statistic.pit).collect();
     let n = placed.len() as f64;
     let uniformity = test.test(&pits);
     let draws: Option<Vec<f64>> = placed
         .iter()
-        .map(|p| p.placement.rank.map(|r| r.draws as f64))
+        .map(|p| p.statistic.rank.map(|r| r.draws as f64))
         .collect();
     let rank_draws = draws.map(|d| d.iter().sum::<f64>() / n);
     let most_latents = placed.iter().map(|p| p.scores.latents).max().unwrap_or(1);
@@ -183,7 +183,7 @@ fn judge(
         passes: true,
         coverage: NOMINAL.map(|nominal| Coverage {
             nominal,
-            actual: placed.iter().filter(|p| p.placement.is_inside(nominal)).count() as f64 / n,
+            actual: placed.iter().filter(|p| p.statistic.is_inside(nominal)).count() as f64 / n,
             standard_error: (nominal * (1.0 - nominal) / n).sqrt(),
         }),
         mean_rank_draws: rank_draws,
@@ -218,7 +218,7 @@ fn holm(p_values: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::Placement;
+    use crate::rank_statistic::RankStatistic;
     use crate::run::Failure;
     use crate::score::Scores;
     use infermark_model::{Likelihood, Site};
@@ -236,14 +236,14 @@ mod tests {
 
     /// A calibration of one method with the given places of one quantity.
     fn of(pits: impl Iterator<Item = f64>, failures: usize) -> Calibration {
-        let placed: Vec<Placed> = pits
+        let placed: Vec<PlacedTruth> = pits
             .enumerate()
-            .map(|(replication, pit)| Placed {
+            .map(|(replication, pit)| PlacedTruth {
                 replication,
                 method: 0,
                 quantity: Quantity::Latent(Site::GlobalA),
                 key: String::new(),
-                placement: Placement {
+                statistic: RankStatistic {
                     truth: 0.0,
                     mean: 0.0,
                     sd: 1.0,

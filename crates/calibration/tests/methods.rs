@@ -7,7 +7,7 @@ use infermark_backend::{
     StructuredViSettings,
 };
 use infermark_calibration::{
-    Calibration, CalibrationError, Contender, Design, Latents, MethodVerdict, PosteriorError, Power,
+    Calibration, CalibrationError, Design, Latents, MethodUnderTest, MethodVerdict, PosteriorError, Power,
     Quantity, calibrate, verdicts,
 };
 use infermark_gaussian::GaussianCpu;
@@ -17,8 +17,8 @@ use infermark_nuts_cpu::NutsCpu;
 /// Probability that a calibrated method fails. The seeds are fixed: a test that passes once passes always.
 const LEVEL: f64 = 0.01;
 
-fn contender(backend: &dyn Backend, method: Method, priors: Priors) -> Contender<'_> {
-    Contender {
+fn method_under_test(backend: &dyn Backend, method: Method, priors: Priors) -> MethodUnderTest<'_> {
+    MethodUnderTest {
         name: method.name().to_owned(),
         backend,
         request: Request {
@@ -28,12 +28,19 @@ fn contender(backend: &dyn Backend, method: Method, priors: Priors) -> Contender
     }
 }
 
-fn found(design: &Design, contenders: &[Contender<'_>], threads: usize) -> Calibration {
-    calibrate(design, contenders, threads, &Interrupt::new(), &mut |_| ()).unwrap()
+fn found(design: &Design, methods_under_test: &[MethodUnderTest<'_>], threads: usize) -> Calibration {
+    calibrate(
+        design,
+        methods_under_test,
+        threads,
+        &Interrupt::new(),
+        &mut |_| (),
+    )
+    .unwrap()
 }
 
-fn verdict(design: &Design, contender: Contender<'_>) -> MethodVerdict {
-    let [verdict] = verdicts(&found(design, &[contender], 2), LEVEL)
+fn verdict(design: &Design, method_under_test: MethodUnderTest<'_>) -> MethodVerdict {
+    let [verdict] = verdicts(&found(design, &[method_under_test], 2), LEVEL)
         .try_into()
         .unwrap();
     for quantity in &verdict.quantities {
@@ -73,7 +80,7 @@ fn nuts_is_calibrated() {
         replications: 100,
         ..Design::default()
     };
-    let verdict = verdict(&design, contender(&NutsCpu, nuts(), design.priors));
+    let verdict = verdict(&design, method_under_test(&NutsCpu, nuts(), design.priors));
     assert!(verdict.passes);
     assert_eq!(verdict.quantities.len(), Quantity::all(Likelihood::Poisson).len());
     // Chains are long enough to rank among many draws.
@@ -92,7 +99,10 @@ fn the_structured_gaussian_is_calibrated_on_moderate_counts() {
         ..Design::default()
     };
     let backend = GaussianCpu::structured_vi();
-    let verdict = verdict(&design, contender(&backend, structured_vi(), design.priors));
+    let verdict = verdict(
+        &design,
+        method_under_test(&backend, structured_vi(), design.priors),
+    );
     assert!(verdict.passes);
     assert_eq!(
         verdict.quantities.len(),
@@ -106,7 +116,7 @@ fn a_diagonal_gaussian_fails() {
     let design = Design::default();
     let verdict = verdict(
         &design,
-        contender(
+        method_under_test(
             &wrong_gaussians::diagonal(),
             Method::Laplace(LaplaceSettings::default()),
             design.priors,
@@ -122,7 +132,7 @@ fn the_mean_field_optimum_fails() {
     let design = Design::default();
     let backend = GaussianCpu::meanfield();
     let method = Method::Meanfield(MeanfieldSettings::default());
-    let verdict = verdict(&design, contender(&backend, method, design.priors));
+    let verdict = verdict(&design, method_under_test(&backend, method, design.priors));
     assert!(!verdict.passes && verdict.failed_fits == 0);
 }
 
@@ -137,11 +147,17 @@ fn a_prior_that_the_data_were_not_drawn_from_fails() {
         ..design.priors
     };
     let backend = GaussianCpu::structured_vi();
-    let wrong = verdict(&design, contender(&backend, structured_vi(), wrong));
+    let wrong = verdict(&design, method_under_test(&backend, structured_vi(), wrong));
     assert!(!wrong.passes);
     assert!(!wrong.quantities[Site::ProductA.index()].passes);
     // With the right one the same replications pass.
-    assert!(verdict(&design, contender(&backend, structured_vi(), design.priors)).passes);
+    assert!(
+        verdict(
+            &design,
+            method_under_test(&backend, structured_vi(), design.priors)
+        )
+        .passes
+    );
 }
 
 /// Rows of so many units that the Gaussian is the posterior to every digit that is tested.
@@ -184,7 +200,10 @@ fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
     };
     let found = |scale: f64| {
         let backend = wrong_gaussians::scaled(0.0, scale);
-        verdict(&design, contender(&backend, structured_vi(), design.priors))
+        verdict(
+            &design,
+            method_under_test(&backend, structured_vi(), design.priors),
+        )
     };
     assert!(found(1.0).passes);
     let narrow = found(0.95);
@@ -206,7 +225,10 @@ fn an_error_of_5_percent_is_found_with_the_stated_number_of_replications() {
 fn pooled_latents_show_5_percent_to_few_replications() {
     let design = of_large_counts(700);
     let backend = wrong_gaussians::scaled(0.0, 0.95);
-    let narrow = verdict(&design, contender(&backend, structured_vi(), design.priors));
+    let narrow = verdict(
+        &design,
+        method_under_test(&backend, structured_vi(), design.priors),
+    );
     let product_a = &narrow.quantities[Site::ProductA.index()];
     assert!(product_a.sensitivity().power_sd_5_percent > 0.9 && !product_a.passes);
     let global = &narrow.quantities[Site::GlobalA.index()];
@@ -214,7 +236,10 @@ fn pooled_latents_show_5_percent_to_few_replications() {
     // So do means that are off by what is stated.
     let shift = product_a.sensitivity().mean_error_found.unwrap();
     let backend = wrong_gaussians::scaled(shift, 1.0);
-    let shifted = verdict(&design, contender(&backend, structured_vi(), design.priors));
+    let shifted = verdict(
+        &design,
+        method_under_test(&backend, structured_vi(), design.priors),
+    );
     let product_a = &shifted.quantities[Site::ProductA.index()];
     assert!(!product_a.passes);
     let found = product_a.mean_error;
@@ -240,7 +265,7 @@ fn chains_that_never_mix_are_failed_fits() {
         max_depth: 1,
         ..NutsSettings::diagonal()
     });
-    let calibration = found(&design, &[contender(&NutsCpu, method, design.priors)], 2);
+    let calibration = found(&design, &[method_under_test(&NutsCpu, method, design.priors)], 2);
     assert_eq!(calibration.failures.len(), design.replications, "{calibration:?}");
     assert!(calibration.placed.is_empty());
     for failure in &calibration.failures {
@@ -268,9 +293,9 @@ fn negative_binomial_fits_are_calibrated_on_negative_binomial_counts() {
     };
     let backend = GaussianCpu::structured_vi();
     let negative_binomial = |backend, method| {
-        let mut contender = contender(backend, method, design.priors);
-        contender.request.likelihood = design.likelihood;
-        contender
+        let mut method_under_test = method_under_test(backend, method, design.priors);
+        method_under_test.request.likelihood = design.likelihood;
+        method_under_test
     };
     for (backend, method, quantities) in [
         (&NutsCpu as &dyn Backend, nuts(), 7),
@@ -281,7 +306,7 @@ fn negative_binomial_fits_are_calibrated_on_negative_binomial_counts() {
         assert_eq!(verdict.quantities.len(), quantities);
     }
     // A Poisson fit of them has no shapes to be placed: it is refused, not placed by another likelihood.
-    let poisson = contender(&backend, structured_vi(), design.priors);
+    let poisson = method_under_test(&backend, structured_vi(), design.priors);
     let error = calibrate(&design, &[poisson], 1, &Interrupt::new(), &mut |_| ()).unwrap_err();
     assert!(matches!(error, CalibrationError::Likelihood { .. }), "{error}");
 }
@@ -295,15 +320,15 @@ fn results_do_not_depend_on_threads() {
         ..Design::default()
     };
     let backend = GaussianCpu::structured_vi();
-    let contenders = || {
-        let mut short = contender(&NutsCpu, nuts(), design.priors);
+    let methods_under_test = || {
+        let mut short = method_under_test(&NutsCpu, nuts(), design.priors);
         if let Method::Nuts(settings) = &mut short.request.method {
             (settings.warmup, settings.draws) = (100, 100);
         }
-        [short, contender(&backend, structured_vi(), design.priors)]
+        [short, method_under_test(&backend, structured_vi(), design.priors)]
     };
-    let one = found(&design, &contenders(), 1);
-    let three = found(&design, &contenders(), 3);
+    let one = found(&design, &methods_under_test(), 1);
+    let three = found(&design, &methods_under_test(), 3);
     assert_eq!(one, three);
     assert_eq!(one.placed.len(), 7 * (6 + 5));
 }
@@ -318,7 +343,13 @@ fn one_product_and_one_period_are_calibrated_too() {
         ..Design::default()
     };
     let backend = GaussianCpu::structured_vi();
-    assert!(verdict(&design, contender(&backend, structured_vi(), design.priors)).passes);
+    assert!(
+        verdict(
+            &design,
+            method_under_test(&backend, structured_vi(), design.priors)
+        )
+        .passes
+    );
 }
 
 #[test]
@@ -327,13 +358,13 @@ fn what_cannot_be_calibrated_is_refused() {
         replications: 2,
         ..Design::default()
     };
-    let calibrated = |design: &Design, contenders: &[Contender<'_>], interrupt: &Interrupt| {
-        calibrate(design, contenders, 2, interrupt, &mut |_| ()).unwrap_err()
+    let calibrated = |design: &Design, methods_under_test: &[MethodUnderTest<'_>], interrupt: &Interrupt| {
+        calibrate(design, methods_under_test, 2, interrupt, &mut |_| ()).unwrap_err()
     };
     // The backend does not serve the method: no failed fit, but an error that names it.
     let error = calibrated(
         &design,
-        &[contender(&NutsCpu, structured_vi(), design.priors)],
+        &[method_under_test(&NutsCpu, structured_vi(), design.priors)],
         &Interrupt::new(),
     );
     assert!(matches!(error, CalibrationError::Method { .. }), "{error}");
@@ -342,7 +373,7 @@ fn what_cannot_be_calibrated_is_refused() {
         calibrated(&design, &[], &Interrupt::new()),
         CalibrationError::NoMethod
     ));
-    let contenders = [contender(&NutsCpu, nuts(), design.priors)];
+    let methods_under_test = [method_under_test(&NutsCpu, nuts(), design.priors)];
     for (bad, word) in [
         (
             Design {
@@ -359,13 +390,13 @@ fn what_cannot_be_calibrated_is_refused() {
             "products",
         ),
     ] {
-        let error = calibrated(&bad, &contenders, &Interrupt::new());
+        let error = calibrated(&bad, &methods_under_test, &Interrupt::new());
         assert!(error.to_string().contains(word), "{error}");
     }
     let stopped = Interrupt::new();
     stopped.set();
     assert!(matches!(
-        calibrated(&design, &contenders, &stopped),
+        calibrated(&design, &methods_under_test, &stopped),
         CalibrationError::Stopped
     ));
 }
@@ -380,8 +411,8 @@ fn what_was_begun_before_the_interrupt_is_kept_whole() {
     };
     let backend = GaussianCpu::structured_vi();
     let interrupt = Interrupt::new();
-    let contenders = [contender(&backend, structured_vi(), design.priors)];
-    let found = calibrate(&design, &contenders, 3, &interrupt, &mut |done| {
+    let methods_under_test = [method_under_test(&backend, structured_vi(), design.priors)];
+    let found = calibrate(&design, &methods_under_test, 3, &interrupt, &mut |done| {
         if done == 5 {
             interrupt.set();
         }

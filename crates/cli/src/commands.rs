@@ -13,8 +13,8 @@ mod profile;
 mod report;
 pub mod time;
 
-use crate::answer::say;
 use crate::exit::Exit;
+use crate::output::notify;
 use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
@@ -83,7 +83,7 @@ impl Command {
             && exit.is_ok()
             && let Some(told) = fewer_threads()
         {
-            say(format_args!("warning: {told}"));
+            notify(format_args!("warning: {told}"));
         }
         exit
     }
@@ -140,7 +140,7 @@ fn interrupt_set_up(folder: &ClaimedFolder) -> (Interrupt, Arc<AtomicBool>) {
     let interrupt = interrupt_or_end(move || {
         if !flag.load(Ordering::SeqCst) {
             abandon();
-            say("\ninterrupted before there was anything to save");
+            notify("\ninterrupted before there was anything to save");
             std::process::exit(Exit::Interrupted.code().into());
         }
     });
@@ -153,7 +153,7 @@ fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
     let flag = interrupt.clone();
     // The handler has its own thread. Installed without one, it would swallow the signals.
     if let Err(error) = infermark_threads::check(2) {
-        say(format_args!(
+        notify(format_args!(
             "warning: Ctrl-C will end the program at once: {}",
             error.reason
         ));
@@ -166,10 +166,10 @@ fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
         first();
         flag.set();
         // After a hangup there may be no terminal left to print it on.
-        say("\nstopping and saving; press Ctrl-C again to quit immediately");
+        notify("\nstopping and saving; press Ctrl-C again to quit immediately");
     });
     if let Err(error) = installed {
-        say(format_args!(
+        notify(format_args!(
             "warning: Ctrl-C will end the program at once: {error}"
         ));
     }

@@ -8,7 +8,7 @@ pub enum Exit {
     /// Done: 0.
     Done,
     /// A gate failed: 1.
-    GateFailed,
+    CheckFailed,
     /// Usage or input: 2.
     Usage,
     /// Interrupted, with partial results written: 3.
@@ -20,7 +20,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
-            Exit::GateFailed => 1,
+            Exit::CheckFailed => 1,
             Exit::Usage => 2,
             Exit::Interrupted => 3,
         }

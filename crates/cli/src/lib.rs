@@ -5,11 +5,11 @@
 //! input, 3 interrupted: Ctrl-C, SIGTERM or SIGHUP ended the work, and partial results are written. A second
 //! of them ends the program at once: 130.
 
-pub mod answer;
 mod choices;
 pub mod commands;
 mod device;
 pub mod exit;
+pub mod output;
 mod progress_bar;
 pub mod settings;
 
@@ -65,7 +65,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match checked.and_then(|_| arguments.command.run(&matches)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            answer::say(format_args!("error: {error:#}"));
+            output::notify(format_args!("error: {error:#}"));
             Exit::Usage.into()
         }
     }

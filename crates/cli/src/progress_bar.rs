@@ -1,7 +1,7 @@
 //! Progress on stderr: speed, remaining time and one line of state. A bar where stderr is a terminal, otherwise a plain line
 //! every ten seconds, so that logs of long runs show that they move.
 
-use crate::answer::say;
+use crate::output::notify;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infermark::{Progress, StepUnit};
 use infermark_harness::observer::Observer;
@@ -148,7 +148,7 @@ impl Bar {
             if part < before {
                 since = Instant::now();
             } else if in_lines && since.elapsed() >= BETWEEN_LINES {
-                say(&text);
+                notify(&text);
                 since = Instant::now();
             }
             before = part;
@@ -167,7 +167,7 @@ impl Bar {
             && let Ok(mut lines) = lines.lock()
             && let Some(line) = lines.due(Instant::now(), position, note)
         {
-            say(line);
+            notify(line);
         }
     }
 }
@@ -228,7 +228,7 @@ impl BenchBar {
 impl Observer for BenchBar {
     fn phase(&mut self, text: &str) {
         if self.0.is_hidden() {
-            say(text);
+            notify(text);
         }
         self.0.set_length(1);
         self.0.set_position(0);

@@ -4,10 +4,10 @@
 //! depends on the seed alone, not on the thread count. [`Generator::products`] is the number of products
 //! kept: candidates are drawn in order until that many remain.
 
+mod accepted;
 mod candidate;
 mod demand;
 mod in_memory;
-mod survivors;
 mod to_file;
 
 pub use demand::Process;

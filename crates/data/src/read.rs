@@ -6,9 +6,9 @@ mod csv_rows;
 mod defect;
 mod folder;
 mod keys;
-mod ledger;
 mod lines;
 mod numbers;
+mod panel_builder;
 mod parquet_rows;
 mod periods;
 mod quoting;
@@ -19,11 +19,11 @@ pub use columns::Columns;
 pub use compression::Compression;
 pub(crate) use csv_rows::CsvTable;
 pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
-pub(crate) use defect::{Findings, Place, quoted};
+pub(crate) use defect::{Defects, Place, quoted};
 pub(crate) use keys::without_zero_decimals;
 
 use infermark_model::Panel;
-use ledger::Ledger;
+use panel_builder::PanelBuilder;
 use source::{Format, Source};
 use std::path::Path;
 
@@ -50,25 +50,25 @@ use std::path::Path;
 /// # Errors
 /// [`ReadError`] lists up to [`SHOWN_DEFECTS`] defects with row, column, value and remedy, and counts the rest.
 pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
-    let mut findings = Findings::default();
-    let mut ledger = Ledger::default();
+    let mut defects = Defects::default();
+    let mut panel_builder = PanelBuilder::default();
     let source = Source::open(path)?;
     match source.format()? {
         Format::Csv => {
             let mut table = CsvTable::read(path, source)?;
-            csv_rows::fill(&mut table, columns, &mut ledger, &mut findings)?;
-            check_memory(&ledger, path)?;
-            let panel = ledger.assemble(columns, &mut findings);
-            table.tell_repeated_apart(columns, &mut findings)?;
-            conclude(panel, findings, path, table.row_word(), |places| {
+            csv_rows::fill(&mut table, columns, &mut panel_builder, &mut defects)?;
+            check_memory(&panel_builder, path)?;
+            let panel = panel_builder.assemble(columns, &mut defects);
+            table.tell_repeated_apart(columns, &mut defects)?;
+            conclude(panel, defects, path, table.row_word(), |places| {
                 table.lines(places)
             })
         }
         Format::Parquet => {
-            parquet_rows::fill(path, columns, &mut ledger, &mut findings)?;
-            check_memory(&ledger, path)?;
-            let panel = ledger.assemble(columns, &mut findings);
-            conclude(panel, findings, path, "row", |places| {
+            parquet_rows::fill(path, columns, &mut panel_builder, &mut defects)?;
+            check_memory(&panel_builder, path)?;
+            let panel = panel_builder.assemble(columns, &mut defects);
+            conclude(panel, defects, path, "row", |places| {
                 Ok(places.iter().map(|p| p.data_row()).collect())
             })
         }
@@ -76,10 +76,10 @@ pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
 }
 
 /// Refuses rows that did not fit in memory, and panels that will not fit.
-fn check_memory(ledger: &Ledger, path: &Path) -> Result<(), ReadError> {
-    let fits = match ledger.shortage() {
+fn check_memory(panel_builder: &PanelBuilder, path: &Path) -> Result<(), ReadError> {
+    let fits = match panel_builder.shortage() {
         Some(shortage) => Err(shortage.clone()),
-        None => ledger.panel_fits(),
+        None => panel_builder.panel_fits(),
     };
     fits.map_err(|shortage| ReadError::Memory {
         path: path.to_owned(),
@@ -90,13 +90,13 @@ fn check_memory(ledger: &Ledger, path: &Path) -> Result<(), ReadError> {
 /// The panel if there are no defects, otherwise the defects.
 pub(crate) fn conclude<T>(
     read: Option<T>,
-    findings: Findings,
+    defects: Defects,
     path: &Path,
     row_word: &'static str,
     locate: impl FnOnce(&[Place]) -> Result<Vec<Option<u64>>, ReadError>,
 ) -> Result<T, ReadError> {
     match read {
-        Some(read) if findings.is_empty() => Ok(read),
-        _ => Err(findings.into_error(path, row_word, locate)?),
+        Some(read) if defects.is_empty() => Ok(read),
+        _ => Err(defects.into_error(path, row_word, locate)?),
     }
 }

@@ -1,6 +1,6 @@
 //! The parameters that a synthetic panel was drawn from, in memory and as a file.
 
-use crate::read::{CsvTable, Findings, Place, ReadError, conclude, quoted, without_zero_decimals};
+use crate::read::{CsvTable, Defects, Place, ReadError, conclude, quoted, without_zero_decimals};
 use infermark_atomic_file::{FileError, write_atomically};
 use infermark_model::site::Axis;
 use infermark_model::{Axes, Labels, Likelihood, Panel, PerSite, Site};
@@ -86,21 +86,21 @@ pub(crate) fn write_truth(
 /// key of the panel is missing, or a product's category is not the panel's.
 pub fn read_truth(path: &Path, panel: &Panel) -> Result<Truth, ReadError> {
     let mut table = CsvTable::open(path)?;
-    let mut findings = Findings::default();
-    let truth = fill(&mut table, panel, &mut findings)?;
-    conclude(truth, findings, path, table.row_word(), |places| {
+    let mut defects = Defects::default();
+    let truth = fill(&mut table, panel, &mut defects)?;
+    conclude(truth, defects, path, table.row_word(), |places| {
         table.lines(places)
     })
 }
 
-fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<Option<Truth>, ReadError> {
-    let Some(whole_point) = whole_point(table, findings) else {
+fn fill(table: &mut CsvTable, panel: &Panel, defects: &mut Defects) -> Result<Option<Truth>, ReadError> {
+    let Some(whole_point) = whole_point(table, defects) else {
         return Ok(None);
     };
     let layout = panel.layout();
     let mut values = PerSite::from_fn(|site| vec![f64::NAN; layout.len_along(site.axis())]);
     let places = LatentPlaces::new(panel, whole_point);
-    table.for_each(findings, |row, record, findings| {
+    table.for_each(defects, |row, record, defects| {
         let Some(record) = record else { return };
         let cell = |i: usize| String::from_utf8_lossy(&record[i]).into_owned();
         let (name, key) = if whole_point {
@@ -109,7 +109,7 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             (Site::ProductA.name().into(), cell(0))
         };
         let Some(site) = Site::named(&name) else {
-            findings.push(Place::Row(row), "site", Some(&|| name.clone()), || {
+            defects.push(Place::Row(row), "site", Some(&|| name.clone()), || {
                 ("there is no such site".into(), "correct the site's name".into())
             });
             return;
@@ -122,7 +122,7 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             let category = panel.categories().get(panel.category_of()[place] as usize);
             let named = category.to_string();
             if named != cell(1) && named != without_zero_decimals(&cell(1)) {
-                findings.push(Place::Row(row), "category", Some(&|| cell(1)), || {
+                defects.push(Place::Row(row), "category", Some(&|| cell(1)), || {
                     (
                         format!(
                             "the panel has product {} in category {}",
@@ -142,13 +142,13 @@ fn fill(table: &mut CsvTable, panel: &Panel, findings: &mut Findings) -> Result<
             columns,
             (&name, &key),
             &cell(2),
-            findings,
+            defects,
         );
     })?;
-    if findings.is_empty() {
-        check_complete(&values, whole_point, panel, findings);
+    if defects.is_empty() {
+        check_complete(&values, whole_point, panel, defects);
     }
-    Ok(findings.is_empty().then(|| truth_of_sites(values, whole_point)))
+    Ok(defects.is_empty().then(|| truth_of_sites(values, whole_point)))
 }
 
 /// The sites that have values.
@@ -176,11 +176,11 @@ fn is_partial(named: &[Site], likelihood: Likelihood) -> bool {
 }
 
 /// Finds keys of the panel that have no value, and sites that do not belong together.
-fn check_complete(values: &PerSite<Vec<f64>>, whole_point: bool, panel: &Panel, findings: &mut Findings) {
+fn check_complete(values: &PerSite<Vec<f64>>, whole_point: bool, panel: &Panel, defects: &mut Defects) {
     let named = named_sites(values);
     let likelihood = likelihood_of(&named);
     if let Some(other) = named.iter().find(|site| !site.is_of(likelihood)) {
-        findings.push(Place::File, "site", Some(&|| other.name().to_owned()), || {
+        defects.push(Place::File, "site", Some(&|| other.name().to_owned()), || {
             (
                 format!(
                     "the {} likelihood, whose sites are here too, does not have it",
@@ -204,7 +204,7 @@ fn check_complete(values: &PerSite<Vec<f64>>, whole_point: bool, panel: &Panel, 
             .enumerate()
             .filter(|(_, value)| value.is_nan())
         {
-            findings.push(Place::File, "", Some(&|| axes.key(site, k).to_string()), || {
+            defects.push(Place::File, "", Some(&|| axes.key(site, k).to_string()), || {
                 (
                     format!("the panel has this key of {}, the truth has not", site.name()),
                     "name the truth that belongs to this panel".into(),
@@ -231,8 +231,8 @@ fn truth_of_sites(values: PerSite<Vec<f64>>, whole_point: bool) -> Truth {
 
 /// Whether the file has all latents, judging by its header; `None`, with a finding, if it is not a truth
 /// file.
-fn whole_point(table: &CsvTable, findings: &mut Findings) -> Option<bool> {
-    if !table.check_header(findings) {
+fn whole_point(table: &CsvTable, defects: &mut Defects) -> Option<bool> {
+    if !table.check_header(defects) {
         return None;
     }
     let header: Vec<&str> = table.header().iter().map(String::as_str).collect();
@@ -240,7 +240,7 @@ fn whole_point(table: &CsvTable, findings: &mut Findings) -> Option<bool> {
         ["product", "category", "elasticity"] => Some(false),
         ["site", "key", "value"] => Some(true),
         _ => {
-            findings.push(Place::File, "", None, || {
+            defects.push(Place::File, "", None, || {
                 (
                     format!(
                         "the header is {}, neither product,category,elasticity nor site,key,value",
@@ -270,14 +270,14 @@ fn take_value(
     (key_column, value_column): (&str, &str),
     (site, key): (&str, &str),
     value: &str,
-    findings: &mut Findings,
+    defects: &mut Defects,
 ) {
     match value.trim().parse::<f64>().ok().filter(|v| v.is_finite()) {
-        None => findings.push(Place::Row(row), value_column, Some(&|| value.to_owned()), || {
+        None => defects.push(Place::Row(row), value_column, Some(&|| value.to_owned()), || {
             ("the value is not a finite number".into(), "correct it".into())
         }),
         Some(_) if !slot.is_nan() => {
-            findings.push(Place::Row(row), key_column, Some(&|| key.to_owned()), || {
+            defects.push(Place::Row(row), key_column, Some(&|| key.to_owned()), || {
                 (
                     format!("{site} of this key came before"),
                     "keep one of the two rows".into(),
@@ -296,23 +296,23 @@ fn take_value(
 /// missing.
 pub fn read_true_elasticities(path: &Path, products: &[String]) -> Result<Vec<f64>, ReadError> {
     let mut table = CsvTable::open(path)?;
-    let mut findings = Findings::default();
-    let found = match whole_point(&table, &mut findings) {
-        Some(whole_point) => Some(elasticities(&mut table, whole_point, products, &mut findings)?),
+    let mut defects = Defects::default();
+    let found = match whole_point(&table, &mut defects) {
+        Some(whole_point) => Some(elasticities(&mut table, whole_point, products, &mut defects)?),
         None => None,
     };
-    let found = found.filter(|_| findings.is_empty());
-    conclude(found, findings, path, table.row_word(), |places| {
+    let found = found.filter(|_| defects.is_empty());
+    conclude(found, defects, path, table.row_word(), |places| {
         table.lines(places)
     })
 }
 
-/// The elasticities of `products`; if some are missing, `findings` say why.
+/// The elasticities of `products`; if some are missing, `defects` say why.
 fn elasticities(
     table: &mut CsvTable,
     whole_point: bool,
     products: &[String],
-    findings: &mut Findings,
+    defects: &mut Defects,
 ) -> Result<Vec<f64>, ReadError> {
     let places: HashMap<&str, usize> = products
         .iter()
@@ -322,7 +322,7 @@ fn elasticities(
     let mut found = vec![f64::NAN; products.len()];
     let columns = key_and_value_columns(whole_point);
     let (key_place, site) = (usize::from(whole_point), Site::ProductA.name());
-    table.for_each(findings, |row, record, findings| {
+    table.for_each(defects, |row, record, defects| {
         let Some(record) = record else { return };
         let cell = |i: usize| String::from_utf8_lossy(&record[i]).into_owned();
         let key = cell(key_place);
@@ -333,12 +333,12 @@ fn elasticities(
             .get(key.as_str())
             .or_else(|| places.get(without_zero_decimals(&key)));
         if let Some(place) = place {
-            take_value(&mut found[*place], row, columns, (site, &key), &cell(2), findings);
+            take_value(&mut found[*place], row, columns, (site, &key), &cell(2), defects);
         }
     })?;
-    if findings.is_empty() {
+    if defects.is_empty() {
         for (product, _) in products.iter().zip(&found).filter(|(_, value)| value.is_nan()) {
-            findings.push(Place::File, "", Some(&|| product.clone()), || {
+            defects.push(Place::File, "", Some(&|| product.clone()), || {
                 (
                     "the fit has this product, the truth has not".into(),
                     "name the truth that belongs to the fit's data".into(),

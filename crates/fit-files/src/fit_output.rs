@@ -80,7 +80,7 @@ pub struct FitParts<'a> {
 
 /// The outcome for a fit's files.
 #[derive(Debug)]
-pub struct Written {
+pub struct WrittenFiles {
     /// The files written, `run.json` last; empty if a run without a posterior left an earlier fit unchanged.
     pub files: Vec<PathBuf>,
     /// Files that could not be written, each with the reason; `run.json` lists them too.
@@ -101,12 +101,12 @@ pub fn write_fit(
     panel: &Panel,
     parts: &FitParts<'_>,
     record: FitRecord,
-) -> Result<Written, FileError> {
+) -> Result<WrittenFiles, FileError> {
     if !folder.path().join(RUN_JSON).exists() {
         return write_into(folder.path(), panel, parts, record);
     }
     if parts.posterior.is_none() {
-        return Ok(Written {
+        return Ok(WrittenFiles {
             files: Vec::new(),
             missing: Vec::new(),
         });
@@ -206,7 +206,7 @@ fn write_into(
     panel: &Panel,
     parts: &FitParts<'_>,
     record: FitRecord,
-) -> Result<Written, FileError> {
+) -> Result<WrittenFiles, FileError> {
     let trace = match &record.report.detail {
         Detail::Svi(svi) => Some(svi.trace.clone()),
         _ => None,
@@ -241,7 +241,7 @@ fn write_into(
         files.push(file.path().to_owned());
         file.commit()?;
     }
-    Ok(Written {
+    Ok(WrittenFiles {
         files,
         missing: staging.missing,
     })

@@ -7,8 +7,8 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, MethodKind, Precision, Request,
     Run,
 };
-use infermark_gaussian::{Counts, Elsewhere, RowWalker};
-use infermark_gpu_devices::{self as devices, Way};
+use infermark_gaussian::{Elsewhere, GaussianObjective, RowWalker};
+use infermark_gpu_devices::{self as devices, DeviceRuntime};
 use infermark_model::Panel;
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,7 +39,11 @@ impl LaplaceGpu {
     }
 
     /// The counts, and who walks their rows.
-    fn opened(&self, panel: &Arc<Panel>, request: &Request) -> Result<(Counts, Elsewhere), BackendError> {
+    fn opened(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+    ) -> Result<(GaussianObjective, Elsewhere), BackendError> {
         self.supports(request)?;
         let found = devices::named(request.devices[0], crate::NAME)?;
         let counts = Elsewhere::counts(crate::NAME, panel, request)?;
@@ -48,14 +52,14 @@ impl LaplaceGpu {
             memory_bytes: found.device.memory_bytes,
             largest_buffer: found.largest_buffer,
         };
-        let walker: Arc<dyn RowWalker> = match &found.way {
+        let walker: Arc<dyn RowWalker> = match &found.runtime {
             #[cfg(feature = "cuda")]
-            Way::Cuda(index) => {
+            DeviceRuntime::Cuda(index) => {
                 let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
                 Arc::new(Engine::new(client, limits, &counts, self.cubes)?)
             }
             #[cfg(feature = "wgpu")]
-            Way::Wgpu(adapter, instance) => {
+            DeviceRuntime::Wgpu(adapter, instance) => {
                 let device = devices::open_wgpu(found.device.id, adapter, instance)?;
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
                 Arc::new(Engine::new(client, limits, &counts, self.cubes)?)

@@ -1,7 +1,7 @@
 //! The rows on the device, and the launches that walk them.
 
 mod buffers;
-mod weighed;
+mod weighted_rows;
 
 use crate::kernels::{
     ABSENT, ABSENT_DEVIATION, CUBE_SUMS, Column, LANES, SHARED_BYTES, THREADS, TILE, fill, fold, place_rows,
@@ -10,15 +10,15 @@ use crate::kernels::{
 use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
 use buffers::{Buffer, empty, lasting, upload};
 use cubecl::prelude::*;
-use infermark_arrowhead::{AtOptimum, CategoryWalked, FactorError, ProductWalked, Walk, Walked};
+use infermark_arrowhead::{AtOptimum, CategoryWalked, FactorError, Partition, ProductWalked, Walked};
 use infermark_backend::BackendError;
-use infermark_gaussian::{Counts, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
+use infermark_gaussian::{GaussianObjective, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
 use infermark_model::Panel;
 use infermark_model::site::Site;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use weighed::Weighed;
+use weighted_rows::WeightedRows;
 
 /// The rows of a panel on a device.
 pub(crate) struct Engine<R: Runtime>(Arc<Rows<R>>);
@@ -26,7 +26,7 @@ pub(crate) struct Engine<R: Runtime>(Arc<Rows<R>>);
 struct Rows<R: Runtime> {
     client: ComputeClient<R>,
     device: String,
-    walk: Arc<Walk>,
+    walk: Arc<Partition>,
     plan: Plan,
     /// Log prices by row of the grid.
     log_prices: Buffer,
@@ -68,7 +68,7 @@ impl<R: Runtime> Engine<R> {
     pub(crate) fn new(
         client: ComputeClient<R>,
         limits: DeviceLimits,
-        counts: &Counts,
+        counts: &GaussianObjective,
         cubes: Option<usize>,
     ) -> Result<Self, BackendError> {
         let hardware = &client.properties().hardware;
@@ -82,7 +82,7 @@ impl<R: Runtime> Engine<R> {
                 ),
             });
         }
-        let plan = Plan::new(counts.walk(), cubes);
+        let plan = Plan::new(counts.partition(), cubes);
         plan.check(&limits)?;
         // What earlier runs held is given back only when it is asked for.
         client.memory_cleanup();
@@ -91,7 +91,7 @@ impl<R: Runtime> Engine<R> {
             device: limits.device.clone(),
             reason,
         };
-        let log_prices = uploaded_rows(&client, panel, counts.walk().order(), &plan).map_err(failed)?;
+        let log_prices = uploaded_rows(&client, panel, counts.partition().order(), &plan).map_err(failed)?;
         let sums = panel.sums();
         let of_product = |product: &u32| {
             let i = *product as usize;
@@ -101,7 +101,7 @@ impl<R: Runtime> Engine<R> {
                 sums.product_deviation[i] + panel.mean_log_price()[i] * units,
             ]
         };
-        let constants = plan.by_slot(0.0, counts.walk().order().iter().map(of_product));
+        let constants = plan.by_slot(0.0, counts.partition().order().iter().map(of_product));
         let precision = |sd: f64| sd.powi(-2);
         let prior = [
             priors.product_effect_mean,
@@ -109,7 +109,7 @@ impl<R: Runtime> Engine<R> {
             precision(priors.product_effect_sd),
         ];
         let rows = Rows {
-            walk: counts.walk().clone(),
+            walk: counts.partition().clone(),
             precision_a: prior[1],
             weights: lasting(&client, plan.rows()).map_err(failed)?,
             constants: upload(&client, constants),
@@ -420,7 +420,7 @@ impl<R: Runtime> RowWalker for Engine<R> {
                 .enumerate()
                 .map(of_category)
                 .collect(),
-            rows: Arc::new(Weighed {
+            rows: Arc::new(WeightedRows {
                 rows: self.0.clone(),
                 left,
                 walk: *number,

@@ -1,7 +1,7 @@
 //! Where things lie on the device: products by slot, blocks of them, and the runs of blocks that cubes take.
 
 use crate::kernels::{Column, LANES, TILE, Third};
-use infermark_arrowhead::Walk;
+use infermark_arrowhead::Partition;
 use infermark_backend::BackendError;
 
 /// Cubes of a walk over the products: some for each multiprocessor of a large card.
@@ -98,7 +98,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// The plan of a walk, with about `cubes` cubes per launch over the products, or as many as suit a large
     /// card.
-    pub(crate) fn new(walk: &Walk, cubes: Option<usize>) -> Self {
+    pub(crate) fn new(walk: &Partition, cubes: Option<usize>) -> Self {
         let layout = walk.layout();
         let (mut slot_of_place, mut blocks, mut blocks_of_category) = (Vec::new(), Vec::new(), Vec::new());
         for category in 0..layout.categories {
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn every_product_has_a_slot_in_a_block_of_its_category() {
         let panel = random_panel(&mut StdRng::seed_from_u64(3), 700, 3, 5, 0.1, 4);
-        let walk = Walk::new(&panel, Likelihood::Poisson);
+        let walk = Partition::new(&panel, Likelihood::Poisson);
         let plan = Plan::new(&walk, None);
         let mut taken = vec![0u32; plan.block_count()];
         for (place, slot) in plan.slot_of_place.iter().enumerate() {
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_panel_too_large_for_the_device_is_refused() {
         let panel = random_panel(&mut StdRng::seed_from_u64(3), 70, 2, 9, 0.0, 4);
-        let plan = Plan::new(&Walk::new(&panel, Likelihood::Poisson), None);
+        let plan = Plan::new(&Partition::new(&panel, Likelihood::Poisson), None);
         let limits = |memory_bytes, largest_buffer| DeviceLimits {
             device: "cuda".into(),
             memory_bytes,

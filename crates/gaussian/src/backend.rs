@@ -1,7 +1,7 @@
 //! Gaussian posteriors behind the backend trait.
 
-use crate::counts::Counts;
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
+use crate::objective::GaussianObjective;
 use crate::run::{GaussianRun, counts_of};
 use crate::variational::{Family, Search};
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
@@ -74,7 +74,7 @@ impl GaussianCpu {
 
 impl GaussianCpu {
     /// What is fitted.
-    fn counts(&self, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+    fn counts(&self, panel: &Arc<Panel>, request: &Request) -> Result<GaussianObjective, BackendError> {
         let counts = counts_of(panel, request)?;
         #[cfg(feature = "faults")]
         let counts = counts.with_fault(self.fault);

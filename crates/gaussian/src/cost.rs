@@ -1,15 +1,15 @@
 //! What a fit costs, in words.
 
-use crate::counts::Counts;
+use crate::objective::GaussianObjective;
 use infermark_backend::{Method, Request};
 
 /// Seconds of a step from which on its cost is reported first.
 const LONG_STEP: f64 = 2.0;
 
 /// The cost of a fit in words, if a step takes long: squares and cubes of the borders.
-pub(crate) fn cost(counts: &Counts, request: &Request, bytes: u64) -> Option<String> {
+pub(crate) fn cost(counts: &GaussianObjective, request: &Request, bytes: u64) -> Option<String> {
     let variational = matches!(request.method, Method::StructuredVi(_));
-    let walk = counts.walk();
+    let walk = counts.partition();
     let operations = walk.operations_of_pass(variational);
     let threads = request.resolved_threads().min(walk.layout().categories.max(1)) as f64;
     // Not worth a measurement: no thread makes fewer than 1e9 operations per second.

@@ -2,8 +2,8 @@
 //! run on the host.
 
 use crate::backend::{no_pass, pass_of};
-use crate::counts::Counts;
 use crate::newton::{ModeSearch, ModeSettings};
+use crate::objective::GaussianObjective;
 use crate::row_walker::RowWalker;
 use crate::run::{GaussianRun, counts_of};
 use infermark_arrowhead::ArrowheadFactor;
@@ -28,7 +28,11 @@ impl Elsewhere {
     ///
     /// # Errors
     /// When the backend `name` does not serve the panel: it has counts at the upper clip bound.
-    pub fn counts(name: &'static str, panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
+    pub fn counts(
+        name: &'static str,
+        panel: &Arc<Panel>,
+        request: &Request,
+    ) -> Result<GaussianObjective, BackendError> {
         let counts = counts_of(panel, request)?;
         if counts.leaves_any_out() {
             return Err(BackendError::Unsupported {
@@ -48,7 +52,7 @@ impl Elsewhere {
     /// When the host has too little memory.
     pub fn start(
         &self,
-        counts: Counts,
+        counts: GaussianObjective,
         request: &Request,
         started: Instant,
     ) -> Result<Box<dyn Run>, BackendError> {
@@ -79,7 +83,7 @@ impl Elsewhere {
     /// When the precision is not positive definite there, or the device fails.
     pub fn pass(
         &self,
-        counts: Counts,
+        counts: GaussianObjective,
         request: &Request,
         point: &[f64],
     ) -> Result<GaussianPass, BackendError> {
@@ -95,7 +99,7 @@ impl Elsewhere {
     /// As [`Elsewhere::pass`].
     pub fn log_joint(
         &self,
-        counts: Counts,
+        counts: GaussianObjective,
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
@@ -115,7 +119,12 @@ impl Elsewhere {
         }
     }
 
-    fn search(&self, counts: Counts, request: &Request, point: &[f64]) -> Result<ModeSearch, BackendError> {
+    fn search(
+        &self,
+        counts: GaussianObjective,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<ModeSearch, BackendError> {
         let panel = counts.panel().clone();
         request.check_point(&panel, point)?;
         let settings = ModeSettings {

@@ -1,7 +1,7 @@
 //! Deliberate faults in the pass over the rows, for tests that the parity gate detects them. Only in builds
 //! with the feature `faults`, which the command does not have.
 
-use infermark_arrowhead::{ProductRows, Rates, Weighed};
+use infermark_arrowhead::{ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::Simd;
 
 /// The fault in the rows of a pass.
@@ -40,7 +40,7 @@ impl<R: Rates> Rates for Faulty<'_, R> {
         weights: &mut [f64],
         cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> ProductTerms {
         let mut half_variance = rows.half_variance.to_vec();
         if self.fault == Fault::Variances {
             half_variance.iter_mut().for_each(|v| *v *= 1.1);

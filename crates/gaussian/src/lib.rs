@@ -4,10 +4,10 @@
 //! |---|---|
 //! | [`newton`] | the posterior mode, with the exact precision there for the Laplace approximation |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrowhead's precision, and mean-field |
-//! | `counts` | the objective: panel, priors and likelihood |
+//! | `objective` | the objective: panel, priors and likelihood |
 //! | `design` | the definition of a product's latents |
 //! | `clip_bound` | products with counts at the upper clip bound |
-//! | `spread` | the distribution over which a rate is averaged |
+//! | `averaging` | the distribution over which a rate is averaged |
 //! | `hierarchy` | the coefficients above the products, given the products' coefficients |
 //! | `profile` | the log joint maximized over the products, by light passes |
 //! | `pace` | which fraction of its change each product's weights make in a step |
@@ -21,10 +21,10 @@
 //! | `backend`, `run` | the three methods behind the backend trait |
 //! | `fault` | deliberate faults, only in builds with the feature `faults` |
 
+mod averaging;
 mod backend;
 mod clip_bound;
 mod cost;
-mod counts;
 mod design;
 mod elsewhere;
 #[cfg(feature = "faults")]
@@ -33,6 +33,7 @@ mod gauss_hermite;
 mod hierarchy;
 mod negative_binomial;
 pub mod newton;
+mod objective;
 mod pace;
 mod poisson;
 mod profile;
@@ -41,19 +42,18 @@ mod run;
 mod settle;
 mod shape_shift;
 mod skewness;
-mod spread;
 pub mod variational;
 
 use infermark_model::Likelihood;
 
 pub use backend::{GaussianCpu, LAPLACE, MEANFIELD, STRUCTURED_VI};
-pub use counts::Counts;
 pub use elsewhere::Elsewhere;
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 pub use newton::{Mode, ModeError, ModeSearch, ModeSettings, find_mode};
+pub use objective::GaussianObjective;
 pub use profile::{LAST_CHANGE, MOST_GROWTH, STEPS};
 pub use row_walker::{MovingPairs, RowWalker};
 
-/// Laws of the counts that the pass over the rows has; [`Counts::new`] takes no other.
+/// Laws of the counts that the pass over the rows has; [`GaussianObjective::new`] takes no other.
 pub const LIKELIHOODS: &[Likelihood] = &[Likelihood::Poisson, Likelihood::NegativeBinomial];

@@ -9,10 +9,10 @@
 //! Away from the mode the second derivative with respect to the log shape may have either sign, whether or
 //! not the other parameters move along; the arrowhead's factor uses its absolute value there.
 
+use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::gauss_hermite::{NINE, ONE, THREE};
 use crate::settle::{self, Normal, Place};
-use crate::spread::{MOST_CHANGE, Spread};
-use infermark_arrowhead::{ProductRows, Rates, Walk, Weighed};
+use infermark_arrowhead::{Partition, ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{Shape, ln_1p_excess};
@@ -46,18 +46,18 @@ pub(crate) struct NegativeBinomialRates<'a> {
     priors: &'a Priors,
     layout: Layout,
     point: &'a [f64],
-    spread: Spread<'a>,
+    averaging: Averaging<'a>,
     shapes: Vec<Shape>,
     counts: &'a [Vec<DistinctCounts>],
 }
 
 impl<'a> NegativeBinomialRates<'a> {
     pub(crate) fn new(
-        walk: &'a Walk,
+        walk: &'a Partition,
         priors: &'a Priors,
         counts: &'a [Vec<DistinctCounts>],
         point: &'a [f64],
-        spread: Spread<'a>,
+        averaging: Averaging<'a>,
     ) -> Self {
         let layout = walk.layout();
         NegativeBinomialRates {
@@ -65,7 +65,7 @@ impl<'a> NegativeBinomialRates<'a> {
             priors,
             layout,
             point,
-            spread,
+            averaging,
             shapes: point[layout.range(Site::LogShape)]
                 .iter()
                 .map(|s| Shape::new(*s))
@@ -250,7 +250,7 @@ impl Rates for NegativeBinomialRates<'_> {
         weights: &mut [f64],
         cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> ProductTerms {
         let i = rows.product;
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
@@ -260,7 +260,7 @@ impl Rates for NegativeBinomialRates<'_> {
         let (mut value, mut by_a, mut by_e) = (0.0, 0.0, 0.0);
         let mut by_log_shape = [0.0; 3];
         let (mut wanted, mut given) = (0.0, 0.0);
-        let settled = self.spread.settles(&rows, UNSETTLED).and_then(|settled| {
+        let settled = self.averaging.settles(&rows, UNSETTLED).and_then(|settled| {
             let pairs = self.settled(&rows, weights)?;
             settled.put(i, pairs[1].mean);
             Some(pairs)
@@ -268,8 +268,8 @@ impl Rates for NegativeBinomialRates<'_> {
         if let Some([_, to]) = settled {
             [elasticity, effect] = to.mean;
         }
-        let pace = match self.spread {
-            Spread::Structured {
+        let pace = match self.averaging {
+            Averaging::Structured {
                 part,
                 pace: Some(pace),
                 ..
@@ -291,17 +291,17 @@ impl Rates for NegativeBinomialRates<'_> {
             _ => None,
         };
         cross.fill(0.0);
-        if !matches!(self.spread, Spread::Structured { .. }) {
+        if !matches!(self.averaging, Averaging::Structured { .. }) {
             weights.fill(0.0);
         }
         for row in self.panel.product_rows(i) {
             let (t, x) = (row.period, row.log_price);
             let eta = elasticity * x + effect + self.point[time + t];
             let units = f64::from(row.units);
-            let variance = match self.spread {
-                Spread::Point => 0.0,
-                Spread::Structured { .. } => 2.0 * rows.half_variance[t],
-                Spread::Independent(independent) => {
+            let variance = match self.averaging {
+                Averaging::Point => 0.0,
+                Averaging::Structured { .. } => 2.0 * rows.half_variance[t],
+                Averaging::Independent(independent) => {
                     let (v, d) = (independent.variances, x - independent.origin(i));
                     d * d * v[a] + v[e] + v[time + t]
                 }
@@ -311,7 +311,7 @@ impl Rates for NegativeBinomialRates<'_> {
             if let Some([from, to]) = &settled {
                 let [own, rest] = settle::variances(2.0 * rows.half_variance[t], &[x, 1.0], to, from);
                 found = Row::mean(units, eta, own + rest, shape);
-            } else if matches!(self.spread, Spread::Structured { .. }) {
+            } else if matches!(self.averaging, Averaging::Structured { .. }) {
                 found.bound(weights[t] * MOST_CHANGE);
             }
             by_a += found.by_eta * x;
@@ -321,8 +321,8 @@ impl Rates for NegativeBinomialRates<'_> {
             by_log_shape[1] += found.curvature;
             by_log_shape[2] += found.expected;
             cross[t] = found.cross;
-            weights[t] = match self.spread {
-                Spread::Structured { part, .. } => {
+            weights[t] = match self.averaging {
+                Averaging::Structured { part, .. } => {
                     let before = weights[t];
                     // tr(Q Sigma) without the priors' part.
                     value += before * rows.half_variance[t];
@@ -348,7 +348,7 @@ impl Rates for NegativeBinomialRates<'_> {
         }
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
-        Weighed {
+        ProductTerms {
             value,
             gradient: [
                 by_a - (elasticity - category_a) * precision(self.priors.product_a_sd),

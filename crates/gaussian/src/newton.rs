@@ -1,9 +1,9 @@
 //! The posterior mode by damped Newton steps.
 
-use crate::counts::{Counts, Evaluated};
+use crate::averaging::Averaging;
 use crate::design::above_products;
+use crate::objective::{Evaluation, GaussianObjective};
 use crate::profile::{ascend, is_profiled, profiled};
-use crate::spread::Spread;
 use infermark_arrowhead::{ArrowheadFactor, Assembled, FactorError};
 use infermark_model::wild_price::{wild_price_of, wildest_price};
 use infermark_model::{Panel, printable};
@@ -99,7 +99,7 @@ pub struct Mode {
 ///
 /// # Errors
 /// When a precision is not positive definite or the log joint is not finite.
-pub fn find_mode(counts: &Counts, settings: &ModeSettings) -> Result<Mode, ModeError> {
+pub fn find_mode(counts: &GaussianObjective, settings: &ModeSettings) -> Result<Mode, ModeError> {
     let mut search = ModeSearch::new(counts, settings)?;
     while !search.converged() && search.steps < settings.steps {
         search.advance()?;
@@ -149,7 +149,7 @@ fn along(step: &[f64], gradient: &[f64]) -> f64 {
 /// parameters.
 #[derive(Debug)]
 pub struct ModeSearch {
-    counts: Counts,
+    counts: GaussianObjective,
     settings: ModeSettings,
     point: Vec<f64>,
     /// The precision, at the point unless [`ModeSearch::is_approximate`]; none only while it is replaced.
@@ -176,7 +176,7 @@ impl ModeSearch {
     ///
     /// # Errors
     /// When the log joint there has no finite value or curvature.
-    pub fn new(counts: &Counts, settings: &ModeSettings) -> Result<Self, ModeError> {
+    pub fn new(counts: &GaussianObjective, settings: &ModeSettings) -> Result<Self, ModeError> {
         let mut search = Self::unstarted(counts, settings);
         search.advance()?;
         Ok(search)
@@ -186,7 +186,11 @@ impl ModeSearch {
     ///
     /// # Errors
     /// When the log joint there has no finite value or curvature.
-    pub(crate) fn at(counts: &Counts, settings: &ModeSettings, point: Vec<f64>) -> Result<Self, ModeError> {
+    pub(crate) fn at(
+        counts: &GaussianObjective,
+        settings: &ModeSettings,
+        point: Vec<f64>,
+    ) -> Result<Self, ModeError> {
         let mut search = ModeSearch::resumed(counts, settings, point, 0);
         search.advance()?;
         Ok(search)
@@ -194,7 +198,7 @@ impl ModeSearch {
 
     /// A search at the start of [`ModeSearch::new`] with nothing computed yet: the first
     /// [`ModeSearch::advance`] does that.
-    pub(crate) fn unstarted(counts: &Counts, settings: &ModeSettings) -> Self {
+    pub(crate) fn unstarted(counts: &GaussianObjective, settings: &ModeSettings) -> Self {
         ModeSearch {
             is_start: true,
             ..Self::resumed(counts, settings, counts.start(), 0)
@@ -208,7 +212,12 @@ impl ModeSearch {
 
     /// A search at a point reached before, whose factor is gone: the first [`ModeSearch::advance`] computes
     /// it again.
-    pub(crate) fn resumed(counts: &Counts, settings: &ModeSettings, point: Vec<f64>, steps: usize) -> Self {
+    pub(crate) fn resumed(
+        counts: &GaussianObjective,
+        settings: &ModeSettings,
+        point: Vec<f64>,
+        steps: usize,
+    ) -> Self {
         ModeSearch {
             counts: counts.clone(),
             settings: *settings,
@@ -342,7 +351,7 @@ impl ModeSearch {
 
     /// One step of the parameters above the products, with the products following.
     fn advance_above_products(&mut self) -> Result<(), ModeError> {
-        let (layout, walk) = (self.counts.layout(), self.counts.walk().clone());
+        let (layout, walk) = (self.counts.layout(), self.counts.partition().clone());
         let before = walk.blocks(&self.point);
         let above = above_products(layout);
         // A shift of all period effects of a category changes no rate if its products' effects offset it.
@@ -408,15 +417,15 @@ impl ModeSearch {
         if counts.walker().is_some() {
             return Ok(false);
         }
-        let Some(sample) = counts.walk().sample(SAMPLE) else {
+        let Some(sample) = counts.partition().sample(SAMPLE) else {
             return Ok(false);
         };
-        let mut pairs = counts.walk().blocks(&self.point);
+        let mut pairs = counts.partition().blocks(&self.point);
         let found = profiled(counts, &self.point, &mut pairs, threads)?;
         if !found.value.is_finite() {
             return Ok(false);
         }
-        counts.walk().write_blocks(&mut self.point, &pairs);
+        counts.partition().write_blocks(&mut self.point, &pairs);
         let by_period = &found.at_optimum.by_period;
         let Some(sampled) = counts.sampled_factor(&self.point, sample, by_period, threads)? else {
             return Ok(false);
@@ -465,20 +474,20 @@ impl ModeSearch {
         })
     }
 
-    fn evaluate(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
+    fn evaluate(&mut self, point: &[f64]) -> Result<Evaluation, FactorError> {
         self.evaluations += 1;
         self.evaluated(point)
     }
 
-    fn evaluated(&mut self, point: &[f64]) -> Result<Evaluated, FactorError> {
+    fn evaluated(&mut self, point: &[f64]) -> Result<Evaluation, FactorError> {
         let before = self.found.take().map(|found| found.factor);
         // The factor of a sample has another walk.
-        let before = before.filter(|factor| Arc::ptr_eq(factor.walk(), self.counts.walk()));
+        let before = before.filter(|factor| Arc::ptr_eq(factor.partition(), self.counts.partition()));
         self.counts
-            .evaluate(point, Spread::Point, before, self.settings.threads)
+            .evaluate(point, Averaging::Point, before, self.settings.threads)
     }
 
-    fn take(&mut self, point: Vec<f64>, there: Evaluated) -> Result<(), FactorError> {
+    fn take(&mut self, point: Vec<f64>, there: Evaluation) -> Result<(), FactorError> {
         let mut found = there.found;
         self.gradient = std::mem::take(&mut found.gradient);
         if is_profiled(&self.counts) {
@@ -524,7 +533,7 @@ mod tests {
     }
 
     /// 4,400 products of two categories; only those of `only` have a row in the last period.
-    fn counts(only: Option<fn(usize) -> bool>) -> Counts {
+    fn counts(only: Option<fn(usize) -> bool>) -> GaussianObjective {
         const PERIODS: usize = 8;
         let mut rng = StdRng::seed_from_u64(5);
         let mut part = PanelPart::new(2, PERIODS);
@@ -545,7 +554,7 @@ mod tests {
         let [p, c, t] =
             [("p", 4400), ("c", 2), ("t", PERIODS)].map(|(name, count)| Labels::numbered(name, count));
         let panel = Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap());
-        Counts::new(&panel, &Priors::default(), Likelihood::Poisson)
+        GaussianObjective::new(&panel, &Priors::default(), Likelihood::Poisson)
     }
 
     #[test]

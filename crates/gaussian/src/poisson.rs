@@ -5,11 +5,11 @@
 //! the published model this changes the log likelihood by at most 0.018 nats. Products with counts at the
 //! upper bound are left out.
 
+use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::clip_bound::Bound;
 use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
-use crate::spread::{MOST_CHANGE, Spread};
-use infermark_arrowhead::{ProductRows, Rates, Weighed};
+use infermark_arrowhead::{ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 use infermark_model::coordinates::IndependentRates;
@@ -31,7 +31,7 @@ pub(crate) struct PoissonRates<'a> {
     bound: &'a Bound,
     layout: Layout,
     point: &'a [f64],
-    spread: Spread<'a>,
+    averaging: Averaging<'a>,
     /// Period effects by category, padded.
     effects: Vec<f64>,
     /// Half of their variances, where latents are independent.
@@ -45,7 +45,7 @@ impl<'a> PoissonRates<'a> {
         priors: &'a Priors,
         bound: &'a Bound,
         point: &'a [f64],
-        spread: Spread<'a>,
+        averaging: Averaging<'a>,
     ) -> Self {
         let layout = panel.layout();
         let stride = layout.periods.next_multiple_of(PAD);
@@ -67,10 +67,10 @@ impl<'a> PoissonRates<'a> {
             bound,
             layout,
             point,
-            spread,
+            averaging,
             effects: table(point, 1.0),
-            half_variances: match spread {
-                Spread::Independent(IndependentRates { variances, .. }) => table(variances, 0.5),
+            half_variances: match averaging {
+                Averaging::Independent(IndependentRates { variances, .. }) => table(variances, 0.5),
                 _ => Vec::new(),
             },
             stride,
@@ -93,10 +93,10 @@ impl PoissonRates<'_> {
         let e = self.layout.start(Site::ProductEffect) + rows.product;
         let time = self.layout.time_index(rows.category, period);
         let eta = self.point[a] * log_price + self.point[e] + self.point[time];
-        let half = match self.spread {
-            Spread::Point => 0.0,
-            Spread::Structured { .. } => rows.half_variance[period],
-            Spread::Independent(independent) => {
+        let half = match self.averaging {
+            Averaging::Point => 0.0,
+            Averaging::Structured { .. } => rows.half_variance[period],
+            Averaging::Independent(independent) => {
                 let (v, d) = (
                     independent.variances,
                     log_price - independent.origin(rows.product),
@@ -116,8 +116,8 @@ impl PoissonRates<'_> {
         }
         let before = weights[period];
         weights.fill(0.0);
-        weights[period] = match self.spread {
-            Spread::Structured { part, .. } => {
+        weights[period] = match self.averaging {
+            Averaging::Structured { part, .. } => {
                 value += before * half;
                 let bounded = curvature.clamp(before / MOST_CHANGE, before * MOST_CHANGE);
                 before + part * (bounded - before)
@@ -201,8 +201,8 @@ impl PoissonRates<'_> {
 
     /// The next weight, after a fraction of the change.
     fn changed(&self, before: f64, weight: f64) -> f64 {
-        match self.spread {
-            Spread::Structured { part, .. } if part < 1.0 && before > 0.0 => {
+        match self.averaging {
+            Averaging::Structured { part, .. } if part < 1.0 && before > 0.0 => {
                 before * (weight / before).powf(part)
             }
             _ => weight,
@@ -228,8 +228,8 @@ impl PoissonRates<'_> {
         let log2_e = isa.splat(LOG2_E);
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
         let mut sums = [isa.zero(); 3];
-        let (half_a, half_e, half_periods, origin) = match self.spread {
-            Spread::Independent(independent) => (
+        let (half_a, half_e, half_periods, origin) = match self.averaging {
+            Averaging::Independent(independent) => (
                 0.5 * independent.variances[a],
                 0.5 * independent.variances[e],
                 &self.half_variances[rows.category * self.stride..][..self.stride],
@@ -238,18 +238,18 @@ impl PoissonRates<'_> {
             _ => (0.0, 0.0, effects, 0.0),
         };
         let (half_a, half_e, origin) = (isa.splat(half_a), isa.splat(half_e), isa.splat(origin));
-        let part = isa.splat(match self.spread {
-            Spread::Structured { part, .. } => part,
+        let part = isa.splat(match self.averaging {
+            Averaging::Structured { part, .. } => part,
             _ => 1.0,
         });
         for t in (0..weights.len()).step_by(I::LANES) {
             let x = isa.load(&rows.log_price()[t..]);
             let present = isa.load(&rows.present()[t..]);
             let eta = isa.mul_add(slope, x, isa.add(level, isa.load(&effects[t..])));
-            let raised = match self.spread {
-                Spread::Point => eta,
-                Spread::Structured { .. } => isa.add(eta, isa.load(&rows.half_variance[t..])),
-                Spread::Independent(_) => {
+            let raised = match self.averaging {
+                Averaging::Point => eta,
+                Averaging::Structured { .. } => isa.add(eta, isa.load(&rows.half_variance[t..])),
+                Averaging::Independent(_) => {
                     let of_period = isa.add(half_e, isa.load(&half_periods[t..]));
                     let d = isa.sub(x, origin);
                     isa.add(eta, isa.mul_add(isa.mul(half_a, d), d, of_period))
@@ -257,7 +257,7 @@ impl PoissonRates<'_> {
             };
             let exponent = isa.min(isa.max(isa.mul(raised, log2_e), least), most);
             let mut rate = isa.mul(isa.exp2(exponent), present);
-            if let Spread::Structured { .. } = self.spread {
+            if let Averaging::Structured { .. } = self.averaging {
                 let before = isa.load(&weights[t..]);
                 // tr(Q Sigma) without the priors' part.
                 sums[2] = isa.mul_add(before, isa.load(&rows.half_variance[t..]), sums[2]);
@@ -273,7 +273,7 @@ impl PoissonRates<'_> {
             isa.store(isa.sub(isa.load(&by_period[t..]), rate), &mut by_period[t..]);
         }
         let mut found = [-isa.sum(sums[0]), -isa.sum(sums[1]), -isa.sum(sums[0])];
-        if let Spread::Structured { .. } = self.spread {
+        if let Averaging::Structured { .. } = self.averaging {
             found[0] = isa.sum(sums[2]);
         }
         found
@@ -289,7 +289,7 @@ impl Rates for PoissonRates<'_> {
         weights: &mut [f64],
         _cross: &mut [f64],
         by_period: &mut [f64],
-    ) -> Weighed {
+    ) -> ProductTerms {
         let i = rows.product;
         let a = self.layout.start(Site::ProductA) + i;
         let e = self.layout.start(Site::ProductEffect) + i;
@@ -301,7 +301,7 @@ impl Rates for PoissonRates<'_> {
             let sums = self.panel.sums();
             units = sums.product[i] as f64;
             units_log_price = sums.product_deviation[i] + self.panel.mean_log_price()[i] * units;
-            let settles = self.spread.settles(&rows, UNSETTLED);
+            let settles = self.averaging.settles(&rows, UNSETTLED);
             match settles.and_then(|_| self.settled(&rows, weights, by_period)) {
                 Some((mean, found)) => {
                     settles.expect("it was settled").put(i, mean);
@@ -315,7 +315,7 @@ impl Rates for PoissonRates<'_> {
         let [elasticity, effect] = pair;
         let category_a = self.point[self.layout.start(Site::CategoryA) + rows.category];
         let precision = |sd: f64| sd.powi(-2);
-        Weighed {
+        ProductTerms {
             value: found[0] + elasticity * units_log_price + effect * units,
             gradient: [
                 units_log_price + found[1] - (elasticity - category_a) * precision(self.priors.product_a_sd),

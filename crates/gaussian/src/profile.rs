@@ -6,9 +6,9 @@
 //! derivatives of the maximized log joint with respect to the border are the partial ones there, and its
 //! second derivatives the Schur complements of [`infermark_arrowhead`].
 
-use crate::counts::{Counts, SUMS_ROUND};
 use crate::design::{LATENTS, prior_means, prior_precisions, units_along};
 use crate::hierarchy::above_products;
+use crate::objective::{GaussianObjective, SUMS_ROUND};
 use crate::row_walker::MovingPairs;
 use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
 use infermark_cpu_kernels::Simd;
@@ -49,7 +49,7 @@ const NEAR: f64 = 1.0;
 const PAD: usize = 16;
 
 /// Whether the log joint of `counts` is maximized over the products in a light pass.
-pub(crate) fn is_profiled(counts: &Counts) -> bool {
+pub(crate) fn is_profiled(counts: &GaussianObjective) -> bool {
     let priors = counts.priors();
     counts.likelihood() == Likelihood::Poisson
         && !counts.leaves_any_out()
@@ -70,7 +70,7 @@ pub(crate) struct Profiled {
 
 /// Products at the border of `point`.
 struct GivenEffects<'a> {
-    counts: &'a Counts,
+    counts: &'a GaussianObjective,
     layout: Layout,
     point: &'a [f64],
     /// Period effects by category, padded.
@@ -80,7 +80,7 @@ struct GivenEffects<'a> {
 }
 
 impl<'a> GivenEffects<'a> {
-    fn new(counts: &'a Counts, point: &'a [f64]) -> Self {
+    fn new(counts: &'a GaussianObjective, point: &'a [f64]) -> Self {
         let (layout, priors) = (counts.layout(), counts.priors());
         let stride = layout.periods.next_multiple_of(PAD);
         let mut effects = vec![0.0; layout.categories * stride];
@@ -327,7 +327,7 @@ fn lowest_and_highest<I: Simd<Scalar = f64>>(isa: I, values: &[f64]) -> [f64; 2]
 /// # Errors
 /// When the pass is stopped.
 pub(crate) fn profiled(
-    counts: &Counts,
+    counts: &GaussianObjective,
     point: &[f64],
     blocks: &mut Vec<[f64; LATENTS]>,
     threads: usize,
@@ -352,7 +352,7 @@ enum Moving {
 }
 
 impl Moving {
-    fn new(counts: &Counts, blocks: Vec<[f64; LATENTS]>) -> Self {
+    fn new(counts: &GaussianObjective, blocks: Vec<[f64; LATENTS]>) -> Self {
         match counts.walker() {
             Some(walker) => Moving::Elsewhere(walker.moving(&blocks)),
             None => Moving::Here(blocks),
@@ -369,7 +369,7 @@ impl Moving {
 
 /// The same for a sample of the products, with `units` the sums of their counts by category and period.
 fn profiled_of(
-    counts: &Counts,
+    counts: &GaussianObjective,
     units: &[u64],
     point: &[f64],
     moving: &mut Moving,
@@ -381,7 +381,7 @@ fn profiled_of(
         Moving::Elsewhere(moving) => moving.at_optimum(point)?,
         Moving::Here(blocks) => {
             let given = GivenEffects::new(counts, point);
-            counts.walk().given_border(&given, blocks, least, threads)?
+            counts.partition().given_border(&given, blocks, least, threads)?
         }
     };
     let mut gradient = vec![0.0; layout.latents()];
@@ -395,7 +395,7 @@ fn profiled_of(
     gradient[0] = -pull(0, priors.global_a_mean, priors.global_a_sd);
     for (c, j) in layout.range(Site::CategoryA).enumerate() {
         let pull = pull(j, point[0], priors.category_a_sd);
-        let own = found.coefficients[c][0] - counts.walk().products_of(c) as f64 * point[j];
+        let own = found.coefficients[c][0] - counts.partition().products_of(c) as f64 * point[j];
         gradient[j] = own * priors.product_a_sd.powi(-2) - pull;
         gradient[0] += pull;
     }
@@ -426,14 +426,18 @@ fn profiled_of(
 ///
 /// # Errors
 /// When a pass is stopped.
-pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Result<(), FactorError> {
+pub(crate) fn ascend(
+    counts: &GaussianObjective,
+    point: &mut [f64],
+    threads: usize,
+) -> Result<(), FactorError> {
     let (layout, priors) = (counts.layout(), counts.priors());
     let start = point.to_vec();
-    let mut moving = Moving::new(counts, counts.walk().blocks(point));
+    let mut moving = Moving::new(counts, counts.partition().blocks(point));
     // If a device walks the rows, a pass over all of them costs no more than one over a few.
     let sampled = match counts.walker() {
         Some(_) => counts.units_by_period().to_vec(),
-        None => counts.walk().units_of_sample(SAMPLE),
+        None => counts.partition().units_of_sample(SAMPLE),
     };
     // After that, period effects are known to within their own errors, not better.
     let enough = (layout.categories * layout.periods) as f64;
@@ -471,7 +475,7 @@ pub(crate) fn ascend(counts: &Counts, point: &mut [f64], threads: usize) -> Resu
             before = decrement;
         }
     }
-    counts.walk().write_blocks(point, &moving.into_blocks()?);
+    counts.partition().write_blocks(point, &moving.into_blocks()?);
     Ok(())
 }
 

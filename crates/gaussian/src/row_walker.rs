@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 /// Walks the rows of Poisson counts, with no product left out. Points are natural parameters, in the order of
 /// [`infermark_model::Layout`]; pairs are (elasticity, effect), one per place of
-/// [`infermark_arrowhead::Walk`].
+/// [`infermark_arrowhead::Partition`].
 pub trait RowWalker: Debug + Send + Sync {
     /// Takes the pairs that are to move.
     fn moving(&self, pairs: &[[f64; 2]]) -> Box<dyn MovingPairs>;

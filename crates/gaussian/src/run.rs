@@ -3,12 +3,12 @@
 mod dispersion;
 mod warnings;
 
+use crate::averaging::Averaging;
 use crate::cost::cost;
-use crate::counts::Counts;
 use crate::newton::{ModeError, ModeSearch, ModeSettings};
+use crate::objective::GaussianObjective;
 use crate::shape_shift::ShapeShift;
 use crate::skewness::{corrected_mean, corrected_mode};
-use crate::spread::Spread;
 use crate::variational::{Family, Search};
 use dispersion::SumsUnder;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
@@ -54,8 +54,8 @@ enum Fitted {
 ///
 /// # Errors
 /// When the upper clip bound lies among the counts.
-pub(crate) fn counts_of(panel: &Arc<Panel>, request: &Request) -> Result<Counts, BackendError> {
-    let counts = Counts::new(panel, &request.priors, request.likelihood);
+pub(crate) fn counts_of(panel: &Arc<Panel>, request: &Request) -> Result<GaussianObjective, BackendError> {
+    let counts = GaussianObjective::new(panel, &request.priors, request.likelihood);
     let highest = request.priors.clip_high.exp();
     let left_out = counts.left_out().len();
     if left_out > 0 && highest < LEAST_HIGHEST_RATE {
@@ -70,7 +70,7 @@ pub(crate) fn counts_of(panel: &Arc<Panel>, request: &Request) -> Result<Counts,
 
 pub(crate) struct GaussianRun {
     name: &'static str,
-    counts: Counts,
+    counts: GaussianObjective,
     settings: ModeSettings,
     request: Request,
     stage: Stage,
@@ -96,7 +96,7 @@ pub(crate) struct GaussianRun {
     /// Id and name of the device that walks the rows, if it is not the host.
     device: Option<[String; 2]>,
     /// Whether the intervals use a fallback curvature instead of the exact precision.
-    stands_in: bool,
+    uses_fallback_curvature: bool,
     setup_seconds: f64,
     run_seconds: f64,
 }
@@ -116,7 +116,7 @@ impl GaussianRun {
     /// A run on `counts`, walked by the host with `bytes` of memory, or by `device`.
     pub(crate) fn of_counts(
         name: &'static str,
-        counts: Counts,
+        counts: GaussianObjective,
         request: &Request,
         bytes: Option<u64>,
         device: Option<[String; 2]>,
@@ -163,7 +163,7 @@ impl GaussianRun {
             shape_shift: None,
             cost_is_told: cost.is_none(),
             cost,
-            stands_in: false,
+            uses_fallback_curvature: false,
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
         }
@@ -242,7 +242,7 @@ impl GaussianRun {
     ) -> Result<(), ModeError> {
         let done = match done {
             // Marginals do not fail; if they were stopped there is no posterior.
-            Ok(()) if self.posterior.is_some() && self.counts.walk().watch().is_stopped() => {
+            Ok(()) if self.posterior.is_some() && self.counts.partition().watch().is_stopped() => {
                 self.posterior = None;
                 Err(ModeError::from(FactorError::Stopped))
             }
@@ -276,7 +276,7 @@ impl GaussianRun {
         self.report.converged = mode.converged;
         self.report.gradient_norm = mode.gradient_norm;
         self.report.decrement = mode.decrement;
-        self.stands_in = mode.factor.stands_in();
+        self.uses_fallback_curvature = mode.factor.uses_fallback_curvature();
         let point = mode.point.clone();
         let mut factor = None;
         self.near_lower_bound = self
@@ -318,7 +318,7 @@ impl GaussianRun {
         self.report.gradient_norm = fit.gradient_norm;
         self.report.decrement = fit.decrement;
         self.report.elbo = Some(fit.elbo);
-        self.stands_in = fit.factor.stands_in();
+        self.uses_fallback_curvature = fit.factor.uses_fallback_curvature();
         self.near_lower_bound = self
             .counts
             .near_lower_bound(&fit.mean, self.request.resolved_threads());
@@ -394,7 +394,7 @@ impl Run for GaussianRun {
         }
         let asked = interrupt.clone();
         self.counts
-            .walk()
+            .partition()
             .watch()
             .stop_when(Arc::new(move || asked.is_set()));
         loop {
@@ -423,7 +423,7 @@ impl Run for GaussianRun {
             }
             if matches!(self.stage, Stage::Over) {
                 // Requests to the fit are short from now on, and must complete.
-                self.counts.walk().watch().stop_when(Arc::new(|| false));
+                self.counts.partition().watch().stop_when(Arc::new(|| false));
                 self.state = if self.report.converged {
                     RunState::Converged
                 } else {
@@ -468,7 +468,7 @@ impl Run for GaussianRun {
     }
 
     fn within_step(&self) -> Option<Box<dyn Fn() -> f64 + Send + Sync>> {
-        let walk = self.cost.is_some().then(|| self.counts.walk().clone())?;
+        let walk = self.cost.is_some().then(|| self.counts.partition().clone())?;
         Some(Box::new(move || walk.watch().part_done()))
     }
 
@@ -498,7 +498,7 @@ impl Run for GaussianRun {
                     }
                     Some(factor) => self.dispersion_under(fitted, factor),
                     None => {
-                        let there = self.counts.evaluate(mode, Spread::Point, None, threads).ok()?;
+                        let there = self.counts.evaluate(mode, Averaging::Point, None, threads).ok()?;
                         self.dispersion_under(fitted, &there.found.factor)
                     }
                 }
@@ -517,7 +517,7 @@ impl Run for GaussianRun {
                 }
             }
         };
-        Some(if self.report.converged && !self.stands_in {
+        Some(if self.report.converged && !self.uses_fallback_curvature {
             found
         } else {
             found.without_level()

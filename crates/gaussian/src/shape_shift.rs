@@ -1,9 +1,9 @@
 //! The distance of the joint mode of a negative-binomial shape from the shape's own marginal.
 
-use crate::counts::Counts;
+use crate::averaging::Averaging;
 use crate::negative_binomial::weight_of_rows;
 use crate::newton::ModeError;
-use crate::spread::Spread;
+use crate::objective::GaussianObjective;
 use infermark_arrowhead::ArrowheadFactor;
 use infermark_model::site::Site;
 
@@ -36,14 +36,14 @@ impl ShapeShift {
     /// # Errors
     /// When the precision cannot be factored again.
     pub(crate) fn of(
-        counts: &Counts,
+        counts: &GaussianObjective,
         mode: &[f64],
         sd: &[f64],
         factor: ArrowheadFactor,
     ) -> Result<Option<Self>, ModeError> {
         let threads = factor.threads();
         let found = counts
-            .evaluate(mode, Spread::STRUCTURED, Some(factor), threads)?
+            .evaluate(mode, Averaging::STRUCTURED, Some(factor), threads)?
             .found;
         let step = found.step(&found.gradient)?;
         let shapes = counts.layout().range(Site::LogShape);

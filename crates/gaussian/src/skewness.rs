@@ -34,10 +34,10 @@ mod rows;
 mod shape;
 mod shift;
 
-use crate::counts::Counts;
 use crate::design::{self, COEFFICIENTS, LATENTS, at, places};
 use crate::hierarchy::above_products;
 use crate::newton::{Mode, ModeError};
+use crate::objective::GaussianObjective;
 use expansion::Expansion;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{NORMAL_Q95, NORMAL_Q975, Posterior};
@@ -64,7 +64,10 @@ pub(crate) const MOST_SHIFT: f64 = 6.0;
 ///
 /// # Errors
 /// When it is stopped.
-pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, ArrowheadFactor), ModeError> {
+pub(crate) fn corrected_mode(
+    counts: &GaussianObjective,
+    mode: Mode,
+) -> Result<(Corrected, ArrowheadFactor), ModeError> {
     let Mode {
         point, mut factor, ..
     } = mode;
@@ -109,7 +112,11 @@ pub(crate) fn corrected_mode(counts: &Counts, mode: Mode) -> Result<(Corrected, 
 
 /// The same for the Gaussian that maximizes the evidence lower bound, with this mean and the precision of
 /// `factor`.
-pub(crate) fn corrected_mean(counts: &Counts, mean: &[f64], factor: &ArrowheadFactor) -> Corrected {
+pub(crate) fn corrected_mean(
+    counts: &GaussianObjective,
+    mean: &[f64],
+    factor: &ArrowheadFactor,
+) -> Corrected {
     corrected(&Expansion {
         counts,
         about: About::Mean,
@@ -184,7 +191,7 @@ fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {
 
 /// The means above the products from those of their coefficients: given these they depend on nothing else,
 /// and their conditional mean is linear.
-fn means_above_products(counts: &Counts, mean: &mut [f64]) {
+fn means_above_products(counts: &GaussianObjective, mean: &mut [f64]) {
     let (panel, layout) = (counts.panel(), counts.layout());
     let mut sums = vec![[0.0; LATENTS]; layout.categories];
     for (i, c) in panel.category_of().iter().enumerate() {

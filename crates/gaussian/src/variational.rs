@@ -8,11 +8,11 @@
 //!
 //! Source: Ormerod and Wand, "Gaussian variational approximate inference for generalized linear mixed models", 2012.
 
-use crate::counts::{Counts, Evaluated};
+use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
+use crate::objective::{Evaluation, GaussianObjective};
 use crate::pace::Pace;
 use crate::settle::Settled;
-use crate::spread::{MOST_CHANGE, Spread};
 use infermark_arrowhead::{ArrowheadFactor, Assembled};
 use infermark_model::coordinates::IndependentRates;
 use infermark_model::site::Site;
@@ -79,7 +79,11 @@ pub struct Fit {
 }
 
 /// The diagonal of the precision in the coordinates of a mean-field Gaussian.
-fn precisions(factor: &ArrowheadFactor, orthogonal: Option<&Orthogonal>, counts: &Counts) -> Vec<f64> {
+fn precisions(
+    factor: &ArrowheadFactor,
+    orthogonal: Option<&Orthogonal>,
+    counts: &GaussianObjective,
+) -> Vec<f64> {
     let diagonal = factor.diagonal();
     match orthogonal {
         Some(orthogonal) => {
@@ -98,7 +102,7 @@ fn largest(a: f64, b: f64) -> f64 {
 ///
 /// # Errors
 /// When a precision is not positive definite or the bound is not finite.
-pub fn fit(counts: &Counts, family: Family, settings: &Settings) -> Result<Fit, ModeError> {
+pub fn fit(counts: &GaussianObjective, family: Family, settings: &Settings) -> Result<Fit, ModeError> {
     let mode = find_mode(counts, &settings.mode)?;
     let mut search = Search::new(counts, family, settings.coordinates, mode);
     while (search.moved.is_nan() || search.moved >= settings.tolerance) && search.steps < settings.steps {
@@ -116,7 +120,7 @@ const MOST_STRETCH: f64 = 32.0;
 /// The multiple from which on the extra solve is worth its cost.
 const LEAST_STRETCH: f64 = 1.25;
 
-/// Rounded sums move a mean by at most this many times the effect of [`Counts::rounding_of_gradient`], which
+/// Rounded sums move a mean by at most this many times the effect of [`GaussianObjective::rounding_of_gradient`], which
 /// assumes one rounding per sum instead of one per addition.
 const MOST_ROUNDINGS: f64 = 30.0;
 
@@ -131,7 +135,7 @@ const LEAST_PART: f64 = 1.0 / 64.0;
 #[derive(Debug)]
 pub struct Search {
     family: Family,
-    counts: Counts,
+    counts: GaussianObjective,
     /// Means that the next step starts from.
     mean: Vec<f64>,
     /// The coordinates in which a mean-field Gaussian is independent, if those are not the natural
@@ -175,7 +179,7 @@ struct Known {
 impl Search {
     /// An iteration from the mode, with the precision there; a mean-field Gaussian is independent in
     /// `coordinates`.
-    pub fn new(counts: &Counts, family: Family, coordinates: Coordinates, mode: Mode) -> Self {
+    pub fn new(counts: &GaussianObjective, family: Family, coordinates: Coordinates, mode: Mode) -> Self {
         let Mode { point, factor, .. } = mode;
         let orthogonal = (family == Family::MeanField && coordinates == Coordinates::Orthogonal)
             .then(|| Arc::new(counts.orthogonal()));
@@ -367,7 +371,7 @@ impl Search {
             let most = (MOST_OF_LOG_SHAPE / step[j].abs()).max(1.0);
             let asked = (made / (1.0 - left)).min(most);
             // If the precision is the shapes' own, steps are Newton's and need no stretching.
-            let slow = factor.stands_in() && left > 0.0 && asked > LEAST_STRETCH;
+            let slow = factor.uses_fallback_curvature() && left > 0.0 && asked > LEAST_STRETCH;
             let stretch = if slow { asked } else { 1.0 };
             // The fraction belongs to the step and is known once the step is made.
             *own = (step[j], length * stretch);
@@ -456,24 +460,26 @@ impl Search {
         let mut variance = before.variances_above_products();
         let pace = self.pace.take();
         let settled = self.settles.then(|| Settled::new(self.counts.layout().products));
-        let spread = Spread::Structured {
+        let averaging = Averaging::Structured {
             part: self.part,
             pace: pace.as_ref(),
             settled: settled.as_ref(),
         };
         let threads = before.threads();
-        let Evaluated {
+        let Evaluation {
             found,
             value,
             moments,
             point,
             ..
-        } = self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        } = self
+            .counts
+            .evaluate(&self.mean, averaging, Some(before), threads)?;
         self.pace = pace;
         self.mean = point;
         let layout = self.counts.layout();
         for (i, covariance) in moments.covariance.into_iter().enumerate() {
-            for (k, start) in self.counts.walk().sites().product.into_iter().enumerate() {
+            for (k, start) in self.counts.partition().sites().product.into_iter().enumerate() {
                 variance[start + i] = covariance[k][k];
             }
         }
@@ -489,13 +495,14 @@ impl Search {
             Some(orthogonal) => Cow::Owned(orthogonal.rate_variances(&self.variance)),
             None => Cow::Borrowed(&self.variance),
         };
-        let spread = Spread::Independent(match &self.orthogonal {
+        let averaging = Averaging::Independent(match &self.orthogonal {
             Some(orthogonal) => IndependentRates::orthogonal(&of_rates, orthogonal),
             None => IndependentRates::natural(&of_rates),
         });
         let threads = before.threads();
-        let Evaluated { found, value, .. } =
-            self.counts.evaluate(&self.mean, spread, Some(before), threads)?;
+        let Evaluation { found, value, .. } =
+            self.counts
+                .evaluate(&self.mean, averaging, Some(before), threads)?;
         let mut precision = self.counts.prior_precisions();
         let layout = self.counts.layout();
         if !layout.range(Site::LogShape).is_empty() {

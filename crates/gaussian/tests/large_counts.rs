@@ -1,7 +1,7 @@
 //! Counts so large that only rounding remains: the searches end where they should.
 
 use infermark_gaussian::variational::{Family, Settings, fit};
-use infermark_gaussian::{Counts, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -38,7 +38,7 @@ fn unclipped() -> Priors {
 #[test]
 fn mean_field_converges_to_the_mode_at_counts_of_200_million() {
     for (products, periods) in [(30, 24), (12, 156)] {
-        let counts = Counts::new(
+        let counts = GaussianObjective::new(
             &panel(1, products, periods, 2e8),
             &unclipped(),
             Likelihood::Poisson,
@@ -71,7 +71,7 @@ fn mean_field_converges_to_the_mode_at_counts_of_200_million() {
 #[test]
 fn no_step_is_halved_where_only_rounding_speaks_against_it() {
     for seed in 0..6 {
-        let counts = Counts::new(&panel(seed, 60, 52, 2e8), &unclipped(), Likelihood::Poisson);
+        let counts = GaussianObjective::new(&panel(seed, 60, 52, 2e8), &unclipped(), Likelihood::Poisson);
         // To the rounding of the sums and beyond: the log joint is 1e12 and its last digit 1e-4, what is to
         // be gained 1e-11. Judged by the value alone, 12 steps take 43 to 111 points; by the slope, until its
         // own rounding is reached, 13 to 15.

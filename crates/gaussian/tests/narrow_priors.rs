@@ -2,7 +2,7 @@
 //! with unit priors, in which no numbers are nearly equal.
 
 use infermark_gaussian::variational::{Family, Settings, fit};
-use infermark_gaussian::{Counts, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
 use infermark_model::{Likelihood, Panel, Site};
 use infermark_test_support::dense::{UnitPriors, cholesky, narrow_priors, solve};
@@ -68,7 +68,7 @@ fn dense(panel: &Panel, priors: &Priors) -> (Vec<f64>, Vec<f64>) {
 fn pooled_fits_are_those_of_unit_priors() {
     let panel = random_panel(&mut StdRng::seed_from_u64(3), 18, 3, 6, 0.1, 40);
     for priors in narrow_priors(1e-8) {
-        let counts = Counts::new(&panel, &priors, Likelihood::Poisson);
+        let counts = GaussianObjective::new(&panel, &priors, Likelihood::Poisson);
         let mode = find_mode(&counts, &ModeSettings::default()).unwrap();
         assert!(
             mode.converged,

@@ -1,7 +1,7 @@
 //! How many steps and passes the search for the mode takes: the same for all panels of one process; no bit
 //! depends on the number of threads.
 
-use infermark_gaussian::{Counts, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart};
 use infermark_test_support::normal;
@@ -62,8 +62,8 @@ fn panel(seed: u64, products: usize, categories: usize, periods: usize, missing:
     Arc::new(panel.unwrap())
 }
 
-fn poisson(panel: &Arc<Panel>) -> Counts {
-    Counts::new(panel, &Priors::default(), Likelihood::Poisson)
+fn poisson(panel: &Arc<Panel>) -> GaussianObjective {
+    GaussianObjective::new(panel, &Priors::default(), Likelihood::Poisson)
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use infermark_backend::{Backend, Interrupt, LaplaceSettings, Method, Request};
 use infermark_gaussian::variational::{Family, Settings, fit};
-use infermark_gaussian::{Counts, GaussianCpu, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianCpu, GaussianObjective, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
 use infermark_test_support::normal;
@@ -98,7 +98,7 @@ fn structured_fits_of_few_rows_converge_in_tens_of_steps_to_the_shapes() {
         ("small counts", 300, 4, 39, -1.5, 1),
     ] {
         let panel = drawn(products, categories, periods, level, shape);
-        let counts = Counts::new(&panel, &Priors::default(), Likelihood::NegativeBinomial);
+        let counts = GaussianObjective::new(&panel, &Priors::default(), Likelihood::NegativeBinomial);
         let found = fit(&counts, Family::Structured, &Settings::default()).unwrap();
         let shapes = &found.mean[counts.layout().range(Site::LogShape)];
         println!("{case}: {} steps, log shape {:.3}", found.steps, mean(shapes));
@@ -133,7 +133,7 @@ fn structured_fits_of_products_without_sales_converge() {
         // A few products oscillate about their optimum: for how long depends on rounding.
         (4.0, Likelihood::NegativeBinomial, 300),
     ] {
-        let counts = Counts::new(&at_other_prices(&panel, by), &Priors::default(), likelihood);
+        let counts = GaussianObjective::new(&at_other_prices(&panel, by), &Priors::default(), likelihood);
         let found = fit(&counts, Family::Structured, &Settings::default()).unwrap();
         println!("{likelihood:?} at {by}: {} steps", found.steps);
         assert!(

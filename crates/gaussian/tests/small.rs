@@ -7,7 +7,7 @@ use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, StructuredViSettings,
 };
 use infermark_gaussian::variational::{Family, Settings, fit};
-use infermark_gaussian::{Counts, GaussianCpu, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianCpu, GaussianObjective, ModeSettings, find_mode};
 use infermark_model::log_joint::LogJoint;
 use infermark_model::priors::Priors;
 use infermark_model::{
@@ -29,8 +29,8 @@ fn unclipped() -> Priors {
     }
 }
 
-fn poisson(panel: &Arc<Panel>) -> Counts {
-    Counts::new(panel, &Priors::default(), Likelihood::Poisson)
+fn poisson(panel: &Arc<Panel>) -> GaussianObjective {
+    GaussianObjective::new(panel, &Priors::default(), Likelihood::Poisson)
 }
 
 fn random_panels() -> Vec<Arc<Panel>> {
@@ -182,7 +182,7 @@ fn both_iterations_converge_on_awkward_panels() {
             if likelihood == Likelihood::NegativeBinomial && units < 100 * panel.rows() as u64 {
                 continue;
             }
-            let counts = Counts::new(&panel, &Priors::default(), likelihood);
+            let counts = GaussianObjective::new(&panel, &Priors::default(), likelihood);
             let found = fit(&counts, family, &Settings::default()).unwrap();
             assert!(
                 found.converged,
@@ -279,7 +279,7 @@ fn over_dispersed(seed: u64) -> Arc<Panel> {
 #[test]
 fn the_negative_binomial_mode_is_where_the_models_gradient_vanishes_and_its_precision_is_minus_the_hessian() {
     let panel = over_dispersed(3);
-    let counts = Counts::new(&panel, &Priors::default(), Likelihood::NegativeBinomial);
+    let counts = GaussianObjective::new(&panel, &Priors::default(), Likelihood::NegativeBinomial);
     let settings = ModeSettings {
         tolerance: 1e-12,
         ..ModeSettings::default()

@@ -1,7 +1,7 @@
 //! Panels drawn from the model with rates at the upper bound: when whole products are left out, the posterior
 //! of the others stays calibrated.
 
-use infermark_gaussian::{Counts, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
 use infermark_model::priors::Priors;
 use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
 use infermark_test_support::normal;
@@ -56,7 +56,7 @@ fn mean_error(site: Site) -> (f64, f64, usize) {
         let numbered = |n| Labels::numbered("x", n);
         let panel: Panel =
             Panel::from_parts(numbered(truth.len()), numbered(1), numbered(PERIODS), vec![part]).unwrap();
-        let counts = Counts::new(&Arc::new(panel), &priors, Likelihood::Poisson);
+        let counts = GaussianObjective::new(&Arc::new(panel), &priors, Likelihood::Poisson);
         let left_out = counts.left_out();
         at_bound += left_out.len();
         let mode = find_mode(&counts, &ModeSettings::default()).unwrap();

@@ -22,7 +22,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// A device that a run can use, with the properties that its kernels need.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct GpuDevice {
     /// Its description for the backend trait.
     pub device: Device,
     /// Largest number of bytes of a buffer.
@@ -31,12 +31,12 @@ pub struct Found {
     /// list it.
     pub has_doubles: bool,
     /// The runtime that reaches it.
-    pub way: Way,
+    pub runtime: DeviceRuntime,
 }
 
 /// The runtime of a device.
 #[derive(Debug, Clone)]
-pub enum Way {
+pub enum DeviceRuntime {
     /// CUDA, with its number among CUDA's devices.
     #[cfg(feature = "cuda")]
     Cuda(usize),
@@ -46,8 +46,8 @@ pub enum Way {
 }
 
 /// All GPUs, found at the first call: CUDA's, then Vulkan's or Metal's.
-pub fn found() -> &'static [Found] {
-    static FOUND: OnceLock<Vec<Found>> = OnceLock::new();
+pub fn found() -> &'static [GpuDevice] {
+    static FOUND: OnceLock<Vec<GpuDevice>> = OnceLock::new();
     FOUND.get_or_init(|| {
         #[allow(unused_mut)] // Without features nothing is added.
         let mut all = Vec::new();
@@ -78,7 +78,7 @@ fn missing(id: DeviceId) -> Option<String> {
 ///
 /// # Errors
 /// [`BackendError::Unsupported`] names the backend and the missing device.
-pub fn named(id: DeviceId, backend: &'static str) -> Result<&'static Found, BackendError> {
+pub fn named(id: DeviceId, backend: &'static str) -> Result<&'static GpuDevice, BackendError> {
     found()
         .iter()
         .find(|f| f.device.id == id)
@@ -97,7 +97,7 @@ mod cuda {
     use cudarc::driver::{result, sys};
 
     /// Every CUDA device; none without a driver, or without NVRTC, which compiles kernels at run time.
-    pub(super) fn found() -> Vec<Found> {
+    pub(super) fn found() -> Vec<GpuDevice> {
         let is_ready = crate::toolkit::is_ready().is_ok();
         if !is_ready || cubecl::cuda::install::cuda_path().is_none() || result::init().is_err() {
             return Vec::new();
@@ -106,14 +106,14 @@ mod cuda {
         (0..count as usize).filter_map(described).collect()
     }
 
-    fn described(index: usize) -> Option<Found> {
+    fn described(index: usize) -> Option<GpuDevice> {
         let device = result::device::get(index as i32).ok()?;
         // SAFETY: `device` was just given out by the driver.
         let memory = unsafe { result::device::total_mem(device) }.ok()? as u64;
         let mut version = 0;
         // SAFETY: writes one number.
         let told = unsafe { sys::cuDriverGetVersion(&mut version) } == sys::CUresult::CUDA_SUCCESS;
-        Some(Found {
+        Some(GpuDevice {
             device: Device {
                 id: DeviceId {
                     kind: DeviceKind::Cuda,
@@ -126,7 +126,7 @@ mod cuda {
             },
             largest_buffer: memory,
             has_doubles: true,
-            way: Way::Cuda(index),
+            runtime: DeviceRuntime::Cuda(index),
         })
     }
 }
@@ -141,7 +141,7 @@ mod graphics {
     const BACKEND: (wgpu::Backends, DeviceKind) = (wgpu::Backends::VULKAN, DeviceKind::Vulkan);
 
     /// Every adapter: cards first, software rasterizers last, so that `vulkan` is a card if there is one.
-    pub(super) fn found() -> Vec<Found> {
+    pub(super) fn found() -> Vec<GpuDevice> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
             backends: BACKEND.0,
             ..wgpu::InstanceDescriptor::new_without_display_handle()
@@ -161,7 +161,7 @@ mod graphics {
                 let info = adapter.get_info();
                 let software = info.device_type == wgpu::DeviceType::Cpu;
                 let limits = adapter.limits();
-                Found {
+                GpuDevice {
                     device: Device {
                         id: DeviceId {
                             kind: BACKEND.1,
@@ -178,7 +178,7 @@ mod graphics {
                     },
                     largest_buffer: limits.max_buffer_size.min(limits.max_storage_buffer_binding_size),
                     has_doubles: adapter.features().contains(wgpu::Features::SHADER_F64),
-                    way: Way::Wgpu(adapter, instance.clone()),
+                    runtime: DeviceRuntime::Wgpu(adapter, instance.clone()),
                 }
             })
             .collect()
@@ -212,12 +212,12 @@ mod graphics {
 }
 
 /// The first uncaptured error of each device, such as a failed buffer allocation.
-static TOLD: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+static UNCAPTURED_ERRORS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
 /// The first uncaptured error of a device's driver (by its id, as text) since the last call of this function:
 /// results computed after it are not reliable.
 pub fn take_error(device: &str) -> Option<String> {
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = UNCAPTURED_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
     told.as_mut()?.remove(device)
 }
 
@@ -262,7 +262,7 @@ pub fn open_wgpu(
     // The default handler panics on a thread that nobody watches.
     let of = id.to_string();
     device.on_uncaptured_error(Arc::new(move |error| {
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = UNCAPTURED_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
         told.get_or_insert_default()
             .entry(of.clone())
             .or_insert_with(|| error.to_string());

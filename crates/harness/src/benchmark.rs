@@ -3,8 +3,8 @@
 
 mod cases;
 mod chains;
+mod panel_benchmark;
 mod remarks;
-mod size;
 mod timed;
 
 use crate::limits::{array_bytes, measure_memory_limit};
@@ -241,7 +241,7 @@ pub fn run_benchmark(
                 return Err(BenchmarkError::Panel { products, reason });
             }
         };
-        let mut measured = size::Size {
+        let mut measured = panel_benchmark::PanelBenchmark {
             plan,
             panel: &panel,
             smallest: place == 0,

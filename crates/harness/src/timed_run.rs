@@ -1,14 +1,14 @@
 //! Timing of a run: set-up and warm-up separately, then stretches in steady state. Iterations are counted, of
 //! samplers gradients; whole fits are timed by [`crate::timed_fits`].
 
-use infermark_backend::{Backend, BackendError, Interrupt, Pieces, Report, Request, Run};
+use infermark_backend::{Backend, BackendError, Interrupt, Report, Request, Run, StepPacer};
 use infermark_model::Panel;
 use infermark_report::records::case_record::Sample;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Duration of a piece of a sampler's repeat, as a fraction of the repeat; longer if that is less than the
-/// four draws per chain that [`Pieces`] asks for. A repeat ends with a piece, and chains wait for each other
+/// four draws per chain that [`StepPacer`] asks for. A repeat ends with a piece, and chains wait for each other
 /// only there.
 const PIECE_OF_REPEAT: f64 = 0.25;
 /// Longest warm-up, unless more seconds were requested: it ends then even if iterations are missing.
@@ -27,7 +27,7 @@ pub struct TimedRun {
     /// The timed repeats.
     pub repeats: Vec<Sample>,
     iterations_per_repeat: u64,
-    pieces: Pieces,
+    pacer: StepPacer,
 }
 
 impl TimedRun {
@@ -39,7 +39,7 @@ impl TimedRun {
         let clock = Instant::now();
         let run = backend.start(panel, request)?;
         Ok(TimedRun {
-            pieces: Pieces::of(&*run, PIECE),
+            pacer: StepPacer::of(&*run, PIECE),
             run,
             counts_gradients: request.method.kind().has_draws(),
             setup_seconds: clock.elapsed().as_secs_f64(),
@@ -79,8 +79,8 @@ impl TimedRun {
         let iterations = if self.counts_gradients { 0 } else { iterations };
         let longest = seconds.max(LONGEST_WARMUP.as_secs_f64());
         let lasting = Duration::from_secs_f64(PIECE_OF_REPEAT * repeat_seconds.min(1e6));
-        self.pieces = Pieces::of(&*self.run, lasting);
-        let mut steps = self.pieces.steps();
+        self.pacer = StepPacer::of(&*self.run, lasting);
+        let mut steps = self.pacer.steps();
         loop {
             let sample = self.stretch(steps, interrupt)?;
             self.warmup.iterations += sample.iterations;
@@ -99,8 +99,8 @@ impl TimedRun {
                 return Ok(());
             }
             steps = if self.counts_gradients {
-                self.pieces.took(Duration::from_secs_f64(sample.seconds));
-                self.pieces.steps_of_at_most(left / 2)
+                self.pacer.took(Duration::from_secs_f64(sample.seconds));
+                self.pacer.steps_of_at_most(left / 2)
             } else {
                 // When the time is up, only the missing iterations, and no more at once than fit in the
                 // longest warm-up.
@@ -149,8 +149,8 @@ impl TimedRun {
         let mut elapsed = 0.0;
         while elapsed < seconds && !interrupt.is_set() {
             let piece = Instant::now();
-            let progress = self.run.advance(self.pieces.steps(), interrupt)?;
-            self.pieces.took(piece.elapsed());
+            let progress = self.run.advance(self.pacer.steps(), interrupt)?;
+            self.pacer.took(piece.elapsed());
             elapsed = clock.elapsed().as_secs_f64();
             if progress.state.is_complete() {
                 break;
@@ -174,7 +174,7 @@ impl TimedRun {
         mut told: impl FnMut(u64, u64),
     ) -> Result<(), BackendError> {
         let clock = Instant::now();
-        let mut pieces = Pieces::of(&*self.run, PIECE);
+        let mut pacer = StepPacer::of(&*self.run, PIECE);
         loop {
             let elapsed = clock.elapsed().as_secs_f64();
             told((1000.0 * elapsed.min(seconds)) as u64, (1000.0 * seconds) as u64);
@@ -182,10 +182,10 @@ impl TimedRun {
                 return Ok(());
             }
             let piece = Instant::now();
-            if self.run.advance(pieces.steps(), interrupt)?.state.is_complete() {
+            if self.run.advance(pacer.steps(), interrupt)?.state.is_complete() {
                 return Ok(());
             }
-            pieces.took(piece.elapsed());
+            pacer.took(piece.elapsed());
         }
     }
 

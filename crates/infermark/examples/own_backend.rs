@@ -56,8 +56,8 @@ impl Iterate for Plain {
                 iteration: self.iteration as u32,
             };
             let found = iteration(&self.panel, &self.request, &self.chart, &self.guide, stream);
-            let verdict = piece.enter(found.weighted.loss, found.weighted.effective_particles);
-            if verdict == Verdict::LeaveOut {
+            let verdict = piece.record(found.weighted.loss, found.weighted.effective_particles);
+            if verdict == Verdict::Discard {
                 return Ok(());
             }
             let optimizer = &settings_of(&self.request).optimizer;

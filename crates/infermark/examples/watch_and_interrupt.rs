@@ -50,11 +50,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Advances a run until it ends or is interrupted, printing a line per piece of about a tenth of a second.
 fn watch(run: &mut dyn Run, interrupt: &Interrupt) -> Result<(), Box<dyn Error>> {
-    let mut pieces = Pieces::of(run, Duration::from_millis(100));
+    let mut pacer = StepPacer::of(run, Duration::from_millis(100));
     loop {
         let clock = Instant::now();
-        let progress = run.advance(pieces.steps(), interrupt)?;
-        pieces.took(clock.elapsed());
+        let progress = run.advance(pacer.steps(), interrupt)?;
+        pacer.took(clock.elapsed());
         println!(
             "{} of {}: {:?}, {}",
             progress.completed, progress.total, progress.state, progress.note

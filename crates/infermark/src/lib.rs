@@ -42,7 +42,7 @@
 //! | the model | [`Specification`] (for one's own sales, or as published), [`Priors`], [`Likelihood`]; [`Site`] and [`Layout`] say where a parameter is in a posterior's vectors |
 //! | the method | [`MethodKind::default_method`], or [`Method`] with [`SviSettings`], [`NutsSettings`], [`LaplaceSettings`], [`StructuredViSettings`], [`MeanfieldSettings`] |
 //! | the hardware | [`Request::devices`], [`Request::threads`]; [`registry`] lists the backends, and each its devices |
-//! | the run | [`Run`], whose documentation is the contract of all backends: advance it in [`Pieces`], watch its [`Progress`], stop it by an [`Interrupt`] |
+//! | the run | [`Run`], whose documentation is the contract of all backends: advance it in [`StepPacer`], watch its [`Progress`], stop it by an [`Interrupt`] |
 //! | the result | [`Posterior`], [`Report`], [`Draws`] of a sampler, [`Dispersion`] |
 //! | a backend of one's own | [`Backend`], [`Registry::with`]; [`svi`] for those that iterate a guide; [`reference`](mod@reference), the model in plain `f64`, to hold it against |
 //!
@@ -76,9 +76,9 @@ pub use infermark_backend::{
     Backend, BackendError, BenchmarkSettings, Capabilities, ChainDiagnostics, ChainReport, Checkpoint,
     Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, ESS_LIMIT, EarlyStop,
     GaussianPass, GaussianPoint, GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS,
-    MeanfieldSettings, Method, MethodKind, Metric, ModeSearch, NutsReport, NutsSettings, Pieces, Posterior,
-    Precision, Progress, RHAT_LIMIT, Registry, Report, Request, Run, RunState, SiteDraws, StepPoint,
-    StepUnit, StructuredViSettings, SviReport, SviSettings, TracePoint, check_threads,
+    MeanfieldSettings, Method, MethodKind, Metric, ModeSearch, NutsReport, NutsSettings, Posterior,
+    Precision, Progress, RHAT_LIMIT, Registry, Report, Request, Run, RunState, SiteDraws, StepPacer,
+    StepPoint, StepUnit, StructuredViSettings, SviReport, SviSettings, TracePoint, check_threads,
 };
 #[doc(inline)]
 pub use infermark_data::{

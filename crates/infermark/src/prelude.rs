@@ -2,8 +2,8 @@
 
 pub use crate::{
     Backend, BackendError, Columns, DeviceId, Generator, Interrupt, Labels, LaplaceSettings, Likelihood,
-    MeanfieldSettings, Method, MethodKind, NutsSettings, Panel, PanelPart, Pieces, Posterior, Priors,
-    Process, Progress, Registry, Report, Request, Run, RunState, Site, Specification, StructuredViSettings,
+    MeanfieldSettings, Method, MethodKind, NutsSettings, Panel, PanelPart, Posterior, Priors, Process,
+    Progress, Registry, Report, Request, Run, RunState, Site, Specification, StepPacer, StructuredViSettings,
     SviSettings, generate_panel, read_panel, registry,
 };
 pub use std::sync::Arc;

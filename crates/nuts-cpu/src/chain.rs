@@ -1,11 +1,11 @@
-//! The thread of one chain: its sampler, which takes a permit from the gate for every draw.
+//! The thread of one chain: its sampler, which takes a permit from the scheduler for every draw.
 
 use crate::density::Density;
-use crate::gate::Gate;
 use crate::no_u_turn;
 use crate::pass::Pass;
 use crate::record::{ChainRecord, DrawOutcome};
 use crate::sampler::Sampler;
+use crate::scheduler::ChainScheduler;
 use crate::start::{ATTEMPTS, start_point, whitened_start_point};
 use crate::structured::{Structured, Whitened};
 use infermark_backend::{DrawStatistics, Metric, NutsSettings};
@@ -29,27 +29,27 @@ pub(crate) struct ChainTask<D> {
     pub density: D,
     /// Map from `z` to natural parameters.
     pub to_natural: ToNatural,
-    /// The gate that permits the chain to work.
-    pub gate: Arc<Gate>,
+    /// The scheduler that permits the chain to work.
+    pub scheduler: Arc<ChainScheduler>,
     /// The record that draws are added to.
     pub record: Arc<Mutex<ChainRecord>>,
 }
 
-/// Works until the run is dropped, or the chain has failed and reported it to the gate.
+/// Works until the run is dropped, or the chain has failed and reported it to the scheduler.
 pub(crate) fn run_chain<D: Density>(task: ChainTask<D>) {
-    let (gate, chain) = (task.gate.clone(), task.chain);
+    let (scheduler, chain) = (task.scheduler.clone(), task.chain);
     // A panic must not leave the run waiting for this chain.
     let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| draw_until_shut(task)));
     match worked {
         Ok(Ok(())) => {}
-        Ok(Err(reason)) => gate.fail(chain, reason),
-        Err(_) => gate.fail(chain, "the sampler panicked".into()),
+        Ok(Err(reason)) => scheduler.fail(chain, reason),
+        Err(_) => scheduler.fail(chain, "the sampler panicked".into()),
     }
 }
 
 /// `Ok` when the run was dropped, `Err` with the reason when the chain cannot go on.
 fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
-    let pass = Rc::new(Pass::new(task.gate, task.chain));
+    let pass = Rc::new(Pass::new(task.scheduler, task.chain));
     let (seed, chain, settings) = (task.seed, task.chain, &task.settings);
     let mut sampling = Sampling {
         pass: pass.clone(),
@@ -128,7 +128,7 @@ impl Sampling {
             gradients_before = gradients;
             draw += 1;
             {
-                // Nobody reads the record until the gate knows that the draw is finished.
+                // Nobody reads the record until the scheduler knows that the draw is finished.
                 let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
                 match natural {
                     None => record.push_warmup(&outcome),

@@ -20,7 +20,7 @@
 //! in advance. Trajectories that end by a criterion which is checked only at some doublings do not leave the
 //! target invariant.
 
-use crate::gate::Shut;
+use crate::scheduler::Shut;
 use rand::Rng;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};

@@ -30,8 +30,8 @@
 //! |---|---|
 //! | `backend` | checks of requests, and devices |
 //! | `run` | a run advanced in pieces; its report and warnings |
-//! | `gate` | the scheduler of the chains: threads, pieces, interrupts |
-//! | `pass` | a chain's handle to the gate |
+//! | `scheduler` | the scheduler of the chains: threads, pieces, interrupts |
+//! | `pass` | a chain's handle to the scheduler |
 //! | `sampler` | the interface of a sampler of one chain, for any metric |
 //! | `chain` | the thread of one chain |
 //! | `hmc`, `step_size`, `structured` | trajectories of the structured metric, the tuning of their steps, both as a sampler |
@@ -47,7 +47,6 @@ mod backend;
 mod chain;
 mod density;
 mod few_sales;
-mod gate;
 mod hmc;
 #[cfg(test)]
 mod known_density;
@@ -57,6 +56,7 @@ mod pass;
 mod record;
 mod run;
 mod sampler;
+mod scheduler;
 mod start;
 mod step_size;
 mod structured;

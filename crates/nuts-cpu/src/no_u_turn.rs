@@ -1,10 +1,10 @@
 //! The No-U-Turn sampler of nuts-rs, with the diagonal metric.
 
 use crate::density::Density;
-use crate::gate::Shut;
 use crate::hmc::finite;
 use crate::pass::Pass;
 use crate::sampler::{DrawFigures, Sampler};
+use crate::scheduler::Shut;
 use infermark_backend::NutsSettings;
 use nuts_rs::{Chain, CpuLogpFunc, CpuMath, CpuMathError, DiagNutsSettings, HasDims, LogpError, Settings};
 use rand::rngs::StdRng;

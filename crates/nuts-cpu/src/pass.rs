@@ -1,14 +1,14 @@
-//! A chain's handle to the gate.
+//! A chain's handle to the scheduler.
 
-use crate::gate::{Gate, Shut};
+use crate::scheduler::{ChainScheduler, Shut};
 use infermark_backend::Interrupt;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A chain's handle to the gate, shared by its draws and its gradients.
+/// A chain's handle to the scheduler, shared by its draws and its gradients.
 pub(crate) struct Pass {
-    gate: Arc<Gate>,
+    scheduler: Arc<ChainScheduler>,
     chain: usize,
     interrupt: RefCell<Interrupt>,
     shut: Cell<bool>,
@@ -17,9 +17,9 @@ pub(crate) struct Pass {
 
 impl Pass {
     /// The handle of a chain that has not entered yet.
-    pub(crate) fn new(gate: Arc<Gate>, chain: usize) -> Self {
+    pub(crate) fn new(scheduler: Arc<ChainScheduler>, chain: usize) -> Self {
         Pass {
-            gate,
+            scheduler,
             chain,
             interrupt: RefCell::new(Interrupt::new()),
             shut: Cell::new(false),
@@ -32,7 +32,7 @@ impl Pass {
     /// # Errors
     /// [`Shut`] when the run was dropped.
     pub(crate) fn enter(&self) -> Result<(), Shut> {
-        match self.gate.enter(self.chain) {
+        match self.scheduler.enter(self.chain) {
             Ok(interrupt) => {
                 *self.interrupt.borrow_mut() = interrupt;
                 Ok(())
@@ -56,12 +56,12 @@ impl Pass {
 
     /// The time that the chain has worked since the last call.
     pub(crate) fn take_busy(&self) -> Duration {
-        self.gate.take_busy(self.chain)
+        self.scheduler.take_busy(self.chain)
     }
 
-    /// Reports to the gate that a draw is finished.
+    /// Reports to the scheduler that a draw is finished.
     pub(crate) fn finish_draw(&self) {
-        self.gate.finish_draw(self.chain);
+        self.scheduler.finish_draw(self.chain);
     }
 
     /// Must be called before every gradient, and counts it. Waits here, in the middle of a draw, while the
@@ -71,7 +71,7 @@ impl Pass {
     /// [`Shut`] when the run was dropped.
     pub(crate) fn before_gradient(&self) -> Result<(), Shut> {
         if self.interrupt.borrow().is_set() {
-            self.gate.pause(self.chain);
+            self.scheduler.pause(self.chain);
             self.enter()?;
         }
         self.gradients.set(self.gradients.get() + 1);

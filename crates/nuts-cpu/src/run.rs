@@ -5,8 +5,8 @@ mod report;
 use crate::NAME;
 use crate::chain::{ChainTask, ToNatural, run_chain};
 use crate::density::{Density, PanelDensity};
-use crate::gate::Gate;
 use crate::record::{ChainRecord, Retention};
+use crate::scheduler::ChainScheduler;
 use crate::summary::summarize;
 use crate::whitening::Whitening;
 use infermark_backend::{
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// A run under way: its chains' threads wait at the gate between calls.
+/// A run under way: its chains' threads wait at the scheduler between calls.
 pub(crate) struct NutsRun {
     layout: Layout,
     /// The panel, if the density is that of a panel.
@@ -32,7 +32,7 @@ pub(crate) struct NutsRun {
     state: RunState,
     /// The search for the mode of the structured metric.
     mode_search: Option<ModeSearch>,
-    gate: Arc<Gate>,
+    scheduler: Arc<ChainScheduler>,
     records: Vec<Arc<Mutex<ChainRecord>>>,
     workers: Vec<JoinHandle<()>>,
     /// The posterior with its total number of draws, cached because both posterior and report need it.
@@ -100,7 +100,7 @@ impl NutsRun {
             run_seconds: 0.0,
             state: RunState::Running,
             mode_search: None,
-            gate: Arc::new(Gate::new(chains, threads.min(chains))),
+            scheduler: Arc::new(ChainScheduler::new(chains, threads.min(chains))),
             records: (0..chains)
                 .map(|_| Arc::new(Mutex::new(ChainRecord::new(layout, &retention, settings))))
                 .collect(),
@@ -118,7 +118,7 @@ impl NutsRun {
                 settings: settings.clone(),
                 density,
                 to_natural: to_natural.clone(),
-                gate: run.gate.clone(),
+                scheduler: run.scheduler.clone(),
                 record: record.clone(),
             };
             let worker = std::thread::Builder::new()
@@ -200,10 +200,10 @@ impl Run for NutsRun {
         }
         if !self.state.is_complete() && self.state != RunState::Failed {
             let started = Instant::now();
-            self.gate.advance(steps, self.draws_of_chain(), interrupt);
+            self.scheduler.advance(steps, self.draws_of_chain(), interrupt);
             self.run_seconds += started.elapsed().as_secs_f64();
         }
-        let (done, failure) = self.gate.standing();
+        let (done, failure) = self.scheduler.standing();
         if let Some(reason) = failure {
             self.state = RunState::Failed;
             return Err(BackendError::Diverged {
@@ -222,7 +222,7 @@ impl Run for NutsRun {
     }
 
     fn progress(&self) -> Progress {
-        let (done, _) = self.gate.standing();
+        let (done, _) = self.scheduler.standing();
         let records = self.records();
         let behind = done.iter().copied().min().unwrap_or(0);
         let mut note = if behind < self.settings.warmup {
@@ -299,7 +299,7 @@ impl Run for NutsRun {
 
 impl Drop for NutsRun {
     fn drop(&mut self) {
-        self.gate.shut();
+        self.scheduler.shut();
         for worker in self.workers.drain(..) {
             // A panic was caught in the thread and reported as the chain's failure.
             let _ = worker.join();

@@ -1,10 +1,10 @@
 //! The sampler of the structured metric: Hamiltonian Monte Carlo in whitened coordinates, and its warm-up.
 
 use crate::density::Density;
-use crate::gate::Shut;
 use crate::hmc::{Hmc, LONGEST_STEP, Target};
 use crate::pass::Pass;
 use crate::sampler::{DrawFigures, Sampler};
+use crate::scheduler::Shut;
 use crate::step_size::DualAveraging;
 use crate::whitening::Whitening;
 use infermark_backend::NutsSettings;
@@ -26,7 +26,7 @@ pub(crate) struct Whitened<D> {
 }
 
 impl<D: Density> Whitened<D> {
-    /// The density, whose gradients wait at the gate.
+    /// The density, whose gradients wait at the scheduler.
     pub(crate) fn new(density: D, pass: Rc<Pass>) -> Self {
         let latents = density.dimension();
         Whitened {

@@ -7,7 +7,7 @@
 use crate::few_sales::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
 use infermark_backend::{BackendError, ModeSearch};
-use infermark_gaussian::{Counts, ModeError, ModeSettings, find_mode};
+use infermark_gaussian::{GaussianObjective, ModeError, ModeSettings, find_mode};
 use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,7 +52,8 @@ impl Whitening {
                 error.in_panel(panel)
             ),
         };
-        let mode = find_mode(&Counts::new(panel, priors, likelihood), &settings).map_err(refused)?;
+        let mode =
+            find_mode(&GaussianObjective::new(panel, priors, likelihood), &settings).map_err(refused)?;
         let search = ModeSearch {
             newton_steps: mode.steps as u64,
             converged: mode.converged,

@@ -1,8 +1,8 @@
 //! Runs in pieces, interrupted, with odd numbers of chains and threads, and with bounded memory.
 
 use infermark_backend::{
-    Backend, BackendError, Detail, Draws, Interrupt, Method, Metric, NutsSettings, Pieces, Request, Run,
-    RunState,
+    Backend, BackendError, Detail, Draws, Interrupt, Method, Metric, NutsSettings, Request, Run, RunState,
+    StepPacer,
 };
 use infermark_model::{Labels, Likelihood, Panel, PanelPart, Parameterization, Site};
 use infermark_nuts_cpu::NutsCpu;
@@ -109,7 +109,7 @@ fn a_posterior_is_there_once_every_chain_has_a_draw() {
 
 #[test]
 fn chains_work_side_by_side_in_pieces() {
-    // Slow enough that a draw is long compared with passing the gate.
+    // Slow enough that a draw is long compared with passing the scheduler.
     let panel = panel(3000, 3, 20, |i, t| ((i * 5 + t * 3) % 30) as u32);
     let mut request = request(2, 2, 60, 40);
     let Method::Nuts(settings) = &mut request.method else {
@@ -127,12 +127,12 @@ fn chains_work_side_by_side_in_pieces() {
 /// does.
 fn busy_over_wall(panel: &Arc<Panel>, request: &Request) -> f64 {
     let mut run = start(panel, request);
-    let mut pieces = Pieces::of(&*run, Duration::from_millis(200));
+    let mut pacer = StepPacer::of(&*run, Duration::from_millis(200));
     let clock = Instant::now();
     loop {
         let piece = Instant::now();
-        let progress = run.advance(pieces.steps(), &Interrupt::new()).unwrap();
-        pieces.took(piece.elapsed());
+        let progress = run.advance(pacer.steps(), &Interrupt::new()).unwrap();
+        pacer.took(piece.elapsed());
         assert_eq!(progress.completed % 2, 0, "as many draws in each chain");
         if progress.state.is_complete() {
             break;

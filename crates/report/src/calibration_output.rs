@@ -187,7 +187,7 @@ fn write_into(
     for file in staged {
         file.commit()?;
     }
-    let pictured = pictures::Pictured {
+    let pictured = pictures::CalibrationPicture {
         calibration,
         verdicts,
         level: record.level,
@@ -224,7 +224,7 @@ fn write_placements(out: &mut dyn Write, calibration: &Calibration) -> io::Resul
     let mut csv = csv::Writer::from_writer(out);
     csv.write_record(CALIBRATION_COLUMNS)?;
     for placed in &calibration.placed {
-        let p = &placed.placement;
+        let p = &placed.statistic;
         let [rank, draws, effective, rhat] = match p.rank {
             Some(rank) => [
                 rank.below.to_string(),

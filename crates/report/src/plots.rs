@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod calibration;
+mod canvas;
 pub mod categories;
 pub mod coverage;
 pub mod elasticities;
@@ -12,7 +13,6 @@ mod frame;
 pub mod hours;
 pub mod loss;
 mod palette;
-mod pen;
 pub mod posterior_times;
 pub mod quality_against_time;
 pub mod rates;
@@ -20,7 +20,7 @@ mod scale;
 mod series;
 pub mod speedups;
 
-pub use pen::{Picture, PlotError};
+pub use canvas::{Picture, PlotError};
 
 use crate::records::case_record::{CaseRecord, IterationUnit, of_most_threads};
 use infermark_fit_files::file_name::in_file_name;

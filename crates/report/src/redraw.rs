@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// What was drawn.
 #[derive(Debug, Clone)]
-pub struct Drawn {
+pub struct Drawing {
     /// The cases.
     pub records: Vec<CaseRecord>,
     /// The table, as in `table.md`.
@@ -44,7 +44,7 @@ impl From<FileError> for ReportError {
 ///
 /// # Errors
 /// When a case or the earlier comparison cannot be read, or a file not be written.
-pub fn redraw(folder: &Path, baseline: Option<&Baseline>) -> Result<Drawn, ReportError> {
+pub fn redraw(folder: &Path, baseline: Option<&Baseline>) -> Result<Drawing, ReportError> {
     let folder = ResultsFolder::existing(folder);
     let records = folder.read_cases()?;
     let comparison = match baseline {
@@ -77,14 +77,14 @@ pub fn draw_beside(
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw(folder: &ResultsFolder, records: &[CaseRecord]) -> Result<Drawn, PlotError> {
+pub fn draw(folder: &ResultsFolder, records: &[CaseRecord]) -> Result<Drawing, PlotError> {
     write_atomically(&folder.path().join(RESULTS_CSV), |f| {
         write_results_csv(f, records)
     })?;
     let table = table(records);
     write_atomically(&folder.path().join(TABLE_MD), |f| f.write_all(table.as_bytes()))?;
     let plots = draw_all(&folder.plots(), records)?;
-    Ok(Drawn {
+    Ok(Drawing {
         records: records.to_vec(),
         table,
         plots,

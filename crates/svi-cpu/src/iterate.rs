@@ -137,7 +137,7 @@ impl<I: Simd> State<I> {
     }
 
     /// Iterates on `threads` threads until `watch`, which sees every iteration's loss, returns a stop.
-    /// Afterwards every parameter has made the same steps; after [`Verdict::LeaveOut`] the state cannot be
+    /// Afterwards every parameter has made the same steps; after [`Verdict::Discard`] the state cannot be
     /// iterated further.
     pub(crate) fn iterate(&self, threads: usize, mut watch: impl FnMut(&Weighted) -> Verdict) {
         self.with_team(threads, |phase| {
@@ -145,7 +145,7 @@ impl<I: Simd> State<I> {
                 phase(CHUNKS);
                 let (_, weighted) = self.weigh();
                 let verdict = watch(&weighted);
-                if verdict == Verdict::LeaveOut {
+                if verdict == Verdict::Discard {
                     return;
                 }
                 phase(CATEGORIES_BACK);

@@ -95,7 +95,7 @@ impl SviCpu {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
-        let placed = Placed {
+        let placed = PlacedGuide {
             panel,
             request,
             settings,
@@ -127,7 +127,7 @@ impl SviCpu {
         let (set, settings) = self.check(panel, request)?;
         let precision = settings.precision;
         let threads = request.resolved_threads();
-        let placed = Placed {
+        let placed = PlacedGuide {
             panel: panel.clone(),
             request,
             settings,
@@ -171,7 +171,7 @@ fn run_on<W: ForSimd>(set: InstructionSet, precision: Precision, work: W) -> W::
     }
 }
 
-struct Placed<'a> {
+struct PlacedGuide<'a> {
     panel: Arc<Panel>,
     request: &'a Request,
     settings: SviSettings,
@@ -180,7 +180,7 @@ struct Placed<'a> {
     noise: NoiseSource,
 }
 
-impl Placed<'_> {
+impl PlacedGuide<'_> {
     fn state<I: Simd>(self, isa: I) -> State<I> {
         let Request {
             priors, likelihood, ..
@@ -199,7 +199,7 @@ impl Placed<'_> {
 }
 
 struct Start<'a> {
-    placed: Placed<'a>,
+    placed: PlacedGuide<'a>,
     threads: usize,
     begin: Instant,
 }
@@ -227,7 +227,7 @@ impl ForSimd for Start<'_> {
 }
 
 struct Evaluate<'a> {
-    placed: Placed<'a>,
+    placed: PlacedGuide<'a>,
     threads: usize,
     iteration: u32,
 }

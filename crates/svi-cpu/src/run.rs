@@ -17,7 +17,7 @@ pub(crate) struct Iterations<I: Simd> {
 impl<I: Simd> Iterate for Iterations<I> {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
         self.state.iterate(self.threads, |weighted| {
-            piece.enter(weighted.loss, weighted.effective_particles)
+            piece.record(weighted.loss, weighted.effective_particles)
         });
         Ok(())
     }

@@ -94,7 +94,7 @@ fn a_loss_that_is_not_finite_ends_the_run_before_its_step() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// A piece of 41 steps makes one more.
-    Pieces,
+    StepPacer,
     /// The seed depends on the threads.
     Threads,
     /// An interrupted run starts anew.
@@ -172,7 +172,7 @@ struct FaultyRun {
 impl Run for FaultyRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
         self.calls_after_the_end += usize::from(self.right.progress().state.is_complete());
-        let more = u64::from(self.fault == Fault::Pieces && steps == 41);
+        let more = u64::from(self.fault == Fault::StepPacer && steps == 41);
         let progress = self.right.advance(steps.saturating_add(more), interrupt);
         match (self.fault, progress) {
             (Fault::Interruption, Ok(progress)) if progress.state == RunState::Interrupted => {
@@ -219,7 +219,7 @@ fn the_suite_notices_each_fault() {
     let request = &request(FORMS[0], Likelihood::Poisson);
     let divergent = &divergent(Precision::F64, Parameterization::Centered);
     assert!(fails(|| conformance::pieces_give_the_bits_of_one_go(
-        &Faulty(Fault::Pieces),
+        &Faulty(Fault::StepPacer),
         request
     )));
     assert!(fails(|| conformance::pieces_give_the_bits_of_one_go(

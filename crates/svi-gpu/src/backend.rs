@@ -9,7 +9,7 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, DeviceKind, Limits, Method, MethodKind, Request, Run,
     SviSettings,
 };
-use infermark_gpu_devices::{self as devices, Way};
+use infermark_gpu_devices::{self as devices, DeviceRuntime};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
@@ -160,15 +160,15 @@ impl SviGpu {
             cubes: self.variant.cubes,
         };
         let limits = device_limits(found);
-        match &found.way {
+        match &found.runtime {
             #[cfg(feature = "cuda")]
-            Way::Cuda(index) => {
+            DeviceRuntime::Cuda(index) => {
                 use cubecl::Runtime;
                 let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
                 Ok(Box::new(Engine::new(client, limits, false, start)?))
             }
             #[cfg(feature = "wgpu")]
-            Way::Wgpu(adapter, instance) => {
+            DeviceRuntime::Wgpu(adapter, instance) => {
                 use cubecl::Runtime;
                 let device = devices::open_wgpu(found.device.id, adapter, instance)?;
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);
@@ -188,7 +188,7 @@ fn unsupported(what: String) -> BackendError {
     }
 }
 
-fn device_limits(found: &devices::Found) -> DeviceLimits {
+fn device_limits(found: &devices::GpuDevice) -> DeviceLimits {
     DeviceLimits {
         device: found.device.id.to_string(),
         memory_bytes: found.device.memory_bytes,
@@ -199,7 +199,7 @@ fn device_limits(found: &devices::Found) -> DeviceLimits {
 /// Whether the device's own exponential is as good as the polynomial: CUDA's is, to 2 units in the last
 /// place, and runs on a separate unit in parallel with the arithmetic; Vulkan allows an error that grows with
 /// the exponent.
-fn has_good_exp2(found: &devices::Found) -> bool {
+fn has_good_exp2(found: &devices::GpuDevice) -> bool {
     found.device.id.kind == DeviceKind::Cuda
 }
 
@@ -266,15 +266,15 @@ impl Backend for SviGpu {
         self.supports(request)?;
         let found = devices::named(request.devices[0], crate::NAME)?;
         let (particles, limits) = (request.method.particles(), device_limits(found));
-        let measured: Result<Limits, String> = match &found.way {
+        let measured: Result<Limits, String> = match &found.runtime {
             #[cfg(feature = "cuda")]
-            Way::Cuda(index) => {
+            DeviceRuntime::Cuda(index) => {
                 use cubecl::Runtime;
                 let client = cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index));
                 limits::measure(&client, particles, &limits)
             }
             #[cfg(feature = "wgpu")]
-            Way::Wgpu(adapter, instance) => {
+            DeviceRuntime::Wgpu(adapter, instance) => {
                 use cubecl::Runtime;
                 let device = devices::open_wgpu(found.device.id, adapter, instance)?;
                 let client = cubecl::wgpu::WgpuRuntime::client(&device);

@@ -35,7 +35,7 @@ impl Iterate for Batches {
             let last = outcomes.len() - 1;
             for (i, outcome) in outcomes.iter().enumerate() {
                 // What the batch has done is done: the run stops at its end, whatever iteration gave the reason.
-                let answer = piece.enter_at(
+                let answer = piece.record_at(
                     from + batch_seconds * (i + 1) as f64 / outcomes.len() as f64,
                     outcome.loss,
                     outcome.effective_particles,
@@ -44,7 +44,7 @@ impl Iterate for Batches {
                 if answer != Verdict::Continue {
                     verdict = answer;
                 }
-                if answer == Verdict::LeaveOut {
+                if answer == Verdict::Discard {
                     break;
                 }
             }

@@ -7,7 +7,7 @@ use burn_tensor::backend::Backend as _;
 use infermark_backend::{
     Backend, BackendError, Capabilities, Device, DeviceId, Method, MethodKind, Request, Run, SviSettings,
 };
-use infermark_gpu_devices::{self as devices, Found, Way};
+use infermark_gpu_devices::{self as devices, DeviceRuntime, GpuDevice};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;
@@ -115,17 +115,17 @@ fn start(
     Ok(Box::new(SviRun::new(Descents(descent), setup)))
 }
 
-fn descent(start: Start<'_>, found: &Found) -> Result<Box<dyn Descend>, BackendError> {
+fn descent(start: Start<'_>, found: &GpuDevice) -> Result<Box<dyn Descend>, BackendError> {
     let seed = start.request.seed;
-    match &found.way {
+    match &found.runtime {
         #[cfg(feature = "cuda")]
-        Way::Cuda(index) => {
+        DeviceRuntime::Cuda(index) => {
             let device = burn_cuda::CudaDevice::new(*index);
             Cuda::seed(&device, seed);
             Ok(Box::new(Descent::<Cuda>::new(start, device)))
         }
         #[cfg(feature = "wgpu")]
-        Way::Wgpu(adapter, instance) => {
+        DeviceRuntime::Wgpu(adapter, instance) => {
             let device = devices::open_wgpu(found.device.id, adapter, instance)?;
             Graphics::seed(&device, seed);
             Ok(Box::new(Descent::<Graphics>::new(start, device)))
@@ -144,7 +144,10 @@ fn unsupported(what: String) -> BackendError {
 }
 
 /// The settings and the device of a request that this backend serves, on a panel that fits.
-fn check<'r>(panel: &Panel, request: &'r Request) -> Result<(&'r SviSettings, &'static Found), BackendError> {
+fn check<'r>(
+    panel: &Panel,
+    request: &'r Request,
+) -> Result<(&'r SviSettings, &'static GpuDevice), BackendError> {
     SviTensor.supports(request)?;
     let device = request.devices[0];
     let found = devices::named(device, crate::NAME)?;

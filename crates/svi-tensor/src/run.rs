@@ -12,7 +12,7 @@ impl Iterate for Descents {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
         loop {
             let weighted = self.0.iterate()?;
-            if piece.enter(weighted.loss, weighted.effective_particles) != Verdict::Continue {
+            if piece.record(weighted.loss, weighted.effective_particles) != Verdict::Continue {
                 return self.0.wait();
             }
         }

@@ -3,9 +3,9 @@
 
 mod chart;
 mod convergence;
-mod ledger;
 mod log_joint;
 mod noise_source;
+mod recorder;
 mod run;
 
 use infermark_backend::{BackendError, Run};
@@ -13,9 +13,9 @@ use infermark_model::guide::Guide;
 
 pub use chart::Chart;
 pub use convergence::ConvergenceWatch;
-pub use ledger::{Ledger, Verdict};
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
+pub use recorder::{RunRecorder, Verdict};
 pub use run::{Iterate, Piece, RunSetup, SviRun};
 
 /// A run whose guide can be read, which is needed to follow another implementation.

@@ -1,6 +1,6 @@
 //! A run of SVI behind the trait, whatever it iterates on.
 
-use crate::{Chart, GuidedRun, Ledger, Verdict};
+use crate::{Chart, GuidedRun, RunRecorder, Verdict};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run};
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -27,7 +27,7 @@ pub trait Iterate: Send {
 /// A piece of a run under way: at most the requested number of iterations.
 #[derive(Debug)]
 pub struct Piece<'a> {
-    ledger: &'a mut Ledger,
+    recorder: &'a mut RunRecorder,
     /// The iteration to stop at.
     target: u64,
     /// Seconds of advancing before this piece.
@@ -39,12 +39,12 @@ pub struct Piece<'a> {
 impl Piece<'_> {
     /// Remaining iterations of the piece.
     pub fn left(&self) -> u64 {
-        self.target - self.ledger.completed()
+        self.target - self.recorder.completed()
     }
 
-    /// See [`Ledger::decides_in`].
+    /// See [`RunRecorder::decides_in`].
     pub fn decides_in(&self) -> u64 {
-        self.ledger.decides_in()
+        self.recorder.decides_in()
     }
 
     /// Whether the run was asked to stop.
@@ -58,13 +58,13 @@ impl Piece<'_> {
     }
 
     /// Records an iteration that was just done.
-    pub fn enter(&mut self, loss: f64, effective_particles: f64) -> Verdict {
-        self.enter_at(self.seconds(), loss, effective_particles, self.is_interrupted())
+    pub fn record(&mut self, loss: f64, effective_particles: f64) -> Verdict {
+        self.record_at(self.seconds(), loss, effective_particles, self.is_interrupted())
     }
 
     /// Records an iteration that was done `seconds` after the piece began; `interrupted` says whether the run
     /// stops after it on request.
-    pub fn enter_at(
+    pub fn record_at(
         &mut self,
         seconds: f64,
         loss: f64,
@@ -72,8 +72,8 @@ impl Piece<'_> {
         interrupted: bool,
     ) -> Verdict {
         let seconds = self.before + seconds;
-        self.ledger
-            .enter(loss, effective_particles, seconds, self.target, interrupted)
+        self.recorder
+            .record(loss, effective_particles, seconds, self.target, interrupted)
     }
 }
 
@@ -100,7 +100,7 @@ pub struct RunSetup {
 pub struct SviRun<I> {
     iterations: I,
     setup: RunSetup,
-    ledger: Ledger,
+    recorder: RunRecorder,
 }
 
 impl<I: Iterate> SviRun<I> {
@@ -114,7 +114,7 @@ impl<I: Iterate> SviRun<I> {
         };
         let latents = setup.panel.layout_for(setup.request.likelihood).latents();
         SviRun {
-            ledger: Ledger::new(settings.clone(), latents, setup.setup_seconds),
+            recorder: RunRecorder::new(settings.clone(), latents, setup.setup_seconds),
             iterations,
             setup,
         }
@@ -129,13 +129,13 @@ impl<I: Iterate> GuidedRun for SviRun<I> {
 
 impl<I: Iterate> Run for SviRun<I> {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        let Some(target) = self.ledger.open(steps)? else {
+        let Some(target) = self.recorder.begin(steps)? else {
             return Ok(self.progress());
         };
-        let before = self.ledger.run_seconds();
+        let before = self.recorder.run_seconds();
         let clock = Instant::now();
         let done = self.iterations.iterate(&mut Piece {
-            ledger: &mut self.ledger,
+            recorder: &mut self.recorder,
             target,
             before,
             clock,
@@ -143,13 +143,13 @@ impl<I: Iterate> Run for SviRun<I> {
         });
         let seconds = before + clock.elapsed().as_secs_f64();
         if let Err(error) = done {
-            self.ledger.fail(error);
+            self.recorder.fail(error);
         }
-        self.ledger.close(seconds)
+        self.recorder.end(seconds)
     }
 
     fn progress(&self) -> Progress {
-        self.ledger.progress()
+        self.recorder.progress()
     }
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
@@ -195,7 +195,7 @@ impl<I: Iterate> Run for SviRun<I> {
             threads,
             ..
         } = &self.setup;
-        self.ledger
+        self.recorder
             .report(backend, device.clone(), *threads, centredness, warnings)
     }
 }

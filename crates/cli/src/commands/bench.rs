@@ -1,10 +1,10 @@
 //! `infermark bench`.
 
 use super::{interrupt_on_signals, load_panel, refuse_given};
-use crate::answer::{answer, say};
 use crate::choices::likelihood_parser;
 use crate::device::named_device;
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use crate::progress_bar::BenchBar;
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
@@ -143,11 +143,11 @@ impl BenchArguments {
         } else if outcome.is_success() {
             Exit::Done
         } else {
-            Exit::GateFailed
+            Exit::CheckFailed
         };
         answer_outcome(&outcome, &folder)?;
         if outcome.interrupted {
-            say("interrupted: cases that were not reached are missing");
+            notify("interrupted: cases that were not reached are missing");
         }
         Ok(exit)
     }
@@ -275,7 +275,7 @@ impl BenchArguments {
             match PeerProcess::connect(name, command.clone()) {
                 Ok(peer) => found = found.with_first(peer),
                 Err(PeerError::Unavailable(what)) if std::env::var_os("CI").is_none() => {
-                    say(format_args!("peer {name} is left out: {what}"));
+                    notify(format_args!("peer {name} is left out: {what}"));
                 }
                 Err(error) => return Err(error).with_context(|| format!("--peer {name}")),
             }
@@ -338,7 +338,7 @@ pub fn answer_outcome(outcome: &Outcome, folder: &ResultsFolder) -> anyhow::Resu
         .plots
         .iter()
         .filter(|p| p.extension().is_some_and(|e| e == "png"));
-    answer(|out| {
+    print(|out| {
         write!(out, "{}", outcome.table)?;
         writeln!(out, "\nresults: {}", folder.path().display())?;
         for picture in pictures {

@@ -1,9 +1,9 @@
 //! `infermark calibrate`: simulation-based calibration.
 
 use super::{interrupt_on_signals, refuse_given};
-use crate::answer::{answer, say};
 use crate::choices::method_parser;
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use crate::progress_bar::Bar;
 use crate::settings::{CoordinatesArguments, LikelihoodArguments};
 use anyhow::{bail, ensure};
@@ -14,9 +14,9 @@ use infermark::{
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_calibration::{
-    Calibration, CalibrationError, Contender, Design, Latents, MODERATE_PRIORS, MethodVerdict,
-    PosteriorError, Power, Quantity, QuantityVerdict, calibrate, placement::RANK_DRAWS, power::FOUND_WITH,
-    verdicts,
+    Calibration, CalibrationError, Design, Latents, MODERATE_PRIORS, MethodUnderTest, MethodVerdict,
+    PosteriorError, Power, Quantity, QuantityVerdict, calibrate, power::FOUND_WITH,
+    rank_statistic::RANK_DRAWS, verdicts,
 };
 use infermark_fit_files::given::GivenPriors;
 use infermark_machine::Description;
@@ -136,28 +136,28 @@ impl CalibrateArguments {
             );
         }
         let folder = ClaimedFolder::claim(&self.out, &FILES)?;
-        let contenders: Vec<Contender<'_>> = fitted
+        let methods_under_test: Vec<MethodUnderTest<'_>> = fitted
             .iter()
-            .map(|(request, backend)| Contender {
+            .map(|(request, backend)| MethodUnderTest {
                 name: request.method.name().to_owned(),
                 backend: &**backend,
                 request: request.clone(),
             })
             .collect();
         let threads = self.threads.unwrap_or_else(infermark_threads::available);
-        say(self.promised(&design));
+        notify(self.promised(&design));
         let interrupt = interrupt_on_signals();
         let system = Description::ask();
         let clock = Instant::now();
         let calibration = {
             let bar = Bar::new(design.replications as u64, "replications");
-            let found = calibrate(&design, &contenders, threads, &interrupt, &mut |done| {
+            let found = calibrate(&design, &methods_under_test, threads, &interrupt, &mut |done| {
                 bar.set(done as u64);
             });
             match found {
                 Err(CalibrationError::Stopped) => {
                     drop(bar);
-                    say(
+                    notify(
                         "unfinished (interrupted) before the first replication was done: nothing was written",
                     );
                     return Ok(Exit::Interrupted);
@@ -193,17 +193,17 @@ impl CalibrateArguments {
         );
         let written = write_calibration(&folder, &calibration, &verdicts, record)?;
         for missing in &written.missing {
-            say(format_args!("warning: {missing}"));
+            notify(format_args!("warning: {missing}"));
         }
         let text = calibration_table(&verdicts);
-        answer(|out| out.write_all(text.as_bytes()))?;
+        print(|out| out.write_all(text.as_bytes()))?;
         self.tell(&calibration, &verdicts);
         Ok(if !calibration.is_complete() {
             Exit::Interrupted
         } else if verdicts.iter().all(|verdict| verdict.passes) {
             Exit::Done
         } else {
-            Exit::GateFailed
+            Exit::CheckFailed
         })
     }
 
@@ -335,15 +335,15 @@ impl CalibrateArguments {
                     calibration.done
                 ),
             };
-            say(format_args!(
+            notify(format_args!(
                 "{} {passes} at a level of {}{failed}",
                 verdict.method, self.level
             ));
             if let Some(line) = found_by(verdict, calibration.done) {
-                say(format_args!("  {line}"));
+                notify(format_args!("  {line}"));
             }
             if let Some(failure) = calibration.failures.iter().find(|f| f.method == method) {
-                say(format_args!(
+                notify(format_args!(
                     "  replication {}: {}",
                     failure.replication, failure.reason
                 ));
@@ -353,16 +353,16 @@ impl CalibrateArguments {
                 .iter()
                 .any(|q| q.quantity == Quantity::LogJoint);
             if !verdict.quantities.is_empty() && !has_log_joint {
-                say(format_args!(
+                notify(format_args!(
                     "  its log joint is left out: the method gives no draws"
                 ));
             }
         }
         let out = self.out.display();
         if calibration.is_complete() {
-            say(format_args!("done: {out}"));
+            notify(format_args!("done: {out}"));
         } else {
-            say(format_args!(
+            notify(format_args!(
                 "unfinished (interrupted): {} of {} replications are in {out}",
                 calibration.done, calibration.asked
             ));

@@ -1,8 +1,8 @@
 //! `infermark compare`.
 
 use super::{COLUMN_OPTIONS, load_panel, refuse_given};
-use crate::answer::{answer, say};
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use crate::progress_bar::Bar;
 use crate::settings::ColumnArguments;
 use anyhow::{bail, ensure};
@@ -69,14 +69,14 @@ impl CompareArguments {
         let comparison = Comparison::new(&fits, reference, truth.as_deref(), units.as_deref())?;
         let files = comparison.write(&self.out)?;
         let table = comparison.table();
-        answer(|out| out.write_all(table.as_bytes()))?;
+        print(|out| out.write_all(table.as_bytes()))?;
         for file in files {
             let what = if file.ends_with(COMPARISON_CSV) {
                 "table"
             } else {
                 "plot"
             };
-            say(format_args!("{what}: {}", file.display()));
+            notify(format_args!("{what}: {}", file.display()));
         }
         Ok(Exit::Done)
     }

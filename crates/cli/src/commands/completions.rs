@@ -1,7 +1,7 @@
 //! `infermark completions`.
 
-use crate::answer::answer;
 use crate::exit::Exit;
+use crate::output::print;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
@@ -18,7 +18,7 @@ impl CompletionsArguments {
         // Into memory first: it panics where it cannot write.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "infermark", &mut script);
-        answer(|out| out.write_all(&script))?;
+        print(|out| out.write_all(&script))?;
         Ok(Exit::Done)
     }
 }

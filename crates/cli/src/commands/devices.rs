@@ -1,7 +1,7 @@
 //! `infermark devices`.
 
-use crate::answer::{answer, say};
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use clap::Args;
 use infermark::registry;
 
@@ -28,7 +28,7 @@ impl DevicesArguments {
                 })
                 .collect();
             let text = serde_json::to_string_pretty(&all)?;
-            answer(|out| writeln!(out, "{text}"))?;
+            print(|out| writeln!(out, "{text}"))?;
             return Ok(Exit::Done);
         }
         let mut text = String::new();
@@ -46,17 +46,17 @@ impl DevicesArguments {
                 );
             }
         }
-        answer(|out| out.write_all(text.as_bytes()))?;
+        print(|out| out.write_all(text.as_bytes()))?;
         let is_none = registry().gpus().is_empty();
         if is_none {
-            say("no GPU: neither CUDA nor a Vulkan or Metal device was found");
+            notify("no GPU: neither CUDA nor a Vulkan or Metal device was found");
         }
         // Users with a card but no driver for it learn of that from the line above.
         #[cfg(feature = "cuda")]
         if let Some(missing) = infermark::missing_of_cuda()
             && (is_none || missing != infermark::Missing::Driver)
         {
-            say(format_args!("{missing}"));
+            notify(format_args!("{missing}"));
         }
         Ok(Exit::Done)
     }

@@ -1,9 +1,9 @@
 //! `infermark evaluate`.
 
 use super::{load_panel, refuse_given};
-use crate::answer::{answer, say};
 use crate::device::named_device;
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use clap::{ArgMatches, Args};
 use infermark::{DeviceId, Method, NutsSettings, Request, SviSettings, check_threads, registry};
@@ -61,8 +61,8 @@ impl EvaluateArguments {
         let point = read_point(&self.point, &layout)?;
         let (log_joint, gradient) = backend.log_joint(&panel, &request, &point)?;
         if let Some(told) = overflow(&panel, &layout, &point, log_joint, &gradient) {
-            say(format_args!("{}: {told}", self.point.display()));
-            return Ok(Exit::GateFailed);
+            notify(format_args!("{}: {told}", self.point.display()));
+            return Ok(Exit::CheckFailed);
         }
         let mut by_site = Map::new();
         for site in layout.sites() {
@@ -75,7 +75,7 @@ impl EvaluateArguments {
             by_site.insert(site.name().to_owned(), value);
         }
         let told = serde_json::json!({ "log_joint": log_joint, "grad": by_site });
-        answer(|out| writeln!(out, "{told}"))?;
+        print(|out| writeln!(out, "{told}"))?;
         Ok(Exit::Done)
     }
 }

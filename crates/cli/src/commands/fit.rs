@@ -1,8 +1,8 @@
 //! `infermark fit`.
 
 use super::{fewer_threads, interrupt_set_up, load_panel};
-use crate::answer::{answer, say};
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use crate::progress_bar::Bar;
 use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
@@ -12,8 +12,8 @@ use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
 use infermark::{
-    BackendError, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Pieces, Posterior, RHAT_LIMIT,
-    Request, Run, RunState, read_truth, registry,
+    BackendError, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Posterior, RHAT_LIMIT, Request, Run,
+    RunState, StepPacer, read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_fit_files::fit_output::{
@@ -202,7 +202,7 @@ impl FitArguments {
             ) {
                 Ok(pictures) => pictures.into_iter().map(|picture| picture.bytes).collect(),
                 Err(error) => {
-                    say(format_args!("warning: {error}"));
+                    notify(format_args!("warning: {error}"));
                     Vec::new()
                 }
             },
@@ -224,7 +224,7 @@ impl FitArguments {
             .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
         let exit =
             if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
-                Exit::GateFailed
+                Exit::CheckFailed
             } else if status == FitStatus::Unfinished {
                 Exit::Interrupted
             } else {
@@ -234,37 +234,37 @@ impl FitArguments {
             let quality = posterior.as_ref().zip(truth.as_ref());
             let quality =
                 quality.map(|(posterior, truth)| quality_in_words(posterior, &truth.product_elasticity));
-            answer(|out| {
+            print(|out| {
                 out.write_all(summary.as_bytes())?;
                 quality.iter().try_for_each(|text| writeln!(out, "{text}"))
             })?;
         }
         for warning in &report.warnings {
-            say(format_args!("note: {warning}"));
+            notify(format_args!("note: {warning}"));
         }
         if let (Some(dispersion), FitStatus::Finished) = (&dispersion, status)
             && let Some(advice) = advice(dispersion, request.likelihood)
         {
-            say(format_args!("note: {advice}"));
-            say(format_args!("note: {}", by_category(dispersion, &panel)));
+            notify(format_args!("note: {advice}"));
+            notify(format_args!("note: {}", by_category(dispersion, &panel)));
         }
         for missing in &written.missing {
-            say(format_args!("warning: {missing}"));
+            notify(format_args!("warning: {missing}"));
         }
         let out = self.out.display();
         match reason {
-            Some(reason) if written.files.is_empty() => say(format_args!(
+            Some(reason) if written.files.is_empty() => notify(format_args!(
                 "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
             )),
-            Some(reason) => say(format_args!(
+            Some(reason) => notify(format_args!(
                 "unfinished ({reason}): partial results are in {out}"
             )),
             None if !written.missing.is_empty() => {
-                say(format_args!(
+                notify(format_args!(
                     "unfinished (not all files could be written): the others are in {out}"
                 ));
             }
-            None => say(format_args!("done: {out}")),
+            None => notify(format_args!("done: {out}")),
         }
         Ok(exit)
     }
@@ -357,14 +357,14 @@ impl Fingerprint {
 fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
     let _following = run.within_step().map(|part_done| bar.follow(part_done));
-    let mut pieces = Pieces::of(run, PIECE);
+    let mut pacer = StepPacer::of(run, PIECE);
     while !interrupt.is_set() {
         let clock = Instant::now();
-        let progress = match run.advance(pieces.steps(), interrupt) {
+        let progress = match run.advance(pacer.steps(), interrupt) {
             Ok(progress) => progress,
             Err(error) => return Some(error),
         };
-        pieces.took(clock.elapsed());
+        pacer.took(clock.elapsed());
         bar.show(&progress);
         if progress.state != RunState::Running {
             return None;

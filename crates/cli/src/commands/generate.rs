@@ -1,8 +1,8 @@
 //! `infermark generate`.
 
 use super::interrupt_on_signals;
-use crate::answer::say;
 use crate::exit::Exit;
+use crate::output::notify;
 use crate::progress_bar::Bar;
 use crate::settings::{LikelihoodArguments, PriorArguments};
 use anyhow::ensure;
@@ -100,12 +100,12 @@ impl GenerateArguments {
         drop(bar);
         match written {
             Err(stopped @ GenerateError::Stopped(_)) => {
-                say(stopped);
+                notify(stopped);
                 return Ok(Exit::Interrupted);
             }
             written => written?,
         }
-        say(format_args!(
+        notify(format_args!(
             "wrote {} and {}",
             self.out.display(),
             self.truth.display()

@@ -3,8 +3,8 @@
 mod drawing;
 mod picture;
 
-use crate::answer::answer;
 use crate::exit::Exit;
+use crate::output::print;
 use crate::settings::{LikelihoodArguments, PriorArguments, SpecificationArguments};
 use clap::{Args, ValueEnum};
 use drawing::Drawing;
@@ -59,7 +59,7 @@ impl ModelArguments {
             Format::Dot => drawing.dot(),
             Format::Svg => svg(&drawing),
         };
-        answer(|out| out.write_all(text.as_bytes()))?;
+        print(|out| out.write_all(text.as_bytes()))?;
         Ok(Exit::Done)
     }
 }

@@ -2,9 +2,9 @@
 
 use super::bench::published_panel;
 use super::{COLUMN_OPTIONS, load_panel, refuse_given};
-use crate::answer::answer;
 use crate::device::named_device;
 use crate::exit::Exit;
+use crate::output::print;
 use crate::progress_bar::Bar;
 use crate::settings::ColumnArguments;
 use anyhow::ensure;
@@ -69,7 +69,7 @@ impl ProfileArguments {
         } else {
             in_words(&profile, panel.rows(), self.particles)
         };
-        answer(|out| out.write_all(text.as_bytes()))?;
+        print(|out| out.write_all(text.as_bytes()))?;
         Ok(Exit::Done)
     }
 }

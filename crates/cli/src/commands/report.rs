@@ -1,7 +1,7 @@
 //! `infermark report`.
 
-use crate::answer::{answer, say};
 use crate::exit::Exit;
+use crate::output::{notify, print};
 use clap::Args;
 use infermark_report::baseline::Baseline;
 use infermark_report::redraw::redraw;
@@ -22,9 +22,9 @@ impl ReportArguments {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let baseline = self.baseline.as_deref().map(Baseline::read).transpose()?;
         let drawn = redraw(&self.dir, baseline.as_ref())?;
-        answer(|out| out.write_all(drawn.table.as_bytes()))?;
+        print(|out| out.write_all(drawn.table.as_bytes()))?;
         for plot in drawn.plots {
-            say(plot.display());
+            notify(plot.display());
         }
         Ok(Exit::Done)
     }

@@ -1,9 +1,9 @@
 //! `infermark time`: one kernel under the clock, for comparisons with other programs in the same run.
 
 use super::{load_panel, refuse_given};
-use crate::answer::answer;
 use crate::device::named_device;
 use crate::exit::Exit;
+use crate::output::print;
 use crate::settings::ColumnArguments;
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, ValueEnum};
@@ -164,7 +164,7 @@ impl TimeArguments {
                 1e3 * sorted[sorted.len() - 1] / self.iterations as f64,
             )
         };
-        answer(|out| writeln!(out, "{text}"))?;
+        print(|out| writeln!(out, "{text}"))?;
         Ok(Exit::Done)
     }
 }

@@ -1,8 +1,8 @@
 //! A synthetic panel in memory.
 
+use super::accepted::{Grouping, draw_accepted};
 use super::candidate::{Candidates, Draw, ProductRows};
 use super::demand::Demand;
-use super::survivors::{Grouping, draw_survivors};
 use super::{GenerateError, Generator, Process};
 use crate::truth::Truth;
 use infermark_model::{Panel, PanelPart};
@@ -70,7 +70,7 @@ fn draw_parts(
         1.0
     };
     let (mut parts, mut draws) = (Vec::new(), Vec::with_capacity(generator.products));
-    draw_survivors(
+    draw_accepted(
         generator.products,
         Grouping { block, wave: 256 },
         |range, limit| {

@@ -1,8 +1,8 @@
 //! A synthetic panel streamed to a file, without holding it in memory.
 
+use super::accepted::{Grouping, draw_accepted};
 use super::candidate::{Candidates, Draw, ProductRows};
 use super::in_memory::{categories_in_use, truth_of};
-use super::survivors::{Grouping, draw_survivors};
 use super::{GenerateError, GenerateProgress, Generator};
 use crate::truth::write_truth;
 use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int32Array, RecordBatch, StringArray};
@@ -121,7 +121,7 @@ fn write_rows(
     let block = (1usize << 16).div_ceil(generator.periods).clamp(1, 1024);
     let wave = (WAVE_ROWS / (block * generator.periods)).max(1);
     let mut draws: Vec<Draw> = Vec::with_capacity(generator.products);
-    draw_survivors(
+    draw_accepted(
         generator.products,
         Grouping { block, wave },
         |range, limit| {

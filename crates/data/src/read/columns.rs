@@ -1,7 +1,7 @@
 //! The names that the panel's five columns have in a file.
 
 use super::compression::shell_quoted;
-use super::defect::{Findings, Place, quoted};
+use super::defect::{Defects, Place, quoted};
 
 /// Column names in the file. The defaults are `product`, `category`, `week`, `price` and `units`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +44,8 @@ impl Columns {
 
     /// The positions of the five columns among a file's columns; `None`, with findings, if a column is
     /// missing or repeated, or if one column is named twice.
-    pub(crate) fn locate(&self, header: &[String], findings: &mut Findings) -> Option<[usize; 5]> {
-        self.locate_where(header, |_, _| true, findings)
+    pub(crate) fn locate(&self, header: &[String], defects: &mut Defects) -> Option<[usize; 5]> {
+        self.locate_where(header, |_, _| true, defects)
     }
 
     /// [`Columns::locate`], suggesting a file's column for one of the five (counted from 0 as above) only if
@@ -54,7 +54,7 @@ impl Columns {
         &self,
         header: &[String],
         mut fits: impl FnMut(usize, usize) -> bool,
-        findings: &mut Findings,
+        defects: &mut Defects,
     ) -> Option<[usize; 5]> {
         let wanted = self.with_options();
         let mut missing = Vec::new();
@@ -63,7 +63,7 @@ impl Columns {
         for (i, (name, option)) in wanted.iter().enumerate() {
             if let Some((_, earlier)) = wanted[..i].iter().find(|(n, _)| n == name) {
                 complete = false;
-                findings.push(Place::File, name, None, || {
+                defects.push(Place::File, name, None, || {
                     (
                         format!("{earlier} and {option} both name this column"),
                         "name a column of its own with each".into(),
@@ -81,7 +81,7 @@ impl Columns {
                 (Some(first), None) => *slot = first,
                 (Some(first), Some(second)) => {
                     complete = false;
-                    findings.push(Place::File, name, None, || {
+                    defects.push(Place::File, name, None, || {
                         (
                             format!(
                                 "the column is there twice, as columns {} and {}",
@@ -98,7 +98,7 @@ impl Columns {
                 }
             }
         }
-        tell_missing(&wanted, &missing, header, &mut fits, findings);
+        tell_missing(&wanted, &missing, header, &mut fits, defects);
         complete.then_some(found)
     }
 }
@@ -122,7 +122,7 @@ fn tell_missing(
     missing: &[usize],
     header: &[String],
     fits: &mut impl FnMut(usize, usize) -> bool,
-    findings: &mut Findings,
+    defects: &mut Defects,
 ) {
     if missing.is_empty() {
         return;
@@ -131,7 +131,7 @@ fn tell_missing(
     if let [only] = header
         && let Some(separator) = [';', '\t', '|'].into_iter().find(|s| only.contains(*s))
     {
-        findings.push(Place::File, "", None, || {
+        defects.push(Place::File, "", None, || {
             (
                 format!("the file has one column, {has}"),
                 format!("it seems to be separated by {separator:?}: save it with commas"),
@@ -153,7 +153,7 @@ fn tell_missing(
         .collect();
     if let ([role], [suggestion]) = (missing, &suggestions[..]) {
         let (name, option) = wanted[*role];
-        findings.push(Place::File, name, None, || {
+        defects.push(Place::File, name, None, || {
             let remedy = match suggestion {
                 Some(place) => {
                     let h = &header[*place];
@@ -188,7 +188,7 @@ fn tell_missing(
             unknown.join(", ")
         ),
     };
-    findings.push(Place::File, "", None, || {
+    defects.push(Place::File, "", None, || {
         (
             format!("the columns {} are missing; the file has {has}", names.join(", ")),
             remedy,

@@ -1,9 +1,9 @@
 //! Rows of a CSV file.
 
 use super::columns::Columns;
-use super::defect::{Findings, Place, ReadError};
-use super::ledger::{Ledger, MAX_UNITS};
+use super::defect::{Defects, Place, ReadError};
 use super::numbers::{parse_number, small_number};
+use super::panel_builder::{MAX_UNITS, PanelBuilder};
 use super::periods::parse_period;
 use super::quoting::{QuoteCheck, QuoteFault};
 use super::source::Source;
@@ -63,29 +63,29 @@ impl CsvTable {
     }
 
     /// Checks the header; `false`, with a finding, if it cannot be one.
-    pub(crate) fn check_header(&self, findings: &mut Findings) -> bool {
+    pub(crate) fn check_header(&self, defects: &mut Defects) -> bool {
         if self.header.is_empty() {
-            findings.push(Place::File, "", None, || {
+            defects.push(Place::File, "", None, || {
                 ("the file is empty".into(), "check how it was exported".into())
             });
         } else if self.header[0].starts_with(char::REPLACEMENT_CHARACTER) || self.header[0].contains('\0') {
-            findings.push(Place::File, "", None, || {
+            defects.push(Place::File, "", None, || {
                 (
                     "the header is not UTF-8 text".into(),
                     "save the file as UTF-8 (it may be UTF-16)".into(),
                 )
             });
         } else if !self.fault_places.is_empty() || self.reader.get_ref().stopped() {
-            self.check_quotes(findings);
+            self.check_quotes(defects);
         }
-        findings.is_empty()
+        defects.is_empty()
     }
 
     /// Passes every record of the right length to `each`, with its row from 0; others become findings.
     pub(crate) fn for_each(
         &mut self,
-        findings: &mut Findings,
-        mut each: impl FnMut(u64, Option<&ByteRecord>, &mut Findings),
+        defects: &mut Defects,
+        mut each: impl FnMut(u64, Option<&ByteRecord>, &mut Defects),
     ) -> Result<(), ReadError> {
         let fields = self.header.len();
         let mut record = ByteRecord::new();
@@ -101,38 +101,38 @@ impl CsvTable {
                 self.note_fault_places(Place::Row(row));
             }
             if let Some((row, len, cells)) = short.take() {
-                count_differs(findings, row, len, fields, &cells);
+                count_differs(defects, row, len, fields, &cells);
             }
             if record.len() == fields {
-                each(row, Some(&record), findings);
+                each(row, Some(&record), defects);
             } else {
                 let cells = start_of(&record);
                 if record.len() < fields {
                     short = Some((row, record.len(), cells));
                 } else {
-                    count_differs(findings, row, record.len(), fields, &cells);
+                    count_differs(defects, row, record.len(), fields, &cells);
                 }
-                each(row, None, findings);
+                each(row, None, defects);
             }
             row += 1;
         }
         if let Some((row, len, cells)) = short {
-            findings.push(Place::Row(row), "", Some(&|| cells.clone()), || {
+            defects.push(Place::Row(row), "", Some(&|| cells.clone()), || {
                 (
                     format!("the file ends within this row, after {len} of {fields} cells: it is truncated"),
                     "export or copy the file again".into(),
                 )
             });
         }
-        self.check_quotes(findings);
+        self.check_quotes(defects);
         Ok(())
     }
 
     /// Broken quoting shifts every cell after it, so its finding replaces all others.
-    fn check_quotes(&self, findings: &mut Findings) {
+    fn check_quotes(&self, defects: &mut Defects) {
         let faults = self.reader.get_ref().faults();
         if !faults.is_empty() {
-            findings.clear();
+            defects.clear();
         }
         for (i, (offset, fault)) in faults.into_iter().enumerate() {
             let place = if self.regular {
@@ -142,7 +142,7 @@ impl CsvTable {
                 // of its record.
                 self.fault_places.get(i).copied().unwrap_or(self.latest)
             };
-            findings.push(place, "", None, || {
+            defects.push(place, "", None, || {
                 let (problem, remedy) = fault_texts(fault);
                 (problem.into(), remedy.into())
             });
@@ -225,8 +225,8 @@ pub(super) fn failed(path: &Path, error: csv::Error) -> ReadError {
     }
 }
 
-fn count_differs(findings: &mut Findings, row: u64, len: usize, fields: usize, cells: &str) {
-    findings.push(Place::Row(row), "", Some(&|| cells.to_owned()), || {
+fn count_differs(defects: &mut Defects, row: u64, len: usize, fields: usize, cells: &str) {
+    defects.push(Place::Row(row), "", Some(&|| cells.to_owned()), || {
         (
             format!("the row has {len} cells, the header {fields}"),
             "check for missing or extra commas; cells with commas need quotes".into(),
@@ -234,14 +234,14 @@ fn count_differs(findings: &mut Findings, row: u64, len: usize, fields: usize, c
     });
 }
 
-/// Reads every row into the ledger.
+/// Reads every row into the panel builder.
 pub(crate) fn fill(
     table: &mut CsvTable,
     columns: &Columns,
-    ledger: &mut Ledger,
-    findings: &mut Findings,
+    panel_builder: &mut PanelBuilder,
+    defects: &mut Defects,
 ) -> Result<(), ReadError> {
-    if !table.check_header(findings) {
+    if !table.check_header(defects) {
         return Ok(());
     }
     let header = table.header().to_vec();
@@ -258,17 +258,17 @@ pub(crate) fn fill(
         let cell = first.as_ref().and_then(|record| record.get(place));
         cell.is_none_or(|cell| may_hold(role, cell.trim_ascii()))
     };
-    let Some(places) = columns.locate_where(&header, fits, findings) else {
+    let Some(places) = columns.locate_where(&header, fits, defects) else {
         return failure.map_or(Ok(()), Err);
     };
-    table.for_each(findings, |row, record, findings| {
-        if ledger.shortage().is_some() {
+    table.for_each(defects, |row, record, defects| {
+        if panel_builder.shortage().is_some() {
             return;
         }
         let cells = record.map(|record| places.map(|i| record.get(i).unwrap_or_default()));
-        match cells.and_then(|cells| check_row(row, cells, columns, ledger, findings)) {
-            Some((keys, price, units)) => ledger.push(row, keys, price, units, columns, findings),
-            None => ledger.leave_out(),
+        match cells.and_then(|cells| check_row(row, cells, columns, panel_builder, defects)) {
+            Some((keys, price, units)) => panel_builder.push(row, keys, price, units, columns, defects),
+            None => panel_builder.leave_out(),
         }
     })
 }
@@ -288,42 +288,55 @@ fn check_row(
     row: u64,
     [product, category, period, price, units]: [&[u8]; 5],
     columns: &Columns,
-    ledger: &mut Ledger,
-    findings: &mut Findings,
+    panel_builder: &mut PanelBuilder,
+    defects: &mut Defects,
 ) -> Option<((u32, u32, u32), f64, u32)> {
-    let category = check_key(row, category, &columns.category, "category", findings)
-        .and_then(|key| check_text(row, key, &columns.category, ledger.categories.text(key), findings));
-    let product = match check_key(row, product, &columns.product, "product", findings) {
-        Some(key) => check_text(row, key, &columns.product, ledger.products.text(key), findings),
+    let category = check_key(row, category, &columns.category, "category", defects).and_then(|key| {
+        check_text(
+            row,
+            key,
+            &columns.category,
+            panel_builder.categories.text(key),
+            defects,
+        )
+    });
+    let product = match check_key(row, product, &columns.product, "product", defects) {
+        Some(key) => check_text(
+            row,
+            key,
+            &columns.product,
+            panel_builder.products.text(key),
+            defects,
+        ),
         None => {
-            category.inspect(|category| ledger.orphan(*category, row));
+            category.inspect(|category| panel_builder.orphan(*category, row));
             None
         }
     };
     let period = match parse_period(period.trim_ascii()) {
-        Ok(parsed) => ledger.period(
+        Ok(parsed) => panel_builder.period(
             row,
             parsed,
             || String::from_utf8_lossy(period).into_owned(),
             columns,
-            findings,
+            defects,
         ),
         Err(problem) => {
-            bad_cell(findings, row, &columns.period, period, problem, PERIOD_REMEDY);
+            bad_cell(defects, row, &columns.period, period, problem, PERIOD_REMEDY);
             None
         }
     };
     let price = match parse_number(price.trim_ascii()).filter(|p| *p > 0.0 && p.is_finite()) {
         Some(price) => Some(price),
         None => {
-            bad_cell(findings, row, &columns.price, price, PRICE_PROBLEM, PRICE_REMEDY);
+            bad_cell(defects, row, &columns.price, price, PRICE_PROBLEM, PRICE_REMEDY);
             None
         }
     };
     let units = match parse_units(units.trim_ascii()) {
         Ok(units) => Some(units),
         Err(problem) => {
-            bad_cell(findings, row, &columns.units, units, problem, UNITS_REMEDY);
+            bad_cell(defects, row, &columns.units, units, problem, UNITS_REMEDY);
             None
         }
     };
@@ -332,7 +345,7 @@ fn check_row(
             Some(((product, category, period), price, units))
         }
         (Some(_), Some(category), ..) => {
-            ledger.has_product(category);
+            panel_builder.has_product(category);
             None
         }
         _ => None,
@@ -350,11 +363,11 @@ fn check_key<'c>(
     cell: &'c [u8],
     column: &str,
     axis: &str,
-    findings: &mut Findings,
+    defects: &mut Defects,
 ) -> Option<&'c [u8]> {
     if cell.trim_ascii().is_empty() {
         bad_cell(
-            findings,
+            defects,
             row,
             column,
             cell,
@@ -371,11 +384,11 @@ fn check_text(
     cell: &[u8],
     column: &str,
     code: Result<u32, std::str::Utf8Error>,
-    findings: &mut Findings,
+    defects: &mut Defects,
 ) -> Option<u32> {
     if code.is_err() {
         bad_cell(
-            findings,
+            defects,
             row,
             column,
             cell,
@@ -386,8 +399,8 @@ fn check_text(
     code.ok()
 }
 
-fn bad_cell(findings: &mut Findings, row: u64, column: &str, cell: &[u8], problem: &str, remedy: &str) {
-    findings.push(
+fn bad_cell(defects: &mut Defects, row: u64, column: &str, cell: &[u8], problem: &str, remedy: &str) {
+    defects.push(
         Place::Row(row),
         column,
         Some(&|| String::from_utf8_lossy(cell).into_owned()),

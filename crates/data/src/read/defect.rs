@@ -163,12 +163,12 @@ struct Finding {
 
 /// Collects findings: the first in file order are kept, all are counted.
 #[derive(Debug, Default)]
-pub(crate) struct Findings {
+pub(crate) struct Defects {
     kept: Vec<Finding>,
     total: u64,
 }
 
-impl Findings {
+impl Defects {
     pub(crate) fn is_empty(&self) -> bool {
         self.total == 0
     }
@@ -259,7 +259,7 @@ impl Findings {
     }
 
     /// Adds the findings of another collector.
-    pub(crate) fn absorb(&mut self, other: Findings) {
+    pub(crate) fn absorb(&mut self, other: Defects) {
         let uncounted = other.total - other.kept.len() as u64;
         for finding in other.kept {
             if self.admit(finding.place) {
@@ -271,7 +271,7 @@ impl Findings {
 
     /// Discards all findings, because a later one makes them meaningless.
     pub(crate) fn clear(&mut self) {
-        *self = Findings::default();
+        *self = Defects::default();
     }
 
     /// The error that the user sees. `locate` returns the number of every place.

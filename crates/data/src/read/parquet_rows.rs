@@ -15,8 +15,8 @@ mod zone;
 
 use super::columns::Columns;
 use super::csv_rows::{PERIOD_REMEDY, PRICE_PROBLEM, PRICE_REMEDY, UNITS_REMEDY};
-use super::defect::{Findings, Place, ReadError};
-use super::ledger::{FollowingRows, Ledger};
+use super::defect::{Defects, Place, ReadError};
+use super::panel_builder::{FollowingRows, PanelBuilder};
 use ahead::Ahead;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
@@ -53,19 +53,19 @@ enum Role {
 
 const ROLES: [Role; 5] = [Role::Key, Role::Key, Role::Period, Role::Price, Role::Units];
 
-/// Reads every row into the ledger.
+/// Reads every row into the panel builder.
 pub(crate) fn fill(
     path: &Path,
     columns: &Columns,
-    ledger: &mut Ledger,
-    findings: &mut Findings,
+    panel_builder: &mut PanelBuilder,
+    defects: &mut Defects,
 ) -> Result<(), ReadError> {
     let file = File::open(path).map_err(|cause| ReadError::Io {
         path: path.to_owned(),
         cause,
     })?;
-    if let Err(error) = rows(file, columns, ledger, findings) {
-        findings.push(Place::File, "", None, || error.problem_and_remedy());
+    if let Err(error) = rows(file, columns, panel_builder, defects) {
+        defects.push(Place::File, "", None, || error.problem_and_remedy());
     }
     Ok(())
 }
@@ -73,8 +73,8 @@ pub(crate) fn fill(
 fn rows(
     mut file: File,
     columns: &Columns,
-    ledger: &mut Ledger,
-    findings: &mut Findings,
+    panel_builder: &mut PanelBuilder,
+    defects: &mut Defects,
 ) -> Result<(), Failure> {
     let bytes = file.metadata()?.len();
     footer::check(&mut file, bytes)?;
@@ -82,7 +82,7 @@ fn rows(
     let schema = Arc::clone(metadata.schema());
     let header: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     if header.is_empty() {
-        findings.push(Place::File, "", None, || {
+        defects.push(Place::File, "", None, || {
             (
                 "the Parquet file has no columns".into(),
                 "export it again with the columns of the panel".into(),
@@ -90,14 +90,14 @@ fn rows(
         });
         return Ok(());
     }
-    let Some(places) = columns.locate(&header, findings) else {
+    let Some(places) = columns.locate(&header, defects) else {
         return Ok(());
     };
     let mut sound = true;
     for (place, role) in places.iter().zip(ROLES) {
-        sound &= check_type(schema.field(*place), role, findings);
+        sound &= check_type(schema.field(*place), role, defects);
     }
-    if !sound || !check_compression(metadata.metadata(), &places, findings) {
+    if !sound || !check_compression(metadata.metadata(), &places, defects) {
         return Ok(());
     }
     let groups = CheckedGroups {
@@ -106,7 +106,7 @@ fn rows(
         metadata: Arc::clone(metadata.metadata()),
     };
     // The footer may be damaged; price and units of a row together seldom take less than a byte.
-    ledger.reserve((groups.num_rows() as u64).min(bytes) as usize);
+    panel_builder.reserve((groups.num_rows() as u64).min(bytes) as usize);
     let reader = contained(|| batches(&groups, &schema, places))?;
 
     // A projection keeps the column order of the file.
@@ -127,16 +127,16 @@ fn rows(
             first_row,
             &mut codes,
             columns,
-            ledger,
-            findings,
+            panel_builder,
+            defects,
         );
         first_row += batch.num_rows() as u64;
         if first_row > bytes.saturating_add(REPEATED_ROWS) {
-            let repeated = ledger.more_rows_than_pairs();
-            if !repeated && findings.is_empty() {
+            let repeated = panel_builder.more_rows_than_pairs();
+            if !repeated && defects.is_empty() {
                 return ControlFlow::Continue(());
             }
-            findings.push(Place::File, "", None, || match repeated {
+            defects.push(Place::File, "", None, || match repeated {
                 true => (
                     format!("the first {first_row} rows repeat products and periods, the rest is not read"),
                     "keep one row of a product and period, or add them up".into(),
@@ -148,12 +148,12 @@ fn rows(
             });
             return ControlFlow::Break(());
         }
-        match ledger.shortage() {
+        match panel_builder.shortage() {
             None => ControlFlow::Continue(()),
             Some(_) => ControlFlow::Break(()),
         }
     })?;
-    clock.check(&columns.period, findings);
+    clock.check(&columns.period, defects);
     Ok(())
 }
 
@@ -268,8 +268,8 @@ fn add_batch(
     first_row: u64,
     codes: &mut [KeyCodes; 2],
     columns: &Columns,
-    ledger: &mut Ledger,
-    findings: &mut Findings,
+    panel_builder: &mut PanelBuilder,
+    defects: &mut Defects,
 ) {
     let arrays = order.map(|i| batch.column(i));
     let BatchCells {
@@ -292,24 +292,24 @@ fn add_batch(
     while i < batch.num_rows() {
         let row = first_row + i as u64;
         let mut bad = |column: usize, name: &str, problem: &str, remedy: &str| {
-            findings.push(Place::Row(row), name, Some(&|| cell(column, i)), || {
+            defects.push(Place::Row(row), name, Some(&|| cell(column, i)), || {
                 (problem.to_owned(), remedy.to_owned())
             });
         };
         let category = category_codes
-            .code(category, i, &mut ledger.categories)
+            .code(category, i, &mut panel_builder.categories)
             .map_err(|none| {
                 let (problem, remedy) = none.texts("the category is empty");
                 bad(1, &columns.category, problem, remedy);
             })
             .ok();
-        let product = product_codes.code(product, i, &mut ledger.products);
+        let product = product_codes.code(product, i, &mut panel_builder.products);
         if let Err(none) = product {
             let (problem, remedy) = none.texts("the product is empty");
             bad(0, &columns.product, problem, remedy);
             category.inspect(|category| match none {
-                NoKey::Empty => ledger.orphan(*category, row),
-                _ => ledger.has_product(*category),
+                NoKey::Empty => panel_builder.orphan(*category, row),
+                _ => panel_builder.has_product(*category),
             });
         }
         let price =
@@ -322,7 +322,7 @@ fn add_batch(
             .map_err(|problem| bad(4, &columns.units, problem, UNITS_REMEDY))
             .ok();
         let period = match period.period(i) {
-            Ok(parsed) => ledger.period(row, parsed, || cell(2, i), columns, findings),
+            Ok(parsed) => panel_builder.period(row, parsed, || cell(2, i), columns, defects),
             Err(problem) => {
                 bad(2, &columns.period, problem, PERIOD_REMEDY);
                 None
@@ -330,13 +330,13 @@ fn add_batch(
         };
         match (product, category, period, price, units) {
             (Ok(product), Some(category), Some(period), Some(price), Some(units)) => {
-                ledger.push(row, (product, category, period), price, units, columns, findings);
+                panel_builder.push(row, (product, category, period), price, units, columns, defects);
             }
             (Ok(_), Some(category), ..) => {
-                ledger.has_product(category);
-                ledger.leave_out();
+                panel_builder.has_product(category);
+                panel_builder.leave_out();
             }
-            _ => ledger.leave_out(),
+            _ => panel_builder.leave_out(),
         }
         i += 1;
         if let (Some(plain), Ok(product), Some(category)) = (&plain, product, category) {
@@ -345,7 +345,7 @@ fn add_batch(
                 same_until = plain.end_of_keys(i - 1, batch.num_rows());
             }
             let rest = plain.rows(i..same_until);
-            i += ledger.follow((product, category), first_row + i as u64, &rest);
+            i += panel_builder.follow((product, category), first_row + i as u64, &rest);
         }
     }
 }

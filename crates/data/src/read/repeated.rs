@@ -2,7 +2,7 @@
 
 use super::columns::Columns;
 use super::csv_rows::{CsvTable, failed, reader};
-use super::defect::{Findings, Place, ReadError, quoted};
+use super::defect::{Defects, Place, ReadError, quoted};
 use super::numbers::{parse_number, small_number};
 use super::source::Source;
 use csv::ByteRecord;
@@ -14,9 +14,9 @@ impl CsvTable {
     pub(crate) fn tell_repeated_apart(
         &self,
         columns: &Columns,
-        findings: &mut Findings,
+        defects: &mut Defects,
     ) -> Result<(), ReadError> {
-        let mut rows: BTreeMap<u64, ByteRecord> = findings
+        let mut rows: BTreeMap<u64, ByteRecord> = defects
             .repeated()
             .flat_map(|(row, other, _)| [row, other])
             .filter_map(row_of)
@@ -37,7 +37,7 @@ impl CsvTable {
             }
             kept.clone_from(&record);
         }
-        for (row, other, remedy) in findings.repeated() {
+        for (row, other, remedy) in defects.repeated() {
             if let (Some(row), Some(other)) = (row_of(row), row_of(other)) {
                 *remedy = told_apart(&self.header, columns, [&rows[&other], &rows[&row]]);
             }

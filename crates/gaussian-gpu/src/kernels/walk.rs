@@ -36,7 +36,7 @@ impl Column {
 
 /// A product with all that stays as it moves.
 #[derive(CubeType, Clone, Copy)]
-struct Given {
+struct ProductData {
     /// Place of its row of the first period, of the effect of that, and the number of periods.
     row: usize,
     effect: usize,
@@ -74,7 +74,7 @@ fn rate(x: f64, a: f64, level: f64) -> f64 {
 }
 
 #[cube]
-fn sums_of(log_prices: &Array<f64>, effects: &Array<f64>, of: Given, a: f64, e: f64) -> Sums {
+fn sums_of(log_prices: &Array<f64>, effects: &Array<f64>, of: ProductData, a: f64, e: f64) -> Sums {
     let mut w = 0.0f64;
     let mut wx = 0.0f64;
     let mut wxx = 0.0f64;
@@ -103,7 +103,7 @@ fn sums_of(log_prices: &Array<f64>, effects: &Array<f64>, of: Given, a: f64, e: 
 
 /// The Newton step of a product's pair, the effect eliminated.
 #[cube]
-fn newton_step(of: Given, a: f64, e: f64, w: f64, wx: f64, wxx: f64) -> (f64, f64) {
+fn newton_step(of: ProductData, a: f64, e: f64, w: f64, wx: f64, wxx: f64) -> (f64, f64) {
     let by_a = of.units_log_price - wx - (a - of.mean_a) * of.precision_a;
     let by_e = of.units - w - (e - of.mean_e) * of.precision_e;
     let h_ee = w + of.precision_e;
@@ -238,7 +238,7 @@ pub(crate) fn products(
         let category = blocks[2 * block] as usize;
         let is_product = (lane as u32) < blocks[2 * block + 1];
         let slot = block * LANES + lane;
-        let of = Given {
+        let of = ProductData {
             row: block * periods * LANES + lane,
             effect: category * periods,
             periods,

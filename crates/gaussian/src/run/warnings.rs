@@ -37,7 +37,7 @@ impl GaussianRun {
                 self.report.newton_steps, self.report.variational_steps
             ));
         }
-        if self.stands_in {
+        if self.uses_fallback_curvature {
             warnings.push(
                 "The precision where the search ended is not positive definite along the shape of a category, and the size of that \
                  curvature stands in for it: the intervals are not to be trusted; --method nuts needs no such precision."

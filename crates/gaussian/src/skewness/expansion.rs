@@ -2,7 +2,7 @@
 
 use super::rows::About;
 use super::shift::AtMode;
-use crate::counts::Counts;
+use crate::objective::GaussianObjective;
 use infermark_arrowhead::ArrowheadFactor;
 
 /// Third-order part of the log density, at one standard deviation, below which a marginal is taken as normal.
@@ -10,7 +10,7 @@ pub(super) const NEGLIGIBLE: f64 = 0.05;
 
 /// The starting point of the corrections.
 pub(super) struct Expansion<'a> {
-    pub(super) counts: &'a Counts,
+    pub(super) counts: &'a GaussianObjective,
     pub(super) about: About,
     /// The mode, or the mean.
     pub(super) point: &'a [f64],

@@ -1,7 +1,7 @@
 //! The shift of all means from the mode, to first order; the pass that finds it also finds the pairs' variances and third-order parts.
 
-use crate::counts::Counts;
 use crate::design::LATENTS;
+use crate::objective::GaussianObjective;
 use infermark_arrowhead::{
     ArrowheadFactor, BlockFactor, BlockMatrix, FactorError, OfRowVariances, ProductRows, ProductThird,
     WithPeriods,
@@ -29,7 +29,7 @@ pub(super) struct AtMode {
 /// # Errors
 /// When the pass is stopped.
 pub(super) fn of_means(
-    counts: &Counts,
+    counts: &GaussianObjective,
     factor: &ArrowheadFactor,
 ) -> Result<(Vec<f64>, Vec<AtMode>), FactorError> {
     if factor.is_elsewhere() {
@@ -44,7 +44,7 @@ pub(super) fn of_means(
 }
 
 /// The means of the third-order terms' derivatives for a gradient.
-struct ThirdOrder<'a>(&'a Counts);
+struct ThirdOrder<'a>(&'a GaussianObjective);
 
 impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
     type Answer = AtMode;
@@ -147,7 +147,7 @@ mod tests {
             }
         }
         let before = factor.marginals();
-        let counts = Counts::new(&panel, &Priors::default(), Likelihood::Poisson);
+        let counts = GaussianObjective::new(&panel, &Priors::default(), Likelihood::Poisson);
         let (found, at_mode) = of_means(&counts, &factor).unwrap();
         for (j, (found, expected)) in found.iter().zip(&expected).enumerate() {
             let sd = before.variance[j].sqrt();

@@ -1,9 +1,9 @@
 //! Elasticities compared with those of a reference posterior, product by product: one row of panels per
 //! method.
 
+use super::canvas::{Align, Canvas, PlotError, dashes, save};
 use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, heading, legend};
 use super::palette::{INK, VERMILLION, ours};
-use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use super::series::size_in_words;
 use crate::number_format::three_digits;
@@ -57,10 +57,12 @@ pub fn draw(stem: &Path, rows: &[AgreementRow<'_>], subtitle: &str) -> Result<Ve
         return Ok(Vec::new());
     }
     let height = 190.0 + ROW * rows.len() as f64;
-    save(stem, (WIDTH, height), &|pen| paint(pen, &rows, subtitle, height))
+    save(stem, (WIDTH, height), &|canvas| {
+        paint(canvas, &rows, subtitle, height)
+    })
 }
 
-fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: f64) {
+fn paint(canvas: &mut dyn Canvas, rows: &[&AgreementRow<'_>], subtitle: &str, height: f64) {
     let reference = &rows[0].agreement.reference;
     // The uncertainty of the reference itself: 1 / sqrt(effective draws) of its standard deviation.
     let own_error = reference
@@ -76,7 +78,7 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
         reference.name
     );
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Elasticities beside the reference, product by product",
         &told,
@@ -94,7 +96,7 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
     }
     for (column, entry) in entries.iter().enumerate() {
         let left = 20.0 + 300.0 * column as f64;
-        legend(pen, left, top + 2.0, 900.0, std::slice::from_ref(entry));
+        legend(canvas, left, top + 2.0, 900.0, std::slice::from_ref(entry));
     }
 
     let all = || rows.iter().flat_map(|r| &r.agreement.sample);
@@ -117,7 +119,7 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
     let step = (height - foot - first) / rows.len() as f64;
     for (index, row) in rows.iter().enumerate() {
         let row_top = first + index as f64 * step;
-        pen.text(20.0, row_top, &row.name, LABEL, INK, Align::Left);
+        canvas.text(20.0, row_top, &row.name, LABEL, INK, Align::Left);
         let frame = |left: f64, right: f64| Frame {
             left,
             top: row_top + 14.0,
@@ -128,23 +130,23 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
             frame(90.0, 0.5 * WIDTH - 20.0),
             frame(0.5 * WIDTH + 80.0, WIDTH - 30.0),
         );
-        left.vertical_axis(pen, &distance, "|mean - mean| / sd");
-        right.vertical_axis(pen, &ratio, "sd / sd");
+        left.vertical_axis(canvas, &distance, "|mean - mean| / sd");
+        right.vertical_axis(canvas, &ratio, "sd / sd");
         for panel in [&left, &right] {
             if index + 1 == rows.len() {
-                panel.horizontal_axis(pen, &x, x_name);
+                panel.horizontal_axis(canvas, &x, x_name);
             } else {
-                panel.horizontal_ticks(pen, &x);
+                panel.horizontal_ticks(canvas, &x);
             }
         }
-        let across = |pen: &mut dyn Pen, panel: &Frame, y: f64, color| {
-            dashes(pen, (panel.left, y), (panel.right, y), color, 1.5);
+        let across = |canvas: &mut dyn Canvas, panel: &Frame, y: f64, color| {
+            dashes(canvas, (panel.left, y), (panel.right, y), color, 1.5);
         };
         for product in &row.agreement.sample {
             let color = ours(index);
             let y = left.y(&distance, product.mean_difference.max(LEAST));
-            pen.dot(left.x(&x, place(product)), y, 2.5, color);
-            pen.dot(
+            canvas.dot(left.x(&x, place(product)), y, 2.5, color);
+            canvas.dot(
                 right.x(&x, place(product)),
                 right.y(&ratio, product.sd_ratio),
                 2.5,
@@ -152,12 +154,12 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
             );
         }
         if let Some(own) = own_error {
-            across(pen, &left, left.y(&distance, own), VERMILLION);
+            across(canvas, &left, left.y(&distance, own), VERMILLION);
         }
-        across(pen, &right, right.y(&ratio, 1.0), INK);
+        across(canvas, &right, right.y(&ratio, 1.0), INK);
         if let Some(site) = row.agreement.site(infermark_model::Site::ProductA) {
-            let words = |text: String, panel: &Frame, pen: &mut dyn Pen| {
-                pen.text(panel.right, row_top, &text, SMALL, INK, Align::Right);
+            let words = |text: String, panel: &Frame, canvas: &mut dyn Canvas| {
+                canvas.text(panel.right, row_top, &text, SMALL, INK, Align::Right);
             };
             words(
                 format!(
@@ -166,7 +168,7 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
                     three_digits(site.mean_difference_largest)
                 ),
                 &left,
-                pen,
+                canvas,
             );
             words(
                 format!(
@@ -176,9 +178,9 @@ fn paint(pen: &mut dyn Pen, rows: &[&AgreementRow<'_>], subtitle: &str, height: 
                     three_digits(site.sd_ratio_largest)
                 ),
                 &right,
-                pen,
+                canvas,
             );
         }
     }
-    caption(pen, WIDTH, height, CAPTION);
+    caption(canvas, WIDTH, height, CAPTION);
 }

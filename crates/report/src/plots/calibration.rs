@@ -3,9 +3,9 @@
 //! Rows are methods, columns quantities. A cell is vermillion where the method fails there, blue elsewhere; grey is where all
 //! cells of a method stay with a probability of one minus the level if the method is calibrated.
 
+use super::canvas::{Align, Canvas, PlotError, dashes, save};
 use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, heading, legend, wrap};
 use super::palette::{BLUE, FAINT, GRID, INK, PUBLISHED, VERMILLION, ours};
-use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use infermark_calibration::uniformity::{CELLS, binomial_interval, ecdf};
 use infermark_calibration::{Band, Calibration, MethodVerdict, Quantity, QuantityVerdict};
@@ -35,7 +35,7 @@ const COVERAGE_CAPTION: &str = "Share of true values inside the central interval
 
 /// What is drawn.
 #[derive(Debug, Clone, Copy)]
-pub struct Pictured<'c> {
+pub struct CalibrationPicture<'c> {
     /// The places.
     pub calibration: &'c Calibration,
     /// The verdicts on them.
@@ -57,7 +57,7 @@ struct Cell {
     band: Band,
 }
 
-impl Pictured<'_> {
+impl CalibrationPicture<'_> {
     /// The cells of a method, one a quantity; `None` where there are no places.
     fn cells(&self, method: usize) -> Vec<Option<Cell>> {
         let verdict = &self.verdicts[method];
@@ -74,7 +74,7 @@ impl Pictured<'_> {
                 };
                 last = Some((found.replications, band.clone()));
                 Some(Cell {
-                    pits: placed.map(|p| p.placement.pit).collect(),
+                    pits: placed.map(|p| p.statistic.pit).collect(),
                     color: if found.passes { BLUE } else { VERMILLION },
                     note: note(found.p_adjusted),
                     level: found.power.level_of_a_test(),
@@ -111,7 +111,7 @@ fn note(p: f64) -> String {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw_histograms(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf>, PlotError> {
+pub fn draw_histograms(stem: &Path, pictured: &CalibrationPicture<'_>) -> Result<Vec<PathBuf>, PlotError> {
     let what = "Dashed: what each bar is expected to be. Grey: all bars of a calibrated method leave it with that probability at most.";
     draw_grid(
         stem,
@@ -131,7 +131,7 @@ pub fn draw_histograms(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathB
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw_ecdf(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf>, PlotError> {
+pub fn draw_ecdf(stem: &Path, pictured: &CalibrationPicture<'_>) -> Result<Vec<PathBuf>, PlotError> {
     let what = "Grey: the simultaneous band of the test itself. Scales differ by method.";
     draw_grid(
         stem,
@@ -167,10 +167,10 @@ type Axis = (f64, f64, Vec<f64>);
 
 fn draw_grid(
     stem: &Path,
-    pictured: &Pictured<'_>,
+    pictured: &CalibrationPicture<'_>,
     (title, what, text): (&str, &str, &str),
     horizontal: &str,
-    fill: &dyn Fn(&mut dyn Pen, &CellFrame, &Cell),
+    fill: &dyn Fn(&mut dyn Canvas, &CellFrame, &Cell),
     axis: &dyn Fn(&[Option<Cell>]) -> Axis,
 ) -> Result<Vec<PathBuf>, PlotError> {
     let methods = pictured.verdicts.len();
@@ -181,16 +181,16 @@ fn draw_grid(
     let head = 24.0 + 26.0 + 18.0 * wrap(&subtitle, SMALL, width - 40.0).len() as f64 + 40.0;
     let height = head + methods as f64 * (CELL_HEIGHT + GAP) + FOOT + caption_height(width, text);
     let rows: Vec<Vec<Option<Cell>>> = (0..methods).map(|m| pictured.cells(m)).collect();
-    save(stem, (width, height), &|pen| {
-        heading(pen, width, title, &subtitle);
+    save(stem, (width, height), &|canvas| {
+        heading(canvas, width, title, &subtitle);
         for (column, quantity) in quantities.iter().enumerate() {
             let x = LEFT + column as f64 * (CELL_WIDTH + GAP) + 0.5 * CELL_WIDTH;
-            pen.text(x, head - 16.0, quantity.name(), LABEL, INK, Align::Centre);
+            canvas.text(x, head - 16.0, quantity.name(), LABEL, INK, Align::Centre);
         }
         for (row, (cells, verdict)) in rows.iter().zip(pictured.verdicts).enumerate() {
             let top = head + row as f64 * (CELL_HEIGHT + GAP);
             let (low, high, ticks) = axis(cells);
-            pen.text(
+            canvas.text(
                 20.0,
                 top + 0.5 * CELL_HEIGHT,
                 &verdict.method,
@@ -211,8 +211,8 @@ fn draw_grid(
                 };
                 match cell {
                     Some(cell) => {
-                        fill(pen, &frame, cell);
-                        pen.text(
+                        fill(canvas, &frame, cell);
+                        canvas.text(
                             left + CELL_WIDTH - 4.0,
                             top + 8.0,
                             &cell.note,
@@ -223,16 +223,16 @@ fn draw_grid(
                     }
                     None => {
                         let (x, y) = (left + 0.5 * CELL_WIDTH, top + 0.5 * CELL_HEIGHT);
-                        pen.text(x, y, "no draws", SMALL, FAINT, Align::Centre);
+                        canvas.text(x, y, "no draws", SMALL, FAINT, Align::Centre);
                     }
                 }
-                frame.axes(pen, if column == 0 { &ticks } else { &[] }, row + 1 == methods);
+                frame.axes(canvas, if column == 0 { &ticks } else { &[] }, row + 1 == methods);
             }
         }
         let x = LEFT + 0.5 * columns * (CELL_WIDTH + GAP);
         let y = head + methods as f64 * (CELL_HEIGHT + GAP) + 14.0;
-        pen.text(x, y, horizontal, LABEL, INK, Align::Centre);
-        caption(pen, width, height, text);
+        canvas.text(x, y, horizontal, LABEL, INK, Align::Centre);
+        caption(canvas, width, height, text);
     })
 }
 
@@ -249,35 +249,35 @@ impl CellFrame {
     }
 
     /// The rectangle between two corners.
-    fn fill(&self, pen: &mut dyn Pen, from: (f64, f64), to: (f64, f64), color: RGBColor) {
+    fn fill(&self, canvas: &mut dyn Canvas, from: (f64, f64), to: (f64, f64), color: RGBColor) {
         let ((left, bottom), (right, top)) = (self.at(from.0, from.1), self.at(to.0, to.1));
-        pen.bar(left, top, right, bottom, color);
+        canvas.bar(left, top, right, bottom, color);
     }
 
-    fn axes(&self, pen: &mut dyn Pen, vertical: &[f64], with_labels: bool) {
+    fn axes(&self, canvas: &mut dyn Canvas, vertical: &[f64], with_labels: bool) {
         let Frame {
             left,
             right,
             top,
             bottom,
         } = self.frame;
-        pen.line(&[(left, top), (left, bottom), (right, bottom)], INK, 1.0);
+        canvas.line(&[(left, top), (left, bottom), (right, bottom)], INK, 1.0);
         for value in vertical {
             let (_, y) = self.at(0.0, *value);
-            pen.line(&[(left - 4.0, y), (left, y)], INK, 1.0);
-            pen.text(left - 8.0, y, &format!("{value}"), SMALL, INK, Align::Right);
+            canvas.line(&[(left - 4.0, y), (left, y)], INK, 1.0);
+            canvas.text(left - 8.0, y, &format!("{value}"), SMALL, INK, Align::Right);
         }
         for (value, label) in [(0.0, "0"), (0.5, "0.5"), (1.0, "1")] {
             let x = left + value * (right - left);
-            pen.line(&[(x, bottom), (x, bottom + 4.0)], INK, 1.0);
+            canvas.line(&[(x, bottom), (x, bottom + 4.0)], INK, 1.0);
             if with_labels {
-                pen.text(x, bottom + 14.0, label, SMALL, INK, Align::Centre);
+                canvas.text(x, bottom + 14.0, label, SMALL, INK, Align::Centre);
             }
         }
     }
 }
 
-fn histogram(pen: &mut dyn Pen, cell_frame: &CellFrame, cell: &Cell) {
+fn histogram(canvas: &mut dyn Canvas, cell_frame: &CellFrame, cell: &Cell) {
     let n = cell.pits.len();
     // Five expected a bin at least.
     let bins = (n / 5).clamp(2, MOST_BINS);
@@ -295,14 +295,14 @@ fn histogram(pen: &mut dyn Pen, cell_frame: &CellFrame, cell: &Cell) {
             high: 1.25 * tallest,
         },
     };
-    frame.fill(pen, (0.0, low as f64), (1.0, high as f64), PUBLISHED[2]);
+    frame.fill(canvas, (0.0, low as f64), (1.0, high as f64), PUBLISHED[2]);
     for (bin, count) in counts.iter().enumerate() {
         let (left, right) = (bin as f64 / bins as f64, (bin as f64 + 0.82) / bins as f64);
-        frame.fill(pen, (left, 0.0), (right, *count as f64), cell.color);
+        frame.fill(canvas, (left, 0.0), (right, *count as f64), cell.color);
     }
     let level_bars = n as f64 / bins as f64;
     dashes(
-        pen,
+        canvas,
         frame.at(0.0, level_bars),
         frame.at(1.0, level_bars),
         INK,
@@ -322,18 +322,18 @@ fn differences(pits: &[f64]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn difference(pen: &mut dyn Pen, frame: &CellFrame, cell: &Cell) {
+fn difference(canvas: &mut dyn Canvas, frame: &CellFrame, cell: &Cell) {
     for ((low, high), k) in cell.band.shares.iter().zip(1..) {
         let z = f64::from(k) / CELLS as f64;
         let half = 0.5 / CELLS as f64;
-        frame.fill(pen, (z - half, low - z), (z + half, high - z), PUBLISHED[2]);
+        frame.fill(canvas, (z - half, low - z), (z + half, high - z), PUBLISHED[2]);
     }
-    pen.line(&[frame.at(0.0, 0.0), frame.at(1.0, 0.0)], GRID, 1.0);
+    canvas.line(&[frame.at(0.0, 0.0), frame.at(1.0, 0.0)], GRID, 1.0);
     let line: Vec<(f64, f64)> = differences(&cell.pits)
         .into_iter()
         .map(|(x, y)| frame.at(x, y))
         .collect();
-    pen.line(&line, cell.color, 2.0);
+    canvas.line(&line, cell.color, 2.0);
 }
 
 /// Side of a coverage panel.
@@ -345,7 +345,7 @@ const ABREAST: usize = 3;
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf>, PlotError> {
+pub fn draw_coverage(stem: &Path, pictured: &CalibrationPicture<'_>) -> Result<Vec<PathBuf>, PlotError> {
     const BESIDE: f64 = 90.0;
     const BELOW: f64 = 100.0;
     let methods = pictured.verdicts.len();
@@ -355,9 +355,9 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
     let head = 110.0;
     let height = head + lines as f64 * (SIDE + BELOW) + caption_height(width, COVERAGE_CAPTION);
     let rows: Vec<Vec<Option<Cell>>> = (0..methods).map(|m| pictured.cells(m)).collect();
-    save(stem, (width, height), &|pen| {
+    save(stem, (width, height), &|canvas| {
         let title = "Coverage of central intervals: promised and held";
-        heading(pen, width, title, pictured.subtitle);
+        heading(canvas, width, title, pictured.subtitle);
         let scale = Scale::Linear { low: 0.0, high: 1.0 };
         for (index, (cells, verdict)) in rows.iter().zip(pictured.verdicts).enumerate() {
             let left = 80.0 + (index % ABREAST) as f64 * (SIDE + BESIDE);
@@ -372,7 +372,7 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
                 for ((low, high), k) in cell.band.shares.iter().zip(1..) {
                     let x = |k: f64| frame.x(&scale, k / CELLS as f64);
                     let (from, to) = (x(f64::from(k) - 0.5), x(f64::from(k) + 0.5));
-                    pen.bar(
+                    canvas.bar(
                         from,
                         frame.y(&scale, *high),
                         to,
@@ -381,13 +381,13 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
                     );
                 }
             }
-            frame.vertical_axis(pen, &scale, "share of true values inside");
-            frame.horizontal_axis(pen, &scale, "probability of the interval");
+            frame.vertical_axis(canvas, &scale, "share of true values inside");
+            frame.horizontal_axis(canvas, &scale, "probability of the interval");
             let passes = if verdict.passes { "passes" } else { "fails" };
             let name = format!("{}: {passes}", verdict.method);
-            pen.text(left + 0.5 * SIDE, top - 16.0, &name, LABEL, INK, Align::Centre);
+            canvas.text(left + 0.5 * SIDE, top - 16.0, &name, LABEL, INK, Align::Centre);
             let corner = |v: f64| (frame.x(&scale, v), frame.y(&scale, v));
-            dashes(pen, corner(0.0), corner(1.0), INK, 1.0);
+            dashes(canvas, corner(0.0), corner(1.0), INK, 1.0);
             for (series, cell) in cells.iter().enumerate() {
                 let Some(cell) = cell else { continue };
                 // The interval of probability c holds the truth when |2 u - 1| <= c.
@@ -400,7 +400,7 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
                     .chain(inner)
                     .chain([corner(1.0)])
                     .collect();
-                pen.line(&line, ours(series), 2.0);
+                canvas.line(&line, ours(series), 2.0);
             }
         }
         let entries: Vec<(Mark, String)> = pictured
@@ -414,16 +414,16 @@ pub fn draw_coverage(stem: &Path, pictured: &Pictured<'_>) -> Result<Vec<PathBuf
             ])
             .collect();
         let left = 80.0 + abreast as f64 * (SIDE + BESIDE) - 40.0;
-        legend(pen, left, head + 8.0, 190.0, &entries);
-        caption(pen, width, height, COVERAGE_CAPTION);
+        legend(canvas, left, head + 8.0, 190.0, &entries);
+        caption(canvas, width, height, COVERAGE_CAPTION);
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_calibration::run::Placed;
-    use infermark_calibration::{Placement, Scores, verdicts};
+    use infermark_calibration::run::PlacedTruth;
+    use infermark_calibration::{RankStatistic, Scores, verdicts};
     use infermark_model::Likelihood;
 
     /// Two methods of which the second has no log joint, and one replication or many.
@@ -433,12 +433,12 @@ mod tests {
             for (method, quantities) in [(0, 6), (1, 5)] {
                 for quantity in &Quantity::all(Likelihood::Poisson)[..quantities] {
                     let pit = (replication as f64 + 0.5) / replications as f64;
-                    placed.push(Placed {
+                    placed.push(PlacedTruth {
                         replication,
                         method,
                         quantity: *quantity,
                         key: String::new(),
-                        placement: Placement {
+                        statistic: RankStatistic {
                             truth: 0.0,
                             mean: 0.0,
                             sd: 1.0,
@@ -465,7 +465,7 @@ mod tests {
         for replications in [1, 3, 150] {
             let calibration = calibration(replications);
             let verdicts = verdicts(&calibration, 0.01);
-            let pictured = Pictured {
+            let pictured = CalibrationPicture {
                 calibration: &calibration,
                 verdicts: &verdicts,
                 level: 0.01,

@@ -1,8 +1,8 @@
 //! Elasticities by category (a brand, for instance) as a forest plot.
 
+use super::canvas::{self, Align, Canvas, Picture, PlotError, text_width};
 use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, fit, heading, legend};
 use super::palette::{BLUE, FAINT, INK, PUBLISHED};
-use super::pen::{self, Align, Pen, Picture, PlotError, text_width};
 use super::scale::Scale;
 use crate::number_format::count;
 use crate::quality::truth::CategoryElasticity;
@@ -28,7 +28,7 @@ pub fn draw(
     category_word: &str,
     subtitle: &str,
 ) -> Result<Vec<PathBuf>, PlotError> {
-    pen::write(render(stem, categories, category_word, subtitle)?)
+    canvas::write(render(stem, categories, category_word, subtitle)?)
 }
 
 /// The pictures that [`draw`] writes.
@@ -56,13 +56,13 @@ pub fn render(
     };
     sorted.truncate(MOST);
     let height = 260.0 + ROW * sorted.len() as f64;
-    pen::render(stem, (WIDTH, height), &|pen| {
-        paint(pen, &sorted, category_word, &subtitle, height);
+    canvas::render(stem, (WIDTH, height), &|canvas| {
+        paint(canvas, &sorted, category_word, &subtitle, height);
     })
 }
 
-fn paint(pen: &mut dyn Pen, rows: &[&CategoryElasticity], word: &str, subtitle: &str, height: f64) {
-    let top = heading(pen, WIDTH, &format!("Price elasticity by {word}"), subtitle);
+fn paint(canvas: &mut dyn Canvas, rows: &[&CategoryElasticity], word: &str, subtitle: &str, height: f64) {
+    let top = heading(canvas, WIDTH, &format!("Price elasticity by {word}"), subtitle);
     let names: Vec<String> = rows.iter().map(|r| fit(&r.category, LABEL, 260.0)).collect();
     let widest = names.iter().map(|n| text_width(n, LABEL)).fold(60.0, f64::max);
     let frame = Frame {
@@ -75,25 +75,25 @@ fn paint(pen: &mut dyn Pen, rows: &[&CategoryElasticity], word: &str, subtitle: 
         .iter()
         .flat_map(|r| [r.q05, r.q95, r.product_means[0], r.product_means[4]]);
     let scale = Scale::linear(ends.chain([0.0]));
-    frame.horizontal_axis(pen, &scale, "price elasticity of units sold");
+    frame.horizontal_axis(canvas, &scale, "price elasticity of units sold");
     let zero = frame.x(&scale, 0.0);
-    pen.line(&[(zero, frame.top), (zero, frame.bottom)], FAINT, 1.5);
+    canvas.line(&[(zero, frame.top), (zero, frame.bottom)], FAINT, 1.5);
     let step = (frame.bottom - frame.top) / rows.len() as f64;
     for (index, (row, name)) in rows.iter().zip(&names).enumerate() {
         let y = frame.top + (index as f64 + 0.5) * step;
         let x = |v: f64| frame.x(&scale, v);
-        pen.text(frame.left - 12.0, y, name, LABEL, INK, Align::Right);
+        canvas.text(frame.left - 12.0, y, name, LABEL, INK, Align::Right);
         let [low, lower, _, upper, high] = row.product_means;
-        pen.bar(x(low), y - 4.0, x(high), y + 4.0, PUBLISHED[2]);
-        pen.bar(x(lower), y - 7.0, x(upper), y + 7.0, PUBLISHED[1]);
-        pen.line(&[(x(row.q05), y), (x(row.q95), y)], BLUE, 3.0);
-        pen.dot(x(row.mean), y, 5.0, BLUE);
+        canvas.bar(x(low), y - 4.0, x(high), y + 4.0, PUBLISHED[2]);
+        canvas.bar(x(lower), y - 7.0, x(upper), y + 7.0, PUBLISHED[1]);
+        canvas.line(&[(x(row.q05), y), (x(row.q95), y)], BLUE, 3.0);
+        canvas.dot(x(row.mean), y, 5.0, BLUE);
         let text = format!("{:.2} ({:.2} to {:.2})", row.mean, row.q05, row.q95);
-        pen.text(frame.right + 10.0, y, &text, SMALL, INK, Align::Left);
+        canvas.text(frame.right + 10.0, y, &text, SMALL, INK, Align::Left);
     }
     let products: usize = rows.iter().map(|r| r.products).sum();
     legend(
-        pen,
+        canvas,
         frame.right + 175.0,
         frame.top + 8.0,
         LEGEND - 45.0,
@@ -112,5 +112,5 @@ fn paint(pen: &mut dyn Pen, rows: &[&CategoryElasticity], word: &str, subtitle: 
             (Mark::Bar(PUBLISHED[2]), "middle 90% of them".into()),
         ],
     );
-    caption(pen, WIDTH, height, CAPTION);
+    caption(canvas, WIDTH, height, CAPTION);
 }

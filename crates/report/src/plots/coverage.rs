@@ -1,8 +1,8 @@
 //! Calibration: what intervals of each nominal level cover of the truth.
 
+use super::canvas::{Canvas, PlotError, dashes, save};
 use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::{INK, ours};
-use super::pen::{Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use super::series::size_in_words;
 use crate::number_format::count;
@@ -61,12 +61,12 @@ pub fn draw(stem: &Path, lines: &[CoverageLine<'_>], subtitle: &str) -> Result<V
     if lines.is_empty() {
         return Ok(Vec::new());
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| paint(pen, &lines, subtitle))
+    save(stem, (WIDTH, HEIGHT), &|canvas| paint(canvas, &lines, subtitle))
 }
 
-fn paint(pen: &mut dyn Pen, lines: &[&CoverageLine<'_>], subtitle: &str) {
+fn paint(canvas: &mut dyn Canvas, lines: &[&CoverageLine<'_>], subtitle: &str) {
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Coverage of the true elasticities, by nominal level",
         subtitle,
@@ -81,25 +81,25 @@ fn paint(pen: &mut dyn Pen, lines: &[&CoverageLine<'_>], subtitle: &str) {
         low: 0.0,
         high: 100.0,
     };
-    frame.vertical_axis(pen, &percent, "true elasticities covered, %");
-    frame.horizontal_axis(pen, &percent, "nominal level of the interval, %");
+    frame.vertical_axis(canvas, &percent, "true elasticities covered, %");
+    frame.horizontal_axis(canvas, &percent, "nominal level of the interval, %");
     let at = |nominal: f64, actual: f64| {
         (
             frame.x(&percent, 100.0 * nominal),
             frame.y(&percent, 100.0 * actual),
         )
     };
-    dashes(pen, at(0.0, 0.0), at(1.0, 1.0), INK, 1.5);
+    dashes(canvas, at(0.0, 0.0), at(1.0, 1.0), INK, 1.5);
     let mut entries = vec![(Mark::Dashes(INK), "covered = nominal".to_owned())];
     for (index, line) in lines.iter().enumerate() {
         let color = ours(index);
         let places: Vec<(f64, f64)> = line.points.iter().map(|p| at(p.nominal, p.actual)).collect();
-        pen.line(&places, color, 2.0);
+        canvas.line(&places, color, 2.0);
         for place in places {
-            pen.dot(place.0, place.1, 4.0, color);
+            canvas.dot(place.0, place.1, 4.0, color);
         }
         entries.push((Mark::LineAndDot(color), line.name.clone()));
     }
-    legend(pen, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
-    caption(pen, WIDTH, HEIGHT, CAPTION);
+    legend(canvas, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
+    caption(canvas, WIDTH, HEIGHT, CAPTION);
 }

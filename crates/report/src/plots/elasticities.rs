@@ -1,8 +1,8 @@
 //! Elasticities with their intervals against the truth.
 
+use super::canvas::{Canvas, PlotError, dashes, save};
 use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::{BLUE, INK, VERMILLION};
-use super::pen::{Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use crate::number_format::{count, duration, three_digits};
 use crate::quality::truth::TruthQuality;
@@ -40,10 +40,10 @@ pub fn draw(stem: &Path, quality: &TruthQuality, subtitle: &str) -> Result<Vec<P
     if quality.sample.is_empty() {
         return Ok(Vec::new());
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| paint(pen, quality, subtitle))
+    save(stem, (WIDTH, HEIGHT), &|canvas| paint(canvas, quality, subtitle))
 }
 
-fn paint(pen: &mut dyn Pen, quality: &TruthQuality, subtitle: &str) {
+fn paint(canvas: &mut dyn Canvas, quality: &TruthQuality, subtitle: &str) {
     let shown = if quality.sample.len() < quality.products {
         format!(
             "A random sample of {} of {} products is drawn.",
@@ -60,7 +60,7 @@ fn paint(pen: &mut dyn Pen, quality: &TruthQuality, subtitle: &str) {
         100.0 * quality.product_a_coverage_95,
     );
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Product elasticities: posterior against truth",
         subtitle,
@@ -74,22 +74,22 @@ fn paint(pen: &mut dyn Pen, quality: &TruthQuality, subtitle: &str) {
     let sample = &quality.sample;
     let x = Scale::linear(sample.iter().map(|s| s.truth));
     let y = Scale::linear(sample.iter().flat_map(|s| [s.truth, s.mean, s.q05, s.q95]));
-    frame.vertical_axis(pen, &y, "posterior elasticity");
-    frame.horizontal_axis(pen, &x, "true elasticity");
+    frame.vertical_axis(canvas, &y, "posterior elasticity");
+    frame.horizontal_axis(canvas, &x, "true elasticity");
     let inside = |s: &crate::quality::truth::ElasticityInterval| s.q05 <= s.truth && s.truth <= s.q95;
     for s in sample {
         let color = if inside(s) { BLUE } else { VERMILLION };
         let px = frame.x(&x, s.truth);
-        pen.line(&[(px, frame.y(&y, s.q05)), (px, frame.y(&y, s.q95))], color, 1.0);
-        pen.dot(px, frame.y(&y, s.mean), 2.5, color);
+        canvas.line(&[(px, frame.y(&y, s.q05)), (px, frame.y(&y, s.q95))], color, 1.0);
+        canvas.dot(px, frame.y(&y, s.mean), 2.5, color);
     }
     let Scale::Linear { low, high } = x else {
         return;
     };
     let at = |v: f64| (frame.x(&x, v), frame.y(&y, v));
-    dashes(pen, at(low), at(high), INK, 1.5);
+    dashes(canvas, at(low), at(high), INK, 1.5);
     legend(
-        pen,
+        canvas,
         frame.right + 25.0,
         frame.top + 10.0,
         LEGEND,
@@ -105,5 +105,5 @@ fn paint(pen: &mut dyn Pen, quality: &TruthQuality, subtitle: &str) {
             (Mark::Dashes(INK), "posterior mean = truth".into()),
         ],
     );
-    caption(pen, WIDTH, HEIGHT, &text);
+    caption(canvas, WIDTH, HEIGHT, &text);
 }

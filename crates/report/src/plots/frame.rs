@@ -1,7 +1,7 @@
 //! The frame of every picture: title, axes, legend and caption.
 
+use super::canvas::{Align, Canvas, dashes, text_width};
 use super::palette::{FAINT, GRID, INK};
-use super::pen::{Align, Pen, dashes, text_width};
 use super::scale::Scale;
 use plotters::style::RGBColor;
 
@@ -29,46 +29,46 @@ impl Frame {
     }
 
     /// Grid, ticks and name of the vertical axis.
-    pub(super) fn vertical_axis(&self, pen: &mut dyn Pen, scale: &Scale, name: &str) {
+    pub(super) fn vertical_axis(&self, canvas: &mut dyn Canvas, scale: &Scale, name: &str) {
         let ticks = scale.ticks();
         let widest = ticks.iter().map(|t| text_width(&t.1, SMALL)).fold(0.0, f64::max);
         for (value, label) in &ticks {
             let y = self.y(scale, *value);
-            pen.line(&[(self.left, y), (self.right, y)], GRID, 1.0);
-            pen.text(self.left - 8.0, y, label, SMALL, INK, Align::Right);
+            canvas.line(&[(self.left, y), (self.right, y)], GRID, 1.0);
+            canvas.text(self.left - 8.0, y, label, SMALL, INK, Align::Right);
         }
-        pen.line(&[(self.left, self.top), (self.left, self.bottom)], INK, 1.0);
+        canvas.line(&[(self.left, self.top), (self.left, self.bottom)], INK, 1.0);
         let x = (self.left - 8.0 - widest - 18.0).max(12.0);
-        pen.text_upwards(x, 0.5 * (self.top + self.bottom), name, LABEL, INK);
+        canvas.text_upwards(x, 0.5 * (self.top + self.bottom), name, LABEL, INK);
     }
 
     /// Grid, ticks and name of the horizontal axis.
-    pub(super) fn horizontal_axis(&self, pen: &mut dyn Pen, scale: &Scale, name: &str) {
-        self.horizontal_ticks(pen, scale);
+    pub(super) fn horizontal_axis(&self, canvas: &mut dyn Canvas, scale: &Scale, name: &str) {
+        self.horizontal_ticks(canvas, scale);
         let x = 0.5 * (self.left + self.right);
-        pen.text(x, self.bottom + 38.0, name, LABEL, INK, Align::Centre);
+        canvas.text(x, self.bottom + 38.0, name, LABEL, INK, Align::Centre);
     }
 
     /// Grid and ticks of the horizontal axis, which is named elsewhere.
-    pub(super) fn horizontal_ticks(&self, pen: &mut dyn Pen, scale: &Scale) {
+    pub(super) fn horizontal_ticks(&self, canvas: &mut dyn Canvas, scale: &Scale) {
         for (value, label) in scale.ticks() {
             let x = self.x(scale, value);
-            pen.line(&[(x, self.top), (x, self.bottom)], GRID, 1.0);
-            pen.text(x, self.bottom + 14.0, &label, SMALL, INK, Align::Centre);
+            canvas.line(&[(x, self.top), (x, self.bottom)], GRID, 1.0);
+            canvas.text(x, self.bottom + 14.0, &label, SMALL, INK, Align::Centre);
         }
-        pen.line(&[(self.left, self.bottom), (self.right, self.bottom)], INK, 1.0);
+        canvas.line(&[(self.left, self.bottom), (self.right, self.bottom)], INK, 1.0);
     }
 }
 
 /// Title and, below it in grey, what the reader must know; returns where the data may begin.
-pub(super) fn heading(pen: &mut dyn Pen, width: f64, title: &str, subtitle: &str) -> f64 {
+pub(super) fn heading(canvas: &mut dyn Canvas, width: f64, title: &str, subtitle: &str) -> f64 {
     let mut y = 24.0;
     for line in wrap(title, TITLE, width - 40.0) {
-        pen.text(20.0, y, &line, TITLE, INK, Align::Left);
+        canvas.text(20.0, y, &line, TITLE, INK, Align::Left);
         y += 26.0;
     }
     for line in wrap(subtitle, SMALL, width - 40.0) {
-        pen.text(20.0, y, &line, SMALL, FAINT, Align::Left);
+        canvas.text(20.0, y, &line, SMALL, FAINT, Align::Left);
         y += LINE;
     }
     y + 10.0
@@ -80,10 +80,10 @@ pub(super) fn caption_height(width: f64, text: &str) -> f64 {
 }
 
 /// A caption at the foot of the page.
-pub(super) fn caption(pen: &mut dyn Pen, width: f64, height: f64, text: &str) {
+pub(super) fn caption(canvas: &mut dyn Canvas, width: f64, height: f64, text: &str) {
     let mut y = height - caption_height(width, text) + 0.5 * LINE;
     for line in wrap(text, SMALL, width - 40.0) {
-        pen.text(20.0, y, &line, SMALL, FAINT, Align::Left);
+        canvas.text(20.0, y, &line, SMALL, FAINT, Align::Left);
         y += LINE;
     }
 }
@@ -98,20 +98,20 @@ pub(super) enum Mark {
 }
 
 /// A legend in a column of `width`, from `(left, top)` down.
-pub(super) fn legend(pen: &mut dyn Pen, left: f64, top: f64, width: f64, entries: &[(Mark, String)]) {
+pub(super) fn legend(canvas: &mut dyn Canvas, left: f64, top: f64, width: f64, entries: &[(Mark, String)]) {
     let mut y = top;
     for (mark, text) in entries {
         match *mark {
-            Mark::Bar(color) => pen.bar(left, y - 7.0, left + 24.0, y + 7.0, color),
-            Mark::Line(color) => pen.line(&[(left, y), (left + 24.0, y)], color, 2.0),
+            Mark::Bar(color) => canvas.bar(left, y - 7.0, left + 24.0, y + 7.0, color),
+            Mark::Line(color) => canvas.line(&[(left, y), (left + 24.0, y)], color, 2.0),
             Mark::LineAndDot(color) => {
-                pen.line(&[(left, y), (left + 24.0, y)], color, 2.0);
-                pen.dot(left + 12.0, y, 4.0, color);
+                canvas.line(&[(left, y), (left + 24.0, y)], color, 2.0);
+                canvas.dot(left + 12.0, y, 4.0, color);
             }
-            Mark::Dashes(color) => dashes(pen, (left, y), (left + 24.0, y), color, 2.0),
+            Mark::Dashes(color) => dashes(canvas, (left, y), (left + 24.0, y), color, 2.0),
         }
         for line in wrap(text, SMALL, width - 32.0) {
-            pen.text(left + 32.0, y, &line, SMALL, INK, Align::Left);
+            canvas.text(left + 32.0, y, &line, SMALL, INK, Align::Left);
             y += LINE;
         }
         y += 6.0;

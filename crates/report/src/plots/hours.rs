@@ -1,8 +1,8 @@
 //! The published figure's form: time for 1M iterations by size and device, published bars and ours side by side.
 
+use super::canvas::{Align, Canvas, PlotError, save};
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend};
 use super::palette::{FAINT, GRID, INK, PAPER, PUBLISHED, ours, text_on};
-use super::pen::{Align, Pen, PlotError, save};
 use super::scale::Scale;
 use super::series::series;
 use crate::number_format::{count, duration, three_digits};
@@ -94,12 +94,12 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
     for (index, series) in ours_series.iter().enumerate() {
         entries.push((Mark::Bar(ours(index)), format!("measured here, {}", series.name)));
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| paint(pen, &groups, &entries))
+    save(stem, (WIDTH, HEIGHT), &|canvas| paint(canvas, &groups, &entries))
 }
 
-fn paint(pen: &mut dyn Pen, groups: &[Group], entries: &[(Mark, String)]) {
+fn paint(canvas: &mut dyn Canvas, groups: &[Group], entries: &[(Mark, String)]) {
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Time for 1,000,000 SVI iterations, by size and device",
         "Hours on a logarithmic scale, all estimated; lower is better. Factor over the published CPU written in the bar.",
@@ -112,7 +112,7 @@ fn paint(pen: &mut dyn Pen, groups: &[Group], entries: &[(Mark, String)]) {
     };
     let hours = groups.iter().flat_map(|g| &g.bars).filter_map(|b| b.hours);
     let scale = Scale::log(hours, 0.6, 0.35);
-    frame.vertical_axis(pen, &scale, "hours for 1M iterations (estimate)");
+    frame.vertical_axis(canvas, &scale, "hours for 1M iterations (estimate)");
     let total: usize = groups.iter().map(|g| g.bars.len()).sum();
     // A bar's width is one, a gap between groups one and a half.
     let unit = (frame.right - frame.left) / (total as f64 + 1.5 * groups.len() as f64);
@@ -120,12 +120,12 @@ fn paint(pen: &mut dyn Pen, groups: &[Group], entries: &[(Mark, String)]) {
     for group in groups {
         let start = x;
         for bar in &group.bars {
-            paint_bar(pen, &frame, &scale, bar, x, unit);
+            paint_bar(canvas, &frame, &scale, bar, x, unit);
             x += unit;
         }
         let centre = 0.5 * (start + x);
         let products = format!("{} products", count(group.products as u64));
-        pen.text(
+        canvas.text(
             centre,
             frame.bottom + 16.0,
             &products,
@@ -134,53 +134,53 @@ fn paint(pen: &mut dyn Pen, groups: &[Group], entries: &[(Mark, String)]) {
             Align::Centre,
         );
         let rows = format!("{} rows", count(group.rows as u64));
-        pen.text(centre, frame.bottom + 35.0, &rows, SMALL, FAINT, Align::Centre);
+        canvas.text(centre, frame.bottom + 35.0, &rows, SMALL, FAINT, Align::Centre);
         x += 0.75 * unit;
         if x < frame.right - unit {
-            pen.line(&[(x, frame.top), (x, frame.bottom)], GRID, 1.0);
+            canvas.line(&[(x, frame.top), (x, frame.bottom)], GRID, 1.0);
         }
         x += 0.75 * unit;
     }
-    pen.line(
+    canvas.line(
         &[(frame.left, frame.bottom), (frame.right, frame.bottom)],
         INK,
         1.0,
     );
-    legend(pen, frame.right + 30.0, frame.top + 10.0, LEGEND, entries);
-    caption(pen, WIDTH, HEIGHT, CAPTION);
+    legend(canvas, frame.right + 30.0, frame.top + 10.0, LEGEND, entries);
+    caption(canvas, WIDTH, HEIGHT, CAPTION);
 }
 
-fn paint_bar(pen: &mut dyn Pen, frame: &Frame, scale: &Scale, bar: &Bar, x: f64, unit: f64) {
+fn paint_bar(canvas: &mut dyn Canvas, frame: &Frame, scale: &Scale, bar: &Bar, x: f64, unit: f64) {
     let centre = x + 0.5 * unit;
     let Some(hours) = bar.hours else {
         let y = frame.bottom - 62.0;
-        pen.text_upwards(centre, y, "not measured", SMALL, FAINT);
+        canvas.text_upwards(centre, y, "not measured", SMALL, FAINT);
         return;
     };
     let y = frame.y(scale, hours);
-    pen.bar(x + 0.06 * unit, y, x + 0.94 * unit, frame.bottom, bar.color);
+    canvas.bar(x + 0.06 * unit, y, x + 0.94 * unit, frame.bottom, bar.color);
     // Upright where the bar is too slim for a line of text.
     let label = duration(hours * 3600.0);
     let slim = unit < 84.0;
     if slim {
-        let half = 0.5 * super::pen::text_width(&label, SMALL);
+        let half = 0.5 * super::canvas::text_width(&label, SMALL);
         let up = y - half - 6.0;
         if up - half > frame.top - 6.0 {
-            pen.bar(centre - 8.0, up - half, centre + 8.0, up + half, PAPER);
-            pen.text_upwards(centre, up, &label, SMALL, INK);
+            canvas.bar(centre - 8.0, up - half, centre + 8.0, up + half, PAPER);
+            canvas.text_upwards(centre, up, &label, SMALL, INK);
         } else {
-            pen.text_upwards(centre, y + half + 6.0, &label, SMALL, text_on(bar.color));
+            canvas.text_upwards(centre, y + half + 6.0, &label, SMALL, text_on(bar.color));
         }
     } else {
-        pen.text(centre, y - 10.0, &label, SMALL, INK, Align::Centre);
+        canvas.text(centre, y - 10.0, &label, SMALL, INK, Align::Centre);
     }
     if let Some(text) = &bar.factor {
         let color = text_on(bar.color);
         if slim {
-            let half = 0.5 * super::pen::text_width(text, SMALL);
-            pen.text_upwards(centre, frame.bottom - half - 6.0, text, SMALL, color);
+            let half = 0.5 * super::canvas::text_width(text, SMALL);
+            canvas.text_upwards(centre, frame.bottom - half - 6.0, text, SMALL, color);
         } else {
-            pen.text(centre, frame.bottom - 12.0, text, SMALL, color, Align::Centre);
+            canvas.text(centre, frame.bottom - 12.0, text, SMALL, color, Align::Centre);
         }
     }
 }

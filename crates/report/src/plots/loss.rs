@@ -1,8 +1,8 @@
 //! Loss against time.
 
+use super::canvas::{Canvas, PlotError, save};
 use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::ours;
-use super::pen::{Pen, PlotError, save};
 use super::scale::Scale;
 use super::series::size_in_words;
 use crate::records::case_record::CaseRecord;
@@ -59,7 +59,7 @@ pub fn draw(stem: &Path, curves: &[LossCurve<'_>], subtitle: &str) -> Result<Vec
     if curves.is_empty() {
         return Ok(Vec::new());
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| paint(pen, &curves, subtitle))
+    save(stem, (WIDTH, HEIGHT), &|canvas| paint(canvas, &curves, subtitle))
 }
 
 fn points(trace: &[TracePoint]) -> Vec<(f64, f64)> {
@@ -72,7 +72,7 @@ fn points(trace: &[TracePoint]) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn paint(pen: &mut dyn Pen, curves: &[(&str, Vec<(f64, f64)>)], subtitle: &str) {
+fn paint(canvas: &mut dyn Canvas, curves: &[(&str, Vec<(f64, f64)>)], subtitle: &str) {
     let all = || curves.iter().flat_map(|c| c.1.iter());
     let logarithmic = all().all(|p| p.1 > 0.0);
     let y = if logarithmic {
@@ -86,7 +86,7 @@ fn paint(pen: &mut dyn Pen, curves: &[(&str, Vec<(f64, f64)>)], subtitle: &str) 
         "time logarithmic"
     };
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Loss against time",
         &format!("{subtitle} Lower is better; {words}."),
@@ -98,17 +98,17 @@ fn paint(pen: &mut dyn Pen, curves: &[(&str, Vec<(f64, f64)>)], subtitle: &str) 
         bottom: HEIGHT - 60.0 - caption_height(WIDTH, CAPTION),
     };
     let x = Scale::log(all().map(|p| p.0), 0.02, 0.02);
-    frame.vertical_axis(pen, &y, "loss, nats");
-    frame.horizontal_axis(pen, &x, "seconds of advancing");
+    frame.vertical_axis(canvas, &y, "loss, nats");
+    frame.horizontal_axis(canvas, &x, "seconds of advancing");
     let mut entries = Vec::new();
     for (index, (name, points)) in curves.iter().enumerate() {
         let line: Vec<(f64, f64)> = points
             .iter()
             .map(|p| (frame.x(&x, p.0), frame.y(&y, p.1)))
             .collect();
-        pen.line(&line, ours(index), 1.5);
+        canvas.line(&line, ours(index), 1.5);
         entries.push((Mark::Line(ours(index)), (*name).to_owned()));
     }
-    legend(pen, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
-    caption(pen, WIDTH, HEIGHT, CAPTION);
+    legend(canvas, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
+    caption(canvas, WIDTH, HEIGHT, CAPTION);
 }

@@ -1,8 +1,8 @@
 //! Time to a posterior by size: what is published, and what was measured or estimated here.
 
+use super::canvas::{Align, Canvas, PlotError, dashes, save};
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend};
 use super::palette::{FAINT, INK, ours};
-use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use crate::number_format::duration;
 use crate::published::{NUTS_HOURS, NUTS_TIME, PublishedSystem, SETS};
@@ -66,12 +66,12 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
     for way in &mut ways {
         way.points.sort_by(|a, b| a.0.total_cmp(&b.0));
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| paint(pen, &ways))
+    save(stem, (WIDTH, HEIGHT), &|canvas| paint(canvas, &ways))
 }
 
-fn paint(pen: &mut dyn Pen, ways: &[Way]) {
+fn paint(canvas: &mut dyn Canvas, ways: &[Way]) {
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Time to a posterior, by size and method",
         "Both axes logarithmic; lower is better.",
@@ -94,8 +94,8 @@ fn paint(pen: &mut dyn Pen, ways: &[Way]) {
         0.3,
         0.3,
     );
-    frame.vertical_axis(pen, &y, "seconds to the posterior");
-    frame.horizontal_axis(pen, &x, "products (156 rows each in the published sets)");
+    frame.vertical_axis(canvas, &y, "seconds to the posterior");
+    frame.horizontal_axis(canvas, &x, "products (156 rows each in the published sets)");
 
     let mut labels = Labels::default();
     let mut entries = vec![(
@@ -107,7 +107,7 @@ fn paint(pen: &mut dyn Pen, ways: &[Way]) {
             .iter()
             .map(|s| (s.products as f64, s.times[index].seconds()))
             .collect();
-        let places = polyline(pen, &frame, (&x, &y), &points, FAINT, true);
+        let places = polyline(canvas, &frame, (&x, &y), &points, FAINT, true);
         if let Some((px, py)) = places.last() {
             let name = match system {
                 PublishedSystem::Cpu192 => "published SVI, CPU",
@@ -118,12 +118,12 @@ fn paint(pen: &mut dyn Pen, ways: &[Way]) {
         }
     }
     let (px, py) = (frame.x(&x, SETS[0].products as f64), frame.y(&y, nuts_seconds));
-    pen.bar(px - 4.5, py - 4.5, px + 4.5, py + 4.5, INK);
+    canvas.bar(px - 4.5, py - 4.5, px + 4.5, py + 4.5, INK);
     entries.push((Mark::Bar(INK), format!("published, NUTS: {NUTS_TIME}")));
     for (index, way) in ways.iter().enumerate() {
         let color = ours(index);
         let estimated = way.basis != Basis::Measured;
-        let places = polyline(pen, &frame, (&x, &y), &way.points, color, estimated);
+        let places = polyline(canvas, &frame, (&x, &y), &way.points, color, estimated);
         if let (Some((px, py)), Some((_, seconds))) = (places.last(), way.points.last()) {
             labels.push((*px, *py), duration(*seconds), INK);
         }
@@ -134,9 +134,9 @@ fn paint(pen: &mut dyn Pen, ways: &[Way]) {
         };
         entries.push((mark, format!("{} ({})", way.name, way.basis.name())));
     }
-    labels.write(pen);
-    legend(pen, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
-    caption(pen, WIDTH, HEIGHT, CAPTION);
+    labels.write(canvas);
+    legend(canvas, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
+    caption(canvas, WIDTH, HEIGHT, CAPTION);
 }
 
 /// Texts next to their points, moved down where they would overlap.
@@ -148,7 +148,7 @@ impl Labels {
         self.0.push((at, text, color));
     }
 
-    fn write(mut self, pen: &mut dyn Pen) {
+    fn write(mut self, canvas: &mut dyn Canvas) {
         const LINE: f64 = 15.0;
         self.0.sort_by(|a, b| a.0.1.total_cmp(&b.0.1));
         let mut written: Vec<(f64, f64)> = Vec::new();
@@ -159,7 +159,7 @@ impl Labels {
                 .filter(|w| (w.0 - x).abs() < 1.0)
                 .map(|w| w.1 + LINE);
             let y = above.fold(y, f64::max);
-            pen.text(x + 9.0, y, &text, SMALL, color, Align::Left);
+            canvas.text(x + 9.0, y, &text, SMALL, color, Align::Left);
             written.push((x, y));
         }
     }
@@ -167,7 +167,7 @@ impl Labels {
 
 /// A line through `points` with a dot at each; returns their places on the page.
 fn polyline(
-    pen: &mut dyn Pen,
+    canvas: &mut dyn Canvas,
     frame: &Frame,
     (x, y): (&Scale, &Scale),
     points: &[(f64, f64)],
@@ -180,13 +180,13 @@ fn polyline(
         .collect();
     for pair in places.windows(2) {
         if dashed {
-            dashes(pen, pair[0], pair[1], color, 1.5);
+            dashes(canvas, pair[0], pair[1], color, 1.5);
         } else {
-            pen.line(pair, color, 2.0);
+            canvas.line(pair, color, 2.0);
         }
     }
     for place in &places {
-        pen.dot(place.0, place.1, 4.5, color);
+        canvas.dot(place.0, place.1, 4.5, color);
     }
     places
 }

@@ -1,8 +1,8 @@
 //! The quality of a posterior against the seconds that it took: widths, means and coverage, method by method.
 
+use super::canvas::{Canvas, PlotError, dashes, save};
 use super::frame::{Frame, Mark, caption, caption_height, heading, legend};
 use super::palette::{INK, ours};
-use super::pen::{Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use std::path::{Path, PathBuf};
 
@@ -63,8 +63,8 @@ pub fn draw(
     if lines.iter().all(|line| line.points.len() < 2) {
         return Ok(Vec::new());
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| {
-        paint(pen, lines, reference, subtitle)
+    save(stem, (WIDTH, HEIGHT), &|canvas| {
+        paint(canvas, lines, reference, subtitle)
     })
 }
 
@@ -76,9 +76,9 @@ struct Panel<'a> {
     reference: Option<f64>,
 }
 
-fn paint(pen: &mut dyn Pen, lines: &[QualityLine], reference: &QualityReference, subtitle: &str) {
+fn paint(canvas: &mut dyn Canvas, lines: &[QualityLine], reference: &QualityReference, subtitle: &str) {
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Quality of the posterior against the seconds it took",
         subtitle,
@@ -123,15 +123,15 @@ fn paint(pen: &mut dyn Pen, lines: &[QualityLine], reference: &QualityReference,
             right: WIDTH - LEGEND - 50.0,
             bottom: from + height,
         };
-        frame.vertical_axis(pen, &panel.scale, panel.name);
+        frame.vertical_axis(canvas, &panel.scale, panel.name);
         if place + 1 == panels.len() {
-            frame.horizontal_axis(pen, &seconds, "seconds");
+            frame.horizontal_axis(canvas, &seconds, "seconds");
         } else {
-            frame.horizontal_ticks(pen, &seconds);
+            frame.horizontal_ticks(canvas, &seconds);
         }
         if let Some(value) = panel.reference {
             let y = frame.y(&panel.scale, value);
-            dashes(pen, (frame.left, y), (frame.right, y), INK, 1.5);
+            dashes(canvas, (frame.left, y), (frame.right, y), INK, 1.5);
         }
         for (index, line) in lines.iter().enumerate() {
             let color = ours(index);
@@ -140,10 +140,10 @@ fn paint(pen: &mut dyn Pen, lines: &[QualityLine], reference: &QualityReference,
                 .map(|(p, value)| (frame.x(&seconds, p.seconds), frame.y(&panel.scale, value)))
                 .collect();
             if places.len() > 1 {
-                pen.line(&places, color, 2.0);
+                canvas.line(&places, color, 2.0);
             }
             for (x, y) in places {
-                pen.dot(x, y, 4.5, color);
+                canvas.dot(x, y, 4.5, color);
             }
         }
     }
@@ -157,6 +157,6 @@ fn paint(pen: &mut dyn Pen, lines: &[QualityLine], reference: &QualityReference,
     for (index, line) in lines.iter().enumerate() {
         entries.push((Mark::LineAndDot(ours(index)), line.name.clone()));
     }
-    legend(pen, WIDTH - LEGEND - 20.0, top + 10.0, LEGEND, &entries);
-    caption(pen, WIDTH, HEIGHT, CAPTION);
+    legend(canvas, WIDTH - LEGEND - 20.0, top + 10.0, LEGEND, &entries);
+    caption(canvas, WIDTH, HEIGHT, CAPTION);
 }

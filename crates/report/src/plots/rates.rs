@@ -1,8 +1,8 @@
 //! Iterations per second by size and backend, with the published figures as reference marks.
 
+use super::canvas::{Align, Canvas, PlotError, dashes, save};
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend};
 use super::palette::{FAINT, ours};
-use super::pen::{Align, Pen, PlotError, dashes, save};
 use super::scale::Scale;
 use super::series::{Series, series};
 use crate::published::{PublishedSystem, SETS};
@@ -28,12 +28,12 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
     if series.is_empty() {
         return Ok(Vec::new());
     }
-    save(stem, (WIDTH, HEIGHT), &|pen| paint(pen, &series))
+    save(stem, (WIDTH, HEIGHT), &|canvas| paint(canvas, &series))
 }
 
-fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
+fn paint(canvas: &mut dyn Canvas, series: &[Series<'_>]) {
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Iterations per second, by size and backend",
         "Both axes logarithmic; higher is better. Dashed grey: published figures.",
@@ -58,8 +58,8 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
         0.2,
         0.2,
     );
-    frame.vertical_axis(pen, &y, "iterations (gradients) per second");
-    frame.horizontal_axis(pen, &x, "products (156 rows each in the published sets)");
+    frame.vertical_axis(canvas, &y, "iterations (gradients) per second");
+    frame.horizontal_axis(canvas, &x, "products (156 rows each in the published sets)");
 
     for (index, system) in PublishedSystem::ALL.iter().enumerate() {
         let places: Vec<(f64, f64)> = SETS
@@ -72,10 +72,10 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
             })
             .collect();
         for pair in places.windows(2) {
-            dashes(pen, pair[0], pair[1], FAINT, 1.5);
+            dashes(canvas, pair[0], pair[1], FAINT, 1.5);
         }
         for place in &places {
-            pen.dot(place.0, place.1, 3.5, FAINT);
+            canvas.dot(place.0, place.1, 3.5, FAINT);
         }
         if let Some(last) = places.last() {
             let name = format!("published, {}", system.name());
@@ -83,7 +83,7 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
                 PublishedSystem::Cpu192 => "published CPU",
                 _ => name.as_str(),
             };
-            pen.text(last.0 + 8.0, last.1, short, SMALL, FAINT, Align::Left);
+            canvas.text(last.0 + 8.0, last.1, short, SMALL, FAINT, Align::Left);
         }
     }
     let mut entries = vec![(
@@ -97,7 +97,7 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
             if let Some(rate) = record.iterations_per_second() {
                 let px = frame.x(&x, record.panel.products as f64);
                 let py = frame.y(&y, rate.median);
-                pen.line(
+                canvas.line(
                     &[(px, frame.y(&y, rate.low)), (px, frame.y(&y, rate.high))],
                     color,
                     2.0,
@@ -106,16 +106,16 @@ fn paint(pen: &mut dyn Pen, series: &[Series<'_>]) {
             }
         }
         if line.len() > 1 {
-            pen.line(&line, color, 2.0);
+            canvas.line(&line, color, 2.0);
         }
         for place in &line {
-            pen.dot(place.0, place.1, 5.0, color);
+            canvas.dot(place.0, place.1, 5.0, color);
         }
         entries.push((
             Mark::LineAndDot(color),
             format!("{} ({})", series.name, series.unit.plural()),
         ));
     }
-    legend(pen, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
-    caption(pen, WIDTH, HEIGHT, CAPTION);
+    legend(canvas, frame.right + 30.0, frame.top + 10.0, LEGEND, &entries);
+    caption(canvas, WIDTH, HEIGHT, CAPTION);
 }

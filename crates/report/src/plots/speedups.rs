@@ -1,8 +1,8 @@
 //! Speedups, each labelled with both of its sides.
 
+use super::canvas::{Align, Canvas, PlotError, save, text_width};
 use super::frame::{Frame, Mark, SMALL, caption, caption_height, heading, legend, wrap};
 use super::palette::{BLUE, FAINT, INK, PAPER, PUBLISHED, VERMILLION};
-use super::pen::{Align, Pen, PlotError, save, text_width};
 use super::scale::Scale;
 use crate::number_format::{count, three_digits};
 use crate::published::SETS;
@@ -69,7 +69,7 @@ pub fn draw(stem: &Path, records: &[CaseRecord]) -> Result<Vec<PathBuf>, PlotErr
         }
     }
     let height = 250.0 + rows.iter().map(Row::height).sum::<f64>();
-    save(stem, (WIDTH, height), &|pen| paint(pen, &rows, height))
+    save(stem, (WIDTH, height), &|canvas| paint(canvas, &rows, height))
 }
 
 fn measured_row(s: &Speedup) -> Row {
@@ -88,29 +88,29 @@ fn measured_row(s: &Speedup) -> Row {
     }
 }
 
-fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
+fn paint(canvas: &mut dyn Canvas, rows: &[Row], height: f64) {
     let top = heading(
-        pen,
+        canvas,
         WIDTH,
         "Speedups",
         "Times as fast, on a logarithmic scale; the line marks 1, equal speed.",
     );
     legend(
-        pen,
+        canvas,
         20.0,
         top + 4.0,
         420.0,
         &[(Mark::Bar(BLUE), "ours against a published figure".into())],
     );
     legend(
-        pen,
+        canvas,
         440.0,
         top + 4.0,
         420.0,
         &[(Mark::Bar(VERMILLION), "ours against ours".into())],
     );
     legend(
-        pen,
+        canvas,
         860.0,
         top + 4.0,
         400.0,
@@ -127,7 +127,7 @@ fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
         [r.factor, low, high]
     });
     let scale = Scale::log(ends.chain([1.0]), 0.15, 0.1);
-    frame.horizontal_axis(pen, &scale, "times as fast");
+    frame.horizontal_axis(canvas, &scale, "times as fast");
     let one = frame.x(&scale, 1.0);
     let all: f64 = rows.iter().map(Row::height).sum();
     let mut top = frame.top;
@@ -136,31 +136,31 @@ fn paint(pen: &mut dyn Pen, rows: &[Row], height: f64) {
         let y = top + 0.5 * step;
         top += step;
         let end = frame.x(&scale, row.factor);
-        pen.bar(one.min(end), y - 13.0, one.max(end), y + 13.0, row.color);
+        canvas.bar(one.min(end), y - 13.0, one.max(end), y + 13.0, row.color);
         let mut reach = one.max(end);
         if let Some((low, high)) = row.range {
             let (low, high) = (frame.x(&scale, low), frame.x(&scale, high));
-            pen.line(&[(low, y), (high, y)], INK, 2.0);
+            canvas.line(&[(low, y), (high, y)], INK, 2.0);
             reach = reach.max(high);
         }
         let label = format!("{}x, {}", three_digits(row.factor), row.note);
         let x = reach + 8.0;
-        pen.bar(
+        canvas.bar(
             x - 2.0,
             y - 9.0,
             x + text_width(&label, SMALL) + 2.0,
             y + 9.0,
             PAPER,
         );
-        pen.text(x, y, &label, SMALL, INK, Align::Left);
+        canvas.text(x, y, &label, SMALL, INK, Align::Left);
         let mut line = y - 0.5 * LINE * (row.this.len() + row.against.len() - 1) as f64;
         for (texts, color) in [(&row.this, INK), (&row.against, FAINT)] {
             for text in texts {
-                pen.text(SIDES, line, text, SMALL, color, Align::Right);
+                canvas.text(SIDES, line, text, SMALL, color, Align::Right);
                 line += LINE;
             }
         }
     }
-    pen.line(&[(one, frame.top), (one, frame.bottom)], INK, 1.5);
-    caption(pen, WIDTH, height, CAPTION);
+    canvas.line(&[(one, frame.top), (one, frame.bottom)], INK, 1.5);
+    caption(canvas, WIDTH, height, CAPTION);
 }

@@ -4,7 +4,7 @@ use super::math::{exp2, ln, normals, softplus};
 use super::two_float::{Barrier, Two, add, exp2_two, multiply, two_product, two_sum};
 use crate::SviGpu;
 use cubecl::prelude::*;
-use infermark_gpu_devices::{self as devices, Way};
+use infermark_gpu_devices::{self as devices, DeviceRuntime};
 use infermark_model::Parameterization;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
@@ -91,9 +91,9 @@ fn arithmetic_survives_the_compiler() {
     let y: Vec<f32> = (0..n)
         .map(|_| rng.random_range(-1.0f32..1.0) * f32::powi(2.0, rng.random_range(-20..12)))
         .collect();
-    let out = match &found.way {
+    let out = match &found.runtime {
         #[cfg(feature = "cuda")]
-        Way::Cuda(index) => run(
+        DeviceRuntime::Cuda(index) => run(
             &cubecl::cuda::CudaRuntime::client(&cubecl::cuda::CudaDevice::new(*index)),
             // As a run has it there.
             false,
@@ -101,7 +101,7 @@ fn arithmetic_survives_the_compiler() {
             &y,
         ),
         #[cfg(feature = "wgpu")]
-        Way::Wgpu(adapter, instance) => {
+        DeviceRuntime::Wgpu(adapter, instance) => {
             let device = devices::open_wgpu(found.device.id, adapter, instance).unwrap();
             run(&cubecl::wgpu::WgpuRuntime::client(&device), true, &x, &y)
         }

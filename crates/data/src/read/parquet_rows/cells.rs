@@ -4,7 +4,7 @@ use super::dates::{Clock, days};
 use super::types::{dictionary, is_text, value_type};
 use crate::read::csv_rows::whole_units;
 use crate::read::keys::Keys;
-use crate::read::ledger::MAX_UNITS;
+use crate::read::panel_builder::MAX_UNITS;
 use crate::read::periods::{NO_PERIOD, PERIOD_TOO_LARGE, Period, PeriodKind, parse_period};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float64Type, Int32Type, Int64Type};

@@ -2,7 +2,7 @@
 
 use super::types::value_type;
 use super::zone::{DAY, HOUR, Zone};
-use crate::read::defect::{Findings, Place};
+use crate::read::defect::{Defects, Place};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Date32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Int64Array};
@@ -88,7 +88,7 @@ impl Clock {
     }
 
     /// Reports when all times are midnights in a zone ahead of UTC, whose UTC date is that of the day before.
-    pub(super) fn check(&self, column: &str, findings: &mut Findings) {
+    pub(super) fn check(&self, column: &str, defects: &mut Defects) {
         let midnights = match self.times[..] {
             // Midnight is as it should be, and noon denotes the same day in any reader's zone.
             [time] => time != 0 && time != 12 * HOUR,
@@ -103,7 +103,7 @@ impl Clock {
             .iter()
             .map(|time| format!("{:02}:{:02}", time / HOUR, time % HOUR / 60))
             .collect();
-        findings.push(Place::File, column, None, || {
+        defects.push(Place::File, column, None, || {
             (
                 format!(
                     "all timestamps are at {} UTC, which may be midnight in a zone ahead of UTC, a day later",

@@ -2,7 +2,7 @@
 
 use super::Role;
 use super::zone::Zone;
-use crate::read::defect::{Findings, Place};
+use crate::read::defect::{Defects, Place};
 use arrow_schema::{DataType, Field};
 use parquet::basic::CompressionCodec;
 use parquet::file::metadata::ParquetMetaData;
@@ -44,7 +44,7 @@ fn may_be_whole(data_type: &DataType) -> bool {
     }
 }
 
-pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> bool {
+pub(super) fn check_type(field: &Field, role: Role, defects: &mut Defects) -> bool {
     use DataType::{Date32, Date64, Timestamp};
     let data_type = value_type(field.data_type());
     let (fits, wanted) = match role {
@@ -61,7 +61,7 @@ pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> 
         Role::Price | Role::Units => (data_type.is_numeric(), "numbers"),
     };
     if !fits {
-        findings.push(Place::File, field.name(), None, || {
+        defects.push(Place::File, field.name(), None, || {
             (
                 format!("the column has type {data_type}, it must hold {wanted}"),
                 "convert the column, or name another one".into(),
@@ -72,7 +72,7 @@ pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> 
         && role == Role::Period
         && Zone::named(zone).is_none()
     {
-        findings.push(Place::File, field.name(), None, || {
+        defects.push(Place::File, field.name(), None, || {
             (
                 format!("the timestamps are in the zone {zone:?}, which is not known"),
                 "convert them to dates, or to a zone such as \"Europe/Paris\" or \"+02:00\"".into(),
@@ -84,11 +84,7 @@ pub(super) fn check_type(field: &Field, role: Role, findings: &mut Findings) -> 
 }
 
 /// Checks that the columns at `places` are uncompressed or compressed in a supported way.
-pub(super) fn check_compression(
-    metadata: &ParquetMetaData,
-    places: &[usize],
-    findings: &mut Findings,
-) -> bool {
+pub(super) fn check_compression(metadata: &ParquetMetaData, places: &[usize], defects: &mut Defects) -> bool {
     let schema = metadata.file_metadata().schema_descr();
     let mut readable = true;
     for place in places {
@@ -110,7 +106,7 @@ pub(super) fn check_compression(
         if let Some(codec) = other {
             readable = false;
             let name = schema.root_schema().get_fields()[*place].name();
-            findings.push(Place::File, name, None, || {
+            defects.push(Place::File, name, None, || {
                 (
                     format!("the column is compressed with {codec:?}, which is not read"),
                     "write it with Snappy, Zstandard, Gzip, LZ4 or none".into(),

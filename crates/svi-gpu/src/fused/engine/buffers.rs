@@ -40,7 +40,7 @@ pub(super) fn upload<R: Runtime, T: CubeElement + Send + Sync>(
 }
 
 /// The buffers that a run only reads.
-pub(super) struct Given {
+pub(super) struct PanelBuffers {
     pub(super) rows: Buffer,
     pub(super) units: Buffer,
     pub(super) constants: Buffer,
@@ -53,7 +53,7 @@ pub(super) struct Given {
     pub(super) record: Buffer,
 }
 
-impl Given {
+impl PanelBuffers {
     /// Uploads the panel.
     pub(super) fn new<R: Runtime>(
         client: &ComputeClient<R>,
@@ -63,7 +63,7 @@ impl Given {
     ) -> Result<Self, String> {
         let (rows, units) = rows_of(panel, &plan.order);
         let orthogonal = plan.chart.orthogonal().map(AsRef::as_ref);
-        Ok(Given {
+        Ok(PanelBuffers {
             rows: upload(client, rows)?,
             units: upload(client, units)?,
             constants: upload(client, constants_of(panel, &plan.order, orthogonal))?,
@@ -77,7 +77,7 @@ impl Given {
 }
 
 /// The buffers that a run changes.
-pub(super) struct Changing {
+pub(super) struct StateBuffers {
     pub(super) state: Buffer,
     pub(super) particles: Buffer,
     pub(super) frame: Buffer,
@@ -90,11 +90,11 @@ pub(super) struct Changing {
     pub(super) log: Buffer,
 }
 
-impl Changing {
+impl StateBuffers {
     /// Buffers that hold nothing.
     pub(super) fn none<R: Runtime>(client: &ComputeClient<R>) -> Result<Self, String> {
         let nothing = || upload(client, vec![0.0f32]);
-        Ok(Changing {
+        Ok(StateBuffers {
             state: nothing()?,
             particles: nothing()?,
             frame: nothing()?,
@@ -144,7 +144,7 @@ impl Changing {
             }
         }
         let zeros = |n: usize| upload(client, vec![0.0f32; n]);
-        Ok(Changing {
+        Ok(StateBuffers {
             state: upload(client, state)?,
             particles: zeros(sizes.particles)?,
             frame: upload(client, frame)?,

@@ -9,7 +9,7 @@ mod start;
 
 use super::layout::{DeviceLimits, Hardware};
 use crate::profile::{BatchTime, LaunchTime};
-use buffers::{Changing, Given};
+use buffers::{PanelBuffers, StateBuffers};
 use cubecl::prelude::*;
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
@@ -53,8 +53,8 @@ pub(crate) struct Engine<R: Runtime> {
     client: ComputeClient<R>,
     device: String,
     plan: Plan,
-    given: Given,
-    changing: Changing,
+    given: PanelBuffers,
+    changing: StateBuffers,
     first_iteration: u32,
     iteration: u32,
     /// Which half of the prior sums belongs to the iteration that is placed.
@@ -83,8 +83,8 @@ impl<R: Runtime> Engine<R> {
         // What earlier runs held is given back only when it is asked for.
         client.memory_cleanup();
         let failed = |reason| device_error(&device, reason);
-        let given = Given::new(&client, &plan, panel, cubes).map_err(failed)?;
-        let changing = Changing::new(&client, &plan, guide).map_err(failed)?;
+        let given = PanelBuffers::new(&client, &plan, panel, cubes).map_err(failed)?;
+        let changing = StateBuffers::new(&client, &plan, guide).map_err(failed)?;
         Ok(Engine {
             plan,
             given,
@@ -116,8 +116,8 @@ impl<R: Runtime> Machine for Engine<R> {
         self.iterate_once()?;
         self.settle()?;
         // The old buffers go first: there may be room for one set of them.
-        self.changing = Changing::none(&self.client).map_err(|e| self.failed(e))?;
-        self.changing = Changing::new(&self.client, &self.plan, guide).map_err(|e| self.failed(e))?;
+        self.changing = StateBuffers::none(&self.client).map_err(|e| self.failed(e))?;
+        self.changing = StateBuffers::new(&self.client, &self.plan, guide).map_err(|e| self.failed(e))?;
         self.iteration = self.first_iteration;
         self.half = 0;
         self.step_pending = false;

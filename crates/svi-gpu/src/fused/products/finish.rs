@@ -5,7 +5,7 @@ use super::super::frame::frame_category;
 use super::super::latent::{by_centredness, by_mean, by_z};
 use super::super::two_float::{Barrier, Two, add_f32, multiply};
 use super::latents::{origin_of, particle_of, product_latents};
-use super::prepare::Placed;
+use super::prepare::ProductInputs;
 use super::rows::RowSums;
 use super::shape::{DEVIATION_HI, DEVIATION_LO, MEAN_HI, Model, Shape, UNITS_HI, UNITS_LO};
 use super::sums::{BY_MEAN, OF_EFFECTS, OF_ELASTICITIES, OwnSums, add_own_weight, own_at};
@@ -23,7 +23,7 @@ pub(super) fn finish_product(
     axes: Axes,
     model: Model,
     barrier: Barrier,
-    placed: &Placed,
+    placed: &ProductInputs,
     sums: &RowSums,
     own: &mut OwnSums,
     #[comptime] shape: Shape,

@@ -19,7 +19,7 @@ const MARGIN: f32 = 1e-3;
 
 /// What the rows need of the chunk's products, by product and particle, in shared memory.
 #[derive(CubeType)]
-pub(super) struct Placed {
+pub(super) struct ProductInputs {
     /// Elasticity times `log2 e`, four particles at a time.
     pub(super) slope2: SharedMemory<Vector<f32, Const<4>>>,
     /// Log level times `log2 e`; after the rows of a product with clipped rows, the gradient's rates.
@@ -32,10 +32,10 @@ pub(super) struct Placed {
 }
 
 #[cube]
-pub(super) fn nothing_placed(#[comptime] shape: Shape) -> Placed {
+pub(super) fn nothing_placed(#[comptime] shape: Shape) -> ProductInputs {
     let entries = comptime!(shape.chunk * shape.particles);
     let vectors = comptime!(shape.chunk * shape.rounds());
-    Placed {
+    ProductInputs {
         slope2: SharedMemory::<Vector<f32, Const<4>>>::new(vectors),
         base2: SharedMemory::<f32>::new(entries),
         scale: SharedMemory::<Vector<f32, Const<4>>>::new(vectors),
@@ -57,7 +57,7 @@ pub(super) fn prepare_product(
     axes: Axes,
     model: Model,
     barrier: Barrier,
-    placed: &mut Placed,
+    placed: &mut ProductInputs,
     own: &mut OwnSums,
     #[comptime] shape: Shape,
 ) {

@@ -4,7 +4,7 @@ use super::super::axes::Axes;
 use super::super::math::exp2_fast;
 use super::super::two_float::{Barrier, two_sum};
 use super::periods::Periods;
-use super::prepare::Placed;
+use super::prepare::ProductInputs;
 use super::shape::{Model, PRESENT, Shape};
 use cubecl::prelude::*;
 
@@ -93,7 +93,7 @@ pub(super) fn row_sums(
     place: usize,
     axes: Axes,
     model: Model,
-    placed: &Placed,
+    placed: &ProductInputs,
     periods: &mut Periods,
     scratch: &mut SharedMemory<f32>,
     barrier: Barrier,
@@ -208,7 +208,7 @@ pub(super) fn row_sums(
 #[cube]
 pub(super) fn add_lanes(
     scratch: &SharedMemory<f32>,
-    placed: &mut Placed,
+    placed: &mut ProductInputs,
     sums: &mut RowSums,
     pass: usize,
     out: usize,

@@ -9,7 +9,7 @@ use infermark_model::site::Layout;
 
 /// The distribution over which a rate is averaged.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Spread<'a> {
+pub(crate) enum Averaging<'a> {
     /// None: the rate at the point.
     Point,
     /// The Gaussian whose factor the pass replaces: `exp(eta + v / 2)`. A weight makes at most this fraction
@@ -27,9 +27,9 @@ pub(crate) enum Spread<'a> {
     Independent(IndependentRates<'a>),
 }
 
-impl<'a> Spread<'a> {
+impl<'a> Averaging<'a> {
     /// The Gaussian whose factor the pass replaces, with weights that change in full.
-    pub(crate) const STRUCTURED: Spread<'static> = Spread::Structured {
+    pub(crate) const STRUCTURED: Averaging<'static> = Averaging::Structured {
         part: 1.0,
         pace: None,
         settled: None,
@@ -38,7 +38,7 @@ impl<'a> Spread<'a> {
     /// The point with the means of the products that were settled.
     pub(crate) fn moved(&self, layout: Layout, point: &[f64]) -> Vec<f64> {
         let mut point = point.to_vec();
-        if let Spread::Structured {
+        if let Averaging::Structured {
             settled: Some(settled),
             ..
         } = self
@@ -56,7 +56,7 @@ impl<'a> Spread<'a> {
     /// variance.
     #[inline]
     pub(crate) fn settles(&self, rows: &ProductRows<'_>, least_variance: f64) -> Option<&'a Settled> {
-        let Spread::Structured {
+        let Averaging::Structured {
             settled: Some(settled),
             ..
         } = *self

@@ -56,7 +56,7 @@ pub(super) enum Align {
 }
 
 /// Draws in units of the page, from its top left corner. Texts are centred vertically on their point.
-pub(super) trait Pen {
+pub(super) trait Canvas {
     fn bar(&mut self, left: f64, top: f64, right: f64, bottom: f64, fill: RGBColor);
     fn line(&mut self, points: &[(f64, f64)], color: RGBColor, width: f64);
     fn dot(&mut self, x: f64, y: f64, radius: f64, fill: RGBColor);
@@ -66,13 +66,13 @@ pub(super) trait Pen {
 }
 
 /// A dashed line between two points.
-pub(super) fn dashes(pen: &mut dyn Pen, from: (f64, f64), to: (f64, f64), color: RGBColor, width: f64) {
+pub(super) fn dashes(canvas: &mut dyn Canvas, from: (f64, f64), to: (f64, f64), color: RGBColor, width: f64) {
     let length = (to.0 - from.0).hypot(to.1 - from.1);
     let count = (length / 9.0).ceil().clamp(1.0, MOST_DASHES);
     let at = |share: f64| (from.0 + share * (to.0 - from.0), from.1 + share * (to.1 - from.1));
     for dash in 0..count as usize {
         let start = dash as f64 / count;
-        pen.line(&[at(start), at(start + 0.55 / count)], color, width);
+        canvas.line(&[at(start), at(start + 0.55 / count)], color, width);
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
     big.map_or(0.0, |(w, _)| f64::from(w) * size / 100.0)
 }
 
-struct PagePen<'a, DB: DrawingBackend> {
+struct PageCanvas<'a, DB: DrawingBackend> {
     area: &'a DrawingArea<DB, Shift>,
     scale: f64,
     /// How much lower a horizontal text must be drawn to be centred, in parts of its size.
@@ -97,7 +97,7 @@ struct PagePen<'a, DB: DrawingBackend> {
     failure: Option<String>,
 }
 
-impl<DB: DrawingBackend> PagePen<'_, DB> {
+impl<DB: DrawingBackend> PageCanvas<'_, DB> {
     fn at(&self, x: f64, y: f64) -> (i32, i32) {
         // Points far outside the page must not be reached dash by dash.
         let pixel = |v: f64| (v.clamp(-FAR, FAR) * self.scale).round() as i32;
@@ -126,7 +126,7 @@ impl<DB: DrawingBackend> PagePen<'_, DB> {
     }
 }
 
-impl<DB: DrawingBackend> Pen for PagePen<'_, DB> {
+impl<DB: DrawingBackend> Canvas for PageCanvas<'_, DB> {
     fn bar(&mut self, left: f64, top: f64, right: f64, bottom: f64, fill: RGBColor) {
         let corners = [self.at(left, top), self.at(right, bottom)];
         let result = self.area.draw(&Rectangle::new(corners, fill.filled()));
@@ -166,17 +166,17 @@ fn paint<DB: DrawingBackend>(
     area: &DrawingArea<DB, Shift>,
     scale: f64,
     text_drop: f64,
-    draw: &dyn Fn(&mut dyn Pen),
+    draw: &dyn Fn(&mut dyn Canvas),
 ) -> Result<(), String> {
     area.fill(&PAPER).map_err(|e| e.to_string())?;
-    let mut pen = PagePen {
+    let mut canvas = PageCanvas {
         area,
         scale,
         text_drop,
         failure: None,
     };
-    draw(&mut pen);
-    if let Some(failure) = pen.failure {
+    draw(&mut canvas);
+    if let Some(failure) = canvas.failure {
         return Err(failure);
     }
     area.present().map_err(|e| e.to_string())
@@ -195,7 +195,7 @@ pub struct Picture {
 pub(super) fn render(
     stem: &Path,
     size: (f64, f64),
-    draw: &dyn Fn(&mut dyn Pen),
+    draw: &dyn Fn(&mut dyn Canvas),
 ) -> Result<Vec<Picture>, PlotError> {
     let fail = |path: &Path, reason: String| PlotError::Draw {
         path: path.to_owned(),
@@ -247,7 +247,7 @@ fn encode_png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>, png::En
 pub(super) fn save(
     stem: &Path,
     size: (f64, f64),
-    draw: &dyn Fn(&mut dyn Pen),
+    draw: &dyn Fn(&mut dyn Canvas),
 ) -> Result<Vec<PathBuf>, PlotError> {
     write(render(stem, size, draw)?)
 }

@@ -2,7 +2,7 @@
 //! the periods.
 
 use crate::read::columns::Columns;
-use crate::read::defect::{Findings, Place, quoted};
+use crate::read::defect::{Defects, Place, quoted};
 use infermark_model::{Labels, PanelPart};
 
 /// Consecutive rows of one product in the file; the run ends where the next starts.
@@ -61,13 +61,13 @@ impl Rows<'_> {
         category_of: &[u32],
         [products, categories, periods]: [&Labels; 3],
         columns: &Columns,
-    ) -> (PanelPart, Findings) {
+    ) -> (PanelPart, Defects) {
         let rows = members
             .clone()
             .map(|p| self.ranges(p).map(|r| r.len()).sum::<usize>())
             .sum();
         let mut part = PanelPart::with_capacity(categories.len(), periods.len(), members.len(), rows);
-        let mut findings = Findings::default();
+        let mut defects = Defects::default();
         let mut row_periods = Vec::new();
         let mut order: Vec<(u32, usize)> = Vec::new();
         let (mut prices, mut units) = (Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ impl Rows<'_> {
                     for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
                         let period = || periods.get(pair[0].0 as usize).to_string();
                         let (place, other) = (self.place(pair[1].1), self.place(pair[0].1));
-                        findings.push_repeated(place, other, &columns.period, &period, || {
+                        defects.push_repeated(place, other, &columns.period, &period, || {
                             let product = products.get(product).to_string();
                             format!("product {} has this period already, on", quoted(&product))
                         });
@@ -109,7 +109,7 @@ impl Rows<'_> {
             part.push_product(category, Some(&row_periods), prices, units)
                 .expect("periods ascend and prices were checked as they were read");
         }
-        (part, findings)
+        (part, defects)
     }
 
     /// Rows of a product, run by run.

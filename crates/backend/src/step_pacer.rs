@@ -14,17 +14,17 @@ const DRAWS_A_CHAIN: u64 = 4;
 /// However long its draws take, a sampler of several chains is asked for at least four draws of each; an
 /// interrupt takes effect within a draw.
 #[derive(Debug, Clone, Copy)]
-pub struct Pieces {
+pub struct StepPacer {
     width: u64,
     steps: u64,
     lasting: Duration,
 }
 
-impl Pieces {
+impl StepPacer {
     /// Pieces of `run` that each take about the time `lasting`; the first is as small as possible.
     pub fn of(run: &dyn Run, lasting: Duration) -> Self {
         let width = run.width().max(1);
-        Pieces {
+        StepPacer {
             width,
             steps: width,
             lasting,
@@ -62,8 +62,8 @@ impl Pieces {
 mod tests {
     use super::*;
 
-    fn pieces(width: u64) -> Pieces {
-        Pieces {
+    fn pacer(width: u64) -> StepPacer {
+        StepPacer {
             width,
             steps: width,
             lasting: Duration::from_millis(200),
@@ -72,30 +72,30 @@ mod tests {
 
     #[test]
     fn pieces_approach_the_time_wished_for() {
-        let mut pieces = pieces(1);
+        let mut pacer = pacer(1);
         for _ in 0..30 {
             // A step takes a millisecond.
-            pieces.took(Duration::from_millis(pieces.steps()));
+            pacer.took(Duration::from_millis(pacer.steps()));
         }
-        assert_eq!(pieces.steps(), 200);
-        pieces.took(Duration::from_secs(60));
-        assert_eq!(pieces.steps(), 100);
+        assert_eq!(pacer.steps(), 200);
+        pacer.took(Duration::from_secs(60));
+        assert_eq!(pacer.steps(), 100);
         for _ in 0..30 {
-            pieces.took(Duration::from_secs(60));
+            pacer.took(Duration::from_secs(60));
         }
-        assert_eq!(pieces.steps(), 1);
+        assert_eq!(pacer.steps(), 1);
     }
 
     #[test]
     fn every_chain_has_draws_in_every_piece() {
-        let mut pieces = pieces(3);
-        assert_eq!(pieces.steps(), 3);
+        let mut pacer = pacer(3);
+        assert_eq!(pacer.steps(), 3);
         for elapsed in [1, 30, 170, 90_000, 90_000, 90_000] {
-            pieces.took(Duration::from_millis(elapsed));
-            assert!(pieces.steps() >= 12 && pieces.steps().is_multiple_of(3));
+            pacer.took(Duration::from_millis(elapsed));
+            assert!(pacer.steps() >= 12 && pacer.steps().is_multiple_of(3));
         }
-        assert_eq!(pieces.steps(), 12);
-        assert_eq!(pieces.steps_of_at_most(8), 6);
-        assert_eq!(pieces.steps_of_at_most(1), 3);
+        assert_eq!(pacer.steps(), 12);
+        assert_eq!(pacer.steps_of_at_most(8), 6);
+        assert_eq!(pacer.steps_of_at_most(1), 3);
     }
 }

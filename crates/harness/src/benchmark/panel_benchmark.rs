@@ -1,7 +1,7 @@
 //! All cases on one panel.
 
 use super::remarks::{device_in_words, fail, is_no_fault, leave_out, remark};
-use super::timed::Timed;
+use super::timed::TimedCase;
 use super::{BenchPanel, Case, DeviceLimits, Plan, chains, settle};
 use crate::observer::Observer;
 use crate::parity::check_parity;
@@ -19,7 +19,7 @@ use infermark_report::records::memory_limit::MemoryLimit;
 use infermark_report::records::results_folder::now_utc;
 use std::time::Duration;
 
-pub(super) struct Size<'a> {
+pub(super) struct PanelBenchmark<'a> {
     pub(super) plan: &'a Plan,
     pub(super) panel: &'a BenchPanel,
     pub(super) smallest: bool,
@@ -30,7 +30,7 @@ pub(super) struct Size<'a> {
     pub(super) first_sequence: usize,
 }
 
-impl Size<'_> {
+impl PanelBenchmark<'_> {
     /// Parity, then timing side by side, then quality. One record per case, in the plan's order, also for
     /// those that are left out at this size, then the published NUTS reference. Before the timing it waits
     /// for other programs, while `patience` lasts.
@@ -45,7 +45,7 @@ impl Size<'_> {
         let description = PanelDescription::new(&self.panel.panel, self.panel.source.clone());
         let cases = &self.plan.cases;
         let mut records = Vec::new();
-        let mut runs: Vec<Option<Timed>> = Vec::new();
+        let mut runs: Vec<Option<TimedCase>> = Vec::new();
         for case in cases {
             let mut record = self.blank(case, &description, self.first_sequence + records.len());
             let name = case.backend.name();
@@ -102,8 +102,8 @@ impl Size<'_> {
             posteriors.push(slot.and_then(|run| {
                 record.busy_share = busy_share;
                 match run {
-                    Timed::Run(run) => self.finish_run(case, run, record, observer, interrupt),
-                    Timed::Fits(fits) => self.finish_fits(*fits, record, interrupt),
+                    TimedCase::Run(run) => self.finish_run(case, run, record, observer, interrupt),
+                    TimedCase::Fits(fits) => self.finish_fits(*fits, record, interrupt),
                 }
             }));
         }
@@ -192,12 +192,12 @@ impl Size<'_> {
         }
     }
 
-    fn start(&self, case: &Case, record: &mut CaseRecord, interrupt: &Interrupt) -> Option<Timed> {
+    fn start(&self, case: &Case, record: &mut CaseRecord, interrupt: &Interrupt) -> Option<TimedCase> {
         let mut request = record.request.clone();
         if let (Method::Nuts(nuts), Some(max_depth)) = (&mut request.method, record.timing_max_depth) {
             nuts.max_depth = max_depth;
         }
-        let started = Timed::start(case, &self.panel.panel, &request);
+        let started = TimedCase::start(case, &self.panel.panel, &request);
         let mut run = match started {
             Ok(run) => run,
             Err(e) if is_no_fault(&e) => {

@@ -17,7 +17,7 @@ pub(crate) struct Grouping {
 ///
 /// `draw(range, limit)` draws the candidates of a range, in order, until `limit` of them remain; `remaining` counts
 /// those. `consume` takes finished blocks in order, while the next ones are drawn.
-pub(crate) fn draw_survivors<B: Send>(
+pub(crate) fn draw_accepted<B: Send>(
     products: usize,
     grouping: Grouping,
     draw: impl Fn(Range<u64>, usize) -> B + Sync,
@@ -81,7 +81,7 @@ mod tests {
         let expected: Vec<u64> = (0..).filter(survives).take(1000).collect();
         for (block, wave) in [(1, 1), (7, 3), (64, 100), (5000, 2)] {
             let mut kept = Vec::new();
-            draw_survivors(
+            draw_accepted(
                 1000,
                 Grouping { block, wave },
                 |range, limit| range.filter(survives).take(limit).collect::<Vec<u64>>(),
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_process_that_drops_everything_ends() {
-        let result = draw_survivors(
+        let result = draw_accepted(
             1,
             Grouping {
                 block: 10_000,

@@ -22,7 +22,7 @@ pub struct Rank {
 
 /// A truth in its posterior.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Placement {
+pub struct RankStatistic {
     /// The true value.
     pub truth: f64,
     /// Posterior mean.
@@ -36,7 +36,7 @@ pub struct Placement {
     pub rank: Option<Rank>,
 }
 
-impl Placement {
+impl RankStatistic {
     /// Whether the central interval of probability `nominal` holds the truth.
     pub fn is_inside(&self, nominal: f64) -> bool {
         (self.pit - 0.5).abs() <= 0.5 * nominal
@@ -73,7 +73,7 @@ impl Placement {
         let below = kept
             .filter(|place| chains[place / length][place % length] < truth)
             .count();
-        Some(Placement {
+        Some(RankStatistic {
             truth,
             mean: diagnosis.mean,
             sd: diagnosis.sd,
@@ -96,7 +96,7 @@ impl Placement {
         let x = (truth - mean) / sd;
         // g z^2 + z - (g + x) = 0, in the form that has no cancellation; beyond the parabola's vertex there is no mass.
         let root = (1.0 + 4.0 * g * (g + x)).max(0.0).sqrt();
-        Placement {
+        RankStatistic {
             truth,
             mean,
             sd,
@@ -116,7 +116,7 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let chain: Vec<f64> = (0..1000).map(|_| rng.random()).collect();
         let mut workspace = Workspace::new();
-        let mut at = |truth: f64| Placement::among(truth, &[&chain], 0.25, &mut workspace).unwrap();
+        let mut at = |truth: f64| RankStatistic::among(truth, &[&chain], 0.25, &mut workspace).unwrap();
         let low = at(-1.0);
         assert_eq!(low.rank.unwrap().below, 0);
         assert_eq!(low.pit, 0.25 / 100.0);
@@ -134,7 +134,7 @@ mod tests {
     fn draws_that_depend_on_each_other_are_thinned() {
         // A slow wave: 1,000 draws that are worth few.
         let chain: Vec<f64> = (0..1000).map(|i| (f64::from(i) * 0.02).sin()).collect();
-        let placed = Placement::among(2.0, &[&chain], 0.0, &mut Workspace::new()).unwrap();
+        let placed = RankStatistic::among(2.0, &[&chain], 0.0, &mut Workspace::new()).unwrap();
         let rank = placed.rank.unwrap();
         assert!(rank.draws < 50 && rank.draws as f64 <= rank.effective_draws.max(1.0));
         assert_eq!(placed.pit, rank.draws as f64 / (rank.draws + 1) as f64);
@@ -146,13 +146,13 @@ mod tests {
         let chain: Vec<f64> = (0..1000)
             .map(|i| rng.random::<f64>() + f64::from(i) * 1e-3)
             .collect();
-        let placed = Placement::among(0.0, &[&chain], 0.0, &mut Workspace::new()).unwrap();
+        let placed = RankStatistic::among(0.0, &[&chain], 0.0, &mut Workspace::new()).unwrap();
         assert!(placed.rank.unwrap().rhat > 1.2, "{placed:?}");
     }
 
     #[test]
     fn draws_that_say_nothing_place_nothing() {
-        let place = |chain: &[f64]| Placement::among(0.0, &[chain], 0.5, &mut Workspace::new());
+        let place = |chain: &[f64]| RankStatistic::among(0.0, &[chain], 0.5, &mut Workspace::new());
         assert!(place(&[1.0, 2.0]).is_none());
         assert!(place(&[1.0; 100]).is_none());
         assert!(place(&[f64::NAN; 100]).is_none());
@@ -162,7 +162,7 @@ mod tests {
     fn a_normal_marginal_is_its_distribution_function() {
         for (truth, pit) in [(3.0, 0.5), (3.0 + 2.0 * NORMAL_Q95, 0.95), (-100.0, 0.0)] {
             let quantiles = [3.0 - 2.0 * NORMAL_Q95, 3.0 + 2.0 * NORMAL_Q95];
-            let placed = Placement::in_marginal(truth, 3.0, 2.0, quantiles);
+            let placed = RankStatistic::in_marginal(truth, 3.0, 2.0, quantiles);
             assert!((placed.pit - pit).abs() < 1e-12, "{placed:?}");
         }
     }
@@ -171,7 +171,7 @@ mod tests {
     fn a_skewed_marginal_meets_its_quantiles() {
         // A gamma distribution of shape 25 in standard units, skewness 0.4: its quantiles by its sum of Poisson probabilities.
         let (q05, q95) = (-1.523_57, 1.750_48);
-        let at = |x: f64| Placement::in_marginal(x, 0.0, 1.0, [q05, q95]).pit;
+        let at = |x: f64| RankStatistic::in_marginal(x, 0.0, 1.0, [q05, q95]).pit;
         // Without the correction the quantiles would be at 6.4% and 96.0%, and the median (-0.0665) at 47.3%.
         assert!((at(q05) - 0.05).abs() < 0.002, "{}", at(q05));
         assert!((at(q95) - 0.95).abs() < 0.002, "{}", at(q95));

@@ -11,23 +11,23 @@ use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
 /// The rows with the weights of a walk.
-pub(super) struct Weighed<R: Runtime> {
+pub(super) struct WeightedRows<R: Runtime> {
     pub(super) rows: Arc<Rows<R>>,
     /// The columns of [`Column`](crate::kernels::Column).
     pub(super) left: Buffer,
     pub(super) walk: u64,
 }
 
-impl<R: Runtime> fmt::Debug for Weighed<R> {
+impl<R: Runtime> fmt::Debug for WeightedRows<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Weighed")
+        f.debug_struct("WeightedRows")
             .field("rows", &self.rows)
             .field("walk", &self.walk)
             .finish()
     }
 }
 
-impl<R: Runtime> Weighed<R> {
+impl<R: Runtime> WeightedRows<R> {
     /// Holds the rows, if their weights are still this walk's.
     fn held(&self) -> Result<MutexGuard<'_, u64>, FactorError> {
         let held = self.rows.held();
@@ -41,7 +41,7 @@ impl<R: Runtime> Weighed<R> {
     }
 }
 
-impl<R: Runtime> RowsElsewhere for Weighed<R> {
+impl<R: Runtime> RowsElsewhere for WeightedRows<R> {
     fn times(&self, borders: &[Vec<f64>]) -> Result<Vec<[f64; 2]>, FactorError> {
         let _held = self.held()?;
         let rows = &*self.rows;

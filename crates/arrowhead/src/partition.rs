@@ -25,14 +25,14 @@ const SMALL_PART: usize = 2;
 
 /// A part of a category's products, by place in the walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct Chunk {
     pub(crate) category: usize,
     pub(crate) places: Range<usize>,
 }
 
 /// A panel with its products by category. The parts do not depend on the number of threads, so neither do sums over them.
 #[derive(Debug)]
-pub struct Walk<const D: usize = 2> {
+pub struct Partition<const D: usize = 2> {
     pub(crate) panel: Arc<Panel>,
     /// One for each coefficient of a product.
     pub(crate) regressors: Vec<Regressor>,
@@ -42,7 +42,7 @@ pub struct Walk<const D: usize = 2> {
     pub(crate) order: Vec<u32>,
     /// Number of rows before every place, and in total: the offset of a place's weights.
     pub(crate) row_start: Vec<usize>,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<Chunk>,
     /// Number of products of each category; for a sample, of those that it represents.
     pub(crate) sizes: Vec<usize>,
     /// How many products each place represents; empty if that is one.
@@ -66,7 +66,7 @@ pub(crate) fn products_of_part(products: usize) -> usize {
         .max(LEAST_PRODUCTS)
 }
 
-impl Walk<2> {
+impl Partition<2> {
     /// The walk over a panel whose counts follow `likelihood`, with the model's sites.
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
         let sites = BlockLayout::of_model(panel.layout_for(likelihood));
@@ -74,7 +74,7 @@ impl Walk<2> {
     }
 }
 
-impl<const D: usize> Walk<D> {
+impl<const D: usize> Partition<D> {
     /// The walk over a panel whose log rates have D - 1 `regressors`, with the sites of [`BlockLayout::new`].
     ///
     /// # Panics
@@ -184,18 +184,18 @@ impl<const D: usize> Walk<D> {
             row_start.push(rows);
         }
         let most = products_of_part(order.len());
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<Chunk> = Vec::new();
         for (place, product) in order.iter().enumerate() {
             let category = panel.category_of()[*product as usize] as usize;
             match parts.last_mut() {
                 Some(part) if part.category == category && part.places.len() < most => part.places.end += 1,
-                _ => parts.push(Part {
+                _ => parts.push(Chunk {
                     category,
                     places: place..place + 1,
                 }),
             }
         }
-        Walk {
+        Partition {
             panel: panel.clone(),
             regressors,
             layout,
@@ -299,7 +299,7 @@ impl<const D: usize> Walk<D> {
     }
 
     /// Rows of a part.
-    pub(crate) fn rows_of(&self, part: &Part) -> Range<usize> {
+    pub(crate) fn rows_of(&self, part: &Chunk) -> Range<usize> {
         self.row_start[part.places.start]..self.row_start[part.places.end]
     }
 }

@@ -1,11 +1,11 @@
 //! The objective of a fit: a panel under priors and a likelihood, evaluated by the arrowhead's pass.
 
+use crate::averaging::Averaging;
 use crate::clip_bound::Bound;
 use crate::negative_binomial::NegativeBinomialRates;
 use crate::poisson::PoissonRates;
 use crate::row_walker::RowWalker;
-use crate::spread::Spread;
-use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors, FactorError, Walk};
+use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors, FactorError, Partition};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts::distinct_counts;
@@ -23,8 +23,8 @@ const ALIKE: f64 = 1.5;
 
 /// A panel under priors and a likelihood.
 #[derive(Debug, Clone)]
-pub struct Counts {
-    walk: Arc<Walk>,
+pub struct GaussianObjective {
+    partition: Arc<Partition>,
     priors: Priors,
     likelihood: Likelihood,
     /// Products that are left out for counts at the upper clip bound.
@@ -54,7 +54,7 @@ pub(crate) const SUMS_ROUND: f64 = 1e4 * f64::EPSILON;
 
 /// The pass over the rows at a point, completed.
 #[derive(Debug)]
-pub(crate) struct Evaluated {
+pub(crate) struct Evaluation {
     /// Factor and complete gradient.
     pub(crate) found: Assembled,
     /// Log joint; where it depends on the rows, its mean under a Gaussian if there is one.
@@ -67,7 +67,7 @@ pub(crate) struct Evaluated {
     pub(crate) point: Vec<f64>,
 }
 
-impl Counts {
+impl GaussianObjective {
     /// The counts of `panel`, whose law is one of [`LIKELIHOODS`](crate::LIKELIHOODS).
     pub fn new(panel: &Arc<Panel>, priors: &Priors, likelihood: Likelihood) -> Self {
         let distinct = match likelihood {
@@ -81,8 +81,8 @@ impl Counts {
                 of_category
             }
         };
-        Counts {
-            walk: Arc::new(Walk::new(panel, likelihood)),
+        GaussianObjective {
+            partition: Arc::new(Partition::new(panel, likelihood)),
             priors: *priors,
             likelihood,
             bound: Bound::of(panel, priors, likelihood),
@@ -96,12 +96,12 @@ impl Counts {
     /// The same with a fault in the pass.
     #[cfg(feature = "faults")]
     pub(crate) fn with_fault(self, fault: Option<crate::fault::Fault>) -> Self {
-        Counts { fault, ..self }
+        GaussianObjective { fault, ..self }
     }
 
     /// The same with another walker of the rows.
     pub(crate) fn walked_by(self, walker: Arc<dyn RowWalker>) -> Self {
-        Counts {
+        GaussianObjective {
             walker: Some(walker),
             ..self
         }
@@ -114,7 +114,7 @@ impl Counts {
 
     /// The panel.
     pub fn panel(&self) -> &Arc<Panel> {
-        self.walk.panel()
+        self.partition.panel()
     }
 
     /// The orthogonal coordinates of the panel.
@@ -189,13 +189,13 @@ impl Counts {
     }
 
     /// The walk of its passes.
-    pub fn walk(&self) -> &Arc<Walk> {
-        &self.walk
+    pub fn partition(&self) -> &Arc<Partition> {
+        &self.partition
     }
 
     /// The places of the latents.
     pub fn layout(&self) -> Layout {
-        self.walk.layout()
+        self.partition.layout()
     }
 
     /// Evaluates a point, reusing the buffers of the factor `before` if there is one.
@@ -205,29 +205,34 @@ impl Counts {
     pub(crate) fn evaluate(
         &self,
         point: &[f64],
-        spread: Spread<'_>,
+        averaging: Averaging<'_>,
         before: Option<ArrowheadFactor>,
         threads: usize,
-    ) -> Result<Evaluated, FactorError> {
-        if let (Some(walker), Spread::Point) = (&self.walker, spread) {
+    ) -> Result<Evaluation, FactorError> {
+        if let (Some(walker), Averaging::Point) = (&self.walker, averaging) {
             // The rows' weights are about to be those of this point.
             drop(before);
             let walked = walker.walked(point)?;
-            let found = Assembled::of_walked(&self.walk, &self.block_priors(), walked, threads)?;
+            let found = Assembled::of_walked(&self.partition, &self.block_priors(), walked, threads)?;
             return Ok(self.complete(point.to_vec(), found, BlockMoments::default()));
         }
         match self.likelihood {
             Likelihood::Poisson => {
-                let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, spread);
-                let (found, moments) = self.pass(&rates, spread, before, threads)?;
-                let point = spread.moved(self.layout(), point);
+                let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, averaging);
+                let (found, moments) = self.pass(&rates, averaging, before, threads)?;
+                let point = averaging.moved(self.layout(), point);
                 Ok(self.complete(point, found, moments))
             }
             Likelihood::NegativeBinomial => {
-                let rates =
-                    NegativeBinomialRates::new(&self.walk, &self.priors, &self.distinct, point, spread);
-                let (found, moments) = self.pass(&rates, spread, before, threads)?;
-                let point = spread.moved(self.layout(), point);
+                let rates = NegativeBinomialRates::new(
+                    &self.partition,
+                    &self.priors,
+                    &self.distinct,
+                    point,
+                    averaging,
+                );
+                let (found, moments) = self.pass(&rates, averaging, before, threads)?;
+                let point = averaging.moved(self.layout(), point);
                 let mut evaluated = self.complete(point, found, moments);
                 let start = self.layout().start(Site::LogShape);
                 for category in 0..self.layout().categories {
@@ -246,11 +251,11 @@ impl Counts {
     pub(crate) fn sampled_factor(
         &self,
         point: &[f64],
-        sample: Walk,
+        sample: Partition,
         by_period: &[Vec<f64>],
         threads: usize,
     ) -> Result<Option<Assembled>, FactorError> {
-        let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, Spread::Point);
+        let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, Averaging::Point);
         let found = match Assembled::new(&Arc::new(sample), &self.block_priors(), &rates, threads) {
             Ok(found) => found,
             Err(FactorError::Stopped) => return Err(FactorError::Stopped),
@@ -271,38 +276,38 @@ impl Counts {
     fn pass(
         &self,
         rates: &impl infermark_arrowhead::Rates,
-        spread: Spread<'_>,
+        averaging: Averaging<'_>,
         before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<(Assembled, BlockMoments), FactorError> {
         #[cfg(feature = "faults")]
         if let Some(fault) = self.fault {
             let rates = &crate::fault::Faulty { rates, fault };
-            return self.pass_of(rates, spread, before, threads);
+            return self.pass_of(rates, averaging, before, threads);
         }
-        self.pass_of(rates, spread, before, threads)
+        self.pass_of(rates, averaging, before, threads)
     }
 
     fn pass_of(
         &self,
         rates: &impl infermark_arrowhead::Rates,
-        spread: Spread<'_>,
+        averaging: Averaging<'_>,
         before: Option<ArrowheadFactor>,
         threads: usize,
     ) -> Result<(Assembled, BlockMoments), FactorError> {
         let none = BlockMoments::default();
-        match (before, spread) {
-            (Some(before), Spread::Structured { .. }) => Assembled::with_variances(before, rates),
-            (Some(before), _) => Ok((Assembled::again(before, rates)?, none)),
+        match (before, averaging) {
+            (Some(before), Averaging::Structured { .. }) => Assembled::with_variances(before, rates),
+            (Some(before), _) => Ok((Assembled::refactor(before, rates)?, none)),
             (None, _) => Ok((
-                Assembled::new(&self.walk, &self.block_priors(), rates, threads)?,
+                Assembled::new(&self.partition, &self.block_priors(), rates, threads)?,
                 none,
             )),
         }
     }
 
     /// Adds the borders' terms to the gradient, and the priors' densities and all constants to the value.
-    fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: BlockMoments) -> Evaluated {
+    fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: BlockMoments) -> Evaluation {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let gradient = &mut found.gradient;
         let mut value = found.value - self.bound.ln_factorials;
@@ -346,7 +351,7 @@ impl Counts {
             size += (point[layout.start(Site::ProductA) + i] * units_log_price).abs()
                 + (1.0 + point[layout.start(Site::ProductEffect) + i].abs()) * units;
         }
-        Evaluated {
+        Evaluation {
             found,
             value,
             rounding: SUMS_ROUND * size,

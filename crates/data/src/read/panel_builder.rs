@@ -3,7 +3,7 @@
 mod parts;
 
 use super::columns::Columns;
-use super::defect::{Findings, Place, quoted};
+use super::defect::{Defects, Place, quoted};
 use super::keys::Keys;
 use super::periods::{Period, PeriodKind, Periods};
 use infermark_memory::{Shortage, gigabytes};
@@ -46,9 +46,9 @@ pub(crate) struct FollowingRows<'a> {
     pub(crate) units: &'a [i64],
 }
 
-/// The rows read so far. Keys are codes in the order of first appearance until [`Ledger::assemble`] ranks them.
+/// The rows read so far. Keys are codes in the order of first appearance until [`PanelBuilder::assemble`] ranks them.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct PanelBuilder {
     pub(crate) products: Keys,
     pub(crate) categories: Keys,
     pub(crate) periods: Periods,
@@ -67,7 +67,7 @@ pub(crate) struct Ledger {
     left_out: Vec<(usize, u64)>,
 }
 
-impl Ledger {
+impl PanelBuilder {
     /// Reserves room for `rows` more rows if there is memory.
     pub(crate) fn reserve(&mut self, rows: usize) {
         // A number of rows that does not fit may be wrong; if it is right, adding the rows will report it.
@@ -132,7 +132,7 @@ impl Ledger {
         price: f64,
         units: u32,
         columns: &Columns,
-        findings: &mut Findings,
+        defects: &mut Defects,
     ) {
         let (product, category, period) = keys;
         match self.membership.get(product as usize) {
@@ -140,7 +140,7 @@ impl Ledger {
             Some(known) if known.category == category => {}
             Some(known) if known.category == u32::MAX => self.join(product, category, row),
             Some(known) => {
-                findings.push_pair(
+                defects.push_pair(
                     Place::Row(row),
                     Some(Place::Row(known.row)),
                     &columns.category,
@@ -164,7 +164,7 @@ impl Ledger {
             }
         }
         let Ok(start) = u32::try_from(self.period.len()) else {
-            findings.push(Place::Row(row), "", None, || {
+            defects.push(Place::Row(row), "", None, || {
                 (
                     "the file has more than 4,294,967,295 rows".into(),
                     "split it by category".into(),
@@ -185,8 +185,8 @@ impl Ledger {
     }
 
     /// Adds rows with the same codes of product and category as the row before, up to the first that has
-    /// invalid cells or does not fit; returns their number. It does the same as [`Ledger::period`] and
-    /// [`Ledger::push`] for each row.
+    /// invalid cells or does not fit; returns their number. It does the same as [`PanelBuilder::period`] and
+    /// [`PanelBuilder::push`] for each row.
     pub(crate) fn follow(
         &mut self,
         (product, category): (u32, u32),
@@ -239,13 +239,13 @@ impl Ledger {
         period: Period,
         cell: impl Fn() -> String,
         columns: &Columns,
-        findings: &mut Findings,
+        defects: &mut Defects,
     ) -> Option<u32> {
         match self.periods.code(period, row) {
             Ok(code) => Some(code),
             Err((kind, first)) => {
                 let place = Place::Row(row);
-                findings.push_pair(
+                defects.push_pair(
                     place,
                     Some(Place::Row(first)),
                     &columns.period,
@@ -291,8 +291,8 @@ impl Ledger {
     }
 
     /// The panel of all rows; `None`, with findings, if there are no rows or they contradict each other.
-    pub(crate) fn assemble(self, columns: &Columns, findings: &mut Findings) -> Option<Panel> {
-        let Ledger {
+    pub(crate) fn assemble(self, columns: &Columns, defects: &mut Defects) -> Option<Panel> {
+        let PanelBuilder {
             shortage: _,
             products,
             categories,
@@ -321,7 +321,7 @@ impl Ledger {
         orphans.sort_unstable();
         for (row, category) in orphans {
             let name = || categories.name(category);
-            findings.push(Place::Row(row), &columns.category, Some(&name), || {
+            defects.push(Place::Row(row), &columns.category, Some(&name), || {
                 (
                     "the category has no products: none of its rows names one".into(),
                     "fill in its products or remove its rows".into(),
@@ -329,8 +329,8 @@ impl Ledger {
             });
         }
         if period.is_empty() {
-            if findings.is_empty() {
-                findings.push(Place::File, "", None, || {
+            if defects.is_empty() {
+                defects.push(Place::File, "", None, || {
                     (
                         "the file has a header and no rows".into(),
                         "check how it was exported".into(),
@@ -339,8 +339,8 @@ impl Ledger {
             }
             return None;
         }
-        check_spellings(&products, &columns.product, findings);
-        check_spellings(&categories, &columns.category, findings);
+        check_spellings(&products, &columns.product, defects);
+        check_spellings(&categories, &columns.category, defects);
         let in_use = |product: u32| {
             membership
                 .get(product as usize)
@@ -354,7 +354,7 @@ impl Ledger {
         let sum_bytes = categories.len() as u64 * 8 * periods.len() as u64;
         let table_bytes = gap_bytes.saturating_add(sum_bytes);
         if table_bytes > TABLE_BYTES_A_ROW * period.len() as u64 + TABLE_BYTES_OF_ANY {
-            findings.push(Place::File, &columns.period, None, || {
+            defects.push(Place::File, &columns.period, None, || {
                 (
                     format!(
                         "{} rows are spread over {} products, {} categories and {} periods, and the tables of their gaps and sums would \
@@ -391,7 +391,7 @@ impl Ledger {
         };
         // A part holds C * T sums: with few enough parts they are small compared with the rows.
         let group = (3 * categories.len()).max(1024);
-        let groups: Vec<(PanelPart, Findings)> = (0..products.len().div_ceil(group))
+        let groups: Vec<(PanelPart, Defects)> = (0..products.len().div_ceil(group))
             .into_par_iter()
             .map(|g| {
                 let members = g * group..((g + 1) * group).min(products.len());
@@ -402,9 +402,9 @@ impl Ledger {
         let mut parts = Vec::with_capacity(groups.len());
         for (part, found) in groups {
             parts.push(part);
-            findings.absorb(found);
+            defects.absorb(found);
         }
-        if !findings.is_empty() {
+        if !defects.is_empty() {
             return None;
         }
         Some(
@@ -415,9 +415,9 @@ impl Ledger {
 }
 
 /// Reports whole numbers that are written in two ways, which may be one key or two.
-fn check_spellings(keys: &Keys, column: &str, findings: &mut Findings) {
+fn check_spellings(keys: &Keys, column: &str, defects: &mut Defects) {
     for (text, other) in keys.two_spellings() {
-        findings.push(Place::File, column, Some(&|| text.to_owned()), || {
+        defects.push(Place::File, column, Some(&|| text.to_owned()), || {
             (
                 format!("the same whole number is also written {}", quoted(other)),
                 "write it in one way if both are one key, or rename one of the two".into(),

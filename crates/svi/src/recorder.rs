@@ -14,12 +14,12 @@ pub enum Verdict {
     /// This was the last one.
     Stop,
     /// The loss is not finite: discard the step of this iteration and stop.
-    LeaveOut,
+    Discard,
 }
 
 /// The recorder of a run.
 #[derive(Debug, Clone)]
-pub struct Ledger {
+pub struct RunRecorder {
     settings: SviSettings,
     setup_seconds: f64,
     run_seconds: f64,
@@ -33,11 +33,11 @@ pub struct Ledger {
     convergence: Option<ConvergenceWatch>,
 }
 
-impl Ledger {
+impl RunRecorder {
     /// The recorder of a run that has not iterated yet, for a guide over `latents` latents; `setup_seconds`
     /// is the time that starting it took.
     pub fn new(settings: SviSettings, latents: usize, setup_seconds: f64) -> Self {
-        Ledger {
+        RunRecorder {
             convergence: settings
                 .early_stop
                 .map(|criterion| ConvergenceWatch::new(criterion, latents)),
@@ -82,7 +82,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the run has failed: the same reason again.
-    pub fn open(&mut self, steps: u64) -> Result<Option<u64>, BackendError> {
+    pub fn begin(&mut self, steps: u64) -> Result<Option<u64>, BackendError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -96,7 +96,7 @@ impl Ledger {
 
     /// Records an iteration: its loss and effective particles, its time (total seconds of advancing), and
     /// whether the run was asked to stop.
-    pub fn enter(
+    pub fn record(
         &mut self,
         loss: f64,
         effective_particles: f64,
@@ -112,7 +112,7 @@ impl Ledger {
                     "the loss of the next iteration is {loss}; try a lower learning rate, or --precision f64"
                 ),
             });
-            return Verdict::LeaveOut;
+            return Verdict::Discard;
         }
         self.effective_particles_sum += effective_particles;
         self.completed += 1;
@@ -145,7 +145,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the run failed in it.
-    pub fn close(&mut self, run_seconds: f64) -> Result<Progress, BackendError> {
+    pub fn end(&mut self, run_seconds: f64) -> Result<Progress, BackendError> {
         self.run_seconds = run_seconds;
         match &self.failure {
             Some(failure) => Err(failure.clone()),

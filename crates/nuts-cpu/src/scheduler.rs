@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 #[error("the run was dropped")]
 pub(crate) struct Shut;
 
-/// The gate between a run and its chains' threads.
+/// The scheduler between a run and its chains' threads.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ChainScheduler {
     state: Mutex<State>,
     /// One per chain, so that only the chain whose turn it is wakes up.
     turn: Vec<Condvar>,
@@ -47,10 +47,10 @@ impl Turn {
     }
 }
 
-impl Gate {
-    /// A closed gate for `chains` chains, at most `permits` of which work at a time.
+impl ChainScheduler {
+    /// A paused scheduler for `chains` chains, at most `permits` of which work at a time.
     pub(crate) fn new(chains: usize, permits: usize) -> Self {
-        Gate {
+        ChainScheduler {
             state: Mutex::new(State {
                 open: false,
                 shut: false,
@@ -152,7 +152,7 @@ impl Gate {
         state.chains[chain].done += 1;
     }
 
-    /// The chain cannot go on; the gate closes for the others after their draws.
+    /// The chain cannot go on; the scheduler stops the others after their draws.
     pub(crate) fn fail(&self, chain: usize, reason: String) {
         let mut state = self.lock();
         self.leave(chain, &mut state);
@@ -230,13 +230,13 @@ mod tests {
 
     #[test]
     fn at_most_the_permitted_chains_work_and_all_come_through() {
-        let gate = Gate::new(5, 2);
+        let scheduler = ChainScheduler::new(5, 2);
         let working = Mutex::new((0, 0));
         std::thread::scope(|scope| {
             for chain in 0..5 {
-                let (gate, working) = (&gate, &working);
+                let (scheduler, working) = (&scheduler, &working);
                 scope.spawn(move || {
-                    while gate.enter(chain).is_ok() {
+                    while scheduler.enter(chain).is_ok() {
                         {
                             let mut w = working.lock().unwrap();
                             w.0 += 1;
@@ -244,28 +244,28 @@ mod tests {
                         }
                         std::thread::sleep(Duration::from_micros(300));
                         working.lock().unwrap().0 -= 1;
-                        gate.finish_draw(chain);
+                        scheduler.finish_draw(chain);
                     }
                 });
             }
-            gate.advance(13, 20, &Interrupt::new());
-            assert_eq!(gate.standing().0, [3, 3, 3, 2, 2]);
-            gate.advance(1000, 20, &Interrupt::new());
-            assert_eq!(gate.standing().0, [20; 5]);
-            gate.shut();
+            scheduler.advance(13, 20, &Interrupt::new());
+            assert_eq!(scheduler.standing().0, [3, 3, 3, 2, 2]);
+            scheduler.advance(1000, 20, &Interrupt::new());
+            assert_eq!(scheduler.standing().0, [20; 5]);
+            scheduler.shut();
         });
         assert_eq!(working.lock().unwrap().1, 2);
     }
 
     #[test]
     fn a_draw_of_each_chain_is_made_by_all_at_once() {
-        let gate = Gate::new(2, 2);
+        let scheduler = ChainScheduler::new(2, 2);
         let (inside, met) = (Mutex::new(0), Condvar::new());
         std::thread::scope(|scope| {
             for chain in 0..2 {
-                let (gate, inside, met) = (&gate, &inside, &met);
+                let (scheduler, inside, met) = (&scheduler, &inside, &met);
                 scope.spawn(move || {
-                    while gate.enter(chain).is_ok() {
+                    while scheduler.enter(chain).is_ok() {
                         // Neither leaves before the other has arrived; a chain that stays alone gives up.
                         let mut count = inside.lock().unwrap();
                         *count += 1;
@@ -275,48 +275,48 @@ mod tests {
                             .unwrap();
                         drop(count);
                         if waited.timed_out() {
-                            gate.fail(chain, "was alone".into());
+                            scheduler.fail(chain, "was alone".into());
                             return;
                         }
-                        gate.finish_draw(chain);
+                        scheduler.finish_draw(chain);
                     }
                 });
             }
-            gate.advance(2, 10, &Interrupt::new());
-            assert_eq!(gate.standing(), (vec![1, 1], None));
-            gate.shut();
+            scheduler.advance(2, 10, &Interrupt::new());
+            assert_eq!(scheduler.standing(), (vec![1, 1], None));
+            scheduler.shut();
         });
     }
 
     #[test]
     fn chains_that_were_held_wait_while_those_behind_catch_up() {
-        let gate = Gate::new(2, 1);
+        let scheduler = ChainScheduler::new(2, 1);
         std::thread::scope(|scope| {
             for chain in 0..2 {
-                let gate = &gate;
+                let scheduler = &scheduler;
                 scope.spawn(move || {
-                    while let Ok(interrupt) = gate.enter(chain) {
+                    while let Ok(interrupt) = scheduler.enter(chain) {
                         if chain == 0 && interrupt.is_set() {
-                            gate.pause(chain);
+                            scheduler.pause(chain);
                             continue;
                         }
-                        gate.finish_draw(chain);
-                        if chain == 1 && gate.standing().0[1] == 3 {
+                        scheduler.finish_draw(chain);
+                        if chain == 1 && scheduler.standing().0[1] == 3 {
                             interrupt.set();
                         }
                     }
                 });
             }
-            gate.advance(100, 50, &Interrupt::new());
-            let (done, _) = gate.standing();
+            scheduler.advance(100, 50, &Interrupt::new());
+            let (done, _) = scheduler.standing();
             assert_eq!(done[1], 3);
             // One draw at a time, whichever chain waits in the queue.
             for step in 1..=4 {
-                gate.advance(1, 1000, &Interrupt::new());
-                let sum: u64 = gate.standing().0.iter().sum();
+                scheduler.advance(1, 1000, &Interrupt::new());
+                let sum: u64 = scheduler.standing().0.iter().sum();
                 assert_eq!(sum, done.iter().sum::<u64>() + step);
             }
-            gate.shut();
+            scheduler.shut();
         });
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Write};
 ///
 /// # Errors
 /// When stdout cannot be written to, unless its reader is gone.
-pub fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
     let mut text = Vec::new();
     let mut out = io::stdout().lock();
     let written = write(&mut text).and_then(|()| {
@@ -26,8 +26,8 @@ pub fn answer(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::R
 /// Largest number of bytes of a message, which may quote contents of a file of any length.
 const LONGEST: usize = 8 << 10;
 
-/// Writes a line to stderr, as [`answer`] does. A failure cannot be reported.
-pub fn say(message: impl std::fmt::Display) {
+/// Writes a line to stderr, as [`print`] does. A failure cannot be reported.
+pub fn notify(message: impl std::fmt::Display) {
     let _ = writeln!(
         io::stderr(),
         "{}",

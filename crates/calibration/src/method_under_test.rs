@@ -1,7 +1,7 @@
 //! A method under test, and its fit to a replication.
 
-use crate::placement::Placement;
 use crate::quantity::Quantity;
+use crate::rank_statistic::RankStatistic;
 use crate::replication::Replication;
 use crate::score::Scores;
 use infermark_backend::{
@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 /// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough; none of them may have an
 /// R-hat above [`RHAT_LIMIT`].
-const EFFECTIVE_DRAWS: f64 = crate::placement::RANK_DRAWS as f64;
+const EFFECTIVE_DRAWS: f64 = crate::rank_statistic::RANK_DRAWS as f64;
 
 /// How often a chain that mixes too slowly is made again, twice as long. After the last time, 32 times as long, R-hat of a chain that
 /// mixes is within a thousandth of one: what passes the limit then never mixed.
 pub const DOUBLINGS: usize = 5;
 
 /// A method under test: every replication is fitted by `request` on one thread, with a seed of its own.
-pub struct Contender<'b> {
+pub struct MethodUnderTest<'b> {
     /// Its name in files and pictures.
     pub name: String,
     /// What fits.
@@ -38,7 +38,7 @@ pub(crate) struct Place {
     /// Which.
     pub(crate) quantity: Quantity,
     /// Placement of the latent that represents the site, or of the log joint.
-    pub(crate) placement: Placement,
+    pub(crate) statistic: RankStatistic,
     /// Mean scores over all latents of the site.
     pub(crate) scores: Scores,
 }
@@ -67,7 +67,7 @@ impl From<BackendError> for FitError {
     }
 }
 
-impl Contender<'_> {
+impl MethodUnderTest<'_> {
     /// Fits a replication and places its truths, in the order of [`Quantity::all`]. The log joint is left out
     /// if the method has no draws.
     pub(crate) fn place(&self, replication: &Replication) -> Result<Vec<Place>, FitError> {
@@ -147,7 +147,7 @@ fn in_marginals(run: &dyn Run, replication: &Replication) -> Result<Vec<Place>, 
     for site in layout.sites() {
         let place = |j: usize| {
             let quantiles = [posterior.q05[j], posterior.q95[j]];
-            Placement::in_marginal(
+            RankStatistic::in_marginal(
                 replication.truth[j],
                 posterior.mean[j],
                 posterior.sd[j],
@@ -165,7 +165,7 @@ fn in_marginals(run: &dyn Run, replication: &Replication) -> Result<Vec<Place>, 
         }
         places.push(Place {
             quantity: Quantity::Latent(*site),
-            placement: place(replication.latent(*site)),
+            statistic: place(replication.latent(*site)),
             scores: Scores::of(pits.iter().copied()),
         });
     }
@@ -195,13 +195,13 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
     let mut worst: Option<(f64, String)> = None;
     let mut place = |name: &dyn Fn() -> String, truth: f64, values: &[f64], within_cell: f64| {
         let chains: Vec<&[f64]> = values.chunks(draws.draws.max(1)).collect();
-        let Some(placement) = Placement::among(truth, &chains, within_cell, &mut workspace) else {
+        let Some(statistic) = RankStatistic::among(truth, &chains, within_cell, &mut workspace) else {
             return Err(FitError::Failed(format!(
                 "draws of {} are fewer than eight, not finite, or all equal",
                 name()
             )));
         };
-        let rank = placement.rank.expect("among draws there is a rank");
+        let rank = statistic.rank.expect("among draws there is a rank");
         // Above one, the ratio by which the worse of the two exceeds its limit.
         let beyond = f64::max(
             (rank.rhat - 1.0) / (RHAT_LIMIT - 1.0),
@@ -218,7 +218,7 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
                 ),
             ));
         }
-        Ok(placement)
+        Ok(statistic)
     };
     let mut places = Vec::with_capacity(layout.sites().len() + 1);
     let mut values = Vec::with_capacity(draws.chains * draws.draws);
@@ -243,7 +243,7 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
         }
         places.push(Place {
             quantity: Quantity::Latent(*site),
-            placement: of_site[replication.latent(*site) - start],
+            statistic: of_site[replication.latent(*site) - start],
             scores: Scores::of(of_site.iter().map(|p| p.pit)),
         });
     }
@@ -251,7 +251,7 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
     let log_joint = LogJoint::new(&replication.panel, request.priors).with_likelihood(request.likelihood);
     values.clear();
     values.extend((0..draws.chains * draws.draws).map(|draw| log_joint.natural(&point(draws, draw)).0));
-    let placement = place(
+    let statistic = place(
         &|| Quantity::LogJoint.name().to_owned(),
         log_joint.natural(&replication.truth).0,
         &values,
@@ -259,8 +259,8 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
     )?;
     places.push(Place {
         quantity: Quantity::LogJoint,
-        placement,
-        scores: Scores::of(std::iter::once(placement.pit)),
+        statistic,
+        scores: Scores::of(std::iter::once(statistic.pit)),
     });
     Ok(match worst {
         None => Mixed::Yes(places),
