@@ -52,7 +52,9 @@ impl PeerRun {
         for (place, loss) in losses.into_iter().enumerate() {
             let interrupted = place == last && interrupt.is_set();
             let loss = loss.unwrap_or(f64::NAN);
-            let verdict = self.recorder.record(loss, NOT_TOLD, seconds(), target, interrupted);
+            let verdict = self
+                .recorder
+                .record(loss, NOT_TOLD, seconds(), target, interrupted);
             if verdict != Verdict::Continue {
                 return Ok(Some(verdict));
             }
