@@ -26,7 +26,7 @@ pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Re
 /// Largest number of bytes of a message, which may quote contents of a file of any length.
 const LONGEST: usize = 8 << 10;
 
-/// Writes a line to stderr, as [`print`] does. A failure cannot be reported.
+/// Writes a line to stderr, as [`print()`] does. A failure cannot be reported.
 pub fn notify(message: impl std::fmt::Display) {
     let _ = writeln!(
         io::stderr(),

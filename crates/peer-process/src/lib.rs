@@ -18,7 +18,7 @@ use infermark_backend::{
     Precision, Request, Run,
 };
 use infermark_model::{Likelihood, Panel, Parameterization, Priors};
-use infermark_svi::Ledger;
+use infermark_svi::RunRecorder;
 use process::{Process, Trouble};
 use protocol::{Description, Done, LogJointAnswer, Question};
 use run::PeerRun;
@@ -269,7 +269,7 @@ impl Backend for PeerProcess {
             device: format!("{name}, {}", self.program),
             threads: self.threads(request),
             layout,
-            ledger: Ledger::new(settings.clone(), layout.latents(), clock.elapsed().as_secs_f64()),
+            recorder: RunRecorder::new(settings.clone(), layout.latents(), clock.elapsed().as_secs_f64()),
             batch: 1,
             process: Mutex::new(process),
         }))

@@ -4,7 +4,7 @@ use crate::process::{Process, Trouble};
 use crate::protocol::{Losses, Moments, Question};
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Run, RunState};
 use infermark_model::{Layout, Parameterization};
-use infermark_svi::{Ledger, Verdict};
+use infermark_svi::{RunRecorder, Verdict};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(crate) struct PeerRun {
     pub(crate) device: String,
     pub(crate) threads: usize,
     pub(crate) layout: Layout,
-    pub(crate) ledger: Ledger,
+    pub(crate) recorder: RunRecorder,
     /// Iterations of the next batch.
     pub(crate) batch: u64,
     pub(crate) process: Mutex<Process>,
@@ -52,7 +52,9 @@ impl PeerRun {
         for (place, loss) in losses.into_iter().enumerate() {
             let interrupted = place == last && interrupt.is_set();
             let loss = loss.unwrap_or(f64::NAN);
-            let verdict = self.ledger.enter(loss, NOT_TOLD, seconds(), target, interrupted);
+            let verdict = self
+                .recorder
+                .record(loss, NOT_TOLD, seconds(), target, interrupted);
             if verdict != Verdict::Continue {
                 return Ok(Some(verdict));
             }
@@ -63,21 +65,21 @@ impl PeerRun {
 
 impl Run for PeerRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        let Some(target) = self.ledger.open(steps)? else {
+        let Some(target) = self.recorder.begin(steps)? else {
             return Ok(self.progress());
         };
-        let before = self.ledger.run_seconds();
+        let before = self.recorder.run_seconds();
         let clock = Instant::now();
         let seconds = || before + clock.elapsed().as_secs_f64();
         loop {
-            let left = target - self.ledger.completed();
-            let batch = self.batch.min(left).min(self.ledger.decides_in()).max(1);
+            let left = target - self.recorder.completed();
+            let batch = self.batch.min(left).min(self.recorder.decides_in()).max(1);
             let started = Instant::now();
             match self.iterate(batch, target, seconds, interrupt) {
                 Ok(None) => {}
                 Ok(Some(_)) => break,
                 Err(error) => {
-                    self.ledger.fail(error);
+                    self.recorder.fail(error);
                     break;
                 }
             }
@@ -85,11 +87,11 @@ impl Run for PeerRun {
             let wanted = (batch as f64 * ratio.clamp(0.5, 2.0)).round() as u64;
             self.batch = wanted.clamp(1, LONGEST_BATCH);
         }
-        self.ledger.close(seconds())
+        self.recorder.end(seconds())
     }
 
     fn progress(&self) -> Progress {
-        self.ledger.progress()
+        self.recorder.progress()
     }
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
@@ -113,7 +115,7 @@ impl Run for PeerRun {
 
     fn report(&self) -> Report {
         let centredness = Parameterization::Centered.start();
-        self.ledger.report(
+        self.recorder.report(
             self.backend,
             self.device.clone(),
             self.threads,
