@@ -42,7 +42,7 @@ impl Column {
 }
 
 impl Regressor {
-    /// Those of the model in `panel`, one of each coefficient.
+    /// The regressors of the model in `panel`, one per coefficient.
     pub(crate) fn of_model(_: &Panel) -> [Regressor; COEFFICIENTS.len()] {
         [Regressor::LogPrice]
     }

@@ -10,7 +10,7 @@ use infermark_model::priors::Priors;
 use infermark_model::site::Layout;
 use std::ops::Range;
 
-/// Where the effect is among them.
+/// The index of the effect among them.
 pub(crate) const EFFECT: usize = LATENTS - 1;
 
 /// Prior precisions of a product's latents about [`prior_means`].

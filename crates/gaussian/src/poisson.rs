@@ -125,8 +125,8 @@ impl PoissonRates<'_> {
         (value, design.map(|x| slope * x))
     }
 
-    /// A product that is settled: the means of its latents, and the contribution of its rates to the value and the
-    /// derivatives.
+    /// A product that is settled: the means of its latents, and the contribution of its rates to the value and
+    /// the derivatives.
     #[inline(never)]
     fn settled(
         &self,

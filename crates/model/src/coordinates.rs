@@ -88,8 +88,8 @@ impl<'a> IndependentRates<'a> {
         self.origin.map_or(0.0, |origin| origin[product])
     }
 
-    /// What the variances of a product's latents are multiplied by in that of a row's log rate: squares of the design, with the log price from
-    /// its origin.
+    /// The multipliers of the variances of a product's latents in that of a row's log rate: squares of the
+    /// design, with the log price from its origin.
     #[inline(always)]
     pub fn squares(&self, product: usize, mut design: [f64; PRODUCT_LATENTS]) -> [f64; PRODUCT_LATENTS] {
         design[0] -= self.origin(product);

@@ -1,16 +1,17 @@
-//! The design of a row: what multiplies the latents of its product in the log rate. The one place that lists the regressors.
+//! The design of a row: the multipliers of its product's latents in the log rate. The one list of regressors.
 //!
-//! A product has D latents: a coefficient of each regressor, in the order of [`COEFFICIENTS`], and its effect, last, which is multiplied by 1.
-//! Another regressor is a column of the panel, an entry of [`COEFFICIENTS`], its value in [`Row::design`] and in [`Panel::designs`], its
-//! mean and its sum over the counts in [`Panel::mean_design`] and [`Panel::units_along`].
+//! A product has D latents: a coefficient for each regressor, in the order of [`COEFFICIENTS`], and last its
+//! effect, which is multiplied by 1. Another regressor takes a column of the panel, an entry of
+//! [`COEFFICIENTS`], its value in [`Row::design`] and [`Panel::designs`], and its mean and its sum over the
+//! counts in [`Panel::mean_design`] and [`Panel::units_along`].
 
 use crate::panel::{Panel, Row};
 use crate::priors::Priors;
 use crate::site::{Layout, Site};
 use std::array::from_fn;
 
-/// A regressor of the log rate, and the sites of its coefficient: each product has one, which has a mean in its category, and that one a
-/// global mean.
+/// A regressor of the log rate, and the sites of its coefficient: each product has one, with a mean in its
+/// category, which has a global mean.
 #[derive(Debug, Clone, Copy)]
 pub struct Coefficient {
     /// The regressor's identifier in diagrams.
@@ -52,7 +53,7 @@ pub const PRODUCT_SITES: [Site; PRODUCT_LATENTS] = {
 };
 
 impl Row {
-    /// What multiplies the latents of the row's product: the regressors and 1.
+    /// The multipliers of the product's latents: the regressors and 1.
     #[inline(always)]
     pub const fn design(&self) -> [f64; PRODUCT_LATENTS] {
         [self.log_price, 1.0]
@@ -75,7 +76,8 @@ impl Panel {
         [self.mean_log_price()[product], 1.0]
     }
 
-    /// Sums over a product's rows of its counts times [`Row::design`]: what they say of its latents.
+    /// Sums over a product's rows of its counts times [`Row::design`]: their sufficient statistics for its
+    /// latents.
     #[inline(always)]
     pub fn units_along(&self, product: usize) -> [f64; PRODUCT_LATENTS] {
         let units = self.sums().product[product] as f64;
@@ -85,7 +87,7 @@ impl Panel {
 }
 
 impl Layout {
-    /// The places of a product's latents.
+    /// The positions of a product's latents.
     #[inline(always)]
     pub fn product_places(&self, product: usize) -> [usize; PRODUCT_LATENTS] {
         PRODUCT_SITES.map(|site| self.start(site) + product)
@@ -93,7 +95,8 @@ impl Layout {
 }
 
 impl Priors {
-    /// The means of a product's latents far above: the global means' own, and that of the effect.
+    /// The means of a product's latents with nothing else known: the prior means of the global means, and that
+    /// of the effect.
     pub fn mean_of_product(&self) -> [f64; PRODUCT_LATENTS] {
         from_fn(|k| match COEFFICIENTS.get(k) {
             Some(sites) => self.constant_mean(sites.global),
@@ -102,7 +105,8 @@ impl Priors {
     }
 }
 
-/// Prior means of a product's latents given the border of its category at `point`, natural parameters in the order of `layout`.
+/// Prior means of a product's latents given the border of its category at `point`, which has natural
+/// parameters in the order of `layout`.
 pub fn prior_means(
     priors: &Priors,
     layout: Layout,
@@ -115,7 +119,7 @@ pub fn prior_means(
     })
 }
 
-/// What a product's latents add to the log rate of a row.
+/// The contribution of a product's latents to the log rate of a row.
 #[inline(always)]
 pub fn along<const D: usize>(latents: &[f64; D], design: &[f64; D]) -> f64 {
     latents
@@ -124,13 +128,13 @@ pub fn along<const D: usize>(latents: &[f64; D], design: &[f64; D]) -> f64 {
         .fold(0.0, |sum, (own, x)| sum + own * x)
 }
 
-/// What its coefficients alone add, without the effect.
+/// The contribution of its coefficients alone, without the effect.
 #[inline(always)]
 pub fn along_regressors<const D: usize>(latents: &[f64; D], design: &[f64; D]) -> f64 {
     (0..D - 1).fold(0.0, |sum, k| sum + latents[k] * design[k])
 }
 
-/// The entries of a vector at some places.
+/// The entries of a vector at some positions.
 #[inline(always)]
 pub fn at<const D: usize>(of: &[f64], places: [usize; D]) -> [f64; D] {
     from_fn(|k| of[places[k]])

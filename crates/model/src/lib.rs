@@ -10,7 +10,7 @@
 //! | [`mod@printable`] | text from files, made safe to print |
 //! | [`wild_price`] | prices far from all other prices of their product |
 //! | [`axes`] | the labels along all axes, and the keys of latents in files |
-//! | [`design`] | the regressors of the log rate: what multiplies the latents of a product |
+//! | [`design`] | the regressors of the log rate: the multipliers of a product's latents |
 //! | [`site`] | the table of the model's sites, and how they lie in one flat vector |
 //! | [`priors`] | prior means and standard deviations, clip bounds |
 //! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |

@@ -1,11 +1,11 @@
 //! The log joint density and its gradient: the reference in plain `f64`.
 //!
 //! Per row, `eta = product_a * ln price + time_cat_effects + product_effect`, with a term for each regressor
-//! ([`design`](crate::design)), and
-//! `y ~ Poisson(exp(clip(eta)))`, or `y ~ NegativeBinomial(exp(clip(eta)), exp(log_shape))` with the shape of
-//! the product's category ([`negative_binomial`](crate::negative_binomial)). All constants are included:
-//! normal constants and `ln y!`. Outside the clip bounds the gradient with respect to `eta` is zero; that
-//! with respect to `log_shape` remains.
+//! ([`design`](crate::design)), and `y ~ Poisson(exp(clip(eta)))`, or
+//! `y ~ NegativeBinomial(exp(clip(eta)), exp(log_shape))` with the shape of the product's category
+//! ([`negative_binomial`](crate::negative_binomial)). All constants are included: normal constants and
+//! `ln y!`. Outside the clip bounds the gradient with respect to `eta` is zero; that with respect to
+//! `log_shape` remains.
 
 use crate::design::{PRODUCT_LATENTS, along_regressors, at};
 use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};

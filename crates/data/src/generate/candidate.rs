@@ -23,7 +23,7 @@ const HOPELESS_UNITS: f64 = 20.0;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Draw {
     pub(crate) category: u32,
-    /// Its coefficients and its effect; the published process has the elasticity alone and leaves 0 of the others.
+    /// Its coefficients and its effect; the published process has only the elasticity, the others are 0.
     pub(crate) latents: [f64; PRODUCT_LATENTS],
 }
 
@@ -42,7 +42,8 @@ impl ProductRows {
         part.push_product(category, None, &self.prices, &self.units)
     }
 
-    /// What multiplies the product's latents in each row, see [`Row::design`](infermark_model::panel::Row::design).
+    /// The multipliers of the product's latents in each row, see
+    /// [`Row::design`](infermark_model::panel::Row::design).
     fn designs(&self) -> impl Iterator<Item = [f64; PRODUCT_LATENTS]> + '_ {
         self.prices.iter().map(|price| [price.ln(), 1.0])
     }

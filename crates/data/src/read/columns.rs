@@ -3,7 +3,7 @@
 use super::compression::shell_quoted;
 use super::defect::{Defects, Place, quoted};
 
-/// Where the panel's columns are among a file's: product, category, period, price, units.
+/// The positions of the panel's columns among a file's: product, category, period, price, units.
 pub(crate) type Places = [usize; 5];
 
 /// Column names in the file. The defaults are `product`, `category`, `week`, `price` and `units`.

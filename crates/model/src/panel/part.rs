@@ -109,10 +109,11 @@ impl PanelPart {
         Ok(())
     }
 
-    /// Appends a product of another panel, with its periods and regressors, in `category` of this one. `units` are one a row.
+    /// Appends a product of another panel, with its periods and regressors, in `category` of this one. `units`
+    /// has one entry per row.
     ///
     /// # Errors
-    /// As of [`PanelPart::push_product`].
+    /// Those of [`PanelPart::push_product`].
     pub fn push_product_of(
         &mut self,
         panel: &Panel,

@@ -112,8 +112,8 @@ impl Layout {
         }
     }
 
-    /// The prior mean of every latent with all others at theirs: of a site that has a parent, the one of the first above. Length
-    /// [`Layout::latents`].
+    /// The prior mean of every latent with all others at theirs: for a site with a parent, the mean of its
+    /// topmost ancestor. Length [`Layout::latents`].
     pub fn prior_means(&self, priors: &Priors) -> Vec<f64> {
         let mut means = vec![0.0; self.latents()];
         for site in self.sites() {
@@ -123,7 +123,8 @@ impl Layout {
         means
     }
 
-    /// The diagonal of the priors' precision, length [`Layout::latents`]. `category_of` has the category of each product, length N.
+    /// The diagonal of the priors' precision, length [`Layout::latents`]. `category_of` has the
+    /// category of each product, length N.
     pub fn prior_precisions(&self, priors: &Priors, category_of: &[u32]) -> Vec<f64> {
         let mut precision = vec![0.0; self.latents()];
         let of = |sd: f64| sd.powi(-2);

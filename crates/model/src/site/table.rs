@@ -198,7 +198,7 @@ impl Site {
         }
     }
 
-    /// The sites whose values are other ones' prior means, in the order of the flat vector.
+    /// The sites whose values are prior means of others, in the order of the flat vector.
     pub fn parents() -> impl Iterator<Item = Site> {
         let is_parent = |site: &Site| Site::ALL.iter().any(|other| other.parent() == Some(*site));
         Site::ALL.into_iter().filter(is_parent)

@@ -24,7 +24,8 @@ pub(super) struct Moments {
     pub(super) variance: Vec<f64>,
     /// Variances of the rows' log rates.
     pub(super) row_variance: Vec<f64>,
-    /// Covariance of each product's coefficients with their category's, and of each category's with the global ones.
+    /// Covariance of each product's coefficients with their category's, and of each category's with the global
+    /// ones.
     with_category: Vec<[f64; COUNT]>,
     with_global: Vec<[f64; COUNT]>,
 }
@@ -45,13 +46,14 @@ impl Reference<'_> {
         self.priors.sd(site).powi(-2)
     }
 
-    /// Length of a category's border: its periods, its log shape where there is one, and its coefficients, which begin at the second.
+    /// Length of a category's border: its periods, its log shape if there is one, and its coefficients. The
+    /// second number is the position of the first coefficient.
     fn border(&self) -> (usize, usize) {
         let first = self.layout.periods + usize::from(self.layout.likelihood.has_shape());
         (first + COUNT, first)
     }
 
-    /// A product's part of the precision; `None` where it is not positive definite.
+    /// A product's part of the precision; `None` if it is not positive definite.
     fn eliminated(&self, product: usize, precision: &Precision) -> Option<Eliminated> {
         let (border, first) = self.border();
         let shape = self.layout.periods;
@@ -160,7 +162,7 @@ impl Reference<'_> {
         Some(moments)
     }
 
-    /// What products leave of the borders, and the log determinant of their blocks.
+    /// The Schur complements of the borders, and the log determinant of the products' blocks.
     fn borders(&self, precision: &Precision) -> Option<(Vec<Dense>, f64)> {
         let layout = &self.layout;
         let ((border, first), shape) = (self.border(), layout.periods);
@@ -202,7 +204,8 @@ impl Reference<'_> {
         Some((schur, ln_det))
     }
 
-    /// The log shapes, once products and periods are eliminated, have a least precision: what is added for it, by category.
+    /// The addition, by category, that gives each log shape its least precision once products and periods are
+    /// eliminated.
     fn least_of_shapes(&self, precision: &Precision, schur: &mut [Dense]) -> Option<Vec<f64>> {
         let (periods, shape) = (self.layout.periods, self.layout.periods);
         let mut added = vec![0.0; self.layout.categories];
