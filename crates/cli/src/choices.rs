@@ -60,7 +60,7 @@ pub(crate) fn parameterization_parser() -> impl TypedValueParser<Value = Paramet
             (Parameterization::Centered, "Centred: what the published code ran"),
             (
                 Parameterization::Learned,
-                "One learned centredness a site, from 0.5: what the published code wrote",
+                "One learned centredness per site, from 0.5: what the published code wrote",
             ),
             (Parameterization::Noncentered, "Non-centred"),
         ],
@@ -107,7 +107,7 @@ pub(crate) fn metric_parser() -> impl TypedValueParser<Value = Metric> {
                 Metric::Structured,
                 "The model's own block-arrowhead precision at the posterior mode; needs --parameterization centered",
             ),
-            (Metric::Diagonal, "One variance a latent, tuned during warm-up"),
+            (Metric::Diagonal, "One variance per latent, tuned during warm-up"),
         ],
     )
 }

@@ -312,7 +312,7 @@ impl<'a> FittedRates<'a> {
     /// When there are not as many variances as latents.
     pub fn with_independent(&self, rates: IndependentRates<'_>, threads: usize) -> Dispersion {
         let (layout, variances) = (&self.layout, rates.variances);
-        assert_eq!(variances.len(), layout.latents(), "one variance a latent");
+        assert_eq!(variances.len(), layout.latents(), "one variance per latent");
         let sums = for_each_product(layout.products, threads, |i| {
             let of_product = at(variances, layout.product_places(i));
             let category = self.panel.category_of()[i] as usize;

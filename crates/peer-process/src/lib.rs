@@ -1,12 +1,12 @@
 //! SVI in another program as a backend: a child process that speaks JSON lines.
 //!
-//! A worker is any program that keeps to the protocol of `peers/README.md`: it is asked one question a line on its standard input, and
-//! answers each with a line on its standard output. [`PeerProcess`] makes a backend of the command that starts it, so that it is held
-//! against the reference, timed, recorded and drawn as any other. Every run has a process of its own, which ends with it.
+//! A worker is any program that keeps to the protocol of `peers/README.md`: it reads one question per line from its standard input and
+//! writes one line per answer to its standard output. [`PeerProcess`] makes a backend of the command that starts it, so that it is compared with
+//! the reference, timed, recorded and drawn as any other. Every run has a process of its own, which ends with the run.
 //!
-//! What such a backend does not do, and says: the worker sums as its program does, so that its log joint is compared in double precision whatever
-//! a run computes in ([`Backend::parity_precision`]); threads may change its bits; it tells no effective particles; and what it had before a failure
-//! is lost.
+//! Limits, all declared: the worker sums as its program does, so that its log joint is compared in double precision whatever a run
+//! computes in ([`Backend::parity_precision`]); the number of threads may change its bits; it reports no effective particles; a failure loses
+//! what the run had.
 
 mod panel_files;
 mod process;
@@ -30,7 +30,7 @@ pub use protocol::PROTOCOL_VERSION;
 /// How long a worker may take for a reply; compiling for a large panel takes minutes.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// A worker that was asked what it is.
+/// A backend whose runs are workers: processes that one command starts.
 pub struct PeerProcess {
     name: &'static str,
     command: Vec<String>,
@@ -47,19 +47,20 @@ struct Evaluator {
     process: Process,
 }
 
-/// Why there is no such peer.
+/// Why a peer cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PeerError {
-    /// It, or the program behind it, is not installed here.
+    /// The worker, or the program that it runs, is not installed here.
     #[error("{0}")]
     Unavailable(String),
-    /// It is no worker, or one of another version.
+    /// The command starts no worker, or one of another protocol version.
     #[error("{0}")]
     Failed(String),
 }
 
 impl PeerProcess {
-    /// The peer that `command`, a program and its arguments, starts. It goes by `name` in tables and files. It is started once, to be asked what it is.
+    /// The peer that `command`, a program and its arguments, starts, called `name` in tables and files. Starts a worker once, for its
+    /// description.
     ///
     /// # Errors
     /// [`PeerError::Unavailable`] where the program is not installed, [`PeerError::Failed`] where what starts is no worker of this version.
@@ -67,7 +68,7 @@ impl PeerProcess {
         Self::connect_with(name, command, PATIENCE)
     }
 
-    /// The same, with how long a reply is waited for.
+    /// As [`PeerProcess::connect`], waiting at most `patience` for each reply.
     ///
     /// # Errors
     /// See [`PeerProcess::connect`].

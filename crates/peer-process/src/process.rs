@@ -17,7 +17,7 @@ const KEPT_OF_STDERR: usize = 4 << 10;
 /// Bytes of a reply without numbers, at most.
 const SHORT_REPLY: u64 = 1 << 20;
 /// Bytes of a number in a reply with what separates it from the next, at most.
-const BYTES_A_NUMBER: u64 = 32;
+const BYTES_PER_NUMBER: u64 = 32;
 /// How long a process is waited for that has closed its standard output.
 const ENDING: Duration = Duration::from_secs(2);
 
@@ -67,10 +67,10 @@ impl Process {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut prepared, 0);
         let mut child = prepared.spawn().map_err(|error| {
-            let told = format!("{program} does not start: {error}");
+            let reason = format!("{program} does not start: {error}");
             match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Trouble::Unavailable(told),
-                _ => Trouble::Failed(told),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Trouble::Unavailable(reason),
+                _ => Trouble::Failed(reason),
             }
         })?;
         let (Some(stdin), Some(stdout), Some(stderr)) =
@@ -90,7 +90,7 @@ impl Process {
             patience,
             ended: false,
         };
-        let longest = SHORT_REPLY + BYTES_A_NUMBER * numbers as u64;
+        let longest = SHORT_REPLY + BYTES_PER_NUMBER * numbers as u64;
         let writer =
             infermark_threads::start_detached("peer-stdin", move || write_requests(stdin, &to_write));
         let reader =
@@ -113,7 +113,7 @@ impl Process {
         let mut line = serde_json::to_vec(question)
             .map_err(|error| Trouble::Failed(format!("its request cannot be written: {error}")))?;
         line.push(b'\n');
-        // A writer that is gone had a worker that is gone, which the missing reply tells of.
+        // If the writer is gone, so is the worker, and the missing reply below shows it.
         let _ = self.requests.send(line);
         let reply = match self.replies.recv_timeout(self.patience) {
             Ok(Ok(reply)) => reply,

@@ -8,12 +8,12 @@ use infermark_svi::{RunRecorder, Verdict};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// How long iterations are left to the worker at once: an interrupt waits for their end.
+/// Seconds of a batch of iterations, at the end of which an interrupt is noticed.
 const BATCH_SECONDS: f64 = 0.05;
-/// Most iterations at once.
+/// Most iterations of a batch.
 const LONGEST_BATCH: u64 = 1000;
-/// What the books say where a worker does not tell effective particles.
-const NOT_TOLD: f64 = 0.0;
+/// Effective particles in the trace of a worker, which reports none.
+const NOT_REPORTED: f64 = 0.0;
 
 /// A run under way. It owns the worker, which ends with it.
 pub(crate) struct PeerRun {
@@ -32,7 +32,7 @@ impl PeerRun {
         crate::backend_error(self.backend, trouble)
     }
 
-    /// Iterates `iterations` times, and enters them. `None` where the run goes on.
+    /// Iterates `iterations` times and records the losses; `None` if the run goes on.
     fn iterate(
         &mut self,
         iterations: u64,
@@ -45,8 +45,8 @@ impl PeerRun {
         let losses = asked.map_err(|trouble| self.failed(trouble))?.losses;
         if losses.len() as u64 != iterations {
             let count = losses.len();
-            let told = format!("it told {count} losses of {iterations} iterations");
-            return Err(self.failed(Trouble::Failed(told)));
+            let reason = format!("it reported {count} losses of {iterations} iterations");
+            return Err(self.failed(Trouble::Failed(reason)));
         }
         let last = losses.len() - 1;
         for (place, loss) in losses.into_iter().enumerate() {
@@ -54,7 +54,7 @@ impl PeerRun {
             let loss = loss.unwrap_or(f64::NAN);
             let verdict = self
                 .recorder
-                .record(loss, NOT_TOLD, seconds(), target, interrupted);
+                .record(loss, NOT_REPORTED, seconds(), target, interrupted);
             if verdict != Verdict::Continue {
                 return Ok(Some(verdict));
             }
@@ -107,8 +107,9 @@ impl Run for PeerRun {
         let latents = self.layout.latents();
         if mean.len() != latents || sd.len() != latents {
             let (means, sds) = (mean.len(), sd.len());
-            let told = format!("it told {means} means and {sds} standard deviations of {latents} latents");
-            return Err(self.failed(Trouble::Failed(told)));
+            let reason =
+                format!("it reported {means} means and {sds} standard deviations of {latents} latents");
+            return Err(self.failed(Trouble::Failed(reason)));
         }
         Ok(Posterior::normal(self.layout, mean, sd))
     }

@@ -37,28 +37,31 @@ fn time_prints_the_agreed_json() {
     }
 }
 
+/// Settings of a benchmark that measures next to nothing.
+const BRIEF: [&str; 12] = [
+    "--repeats",
+    "2",
+    "--repeat-seconds",
+    "0.02",
+    "--warmup-seconds",
+    "0.02",
+    "--settle-seconds",
+    "0",
+    "--quality-seconds",
+    "0.2",
+    "--published-nuts-seconds",
+    "0.2",
+];
+
 /// Records carry the likelihood, and what does not have it is left out with the reason.
 #[test]
 fn bench_of_negative_binomial_counts() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("results");
     let output = command(&["bench", "--products", "20", "--likelihood", "negative-binomial"])
-        .args(["--repeats", "2", "--threads", "1", "--settle-seconds", "0"])
-        .args([
-            "--repeat-seconds",
-            "0.02",
-            "--warmup-seconds",
-            "0.02",
-            "--warmup-iterations",
-            "1",
-        ])
-        .args([
-            "--quality-seconds",
-            "0.2",
-            "--published-nuts-seconds",
-            "0.2",
-            "--out",
-        ])
+        .args(["--threads", "1", "--warmup-iterations", "1"])
+        .args(BRIEF)
+        .arg("--out")
         .arg(&out)
         .output()
         .unwrap();
@@ -102,26 +105,11 @@ fn bench_and_report() {
         "40",
         "--backends",
         "all",
-        "--repeats",
-        "2",
         "--threads",
         "1,2",
     ])
-    .args([
-        "--repeat-seconds",
-        "0.02",
-        "--warm-up-seconds",
-        "0.02",
-        "--settle-seconds",
-        "0",
-    ])
-    .args([
-        "--quality-seconds",
-        "0.2",
-        "--published-nuts-seconds",
-        "0.2",
-        "--out",
-    ])
+    .args(BRIEF)
+    .arg("--out")
     .arg(&out)
     .output()
     .unwrap();
