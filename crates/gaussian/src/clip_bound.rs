@@ -1,6 +1,6 @@
 //! Products with counts at the upper clip bound.
 
-use crate::design::LATENTS;
+use crate::design::PerLatent;
 use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::priors::Priors;
 use infermark_model::{Likelihood, Panel};
@@ -34,7 +34,7 @@ const SCALE_OF_STEP: f64 = 0.3;
 #[derive(Debug, Clone)]
 pub(crate) struct Bound {
     /// Period and design of the highest row of each product that is left out; empty if none is.
-    pub(crate) products: Arc<Vec<Option<(usize, [f64; LATENTS])>>>,
+    pub(crate) products: Arc<Vec<Option<(usize, PerLatent)>>>,
     /// Log of the least count at the bound, and the scale of the step there, in log rate.
     pub(crate) log_least: f64,
     pub(crate) scale: f64,
@@ -94,7 +94,7 @@ impl Bound {
 
     /// Period and design of the highest row of a product that is left out.
     #[inline]
-    pub(crate) fn highest(&self, product: usize) -> Option<(usize, [f64; LATENTS])> {
+    pub(crate) fn highest(&self, product: usize) -> Option<(usize, PerLatent)> {
         self.products.get(product).copied().flatten()
     }
 }

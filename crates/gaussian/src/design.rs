@@ -13,6 +13,9 @@ use std::ops::Range;
 /// The index of the effect among them.
 pub(crate) const EFFECT: usize = LATENTS - 1;
 
+/// A number for each of them.
+pub(crate) type PerLatent = [f64; LATENTS];
+
 /// Prior precisions of a product's latents about [`prior_means`].
 pub(crate) fn prior_precisions(priors: &Priors) -> [f64; LATENTS] {
     SITES.map(|site| priors.sd(site).powi(-2))

@@ -7,7 +7,7 @@
 
 use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::clip_bound::Bound;
-use crate::design::{EFFECT, LATENTS, along, at, prior_means, prior_precisions};
+use crate::design::{EFFECT, LATENTS, PerLatent, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
 use infermark_arrowhead::{ProductRows, ProductTerms, Rates};
@@ -85,11 +85,11 @@ impl PoissonRates<'_> {
     /// to the derivatives with respect to the product's latents.
     fn highest_row(
         &self,
-        (period, design): (usize, [f64; LATENTS]),
+        (period, design): (usize, PerLatent),
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> (f64, [f64; LATENTS]) {
+    ) -> (f64, PerLatent) {
         let places = self.layout.product_places(rows.product);
         let time = self.layout.time_index(rows.category, period);
         let eta = along(&at(self.point, places), &design) + self.point[time];
@@ -133,7 +133,7 @@ impl PoissonRates<'_> {
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> Option<([f64; LATENTS], (f64, [f64; LATENTS]))> {
+    ) -> Option<(PerLatent, (f64, PerLatent))> {
         // In a block, because the weights are replaced after it.
         let [from, to] = {
             let place = Place {
@@ -180,7 +180,7 @@ impl PoissonRates<'_> {
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> (f64, [f64; LATENTS]) {
+    ) -> (f64, PerLatent) {
         let i = rows.product;
         let latents = at(self.point, self.layout.product_places(i));
         let first = self.layout.time_index(rows.category, 0);
@@ -221,7 +221,7 @@ impl PoissonRates<'_> {
         rows: &ProductRows<'_>,
         weights: &mut [f64],
         by_period: &mut [f64],
-    ) -> (f64, [f64; LATENTS]) {
+    ) -> (f64, PerLatent) {
         let i = rows.product;
         let places = self.layout.product_places(i);
         let effects = &self.effects[rows.category * self.stride..][..self.stride];
