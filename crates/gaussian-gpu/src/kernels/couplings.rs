@@ -190,6 +190,98 @@ fn add_outer(of: &SharedMemory<f64>, left: usize, right: usize, sums: &mut Array
     }
 }
 
+/// A thread's entries of a tile of `M V'`, from row `tile_row` on: [`OWN`] rows by the couplings of two products. `matrix` has `M` from entry
+/// `from` on, column-major, `columns` columns of `rows` rows, of which those from `end` on are zero in this tile. `slot` is the product whose
+/// couplings this thread fetches, if it `is_product`. `shared` is room for two tiles of [`COLUMNS`] columns: the matrix's, then the couplings'.
+/// All threads of the cube must come here.
+#[cube]
+fn tile_times_couplings(
+    log_prices: &Array<f64>,
+    weights: &Array<f64>,
+    left: &Array<f64>,
+    precision_a: f64,
+    matrix: &Array<f64>,
+    from: usize,
+    rows: usize,
+    columns: usize,
+    end: usize,
+    tile_row: usize,
+    slot: usize,
+    is_product: bool,
+    periods: usize,
+    slots: usize,
+    shared: &mut SharedMemory<f64>,
+    sums: &mut Array<f64>,
+) {
+    let thread = UNIT_POS as usize;
+    let of_products = COLUMNS * TILE;
+    // A thread writes the couplings of one product, and of the matrix one row.
+    let p = thread % OF_SQUARES;
+    let row = thread % TILE;
+    let own_row = thread / SIDE * OWN;
+    let own_column = thread % SIDE * OWN;
+    #[unroll]
+    for k in 0..comptime!(OWN * OWN) {
+        sums[k] = 0.0f64;
+    }
+    let mut start = 0usize;
+    while start < end {
+        sync_cube();
+        for turn in 0..comptime!(COLUMNS * TILE / THREADS) {
+            let column = start + thread / TILE + turn * comptime!(THREADS / TILE);
+            let mut entry = 0.0f64;
+            if column < columns && tile_row + row < rows {
+                entry = matrix[from + column * rows + tile_row + row];
+            }
+            shared[(column - start) * TILE + row] = entry;
+        }
+        for turn in 0..comptime!(COLUMNS * OF_SQUARES / THREADS) {
+            let t = start + thread / OF_SQUARES + turn * comptime!(THREADS / OF_SQUARES);
+            let mut by_a = 0.0f64;
+            let mut by_e = 0.0f64;
+            if is_product && t < columns {
+                let (a, e) = coupling(log_prices, weights, left, t, slot, periods, slots, precision_a);
+                by_a = a;
+                by_e = e;
+            }
+            shared[of_products + (t - start) * TILE + 2 * p] = by_a;
+            shared[of_products + (t - start) * TILE + 2 * p + 1] = by_e;
+        }
+        sync_cube();
+        for k in 0..COLUMNS {
+            add_outer(
+                shared,
+                k * TILE + own_row,
+                of_products + k * TILE + own_column,
+                sums,
+            );
+        }
+        start += COLUMNS;
+    }
+}
+
+/// The sum over the cube of the threads' `squares`, two products' aa, ae, ee each: thread `m OF_SQUARES + p` has entry `m` of product `p`, threads
+/// beyond have zero. All threads of the cube must come here.
+#[cube]
+fn fold_squares(squares: &Array<f64>, shared: &mut SharedMemory<f64>) -> f64 {
+    let thread = UNIT_POS as usize;
+    sync_cube();
+    #[unroll]
+    for k in 0..6usize {
+        shared[thread * 6 + k] = squares[k];
+    }
+    sync_cube();
+    let mut sum = 0.0f64;
+    if thread < 3 * OF_SQUARES {
+        let p = thread % OF_SQUARES;
+        let m = thread / OF_SQUARES;
+        for i in 0..SIDE {
+            sum += shared[(i * SIDE + p / 2) * 6 + p % 2 * 3 + m];
+        }
+    }
+    sum
+}
+
 /// Adds up the parts of a category, in their order: `of_category` has the first of each, and one more.
 #[cube(launch_unchecked)]
 pub(crate) fn fold(parts: &Array<f64>, of_category: &Array<u32>, sums: &mut Array<f64>, entries: u32) {
@@ -258,14 +350,10 @@ pub(crate) fn squares(
     let thread = UNIT_POS as usize;
     let rows = periods + 2;
     let columns = periods + 1;
-    let own_row = thread / SIDE * OWN;
-    let own_column = thread % SIDE * OWN;
     // The root's columns, then the couplings' rows; at last the threads' squares.
     let mut shared = SharedMemory::<f64>::new(comptime!(2 * COLUMNS * TILE));
-    let of_products = COLUMNS * TILE;
     // A thread writes the couplings of one product, and of the root one row.
     let p = thread % OF_SQUARES;
-    let row = thread % TILE;
     let mut group = CUBE_POS;
     while group * OF_SQUARES < slots {
         let block = group * OF_SQUARES / LANES;
@@ -281,49 +369,29 @@ pub(crate) fn squares(
         let mut tile_row = 0usize;
         while tile_row < rows {
             let mut sums = Array::<f64>::new(comptime!(OWN * OWN));
-            #[unroll]
-            for k in 0..comptime!(OWN * OWN) {
-                sums[k] = 0.0f64;
-            }
             // Only the last row goes beyond the diagonal.
             let mut most = columns;
             if tile_row + TILE < rows {
                 most = tile_row + TILE;
             }
-            let mut start = 0usize;
-            while start < most {
-                sync_cube();
-                for turn in 0..comptime!(COLUMNS * TILE / THREADS) {
-                    let column = start + thread / TILE + turn * comptime!(THREADS / TILE);
-                    let mut entry = 0.0f64;
-                    if column < columns && tile_row + row < rows {
-                        entry = roots[root + column * rows + tile_row + row];
-                    }
-                    shared[(column - start) * TILE + row] = entry;
-                }
-                for turn in 0..comptime!(COLUMNS * OF_SQUARES / THREADS) {
-                    let t = start + thread / OF_SQUARES + turn * comptime!(THREADS / OF_SQUARES);
-                    let mut by_a = 0.0f64;
-                    let mut by_e = 0.0f64;
-                    if is_product && t < columns {
-                        let (a, e) = coupling(log_prices, weights, left, t, slot, periods, slots, prior[1]);
-                        by_a = a;
-                        by_e = e;
-                    }
-                    shared[of_products + (t - start) * TILE + 2 * p] = by_a;
-                    shared[of_products + (t - start) * TILE + 2 * p + 1] = by_e;
-                }
-                sync_cube();
-                for k in 0..COLUMNS {
-                    add_outer(
-                        &shared,
-                        k * TILE + own_row,
-                        of_products + k * TILE + own_column,
-                        &mut sums,
-                    );
-                }
-                start += COLUMNS;
-            }
+            tile_times_couplings(
+                log_prices,
+                weights,
+                left,
+                prior[1],
+                roots,
+                root,
+                rows,
+                columns,
+                most,
+                tile_row,
+                slot,
+                is_product,
+                periods,
+                slots,
+                &mut shared,
+                &mut sums,
+            );
             // Columns 0 and 1 are one product's, 2 and 3 the next one's.
             #[unroll]
             for r in 0..OWN {
@@ -338,18 +406,9 @@ pub(crate) fn squares(
             }
             tile_row += TILE;
         }
-        sync_cube();
-        #[unroll]
-        for m in 0..6usize {
-            shared[thread * 6 + m] = squares[m];
-        }
-        sync_cube();
+        let sum = fold_squares(&squares, &mut shared);
         if thread < 3 * OF_SQUARES {
             let m = thread / OF_SQUARES;
-            let mut sum = 0.0f64;
-            for i in 0..SIDE {
-                sum += shared[(i * SIDE + p / 2) * 6 + p % 2 * 3 + m];
-            }
             found[m * slots + slot] = sum;
         }
         sync_cube();
@@ -388,9 +447,7 @@ pub(crate) fn third_order(
     let mut shared = SharedMemory::<f64>::new(comptime!(2 * COLUMNS * TILE));
     // `V C V'` of the products: aa, ae, ee.
     let mut inner = SharedMemory::<f64>::new(comptime!(3 * OF_SQUARES));
-    let of_products = COLUMNS * TILE;
     let p = thread % OF_SQUARES;
-    let row = thread % TILE;
     let turn_of_rows = thread / OF_SQUARES;
     let room = cube * padded * TILE;
     let first = runs[2 * cube] as usize;
@@ -410,44 +467,24 @@ pub(crate) fn third_order(
         let mut tile_row = 0usize;
         while tile_row < border {
             let mut sums = Array::<f64>::new(comptime!(OWN * OWN));
-            #[unroll]
-            for k in 0..comptime!(OWN * OWN) {
-                sums[k] = 0.0f64;
-            }
-            let mut start = 0usize;
-            while start < border {
-                sync_cube();
-                for turn in 0..comptime!(COLUMNS * TILE / THREADS) {
-                    let column = start + thread / TILE + turn * comptime!(THREADS / TILE);
-                    let mut entry = 0.0f64;
-                    if column < border && tile_row + row < border {
-                        entry = covariances[covariance + column * border + tile_row + row];
-                    }
-                    shared[(column - start) * TILE + row] = entry;
-                }
-                for turn in 0..comptime!(COLUMNS * OF_SQUARES / THREADS) {
-                    let t = start + turn_of_rows + turn * comptime!(THREADS / OF_SQUARES);
-                    let mut by_a = 0.0f64;
-                    let mut by_e = 0.0f64;
-                    if is_product && t < border {
-                        let (a, e) = coupling(log_prices, weights, left, t, slot, periods, slots, prior[1]);
-                        by_a = a;
-                        by_e = e;
-                    }
-                    shared[of_products + (t - start) * TILE + 2 * p] = by_a;
-                    shared[of_products + (t - start) * TILE + 2 * p + 1] = by_e;
-                }
-                sync_cube();
-                for k in 0..COLUMNS {
-                    add_outer(
-                        &shared,
-                        k * TILE + own_row,
-                        of_products + k * TILE + own_column,
-                        &mut sums,
-                    );
-                }
-                start += COLUMNS;
-            }
+            tile_times_couplings(
+                log_prices,
+                weights,
+                left,
+                prior[1],
+                covariances,
+                covariance,
+                border,
+                border,
+                border,
+                tile_row,
+                slot,
+                is_product,
+                periods,
+                slots,
+                &mut shared,
+                &mut sums,
+            );
             // Columns 0 and 1 are one product's, 2 and 3 the next one's.
             #[unroll]
             for r in 0..OWN {
@@ -471,18 +508,9 @@ pub(crate) fn third_order(
             }
             tile_row += TILE;
         }
-        sync_cube();
-        #[unroll]
-        for m in 0..6usize {
-            shared[thread * 6 + m] = squares[m];
-        }
-        sync_cube();
+        let sum = fold_squares(&squares, &mut shared);
         if thread < 3 * OF_SQUARES {
             let m = thread / OF_SQUARES;
-            let mut sum = 0.0f64;
-            for i in 0..SIDE {
-                sum += shared[(i * SIDE + p / 2) * 6 + p % 2 * 3 + m];
-            }
             inner[m * OF_SQUARES + p] = sum;
         }
         // What other threads have put in the scratch is read next.
