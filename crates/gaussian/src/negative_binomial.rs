@@ -224,22 +224,15 @@ impl NegativeBinomialRates<'_> {
             rows,
             weights,
         };
-        let product = settle::Product {
-            prior: place.prior(),
-            rows: place.rows(),
-            least_variance: UNSETTLED,
-            few: FEW,
-            of: |row: &settle::Row<LATENTS>, eta: f64, [own, rest]: [f64; 2]| {
-                let mean = Row::mean(row.units, eta, own + rest, shape);
-                settle::Means {
-                    value: mean.value,
-                    slope: mean.by_eta,
-                    weight: mean.weight,
-                    response: mean.weight,
-                }
-            },
-        };
-        product.settle(place.means())
+        place.settle(UNSETTLED, FEW, |row, eta, [own, rest]| {
+            let mean = Row::mean(row.units, eta, own + rest, shape);
+            settle::Means {
+                value: mean.value,
+                slope: mean.by_eta,
+                weight: mean.weight,
+                response: mean.weight,
+            }
+        })
     }
 }
 

@@ -143,16 +143,9 @@ impl PoissonRates<'_> {
                 rows,
                 weights,
             };
-            let product = settle::Product {
-                prior: place.prior(),
-                rows: place.rows(),
-                least_variance: UNSETTLED,
-                few: settle::STEPS,
-                of: |row: &settle::Row<LATENTS>, eta: f64, [own, rest]: [f64; 2]| {
-                    OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
-                },
-            };
-            product.settle(place.means())?
+            place.settle(UNSETTLED, settle::STEPS, |row, eta, [own, rest]| {
+                OwnWeight::new(eta + 0.5 * own, rest, row.weight).means(row.units, eta)
+            })?
         };
         let first = self.layout.time_index(rows.category, 0);
         let mut found = (0.0, [0.0; LATENTS]);

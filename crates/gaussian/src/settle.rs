@@ -193,13 +193,32 @@ pub(crate) struct Place<'a, const D: usize = LATENTS> {
 }
 
 impl<'a> Place<'a, LATENTS> {
+    /// The product's Gaussian before and after settling, as [`Product::settle`] finds it with these values of its
+    /// fields.
+    #[inline(always)]
+    pub(crate) fn settle(
+        self,
+        least_variance: f64,
+        few: usize,
+        of: impl Fn(&Row<LATENTS>, f64, [f64; 2]) -> Means,
+    ) -> Option<[Normal<LATENTS>; 2]> {
+        let product = Product {
+            prior: self.prior(),
+            rows: self.rows(),
+            least_variance,
+            few,
+            of,
+        };
+        product.settle(self.means())
+    }
+
     /// The means of the product's latents.
-    pub(crate) fn means(&self) -> [f64; LATENTS] {
+    fn means(&self) -> [f64; LATENTS] {
         at(self.point, self.panel.layout().product_places(self.rows.product))
     }
 
     /// Their prior given the border.
-    pub(crate) fn prior(&self) -> Prior<LATENTS> {
+    fn prior(&self) -> Prior<LATENTS> {
         Prior {
             mean: prior_means(self.priors, self.panel.layout(), self.point, self.rows.category),
             precision: prior_precisions(self.priors),
@@ -207,7 +226,7 @@ impl<'a> Place<'a, LATENTS> {
     }
 
     /// The product's rows.
-    pub(crate) fn rows(self) -> impl Iterator<Item = Row<LATENTS>> + Clone + 'a {
+    fn rows(self) -> impl Iterator<Item = Row<LATENTS>> + Clone + 'a {
         let first = self.panel.layout().time_index(self.rows.category, 0);
         self.panel.product_rows(self.rows.product).map(move |row| Row {
             design: row.design(),

@@ -1,6 +1,7 @@
 //! The production code against NumPyro's float64 vectors: trajectories fed with the recorded noise, and gradients.
 
-use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
+use infermark_backend::{Backend, Method, Precision, Request, SviSettings};
+use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
 use infermark_model::panel::Row;
@@ -8,10 +9,11 @@ use infermark_model::{
     Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors,
 };
 use infermark_processor::InstructionSet;
-use infermark_svi::{NoiseSource, Recording};
+use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::trajectories::{
-    RECORDED_RATES, Trajectory, flat, guide_of, orthogonal_trajectory, sites, trajectories,
+    DOUBLE_PRECISION, SINGLE_PRECISION, Tolerances, Trajectory, flat, guide_of, orthogonal_trajectory, sites,
+    trajectories,
 };
 use infermark_test_support::{norm, numbers, orthogonal_vectors, small_panel, vectors};
 use serde_json::Value;
@@ -34,10 +36,6 @@ fn request(parameterization: Parameterization, precision: Precision) -> Request 
 fn trajectories_are_reproduced() {
     let panel = small_panel();
     for trajectory in trajectories() {
-        let source = NoiseSource::Recorded(Recording {
-            noise: trajectory.noise(),
-            learning_rates: RECORDED_RATES.to_vec(),
-        });
         for set in InstructionSet::available() {
             for precision in [Precision::F64, Precision::F32] {
                 follow(
@@ -45,7 +43,6 @@ fn trajectories_are_reproduced() {
                     &trajectory,
                     SviCpu::with_instruction_set(set),
                     &request(trajectory.parameterization, precision),
-                    &source,
                     &format!("{:?} {set} {precision:?}", trajectory.parameterization),
                 );
             }
@@ -54,57 +51,29 @@ fn trajectories_are_reproduced() {
 }
 
 /// Follows a recorded trajectory step by step.
-fn follow(
-    panel: &Arc<Panel>,
-    trajectory: &Trajectory,
-    backend: SviCpu,
-    request: &Request,
-    source: &NoiseSource,
-    case: &str,
-) {
-    // f64: the two programs differ only in the order of sums. f32: a parameter of size 2 is rounded at 1e-7
-    // per step; where a gradient is nearly zero AdamW's first steps have its sign's size, so single-precision
-    // gradients (1e-6 relative to the norm) may move a parameter by more than that.
+fn follow(panel: &Arc<Panel>, trajectory: &Trajectory, backend: SviCpu, request: &Request, case: &str) {
     let Method::Svi(settings) = &request.method else {
         unreachable!("made by `request`")
     };
-    let (loss_error, gradient_error, parameter_error) = match settings.precision {
-        Precision::F64 => (1e-9, 1e-9, 1e-9),
+    let tolerances = match settings.precision {
+        Precision::F64 => DOUBLE_PRECISION,
         // In orthogonal coordinates the record starts near the data, where a gradient is what counts less rates leave.
-        Precision::F32 if settings.coordinates == Coordinates::Orthogonal => (1e-6, 5e-5, 1e-4),
-        Precision::F32 => (1e-6, 1e-5, 1e-4),
+        Precision::F32 if settings.coordinates == Coordinates::Orthogonal => Tolerances {
+            gradient: 5e-5,
+            ..SINGLE_PRECISION
+        },
+        Precision::F32 => SINGLE_PRECISION,
     };
+    let source = NoiseSource::Recorded(trajectory.recording());
     let mut run = backend
         .start_from(panel.clone(), request, &trajectory.start, source.clone())
         .unwrap();
-    for (t, step) in trajectory.steps.iter().enumerate() {
-        let before = run.guide().unwrap();
-        let evaluated = backend
-            .loss_and_gradient_under(panel, request, &before, source.clone(), t as u32)
-            .unwrap();
-        run.advance(1, &Interrupt::new()).unwrap();
-        let (loss, found) = (step.loss, evaluated.weighted.loss);
-        assert!(
-            (found - loss).abs() < loss_error * loss.abs(),
-            "{case} step {t}: loss {found} {loss}"
-        );
-        if let Some(gradient) = &step.gradient {
-            let expected = flat(gradient);
-            let found = flat(&evaluated.gradient);
-            let difference: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| a - b).collect();
-            let off = norm(&difference) / norm(&expected);
-            assert!(off < gradient_error, "{case} step {t}: gradient off by {off:e}");
-        }
-        if let Some(after) = &step.after {
-            let found = flat(&run.guide().unwrap());
-            for (j, (p, e)) in found.iter().zip(flat(after)).enumerate() {
-                assert!(
-                    (p - e).abs() <= parameter_error * e.abs().max(1.0),
-                    "{case} step {t}: {j} {p} {e}"
-                );
-            }
-        }
-    }
+    let loss_and_gradient = |guide: &Guide, t: u32| {
+        backend
+            .loss_and_gradient_under(panel, request, guide, source.clone(), t)
+            .unwrap()
+    };
+    trajectory.assert_followed(&mut *run, loss_and_gradient, tolerances, case);
 }
 
 #[test]
@@ -112,10 +81,6 @@ fn orthogonal_trajectory_is_reproduced() {
     let panel = small_panel();
     let trajectory = orthogonal_trajectory();
     assert_eq!(trajectory.steps.len(), 12);
-    let source = NoiseSource::Recorded(Recording {
-        noise: trajectory.noise(),
-        learning_rates: RECORDED_RATES.to_vec(),
-    });
     for set in InstructionSet::available() {
         for precision in [Precision::F64, Precision::F32] {
             let request = orthogonal_request(precision, Objective::default());
@@ -124,7 +89,6 @@ fn orthogonal_trajectory_is_reproduced() {
                 &trajectory,
                 SviCpu::with_instruction_set(set),
                 &request,
-                &source,
                 &format!("orthogonal {set} {precision:?}"),
             );
         }

@@ -2,12 +2,13 @@
 
 mod support;
 
-use infermark_backend::{Backend, DeviceId, Interrupt, Method, Request, SviSettings};
+use infermark_backend::{Backend, DeviceId, Method, Request, SviSettings};
 use infermark_model::Parameterization;
-use infermark_svi::{NoiseSource, Recording};
+use infermark_model::guide::Guide;
+use infermark_svi::NoiseSource;
 use infermark_svi_gpu::SviGpu;
-use infermark_test_support::iterations::{difference, relative_distance};
-use infermark_test_support::trajectories::{RECORDED_RATES, flat, sites, trajectories};
+use infermark_test_support::iterations::difference;
+use infermark_test_support::trajectories::{SINGLE_PRECISION, sites, trajectories};
 use infermark_test_support::{norm, small_panel, vectors};
 
 fn request(device: DeviceId, parameterization: Parameterization) -> Request {
@@ -29,34 +30,17 @@ fn trajectories_are_reproduced() {
     let backend = SviGpu::new();
     for trajectory in trajectories() {
         let request = request(device, trajectory.parameterization);
-        let source = NoiseSource::Recorded(Recording {
-            noise: trajectory.noise(),
-            learning_rates: RECORDED_RATES.to_vec(),
-        });
+        let source = NoiseSource::Recorded(trajectory.recording());
         let mut run = backend
             .start_from(panel.clone(), &request, &trajectory.start, source.clone())
             .unwrap();
-        for (t, step) in trajectory.steps.iter().enumerate() {
-            let case = format!("{:?} step {t}", trajectory.parameterization);
-            let before = run.guide().unwrap();
-            let found = backend
-                .loss_and_gradient_under(&panel, &request, &before, source.clone(), t as u32)
-                .unwrap();
-            run.advance(1, &Interrupt::new()).unwrap();
-            let off = (found.weighted.loss - step.loss).abs() / step.loss.abs();
-            assert!(off < 1e-6, "{case}: loss {} {}", found.weighted.loss, step.loss);
-            // Single-precision gradients are good to 1e-6 of their norm.
-            if let Some(gradient) = &step.gradient {
-                let off = relative_distance(&found.gradient, gradient);
-                assert!(off < 1e-5, "{case}: gradient off by {off:e}");
-            }
-            // Where a gradient is nearly zero AdamW's first steps have its sign's size.
-            if let Some(after) = &step.after {
-                for (j, (p, e)) in flat(&run.guide().unwrap()).iter().zip(flat(after)).enumerate() {
-                    assert!((p - e).abs() <= 1e-4 * e.abs().max(1.0), "{case}: {j} {p} {e}");
-                }
-            }
-        }
+        let loss_and_gradient = |guide: &Guide, t: u32| {
+            backend
+                .loss_and_gradient_under(&panel, &request, guide, source.clone(), t)
+                .unwrap()
+        };
+        let case = format!("{:?}", trajectory.parameterization);
+        trajectory.assert_followed(&mut *run, loss_and_gradient, SINGLE_PRECISION, &case);
     }
 }
 

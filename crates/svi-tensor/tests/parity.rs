@@ -2,6 +2,7 @@
 //! the CPU.
 
 use infermark_backend::{Backend, DeviceId, Interrupt, Method, Precision, Request, RunState, SviSettings};
+use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
 use infermark_model::svi::draw_noise;
@@ -14,7 +15,7 @@ use infermark_test_support::iterations::{
     AWKWARD_PANELS, FORMS, Form, PARTICLES, assert_plain_iteration, assert_same_path, difference,
     path_length, relative_distance, svi_request, uneven_guide,
 };
-use infermark_test_support::trajectories::{RECORDED_RATES, flat, sites, trajectories};
+use infermark_test_support::trajectories::{SINGLE_PRECISION, flat, sites, trajectories};
 use infermark_test_support::{gpu, norm, numbers, random_panel, small_panel, vectors};
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -36,33 +37,17 @@ fn trajectories_are_reproduced() {
             devices: vec![device],
             ..Request::new(Method::Svi(settings))
         };
-        let record = Recording {
-            noise: trajectory.noise(),
-            learning_rates: RECORDED_RATES.to_vec(),
-        };
+        let record = trajectory.recording();
         let mut run = SviTensor
             .start_from(panel.clone(), &request, &trajectory.start, record.clone())
             .unwrap();
-        for (t, step) in trajectory.steps.iter().enumerate() {
-            let case = format!("{:?} step {t}", trajectory.parameterization);
-            let before = run.guide().unwrap();
-            let found = SviTensor
-                .loss_and_gradient_under(&panel, &request, &before, record.clone(), t as u32)
-                .unwrap();
-            run.advance(1, &Interrupt::new()).unwrap();
-            // The sums over rows are in single precision.
-            let off = (found.weighted.loss - step.loss).abs() / step.loss.abs();
-            assert!(off < 1e-6, "{case}: loss {} {}", found.weighted.loss, step.loss);
-            if let Some(gradient) = &step.gradient {
-                let off = relative_distance(&found.gradient, gradient);
-                assert!(off < 1e-5, "{case}: gradient off by {off:e}");
-            }
-            if let Some(after) = &step.after {
-                for (j, (p, e)) in flat(&run.guide().unwrap()).iter().zip(flat(after)).enumerate() {
-                    assert!((p - e).abs() <= 1e-4 * e.abs().max(1.0), "{case}: {j} {p} {e}");
-                }
-            }
-        }
+        let loss_and_gradient = |guide: &Guide, t: u32| {
+            SviTensor
+                .loss_and_gradient_under(&panel, &request, guide, record.clone(), t)
+                .unwrap()
+        };
+        let case = format!("{:?}", trajectory.parameterization);
+        trajectory.assert_followed(&mut *run, loss_and_gradient, SINGLE_PRECISION, &case);
     }
 }
 

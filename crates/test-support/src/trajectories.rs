@@ -1,14 +1,17 @@
 //! The recorded trajectories of `vectors.json`: twelve steps of another implementation with the noise that it drew.
 
+use crate::iterations::relative_distance;
 use crate::{numbers, orthogonal_vectors, vectors};
+use infermark_backend::Interrupt;
 use infermark_model::guide::Guide;
-use infermark_model::svi::Noise;
+use infermark_model::svi::{LossAndGradient, Noise};
 use infermark_model::{Parameterization, PerSite, Site};
+use infermark_svi::{GuidedRun, Recording};
 use serde_json::Value;
 
 /// The record's learning rates: `optax.exponential_decay(0.01, 1000, 0.99, end_value=1e-5)` evaluates in single
 /// precision even where all else is double, and its power is off by a last digit here and there.
-pub const RECORDED_RATES: [f64; 12] = [
+const RECORDED_RATES: [f64; 12] = [
     0.009999999776482582,
     0.009999899193644524,
     0.009999798610806465,
@@ -47,10 +50,79 @@ pub struct Step {
     pub after: Option<Guide>,
 }
 
+/// How far a backend may be from a recorded trajectory.
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerances {
+    /// Relative, of the loss.
+    pub loss: f64,
+    /// Of the gradient, relative to its norm.
+    pub gradient: f64,
+    /// Of a parameter, relative to it or to 1.
+    pub parameters: f64,
+}
+
+/// f64: the two programs differ only in the order of sums.
+pub const DOUBLE_PRECISION: Tolerances = Tolerances {
+    loss: 1e-9,
+    gradient: 1e-9,
+    parameters: 1e-9,
+};
+
+/// f32: a parameter of size 2 is rounded at 1e-7 per step; where a gradient is nearly zero AdamW's first steps have its
+/// sign's size, so single-precision gradients (1e-6 relative to the norm) may move a parameter by more than that.
+pub const SINGLE_PRECISION: Tolerances = Tolerances {
+    loss: 1e-6,
+    gradient: 1e-5,
+    parameters: 1e-4,
+};
+
 impl Trajectory {
     /// The noise of all steps.
     pub fn noise(&self) -> Vec<Noise> {
         self.steps.iter().map(|s| s.noise.clone()).collect()
+    }
+
+    /// The noise and the learning rates of all steps.
+    pub fn recording(&self) -> Recording {
+        Recording {
+            noise: self.noise(),
+            learning_rates: RECORDED_RATES.to_vec(),
+        }
+    }
+
+    /// Asserts that `run`, which has started at [`Trajectory::start`] under [`Trajectory::recording`], follows this
+    /// trajectory, and that `loss_and_gradient` of a guide at an iteration under the same noise is the recorded one.
+    pub fn assert_followed(
+        &self,
+        run: &mut dyn GuidedRun,
+        loss_and_gradient: impl Fn(&Guide, u32) -> LossAndGradient,
+        tolerances: Tolerances,
+        case: &str,
+    ) {
+        for (t, step) in self.steps.iter().enumerate() {
+            let found = loss_and_gradient(&run.guide().unwrap(), t as u32);
+            run.advance(1, &Interrupt::new()).unwrap();
+            let (loss, expected) = (found.weighted.loss, step.loss);
+            assert!(
+                (loss - expected).abs() < tolerances.loss * expected.abs(),
+                "{case} step {t}: loss {loss} {expected}"
+            );
+            if let Some(gradient) = &step.gradient {
+                let off = relative_distance(&found.gradient, gradient);
+                assert!(
+                    off < tolerances.gradient,
+                    "{case} step {t}: gradient off by {off:e}"
+                );
+            }
+            if let Some(after) = &step.after {
+                for (j, (p, e)) in flat(&run.guide().unwrap()).iter().zip(flat(after)).enumerate() {
+                    assert!(
+                        (p - e).abs() <= tolerances.parameters * e.abs().max(1.0),
+                        "{case} step {t}: {j} {p} {e}"
+                    );
+                }
+            }
+        }
     }
 }
 
