@@ -1,7 +1,6 @@
 """Opens a NUTS fit of Infermark in ArviZ and checks its diagnostics against ArviZ's.
 
     "$(scripts/python_env.sh)" scripts/check_arviz.py FIT_DIR [--save FILE.nc|FILE.zarr]
-    "$(scripts/python_env.sh)" scripts/check_arviz.py --self-test
 
 To work with a fit in a notebook:
 
@@ -237,18 +236,11 @@ def save_fit(fit: Any, path: Path) -> None:
 
 
 def main() -> int:
-    """Checks one fit, or the script itself."""
+    """Checks one fit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("fit", type=Path, nargs="?", metavar="FIT_DIR", help="what infermark fit --method nuts wrote")
+    parser.add_argument("fit", type=Path, metavar="FIT_DIR", help="what infermark fit --method nuts wrote")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the fit as FILE.nc or FILE.zarr")
-    parser.add_argument("--self-test", action="store_true", help="check this script on fits made up for it")
     options = parser.parse_args()
-    if options.self_test:
-        from check_arviz_self_test import self_test
-
-        return self_test()
-    if options.fit is None:
-        parser.error("name a FIT_DIR, or --self-test")
     try:
         fit = load_fit(options.fit)
         lines, wrong = check_fit(options.fit, fit)

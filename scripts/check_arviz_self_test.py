@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,7 @@ def self_test() -> int:
         failures += found != expected
         print(f"{'ok' if found == expected else 'FAILED'}: {name}: {found}")
     return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(self_test())

@@ -10,7 +10,7 @@ use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, PerSite,
 use infermark_processor::InstructionSet;
 use infermark_svi::{Chart, NoiseSource};
 use infermark_svi_cpu::SviCpu;
-use infermark_test_support::trajectories::flat;
+use infermark_test_support::guides::flat;
 use infermark_test_support::{norm, random_panel};
 use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;

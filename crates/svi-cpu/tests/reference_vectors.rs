@@ -11,8 +11,9 @@ use infermark_model::{
 use infermark_processor::InstructionSet;
 use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
+use infermark_test_support::guides::flat;
 use infermark_test_support::trajectories::{
-    DOUBLE_PRECISION, SINGLE_PRECISION, Tolerances, Trajectory, flat, guide_of, orthogonal_trajectory, sites,
+    DOUBLE_PRECISION, SINGLE_PRECISION, Tolerances, Trajectory, guide_of, orthogonal_trajectory, sites,
     trajectories,
 };
 use infermark_test_support::{norm, numbers, orthogonal_vectors, small_panel, vectors};

@@ -7,7 +7,7 @@ use infermark_model::Parameterization;
 use infermark_model::guide::Guide;
 use infermark_svi::NoiseSource;
 use infermark_svi_gpu::SviGpu;
-use infermark_test_support::iterations::difference;
+use infermark_test_support::guides::difference;
 use infermark_test_support::trajectories::{SINGLE_PRECISION, sites, trajectories};
 use infermark_test_support::{norm, small_panel, vectors};
 

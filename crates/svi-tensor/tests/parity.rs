@@ -11,11 +11,12 @@ use infermark_svi::{Chart, NoiseSource, Recording};
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::SviGpu;
 use infermark_svi_tensor::SviTensor;
+use infermark_test_support::guides::difference;
 use infermark_test_support::iterations::{
-    AWKWARD_PANELS, FORMS, Form, PARTICLES, assert_plain_iteration, assert_same_path, difference,
-    path_length, relative_distance, svi_request, uneven_guide,
+    AWKWARD_PANELS, FORMS, Form, PARTICLES, assert_plain_iteration, assert_same_path, path_length,
+    svi_request, uneven_guide,
 };
-use infermark_test_support::trajectories::{SINGLE_PRECISION, flat, sites, trajectories};
+use infermark_test_support::trajectories::{SINGLE_PRECISION, sites, trajectories};
 use infermark_test_support::{gpu, norm, numbers, random_panel, small_panel, vectors};
 use rand::{SeedableRng, rngs::StdRng};
 

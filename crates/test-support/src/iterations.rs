@@ -1,7 +1,7 @@
 //! A backend's SVI iteration against the model crate's plain one.
 
+use crate::guides::{difference, flat, relative_distance};
 use crate::norm;
-use crate::trajectories::flat;
 use infermark_backend::{DeviceId, Method, Request, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
@@ -102,17 +102,6 @@ pub fn uneven_guide(panel: &Panel, parameterization: Parameterization) -> Guide 
         *u = PerSite::from_reparameterized([0.4, -0.3, 1.0, 0.0, -1.2], 0.0);
     }
     guide
-}
-
-/// Entry by entry.
-pub fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
-/// Distance of two gradients (or guides), as a share of the norm of the second.
-pub fn relative_distance(found: &Guide, expected: &Guide) -> f64 {
-    let expected = flat(expected);
-    norm(&difference(&flat(found), &expected)) / norm(&expected)
 }
 
 /// Asserts that a single-precision iteration at `guide`, under the noise of `stream`, is the plain one's.

@@ -4,6 +4,7 @@
 pub mod altered;
 pub mod conformance;
 pub mod dense;
+pub mod guides;
 pub mod iterations;
 pub mod mean_field;
 pub mod trajectories;

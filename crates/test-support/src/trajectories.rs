@@ -1,6 +1,6 @@
 //! The recorded trajectories of `vectors.json`: twelve steps of another implementation with the noise that it drew.
 
-use crate::iterations::relative_distance;
+use crate::guides::{flat, relative_distance};
 use crate::{numbers, orthogonal_vectors, vectors};
 use infermark_backend::Interrupt;
 use infermark_model::guide::Guide;
@@ -205,17 +205,4 @@ pub fn sites(value: &Value) -> Vec<f64> {
         .iter()
         .flat_map(|site| numbers(&value[site.name()]))
         .collect()
-}
-
-/// All parameters of a guide in one vector.
-pub fn flat(guide: &Guide) -> Vec<f64> {
-    let mut all = guide.loc.clone();
-    all.extend(&guide.unconstrained_scale);
-    all.extend(
-        guide
-            .unconstrained_centredness
-            .iter()
-            .flat_map(PerSite::reparameterized),
-    );
-    all
 }
