@@ -1,4 +1,4 @@
-"""Checks check_arviz.py on fits made up for it: `check_arviz.py --self-test`."""
+"""Checks check_arviz.py on fits made up for it: `"$(scripts/python_env.sh)" scripts/check_arviz_self_test.py`."""
 
 from __future__ import annotations
 
