@@ -60,7 +60,7 @@ impl Default for Design {
 }
 
 /// Most replications of a design: the exact test's cost grows with their square.
-pub const MOST_REPLICATIONS: usize = 100_000;
+const MOST_REPLICATIONS: usize = 100_000;
 
 /// Why a design cannot be drawn.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -7,42 +7,42 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`design`] | what is drawn: sizes, priors, replications |
-//! | [`replication`] | one draw: true parameters, panel, and the quantities that are looked at |
-//! | [`quantity`] | the quantities |
-//! | [`rank_statistic`] | the position of a truth in its posterior |
-//! | [`method_under_test`] | a method under test, and its fit to a replication |
-//! | [`run`] | all methods on all replications, over threads |
-//! | [`uniformity`] | the exact test of uniformity, and its band |
-//! | [`score`] | scores for errors of means and standard deviations, and their test |
-//! | [`power`] | which errors a number of replications finds |
-//! | [`verdict`] | tests, estimated errors and coverage of every method |
+//! | `design` | what is drawn: sizes, priors, replications |
+//! | `replication` | one draw: true parameters, panel, and the quantities that are looked at |
+//! | `quantity` | the quantities |
+//! | `rank_statistic` | the position of a truth in its posterior |
+//! | `method_under_test` | a method under test, and its fit to a replication |
+//! | `run` | all methods on all replications, over threads |
+//! | `uniformity` | the exact test of uniformity, and its band |
+//! | `score` | scores for errors of means and standard deviations, and their test |
+//! | `power` | which errors a number of replications finds |
+//! | `verdict` | tests, estimated errors and coverage of every method |
 //!
 //! Sources: Talts, Betancourt, Simpson, Vehtari and Gelman, "Validating Bayesian inference algorithms with simulation-based
 //! calibration", 2018; Modrak, Moon, Kim, Buerkner, Huurre, Faltejskova, Gelman and Vehtari, "Simulation-based calibration
 //! checking for Bayesian computation: the choice of test quantities shapes sensitivity", Bayesian Analysis, 2023.
 
-pub mod design;
+mod design;
 mod gamma;
-pub mod method_under_test;
+mod method_under_test;
 mod normal_cdf;
-pub mod power;
-pub mod quantity;
-pub mod rank_statistic;
-pub mod replication;
-pub mod run;
-pub mod score;
+mod power;
+mod quantity;
+mod rank_statistic;
+mod replication;
+mod run;
+mod score;
 mod student;
-pub mod uniformity;
-pub mod verdict;
+mod uniformity;
+mod verdict;
 
 pub use design::{Design, DesignError, MODERATE_PRIORS};
 pub use method_under_test::MethodUnderTest;
-pub use power::{Latents, PosteriorError, Power, Sensitivity};
+pub use power::{FOUND_WITH, Latents, PosteriorError, Power, Sensitivity};
 pub use quantity::Quantity;
-pub use rank_statistic::{Rank, RankStatistic};
+pub use rank_statistic::{RANK_DRAWS, Rank, RankStatistic};
 pub use replication::{Replication, ReplicationError};
-pub use run::{Calibration, CalibrationError, Failure, calibrate};
-pub use score::{Basis, Score, ScoreTest, Scores};
-pub use uniformity::{Band, EcdfTest, Uniformity};
-pub use verdict::{Coverage, ErrorEstimate, MethodVerdict, QuantityVerdict, verdicts};
+pub use run::{Calibration, CalibrationError, Failure, PlacedTruth, calibrate};
+pub use score::{Basis, FEWEST_POOLED, Score, ScoreTest, Scores, TESTS};
+pub use uniformity::{Band, CELLS, EcdfTest, Uniformity, binomial_interval, ecdf};
+pub use verdict::{Coverage, ErrorEstimate, MethodVerdict, NOMINAL, QuantityVerdict, verdicts};

@@ -20,7 +20,7 @@ const EFFECTIVE_DRAWS: f64 = crate::rank_statistic::RANK_DRAWS as f64;
 
 /// How often a chain that mixes too slowly is made again, twice as long. After the last time, 32 times as long, R-hat of a chain that
 /// mixes is within a thousandth of one: what passes the limit then never mixed.
-pub const DOUBLINGS: usize = 5;
+const DOUBLINGS: usize = 5;
 
 /// A method under test: every replication is fitted by `request` on one thread, with a seed of its own.
 pub struct MethodUnderTest<'b> {

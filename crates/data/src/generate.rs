@@ -16,7 +16,7 @@ pub use to_file::generate_to_file;
 
 use infermark_atomic_file::FileError;
 use infermark_memory::Shortage;
-pub use infermark_model::likelihood::poisson::MAX_RATE;
+use infermark_model::likelihood::poisson::MAX_RATE;
 use infermark_model::priors::PriorsError;
 use infermark_model::{Labels, Likelihood};
 use std::path::PathBuf;

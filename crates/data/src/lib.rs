@@ -2,14 +2,14 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`read`] | a sales file becomes a [`infermark_model::Panel`], or a list of its defects |
-//! | [`generate`] | synthetic panels, in memory or streamed to a file |
-//! | [`truth`] | the parameters that a synthetic panel was drawn from, in memory and as a file |
+//! | `read` | a sales file becomes a [`infermark_model::Panel`], or a list of its defects |
+//! | `generate` | synthetic panels, in memory or streamed to a file |
+//! | `truth` | the parameters that a synthetic panel was drawn from, in memory and as a file |
 
-pub mod generate;
-pub mod read;
-pub mod truth;
+mod generate;
+mod read;
+mod truth;
 
 pub use generate::{GenerateError, GenerateProgress, Generator, Process, generate_panel, generate_to_file};
-pub use read::{Columns, Compression, Defect, ReadError, read_panel};
+pub use read::{Columns, Compression, Defect, ReadError, SHOWN_DEFECTS, read_panel};
 pub use truth::{Truth, read_true_elasticities, read_truth};

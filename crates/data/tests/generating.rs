@@ -1,7 +1,9 @@
 //! Synthetic panels: the same on any number of threads, in memory and from a file, with their truth.
 
-use infermark_data::{Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file};
-use infermark_data::{read_panel, read_true_elasticities, read_truth};
+use infermark_data::{
+    Columns, GenerateError, Generator, Process, Truth, generate_panel, generate_to_file, read_panel,
+    read_true_elasticities, read_truth,
+};
 use infermark_model::{Likelihood, Panel, Priors, Site};
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`newton`] | the posterior mode, with the exact precision there for the Laplace approximation |
+//! | `newton` | the posterior mode, with the exact precision there for the Laplace approximation |
 //! | [`variational`] | the Gaussians that maximize the evidence lower bound: with the arrowhead's precision, and mean-field |
 //! | `objective` | the objective: panel, priors and likelihood |
 //! | `design` | the definition of a product's latents |
@@ -32,7 +32,7 @@ mod fault;
 mod gauss_hermite;
 mod hierarchy;
 mod negative_binomial;
-pub mod newton;
+mod newton;
 mod objective;
 mod pace;
 mod poisson;

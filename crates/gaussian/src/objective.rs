@@ -8,7 +8,7 @@ use crate::row_walker::RowWalker;
 use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors, FactorError, Partition};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
-use infermark_cpu_kernels::distinct_counts::distinct_counts;
+use infermark_cpu_kernels::distinct_counts;
 use infermark_model::design::{PRODUCT_LATENTS, along, along_regressors, at};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;

@@ -281,7 +281,7 @@ fn write_summary(out: &mut dyn Write, verdicts: &[MethodVerdict]) -> io::Result<
     ]
     .map(str::to_owned)
     .to_vec();
-    for nominal in infermark_calibration::verdict::NOMINAL {
+    for nominal in infermark_calibration::NOMINAL {
         let percent = (100.0 * nominal).round();
         header.push(format!("coverage_{percent}"));
         header.push(format!("coverage_{percent}_se"));

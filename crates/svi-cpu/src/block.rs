@@ -3,7 +3,7 @@
 //! Every vector is padded to [`PAD`]; entries beyond `len` are finite and ignored.
 
 use infermark_cpu_kernels::chunk::PAD;
-use infermark_cpu_kernels::simd::lanes_below;
+use infermark_cpu_kernels::lanes_below;
 use infermark_cpu_kernels::{Scalar, Simd, noise};
 use infermark_model::guide::Guide;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, Stream};

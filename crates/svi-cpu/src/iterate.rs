@@ -2,9 +2,9 @@
 
 use crate::phases::{CategoryBack, CategoryPlace, ChunkPhase, Top, TopTask};
 use crate::state::State;
+use infermark_cpu_kernels::Simd;
 use infermark_cpu_kernels::chunk::useful_threads;
 use infermark_cpu_kernels::likelihood::Scratch;
-use infermark_cpu_kernels::simd::Simd;
 use infermark_cpu_kernels::team::{Items, run_team};
 use infermark_model::guide::Guide;
 use infermark_model::objective::Weighted;

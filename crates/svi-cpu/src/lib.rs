@@ -18,8 +18,7 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, Method, MethodKind, Precision, Request, Run, SviSettings,
 };
 use infermark_cpu_kernels::bare;
-use infermark_cpu_kernels::simd::Simd;
-use infermark_cpu_kernels::{ForSimd, SimdDispatch};
+use infermark_cpu_kernels::{ForSimd, Simd, SimdDispatch};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::panel::Panel;

@@ -11,7 +11,7 @@ use crate::block::{ParentSums, Step};
 use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, State, TopState, groups};
 use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
-use infermark_cpu_kernels::simd::{Kernel, Scalar, Simd};
+use infermark_cpu_kernels::{Kernel, Scalar, Simd};
 use infermark_model::negative_binomial::Shape;
 use infermark_model::parameterization::Centredness;
 use infermark_model::site::{PerSite, Site};

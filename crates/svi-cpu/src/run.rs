@@ -2,7 +2,7 @@
 
 use crate::state::State;
 use infermark_backend::BackendError;
-use infermark_cpu_kernels::simd::Simd;
+use infermark_cpu_kernels::Simd;
 use infermark_model::guide::Guide;
 use infermark_svi::{Iterate, Piece};
 

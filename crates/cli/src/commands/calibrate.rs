@@ -14,9 +14,8 @@ use infermark::{
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_calibration::{
-    Calibration, CalibrationError, Design, Latents, MODERATE_PRIORS, MethodUnderTest, MethodVerdict,
-    PosteriorError, Power, Quantity, QuantityVerdict, calibrate, power::FOUND_WITH,
-    rank_statistic::RANK_DRAWS, verdicts,
+    Calibration, CalibrationError, Design, FOUND_WITH, Latents, MODERATE_PRIORS, MethodUnderTest,
+    MethodVerdict, PosteriorError, Power, Quantity, QuantityVerdict, RANK_DRAWS, calibrate, verdicts,
 };
 use infermark_fit_files::given::GivenPriors;
 use infermark_machine::Description;

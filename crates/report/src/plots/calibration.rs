@@ -7,8 +7,9 @@ use super::canvas::{Align, Canvas, PlotError, dashes, save};
 use super::frame::{Frame, LABEL, Mark, SMALL, caption, caption_height, heading, legend, wrap};
 use super::palette::{BLUE, FAINT, GRID, INK, PUBLISHED, VERMILLION, ours};
 use super::scale::Scale;
-use infermark_calibration::uniformity::{CELLS, binomial_interval, ecdf};
-use infermark_calibration::{Band, Calibration, MethodVerdict, Quantity, QuantityVerdict};
+use infermark_calibration::{
+    Band, CELLS, Calibration, MethodVerdict, Quantity, QuantityVerdict, binomial_interval, ecdf,
+};
 use plotters::style::RGBColor;
 use std::path::{Path, PathBuf};
 
@@ -422,8 +423,7 @@ pub fn draw_coverage(stem: &Path, pictured: &CalibrationPicture<'_>) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_calibration::run::PlacedTruth;
-    use infermark_calibration::{RankStatistic, Scores, verdicts};
+    use infermark_calibration::{PlacedTruth, RankStatistic, Scores, verdicts};
     use infermark_model::Likelihood;
 
     /// Two methods of which the second has no log joint, and one replication or many.
