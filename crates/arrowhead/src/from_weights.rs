@@ -7,8 +7,7 @@ use crate::partition::Partition;
 use crate::rates::{ProductRows, ProductTerms, Rates};
 use crate::sites::BlockPriors;
 use infermark_cpu_kernels::Simd;
-use infermark_model::priors::Priors;
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
 
 impl ArrowheadFactor {

@@ -4,8 +4,7 @@
 
 use infermark_model::Likelihood;
 use infermark_model::design::{COEFFICIENTS, Coefficient, PRODUCT_LATENTS, PRODUCT_SITES};
-use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::{Layout, Priors, Site};
 use std::array::from_fn;
 
 /// Positions of the sites in one flat vector of natural parameters. A product's latents are its D - 1

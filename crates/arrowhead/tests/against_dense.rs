@@ -5,8 +5,7 @@ use infermark_arrowhead::{
     ProductMoments, ProductRows, ProductTerms, Rates, Whitener, WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors, Site};
 use infermark_test_support::dense::{UnitPriors, cholesky, narrow_priors, solve, with_sd};
 use infermark_test_support::{norm, random_panel};
 use rand::{RngExt, SeedableRng, rngs::StdRng};

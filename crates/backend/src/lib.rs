@@ -22,10 +22,10 @@ mod report;
 mod request;
 mod step_pacer;
 
+use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 

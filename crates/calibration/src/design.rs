@@ -1,7 +1,6 @@
 //! The design of a calibration.
 
-use infermark_model::priors::PriorsError;
-use infermark_model::{Likelihood, Priors};
+use infermark_model::{Likelihood, Priors, PriorsError};
 use serde::{Deserialize, Serialize};
 
 /// Priors under which counts are moderate, 1.5 to 1,700 expected units in the middle 95% of rows, and no log rate is clipped.

@@ -10,8 +10,7 @@ use infermark_backend::{
 };
 use infermark_diagnostics::Workspace;
 use infermark_model::log_joint::LogJoint;
-use infermark_model::site::Axis;
-use infermark_model::{Panel, Site};
+use infermark_model::{Axis, Panel, Site};
 use std::sync::Arc;
 
 /// Effective draws that every latent, and the log joint, shall have before a chain is taken for long enough; none of them may have an

@@ -3,9 +3,8 @@
 use crate::design::Design;
 use infermark_data::{GenerateError, Generator, Process, generate_panel};
 use infermark_model::design::{along, at};
-use infermark_model::likelihood::poisson::unit;
-use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood};
-use infermark_model::{Layout, Likelihood, Panel, PanelPart, Priors, Site};
+use infermark_model::poisson::unit;
+use infermark_model::{Layout, Likelihood, LikelihoodVisitor, Panel, PanelPart, Priors, RowLikelihood, Site};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};

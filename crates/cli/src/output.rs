@@ -2,7 +2,7 @@
 //! needs: that is not an error, and changes no exit code.
 
 use anyhow::Context;
-use infermark_model::printable::printable_lines;
+use infermark_model::printable_lines;
 use std::io::{self, ErrorKind, Write};
 
 /// Writes an answer to stdout, with control characters escaped: it may contain names of files and of their

@@ -13,7 +13,7 @@ use infermark::{
 use infermark_fit_files::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
-use infermark_model::site::setting_names;
+use infermark_model::setting_names;
 use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};
 use infermark_report::number_format::count;
 use std::path::PathBuf;

@@ -3,8 +3,7 @@
 //! Chunks depend on the panel alone and their sums are added in their order, so results do not depend on the number
 //! of threads.
 
-use infermark_model::panel::Panel;
-use infermark_model::site::Layout;
+use infermark_model::{Layout, Panel};
 
 /// Arrays over a chunk's products are padded to a multiple of this, the widest vector.
 pub const PAD: usize = 16;

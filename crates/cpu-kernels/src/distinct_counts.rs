@@ -7,8 +7,8 @@
 //! over its chunks, whose threads evaluate them along with their rows.
 
 use crate::chunk::Chunk;
+use infermark_model::Panel;
 use infermark_model::negative_binomial::{RiseBySeries, TERMS};
-use infermark_model::panel::Panel;
 
 /// Some of the distinct counts of a category, with the number of rows of each.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -5,8 +5,7 @@ use crate::chunk::Chunk;
 use crate::packed_rows::{PackedRows, dense_lanes, vectors_of};
 use crate::rows::{ClipBounds2, Clipped, Inside, InsideScratch, ProductColumns, anchor_headroom};
 use crate::simd::{Kernel, Scalar, Simd, lanes_below};
-use infermark_model::panel::Panel;
-use infermark_model::priors::Priors;
+use infermark_model::{Panel, Priors};
 use std::f64::consts::LOG2_E;
 
 /// Most particles that one pass over the rows serves.

@@ -22,8 +22,7 @@ use crate::distinct_counts::DistinctCounts;
 use crate::packed_rows::{PackedRows, dense_lanes};
 use crate::simd::{Kernel, Scalar, Simd};
 use infermark_model::negative_binomial::Shape;
-use infermark_model::panel::Panel;
-use infermark_model::priors::Priors;
+use infermark_model::{Panel, Priors};
 use std::f64::consts::LOG2_E;
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 
 use crate::chunk::Chunk;
 use crate::simd::{Scalar, Simd, lanes_below};
-use infermark_model::panel::Panel;
+use infermark_model::Panel;
 
 /// One vector of a product with gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,9 +16,8 @@ pub use to_file::generate_to_file;
 
 use infermark_atomic_file::FileError;
 use infermark_memory::Shortage;
-use infermark_model::likelihood::poisson::MAX_RATE;
-use infermark_model::priors::PriorsError;
-use infermark_model::{Labels, Likelihood};
+use infermark_model::poisson::MAX_RATE;
+use infermark_model::{Labels, Likelihood, PriorsError};
 use std::path::PathBuf;
 
 /// What to draw. Products are labelled `p0..`, categories `c0..` (zero-padded), periods 1 to T.

@@ -2,8 +2,7 @@
 
 use crate::read::{CsvTable, Defects, Place, ReadError, conclude, quoted, without_zero_decimals};
 use infermark_atomic_file::{FileError, write_atomically};
-use infermark_model::site::Axis;
-use infermark_model::{Axes, Labels, Likelihood, Panel, PerSite, Site};
+use infermark_model::{Axes, Axis, Labels, Likelihood, Panel, PerSite, Site};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;

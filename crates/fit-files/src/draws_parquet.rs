@@ -7,8 +7,7 @@
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use infermark_backend::{DrawStatistics, Draws, SiteDraws};
-use infermark_model::site::Axis;
-use infermark_model::{Labels, Panel, Site};
+use infermark_model::{Axis, Labels, Panel, Site};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};

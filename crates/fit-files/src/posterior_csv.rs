@@ -5,8 +5,7 @@
 //! `global_a`. Numbers are the shortest that read back to the same `f64`; `NaN` where chains are too short.
 
 use infermark_backend::Posterior;
-use infermark_model::axes::Axes;
-use infermark_model::{Panel, Site};
+use infermark_model::{Axes, Panel, Site};
 use infermark_threads::run_parts;
 use std::fmt::Write as _;
 use std::io::{self, Write};

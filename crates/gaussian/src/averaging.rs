@@ -3,8 +3,7 @@
 use crate::pace::Pace;
 use crate::settle::Settled;
 use infermark_arrowhead::ProductRows;
-use infermark_model::coordinates::IndependentRates;
-use infermark_model::site::Layout;
+use infermark_model::{IndependentRates, Layout};
 
 /// The distribution over which a rate is averaged.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,7 @@
 
 use crate::design::PerLatent;
 use infermark_model::ln_factorial::ln_factorial;
-use infermark_model::priors::Priors;
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
 
 /// A count is taken to be at the bound if it is above the rate at the upper clip bound minus this many

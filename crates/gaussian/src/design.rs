@@ -6,8 +6,7 @@
 pub(crate) use infermark_model::design::{
     COEFFICIENTS, PRODUCT_LATENTS as LATENTS, PRODUCT_SITES as SITES, along, at, prior_means,
 };
-use infermark_model::priors::Priors;
-use infermark_model::site::Layout;
+use infermark_model::{Layout, Priors};
 use std::ops::Range;
 
 /// The index of the effect among them.

@@ -17,8 +17,7 @@ use infermark_arrowhead::{Partition, ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::{DistinctCounts, Simd};
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{Shape, ln_1p_excess};
-use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::{Layout, Priors, Site};
 use std::array::from_fn;
 
 /// Variance of a log rate below which it is taken as fixed at its mean.
@@ -178,7 +177,7 @@ pub(crate) fn weight_of_rows(
     let shape = Shape::new(log_shape);
     let of_product = |i: usize| {
         let latents = at(point, layout.product_places(i));
-        let of_row = move |row: infermark_model::panel::Row| {
+        let of_row = move |row: infermark_model::Row| {
             let effect = point[layout.time_index(category, row.period)];
             let eta = along(&latents, &row.design()) + effect;
             Row::new(f64::from(row.units), eta, &shape).weight

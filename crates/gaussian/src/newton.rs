@@ -507,8 +507,7 @@ impl ModeSearch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_model::priors::Priors;
-    use infermark_model::{Labels, Likelihood, PanelPart};
+    use infermark_model::{Labels, Likelihood, PanelPart, Priors};
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     /// Recorded at the end of a full step near the mode of a panel of 100,000 products: the value is within

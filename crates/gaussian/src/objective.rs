@@ -12,9 +12,7 @@ use infermark_cpu_kernels::distinct_counts;
 use infermark_model::design::{PRODUCT_LATENTS, along, along_regressors, at};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
-use infermark_model::priors::Priors;
-use infermark_model::site::{Axis, Layout, Site};
-use infermark_model::{Likelihood, Orthogonal, Panel};
+use infermark_model::{Axis, Layout, Likelihood, Orthogonal, Panel, Priors, Site};
 use infermark_threads::run_parts;
 use std::sync::Arc;
 
@@ -395,7 +393,7 @@ impl GaussianObjective {
     fn start_above_effects(&self, point: &mut [f64]) {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let kept = || (0..layout.products).filter(|i| !self.leaves_out(*i));
-        let log_rate = |point: &[f64], i: usize, row: &infermark_model::panel::Row| {
+        let log_rate = |point: &[f64], i: usize, row: &infermark_model::Row| {
             let time = layout.time_index(panel.category_of()[i] as usize, row.period);
             along(&at(point, layout.product_places(i)), &row.design()) + point[time]
         };

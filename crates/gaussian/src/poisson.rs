@@ -12,10 +12,7 @@ use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
 use infermark_arrowhead::{ProductRows, ProductTerms, Rates};
 use infermark_cpu_kernels::Simd;
-use infermark_model::Panel;
-use infermark_model::coordinates::IndependentRates;
-use infermark_model::priors::Priors;
-use infermark_model::site::Layout;
+use infermark_model::{IndependentRates, Layout, Panel, Priors};
 use std::f64::consts::LOG2_E;
 
 /// Entries of a table row are padded to a multiple of the widest vector.

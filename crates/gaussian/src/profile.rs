@@ -14,7 +14,7 @@ use infermark_arrowhead::{AtOptimum, FactorError, GivenBorder, ProductRows};
 use infermark_cpu_kernels::Simd;
 use infermark_model::Likelihood;
 use infermark_model::log_joint::LN_SQRT_2PI;
-use infermark_model::site::{Layout, Site};
+use infermark_model::{Layout, Site};
 use std::f64::consts::LOG2_E;
 
 /// Growth of a log rate in a step beyond which the step is shortened: since `exp(d) - 1 - d <= d^2` below

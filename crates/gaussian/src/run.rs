@@ -16,9 +16,8 @@ use infermark_backend::{
     BackendError, Detail, GaussianReport, Interrupt, Method, Posterior, Progress, Report, Request, Run,
     RunState, StepPoint, StepUnit,
 };
-use infermark_model::coordinates::{IndependentRates, Orthogonal};
 use infermark_model::dispersion::{Dispersion, FittedRates};
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{IndependentRates, Likelihood, Orthogonal, Panel};
 use infermark_processor::processor_name;
 use std::sync::Arc;
 use std::time::Instant;

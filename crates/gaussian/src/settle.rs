@@ -18,8 +18,7 @@ mod tests;
 
 use crate::design::{LATENTS, along, at, prior_means, prior_precisions};
 use infermark_arrowhead::{BlockMatrix, ProductRows};
-use infermark_model::Panel;
-use infermark_model::priors::Priors;
+use infermark_model::{Panel, Priors};
 use std::array::from_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 

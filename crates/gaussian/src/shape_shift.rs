@@ -5,7 +5,7 @@ use crate::negative_binomial::weight_of_rows;
 use crate::newton::ModeError;
 use crate::objective::GaussianObjective;
 use infermark_arrowhead::ArrowheadFactor;
-use infermark_model::site::Site;
+use infermark_model::Site;
 
 /// The distance of the joint mode of a log shape from its value when the log rates are averaged over their
 /// posterior.
@@ -67,7 +67,7 @@ impl ShapeShift {
     }
 
     /// The warning, with the category's label and the number of categories.
-    pub(crate) fn warning(&self, label: infermark_model::labels::Label<'_>, categories: usize) -> String {
+    pub(crate) fn warning(&self, label: infermark_model::Label<'_>, categories: usize) -> String {
         let (low, many) = (self.by > 0.0, self.by.abs() > KNOWN);
         let direction = if low { "low" } else { "high" };
         let size = if many {

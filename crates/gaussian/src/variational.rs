@@ -14,9 +14,7 @@ use crate::objective::{Evaluation, GaussianObjective};
 use crate::pace::Pace;
 use crate::settle::Settled;
 use infermark_arrowhead::{ArrowheadFactor, Assembled};
-use infermark_model::coordinates::IndependentRates;
-use infermark_model::site::Site;
-use infermark_model::{Coordinates, Orthogonal};
+use infermark_model::{Coordinates, IndependentRates, Orthogonal, Site};
 use std::borrow::Cow;
 use std::sync::Arc;
 

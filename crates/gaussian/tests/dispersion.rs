@@ -9,8 +9,7 @@ mod panels;
 
 use infermark_backend::{Backend, Interrupt, Request, RunState};
 use infermark_model::dispersion::Dispersion;
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Panel, PanelPart};
+use infermark_model::{Labels, Panel, PanelPart, Priors};
 use methods::methods;
 use panels::{Kind, OVER_DISPERSED, POISSON};
 use rand::{RngExt, SeedableRng, rngs::StdRng};

@@ -2,8 +2,7 @@
 
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 

@@ -3,8 +3,7 @@
 
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
-use infermark_model::priors::Priors;
-use infermark_model::{Likelihood, Panel, Site};
+use infermark_model::{Likelihood, Panel, Priors, Site};
 use infermark_test_support::dense::{UnitPriors, cholesky, narrow_priors, solve};
 use infermark_test_support::random_panel;
 use rand::{SeedableRng, rngs::StdRng};

@@ -2,8 +2,7 @@
 //! depends on the number of threads.
 
 use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors};
 use infermark_test_support::normal;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;

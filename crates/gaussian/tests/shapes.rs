@@ -4,8 +4,7 @@
 use infermark_backend::{Backend, Interrupt, LaplaceSettings, Method, Request};
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{GaussianCpu, GaussianObjective, ModeSettings, find_mode};
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors, Site};
 use infermark_test_support::normal;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::sync::Arc;

@@ -5,8 +5,7 @@ use infermark_backend::{
     Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, Run, StructuredViSettings,
 };
 use infermark_gaussian::GaussianCpu;
-use infermark_model::priors::Priors;
-use infermark_model::{Panel, Site};
+use infermark_model::{Panel, Priors, Site};
 use infermark_test_support::read_panel;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

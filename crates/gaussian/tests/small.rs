@@ -9,9 +9,8 @@ use infermark_backend::{
 use infermark_gaussian::variational::{Family, Settings, fit};
 use infermark_gaussian::{GaussianCpu, GaussianObjective, ModeSettings, find_mode};
 use infermark_model::log_joint::LogJoint;
-use infermark_model::priors::Priors;
 use infermark_model::{
-    Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Site,
+    Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors, Site,
 };
 use infermark_test_support::mean_field::mean_field_optimum;
 use infermark_test_support::{data, norm, normal, random_panel, small_panel};

@@ -2,8 +2,7 @@
 //! of the others stays calibrated.
 
 use infermark_gaussian::{GaussianObjective, ModeSettings, find_mode};
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart, Site};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors, Site};
 use infermark_test_support::normal;
 use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;

@@ -5,20 +5,20 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`panel`] | the rows, sorted by product then period, with the sums that never change |
-//! | [`labels`] | the names of products, categories and periods |
-//! | [`mod@printable`] | text from files, made safe to print |
+//! | `panel` | the rows, sorted by product then period, with the sums that never change |
+//! | `labels` | the names of products, categories and periods |
+//! | `printable` | text from files, made safe to print |
 //! | [`wild_price`] | prices far from all other prices of their product |
-//! | [`axes`] | the labels along all axes, and the keys of latents in files |
+//! | `axes` | the labels along all axes, and the keys of latents in files |
 //! | [`design`] | the regressors of the log rate: the multipliers of a product's latents |
-//! | [`site`] | the table of the model's sites, and how they lie in one flat vector |
-//! | [`priors`] | prior means and standard deviations, clip bounds |
-//! | [`parameterization`] | centred, learned and non-centred forms (LocScaleReparam) |
-//! | [`coordinates`] | those in which the latents are nearly independent |
-//! | [`likelihood`] | Poisson or negative-binomial counts |
+//! | `site` | the table of the model's sites, and how they lie in one flat vector |
+//! | `priors` | prior means and standard deviations, clip bounds |
+//! | `parameterization` | centred, learned and non-centred forms (LocScaleReparam) |
+//! | `coordinates` | those in which the latents are nearly independent |
+//! | `likelihood` | Poisson or negative-binomial counts |
 //! | [`log_joint`] | the log joint density and its gradient |
 //! | [`negative_binomial`] | the log likelihood of a negative-binomial count |
-//! | [`specification`] | the published model, or the one for your own sales |
+//! | `specification` | the published model, or the one for your own sales |
 //! | [`lower_bound`] | how many rows a fit puts below the lower clip bound |
 //! | [`dispersion`] | how much more counts vary than a fit predicts |
 //! | [`mod@ln_factorial`] | `ln n!`, for the constants of the Poisson counts |
@@ -28,35 +28,37 @@
 //! | [`optimizer`] | AdamW and its learning-rate schedule |
 //! | [`noise`] | counter-based normals (Philox4x32-10) |
 
-pub mod axes;
-pub mod coordinates;
+mod axes;
+mod coordinates;
 pub mod design;
 pub mod dispersion;
 pub mod guide;
-pub mod labels;
-pub mod likelihood;
+mod labels;
+mod likelihood;
 pub mod ln_factorial;
 pub mod log_joint;
 pub mod lower_bound;
 pub mod noise;
 pub mod objective;
 pub mod optimizer;
-pub mod panel;
-pub mod parameterization;
-pub mod printable;
-pub mod priors;
-pub mod site;
-pub mod specification;
+mod panel;
+mod parameterization;
+mod printable;
+mod priors;
+mod site;
+mod specification;
 pub mod svi;
 pub mod wild_price;
 
-pub use axes::Axes;
-pub use coordinates::{Coordinates, Orthogonal};
-pub use labels::Labels;
-pub use likelihood::{Likelihood, negative_binomial};
-pub use panel::{Panel, PanelPart};
-pub use parameterization::{Centredness, Parameterization};
-pub use printable::printable;
-pub use priors::Priors;
-pub use site::{Layout, PerSite, Site};
-pub use specification::Specification;
+pub use axes::{Axes, LatentKey};
+pub use coordinates::{Coordinates, IndependentRates, Orthogonal, ZeroSum};
+pub use labels::{Label, Labels, civil_from_days, days_from_civil};
+pub use likelihood::{
+    Likelihood, LikelihoodVisitor, RowLikelihood, RowTerms, RowWeight, negative_binomial, poisson,
+};
+pub use panel::{Panel, PanelError, PanelPart, Presence, RELATIVE_PRICE_STEP, Row, UnitSums};
+pub use parameterization::{Centredness, LocScale, Parameterization};
+pub use printable::{printable, printable_lines};
+pub use priors::{Priors, PriorsError, Setting};
+pub use site::{Axis, Layout, PerSite, PriorMean, SITES, Site, SiteSpec, setting_names};
+pub use specification::{SALES_CLIP, Specification, median_log_units};

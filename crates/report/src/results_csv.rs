@@ -4,8 +4,7 @@ use crate::records::case_record::{CaseKind, CaseRecord, IterationUnit, objective
 use crate::statistics::speedup::against_published;
 use crate::statistics::time_to_posterior::time_of;
 use infermark_backend::{Detail, Method};
-use infermark_model::Coordinates;
-use infermark_model::Site;
+use infermark_model::{Coordinates, Site};
 use std::io::{self, Write};
 
 /// The words for a missing figure.

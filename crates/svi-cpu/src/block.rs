@@ -5,10 +5,10 @@
 use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::lanes_below;
 use infermark_cpu_kernels::{Scalar, Simd, noise};
+use infermark_model::LocScale;
 use infermark_model::guide::Guide;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, Stream};
 use infermark_model::optimizer::{AdamW, StepScalars};
-use infermark_model::parameterization::LocScale;
 use infermark_svi::NoiseSource;
 use std::f64::consts::LOG2_E;
 

@@ -3,11 +3,8 @@
 use crate::block::{Block, Step};
 use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::{Scalar, Simd};
-use infermark_model::coordinates::{Orthogonal, ZeroSum};
 use infermark_model::guide::Guide;
-use infermark_model::parameterization::LocScale;
-use infermark_model::priors::Priors;
-use infermark_model::site::Layout;
+use infermark_model::{Layout, LocScale, Orthogonal, Priors, ZeroSum};
 use infermark_svi::NoiseSource;
 
 /// The parts of a category in addition to the block of its contrasts' free numbers.

@@ -19,9 +19,9 @@ use infermark_backend::{
 };
 use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::{ForSimd, Simd, SimdDispatch};
+use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use infermark_processor::{InstructionSet, processor_name};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};

@@ -13,8 +13,7 @@ use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::{Kernel, Scalar, Simd};
 use infermark_model::negative_binomial::Shape;
-use infermark_model::parameterization::Centredness;
-use infermark_model::site::{PerSite, Site};
+use infermark_model::{Centredness, PerSite, Site};
 
 /// The optimizer step that a frame describes.
 #[inline(always)]

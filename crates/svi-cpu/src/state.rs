@@ -13,10 +13,7 @@ use infermark_cpu_kernels::{Scalar, Simd};
 use infermark_model::Likelihood;
 use infermark_model::guide::{Guide, sigmoid};
 use infermark_model::optimizer::{Moments, StepScalars};
-use infermark_model::panel::Panel;
-use infermark_model::parameterization::{LocScale, Parameterization};
-use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, PerSite, Site};
+use infermark_model::{Layout, LocScale, Panel, Parameterization, PerSite, Priors, Site};
 use infermark_svi::{Chart, NoiseSource};
 use std::sync::{Arc, RwLock};
 

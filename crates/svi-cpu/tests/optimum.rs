@@ -5,10 +5,10 @@
 //! panel's rates lie far inside the bounds).
 
 use infermark_backend::{Backend, Interrupt, Method, Precision, Request, SviSettings};
+use infermark_model::Panel;
 use infermark_model::guide::{Guide, softplus};
 use infermark_model::noise::Stream;
 use infermark_model::objective::Objective;
-use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Likelihood, Orthogonal, Parameterization, PerSite, Priors, Site};
 use infermark_svi::NoiseSource;

@@ -4,9 +4,8 @@ use infermark_backend::{Backend, Method, Precision, Request, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
-use infermark_model::panel::Row;
 use infermark_model::{
-    Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors,
+    Coordinates, Labels, Likelihood, Orthogonal, Panel, PanelPart, Parameterization, Priors, Row,
 };
 use infermark_processor::InstructionSet;
 use infermark_svi::NoiseSource;

@@ -10,9 +10,9 @@ use infermark_backend::{
     SviSettings,
 };
 use infermark_gpu_devices::{self as devices, DeviceRuntime};
+use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::panel::Panel;
 use infermark_model::svi::LossAndGradient;
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;

@@ -8,9 +8,9 @@ use infermark_backend::{
     Backend, BackendError, Capabilities, Device, DeviceId, Method, MethodKind, Request, Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, DeviceRuntime, GpuDevice};
+use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::panel::Panel;
 use infermark_model::svi::{LossAndGradient, draw_noise};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, Recording, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;

@@ -8,10 +8,8 @@ use infermark_backend::{BackendError, Request, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::objective::{Objective, Weighted};
 use infermark_model::optimizer::StepScalars;
-use infermark_model::panel::Panel;
-use infermark_model::parameterization::Parameterization;
-use infermark_model::site::PerSite;
 use infermark_model::svi::LossAndGradient;
+use infermark_model::{Panel, Parameterization, PerSite};
 use infermark_svi::{Chart, Recording};
 
 /// The source of a run's noise.

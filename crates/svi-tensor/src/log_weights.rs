@@ -2,11 +2,9 @@
 
 use burn_tensor::backend::Backend;
 use burn_tensor::{Int, Tensor, TensorData};
-use infermark_model::coordinates::Orthogonal;
+use infermark_model::Orthogonal;
 use infermark_model::log_joint::LN_SQRT_2PI;
-use infermark_model::panel::Panel;
-use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
+use infermark_model::{Layout, Panel, Priors, Site};
 
 /// A dense panel on a device, and other inputs of the log-weights.
 ///
@@ -139,7 +137,7 @@ impl<B: Backend> LogWeights<B> {
     }
 }
 
-/// Period effects in orthogonal coordinates (`infermark_model::coordinates`): of a category's T places the first `T - 1` hold the
+/// Period effects in orthogonal coordinates (`infermark_model::Orthogonal`): of a category's T places the first `T - 1` hold the
 /// free numbers `y` of its contrasts, and the last its level.
 #[derive(Debug)]
 struct Contrasts<B: Backend> {

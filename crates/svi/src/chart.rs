@@ -1,16 +1,13 @@
 //! The map from a guide's latents to the natural parameters.
 
 use infermark_backend::{BackendError, Posterior, Request};
-use infermark_model::coordinates::{Coordinates, IndependentRates, Orthogonal};
+use infermark_model::Likelihood;
 use infermark_model::dispersion::{Dispersion, Variances};
 use infermark_model::guide::{Guide, softplus};
-use infermark_model::likelihood::Likelihood;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::objective::Objective;
-use infermark_model::panel::Panel;
-use infermark_model::parameterization::Parameterization;
-use infermark_model::priors::Priors;
 use infermark_model::svi::{LossAndGradient, Noise, loss_and_gradient_in, loss_and_gradient_of};
+use infermark_model::{Coordinates, IndependentRates, Orthogonal, Panel, Parameterization, Priors};
 use std::sync::Arc;
 
 /// The coordinates of a request's guide, on its panel.

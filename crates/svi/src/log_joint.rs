@@ -2,13 +2,12 @@
 
 use crate::NoiseSource;
 use infermark_backend::{BackendError, Method, Request};
-use infermark_model::coordinates::Coordinates;
+use infermark_model::Coordinates;
 use infermark_model::guide::{Guide, START_SCALE};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::objective::Objective;
-use infermark_model::panel::Panel;
-use infermark_model::parameterization::Parameterization;
 use infermark_model::svi::LossAndGradient;
+use infermark_model::{Panel, Parameterization};
 
 /// The log joint and its gradient at the natural parameters `point`, from a backend's `iteration`: for one
 /// particle without noise, the log-weight is the log joint plus the guide's known constant.

@@ -2,9 +2,9 @@
 
 use crate::{Chart, GuidedRun, RunRecorder, Verdict};
 use infermark_backend::{BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run};
+use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
-use infermark_model::panel::Panel;
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -12,7 +12,7 @@ pub mod trajectories;
 use infermark_backend::{Device, DeviceId};
 use infermark_model::Labels;
 use infermark_model::noise::Stream;
-use infermark_model::panel::{Panel, PanelPart};
+use infermark_model::{Panel, PanelPart};
 use rand::{RngExt, rngs::StdRng};
 use serde_json::Value;
 use std::collections::HashMap;

@@ -8,8 +8,7 @@ use crate::settings::{ColumnArguments, LikelihoodArguments, PriorArguments};
 use clap::{ArgMatches, Args};
 use infermark::{DeviceId, Method, NutsSettings, Request, SviSettings, check_threads, registry};
 use infermark_fit_files::given::read_point;
-use infermark_model::site::Axis;
-use infermark_model::{Layout, Panel};
+use infermark_model::{Axis, Layout, Panel};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 

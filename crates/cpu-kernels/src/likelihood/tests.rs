@@ -1,8 +1,7 @@
 use super::*;
 use crate::chunk::chunks;
 use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
-use infermark_model::Labels;
-use infermark_model::panel::PanelPart;
+use infermark_model::{Labels, PanelPart};
 
 /// One product at one price whose rates are all `exp(effect + period effect)`.
 struct FarBase {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::chunk::chunks;
 use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
-use infermark_model::panel::Panel;
+use infermark_model::Panel;
 use infermark_test_support::random_panel;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 

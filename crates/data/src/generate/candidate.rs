@@ -2,12 +2,9 @@
 
 use super::demand::{Demand, Streams, draw_parameters, normal, uniform};
 use super::{GenerateError, Generator, MAX_RATE};
-use infermark_model::Likelihood;
-use infermark_model::PanelPart;
 use infermark_model::design::{PRODUCT_LATENTS, PRODUCT_SITES, along_regressors};
-use infermark_model::likelihood::poisson::unit;
-use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood};
-use infermark_model::panel::PanelError;
+use infermark_model::poisson::unit;
+use infermark_model::{Likelihood, LikelihoodVisitor, PanelError, PanelPart, RowLikelihood};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::array::from_fn;
@@ -43,7 +40,7 @@ impl ProductRows {
     }
 
     /// The multipliers of the product's latents in each row, see
-    /// [`Row::design`](infermark_model::panel::Row::design).
+    /// [`Row::design`](infermark_model::Row::design).
     fn designs(&self) -> impl Iterator<Item = [f64; PRODUCT_LATENTS]> + '_ {
         self.prices.iter().map(|price| [price.ln(), 1.0])
     }

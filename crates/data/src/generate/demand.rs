@@ -3,7 +3,7 @@
 use super::Generator;
 use infermark_model::Priors;
 use infermark_model::design::COEFFICIENTS;
-use infermark_model::likelihood::poisson::unit;
+use infermark_model::poisson::unit;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};

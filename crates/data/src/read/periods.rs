@@ -3,7 +3,7 @@
 use super::keys::without_zero_decimals;
 use super::numbers::small_number;
 use infermark_model::Labels;
-use infermark_model::labels::days_from_civil;
+use infermark_model::days_from_civil;
 use std::collections::HashMap;
 use std::num::IntErrorKind;
 

@@ -16,7 +16,7 @@ use super::expansion::{Expansion, NEGLIGIBLE};
 use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
 use crate::gauss_hermite::NINE;
-use infermark_model::site::{Layout, Site};
+use infermark_model::{Layout, Site};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Sales of a category in a period, as a sum of rates, from which on the effect is taken as normal: its

@@ -116,9 +116,7 @@ impl OfRowVariances<LATENTS> for ThirdOrder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_model::Likelihood;
-    use infermark_model::priors::Priors;
-    use infermark_model::site::Site;
+    use infermark_model::{Likelihood, Priors, Site};
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
 

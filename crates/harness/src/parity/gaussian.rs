@@ -23,10 +23,7 @@ use infermark_backend::{BackendError, GaussianPass, GaussianPoint};
 use infermark_model::design::{PRODUCT_LATENTS, along};
 use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::log_joint::LN_SQRT_2PI;
-use infermark_model::panel::Row;
-use infermark_model::priors::Priors;
-use infermark_model::site::{Layout, Site};
-use infermark_model::{Likelihood, Panel};
+use infermark_model::{Layout, Likelihood, Panel, Priors, Row, Site};
 use precision::Precision;
 
 /// The largest factor by which the variational methods let a weight change in a step, in a pass and in the

@@ -3,8 +3,7 @@
 use infermark_model::design::{COEFFICIENTS, along, along_regressors, at};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
-use infermark_model::priors::Priors;
-use infermark_model::{Likelihood, Panel, Parameterization, Site};
+use infermark_model::{Likelihood, Panel, Parameterization, Priors, Site};
 
 const SEED: u64 = 20_240_229;
 

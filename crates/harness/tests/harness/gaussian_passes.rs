@@ -6,8 +6,7 @@ use infermark_backend::{
 };
 use infermark_gaussian::{Fault, GaussianCpu};
 use infermark_harness::parity::check_parity;
-use infermark_model::priors::Priors;
-use infermark_model::{Labels, Likelihood, Panel, PanelPart};
+use infermark_model::{Labels, Likelihood, Panel, PanelPart, Priors};
 use infermark_nuts_cpu::NutsCpu;
 use infermark_report::records::parity::ParityRecord;
 use infermark_svi_cpu::SviCpu;

@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`row`] | [`RowLikelihood`]: the likelihood of one row, in plain `f64` |
+//! | `row` | [`RowLikelihood`]: the likelihood of one row, in plain `f64` |
 //! | [`poisson`] | Poisson counts |
 //! | [`negative_binomial`] | negative-binomial counts, stable for every shape |
 //!
@@ -11,7 +11,7 @@
 
 pub mod negative_binomial;
 pub mod poisson;
-pub mod row;
+mod row;
 
 use negative_binomial::Shape;
 use poisson::Poisson;

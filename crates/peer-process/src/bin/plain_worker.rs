@@ -1,10 +1,10 @@
 //! A worker in plain `f64` loops: what the protocol asks of one, and what this crate's tests talk to. Its argument, where it has one, is a fault to show.
 
 use infermark_backend::{Method, Request, SviSettings};
+use infermark_model::PanelPart;
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;
 use infermark_model::noise::Stream;
-use infermark_model::panel::PanelPart;
 use infermark_model::svi::{GuideMoments, draw_noise};
 use infermark_model::{Labels, Panel};
 use infermark_svi::Chart;

@@ -8,7 +8,7 @@ use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::fit_record::{SCHEMA_VERSION, finite_report, write_json};
 use infermark_fit_files::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
 use infermark_machine::host_name;
-use infermark_model::labels::civil_from_days;
+use infermark_model::civil_from_days;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::path::{Path, PathBuf};

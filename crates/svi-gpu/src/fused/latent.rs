@@ -14,7 +14,7 @@ const SCALE_SECOND: usize = 5;
 /// How many columns there are.
 pub(super) const STATE_COLUMNS: usize = 6;
 
-/// The transform of a site, as `infermark_model::parameterization::LocScale` has it.
+/// The transform of a site, as `infermark_model::LocScale` has it.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Transform {
     pub(super) centredness: f32,

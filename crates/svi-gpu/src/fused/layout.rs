@@ -6,9 +6,7 @@ use super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD, THREADS};
 use super::latent::STATE_COLUMNS;
 use super::products::{ABSENT, CONSTANT_COLUMNS, CUBE_SUMS, Shape};
 use infermark_backend::BackendError;
-use infermark_model::coordinates::Orthogonal;
-use infermark_model::panel::Panel;
-use infermark_model::site::{Layout, Site};
+use infermark_model::{Layout, Orthogonal, Panel, Site};
 
 /// Entries of the log of losses: how many iterations can pass between two readings.
 pub(crate) const LOG_ENTRIES: u32 = 1024;

@@ -1,8 +1,7 @@
 //! The content of the diagram: sites, distributions and edges, and its Graphviz form.
 
 use infermark_model::design::{COEFFICIENTS, Coefficient};
-use infermark_model::site::Axis;
-use infermark_model::{Likelihood, Priors, Site};
+use infermark_model::{Axis, Likelihood, Priors, Site};
 
 /// The model to draw, with the wording of its specification.
 pub(super) struct Drawing<'a> {

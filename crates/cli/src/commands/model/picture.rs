@@ -1,8 +1,7 @@
 //! The plate diagram as a picture.
 
 use super::drawing::Drawing;
-use infermark_model::Site;
-use infermark_model::site::Axis;
+use infermark_model::{Axis, Site};
 
 const NODE_HALF_WIDTH: f64 = 68.0;
 const NODE_HALF_HEIGHT: f64 = 24.0;

@@ -2,8 +2,8 @@
 
 use super::Reference;
 use infermark_model::design::{along, at};
-use infermark_model::likelihood::{LikelihoodVisitor, RowLikelihood, RowWeight};
 use infermark_model::log_joint::LN_SQRT_2PI;
+use infermark_model::{LikelihoodVisitor, RowLikelihood, RowWeight};
 
 /// Nodes of the Gauss-Hermite rule that the step's mean is defined by.
 const NODES: usize = 9;

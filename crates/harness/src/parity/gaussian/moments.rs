@@ -3,8 +3,8 @@
 use super::Reference;
 use super::expected::Weight;
 use super::precision::Precision;
+use infermark_model::Site;
 use infermark_model::design::{COEFFICIENTS, PRODUCT_LATENTS, PRODUCT_SITES, along};
-use infermark_model::site::Site;
 use std::array::from_fn;
 
 /// Least precision of a log shape: fractions of the counts' expected information on it, and of its curvature

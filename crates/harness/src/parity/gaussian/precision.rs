@@ -3,8 +3,8 @@
 
 use super::Reference;
 use super::expected::{ExpectedRow, Weight};
+use infermark_model::Site;
 use infermark_model::design::{along, at};
-use infermark_model::site::Site;
 
 /// A precision: the rows' weights in the panel's order, and the log shapes' own curvature by category.
 #[derive(Debug, Clone)]

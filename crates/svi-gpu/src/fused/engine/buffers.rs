@@ -9,8 +9,8 @@ use super::plan::Plan;
 use cubecl::bytes::Bytes;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use infermark_model::Panel;
 use infermark_model::guide::Guide;
-use infermark_model::panel::Panel;
 
 /// Numbers of four bytes on the device.
 pub(super) struct Buffer {

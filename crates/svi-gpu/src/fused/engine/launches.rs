@@ -12,8 +12,8 @@ use super::buffers::upload;
 use super::plan::Plan;
 use cubecl::prelude::*;
 use infermark_backend::BackendError;
+use infermark_model::Site;
 use infermark_model::objective::Objective;
-use infermark_model::site::Site;
 use infermark_svi::NoiseSource;
 use std::f64::consts::LOG2_E;
 

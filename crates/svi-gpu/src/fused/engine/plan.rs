@@ -8,9 +8,7 @@ use super::super::products::Shape;
 use super::start::Start;
 use infermark_backend::{BackendError, SviSettings};
 use infermark_model::objective::Objective;
-use infermark_model::parameterization::Parameterization;
-use infermark_model::priors::Priors;
-use infermark_model::site::Layout;
+use infermark_model::{Layout, Parameterization, Priors};
 use infermark_svi::{Chart, NoiseSource};
 
 /// See the module.

@@ -2,8 +2,7 @@
 
 use infermark_backend::SviSettings;
 use infermark_model::guide::Guide;
-use infermark_model::panel::Panel;
-use infermark_model::priors::Priors;
+use infermark_model::{Panel, Priors};
 use infermark_svi::{Chart, NoiseSource};
 
 /// What an engine starts from.

@@ -1,5 +1,5 @@
 //! The period effects of a category in orthogonal coordinates: contrasts that sum to zero, and their level
-//! (`infermark_model::coordinates`).
+//! (`infermark_model::Orthogonal`).
 //!
 //! Of a category's T places the first `T - 1` hold the contrasts' free numbers `y`, and the last holds the
 //! level. A value of the table, `s_t - w`, needs sums of all the `y`, and a derivative with respect to a `y`

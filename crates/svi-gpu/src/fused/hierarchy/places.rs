@@ -13,7 +13,7 @@ pub(super) struct Places {
     pub(super) start: usize,
     /// The place of the level, `T - 1`.
     pub(super) last: usize,
-    /// The isometry: see `infermark_model::coordinates::ZeroSum`.
+    /// The isometry: see `infermark_model::ZeroSum`.
     pub(super) shared: f32,
     pub(super) of_last: f32,
     /// Transform of the free numbers, whose prior mean is zero.
