@@ -1,7 +1,6 @@
 //! A backend's SVI iteration against the model crate's plain one.
 
 use crate::guides::{difference, flat, relative_distance};
-use crate::norm;
 use infermark_backend::{DeviceId, Method, Request, SviSettings};
 use infermark_model::guide::Guide;
 use infermark_model::log_joint::LogJoint;

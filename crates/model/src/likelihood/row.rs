@@ -3,7 +3,7 @@
 use rand::Rng;
 
 /// Units of a row stay below this.
-pub const UNITS_BOUND: f64 = (1u64 << 31) as f64;
+pub(super) const UNITS_BOUND: f64 = (1u64 << 31) as f64;
 
 /// The log likelihood of one count and its first derivatives.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +75,6 @@ pub trait RowLikelihood: Copy {
     /// Draws a count with mean `rate`.
     ///
     /// # Errors
-    /// The approximate number of units, if it is not below [`UNITS_BOUND`].
+    /// The approximate number of units, if it is not below 2^31.
     fn draw<R: Rng + ?Sized>(&self, rate: f64, rng: &mut R) -> Result<u32, f64>;
 }
