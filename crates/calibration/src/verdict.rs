@@ -40,7 +40,7 @@ pub struct QuantityVerdict {
     pub quantity: Quantity,
     /// Replications that it was placed in.
     pub replications: usize,
-    /// The smallest two-sided tail probability of the uniformity test, see [`crate::uniformity`].
+    /// The smallest two-sided tail probability of the uniformity test, see [`Uniformity`](crate::Uniformity).
     pub statistic: f64,
     /// P-value of the uniformity test.
     pub p_uniformity: f64,
