@@ -15,10 +15,11 @@ pub mod time;
 
 use crate::exit::Exit;
 use crate::output::notify;
+use crate::remedies::warning_in_words;
 use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
-use infermark::{Columns, Interrupt, read_panel};
+use infermark::{Cause, Columns, Interrupt, Remedy, Setting, read_panel};
 use infermark_atomic_file::ClaimedFolder;
 use infermark_model::Panel;
 use infermark_threads::on_pool;
@@ -83,7 +84,7 @@ impl Command {
             && exit.is_ok()
             && let Some(told) = fewer_threads()
         {
-            notify(format_args!("warning: {told}"));
+            notify(format_args!("warning: {}", warning_in_words(&told.into())));
         }
         exit
     }
@@ -118,11 +119,11 @@ fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
 }
 
 /// The warning if the system started fewer threads than requested.
-fn fewer_threads() -> Option<String> {
+fn fewer_threads() -> Option<Cause> {
     infermark_threads::refused().map(|reason| {
-        format!(
-            "The system started fewer threads than were asked for ({reason}): the results are the same, later. Ask for fewer by \
-             --threads, or raise the limit of processes (`ulimit -u`, or `pids.max` of a container)."
+        Cause::new(
+            format!("The system started fewer threads than were asked for ({reason}): the results are the same, later"),
+            [Remedy::Lower(Setting::Threads), Remedy::RaiseProcessLimit],
         )
     })
 }

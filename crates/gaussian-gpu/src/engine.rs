@@ -11,7 +11,7 @@ use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
 use buffers::{Buffer, empty, lasting, upload};
 use cubecl::prelude::*;
 use infermark_arrowhead::{AtOptimum, CategoryWalked, FactorError, Partition, ProductWalked, Walked};
-use infermark_backend::BackendError;
+use infermark_backend::{BackendError, Cause, Remedy};
 use infermark_gaussian::{GaussianObjective, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
 use infermark_model::Panel;
 use infermark_model::site::Site;
@@ -76,9 +76,12 @@ impl<R: Runtime> Engine<R> {
         {
             return Err(BackendError::Unsupported {
                 backend: crate::NAME,
-                what: format!(
-                    "the device {}, whose cubes have no {THREADS} threads with {SHARED_BYTES} bytes of shared memory; --device cpu does",
-                    limits.device
+                what: Cause::new(
+                    format!(
+                        "the device {}, whose cubes have no {THREADS} threads with {SHARED_BYTES} bytes of shared memory",
+                        limits.device
+                    ),
+                    [Remedy::CPU],
                 ),
             });
         }

@@ -323,7 +323,7 @@ fn rows_below_the_published_lower_bound_are_told_by_every_method() {
     ] {
         let (_, told) = fit_by(method, &sales, &out, &["--model", "published"]);
         assert!(
-            told.contains(words) && told.contains("use --model sales"),
+            told.contains(words) && told.contains("--model sales"),
             "{method:?}: {told}"
         );
         let record = json(&out.join("run.json"));

@@ -252,7 +252,7 @@ fn what_is_not_served_is_left_out_and_no_failure() {
     assert!(outcome.is_success());
     assert!(outcome.records[0].has_speed());
     for (record, reason) in outcome.records[1..].iter().zip([
-        "the panel needs 2 bytes, and test processor leaves 1 bytes; take less",
+        "the panel needs 2 bytes, and test processor leaves 1 bytes; give it more memory",
         "backend svi-other cannot serve tests",
     ]) {
         assert_eq!(record.status, Status::NotMeasured);
