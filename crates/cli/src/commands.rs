@@ -15,7 +15,7 @@ pub mod time;
 
 use crate::exit::Exit;
 use crate::output::notify;
-use crate::remedies::warning_in_words;
+use crate::remedies::{warning_in_words, with_column_options};
 use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
@@ -115,7 +115,8 @@ fn refuse_given(given: &ArgMatches, options: &[&str], with: &str) -> anyhow::Res
 /// Reads a sales file, showing that it is at work.
 fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
     let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
-    Ok(Arc::new(on_pool(0, || read_panel(path, columns))?))
+    let panel = on_pool(0, || read_panel(path, columns)).map_err(with_column_options)?;
+    Ok(Arc::new(panel))
 }
 
 /// The warning if the system started fewer threads than requested.

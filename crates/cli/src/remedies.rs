@@ -1,7 +1,8 @@
 //! Remedies in the command's own words: libraries say what helps, this says by which option.
 
-use infermark::{BackendError, Choice, Remedy, Setting, Warning};
+use infermark::{BackendError, Choice, DefectRemedy, PanelColumn, ReadError, Remedy, Setting, Warning};
 use infermark_calibration::CalibrationError;
+use infermark_data::shell::quoted_text;
 use std::error::Error;
 use std::fmt::Display;
 
@@ -19,6 +20,24 @@ pub(crate) fn backend_error_in_words(error: &BackendError) -> String {
 pub(crate) fn error_in_words(error: &anyhow::Error) -> String {
     let options = error.chain().map(options_against).find(|found| !found.is_empty());
     with_options(format!("{error:#}"), &options.unwrap_or_default())
+}
+
+/// The error, whose defects name columns by options.
+pub(crate) fn with_column_options(mut error: ReadError) -> ReadError {
+    if let ReadError::Defects { defects, .. } = &mut error {
+        for defect in defects {
+            defect.remedy = DefectRemedy::Words(defect.remedy.in_words(column_option, " "));
+        }
+    }
+    error
+}
+
+fn column_option(column: PanelColumn, name: Option<&str>) -> String {
+    let option = format!("--{}-column", column.name());
+    match name {
+        Some(name) => format!("{option} {}", quoted_text(name)),
+        None => option,
+    }
 }
 
 /// The options that help against a cause of an error.

@@ -83,8 +83,8 @@ pub use infermark_backend::{
 };
 #[doc(inline)]
 pub use infermark_data::{
-    Columns, Compression, Defect, GenerateError, GenerateProgress, Generator, Process, ReadError, Truth,
-    generate_panel, generate_to_file, read_panel, read_true_elasticities,
+    Columns, Compression, Defect, DefectRemedy, GenerateError, GenerateProgress, Generator, PanelColumn,
+    Process, ReadError, Truth, generate_panel, generate_to_file, read_panel, read_true_elasticities,
     read_truth,
 };
 #[cfg(feature = "cuda")]
