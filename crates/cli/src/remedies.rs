@@ -3,6 +3,10 @@
 use infermark::{BackendError, Choice, DefectRemedy, PanelColumn, ReadError, Remedy, Setting, Warning};
 use infermark_calibration::CalibrationError;
 use infermark_data::shell::quoted_text;
+use infermark_fit_files::fit_folder::FitFolderError;
+use infermark_fit_files::fit_output::Taken;
+use infermark_harness::benchmark::BenchmarkError;
+use infermark_report::comparison::ComparisonError;
 use std::error::Error;
 use std::fmt::Display;
 
@@ -46,6 +50,14 @@ fn options_against(cause: &(dyn Error + 'static)) -> Vec<String> {
         options(error.remedies())
     } else if let Some(CalibrationError::Method { error, .. }) = cause.downcast_ref() {
         options(error.remedies())
+    } else if let Some(ComparisonError::Model { model, .. }) = cause.downcast_ref() {
+        options(&[Remedy::Choose(Choice::Model(*model))])
+    } else if let Some(ComparisonError::Fit(FitFolderError::NoFit(_))) = cause.downcast_ref() {
+        vec!["fit --out".to_owned()]
+    } else if let Some(BenchmarkError::NoneOnGpus) = cause.downcast_ref() {
+        vec!["--backends".to_owned(), "--devices".to_owned()]
+    } else if cause.is::<Taken>() {
+        vec!["--force".to_owned()]
     } else {
         Vec::new()
     }
@@ -144,6 +156,10 @@ mod tests {
             told(CalibrationError::Method { method, error }.into()),
             "laplace: too large; choose the device cpu (--device cpu)"
         );
+        let no_fit = ComparisonError::from(FitFolderError::NoFit("here".into()));
+        assert!(told(no_fit.into()).ends_with("the folder that a fit was written to (fit --out)"));
+        assert!(told(BenchmarkError::NoneOnGpus.into()).ends_with(" (--backends, --devices)"));
+        assert!(!told(BenchmarkError::Plan("no sizes".into()).into()).contains("--"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         ("bench --backends all,svi-cpuu", "svi-cpuu"),
         (
             "bench --backends svi-cpu --devices cuda",
-            "none of the --backends runs on",
+            "or leave the GPUs out (--backends, --devices)",
         ),
         (
             "bench --backends laplace-cpu --particles 8",

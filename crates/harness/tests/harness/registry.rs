@@ -134,7 +134,7 @@ fn every_backend_is_measured_with_what_it_says() {
             "there is no backend 'gpu9'; there are svi-cpu, nuts-cpu",
         ),
         (vec![], vec![], "no backend was named"),
-        (vec!["svi-cpu"], vec![card(0)], "none of the --backends runs on"),
+        (vec!["svi-cpu"], vec![card(0)], "none of the backends runs on"),
         (
             vec!["all"],
             vec!["cuda:9".parse().unwrap()],
