@@ -52,7 +52,7 @@ fn options_against(cause: &(dyn Error + 'static)) -> Vec<String> {
         options(error.remedies())
     } else if let Some(ComparisonError::Model { model, .. }) = cause.downcast_ref() {
         options(&[Remedy::Choose(Choice::Model(*model))])
-    } else if let Some(ComparisonError::Fit(FitFolderError::NoFit(_))) = cause.downcast_ref() {
+    } else if let Some(FitFolderError::NoFit(_)) = cause.downcast_ref() {
         vec!["fit --out".to_owned()]
     } else if let Some(BenchmarkError::NoneOnGpus) = cause.downcast_ref() {
         vec!["--backends".to_owned(), "--devices".to_owned()]
@@ -156,7 +156,7 @@ mod tests {
             told(CalibrationError::Method { method, error }.into()),
             "laplace: too large; choose the device cpu (--device cpu)"
         );
-        let no_fit = ComparisonError::from(FitFolderError::NoFit("here".into()));
+        let no_fit = FitFolderError::NoFit("here".into());
         assert!(told(no_fit.into()).ends_with("the folder that a fit was written to (fit --out)"));
         assert!(told(BenchmarkError::NoneOnGpus.into()).ends_with(" (--backends, --devices)"));
         assert!(!told(BenchmarkError::Plan("no sizes".into()).into()).contains("--"));

@@ -173,7 +173,8 @@ impl FitArguments {
             .flatten()
             .map(Warning::from),
         );
-        let converged = report.convergence(&request.method) == Convergence::Converged;
+        let convergence = report.convergence(&request.method);
+        let converged = convergence == Convergence::Converged;
         let dispersion = posterior
             .as_ref()
             .map(|posterior| dispersion_of(&panel, &request, &*run, posterior, converged));
@@ -244,6 +245,9 @@ impl FitArguments {
         }
         for warning in &report.warnings {
             notify(format_args!("note: {}", warning_in_words(warning)));
+        }
+        if status == FitStatus::Finished && convergence == Convergence::Unknown {
+            notify("note: --early-stop tests whether the loss still falls, for runs of enough --iterations");
         }
         if let (Some(dispersion), FitStatus::Finished) = (&dispersion, status)
             && let Some(advice) = advice(dispersion, request.likelihood)
