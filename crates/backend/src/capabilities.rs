@@ -71,7 +71,12 @@ impl Capabilities {
         request: &Request,
     ) -> Result<(), BackendError> {
         request.validate()?;
-        let refuse = |what: String| Err(BackendError::Unsupported { backend, what });
+        let refuse = |what: String| {
+            Err(BackendError::Unsupported {
+                backend,
+                what: what.into(),
+            })
+        };
         if request.method.kind() != method {
             return refuse(format!("the method {}", request.method.name()));
         }

@@ -1,5 +1,6 @@
 //! Why a backend did not do what was asked.
 
+use crate::remedy::{Alternatives, Cause, Remedy};
 use infermark_memory::{Shortage, gigabytes};
 use infermark_processor::InstructionSetMissing;
 
@@ -8,17 +9,17 @@ use infermark_processor::InstructionSetMissing;
 pub enum BackendError {
     /// A setting out of its range: the request must change.
     #[error("{0}")]
-    Request(String),
+    Request(Cause),
     /// The backend does not serve this method or device.
     #[error("backend {backend} cannot serve {what}")]
     Unsupported {
         /// The backend's name.
         backend: &'static str,
-        /// The method or device asked for.
-        what: String,
+        /// The method or device asked for, and what is served instead.
+        what: Cause,
     },
     /// The request does not fit in memory; it is refused before anything is allocated.
-    #[error("{what} needs {}, and {device} leaves {}; {remedy}", gigabytes(*needed_bytes), gigabytes(*available_bytes))]
+    #[error("{what} needs {}, and {device} leaves {}; {}", gigabytes(*needed_bytes), gigabytes(*available_bytes), Alternatives(remedies))]
     Memory {
         /// What does not fit.
         what: String,
@@ -28,8 +29,8 @@ pub enum BackendError {
         needed_bytes: u64,
         /// Bytes available.
         available_bytes: u64,
-        /// What to do.
-        remedy: &'static str,
+        /// What helps: alternatives, at least one.
+        remedies: Vec<Remedy>,
     },
     /// The state is no longer finite, or the sampler cannot go on: the run is over, but its state stays
     /// readable.
@@ -38,11 +39,11 @@ pub enum BackendError {
         /// Steps completed.
         step: u64,
         /// What happened and what to try.
-        reason: String,
+        reason: Cause,
     },
     /// There is no posterior yet.
     #[error("there is no posterior yet: {0}")]
-    NoPosterior(String),
+    NoPosterior(Cause),
     /// The device failed.
     #[error("{device} failed: {reason}")]
     Device {
@@ -55,19 +56,35 @@ pub enum BackendError {
 
 impl BackendError {
     /// The error for too little memory on the CPU.
-    pub fn short_of_memory(shortage: Shortage, remedy: &'static str) -> Self {
+    pub fn short_of_memory(shortage: Shortage, remedies: impl Into<Vec<Remedy>>) -> Self {
         BackendError::Memory {
             what: shortage.what,
             device: shortage.available.bound.to_string(),
             needed_bytes: shortage.needed_bytes,
             available_bytes: shortage.available.bytes,
-            remedy,
+            remedies: remedies.into(),
+        }
+    }
+
+    /// The error for a request that must change.
+    pub fn request(cause: impl Into<Cause>) -> Self {
+        BackendError::Request(cause.into())
+    }
+
+    /// What helps: alternatives, the best first. They end the error's text.
+    pub fn remedies(&self) -> &[Remedy] {
+        match self {
+            BackendError::Request(cause) | BackendError::NoPosterior(cause) => &cause.remedies,
+            BackendError::Unsupported { what, .. } => &what.remedies,
+            BackendError::Diverged { reason, .. } => &reason.remedies,
+            BackendError::Memory { remedies, .. } => remedies,
+            BackendError::Device { .. } => &[],
         }
     }
 }
 
 impl From<InstructionSetMissing> for BackendError {
     fn from(missing: InstructionSetMissing) -> Self {
-        BackendError::Request(missing.to_string())
+        BackendError::request(missing.to_string())
     }
 }

@@ -18,9 +18,11 @@ mod limits;
 mod posterior;
 mod progress;
 mod registry;
+mod remedy;
 mod report;
 mod request;
 mod step_pacer;
+mod warning;
 
 use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
@@ -41,6 +43,7 @@ pub use limits::Limits;
 pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 pub use progress::{Progress, RunState, StepUnit};
 pub use registry::Registry;
+pub use remedy::{Cause, Choice, Remedy, Setting};
 pub use report::{
     ChainReport, Detail, GaussianReport, ModeSearch, NutsReport, Report, StepPoint, SviReport, TracePoint,
 };
@@ -50,6 +53,7 @@ pub use request::{
     objective_in_words,
 };
 pub use step_pacer::StepPacer;
+pub use warning::{GaussianWarning, NutsWarning, ShapeShiftWarning, SviWarning, Warning};
 
 /// One way of inferring the posterior on one kind of hardware.
 ///

@@ -1,9 +1,10 @@
 //! Backends by name, method and device.
 
+use crate::Backend;
 use crate::device::{Device, DeviceId};
 use crate::error::BackendError;
+use crate::remedy::{Cause, Remedy};
 use crate::request::{MethodKind, Request};
-use crate::{Backend, DeviceKind};
 use std::sync::Arc;
 
 /// The backends that a program has. Look-ups by name, method or device use only what the backends declare of
@@ -88,7 +89,7 @@ impl Registry {
             .find(|backend| backend.capabilities().covers(&request.devices))
             .or_else(|| candidates().next())
             .ok_or_else(|| {
-                BackendError::Request(format!(
+                BackendError::request(format!(
                     "no backend of this program has the method {}",
                     request.method.name()
                 ))
@@ -104,19 +105,22 @@ impl Registry {
         let here: Vec<DeviceId> = backend.devices().into_iter().map(|device| device.id).collect();
         if let Some(absent) = request.devices.iter().find(|device| !here.contains(device)) {
             let here: Vec<String> = here.iter().map(DeviceId::to_string).collect();
-            return Err(BackendError::Request(format!(
-                "{} cannot run on {absent}; devices: {}{}",
-                backend.name(),
-                here.join(", "),
-                self.methods_on_gpus(backend)
+            return Err(BackendError::request(Cause::new(
+                format!(
+                    "{} cannot run on {absent}; devices: {}",
+                    backend.name(),
+                    here.join(", ")
+                ),
+                self.methods_on_gpus(backend),
             )));
         }
         match backend.supports(request) {
-            Err(BackendError::Unsupported { backend: name, what }) if self.has_it_on_the_cpu(request) => {
-                Err(BackendError::Unsupported {
-                    backend: name,
-                    what: format!("{what}; --device {} does", DeviceKind::Cpu.name()),
-                })
+            Err(BackendError::Unsupported {
+                backend: name,
+                mut what,
+            }) if !what.remedies.contains(&Remedy::CPU) && self.has_it_on_the_cpu(request) => {
+                what.remedies.push(Remedy::CPU);
+                Err(BackendError::Unsupported { backend: name, what })
             }
             found => found,
         }
@@ -143,24 +147,19 @@ impl Registry {
                 .any(|backend| backend.supports(&there).is_ok())
     }
 
-    /// A hint at the methods that run on GPUs, for a `backend` that does not.
-    fn methods_on_gpus(&self, backend: &dyn Backend) -> String {
+    /// The methods that run on GPUs, for a `backend` that does not.
+    fn methods_on_gpus(&self, backend: &dyn Backend) -> Vec<Remedy> {
         if backend.capabilities().has_gpus() {
-            return String::new();
+            return Vec::new();
         }
         let has_gpus = |method: &MethodKind| {
             self.of_method(*method)
                 .any(|backend| backend.capabilities().has_gpus())
         };
-        let names: Vec<&str> = MethodKind::ALL
+        MethodKind::ALL
             .into_iter()
             .filter(has_gpus)
-            .map(MethodKind::name)
-            .collect();
-        match names[..] {
-            [] => String::new(),
-            [one] => format!("; --method {one} runs on GPUs"),
-            [ref first @ .., last] => format!("; --method {} and {last} run on GPUs", first.join(", ")),
-        }
+            .map(Remedy::method)
+            .collect()
     }
 }

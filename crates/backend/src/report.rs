@@ -2,6 +2,7 @@
 
 use crate::progress::RunState;
 use crate::request::Metric;
+use crate::warning::Warning;
 use infermark_model::Centredness;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +21,8 @@ pub struct Report {
     pub run_seconds: f64,
     /// State of the run.
     pub state: RunState,
-    /// What a reader of the posterior must know, in sentences.
-    pub warnings: Vec<String>,
+    /// What a reader of the posterior must know; sentences in files.
+    pub warnings: Vec<Warning>,
     /// Figures of the method.
     pub detail: Detail,
 }

@@ -7,6 +7,7 @@ mod svi;
 
 use crate::device::DeviceId;
 use crate::error::BackendError;
+use crate::remedy::{Cause, Choice, Remedy};
 use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, Priors};
 use serde::{Deserialize, Serialize};
 
@@ -62,28 +63,32 @@ impl Request {
     pub fn validate(&self) -> Result<(), BackendError> {
         self.priors
             .validate()
-            .map_err(|e| BackendError::Request(e.to_string()))?;
+            .map_err(|e| BackendError::request(e.to_string()))?;
         if self.devices.is_empty() {
-            return Err(BackendError::Request("no device was asked for".into()));
+            return Err(BackendError::request("no device was asked for"));
         }
         check_threads(self.threads)?;
         if self.method.coordinates() == Coordinates::Orthogonal
             && self.parameterization != Parameterization::Centered
         {
-            return Err(BackendError::Request(format!(
-                "orthogonal coordinates go with the centered parameterization, this is {}; ask for the published ones \
-                 (--coordinates published)",
-                self.parameterization.name()
+            return Err(BackendError::request(Cause::new(
+                format!(
+                    "orthogonal coordinates go with the centered parameterization, this is {}",
+                    self.parameterization.name()
+                ),
+                [Remedy::Choose(Choice::Coordinates(Coordinates::Published))],
             )));
         }
         match &self.method {
             Method::Svi(svi) => svi.validate(),
             Method::Nuts(nuts) => {
                 if nuts.metric == Metric::Structured && self.parameterization != Parameterization::Centered {
-                    return Err(BackendError::Request(format!(
-                        "the structured metric goes with the centered parameterization, this is {}; ask for the \
-                         diagonal metric (--metric diagonal)",
-                        self.parameterization.name()
+                    return Err(BackendError::request(Cause::new(
+                        format!(
+                            "the structured metric goes with the centered parameterization, this is {}",
+                            self.parameterization.name()
+                        ),
+                        [Remedy::Choose(Choice::Metric(Metric::Diagonal))],
                     )));
                 }
                 nuts.validate()
@@ -101,7 +106,7 @@ impl Request {
     pub fn check_point(&self, panel: &Panel, point: &[f64]) -> Result<(), BackendError> {
         let latents = panel.layout_for(self.likelihood).latents();
         if point.len() != latents {
-            return Err(BackendError::Request(format!(
+            return Err(BackendError::request(format!(
                 "the point has {} entries; the panel has {latents} latents",
                 point.len()
             )));
@@ -116,7 +121,7 @@ impl Request {
 /// [`BackendError::Request`] with the number and its range.
 pub fn check_threads(threads: Option<usize>) -> Result<(), BackendError> {
     match threads {
-        Some(threads) if !(1..=MOST_THREADS).contains(&threads) => Err(BackendError::Request(format!(
+        Some(threads) if !(1..=MOST_THREADS).contains(&threads) => Err(BackendError::request(format!(
             "threads is {threads}; give 1 to {MOST_THREADS}"
         ))),
         _ => Ok(()),
@@ -186,7 +191,7 @@ mod tests {
         request.parameterization = Parameterization::Learned;
         let error = request.validate().unwrap_err().to_string();
         assert!(
-            error.contains("--metric diagonal") && error.contains("learned"),
+            error.contains("the diagonal metric") && error.contains("learned"),
             "{error}"
         );
         request.method = Method::Nuts(NutsSettings::diagonal());

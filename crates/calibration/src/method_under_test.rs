@@ -181,7 +181,7 @@ fn among_draws(draws: &Draws, request: &Request, replication: &Replication) -> R
     let layout = replication.panel.layout_for(replication.likelihood);
     let kept = |site: Site| draws.sites.iter().find(|kept| kept.site == site);
     if let Some(missing) = layout.sites().iter().find(|site| kept(**site).is_none()) {
-        return Err(FitError::Request(BackendError::Request(format!(
+        return Err(FitError::Request(BackendError::request(format!(
             "draws of {} were not kept, more than {} bytes in all; give fewer products, periods or draws",
             missing.name(),
             match &request.method {

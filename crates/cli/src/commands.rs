@@ -15,10 +15,11 @@ pub mod time;
 
 use crate::exit::Exit;
 use crate::output::notify;
+use crate::remedies::{warning_in_words, with_column_options};
 use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
-use infermark::{Columns, Interrupt, read_panel};
+use infermark::{Cause, Columns, Interrupt, Remedy, Setting, read_panel};
 use infermark_atomic_file::ClaimedFolder;
 use infermark_model::Panel;
 use infermark_threads::on_pool;
@@ -83,7 +84,7 @@ impl Command {
             && exit.is_ok()
             && let Some(told) = fewer_threads()
         {
-            notify(format_args!("warning: {told}"));
+            notify(format_args!("warning: {}", warning_in_words(&told.into())));
         }
         exit
     }
@@ -105,15 +106,16 @@ fn refuse_given(given: &ArgMatches, options: &[&str], with: &str) -> anyhow::Res
 /// Reads a sales file, showing that it is at work.
 fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
     let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
-    Ok(Arc::new(on_pool(0, || read_panel(path, columns))?))
+    let panel = on_pool(0, || read_panel(path, columns)).map_err(with_column_options)?;
+    Ok(Arc::new(panel))
 }
 
 /// The warning if the system started fewer threads than requested.
-fn fewer_threads() -> Option<String> {
+fn fewer_threads() -> Option<Cause> {
     infermark_threads::refused().map(|reason| {
-        format!(
-            "The system started fewer threads than were asked for ({reason}): the results are the same, later. Ask for fewer by \
-             --threads, or raise the limit of processes (`ulimit -u`, or `pids.max` of a container)."
+        Cause::new(
+            format!("The system started fewer threads than were asked for ({reason}): the results are the same, later"),
+            [Remedy::Lower(Setting::Threads), Remedy::RaiseProcessLimit],
         )
     })
 }

@@ -11,6 +11,7 @@ mod device;
 pub mod exit;
 pub mod output;
 mod progress_bar;
+mod remedies;
 pub mod settings;
 
 use crate::commands::Command;
@@ -65,7 +66,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match checked.and_then(|_| arguments.command.run(&matches)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            output::notify(format_args!("error: {error:#}"));
+            output::notify(format_args!("error: {}", remedies::error_in_words(&error)));
             Exit::Usage.into()
         }
     }

@@ -12,15 +12,17 @@ mod panel_builder;
 mod parquet_rows;
 mod periods;
 mod quoting;
+mod remedy;
 mod repeated;
 mod source;
 
-pub use columns::Columns;
+pub use columns::{Columns, PanelColumn};
 pub use compression::Compression;
 pub(crate) use csv_rows::CsvTable;
 pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
 pub(crate) use defect::{Defects, Place, quoted};
 pub(crate) use keys::without_zero_decimals;
+pub use remedy::DefectRemedy;
 
 use infermark_model::Panel;
 use panel_builder::PanelBuilder;

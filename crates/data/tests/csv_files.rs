@@ -128,7 +128,7 @@ fn a_suggested_column_is_free_and_holds_what_is_wanted() {
     // `prices` holds text, `price2` numbers.
     let message = defect("product,category,week,prices,price2,units\np,a,1,high,2,3\n");
     assert!(
-        message.ends_with(r#"did you mean "price2"? pass --price-column "price2""#),
+        message.ends_with(r#"did you mean Columns::price = "price2"?"#),
         "{message}"
     );
     // `unit` is the price already.
@@ -141,13 +141,13 @@ fn a_suggested_column_is_free_and_holds_what_is_wanted() {
     };
     let message = read_panel(&path, &columns).unwrap_err().to_string();
     assert!(
-        message.ends_with("name the column that holds it with --units-column"),
+        message.ends_with("name the column that holds it with Columns::units"),
         "{message}"
     );
     let message = defect("Product,Category,Week,cost,Units\np,a,1,2,3\n");
     assert!(
         message.ends_with(
-            r#"did you mean --product-column "Product" --category-column "Category" --period-column "Week" --units-column "Units"? name the rest with --price-column"#
+            r#"did you mean Columns::product = "Product", Columns::category = "Category", Columns::period = "Week", Columns::units = "Units"? name the rest with Columns::price"#
         ),
         "{message}"
     );

@@ -32,14 +32,14 @@ fn columns() {
         "missing_column.csv",
         &[
             "1 defect",
-            r#"column "price": the column is missing; the file has "product", "category", "week", "prices", "units"; did you mean "prices"? pass --price-column "prices""#,
+            r#"column "price": the column is missing; the file has "product", "category", "week", "prices", "units"; did you mean Columns::price = "prices"?"#,
         ],
     );
     assert_message(
         "missing_columns.csv",
         &[
             "1 defect",
-            r#"the columns "product", "category", "week", "price", "units" are missing; the file has "sku", "group", "day", "amount", "quantity"; name the columns that hold them with --product-column, --category-column, --period-column, --price-column, --units-column"#,
+            r#"the columns "product", "category", "week", "price", "units" are missing; the file has "sku", "group", "day", "amount", "quantity"; name the columns that hold them with Columns::product, Columns::category, Columns::period, Columns::price, Columns::units"#,
         ],
     );
     assert_message(

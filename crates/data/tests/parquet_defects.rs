@@ -239,15 +239,15 @@ fn one_column_cannot_be_two_things() {
     for path in [&parquet, &csv] {
         let error = read_panel(path, &columns).unwrap_err();
         let found: Vec<String> = error.defects().iter().map(|d| d.to_string()).collect();
-        let remedy = "name a column of its own with each";
+        let remedy = "name a column of its own for each with";
         assert_eq!(
             found,
             [
                 format!(
-                    r#"column "product": --product-column and --category-column both name this column; {remedy}"#
+                    r#"column "product": product and category are both read from this column; {remedy} Columns::product and Columns::category"#
                 ),
                 format!(
-                    r#"column "price": --price-column and --units-column both name this column; {remedy}"#
+                    r#"column "price": price and units are both read from this column; {remedy} Columns::price and Columns::units"#
                 ),
             ]
         );

@@ -31,7 +31,7 @@ pub struct FitFolder {
 #[derive(Debug, thiserror::Error)]
 pub enum FitFolderError {
     /// There is no fit.
-    #[error("{} holds no fit: there is no {RUN_JSON} in it; give the folder that `infermark fit --out` wrote", .0.display())]
+    #[error("{} holds no fit: there is no {RUN_JSON} in it; give the folder that a fit was written to", .0.display())]
     NoFit(PathBuf),
     /// The fit ended before it had a posterior.
     #[error("the fit in {} has no posterior ({reason}); fit again", path.display())]

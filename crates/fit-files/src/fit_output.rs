@@ -44,7 +44,7 @@ pub const FILES: [&str; 7] = [
 
 /// There is another fit in a folder.
 #[derive(Debug, thiserror::Error)]
-#[error("{} holds a fit already, or files of the names that a fit has; give another folder, or --force to replace them", .0.display())]
+#[error("{} holds a fit already, or files of the names that a fit has; give another folder, or replace them", .0.display())]
 pub struct Taken(PathBuf);
 
 /// Refuses a folder that holds a fit or a file of the name of one of its files, unless it is to be replaced. Touches nothing.

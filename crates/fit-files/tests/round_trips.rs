@@ -4,8 +4,8 @@
 
 use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::{
-    Detail, GaussianReport, LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report, Request,
-    RunState, SviReport, SviSettings, TracePoint,
+    Cause, Detail, GaussianReport, LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report,
+    Request, RunState, SviReport, SviSettings, TracePoint,
 };
 use infermark_fit_files::fit_folder::FitFolder;
 use infermark_fit_files::fit_output::{FILES, FitParts, write_fit};
@@ -169,7 +169,10 @@ fn report() -> impl Strategy<Value = Report> {
             setup_seconds,
             run_seconds,
             state: RunState::Running,
-            warnings,
+            warnings: warnings
+                .into_iter()
+                .map(|text| Cause::from(text).into())
+                .collect(),
             detail,
         },
     )

@@ -22,7 +22,7 @@ pub struct LaplaceGpu {
 fn unsupported(what: String) -> BackendError {
     BackendError::Unsupported {
         backend: crate::NAME,
-        what,
+        what: what.into(),
     }
 }
 

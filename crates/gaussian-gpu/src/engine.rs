@@ -11,7 +11,7 @@ use crate::plan::{DeviceLimits, Plan, ROWS_AT_A_TIME};
 use buffers::{Buffer, empty, lasting, upload};
 use cubecl::prelude::*;
 use infermark_arrowhead::{AtOptimum, CategoryWalked, FactorError, Partition, ProductWalked, Walked};
-use infermark_backend::BackendError;
+use infermark_backend::{BackendError, Cause, Remedy};
 use infermark_gaussian::{GaussianObjective, LAST_CHANGE, MOST_GROWTH, MovingPairs, RowWalker, STEPS};
 use infermark_model::{Panel, Site};
 use std::fmt;
@@ -75,9 +75,12 @@ impl<R: Runtime> Engine<R> {
         {
             return Err(BackendError::Unsupported {
                 backend: crate::NAME,
-                what: format!(
-                    "the device {}, whose cubes have no {THREADS} threads with {SHARED_BYTES} bytes of shared memory; --device cpu does",
-                    limits.device
+                what: Cause::new(
+                    format!(
+                        "the device {}, whose cubes have no {THREADS} threads with {SHARED_BYTES} bytes of shared memory",
+                        limits.device
+                    ),
+                    [Remedy::CPU],
                 ),
             });
         }

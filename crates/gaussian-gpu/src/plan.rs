@@ -2,7 +2,7 @@
 
 use crate::kernels::{Column, LANES, TILE, Third};
 use infermark_arrowhead::Partition;
-use infermark_backend::BackendError;
+use infermark_backend::{BackendError, Remedy};
 
 /// Cubes of a walk over the products: some for each multiprocessor of a large card.
 const CUBES: usize = 2048;
@@ -190,7 +190,7 @@ impl Plan {
             device: limits.device.clone(),
             needed_bytes: needed,
             available_bytes: available,
-            remedy: "use the CPU, or a device with more memory",
+            remedies: vec![Remedy::CPU, Remedy::LargerDevice],
         };
         for (what, count) in [
             ("categories", self.walks.len()),
@@ -199,7 +199,7 @@ impl Plan {
             if count > MOST_CUBES {
                 return Err(BackendError::Unsupported {
                     backend: crate::NAME,
-                    what: format!("a panel of {count} {what}; the limit is {MOST_CUBES}"),
+                    what: format!("a panel of {count} {what}; the limit is {MOST_CUBES}").into(),
                 });
             }
         }

@@ -6,8 +6,8 @@ use crate::run::{GaussianRun, counts_of};
 use crate::variational::{Family, Search};
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Request,
-    Run,
+    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Remedy,
+    Request, Run, Setting,
 };
 use infermark_model::Panel;
 use infermark_processor::InstructionSet;
@@ -117,6 +117,13 @@ pub(crate) fn pass_of(search: ModeSearch, panel: &Panel) -> Result<GaussianPass,
     })
 }
 
+/// What helps against too little memory.
+pub(crate) const LESS_MEMORY: [Remedy; 3] = [
+    Remedy::GiveMemory,
+    Remedy::Lower(Setting::Threads),
+    Remedy::FitFewer("categories or periods"),
+];
+
 /// Why there is no pass; the caller knows which device failed.
 pub(crate) fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
     if let ModeError::Factor(FactorError::Device(reason)) = error {
@@ -127,7 +134,7 @@ pub(crate) fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
     }
     BackendError::Diverged {
         step: 0,
-        reason: format!("at the given point, {}", error.in_panel(panel)),
+        reason: format!("at the given point, {}", error.in_panel(panel)).into(),
     }
 }
 
@@ -203,14 +210,8 @@ impl Backend for GaussianCpu {
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
             <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
-        infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
-            |shortage| {
-                BackendError::short_of_memory(
-                    shortage,
-                    "give it more memory or fewer --threads, or fit fewer categories or periods at a time",
-                )
-            },
-        )?;
+        infermark_memory::check(format!("{} with its factor", request.method.name()), needed)
+            .map_err(|shortage| BackendError::short_of_memory(shortage, LESS_MEMORY))?;
         Ok(Box::new(GaussianRun::start(
             self.name, panel, request, needed, started,
         )?))

@@ -1,13 +1,13 @@
 //! The Laplace approximation with another device walking the rows; the search, the steps and all that follows
 //! run on the host.
 
-use crate::backend::{no_pass, pass_of};
+use crate::backend::{LESS_MEMORY, no_pass, pass_of};
 use crate::newton::{ModeSearch, ModeSettings};
 use crate::objective::GaussianObjective;
 use crate::row_walker::RowWalker;
 use crate::run::{GaussianRun, counts_of};
 use infermark_arrowhead::ArrowheadFactor;
-use infermark_backend::{BackendError, GaussianPass, Request, Run};
+use infermark_backend::{BackendError, Cause, GaussianPass, Remedy, Request, Run};
 use infermark_model::Panel;
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,9 +37,12 @@ impl Elsewhere {
         if counts.leaves_any_out() {
             return Err(BackendError::Unsupported {
                 backend: name,
-                what: format!(
-                    "counts at the upper clip bound, for which {} products are left out; --device cpu does",
-                    counts.left_out().len()
+                what: Cause::new(
+                    format!(
+                        "counts at the upper clip bound, for which {} products are left out",
+                        counts.left_out().len()
+                    ),
+                    [Remedy::CPU],
                 ),
             });
         }
@@ -62,14 +65,8 @@ impl Elsewhere {
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let needed =
             <ArrowheadFactor>::bytes_on(panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
-        infermark_memory::check(format!("{} with its factor", request.method.name()), needed).map_err(
-            |shortage| {
-                BackendError::short_of_memory(
-                    shortage,
-                    "give it more memory or fewer --threads, or fit fewer categories or periods at a time",
-                )
-            },
-        )?;
+        infermark_memory::check(format!("{} with its factor", request.method.name()), needed)
+            .map_err(|shortage| BackendError::short_of_memory(shortage, LESS_MEMORY))?;
         let counts = counts.walked_by(self.walker.clone());
         let device = Some(self.device.clone());
         Ok(Box::new(GaussianRun::of_counts(

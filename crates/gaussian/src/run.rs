@@ -13,8 +13,8 @@ use crate::variational::{Family, Search};
 use dispersion::SumsUnder;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
-    BackendError, Detail, GaussianReport, Interrupt, Method, Posterior, Progress, Report, Request, Run,
-    RunState, StepPoint, StepUnit,
+    BackendError, Cause, Detail, GaussianReport, Interrupt, Method, MethodKind, Posterior, Progress, Remedy,
+    Report, Request, Run, RunState, Setting, StepPoint, StepUnit,
 };
 use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{IndependentRates, Likelihood, Orthogonal, Panel};
@@ -58,10 +58,13 @@ pub(crate) fn counts_of(panel: &Arc<Panel>, request: &Request) -> Result<Gaussia
     let highest = request.priors.clip_high.exp();
     let left_out = counts.left_out().len();
     if left_out > 0 && highest < LEAST_HIGHEST_RATE {
-        return Err(BackendError::Request(format!(
-            "{left_out} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
-             leave such products out, at so low a bound too many: raise clip_high, or take --method nuts",
-            request.priors.clip_high
+        return Err(BackendError::request(Cause::new(
+            format!(
+                "{left_out} products have counts near {highest:.0}, the largest rate that clip_high = {} allows; the Gaussian methods \
+                 leave such products out, at so low a bound too many",
+                request.priors.clip_high
+            ),
+            [Remedy::Raise(Setting::ClipHigh), Remedy::method(MethodKind::Nuts)],
         )));
     }
     Ok(counts)
@@ -366,7 +369,7 @@ impl GaussianRun {
             },
             _ => BackendError::Diverged {
                 step,
-                reason: error.in_panel(self.counts.panel()),
+                reason: error.in_panel(self.counts.panel()).into(),
             },
         }
     }

@@ -5,7 +5,8 @@ use crate::negative_binomial::weight_of_rows;
 use crate::newton::ModeError;
 use crate::objective::GaussianObjective;
 use infermark_arrowhead::ArrowheadFactor;
-use infermark_model::Site;
+use infermark_backend::{GaussianWarning, ShapeShiftWarning};
+use infermark_model::{Label, Site};
 
 /// The distance of the joint mode of a log shape from its value when the log rates are averaged over their
 /// posterior.
@@ -67,33 +68,15 @@ impl ShapeShift {
     }
 
     /// The warning, with the category's label and the number of categories.
-    pub(crate) fn warning(&self, label: infermark_model::Label<'_>, categories: usize) -> String {
-        let (low, many) = (self.by > 0.0, self.by.abs() > KNOWN);
-        let direction = if low { "low" } else { "high" };
-        let size = if many {
-            format!("by more than {KNOWN}")
-        } else {
-            format!(
-                "by about {:.2}, {:.1} of its standard deviations",
-                self.by.abs(),
-                self.in_sds
-            )
-        };
-        let percent = (100.0 * self.too_wide.abs()).round();
-        let intervals = if percent < 1.0 {
-            "the rates and elasticities hardly depend on it there".to_owned()
-        } else {
-            format!(
-                "intervals of rates and elasticities are too {} there, by {}{percent:.0}%",
-                if self.too_wide > 0.0 { "wide" } else { "narrow" },
-                if many { "more than " } else { "about " },
-            )
-        };
-        format!(
-            "The joint mode is not where the shapes are: its log shape of {label} is too {direction} {size}, compared with the mean over \
-             the posterior of the log rates ({} of {categories} categories are off by half a standard deviation or more); {intervals}. \
-             There are few rows for each parameter, which are fitted to the rows' own scatter. Take --method structured-vi, which averages.",
-            self.categories
-        )
+    pub(crate) fn warning(&self, label: Label<'_>, categories: usize) -> GaussianWarning {
+        GaussianWarning::ShapeShift(ShapeShiftWarning {
+            category: label.to_string(),
+            by: self.by,
+            known: KNOWN,
+            in_sds: self.in_sds,
+            too_wide: self.too_wide,
+            shifted: self.categories,
+            categories,
+        })
     }
 }

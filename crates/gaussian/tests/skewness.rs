@@ -2,7 +2,7 @@
 //! of few and of many sales (`data/skewness/README.md` describes their origin).
 
 use infermark_backend::{
-    Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, Run, StructuredViSettings,
+    Backend, Interrupt, LaplaceSettings, Method, Posterior, Request, Run, StructuredViSettings, Warning,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_model::{Panel, Priors, Site};
@@ -257,7 +257,7 @@ fn where_the_corrections_end_is_told() {
         assert!(warnings.is_empty(), "{warnings:?}");
     }
     let [laplace, structured] = of("one-product-categories");
-    let says = |warnings: &[String], what: &str| warnings.iter().any(|w| w.contains(what));
+    let says = |warnings: &[Warning], what: &str| warnings.iter().any(|w| w.to_string().contains(what));
     assert!(
         says(&laplace, "to first order") && says(&laplace, "structured-vi"),
         "{laplace:?}"
@@ -298,5 +298,8 @@ fn what_is_too_skewed_is_not_corrected() {
         corrected.mean == plain.mean && corrected.sd == plain.sd,
         "{warnings:?}"
     );
-    assert!(warnings.iter().any(|w| w.contains("too skewed")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.to_string().contains("too skewed")),
+        "{warnings:?}"
+    );
 }

@@ -85,8 +85,8 @@ pub fn named(id: DeviceId, backend: &'static str) -> Result<&'static GpuDevice, 
         .ok_or_else(|| BackendError::Unsupported {
             backend,
             what: match missing(id) {
-                Some(reason) => format!("the device {id}, which is not here: {reason}"),
-                None => format!("the device {id}, which is not here"),
+                Some(reason) => format!("the device {id}, which is not here: {reason}").into(),
+                None => format!("the device {id}, which is not here").into(),
             },
         })
 }

@@ -145,6 +145,11 @@ pub enum BenchmarkError {
     /// The plan is invalid.
     #[error("{0}")]
     Plan(String),
+    /// GPUs are to be measured, and no backend that is runs on any.
+    #[error(
+        "GPUs are to be measured, which none of the backends runs on; choose other backends, or leave the GPUs out"
+    )]
+    NoneOnGpus,
     /// A panel could not be made.
     #[error("no panel of {products} products: {reason}")]
     Panel {

@@ -73,17 +73,19 @@ pub use registry::registry;
 
 #[doc(inline)]
 pub use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, ChainDiagnostics, ChainReport, Checkpoint,
-    Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, ESS_LIMIT, EarlyStop,
-    GaussianPass, GaussianPoint, GaussianReport, Interrupt, LaplaceSettings, Limits, MOST_THREADS,
-    MeanfieldSettings, Method, MethodKind, Metric, ModeSearch, NutsReport, NutsSettings, Posterior,
-    Precision, Progress, RHAT_LIMIT, Registry, Report, Request, Run, RunState, SiteDraws, StepPacer,
-    StepPoint, StepUnit, StructuredViSettings, SviReport, SviSettings, TracePoint, check_threads,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, ChainDiagnostics, ChainReport, Checkpoint,
+    Choice, Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, ESS_LIMIT, EarlyStop,
+    GaussianPass, GaussianPoint, GaussianReport, GaussianWarning, Interrupt, LaplaceSettings, Limits,
+    MOST_THREADS, MeanfieldSettings, Method, MethodKind, Metric, ModeSearch, NutsReport, NutsSettings,
+    NutsWarning, Posterior, Precision, Progress, RHAT_LIMIT, Registry, Remedy, Report, Request, Run,
+    RunState, Setting, ShapeShiftWarning, SiteDraws, StepPacer, StepPoint, StepUnit, StructuredViSettings,
+    SviReport, SviSettings, SviWarning, TracePoint, Warning, check_threads,
 };
 #[doc(inline)]
 pub use infermark_data::{
-    Columns, Compression, Defect, GenerateError, GenerateProgress, Generator, Process, ReadError, Truth,
-    generate_panel, generate_to_file, read_panel, read_true_elasticities, read_truth,
+    Columns, Compression, Defect, DefectRemedy, GenerateError, GenerateProgress, Generator, PanelColumn,
+    Process, ReadError, Truth, generate_panel, generate_to_file, read_panel, read_true_elasticities,
+    read_truth,
 };
 #[cfg(feature = "cuda")]
 #[doc(inline)]

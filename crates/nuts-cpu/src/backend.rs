@@ -7,8 +7,8 @@ use crate::record::Retention;
 use crate::run::NutsRun;
 use crate::whitening::Whitening;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, Method, MethodKind, Metric, NutsSettings, Precision,
-    Request, Run,
+    Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Metric, NutsSettings,
+    Precision, Remedy, Request, Run,
 };
 use infermark_cpu_kernels::bare;
 use infermark_model::{Centredness, Likelihood, Panel};
@@ -59,9 +59,9 @@ fn check_metric(metric: Metric, likelihood: Likelihood, of_mode: &[Likelihood]) 
     if metric == Metric::Structured && !of_mode.contains(&likelihood) {
         return Err(BackendError::Unsupported {
             backend: NAME,
-            what: format!(
-                "the structured metric with the {} likelihood; the diagonal metric does",
-                likelihood.name()
+            what: Cause::new(
+                format!("the structured metric with the {} likelihood", likelihood.name()),
+                [Remedy::Choose(Choice::Metric(Metric::Diagonal))],
             ),
         });
     }
@@ -163,7 +163,7 @@ mod tests {
         assert!(matches!(refused, BackendError::Unsupported { .. }));
         assert_eq!(
             refused.to_string(),
-            "backend nuts-cpu cannot serve the structured metric with the negative-binomial likelihood; the diagonal metric does"
+            "backend nuts-cpu cannot serve the structured metric with the negative-binomial likelihood; choose the diagonal metric"
         );
         check(Metric::Diagonal).unwrap();
         check_metric(

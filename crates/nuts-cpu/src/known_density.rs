@@ -153,7 +153,7 @@ fn diverges(settings: &NutsSettings) {
         .count();
     assert_eq!(nuts.divergences, counted as u64);
     assert!(
-        report.warnings.iter().any(|w| w.contains("diverged")),
+        report.warnings.iter().any(|w| w.to_string().contains("diverged")),
         "{:?}",
         report.warnings
     );
@@ -189,7 +189,12 @@ fn a_chain_that_cannot_start_ends_the_run_with_its_reason() {
         assert!(matches!(&error, BackendError::Diverged { .. }));
         assert!(error.to_string().contains(word), "{error}");
         stays_failed(&mut run, &error);
-        assert!(run.report().warnings.iter().any(|w| w.contains("failed")));
+        assert!(
+            run.report()
+                .warnings
+                .iter()
+                .any(|w| w.to_string().contains("failed"))
+        );
         assert!(run.posterior().is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a run fits in memory, checked before anything is allocated.
 
-use infermark_backend::{BackendError, Metric, NutsSettings};
+use infermark_backend::{BackendError, Metric, NutsSettings, Remedy, Setting};
 use infermark_model::Layout;
 
 /// Bytes of the trajectories of all chains. Diagonal metric, at greatest depth: five vectors per state, two
@@ -29,7 +29,13 @@ pub(crate) fn check(settings: &NutsSettings, layout: &Layout, besides: u64) -> R
     .map_err(|shortage| {
         BackendError::short_of_memory(
             shortage,
-            "give it more memory, or fewer --chains, --draws or --threads, or fit fewer products at a time",
+            [
+                Remedy::GiveMemory,
+                Remedy::Lower(Setting::Chains),
+                Remedy::Lower(Setting::Draws),
+                Remedy::Lower(Setting::Threads),
+                Remedy::FitFewer("products"),
+            ],
         )
     })
 }

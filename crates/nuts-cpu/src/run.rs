@@ -208,7 +208,7 @@ impl Run for NutsRun {
             self.state = RunState::Failed;
             return Err(BackendError::Diverged {
                 step: done.iter().sum(),
-                reason,
+                reason: reason.into(),
             });
         }
         self.state = if done.iter().all(|d| *d == self.draws_of_chain()) {
@@ -248,10 +248,10 @@ impl Run for NutsRun {
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
         self.summary().ok_or_else(|| {
-            BackendError::NoPosterior(format!(
-                "not every chain has a draw after its warm-up of {} draws",
-                self.settings.warmup
-            ))
+            let warmup = self.settings.warmup;
+            BackendError::NoPosterior(
+                format!("not every chain has a draw after its warm-up of {warmup} draws").into(),
+            )
         })
     }
 

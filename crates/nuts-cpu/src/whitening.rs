@@ -6,7 +6,7 @@
 
 use crate::few_sales::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
-use infermark_backend::{BackendError, ModeSearch};
+use infermark_backend::{BackendError, Cause, Choice, Metric, ModeSearch, Remedy};
 use infermark_gaussian::{GaussianObjective, ModeError, ModeSettings, find_mode};
 use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
@@ -47,9 +47,9 @@ impl Whitening {
         };
         let refused = |error: ModeError| BackendError::Diverged {
             step: 0,
-            reason: format!(
-                "there is no structured metric: {}; or ask for the diagonal metric (--metric diagonal)",
-                error.in_panel(panel)
+            reason: Cause::new(
+                format!("there is no structured metric: {}", error.in_panel(panel)),
+                [Remedy::Choose(Choice::Metric(Metric::Diagonal))],
             ),
         };
         let mode =

@@ -152,9 +152,10 @@ const fn is_served(kind: DeviceKind) -> bool {
 
 fn backend_error(backend: &'static str, trouble: Trouble) -> BackendError {
     match trouble {
-        Trouble::Unavailable(what) | Trouble::Unsupported(what) => {
-            BackendError::Unsupported { backend, what }
-        }
+        Trouble::Unavailable(what) | Trouble::Unsupported(what) => BackendError::Unsupported {
+            backend,
+            what: what.into(),
+        },
         Trouble::Failed(reason) => BackendError::Device {
             device: backend.into(),
             reason,

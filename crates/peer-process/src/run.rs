@@ -96,10 +96,8 @@ impl Run for PeerRun {
 
     fn posterior(&self) -> Result<Posterior, BackendError> {
         if self.progress().state == RunState::Failed {
-            return Err(BackendError::NoPosterior(format!(
-                "the state of {} was lost with the failure",
-                self.backend
-            )));
+            let lost = format!("the state of {} was lost with the failure", self.backend);
+            return Err(BackendError::NoPosterior(lost.into()));
         }
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = process.ask::<Moments>(&Question::Moments);

@@ -50,7 +50,7 @@ pub enum ComparisonError {
     /// Two fits are of different models, whose latents have different meanings.
     #[error(
         "{} is a fit of the {} model, and {} of the {} model, under which effects and priors mean something else; compare fits of \
-         one model: fit the data of {} again with --model {}",
+         one model: fit the data of {} again with the {} model",
         other.display(), other_model.name(), path.display(), model.name(), other.display(), model.name()
     )]
     Model {

@@ -184,7 +184,7 @@ fn of_svi(svi: &SviReport, convergence: Convergence, method: &Method) -> String 
     let verdict = match convergence {
         Convergence::Converged => "the loss no longer falls",
         Convergence::NotConverged => "NOT converged: the loss still fell at the end",
-        Convergence::Unknown => "whether it converged is not known (--early-stop tests it)",
+        Convergence::Unknown => "whether it converged is not known (an early stop tests it)",
     };
     let correlations = match method.coordinates() {
         Coordinates::Published => {

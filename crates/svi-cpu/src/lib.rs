@@ -15,7 +15,8 @@ mod state;
 use crate::run::Iterations;
 use crate::state::State;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, Method, MethodKind, Precision, Request, Run, SviSettings,
+    Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Precision, Remedy,
+    Request, Run, Setting, SviSettings,
 };
 use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::{ForSimd, Simd, SimdDispatch};
@@ -83,7 +84,11 @@ impl SviCpu {
             |shortage| {
                 BackendError::short_of_memory(
                     shortage,
-                    "give it more memory or fewer --particles, or fit fewer products at a time",
+                    [
+                        Remedy::GiveMemory,
+                        Remedy::Lower(Setting::Particles),
+                        Remedy::FitFewer("products"),
+                    ],
                 )
             },
         )?;
@@ -153,7 +158,7 @@ impl SviCpu {
         if u32::try_from(latents).is_err() {
             return Err(BackendError::Unsupported {
                 backend: NAME,
-                what: format!("{latents} latents; the limit is {}", u32::MAX),
+                what: format!("{latents} latents; the limit is {}", u32::MAX).into(),
             });
         }
         let Method::Svi(settings) = &request.method else {
@@ -266,9 +271,15 @@ impl Backend for SviCpu {
         self.capabilities().check(NAME, self.method(), request)?;
         let high = request.priors.clip_high;
         if request.method.precision() == Precision::F32 && high > CLIP_HIGH_LIMIT_F32 {
-            return Err(BackendError::Request(format!(
-                "clip_high is {high}; squares of gradients of such rates overflow single precision: give at most \
-                 {CLIP_HIGH_LIMIT_F32}, or --precision f64"
+            return Err(BackendError::request(Cause::new(
+                format!(
+                    "clip_high is {high}; squares of gradients of such rates overflow single precision, whose limit is \
+                     {CLIP_HIGH_LIMIT_F32}"
+                ),
+                [
+                    Remedy::Lower(Setting::ClipHigh),
+                    Remedy::Choose(Choice::Precision(Precision::F64)),
+                ],
             )));
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The contract of a run, and that its test suite detects violations.
 
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, DeviceId, Interrupt, Method, MethodKind, Posterior,
+    Backend, BackendError, Capabilities, Cause, Device, DeviceId, Interrupt, Method, MethodKind, Posterior,
     Precision, Progress, Report, Request, Run, RunState, SviSettings,
 };
 use infermark_model::objective::Objective;
@@ -203,7 +203,7 @@ impl Run for FaultyRun {
         if self.fault == Fault::End {
             report
                 .warnings
-                .push(format!("{} calls", self.calls_after_the_end));
+                .push(Cause::from(format!("{} calls", self.calls_after_the_end)).into());
         }
         report
     }

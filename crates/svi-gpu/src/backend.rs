@@ -184,7 +184,7 @@ impl SviGpu {
 fn unsupported(what: String) -> BackendError {
     BackendError::Unsupported {
         backend: crate::NAME,
-        what,
+        what: what.into(),
     }
 }
 

@@ -5,7 +5,8 @@ use crate::run::Descents;
 use burn_autodiff::Autodiff;
 use burn_tensor::backend::Backend as _;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, DeviceId, Method, MethodKind, Request, Run, SviSettings,
+    Backend, BackendError, Capabilities, Device, DeviceId, Method, MethodKind, Remedy, Request, Run,
+    SviSettings,
 };
 use infermark_gpu_devices::{self as devices, DeviceRuntime, GpuDevice};
 use infermark_model::Panel;
@@ -139,7 +140,7 @@ fn descent(start: Start<'_>, found: &GpuDevice) -> Result<Box<dyn Descend>, Back
 fn unsupported(what: String) -> BackendError {
     BackendError::Unsupported {
         backend: crate::NAME,
-        what,
+        what: what.into(),
     }
 }
 
@@ -173,7 +174,7 @@ fn check_memory(
         device: device.to_string(),
         needed_bytes,
         available_bytes,
-        remedy: "svi-gpu needs far less",
+        remedies: vec![Remedy::UseBackend("svi-gpu")],
     };
     if tensor_bytes > largest_buffer {
         return Err(refuse(

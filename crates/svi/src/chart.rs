@@ -1,6 +1,7 @@
 //! The map from a guide's latents to the natural parameters.
 
-use infermark_backend::{BackendError, Posterior, Request};
+use crate::recorder::STEADIER;
+use infermark_backend::{BackendError, Cause, Posterior, Request};
 use infermark_model::Likelihood;
 use infermark_model::dispersion::{Dispersion, Variances};
 use infermark_model::guide::{Guide, softplus};
@@ -141,10 +142,10 @@ impl Chart {
             Chart::Orthogonal(orthogonal) => guide.orthogonal_moments(orthogonal),
         };
         if !mean.iter().chain(&sd).all(|m| m.is_finite()) {
-            return Err(BackendError::NoPosterior(
-                "parameters of the guide are not finite; try a lower learning rate, or --precision f64"
-                    .into(),
-            ));
+            return Err(BackendError::NoPosterior(Cause::new(
+                "parameters of the guide are not finite",
+                STEADIER,
+            )));
         }
         Ok(Posterior::normal(panel.layout_for(likelihood), mean, sd))
     }

@@ -2,9 +2,16 @@
 
 use crate::convergence::ConvergenceWatch;
 use infermark_backend::{
-    BackendError, Detail, EarlyStop, Progress, Report, RunState, StepUnit, SviReport, SviSettings, TracePoint,
+    BackendError, Cause, Choice, Detail, EarlyStop, Precision, Progress, Remedy, Report, RunState, Setting,
+    StepUnit, SviReport, SviSettings, SviWarning, TracePoint, Warning,
 };
 use infermark_model::{Centredness, Coordinates};
+
+/// What helps against parameters that leave the finite numbers.
+pub(crate) const STEADIER: [Remedy; 2] = [
+    Remedy::Lower(Setting::LearningRate),
+    Remedy::Choose(Choice::Precision(Precision::F64)),
+];
 
 /// The recorder's verdict after an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,9 +115,7 @@ impl RunRecorder {
         if !loss.is_finite() {
             self.fail(BackendError::Diverged {
                 step: self.completed,
-                reason: format!(
-                    "the loss of the next iteration is {loss}; try a lower learning rate, or --precision f64"
-                ),
+                reason: Cause::new(format!("the loss of the next iteration is {loss}"), STEADIER),
             });
             return Verdict::Discard;
         }
@@ -184,37 +189,36 @@ impl RunRecorder {
         device: String,
         threads: usize,
         centredness: Centredness,
-        mut warnings: Vec<String>,
+        mut warnings: Vec<Warning>,
     ) -> Report {
         if let Some(failure) = &self.failure {
-            warnings.push(match failure {
-                BackendError::Diverged { .. } => format!(
-                    "The loss left the finite numbers at iteration {}, whose step was left out.",
-                    self.completed + 1
-                ),
-                other => format!("The run failed after iteration {}: {other}.", self.completed),
-            });
+            warnings.push(
+                match failure {
+                    BackendError::Diverged { .. } => SviWarning::NotFinite {
+                        iteration: self.completed + 1,
+                    },
+                    other => SviWarning::Failed {
+                        completed: self.completed,
+                        error: other.clone(),
+                    },
+                }
+                .into(),
+            );
         } else if !self.state.is_complete() {
-            warnings.push(format!(
-                "Unfinished: {} of {} iterations were done.",
-                self.completed, self.settings.iterations
-            ));
+            warnings.push(
+                SviWarning::Unfinished {
+                    completed: self.completed,
+                    iterations: self.settings.iterations,
+                }
+                .into(),
+            );
         }
         let could_tell = |stop: EarlyStop| stop.can_be_met_in(self.settings.iterations);
         if self.state == RunState::Finished && self.settings.early_stop.is_some_and(could_tell) {
-            warnings.push(
-                "The loss was still falling at the last iteration: means may be a part of a standard deviation and more from where \
-                 they belong. Give more --iterations."
-                    .into(),
-            );
+            warnings.push(SviWarning::StillFalling.into());
         }
         if self.settings.coordinates == Coordinates::Published {
-            warnings.push(
-                "The guide is mean-field: it ignores the correlations of the posterior, so its intervals are far too \
-                 narrow where elasticities and effects are correlated; in orthogonal coordinates they are not \
-                 (--coordinates orthogonal)."
-                    .into(),
-            );
+            warnings.push(Warning::MeanField);
         }
         Report {
             backend: backend.into(),

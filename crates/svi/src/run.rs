@@ -1,7 +1,9 @@
 //! A run of SVI behind the trait, whatever it iterates on.
 
 use crate::{Chart, GuidedRun, RunRecorder, Verdict};
-use infermark_backend::{BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run};
+use infermark_backend::{
+    BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run, SviWarning,
+};
 use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -185,7 +187,7 @@ impl<I: Iterate> Run for SviRun<I> {
         let centredness = match self.iterations.guide() {
             Ok(guide) => guide.centredness(parameterization),
             Err(error) => {
-                warnings.push(format!("The device no longer answers: {error}."));
+                warnings.push(SviWarning::DeviceLost(error).into());
                 parameterization.start()
             }
         };

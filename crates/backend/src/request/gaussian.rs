@@ -90,12 +90,12 @@ impl MeanfieldSettings {
 
 fn check_steps(steps: u64, tolerance: f64) -> Result<(), BackendError> {
     if !(1..=1_000_000).contains(&steps) {
-        return Err(BackendError::Request(format!(
+        return Err(BackendError::request(format!(
             "steps is {steps}; give 1 to 1000000"
         )));
     }
     if !(1e-12..1.0).contains(&tolerance) {
-        return Err(BackendError::Request(format!(
+        return Err(BackendError::request(format!(
             "tolerance is {tolerance}; give a number from 1e-12 to below 1"
         )));
     }

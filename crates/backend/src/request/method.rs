@@ -150,8 +150,8 @@ impl MethodKind {
                 name: "svi",
                 words: "SVI, mean-field",
                 words_orthogonal: "SVI, orthogonal coordinates",
-                description: "Stochastic variational inference with a mean-field guide, in coordinates in which its intervals \
-                              hold (--coordinates)",
+                description: "Stochastic variational inference with a mean-field guide, by default in coordinates in which its \
+                              intervals hold",
                 step_unit: StepUnit::Iterations,
                 is_fitted_whole: false,
                 has_draws: false,
@@ -189,7 +189,7 @@ impl MethodKind {
                 name: "meanfield",
                 words: "mean-field optimum",
                 words_orthogonal: "mean-field optimum, orthogonal coordinates",
-                description: "The mean-field optimum in closed form: what --method svi converges to, in either coordinates",
+                description: "The mean-field optimum in closed form: what svi converges to, in either coordinates",
                 step_unit: StepUnit::Steps,
                 is_fitted_whole: true,
                 has_draws: false,

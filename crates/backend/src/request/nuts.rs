@@ -94,7 +94,7 @@ impl NutsSettings {
     }
 
     pub(super) fn validate(&self) -> Result<(), BackendError> {
-        let refuse = |text: String| Err(BackendError::Request(text));
+        let refuse = |text: String| Err(BackendError::request(text));
         if self.chains == 0 || self.chains > 1024 {
             return refuse(format!("chains is {}; give 1 to 1024", self.chains));
         }

@@ -138,7 +138,7 @@ impl EarlyStop {
 
 impl SviSettings {
     pub(super) fn validate(&self) -> Result<(), BackendError> {
-        let refuse = |text: String| Err(BackendError::Request(text));
+        let refuse = |text: String| Err(BackendError::request(text));
         if self.iterations == 0 || self.iterations >= u64::from(u32::MAX) {
             return refuse(format!(
                 "iterations is {}; give 1 to {}",

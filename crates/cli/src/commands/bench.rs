@@ -146,6 +146,16 @@ impl BenchArguments {
             Exit::CheckFailed
         };
         answer_outcome(&outcome, &folder)?;
+        let sizes = || outcome.records.iter().map(|record| record.panel.products);
+        if cases
+            .iter()
+            .any(|case| sizes().any(|products| products > case.most_products))
+        {
+            let largest = self.nuts_most_products;
+            notify(format_args!(
+                "samplers are measured on up to {largest} products; --nuts-most-products sets that"
+            ));
+        }
         if outcome.interrupted {
             notify("interrupted: cases that were not reached are missing");
         }

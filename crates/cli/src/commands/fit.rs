@@ -4,6 +4,7 @@ use super::{fewer_threads, interrupt_set_up, load_panel};
 use crate::exit::Exit;
 use crate::output::{notify, print};
 use crate::progress_bar::Bar;
+use crate::remedies::{backend_error_in_words, warning_in_words};
 use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
     ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
@@ -12,8 +13,8 @@ use anyhow::{bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
 use infermark::{
-    BackendError, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Posterior, RHAT_LIMIT, Request, Run,
-    RunState, StepPacer, read_truth, registry,
+    BackendError, Cause, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Posterior, RHAT_LIMIT,
+    Request, Run, RunState, StepPacer, Warning, read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_fit_files::fit_output::{
@@ -164,13 +165,16 @@ impl FitArguments {
             [
                 below.and_then(|share| below_lower_bound(model, &request.priors, share)),
                 constant_prices(model, &constant, panel.layout().products),
-                wildest_price(&panel).map(|wild| format!("The fit may be of a price that is none: {wild}.")),
+                wildest_price(&panel)
+                    .map(|wild| Cause::from(format!("The fit may be of a price that is none: {wild}."))),
                 fewer_threads(),
             ]
             .into_iter()
-            .flatten(),
+            .flatten()
+            .map(Warning::from),
         );
-        let converged = report.convergence(&request.method) == Convergence::Converged;
+        let convergence = report.convergence(&request.method);
+        let converged = convergence == Convergence::Converged;
         let dispersion = posterior
             .as_ref()
             .map(|posterior| dispersion_of(&panel, &request, &*run, posterior, converged));
@@ -240,7 +244,10 @@ impl FitArguments {
             })?;
         }
         for warning in &report.warnings {
-            notify(format_args!("note: {warning}"));
+            notify(format_args!("note: {}", warning_in_words(warning)));
+        }
+        if status == FitStatus::Finished && convergence == Convergence::Unknown {
+            notify("note: --early-stop tests whether the loss still falls, for runs of enough --iterations");
         }
         if let (Some(dispersion), FitStatus::Finished) = (&dispersion, status)
             && let Some(advice) = advice(dispersion, request.likelihood)
@@ -252,7 +259,7 @@ impl FitArguments {
             notify(format_args!("warning: {missing}"));
         }
         let out = self.out.display();
-        match reason {
+        match failure.as_ref().map(backend_error_in_words).or(reason) {
             Some(reason) if written.files.is_empty() => notify(format_args!(
                 "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
             )),

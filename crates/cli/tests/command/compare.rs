@@ -196,7 +196,7 @@ fn what_cannot_be_compared_is_explained() {
         command.output().unwrap()
     };
     for (arguments, words) in [
-        ("empty", "holds no fit"),
+        ("empty", "a fit was written to (fit --out)"),
         ("nowhere", "holds no fit"),
         ("laplace structured-vi", "none of the fits is by NUTS"),
         ("laplace edited --reference laplace", "fit again"),

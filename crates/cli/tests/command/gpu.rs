@@ -169,7 +169,8 @@ fn a_gpu_finds_the_exact_posterior_of_the_processors() {
     assert_eq!(code(&refused), 2);
     let message = text(&refused.stderr);
     assert!(
-        message.contains("--method svi and laplace run on GPUs"),
+        message
+            .contains("choose the method svi, or choose the method laplace (--method svi, --method laplace)"),
         "{message}"
     );
 }

@@ -8,6 +8,7 @@ mod generate;
 mod gpu;
 mod help;
 mod interruption;
+mod libraries;
 mod models;
 mod support;
 mod terminal;

@@ -323,7 +323,7 @@ fn rows_below_the_published_lower_bound_are_told_by_every_method() {
     ] {
         let (_, told) = fit_by(method, &sales, &out, &["--model", "published"]);
         assert!(
-            told.contains(words) && told.contains("use --model sales"),
+            told.contains(words) && told.contains("--model sales"),
             "{method:?}: {told}"
         );
         let record = json(&out.join("run.json"));
@@ -418,8 +418,9 @@ fn a_fit_ends_with_a_table_that_stays_short() {
             "--coordinates",
             coordinates,
         ];
-        let (table, _) = fit(&panel, &out, &svi);
+        let (table, told) = fit(&panel, &out, &svi);
         assert!(table.contains("converged is not known"), "{coordinates}: {table}");
+        assert!(told.contains("--early-stop tests"), "{coordinates}: {told}");
     }
     let watched = ["--method", "svi", "--early-stop", "--require-convergence"];
     let (table, _) = fit(&panel, &out, &watched);

@@ -9,10 +9,20 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
     let folder = tempfile::tempdir().unwrap();
     let bad = "product,category,week,price,units\na,x,1,-3,5\n";
     std::fs::write(folder.path().join("bad.csv"), bad).unwrap();
+    let renamed = "product,category,Week No,prices,units\na,x,1,3,5\n";
+    std::fs::write(folder.path().join("renamed.csv"), renamed).unwrap();
     for (arguments, word) in [
         ("fit nowhere.csv --out out", "nowhere.csv"),
         ("fit bad.csv --out out", "line 2"),
         ("fit bad.csv", "--out"),
+        (
+            "fit renamed.csv --out out",
+            r#"did you mean --period-column "Week No" --price-column "prices"?"#,
+        ),
+        (
+            "fit renamed.csv --period-column units --price-column prices --out out",
+            "name a column of its own for each with --period-column and --units-column",
+        ),
         (
             "fit bad.csv --out x --method svi --particles 0",
             "particles is 0; give 1 to",
@@ -20,7 +30,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         // Refused before the file is looked at.
         (
             "fit nowhere.csv --out x --device cuda",
-            "--method svi and laplace run on GPUs",
+            "choose the method svi, or choose the method laplace (--method svi, --method laplace)",
         ),
         ("time nowhere.csv --device cuda:99", "cannot run on cuda:99"),
         ("profile nowhere.csv --device cuda:99", "cannot run on cuda:99"),
@@ -38,7 +48,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         ("bench --backends all,svi-cpuu", "svi-cpuu"),
         (
             "bench --backends svi-cpu --devices cuda",
-            "none of the --backends runs on",
+            "or leave the GPUs out (--backends, --devices)",
         ),
         (
             "bench --backends laplace-cpu --particles 8",
@@ -134,7 +144,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         assert!(output.stdout.is_empty());
     }
     let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 1, "what is refused leaves nothing beside the panel");
+    assert_eq!(left, 2, "what is refused leaves nothing beside the panels");
     for arguments in [
         vec!["--help"],
         vec!["fit", "--help"],

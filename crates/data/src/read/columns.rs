@@ -1,7 +1,44 @@
 //! The names that the panel's five columns have in a file.
 
-use super::compression::shell_quoted;
 use super::defect::{Defects, Place, quoted};
+use super::remedy::DefectRemedy;
+
+/// One of the panel's five columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PanelColumn {
+    /// The product.
+    Product,
+    /// The category.
+    Category,
+    /// The period.
+    Period,
+    /// The price.
+    Price,
+    /// The units sold.
+    Units,
+}
+
+impl PanelColumn {
+    /// All columns, in the order of [`Columns`].
+    const ALL: [PanelColumn; 5] = [
+        PanelColumn::Product,
+        PanelColumn::Category,
+        PanelColumn::Period,
+        PanelColumn::Price,
+        PanelColumn::Units,
+    ];
+
+    /// The column's name: that of its field in [`Columns`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            PanelColumn::Product => "product",
+            PanelColumn::Category => "category",
+            PanelColumn::Period => "period",
+            PanelColumn::Price => "price",
+            PanelColumn::Units => "units",
+        }
+    }
+}
 
 /// The positions of the panel's columns among a file's: product, category, period, price, units.
 pub(crate) type Places = [usize; 5];
@@ -34,14 +71,14 @@ impl Default for Columns {
 }
 
 impl Columns {
-    /// Each column's name with the option that sets it, in the order product, category, period, price, units.
-    fn with_options(&self) -> [(&str, &'static str); 5] {
+    /// The names, in the order of the fields.
+    fn names(&self) -> [&str; 5] {
         [
-            (&self.product, "--product-column"),
-            (&self.category, "--category-column"),
-            (&self.period, "--period-column"),
-            (&self.price, "--price-column"),
-            (&self.units, "--units-column"),
+            &self.product,
+            &self.category,
+            &self.period,
+            &self.price,
+            &self.units,
         ]
     }
 
@@ -59,22 +96,26 @@ impl Columns {
         mut fits: impl FnMut(usize, usize) -> bool,
         defects: &mut Defects,
     ) -> Option<Places> {
-        let wanted = self.with_options();
+        let wanted = self.names();
         let mut missing = Vec::new();
         let mut found = [0; 5];
         let mut complete = true;
-        for (i, (name, option)) in wanted.iter().enumerate() {
-            if let Some((_, earlier)) = wanted[..i].iter().find(|(n, _)| n == name) {
+        for (i, name) in wanted.iter().enumerate() {
+            if let Some(earlier) = wanted[..i].iter().position(|earlier| earlier == name) {
                 complete = false;
-                defects.push(Place::File, name, None, || {
-                    (
-                        format!("{earlier} and {option} both name this column"),
-                        "name a column of its own with each".into(),
-                    )
-                });
+                let [earlier, column] = [earlier, i].map(|i| PanelColumn::ALL[i]);
+                defects.push_misnamed(
+                    name,
+                    format!(
+                        "{} and {} are both read from this column",
+                        earlier.name(),
+                        column.name()
+                    ),
+                    DefectRemedy::NameApart(earlier, column),
+                );
             }
         }
-        for (role, (slot, (name, _))) in found.iter_mut().zip(wanted).enumerate() {
+        for (role, (slot, name)) in found.iter_mut().zip(wanted).enumerate() {
             let mut places = header
                 .iter()
                 .enumerate()
@@ -121,7 +162,7 @@ fn listed(header: &[String]) -> String {
 
 /// Reports all missing columns in one finding, so that the file's columns are listed only once.
 fn tell_missing(
-    wanted: &[(&str, &'static str); 5],
+    wanted: &[&str; 5],
     missing: &[usize],
     header: &[String],
     fits: &mut impl FnMut(usize, usize) -> bool,
@@ -143,69 +184,23 @@ fn tell_missing(
         return;
     }
     let mut suggested: Vec<usize> = Vec::new();
-    let suggestions: Vec<Option<usize>> = missing
-        .iter()
-        .map(|role| {
-            let place = nearest(wanted[*role].0, header, |place| {
-                let taken = wanted.iter().any(|(name, _)| *name == header[place]);
-                !taken && !suggested.contains(&place) && fits(*role, place)
-            });
-            suggested.extend(place);
-            place
-        })
-        .collect();
-    if let ([role], [suggestion]) = (missing, &suggestions[..]) {
-        let (name, option) = wanted[*role];
-        defects.push(Place::File, name, None, || {
-            let remedy = match suggestion {
-                Some(place) => {
-                    let h = &header[*place];
-                    format!("did you mean {}? pass {option} {}", quoted(h), option_value(h))
-                }
-                None => format!("name the column that holds it with {option}"),
-            };
-            (format!("the column is missing; the file has {has}"), remedy)
+    let unnamed = missing.iter().map(|role| {
+        let place = nearest(wanted[*role], header, |place| {
+            let taken = wanted.contains(&header[place].as_str());
+            !taken && !suggested.contains(&place) && fits(*role, place)
         });
+        suggested.extend(place);
+        (PanelColumn::ALL[*role], place.map(|place| header[place].clone()))
+    });
+    let remedy = DefectRemedy::NameColumns(unnamed.collect());
+    if let [role] = missing {
+        let problem = format!("the column is missing; the file has {has}");
+        defects.push_misnamed(wanted[*role], problem, remedy);
         return;
     }
-    let names: Vec<String> = missing.iter().map(|role| quoted(wanted[*role].0)).collect();
-    let pairs = || missing.iter().zip(&suggestions);
-    let options = |known: bool| -> Vec<String> {
-        pairs()
-            .filter(|(_, suggestion)| suggestion.is_some() == known)
-            .map(|(role, suggestion)| {
-                let option = wanted[*role].1;
-                suggestion.map_or(option.into(), |place| {
-                    format!("{option} {}", option_value(&header[place]))
-                })
-            })
-            .collect()
-    };
-    let (known, unknown) = (options(true), options(false));
-    let remedy = match (known.is_empty(), unknown.is_empty()) {
-        (true, _) => format!("name the columns that hold them with {}", unknown.join(", ")),
-        (false, true) => format!("did you mean {}?", known.join(" ")),
-        (false, false) => format!(
-            "did you mean {}? name the rest with {}",
-            known.join(" "),
-            unknown.join(", ")
-        ),
-    };
-    defects.push(Place::File, "", None, || {
-        (
-            format!("the columns {} are missing; the file has {has}", names.join(", ")),
-            remedy,
-        )
-    });
-}
-
-/// A name or a query as the value of an option, quoted for a shell.
-pub(super) fn option_value(name: &str) -> String {
-    if name.contains(['"', '\\', '$', '`', '!']) {
-        shell_quoted(name)
-    } else {
-        format!("\"{name}\"")
-    }
+    let names: Vec<String> = missing.iter().map(|role| quoted(wanted[*role])).collect();
+    let problem = format!("the columns {} are missing; the file has {has}", names.join(", "));
+    defects.push_misnamed("", problem, remedy);
 }
 
 /// The column whose name is closest to the wanted one, among those that may be suggested.

@@ -1,5 +1,6 @@
 //! Files that are compressed as a whole: recognized by their first bytes, with the command that unpacks them.
 
+use crate::shell::quoted_word;
 use std::path::Path;
 
 /// How a file is compressed, or what it holds instead of a table.
@@ -77,18 +78,8 @@ impl Compression {
         }
         format!(
             "the file is compressed by {by}; unpack it first: {command} {} > {}",
-            shell_quoted(&path.to_string_lossy()),
-            shell_quoted(&target)
+            quoted_word(&path.to_string_lossy()),
+            quoted_word(&target)
         )
-    }
-}
-
-/// A word, quoted for a shell if necessary.
-pub(crate) fn shell_quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

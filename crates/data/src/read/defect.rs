@@ -1,6 +1,7 @@
 //! Defects of a file: where, which value, and what to do about it.
 
 use super::compression::Compression;
+use super::remedy::DefectRemedy;
 use infermark_memory::Shortage;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub struct Defect {
     /// What is wrong with it.
     pub problem: String,
     /// What to do.
-    pub remedy: String,
+    pub remedy: DefectRemedy,
     row_word: &'static str,
 }
 
@@ -158,7 +159,7 @@ struct Finding {
     column: String,
     value: Option<String>,
     problem: String,
-    remedy: String,
+    remedy: DefectRemedy,
 }
 
 /// Collects findings: the first in file order are kept, all are counted.
@@ -205,8 +206,23 @@ impl Defects {
             column: column.to_owned(),
             value: value.map(|value| shortened(value())),
             problem,
-            remedy,
+            remedy: remedy.into(),
         });
+    }
+
+    /// Records that the file's columns are not named as they are; `column` is the name concerned, empty for several.
+    pub(crate) fn push_misnamed(&mut self, column: &str, problem: String, remedy: DefectRemedy) {
+        if self.admit(Place::File) {
+            self.kept.push(Finding {
+                place: Place::File,
+                other: None,
+                repeated: false,
+                column: column.to_owned(),
+                value: None,
+                problem,
+                remedy,
+            });
+        }
     }
 
     /// Records that `place` repeats the product and period of the row `other`.
@@ -226,13 +242,13 @@ impl Defects {
                 column: column.to_owned(),
                 value: Some(shortened(value())),
                 problem: problem(),
-                remedy: REPEATED_REMEDY.into(),
+                remedy: REPEATED_REMEDY.to_owned().into(),
             });
         }
     }
 
     /// The two rows and the remedy of every kept finding of a repeated product and period.
-    pub(crate) fn repeated(&mut self) -> impl Iterator<Item = (Place, Place, &mut String)> {
+    pub(crate) fn repeated(&mut self) -> impl Iterator<Item = (Place, Place, &mut DefectRemedy)> {
         self.kept
             .iter_mut()
             .filter(|f| f.repeated)

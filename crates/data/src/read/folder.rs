@@ -1,7 +1,6 @@
 //! The message for a folder given instead of a file.
 
-use super::columns::option_value;
-use super::compression::shell_quoted;
+use crate::shell::{quoted_text, quoted_word};
 use std::path::Path;
 
 /// How many entries are examined.
@@ -54,10 +53,10 @@ pub(crate) fn describe(folder: &Path) -> String {
         format!(
             "find {} ! -type d -iname '*.csv' ! -name joined.csv -exec awk 'NR == 1 {{ header = $0 }} NR == 1 || $0 != header' {{}} + \
              > joined.csv",
-            shell_quoted(name)
+            quoted_word(name)
         )
     } else {
-        format!("duckdb -c {}", option_value(&query))
+        format!("duckdb -c {}", quoted_text(&query))
     };
     format!("it holds {count} .{kind} files, {held}: join them with\n  {command}\nand name joined.{kind}")
 }

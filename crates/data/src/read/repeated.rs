@@ -39,7 +39,7 @@ impl CsvTable {
         }
         for (row, other, remedy) in defects.repeated() {
             if let (Some(row), Some(other)) = (row_of(row), row_of(other)) {
-                *remedy = told_apart(&self.header, columns, [&rows[&other], &rows[&row]]);
+                *remedy = told_apart(&self.header, columns, [&rows[&other], &rows[&row]]).into();
             }
         }
         Ok(())

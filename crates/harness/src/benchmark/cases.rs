@@ -51,7 +51,8 @@ impl CaseChoice {
     /// The cases, backend after backend.
     ///
     /// # Errors
-    /// [`BenchmarkError::Plan`] names a missing backend or device, or a setting out of its range.
+    /// [`BenchmarkError::Plan`] names a missing backend or device, or a setting out of its range;
+    /// [`BenchmarkError::NoneOnGpus`].
     pub fn cases(&self, registry: &Registry) -> Result<Vec<Case>, BenchmarkError> {
         let chosen = self.chosen(registry)?;
         for count in &self.threads {
@@ -59,7 +60,7 @@ impl CaseChoice {
         }
         let has_gpus = |backend: &Arc<dyn Backend>| backend.capabilities().has_gpus();
         if !self.devices.is_empty() && !chosen.iter().any(has_gpus) {
-            return refuse("--devices names GPUs, which none of the --backends runs on".into());
+            return Err(BenchmarkError::NoneOnGpus);
         }
         let mut cases = Vec::new();
         for backend in chosen {

@@ -52,7 +52,7 @@ impl PanelBenchmark<'_> {
             let mut run = None;
             if products > case.most_products {
                 record.status = Status::NotMeasured;
-                record.reason = format!("above --nuts-most-products, {}", case.most_products);
+                record.reason = format!("above the largest size for samplers, {}", case.most_products);
             } else if interrupt.is_set() {
                 fail(&mut record, "interrupted before it was measured");
             } else {

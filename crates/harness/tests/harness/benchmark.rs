@@ -143,7 +143,7 @@ fn the_right_are_timed_and_the_wrong_have_no_speed() {
     let left_out = of("nuts-fake", 30);
     assert_eq!(left_out.status, Status::NotMeasured);
     assert!(
-        left_out.reason.contains("--nuts-most-products, 20"),
+        left_out.reason.contains("largest size for samplers, 20"),
         "{}",
         left_out.reason
     );
@@ -224,7 +224,7 @@ fn a_benchmark_that_measured_nothing_is_no_success() {
     assert!(
         outcome
             .table
-            .contains("not measured: above --nuts-most-products, 20")
+            .contains("not measured: above the largest size for samplers, 20")
     );
     let csv = std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
     assert_eq!(csv.lines().count(), 2);
@@ -252,7 +252,7 @@ fn what_is_not_served_is_left_out_and_no_failure() {
     assert!(outcome.is_success());
     assert!(outcome.records[0].has_speed());
     for (record, reason) in outcome.records[1..].iter().zip([
-        "the panel needs 2 bytes, and test processor leaves 1 bytes; take less",
+        "the panel needs 2 bytes, and test processor leaves 1 bytes; give it more memory",
         "backend svi-other cannot serve tests",
     ]) {
         assert_eq!(record.status, Status::NotMeasured);

@@ -3,7 +3,7 @@
 use infermark_backend::{
     Backend, BackendError, Capabilities, ChainReport, Detail, Device, DeviceId, DeviceKind, GaussianPass,
     GaussianPoint, GaussianReport, Interrupt, Limits, Method, MethodKind, NutsReport, Posterior, Precision,
-    Progress, Report, Request, Run, RunState, StepUnit, SviReport, SviSettings, TracePoint,
+    Progress, Remedy, Report, Request, Run, RunState, StepUnit, SviReport, SviSettings, TracePoint,
 };
 use infermark_gaussian::GaussianCpu;
 use infermark_model::guide::Guide;
@@ -222,7 +222,7 @@ impl Backend for Fake {
                 device: name_of(request.devices[0]).into(),
                 needed_bytes: 2,
                 available_bytes: 1,
-                remedy: "take less",
+                remedies: vec![Remedy::GiveMemory],
             });
         }
         if self.fault == Fault::Start {

@@ -44,7 +44,7 @@ fn what_no_backend_serves_is_refused_with_what_does() {
     let refused = |request: &Request| registry.choose(request).err().unwrap().to_string();
     assert_eq!(
         refused(&on(card(0), MethodKind::Nuts)),
-        "nuts-cpu cannot run on cuda; devices: cpu; --method laplace runs on GPUs"
+        "nuts-cpu cannot run on cuda; devices: cpu; choose the method laplace"
     );
     let far = refused(&on("cuda:7".parse().unwrap(), MethodKind::Laplace));
     assert_eq!(
@@ -55,7 +55,7 @@ fn what_no_backend_serves_is_refused_with_what_does() {
     two.devices.push(card(1));
     assert_eq!(
         refused(&two),
-        "backend laplace-new cannot serve 2 devices in one run; give 1; --device cpu does"
+        "backend laplace-new cannot serve 2 devices in one run; give 1; choose the device cpu"
     );
     assert!(refused(&on(DeviceId::CPU, MethodKind::Meanfield)).contains("no backend of this program"));
     let mut none = on(DeviceId::CPU, MethodKind::Svi);
@@ -134,7 +134,7 @@ fn every_backend_is_measured_with_what_it_says() {
             "there is no backend 'gpu9'; there are svi-cpu, nuts-cpu",
         ),
         (vec![], vec![], "no backend was named"),
-        (vec!["svi-cpu"], vec![card(0)], "none of the --backends runs on"),
+        (vec!["svi-cpu"], vec![card(0)], "none of the backends runs on"),
         (
             vec!["all"],
             vec!["cuda:9".parse().unwrap()],

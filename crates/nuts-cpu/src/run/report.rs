@@ -4,8 +4,8 @@ use super::NutsRun;
 use crate::hmc::LONGEST_STEP;
 use crate::record::Retention;
 use infermark_backend::{
-    ChainDiagnostics, ChainReport, Detail, ESS_LIMIT, Metric, NutsReport, NutsSettings, RHAT_LIMIT, Report,
-    RunState,
+    ChainDiagnostics, ChainReport, Detail, ESS_LIMIT, Metric, NutsReport, NutsSettings, NutsWarning,
+    RHAT_LIMIT, Report, RunState, Warning,
 };
 use infermark_model::Parameterization;
 use infermark_processor::processor_name;
@@ -58,84 +58,71 @@ impl NutsRun {
     }
 }
 
-fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagnostics>) -> Vec<String> {
-    let mut warnings = Vec::new();
+fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagnostics>) -> Vec<Warning> {
+    let mut warnings: Vec<NutsWarning> = Vec::new();
     let settings = &run.settings;
     let draws: Vec<u64> = detail.chains.iter().map(|c| c.draws).collect();
     let fewest = draws.iter().copied().min().unwrap_or(0);
     let most = draws.iter().copied().max().unwrap_or(0);
     match run.state {
         RunState::Finished | RunState::Converged => {}
-        RunState::Failed => warnings.push("The run failed; figures are of the draws before.".into()),
-        RunState::Running | RunState::Interrupted => warnings.push(format!(
-            "The run is unfinished: chains have {fewest} to {most} of {} draws after warm-up.",
-            settings.draws
-        )),
+        RunState::Failed => warnings.push(NutsWarning::Failed),
+        RunState::Running | RunState::Interrupted => warnings.push(NutsWarning::Unfinished {
+            fewest,
+            most,
+            draws: settings.draws,
+        }),
     }
     if fewest < most && detail.every_draw_kept {
-        warnings.push(format!(
-            "Chains are of unequal length; summaries use the first {fewest} draws of each."
-        ));
+        warnings.push(NutsWarning::UnequalChains { used: fewest });
     }
-    let (least, tuned) = match settings.metric {
-        Metric::Diagonal => (100, "the step size and the metric"),
-        Metric::Structured => (50, "the step size"),
+    let least = match settings.metric {
+        Metric::Diagonal => 100,
+        Metric::Structured => 50,
     };
     if settings.warmup < least {
-        warnings.push(format!(
-            "The warm-up of {} draws is too short to tune {tuned}.",
-            settings.warmup
-        ));
+        warnings.push(NutsWarning::ShortWarmup {
+            warmup: settings.warmup,
+            metric: settings.metric,
+        });
     }
     if let Some(search) = run.mode_search.filter(|search| !search.converged) {
-        warnings.push(format!(
-            "The search for the mode ended after {} steps with {:.1e} nats still to be gained: draws are correct, but \
-             the metric may fit the posterior less well.",
-            search.newton_steps, search.decrement
-        ));
+        warnings.push(NutsWarning::ModeNotReached {
+            steps: search.newton_steps,
+            decrement: search.decrement,
+        });
     }
     if run.request.parameterization == Parameterization::Learned {
-        warnings.push("The centredness is not sampled: it stays at its start value, 0.5.".into());
+        warnings.push(NutsWarning::FixedCentredness);
     }
-    let Some(diagnostics) = diagnostics else {
-        return warnings;
-    };
-    if detail.divergences > 0 {
-        warnings.push(format!(
-            "{} of {} transitions diverged: the posterior has regions that the step size cannot follow; raise \
-             --target-accept{}.",
-            detail.divergences,
-            draws.iter().sum::<u64>(),
-            match settings.metric {
-                Metric::Diagonal => ", or try another parameterization",
-                Metric::Structured => "",
-            }
-        ));
+    if let Some(diagnostics) = diagnostics {
+        let transitions = draws.iter().sum();
+        if detail.divergences > 0 {
+            warnings.push(NutsWarning::Divergences {
+                divergences: detail.divergences,
+                transitions,
+                metric: settings.metric,
+            });
+        }
+        if detail.saturated_trees > 0 {
+            warnings.push(NutsWarning::SaturatedTrees {
+                saturated: detail.saturated_trees,
+                trajectories: transitions,
+                max_depth: settings.max_depth,
+            });
+        }
+        acceptance_warnings(&mut warnings, settings, &detail.chains);
+        mixing_warnings(&mut warnings, settings.chains, diagnostics, &|latent| {
+            place(run, latent)
+        });
+        if let Retention::Moments(kept) = &run.retention {
+            warnings.push(NutsWarning::MomentsOnly {
+                limit_bytes: settings.draw_bytes_limit,
+                kept: kept.clone(),
+            });
+        }
     }
-    if detail.saturated_trees > 0 {
-        warnings.push(format!(
-            "{} of {} trajectories met the limit of {} steps (--max-depth {}): draws are correct but correlated; raise it, or warm up longer.",
-            detail.saturated_trees,
-            draws.iter().sum::<u64>(),
-            (1_u64 << settings.max_depth) - 1,
-            settings.max_depth
-        ));
-    }
-    acceptance_warnings(&mut warnings, settings, &detail.chains);
-    mixing_warnings(&mut warnings, settings.chains, diagnostics, &|latent| {
-        place(run, latent)
-    });
-    if let Retention::Moments(sites) = &run.retention {
-        let kept: Vec<&str> = sites.iter().map(|s| s.name()).collect();
-        warnings.push(format!(
-            "Not every draw is kept (limit {} bytes). Of the sites other than [{}]: quantiles are those of a normal, \
-             R-hat is not rank-normalised, the effective sample size is that of the mean by batch means, and the \
-             tail's is not known.",
-            settings.draw_bytes_limit,
-            kept.join(", ")
-        ));
-    }
-    warnings
+    warnings.into_iter().map(Warning::from).collect()
 }
 
 /// Largest distance of a chain's acceptance from the target of its tuning; 300 draws of warm-up get within
@@ -143,7 +130,7 @@ fn warnings(run: &NutsRun, detail: &NutsReport, diagnostics: Option<&ChainDiagno
 const ACCEPTANCE_MARGIN: f64 = 0.1;
 
 /// Warns of chains whose step size does not give the requested acceptance.
-fn acceptance_warnings(warnings: &mut Vec<String>, settings: &NutsSettings, chains: &[ChainReport]) {
+fn acceptance_warnings(warnings: &mut Vec<NutsWarning>, settings: &NutsSettings, chains: &[ChainReport]) {
     // The mean of a chain's first few draws says little.
     const LEAST_DRAWS: u64 = 100;
     let target = settings.target_accept;
@@ -156,47 +143,48 @@ fn acceptance_warnings(warnings: &mut Vec<String>, settings: &NutsSettings, chai
         let at_longest = settings.metric == Metric::Structured && chain.step_size > 0.5 * LONGEST_STEP;
         let too_high = acceptance > target + ACCEPTANCE_MARGIN && !at_longest;
         if acceptance.is_nan() || acceptance < target - ACCEPTANCE_MARGIN || too_high {
-            warnings.push(format!(
-                "Chain {} accepts {acceptance:.2} on average where {target:.2} was asked for, at a step size of {:.3}: its \
-                 step size was tuned elsewhere than where it draws; warm up longer.",
-                k + 1,
-                chain.step_size
-            ));
+            warnings.push(NutsWarning::Acceptance {
+                chain: k + 1,
+                acceptance,
+                target,
+                step_size: chain.step_size,
+            });
         }
     }
 }
 
 fn mixing_warnings(
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<NutsWarning>,
     chains: usize,
     diagnostics: &ChainDiagnostics,
     place: &dyn Fn(usize) -> String,
 ) {
     let latents = diagnostics.rhat.len();
     if chains < 2 {
-        warnings.push("There is one chain: R-hat is undefined, and a missed mode would not show.".into());
+        warnings.push(NutsWarning::OneChain);
     } else {
-        let untold = diagnostics.rhat.iter().filter(|r| r.is_nan()).count();
-        if untold > 0 {
-            warnings.push(format!(
-                "R-hat is undefined for {untold} of {latents} latents: there are too few draws, or all are equal."
-            ));
+        let undefined = diagnostics.rhat.iter().filter(|r| r.is_nan()).count();
+        if undefined > 0 {
+            warnings.push(NutsWarning::UndefinedRhat { undefined, latents });
         }
     }
-    if let Some((worst, value, count)) = beyond(&diagnostics.rhat, |r| r > RHAT_LIMIT, f64::gt) {
-        warnings.push(format!(
-            "R-hat is above {RHAT_LIMIT} for {count} of {latents} latents, {value:.3} for {}: the chains have not \
-             mixed; draw more, or warm up longer.",
-            place(worst)
-        ));
+    if let Some((latent, worst, above)) = beyond(&diagnostics.rhat, |r| r > RHAT_LIMIT, f64::gt) {
+        warnings.push(NutsWarning::Rhat {
+            above,
+            latents,
+            worst,
+            place: place(latent),
+        });
     }
     for (kind, column) in [("bulk", &diagnostics.ess_bulk), ("tail", &diagnostics.ess_tail)] {
-        if let Some((worst, value, count)) = beyond(column, |e| e < ESS_LIMIT, f64::lt) {
-            warnings.push(format!(
-                "The {kind} effective sample size is below {ESS_LIMIT} for {count} of {latents} latents, {value:.0} \
-                 for {}: draw more.",
-                place(worst)
-            ));
+        if let Some((latent, worst, below)) = beyond(column, |e| e < ESS_LIMIT, f64::lt) {
+            warnings.push(NutsWarning::EffectiveSamples {
+                kind,
+                below,
+                latents,
+                worst,
+                place: place(latent),
+            });
         }
     }
 }
@@ -254,9 +242,13 @@ mod tests {
         let mut warnings = Vec::new();
         acceptance_warnings(&mut warnings, &NutsSettings::default(), &chains);
         assert_eq!(warnings.len(), 2, "{warnings:?}");
-        assert!(
-            warnings[0].starts_with("Chain 2 accepts 0.55") && warnings[1].starts_with("Chain 3 accepts NaN")
-        );
+        assert!(matches!(
+            warnings[..],
+            [
+                NutsWarning::Acceptance { chain: 2, .. },
+                NutsWarning::Acceptance { chain: 3, .. }
+            ]
+        ));
         // A step that is too short is as far from the target, unless it is the longest one.
         let settings = NutsSettings {
             target_accept: 0.8,
@@ -269,7 +261,7 @@ mod tests {
             &[chain(0.99, 0.1, 1000), chain(0.99, 1.5, 1000)],
         );
         assert!(
-            warnings.len() == 1 && warnings[0].starts_with("Chain 1"),
+            matches!(warnings[..], [NutsWarning::Acceptance { chain: 1, .. }]),
             "{warnings:?}"
         );
     }

@@ -277,7 +277,7 @@ fn a_fit_is_written_whole_and_replaces_an_earlier_one() {
     assert_eq!(trace.lines().count(), 41);
 
     let error = refuse_earlier_fit(folder.path(), false).unwrap_err().to_string();
-    assert!(error.contains("--force"), "{error}");
+    assert!(error.contains("or replace them"), "{error}");
     refuse_earlier_fit(folder.path(), true).unwrap();
 
     // A run that was stopped before it had a posterior replaces nothing.

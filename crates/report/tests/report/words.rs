@@ -165,13 +165,13 @@ fn what_is_remarked_of_a_fit() {
                 constant_prices(model, &names, 300),
             ]
         })
-        .map(Option::unwrap)
+        .map(|cause| cause.unwrap().to_string())
         .collect();
     let deep = Priors {
         clip_low: -20.0,
         ..Priors::default()
     };
-    remarks.extend(below_lower_bound(Specification::Sales, &deep, 0.06));
+    remarks.extend(below_lower_bound(Specification::Sales, &deep, 0.06).map(|cause| cause.to_string()));
     assert_snapshot!("fit_notes", remarks.join("\n"));
 }
 

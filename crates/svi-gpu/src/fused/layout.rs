@@ -5,7 +5,7 @@ use super::frame::frame_len;
 use super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD, THREADS};
 use super::latent::STATE_COLUMNS;
 use super::products::{ABSENT, CONSTANT_COLUMNS, CUBE_SUMS, Shape};
-use infermark_backend::BackendError;
+use infermark_backend::{BackendError, Remedy};
 use infermark_model::{Layout, Orthogonal, Panel, Site};
 
 /// Entries of the log of losses: how many iterations can pass between two readings.
@@ -224,7 +224,7 @@ impl Sizes {
             device: limits.device.clone(),
             needed_bytes: needed,
             available_bytes: available,
-            remedy: "use the CPU, or a device with more memory",
+            remedies: vec![Remedy::CPU, Remedy::LargerDevice],
         };
         let largest = self.all().into_iter().max().unwrap_or(0) as u64 * 4;
         // Kernels count in 32 bits.
@@ -497,7 +497,7 @@ mod tests {
         let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         assert!(whole.contains(&gigabytes(sizes.bytes())), "{whole}");
         assert!(
-            whole.contains(&gigabytes((1 << 30) / 20 * 19)) && whole.contains("use the CPU"),
+            whole.contains(&gigabytes((1 << 30) / 20 * 19)) && whole.contains("choose the device cpu"),
             "{whole}"
         );
         let column = sizes.check(&limits(None, 128 << 20)).unwrap_err().to_string();

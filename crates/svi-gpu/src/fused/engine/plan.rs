@@ -59,7 +59,7 @@ impl Plan {
         };
         let shape = shape(wanted, layout.periods, hardware).map_err(|what| BackendError::Unsupported {
             backend: crate::NAME,
-            what,
+            what: what.into(),
         })?;
         let order = panel.products_by_category();
         let cubes = Cubes::cut(panel, &order, start.cubes, hardware);
@@ -71,7 +71,8 @@ impl Plan {
                     "{} categories; the limit on this device is {}",
                     layout.categories,
                     hardware.cubes - 1
-                ),
+                )
+                .into(),
             });
         }
         let sums = Sums {
