@@ -59,6 +59,6 @@ pub use likelihood::{
 pub use panel::{Panel, PanelError, PanelPart, Presence, RELATIVE_PRICE_STEP, Row, UnitSums};
 pub use parameterization::{Centredness, LocScale, Parameterization};
 pub use printable::{printable, printable_lines};
-pub use priors::{Priors, PriorsError, Setting};
+pub use priors::{PriorSetting, Priors, PriorsError};
 pub use site::{Axis, Layout, PerSite, PriorMean, SITES, Site, SiteSpec, setting_names};
 pub use specification::{SALES_CLIP, Specification, median_log_units};

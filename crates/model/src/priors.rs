@@ -58,7 +58,7 @@ impl Default for Priors {
 
 /// One of the settings, as tables refer to it.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
+pub struct PriorSetting {
     /// Its name in files.
     pub name: &'static str,
     /// Its value.
@@ -67,10 +67,10 @@ pub struct Setting {
     pub get_mut: fn(&mut Priors) -> &mut f64,
 }
 
-/// The [`Setting`] of a field.
+/// The [`PriorSetting`] of a field.
 macro_rules! setting {
     ($field:ident) => {
-        Setting {
+        PriorSetting {
             name: stringify!($field),
             get: |priors: &Priors| priors.$field,
             get_mut: |priors: &mut Priors| &mut priors.$field,

@@ -1,7 +1,7 @@
 //! The table of sites.
 
 use crate::likelihood::Likelihood;
-use crate::priors::{Priors, Setting, setting};
+use crate::priors::{PriorSetting, Priors, setting};
 use serde::{Deserialize, Serialize};
 
 /// A sample site of the model, in the order of the flat vector.
@@ -39,7 +39,7 @@ pub enum Axis {
 #[derive(Debug, Clone, Copy)]
 pub enum PriorMean {
     /// The same for all of its latents: a setting of [`Priors`].
-    Setting(Setting),
+    Setting(PriorSetting),
     /// The value of another site: the scalar, or the entry of the latent's category.
     Parent(Site),
 }
@@ -58,7 +58,7 @@ pub struct SiteSpec {
     /// Prior mean.
     pub mean: PriorMean,
     /// Prior standard deviation about the mean.
-    pub sd: Setting,
+    pub sd: PriorSetting,
     /// The likelihoods that have the site; `None` where all have it.
     pub likelihoods: Option<&'static [Likelihood]>,
     /// Whether a [`Parameterization`](crate::Parameterization) chooses the form that it is inferred in; a site without this choice
