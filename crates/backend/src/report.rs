@@ -120,7 +120,7 @@ pub struct NutsReport {
     /// The search for the mode at which the structured metric is evaluated, part of the set-up; `None` for
     /// the diagonal one.
     #[serde(default)]
-    pub mode_search: Option<ModeSearch>,
+    pub mode_search: Option<ModeSearchReport>,
     /// Gradients computed, all chains, warm-up included.
     pub gradients: u64,
     /// Gradients per second while advancing.
@@ -151,7 +151,7 @@ const fn diagonal() -> Metric {
 
 /// How the posterior mode was found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ModeSearch {
+pub struct ModeSearchReport {
     /// Newton steps.
     pub newton_steps: u64,
     /// Whether the last one was within the tolerance.

@@ -22,7 +22,7 @@ const BATCH_VALUES: usize = 1 << 20;
 
 /// Names along the axes of the draws.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coordinates {
+pub struct DrawLabels {
     /// Products, sorted.
     pub product: Vec<String>,
     /// Categories, sorted.
@@ -35,11 +35,11 @@ pub struct Coordinates {
     pub draws: usize,
 }
 
-impl Coordinates {
+impl DrawLabels {
     /// The coordinates of `draws` over `panel`.
     pub fn new(panel: &Panel, draws: &Draws) -> Self {
         let names = |labels: &Labels| labels.iter().map(|l| l.to_string()).collect();
-        Coordinates {
+        DrawLabels {
             product: names(panel.products()),
             category: names(panel.categories()),
             period: names(panel.periods()),

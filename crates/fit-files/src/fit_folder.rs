@@ -4,7 +4,7 @@ use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::read_elasticity_draws;
 use crate::fit_output::{DRAWS_PARQUET, POSTERIOR_CSV, RUN_JSON};
 use crate::fit_record::{FitRecord, SCHEMA_VERSION};
-use crate::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
+use crate::json_file::{MOST_RECORD_BYTES, RecordFault, parse_record, read_text};
 use crate::posterior_csv::COLUMNS;
 use infermark_atomic_file::FileError;
 use infermark_backend::{Method, Posterior, SiteDraws};
@@ -161,8 +161,8 @@ fn read_record(folder: &Path) -> Result<FitRecord, FitFolderError> {
         Err(e) => return Err(FileError::new("read", &path, e).into()),
     };
     parse_record(&text).map_err(|fault| match fault {
-        Fault::Newer(found) => FitFolderError::Schema { path, found },
-        Fault::Json(error) => FitFolderError::Json { path, error },
+        RecordFault::Newer(found) => FitFolderError::Schema { path, found },
+        RecordFault::Json(error) => FitFolderError::Json { path, error },
     })
 }
 

@@ -4,7 +4,7 @@
 //! last, with the digests of the others. An earlier fit is replaced as a whole, by exchanging folders.
 
 use crate::digest_writer::DigestWriter;
-use crate::draws_parquet::{Coordinates, write_draws_parquet};
+use crate::draws_parquet::{DrawLabels, write_draws_parquet};
 use crate::fit_record::{FitRecord, FitStatus, write_json};
 use crate::json_file::{MOST_RECORD_BYTES, read_text};
 use crate::posterior_csv::write_posterior_csv;
@@ -229,7 +229,7 @@ fn write_into(
     if let Some(draws) = parts.draws.filter(|_| parts.posterior.is_some())
         && staging.add_if_possible(DRAWS_PARQUET, &|f| write_draws_parquet(f, draws))
     {
-        let coordinates = Coordinates::new(panel, draws);
+        let coordinates = DrawLabels::new(panel, draws);
         staging.add_if_possible(COORDINATES_JSON, &|f| write_json(f, &coordinates));
     }
     for (name, picture) in ELASTICITIES_PICTURES.into_iter().zip(parts.pictures) {

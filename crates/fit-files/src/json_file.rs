@@ -30,7 +30,7 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
 
 /// The problem with a record's text.
 #[derive(Debug)]
-pub enum Fault {
+pub enum RecordFault {
     /// It was written by a later version of this program.
     Newer(u64),
     /// It is not a record.
@@ -48,10 +48,10 @@ struct Version {
 ///
 /// # Errors
 /// When its version is later than [`SCHEMA_VERSION`], or it is not such a record.
-pub fn parse_record<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+pub fn parse_record<T: DeserializeOwned>(text: &str) -> Result<T, RecordFault> {
     // A structure would take an array's entries in their order.
     if !text.trim_start().starts_with('{') {
-        return Err(Fault::Json(serde_json::Error::custom(
+        return Err(RecordFault::Json(serde_json::Error::custom(
             "a record is a JSON object",
         )));
     }
@@ -59,8 +59,8 @@ pub fn parse_record<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     match serde_json::from_str::<Version>(text) {
         Ok(Version {
             schema_version: Some(found),
-        }) if found > u64::from(SCHEMA_VERSION) => Err(Fault::Newer(found)),
-        _ => serde_json::from_str(text).map_err(Fault::Json),
+        }) if found > u64::from(SCHEMA_VERSION) => Err(RecordFault::Newer(found)),
+        _ => serde_json::from_str(text).map_err(RecordFault::Json),
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
     fn versions_come_before_the_rest() {
         let later = format!("{{\"x\": 1, \"schema_version\": {}}}", SCHEMA_VERSION + 1);
         let found = parse_record::<Vec<u8>>(&later).unwrap_err();
-        assert!(matches!(found, Fault::Newer(v) if v == u64::from(SCHEMA_VERSION) + 1));
+        assert!(matches!(found, RecordFault::Newer(v) if v == u64::from(SCHEMA_VERSION) + 1));
         for text in [
             "",
             "{\"schema_version\": \"4\"}",
@@ -94,9 +94,12 @@ mod tests {
             "{\"schema_version\": 1}",
         ] {
             let found = parse_record::<Vec<u8>>(text).unwrap_err();
-            assert!(matches!(found, Fault::Json(_)), "{text}");
+            assert!(matches!(found, RecordFault::Json(_)), "{text}");
         }
         let deep = "[".repeat(1 << 20);
-        assert!(matches!(parse_record::<Vec<u8>>(&deep), Err(Fault::Json(_))));
+        assert!(matches!(
+            parse_record::<Vec<u8>>(&deep),
+            Err(RecordFault::Json(_))
+        ));
     }
 }

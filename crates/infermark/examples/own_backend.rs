@@ -6,7 +6,7 @@
 
 use infermark::prelude::*;
 use infermark::reference::{Guide, GuideMoments, LogJoint, LossAndGradient, Stream, draw_noise};
-use infermark::svi::{Chart, Iterate, Piece, RunSetup, SviRun, Verdict};
+use infermark::svi::{Chart, Decision, Iterate, Piece, RunSetup, SviRun};
 use infermark::{Capabilities, Device, Precision};
 use infermark_harness::benchmark::CaseChoice;
 use infermark_harness::parity::{PARITY_ROWS, check_parity};
@@ -56,15 +56,15 @@ impl Iterate for Plain {
                 iteration: self.iteration as u32,
             };
             let found = iteration(&self.panel, &self.request, &self.chart, &self.guide, stream);
-            let verdict = piece.record(found.weighted.loss, found.weighted.effective_particles);
-            if verdict == Verdict::Discard {
+            let decision = piece.record(found.weighted.loss, found.weighted.effective_particles);
+            if decision == Decision::Discard {
                 return Ok(());
             }
             let optimizer = &settings_of(&self.request).optimizer;
             self.moments
                 .step(optimizer, self.iteration, &mut self.guide, &found.gradient);
             self.iteration += 1;
-            if verdict == Verdict::Stop {
+            if decision == Decision::Stop {
                 return Ok(());
             }
         }

@@ -3,5 +3,5 @@
 
 #[doc(inline)]
 pub use infermark_svi::{
-    Chart, GuidedRun, Iterate, NoiseSource, Piece, Recording, RunSetup, SviRun, Verdict, log_joint_of,
+    Chart, Decision, GuidedRun, Iterate, NoiseSource, Piece, Recording, RunSetup, SviRun, log_joint_of,
 };

@@ -10,8 +10,8 @@ use crate::scheduler::ChainScheduler;
 use crate::summary::summarize;
 use crate::whitening::Whitening;
 use infermark_backend::{
-    BackendError, Draws, Interrupt, Metric, ModeSearch, NutsSettings, Posterior, Progress, Report, Request,
-    Run, RunState, SiteDraws, StepUnit,
+    BackendError, Draws, Interrupt, Metric, ModeSearchReport, NutsSettings, Posterior, Progress, Report,
+    Request, Run, RunState, SiteDraws, StepUnit,
 };
 use infermark_model::{Layout, Panel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ pub(crate) struct NutsRun {
     run_seconds: f64,
     state: RunState,
     /// The search for the mode of the structured metric.
-    mode_search: Option<ModeSearch>,
+    mode_search: Option<ModeSearchReport>,
     scheduler: Arc<ChainScheduler>,
     records: Vec<Arc<Mutex<ChainRecord>>>,
     workers: Vec<JoinHandle<()>>,

@@ -6,7 +6,7 @@
 
 use crate::few_sales::FewSales;
 use infermark_arrowhead::{ArrowheadFactor, Whitener};
-use infermark_backend::{BackendError, Cause, Choice, Metric, ModeSearch, Remedy};
+use infermark_backend::{BackendError, Cause, Choice, Metric, ModeSearchReport, Remedy};
 use infermark_gaussian::{GaussianObjective, ModeError, ModeSettings, find_mode};
 use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Whitening {
         likelihood: Likelihood,
         priors: &Priors,
         threads: usize,
-    ) -> Result<(Arc<Self>, ModeSearch), BackendError> {
+    ) -> Result<(Arc<Self>, ModeSearchReport), BackendError> {
         let started = Instant::now();
         let settings = ModeSettings {
             threads,
@@ -54,7 +54,7 @@ impl Whitening {
         };
         let mode =
             find_mode(&GaussianObjective::new(panel, priors, likelihood), &settings).map_err(refused)?;
-        let search = ModeSearch {
+        let search = ModeSearchReport {
             newton_steps: mode.steps as u64,
             converged: mode.converged,
             decrement: mode.decrement,

@@ -4,7 +4,7 @@ use crate::process::{Process, Trouble};
 use crate::protocol::{Losses, Moments, Question};
 use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Run, RunState};
 use infermark_model::{Layout, Parameterization};
-use infermark_svi::{RunRecorder, Verdict};
+use infermark_svi::{Decision, RunRecorder};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ impl PeerRun {
         target: u64,
         seconds: impl Fn() -> f64,
         interrupt: &Interrupt,
-    ) -> Result<Option<Verdict>, BackendError> {
+    ) -> Result<Option<Decision>, BackendError> {
         let process = self.process.get_mut().unwrap_or_else(PoisonError::into_inner);
         let asked = process.ask::<Losses>(&Question::Advance { iterations });
         let losses = asked.map_err(|trouble| self.failed(trouble))?.losses;
@@ -52,11 +52,11 @@ impl PeerRun {
         for (place, loss) in losses.into_iter().enumerate() {
             let interrupted = place == last && interrupt.is_set();
             let loss = loss.unwrap_or(f64::NAN);
-            let verdict = self
+            let decision = self
                 .recorder
                 .record(loss, NOT_REPORTED, seconds(), target, interrupted);
-            if verdict != Verdict::Continue {
-                return Ok(Some(verdict));
+            if decision != Decision::Continue {
+                return Ok(Some(decision));
             }
         }
         Ok(None)

@@ -9,7 +9,7 @@ use infermark_cpu_kernels::team::{Items, run_team};
 use infermark_model::guide::Guide;
 use infermark_model::objective::Weighted;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::Verdict;
+use infermark_svi::Decision;
 use std::sync::PoisonError;
 
 /// A team's phases by their index; the items of the first and the last are chunks, of the others categories.
@@ -137,21 +137,21 @@ impl<I: Simd> State<I> {
     }
 
     /// Iterates on `threads` threads until `watch`, which sees every iteration's loss, returns a stop.
-    /// Afterwards every parameter has made the same steps; after [`Verdict::Discard`] the state cannot be
+    /// Afterwards every parameter has made the same steps; after [`Decision::Discard`] the state cannot be
     /// iterated further.
-    pub(crate) fn iterate(&self, threads: usize, mut watch: impl FnMut(&Weighted) -> Verdict) {
+    pub(crate) fn iterate(&self, threads: usize, mut watch: impl FnMut(&Weighted) -> Decision) {
         self.with_team(threads, |phase| {
             loop {
                 phase(CHUNKS);
                 let (_, weighted) = self.weigh();
-                let verdict = watch(&weighted);
-                if verdict == Verdict::Discard {
+                let decision = watch(&weighted);
+                if decision == Decision::Discard {
                     return;
                 }
                 phase(CATEGORIES_BACK);
                 self.advance_top(TopTask::Advance);
                 phase(CATEGORIES_PLACE);
-                if verdict == Verdict::Stop {
+                if decision == Decision::Stop {
                     break;
                 }
             }

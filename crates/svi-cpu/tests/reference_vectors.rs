@@ -12,7 +12,7 @@ use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::guides::flat;
 use infermark_test_support::trajectories::{
-    DOUBLE_PRECISION, SINGLE_PRECISION, Tolerances, Trajectory, guide_of, orthogonal_trajectory, sites,
+    DOUBLE_PRECISION, SINGLE_PRECISION, StepTolerances, Trajectory, guide_of, orthogonal_trajectory, sites,
     trajectories,
 };
 use infermark_test_support::{norm, numbers, orthogonal_vectors, small_panel, vectors};
@@ -58,7 +58,7 @@ fn follow(panel: &Arc<Panel>, trajectory: &Trajectory, backend: SviCpu, request:
     let tolerances = match settings.precision {
         Precision::F64 => DOUBLE_PRECISION,
         // In orthogonal coordinates the record starts near the data, where a gradient is what counts less rates leave.
-        Precision::F32 if settings.coordinates == Coordinates::Orthogonal => Tolerances {
+        Precision::F32 if settings.coordinates == Coordinates::Orthogonal => StepTolerances {
             gradient: 5e-5,
             ..SINGLE_PRECISION
         },

@@ -3,7 +3,7 @@
 use crate::fused::engine::{LOG_ENTRIES, Machine};
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
-use infermark_svi::{Iterate, Piece, Verdict};
+use infermark_svi::{Decision, Iterate, Piece};
 use std::time::Duration;
 
 /// How long a batch lasts: reading its losses waits for the device, so it should be rare; an interruption or
@@ -25,8 +25,8 @@ impl Batches {
 
 impl Iterate for Batches {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
-        let mut verdict = Verdict::Continue;
-        while verdict == Verdict::Continue {
+        let mut decision = Decision::Continue;
+        while decision == Decision::Continue {
             let from = piece.seconds();
             let count = self.batch.min(piece.decides_in()).min(piece.left());
             let outcomes = self.machine.iterate(count as u32)?;
@@ -41,10 +41,10 @@ impl Iterate for Batches {
                     outcome.effective_particles,
                     interrupted && i == last,
                 );
-                if answer != Verdict::Continue {
-                    verdict = answer;
+                if answer != Decision::Continue {
+                    decision = answer;
                 }
-                if answer == Verdict::Discard {
+                if answer == Decision::Discard {
                     break;
                 }
             }

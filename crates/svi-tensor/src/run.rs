@@ -3,7 +3,7 @@
 use crate::descent::Descend;
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
-use infermark_svi::{Iterate, Piece, Verdict};
+use infermark_svi::{Decision, Iterate, Piece};
 
 /// Iteration after iteration. The log-weights are read after each, as a training loop does that watches its loss.
 pub(crate) struct Descents(pub(crate) Box<dyn Descend>);
@@ -12,7 +12,7 @@ impl Iterate for Descents {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
         loop {
             let weighted = self.0.iterate()?;
-            if piece.record(weighted.loss, weighted.effective_particles) != Verdict::Continue {
+            if piece.record(weighted.loss, weighted.effective_particles) != Decision::Continue {
                 return self.0.wait();
             }
         }

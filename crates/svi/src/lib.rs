@@ -15,7 +15,7 @@ pub use chart::Chart;
 pub use convergence::ConvergenceWatch;
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
-pub use recorder::{RunRecorder, Verdict};
+pub use recorder::{Decision, RunRecorder};
 pub use run::{Iterate, Piece, RunSetup, SviRun};
 
 /// A run whose guide can be read, which is needed to follow another implementation.

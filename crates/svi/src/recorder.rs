@@ -13,9 +13,9 @@ pub(crate) const STEADIER: [Remedy; 2] = [
     Remedy::Choose(Choice::Precision(Precision::F64)),
 ];
 
-/// The recorder's verdict after an iteration.
+/// What happens after an iteration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Do the next iteration.
     Continue,
     /// This was the last one.
@@ -110,14 +110,14 @@ impl RunRecorder {
         seconds: f64,
         target: u64,
         interrupted: bool,
-    ) -> Verdict {
+    ) -> Decision {
         self.last_loss = loss;
         if !loss.is_finite() {
             self.fail(BackendError::Diverged {
                 step: self.completed,
                 reason: Cause::new(format!("the loss of the next iteration is {loss}"), STEADIER),
             });
-            return Verdict::Discard;
+            return Decision::Discard;
         }
         self.effective_particles_sum += effective_particles;
         self.completed += 1;
@@ -139,11 +139,11 @@ impl RunRecorder {
         } else if interrupted {
             RunState::Interrupted
         } else if self.completed == target {
-            return Verdict::Stop;
+            return Decision::Stop;
         } else {
-            return Verdict::Continue;
+            return Decision::Continue;
         };
-        Verdict::Stop
+        Decision::Stop
     }
 
     /// Ends a piece; `run_seconds` are the total seconds of advancing.

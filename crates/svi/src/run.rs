@@ -1,6 +1,6 @@
 //! A run of SVI behind the trait, whatever it iterates on.
 
-use crate::{Chart, GuidedRun, RunRecorder, Verdict};
+use crate::{Chart, Decision, GuidedRun, RunRecorder};
 use infermark_backend::{
     BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run, SviWarning,
 };
@@ -60,7 +60,7 @@ impl Piece<'_> {
     }
 
     /// Records an iteration that was just done.
-    pub fn record(&mut self, loss: f64, effective_particles: f64) -> Verdict {
+    pub fn record(&mut self, loss: f64, effective_particles: f64) -> Decision {
         self.record_at(self.seconds(), loss, effective_particles, self.is_interrupted())
     }
 
@@ -72,7 +72,7 @@ impl Piece<'_> {
         loss: f64,
         effective_particles: f64,
         interrupted: bool,
-    ) -> Verdict {
+    ) -> Decision {
         let seconds = self.before + seconds;
         self.recorder
             .record(loss, effective_particles, seconds, self.target, interrupted)

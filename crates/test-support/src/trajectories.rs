@@ -52,7 +52,7 @@ pub struct Step {
 
 /// How far a backend may be from a recorded trajectory.
 #[derive(Debug, Clone, Copy)]
-pub struct Tolerances {
+pub struct StepTolerances {
     /// Relative, of the loss.
     pub loss: f64,
     /// Of the gradient, relative to its norm.
@@ -62,7 +62,7 @@ pub struct Tolerances {
 }
 
 /// f64: the two programs differ only in the order of sums.
-pub const DOUBLE_PRECISION: Tolerances = Tolerances {
+pub const DOUBLE_PRECISION: StepTolerances = StepTolerances {
     loss: 1e-9,
     gradient: 1e-9,
     parameters: 1e-9,
@@ -70,7 +70,7 @@ pub const DOUBLE_PRECISION: Tolerances = Tolerances {
 
 /// f32: a parameter of size 2 is rounded at 1e-7 per step; where a gradient is nearly zero AdamW's first steps have its
 /// sign's size, so single-precision gradients (1e-6 relative to the norm) may move a parameter by more than that.
-pub const SINGLE_PRECISION: Tolerances = Tolerances {
+pub const SINGLE_PRECISION: StepTolerances = StepTolerances {
     loss: 1e-6,
     gradient: 1e-5,
     parameters: 1e-4,
@@ -96,7 +96,7 @@ impl Trajectory {
         &self,
         run: &mut dyn GuidedRun,
         loss_and_gradient: impl Fn(&Guide, u32) -> LossAndGradient,
-        tolerances: Tolerances,
+        tolerances: StepTolerances,
         case: &str,
     ) {
         for (t, step) in self.steps.iter().enumerate() {

@@ -7,7 +7,7 @@ use super::scale::Scale;
 use crate::number_format::duration;
 use crate::published::{NUTS_HOURS, NUTS_TIME, PublishedSystem, SETS};
 use crate::records::case_record::{CaseRecord, IterationUnit, of_most_threads};
-use crate::statistics::time_to_posterior::{Basis, PosteriorTime, time_of};
+use crate::statistics::time_to_posterior::{PosteriorTime, TimeBasis, time_of};
 use plotters::style::RGBColor;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ const CAPTION: &str = "From the loaded panel to all marginals. Solid: the whole 
 /// One way to a posterior over the sizes.
 struct Way {
     name: String,
-    basis: Basis,
+    basis: TimeBasis,
     /// (products, seconds), ascending.
     points: Vec<(f64, f64)>,
 }
@@ -122,7 +122,7 @@ fn paint(canvas: &mut dyn Canvas, ways: &[Way]) {
     entries.push((Mark::Bar(INK), format!("published, NUTS: {NUTS_TIME}")));
     for (index, way) in ways.iter().enumerate() {
         let color = ours(index);
-        let estimated = way.basis != Basis::Measured;
+        let estimated = way.basis != TimeBasis::Measured;
         let places = polyline(canvas, &frame, (&x, &y), &way.points, color, estimated);
         if let (Some((px, py)), Some((_, seconds))) = (places.last(), way.points.last()) {
             labels.push((*px, *py), duration(*seconds), INK);

@@ -6,7 +6,7 @@ use crate::records::case_record::CaseRecord;
 use infermark_atomic_file::{FileError, LOCK, write_atomically};
 use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::fit_record::{SCHEMA_VERSION, finite_report, write_json};
-use infermark_fit_files::json_file::{Fault, MOST_RECORD_BYTES, parse_record, read_text};
+use infermark_fit_files::json_file::{MOST_RECORD_BYTES, RecordFault, parse_record, read_text};
 use infermark_machine::host_name;
 use infermark_model::civil_from_days;
 use serde::de::DeserializeOwned;
@@ -159,8 +159,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ResultsEr
     let text = read_text(path, MOST_RECORD_BYTES).map_err(|e| FileError::new("read", path, e))?;
     let path = path.to_owned();
     parse_record(&text).map_err(|fault| match fault {
-        Fault::Newer(found) => ResultsError::Schema { path, found },
-        Fault::Json(error) => ResultsError::Json { path, error },
+        RecordFault::Newer(found) => ResultsError::Schema { path, found },
+        RecordFault::Json(error) => ResultsError::Json { path, error },
     })
 }
 

@@ -12,7 +12,7 @@ use infermark_model::{Coordinates, Likelihood};
 
 /// The source of a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Basis {
+pub enum TimeBasis {
     /// All of it was timed here.
     Measured,
     /// A part of it was timed here.
@@ -24,14 +24,14 @@ pub enum Basis {
     Published,
 }
 
-impl Basis {
+impl TimeBasis {
     /// The word in tables and files.
     pub const fn name(self) -> &'static str {
         match self {
-            Basis::Measured => "measured",
-            Basis::Estimated => "estimated",
-            Basis::UpperBound => "upper bound",
-            Basis::Published => "published estimate",
+            TimeBasis::Measured => "measured",
+            TimeBasis::Estimated => "estimated",
+            TimeBasis::UpperBound => "upper bound",
+            TimeBasis::Published => "published estimate",
         }
     }
 }
@@ -76,7 +76,7 @@ pub struct PosteriorTime {
     /// Shortest and longest repeat.
     pub range: Option<(f64, f64)>,
     /// Where the seconds are from.
-    pub basis: Basis,
+    pub basis: TimeBasis,
     /// Quality, where the truth is known.
     pub truth: Option<TruthFigures>,
     /// Held against other ways.
@@ -118,7 +118,7 @@ pub fn times_to_posterior(records: &[CaseRecord]) -> Vec<PosteriorTime> {
             .into_iter()
             .chain(here.iter().filter_map(|r| time_of(r)));
         all.extend(found.map(|mut time| {
-            if time.converged && time.basis != Basis::UpperBound {
+            if time.converged && time.basis != TimeBasis::UpperBound {
                 time.times.as_svi_here = svi.map(|s| s / time.seconds);
                 time.times.as_nuts_here = nuts.map(|s| s / time.seconds);
             }
@@ -141,7 +141,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     };
     let after = record.truth_quality.as_ref().map_or(0, |t| t.after);
     let converged = has_converged(record);
-    let of = |way: String, seconds: f64, basis: Basis| PosteriorTime {
+    let of = |way: String, seconds: f64, basis: TimeBasis| PosteriorTime {
         products: record.panel.products,
         rows: record.panel.rows,
         way,
@@ -151,7 +151,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
         basis,
         truth: None,
         times: if converged
-            && basis != Basis::UpperBound
+            && basis != TimeBasis::UpperBound
             && record.request.likelihood == Likelihood::default()
         {
             against_published((record.panel.products, record.panel.rows), seconds)
@@ -163,9 +163,9 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
     };
     if let Some(nuts) = &record.published_nuts {
         let basis = match nuts.remaining_draws() {
-            0 => Basis::Measured,
-            _ if nuts.is_upper_bound() => Basis::UpperBound,
-            _ => Basis::Estimated,
+            0 => TimeBasis::Measured,
+            _ if nuts.is_upper_bound() => TimeBasis::UpperBound,
+            _ => TimeBasis::Estimated,
         };
         return Some(of(nuts_reference(), nuts.estimated_seconds(), basis));
     }
@@ -186,7 +186,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
                     true => format!("{} iterations", count(after)),
                     false => format!("{} iterations, the run so far", count(after)),
                 }),
-                ..of(way, seconds, Basis::Estimated)
+                ..of(way, seconds, TimeBasis::Estimated)
             })
         }
         Method::Nuts(_) => {
@@ -200,7 +200,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
             );
             Some(PosteriorTime {
                 truth: truth("the whole run".into()),
-                ..of(way, chains.seconds, Basis::Measured)
+                ..of(way, chains.seconds, TimeBasis::Measured)
             })
         }
         method => {
@@ -208,7 +208,7 @@ pub fn time_of(record: &CaseRecord) -> Option<PosteriorTime> {
             Some(PosteriorTime {
                 range: Some((seconds.low, seconds.high)),
                 truth: truth("the whole fit".into()),
-                ..of(method.words().into(), seconds.median, Basis::Measured)
+                ..of(method.words().into(), seconds.median, TimeBasis::Measured)
             })
         }
     }
@@ -263,7 +263,7 @@ fn published(size: (usize, usize)) -> Vec<PosteriorTime> {
         on,
         seconds,
         range: None,
-        basis: Basis::Published,
+        basis: TimeBasis::Published,
         truth: None,
         times: against_published(size, seconds),
         converged: true,

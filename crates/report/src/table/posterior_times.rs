@@ -5,7 +5,7 @@ use crate::number_format::{count, duration, three_digits};
 use crate::published::{NUTS_TIME, PRODUCT_A_COVERAGE_95, PRODUCT_A_MAE};
 use crate::records::case_record::CaseRecord;
 use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
-use crate::statistics::time_to_posterior::{Basis, PosteriorTime, times_to_posterior};
+use crate::statistics::time_to_posterior::{PosteriorTime, TimeBasis, times_to_posterior};
 
 /// Every way to a posterior by size; nothing if no case has one.
 pub(super) fn section(records: &[CaseRecord]) -> Option<String> {
@@ -42,13 +42,13 @@ pub(super) fn section(records: &[CaseRecord]) -> Option<String> {
 
 fn row(time: &PosteriorTime) -> Vec<String> {
     let absent = match time.basis {
-        Basis::Published => NOT_APPLICABLE,
+        TimeBasis::Published => NOT_APPLICABLE,
         _ => NOT_MEASURED,
     };
     let quality = |cell: Option<String>| cell.unwrap_or_else(|| absent.to_owned());
     let factor =
         |f: Option<f64>| f.map_or_else(|| NOT_APPLICABLE.to_owned(), |f| format!("{}x", three_digits(f)));
-    let missing = if time.converged && time.basis != Basis::UpperBound {
+    let missing = if time.converged && time.basis != TimeBasis::UpperBound {
         NOT_MEASURED
     } else {
         NOT_APPLICABLE
@@ -79,7 +79,7 @@ fn row(time: &PosteriorTime) -> Vec<String> {
         here(time.times.as_svi_here),
         here(time.times.as_nuts_here),
         match time.basis {
-            Basis::Published => NOT_APPLICABLE.to_owned(),
+            TimeBasis::Published => NOT_APPLICABLE.to_owned(),
             _ => time.status.name().to_owned(),
         },
     ]

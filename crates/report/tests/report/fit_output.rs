@@ -7,7 +7,7 @@ use infermark_backend::{
     ChainDiagnostics, Detail, DrawStatistics, Draws, Method, Posterior, Request, SiteDraws, SviSettings,
     TracePoint,
 };
-use infermark_fit_files::draws_parquet::{Coordinates, write_draws_parquet};
+use infermark_fit_files::draws_parquet::{DrawLabels, write_draws_parquet};
 use infermark_fit_files::fit_output::{
     ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
 };
@@ -173,7 +173,7 @@ fn draws_read_back_from_parquet() {
     let values = values.as_any().downcast_ref::<Float64Array>().unwrap();
     assert_eq!(values.values(), &[8.25, 9.25]);
 
-    let coordinates = Coordinates::new(&panel, &draws);
+    let coordinates = DrawLabels::new(&panel, &draws);
     assert_eq!(coordinates.category, ["-3", "7"]);
     assert_eq!(coordinates.period, ["1970-01-01", "2024-02-29"]);
     assert_eq!((coordinates.chains, coordinates.draws), (2, 3));

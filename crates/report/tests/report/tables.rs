@@ -6,7 +6,7 @@ use infermark_report::published::NUTS_TIME;
 use infermark_report::records::case_record::{CaseRecord, Status};
 use infermark_report::results_csv::{COLUMNS, row, write_results_csv};
 use infermark_report::statistics::speedup::{Speedup, speedups};
-use infermark_report::statistics::time_to_posterior::{Basis, TimesAsFast, time_of, times_to_posterior};
+use infermark_report::statistics::time_to_posterior::{TimeBasis, TimesAsFast, time_of, times_to_posterior};
 use infermark_report::table::table;
 use std::collections::HashMap;
 
@@ -176,7 +176,7 @@ fn speedups_name_both_sides_and_compare_like_with_like() {
 #[test]
 fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
     let all = times_to_posterior(&records());
-    let of = |products: usize| -> Vec<(&str, Basis)> {
+    let of = |products: usize| -> Vec<(&str, TimeBasis)> {
         let here = all.iter().filter(|t| t.products == products);
         here.map(|t| (t.way.as_str(), t.basis)).collect()
     };
@@ -187,29 +187,29 @@ fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
     assert_eq!(
         of(10_000),
         [
-            (svi, Basis::Published),
-            (svi, Basis::Published),
-            (svi, Basis::Published),
-            (reference, Basis::Published),
-            (svi, Basis::Estimated),
-            (svi, Basis::Estimated),
+            (svi, TimeBasis::Published),
+            (svi, TimeBasis::Published),
+            (svi, TimeBasis::Published),
+            (reference, TimeBasis::Published),
+            (svi, TimeBasis::Estimated),
+            (svi, TimeBasis::Estimated),
             (
                 "NUTS, 4 chains, 50 draws each after 50 of warm-up, not converged",
-                Basis::Measured
+                TimeBasis::Measured
             ),
-            (reference, Basis::UpperBound),
-            ("Laplace", Basis::Measured),
-            ("Laplace", Basis::Measured),
-            ("structured Gaussian VI", Basis::Measured),
+            (reference, TimeBasis::UpperBound),
+            ("Laplace", TimeBasis::Measured),
+            ("Laplace", TimeBasis::Measured),
+            ("structured Gaussian VI", TimeBasis::Measured),
         ],
         "and no mean-field, which was not measured"
     );
     // Published NUTS is of the smallest set alone, and a failed case has no time.
     assert_eq!(
         of(100_000),
-        [(svi, Basis::Published); 3]
+        [(svi, TimeBasis::Published); 3]
             .into_iter()
-            .chain([(svi, Basis::Estimated)])
+            .chain([(svi, TimeBasis::Estimated)])
             .collect::<Vec<_>>()
     );
     assert_eq!(of(1_000_000).len(), 3 + 2);
@@ -228,24 +228,24 @@ fn ways_to_a_posterior_stand_side_by_side_and_say_where_they_are_from() {
     assert!((times.as_svi_here.unwrap() - 1e6 / 1080.0 * 1.5).abs() < 1e-6);
     // Over the upper bound of NUTS here no factor is taken, nor of it; over an estimate one is.
     assert_eq!(times.as_nuts_here, None);
-    let bound = all.iter().find(|t| t.basis == Basis::UpperBound).unwrap();
+    let bound = all.iter().find(|t| t.basis == TimeBasis::UpperBound).unwrap();
     assert_eq!(bound.times, TimesAsFast::default());
     assert!((bound.seconds - (30.0 + 2940.0 * 1023.0 * 30.0 / 40_000.0)).abs() < 1e-6);
     let with_estimate = times_to_posterior(&with_warm_nuts());
-    let of = |way: &str, basis: Basis| {
+    let of = |way: &str, basis: TimeBasis| {
         let mut found = with_estimate.iter().filter(|t| t.way == way && t.basis == basis);
         found.next().unwrap().times.as_nuts_here.unwrap()
     };
-    assert!((of(reference, Basis::Estimated) - 1.0).abs() < 1e-12);
-    assert!((of(reference, Basis::Published) - WARM_NUTS_SECONDS / 72_000.0).abs() < 1e-12);
+    assert!((of(reference, TimeBasis::Estimated) - 1.0).abs() < 1e-12);
+    assert!((of(reference, TimeBasis::Published) - WARM_NUTS_SECONDS / 72_000.0).abs() < 1e-12);
     let published = all.iter().find(|t| t.way == reference).unwrap();
     assert_eq!(
         (published.basis, published.on.as_str()),
-        (Basis::Published, NUTS_TIME)
+        (TimeBasis::Published, NUTS_TIME)
     );
     assert_eq!(laplace.truth.as_ref().unwrap().after, "the whole fit");
     // Of SVI the quality is that of the run so far, and says so, unless that is the whole.
-    let svi = all.iter().find(|t| t.basis == Basis::Estimated).unwrap();
+    let svi = all.iter().find(|t| t.basis == TimeBasis::Estimated).unwrap();
     assert_eq!(
         svi.truth.as_ref().unwrap().after,
         "40,000 iterations, the run so far"
