@@ -8,6 +8,7 @@ mod devices;
 mod evaluate;
 mod fit;
 mod generate;
+mod gpu_check;
 mod model;
 mod profile;
 mod report;
@@ -48,6 +49,8 @@ pub enum Command {
     Time(time::TimeArguments),
     /// Measure where an SVI iteration goes on a GPU, and the device's limits.
     Profile(profile::ProfileArguments),
+    /// Check a GPU: its speed, NumPyro on the same card, the tests of the GPU backends; one archive for each.
+    GpuCheck(gpu_check::GpuCheckArguments),
     /// List the devices that can run here.
     Devices(devices::DevicesArguments),
     /// Print the model's plate diagram.
@@ -75,6 +78,7 @@ impl Command {
             Command::Evaluate(arguments) => arguments.run(given),
             Command::Time(arguments) => arguments.run(given),
             Command::Profile(arguments) => arguments.run(given),
+            Command::GpuCheck(arguments) => arguments.run(),
             Command::Devices(arguments) => arguments.run(),
             Command::Model(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
@@ -122,7 +126,7 @@ fn fewer_threads() -> Option<Cause> {
 
 /// An interrupt that Ctrl-C sets, or SIGTERM or SIGHUP; a second of them ends the program at once.
 fn interrupt_on_signals() -> Interrupt {
-    interrupt_or_end(|| {})
+    interrupt_or_end(|| {}, || {})
 }
 
 /// The same while a run is set up that will write into `folder`: until the returned flag is set there is
@@ -130,18 +134,18 @@ fn interrupt_on_signals() -> Interrupt {
 fn interrupt_set_up(folder: &ClaimedFolder) -> (Interrupt, Arc<AtomicBool>) {
     let begun = Arc::new(AtomicBool::new(false));
     let (flag, abandon) = (begun.clone(), folder.abandonment());
-    let interrupt = interrupt_or_end(move || {
+    let end_before_begun = move || {
         if !flag.load(Ordering::SeqCst) {
             abandon();
             notify("\ninterrupted before there was anything to save");
             std::process::exit(Exit::Interrupted.code().into());
         }
-    });
-    (interrupt, begun)
+    };
+    (interrupt_or_end(end_before_begun, || {}), begun)
 }
 
-/// An interrupt that a signal sets after `first`, which may end the program.
-fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
+/// An interrupt that a signal sets after `first`, which may end the program; a second signal ends it after `second`.
+fn interrupt_or_end(first: impl Fn() + Send + 'static, second: impl Fn() + Send + 'static) -> Interrupt {
     let interrupt = Interrupt::new();
     let flag = interrupt.clone();
     // The handler has its own thread. Installed without one, it would swallow the signals.
@@ -154,6 +158,7 @@ fn interrupt_or_end(first: impl Fn() + Send + 'static) -> Interrupt {
     }
     let installed = ctrlc::set_handler(move || {
         if flag.is_set() {
+            second();
             std::process::exit(130);
         }
         first();

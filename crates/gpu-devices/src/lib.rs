@@ -14,7 +14,7 @@
 mod toolkit;
 
 #[cfg(feature = "cuda")]
-pub use toolkit::{Missing, choose_header};
+pub use toolkit::{Missing, choose_header, users_cuda_path};
 
 use infermark_backend::{BackendError, Device, DeviceId, DeviceKind};
 use std::collections::HashMap;

@@ -48,6 +48,14 @@ pub unsafe fn choose_header() {
     }
 }
 
+/// `CUDA_PATH` as the user set it: what a program that chooses the header for itself is to find.
+pub fn users_cuda_path() -> Option<OsString> {
+    match TOOLKIT.get() {
+        Some(path) => path.clone(),
+        None => std::env::var_os("CUDA_PATH"),
+    }
+}
+
 /// Whether kernels can be compiled and run; makes what [`choose_header`] chose.
 pub(crate) fn is_ready() -> Result<(), Missing> {
     // SAFETY: only asks whether the library can be loaded.
@@ -120,9 +128,9 @@ fn loads_nvrtc() -> bool {
 /// A variable of the environment as the user set it.
 #[cfg(target_os = "linux")]
 fn variable(name: &str) -> Option<OsString> {
-    match TOOLKIT.get() {
-        Some(path) if name == "CUDA_PATH" => path.clone(),
-        _ => std::env::var_os(name),
+    match name {
+        "CUDA_PATH" => users_cuda_path(),
+        name => std::env::var_os(name),
     }
 }
 

@@ -89,7 +89,7 @@ pub use infermark_data::{
 };
 #[cfg(feature = "cuda")]
 #[doc(inline)]
-pub use infermark_gpu_devices::{Missing, choose_header, missing_of_cuda};
+pub use infermark_gpu_devices::{Missing, choose_header, missing_of_cuda, users_cuda_path};
 #[doc(inline)]
 pub use infermark_model::{
     Axes, Coordinates, Labels, Layout, Likelihood, Panel, PanelPart, Parameterization, Priors, Site,

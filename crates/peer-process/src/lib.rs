@@ -10,6 +10,7 @@
 
 mod panel_files;
 mod process;
+mod process_group;
 mod protocol;
 mod run;
 
@@ -25,6 +26,7 @@ use run::PeerRun;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use process_group::{ProcessGroup, kill_group};
 pub use protocol::PROTOCOL_VERSION;
 
 /// How long a worker may take for a reply; compiling for a large panel takes minutes.

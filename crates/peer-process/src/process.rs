@@ -3,10 +3,11 @@
 //! Each stream has a thread of its own, so that no full pipe holds the other side up: requests are written, replies and what
 //! goes to standard error are read, while this side waits with a limit.
 
+use crate::process_group::ProcessGroup;
 use crate::protocol::{Question, Reply};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
@@ -37,14 +38,12 @@ pub(crate) enum Trouble {
 
 /// A worker under way. It and all that it started end when this is dropped.
 pub(crate) struct Process {
-    child: Child,
+    group: ProcessGroup,
     requests: Sender<Vec<u8>>,
     replies: Receiver<io::Result<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     stderr_reader: Option<JoinHandle<()>>,
     patience: Duration,
-    /// Its id may be another's by now.
-    ended: bool,
 }
 
 impl Process {
@@ -63,18 +62,17 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // A group of its own: what the worker starts ends with it, and Ctrl-C reaches this program alone, which ends the run in order.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut prepared, 0);
-        let mut child = prepared.spawn().map_err(|error| {
+        // In a group of its own Ctrl-C does not reach it, and the run ends in order.
+        let mut group = ProcessGroup::start(&mut prepared).map_err(|error| {
             let reason = format!("{program} does not start: {error}");
             match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Trouble::Unavailable(reason),
                 _ => Trouble::Failed(reason),
             }
         })?;
+        let worker = group.leader();
         let (Some(stdin), Some(stdout), Some(stderr)) =
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+            (worker.stdin.take(), worker.stdout.take(), worker.stderr.take())
         else {
             unreachable!("all three streams are pipes");
         };
@@ -82,13 +80,12 @@ impl Process {
         let (read, replies) = sync_channel(1);
         let kept = Arc::new(Mutex::new(Vec::new()));
         let mut process = Process {
-            child,
+            group,
             requests,
             replies,
             stderr: kept.clone(),
             stderr_reader: None,
             patience,
-            ended: false,
         };
         let longest = SHORT_REPLY + BYTES_PER_NUMBER * numbers as u64;
         let writer =
@@ -143,7 +140,7 @@ impl Process {
     fn ending(&mut self) -> String {
         let clock = Instant::now();
         loop {
-            match self.child.try_wait() {
+            match self.group.leader().try_wait() {
                 Ok(Some(status)) => return format!("it ended with {status}"),
                 Ok(None) if clock.elapsed() < ENDING => sleep(Duration::from_millis(10)),
                 _ => return "it closed its standard output".into(),
@@ -153,7 +150,7 @@ impl Process {
 
     /// The trouble with the end of standard error. The worker is ended: its stream is whole then.
     fn failed(&mut self, how: String) -> Trouble {
-        self.end();
+        self.group.end();
         if let Some(reader) = self.stderr_reader.take() {
             // What left the group may hold the stream open.
             let clock = Instant::now();
@@ -167,25 +164,6 @@ impl Process {
             "" => how,
             said => format!("{how}; it wrote: {said}"),
         })
-    }
-
-    /// Ends the worker and what it started.
-    fn end(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        #[cfg(unix)]
-        if let Some(group) = rustix::process::Pid::from_raw(self.child.id() as i32) {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::exit::Exit;
 use crate::output::{notify, print};
 use clap::Args;
-use infermark::registry;
+use infermark::{Device, registry};
 
 /// Arguments of `devices`.
 #[derive(Debug, Args)]
@@ -31,33 +31,51 @@ impl DevicesArguments {
             print(|out| writeln!(out, "{text}"))?;
             return Ok(Exit::Done);
         }
-        let mut text = String::new();
-        for backend in registry().all() {
-            for device in backend.devices() {
-                let memory = match device.memory_bytes {
-                    Some(bytes) => format!(", {:.1} GiB", bytes as f64 / (1u64 << 30) as f64),
-                    None => String::new(),
-                };
-                text += &format!(
-                    "{:<17} --device {:<8} {}{memory}\n",
-                    backend.name(),
-                    device.id,
-                    device.name
-                );
-            }
-        }
-        print(|out| out.write_all(text.as_bytes()))?;
-        let is_none = registry().gpus().is_empty();
-        if is_none {
-            notify("no GPU: neither CUDA nor a Vulkan or Metal device was found");
-        }
-        // Users with a card but no driver for it learn of that from the line above.
-        #[cfg(feature = "cuda")]
-        if let Some(missing) = infermark::missing_of_cuda()
-            && (is_none || missing != infermark::Missing::Driver)
-        {
-            notify(format_args!("{missing}"));
+        print(|out| out.write_all(listing().as_bytes()))?;
+        for missing in missing() {
+            notify(missing);
         }
         Ok(Exit::Done)
+    }
+}
+
+/// A line for each device of each backend.
+pub(super) fn listing() -> String {
+    let mut text = String::new();
+    for backend in registry().all() {
+        for device in backend.devices() {
+            text += &format!(
+                "{:<17} --device {:<8} {}\n",
+                backend.name(),
+                device.id,
+                name_and_memory(&device)
+            );
+        }
+    }
+    text
+}
+
+/// What is missing for a GPU, one sentence each.
+pub(super) fn missing() -> Vec<String> {
+    let mut sentences = Vec::new();
+    let is_none = registry().gpus().is_empty();
+    if is_none {
+        sentences.push("no GPU: neither CUDA nor a Vulkan or Metal device was found".to_owned());
+    }
+    // Users with a card but no driver for it learn of that from the line above.
+    #[cfg(feature = "cuda")]
+    if let Some(missing) = infermark::missing_of_cuda()
+        && (is_none || missing != infermark::Missing::Driver)
+    {
+        sentences.push(missing.to_string());
+    }
+    sentences
+}
+
+/// `NVIDIA H200, 139.8 GiB`.
+pub(super) fn name_and_memory(device: &Device) -> String {
+    match device.memory_bytes {
+        Some(bytes) => format!("{}, {:.1} GiB", device.name, bytes as f64 / (1u64 << 30) as f64),
+        None => device.name.clone(),
     }
 }

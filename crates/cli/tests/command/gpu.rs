@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::process::Output;
 
 /// What `devices` lists for `svi-gpu`.
-fn gpus() -> Vec<Value> {
+pub(crate) fn gpus() -> Vec<Value> {
     gpus_of("svi-gpu")
 }
 
@@ -23,7 +23,7 @@ fn gpus_of(backend: &str) -> Vec<Value> {
 }
 
 /// How a listed device is asked for: `gpu` would not take software.
-fn name_of(device: &Value) -> String {
+pub(crate) fn name_of(device: &Value) -> String {
     let kind = device["id"]["kind"].as_str().unwrap();
     match device["id"]["index"].as_u64().unwrap() {
         0 => kind.to_owned(),
@@ -32,7 +32,7 @@ fn name_of(device: &Value) -> String {
 }
 
 /// What is said to a command that wants a GPU where there is none, which no machine that checks changes is.
-fn refused_without_a_gpu(output: &Output) {
+pub(crate) fn refused_without_a_gpu(output: &Output) {
     assert!(std::env::var_os("CI").is_none(), "no GPU and no software Vulkan");
     assert_eq!(code(output), 2);
     let message = text(&output.stderr);

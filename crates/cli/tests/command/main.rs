@@ -6,6 +6,8 @@ mod evaluate;
 mod fit;
 mod generate;
 mod gpu;
+#[cfg(unix)]
+mod gpu_check;
 mod help;
 mod interruption;
 mod libraries;
