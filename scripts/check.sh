@@ -7,7 +7,8 @@
 #
 # Steps:
 #   format      rustfmt changes nothing
-#   links       every relative link in a Markdown file leads to a tracked file and an existing heading; every picture is shown
+#   links       every relative link in a Markdown file leads to a tracked file and an existing heading; every picture is shown; the table
+#               of crates states every dependency
 #   toolchain   rust-toolchain.toml pins the minimum supported version of Rust, and every crate states it
 #   clippy      all targets of the workspace, without a warning
 #   no-gpu      the library and the command without their GPU backends, without a warning

@@ -1,9 +1,9 @@
-"""Checks the relative links of every tracked Markdown file.
+"""Checks the relative links of every tracked Markdown file, and the table of crates.
 
     python3 scripts/check_links.py
 
 A link must lead to a file, or a folder of files, that git tracks, and what follows `#` to a heading of that file. Code is passed over.
-A tracked picture must be shown by a document. Needs Python 3.11 and git, and nothing else. Exit status: 0 all is well, 1 it is not, 2
+A tracked picture must be shown by a document. The table of docs/architecture.md must have every crate, with its dependencies on the others. Needs Python 3.11 and git, and nothing else. Exit status: 0 all is well, 1 it is not, 2
 there is no checkout.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
@@ -22,6 +23,7 @@ FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
 # `[text](target)` and `![text](target)`; the text may break across lines.
 LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+CRATES = "docs/architecture.md"
 HEADING = re.compile(r"^#{1,6} +(.*?) *#*$", re.MULTILINE)
 
 
@@ -59,6 +61,21 @@ def links(name: str) -> Iterator[tuple[int, str, str]]:
         yield text.count("\n", 0, link.start()) + 1, place, anchor
 
 
+def crates_that_differ(tracked: set[str]) -> Iterator[str]:
+    """What the table of crates states otherwise than the manifests."""
+    table = re.compile(r"^\| `((?:crates/)?[\w-]+)` \|.*\| ([^|]*) \|$", re.MULTILINE)
+    stated = {crate: names for crate, names in table.findall((ROOT / CRATES).read_text(encoding="utf-8"))}
+    for manifest in sorted(name for name in tracked if re.fullmatch(r"(crates/[\w-]+|benches)/Cargo\.toml", name)):
+        crate = str(PurePosixPath(manifest).parent)
+        parsed = tomllib.loads((ROOT / manifest).read_text(encoding="utf-8"))
+        # Benches have no library: what they use are dependencies of development.
+        used = parsed.get("dev-dependencies" if crate == "benches" else "dependencies", {})
+        own = [name.removeprefix("infermark-") for name in used if name.startswith("infermark")]
+        expected = ", ".join(sorted(own)) or "none"
+        if stated.get(crate) != expected:
+            yield f"{CRATES}: {crate} depends on: {expected}"
+
+
 def main() -> int:
     """Checks all files and prints what is wrong."""
     tracked = tracked_files()
@@ -74,6 +91,7 @@ def main() -> int:
                 wrong.append(f"{name}:{line}: {place} has no heading #{anchor}")
     pictures = {name for name in tracked if PurePosixPath(name).suffix in {".png", ".svg"}}
     wrong += [f"{name}: no document shows this picture" for name in sorted(pictures - shown)]
+    wrong += crates_that_differ(tracked)
     print("\n".join(wrong) if wrong else f"{len(documents)} documents, all relative links lead somewhere")
     return 1 if wrong else 0
 

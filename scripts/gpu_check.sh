@@ -7,7 +7,7 @@
 #                                       else of the project: unpack it where the card is and run gpu-check/scripts/gpu_check.sh
 #
 # NumPyro runs with the Python that $PYTHON names, .venv/bin/python or python3.
-# Exit status: 0 all that ran passed, 1 something failed, was cut short or interrupted, 2 usage, or nothing to check with or on.
+# Exit status: 0 all that ran passed, 1 something failed or was cut short, 2 usage, or nothing to check with or on, 3 interrupted.
 set -euo pipefail
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)

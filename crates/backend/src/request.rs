@@ -38,7 +38,19 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request with the published settings on the CPU.
+    /// A request with the published settings on the CPU, including the priors of the published model. They go with a
+    /// panel as it is read. For your own sales take panel and priors from [`Specification::Sales`](infermark_model::Specification::Sales):
+    ///
+    /// ```
+    /// # use infermark_backend::{MethodKind, Request};
+    /// # use infermark_model::{Panel, Specification};
+    /// # fn of(sales: Panel) -> (Panel, Request) {
+    /// let model = Specification::Sales;
+    /// let panel = model.panel(sales);
+    /// let request = Request { priors: model.priors(&panel), ..Request::new(MethodKind::StructuredVi.default_method()) };
+    /// # (panel, request)
+    /// # }
+    /// ```
     pub fn new(method: Method) -> Self {
         Request {
             priors: Priors::default(),

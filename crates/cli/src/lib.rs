@@ -3,7 +3,7 @@
 //! Data goes to stdout, progress and messages to stderr. Exit codes: 0 done, 1 a gate failed (parity,
 //! convergence, an unfinished run that was asked to finish, a file that could not be written), 2 usage or
 //! input, 3 interrupted: Ctrl-C, SIGTERM or SIGHUP ended the work, and partial results are written. A second
-//! of them ends the program at once: 130. A check of a GPU (`gpu-check`) that was interrupted has not passed: 1.
+//! of them ends the program at once: 130.
 
 mod choices;
 pub mod commands;

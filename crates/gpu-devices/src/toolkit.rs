@@ -35,10 +35,11 @@ pub enum Missing {
     Header(String),
 }
 
-/// Points `CUDA_PATH` to this program's own folder, for its header.
+/// Points `CUDA_PATH` to this program's own folder, for its header. Call it as the first statement of `main`, before a GPU is asked
+/// for.
 ///
 /// # Safety
-/// No other thread may read or write the environment meanwhile.
+/// No other thread may read or write the environment meanwhile: call it before any thread starts.
 pub unsafe fn choose_header() {
     if let Some(own) = own_folder(|name| std::env::var_os(name))
         && TOOLKIT.set(std::env::var_os("CUDA_PATH")).is_ok()

@@ -9,6 +9,9 @@ use std::sync::Arc;
 /// run, which has the posterior, report and draws. To watch or stop a run, start it with
 /// [`Backend::start`](crate::Backend::start).
 ///
+/// For your own sales take both panel and priors from [`Specification::Sales`](crate::Specification::Sales), as the example does:
+/// [`Request::new`] alone has the priors of the published model, under which the unit of the prices matters.
+///
 /// # Errors
 /// When no backend serves the request, memory is too small, the device fails, or the run fails.
 ///
@@ -19,8 +22,12 @@ use std::sync::Arc;
 /// let mut part = PanelPart::new(1, 3);
 /// part.push_product(0, None, &[2.0, 2.5, 3.0], &[7, 4, 3])?;
 /// let labels = |n| Labels::numbered("x", n);
-/// let panel = Arc::new(Panel::from_parts(labels(1), labels(1), labels(3), vec![part])?);
-/// let run = infermark::fit(panel, &Request::new(MethodKind::Laplace.default_method()))?;
+/// let sales = Panel::from_parts(labels(1), labels(1), labels(3), vec![part])?;
+///
+/// let model = Specification::Sales;
+/// let panel = Arc::new(model.panel(sales));
+/// let request = Request { priors: model.priors(&panel), ..Request::new(MethodKind::Laplace.default_method()) };
+/// let run = infermark::fit(panel, &request)?;
 /// assert!(run.progress().state.is_complete());
 /// println!("{:?}", run.posterior()?.site_mean(Site::ProductA));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -7,7 +7,7 @@
 //! Options: `first_seed`, `likelihood` (`poisson` or `negative-binomial`), `metric`, `warmup`, `draws`, `target_accept`,
 //! `threads`, and any prior of the model by its name, for instance `clip_low=-20`.
 
-use infermark_backend::{Backend, Detail, Interrupt, Method, NutsSettings, Request};
+use infermark_backend::{Backend, Detail, Interrupt, Method, NutsSettings, RHAT_LIMIT, Request};
 use infermark_data::{Columns, read_panel};
 use infermark_model::{Likelihood, Priors, Site};
 use infermark_nuts_cpu::NutsCpu;
@@ -63,13 +63,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let posterior = run.posterior()?;
         let seconds = started.elapsed().as_secs_f64();
         let diagnostics = posterior.diagnostics.as_ref().ok_or("no diagnostics")?;
-        let above = diagnostics.rhat.iter().filter(|r| **r > 1.01).count();
+        let above = diagnostics.rhat.iter().filter(|r| **r > RHAT_LIMIT).count();
         let worst = (0..diagnostics.rhat.len())
             .max_by(|a, b| diagnostics.rhat[*a].total_cmp(&diagnostics.rhat[*b]))
             .ok_or("no latents")?;
         let layout = &posterior.layout;
         if show {
-            for (j, r) in diagnostics.rhat.iter().enumerate().filter(|(_, r)| **r > 1.01) {
+            for (j, r) in diagnostics
+                .rhat
+                .iter()
+                .enumerate()
+                .filter(|(_, r)| **r > RHAT_LIMIT)
+            {
                 let site = layout.site_of(j);
                 eprintln!(
                     "{}[{}] rhat {r:.3} mean {:.2} sd {:.2} ess {:.0}",

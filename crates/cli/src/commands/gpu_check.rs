@@ -51,8 +51,8 @@ impl Step {
                   summary on stdout. The peer needs a Python with numpyro, optax, pandas, pyarrow and a JAX that sees the GPU: \
                   $PYTHON or python3. The peer and the test binaries lie next to the program where scripts/gpu_check.sh built \
                   it.\n\n\
-                  EXIT CODES: 0 all that ran passed, 1 something failed, was cut short or interrupted, 2 usage, or nothing to \
-                  check with or on. What the machine lacks (NumPyro, Nsight Compute), and sizes that do not fit the card's \
+                  EXIT CODES: 0 all that ran passed, 1 something failed or was cut short, 2 usage, or nothing to check with or \
+                  on, 3 interrupted. What the machine lacks (NumPyro, Nsight Compute), and sizes that do not fit the card's \
                   memory, are reported and are no failure."
 )]
 pub struct GpuCheckArguments {
@@ -213,7 +213,9 @@ impl Outcome {
 
     /// Unlike other verbs, a check that was interrupted is one that did not pass.
     fn exit(self) -> Exit {
-        if self.failed || self.lost || self.interrupted {
+        if self.interrupted {
+            Exit::Interrupted
+        } else if self.failed || self.lost {
             Exit::CheckFailed
         } else if self.ran {
             Exit::Done

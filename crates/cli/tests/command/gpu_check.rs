@@ -217,7 +217,7 @@ fn a_signal_leaves_the_archive_and_no_child() {
         assert!(sent.unwrap().success());
         lines.for_each(drop);
         let output = check.wait_with_output().unwrap();
-        assert_eq!(code(&output), 1, "{signal}");
+        assert_eq!(code(&output), 3, "{signal}");
         assert!(clock.elapsed().as_secs() < 8, "{:?}", clock.elapsed());
         let folder = kit.unpacked();
         let summary = std::fs::read_to_string(folder.join("summary.md")).unwrap();
