@@ -211,7 +211,7 @@ impl Outcome {
         }
     }
 
-    /// Unlike other verbs, a check that was interrupted is one that did not pass.
+    /// How the command ends.
     fn exit(self) -> Exit {
         if self.interrupted {
             Exit::Interrupted
