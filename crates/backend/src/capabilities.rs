@@ -2,7 +2,9 @@
 
 use crate::device::{DeviceId, DeviceKind};
 use crate::error::BackendError;
-use crate::request::{MethodKind, Precision, Request};
+use crate::method_kind::MethodKind;
+use crate::precision::Precision;
+use crate::request::Request;
 use infermark_model::{Likelihood, Parameterization};
 use std::ops::RangeInclusive;
 

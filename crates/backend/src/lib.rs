@@ -15,7 +15,10 @@ mod error;
 mod gaussian_pass;
 mod interrupt;
 mod limits;
+mod method_kind;
+mod metric;
 mod posterior;
+mod precision;
 mod progress;
 mod registry;
 mod remedy;
@@ -40,7 +43,10 @@ pub use error::BackendError;
 pub use gaussian_pass::{GaussianPass, GaussianPoint};
 pub use interrupt::Interrupt;
 pub use limits::Limits;
+pub use method_kind::MethodKind;
+pub use metric::Metric;
 pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
+pub use precision::Precision;
 pub use progress::{Progress, RunState, StepUnit};
 pub use registry::Registry;
 pub use remedy::{Cause, Choice, Remedy, Setting};
@@ -49,9 +55,8 @@ pub use report::{
     TracePoint,
 };
 pub use request::{
-    BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_THREADS, MeanfieldSettings, Method, MethodKind,
-    Metric, NutsSettings, Precision, Request, StructuredViSettings, SviSettings, check_threads,
-    objective_in_words,
+    BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_THREADS, MeanfieldSettings, Method, NutsSettings,
+    Request, StructuredViSettings, SviSettings, check_threads, objective_in_words,
 };
 pub use step_pacer::StepPacer;
 pub use warning::{GaussianWarning, NutsWarning, ShapeShiftWarning, SviWarning, Warning};

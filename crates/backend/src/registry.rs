@@ -3,8 +3,9 @@
 use crate::Backend;
 use crate::device::{Device, DeviceId};
 use crate::error::BackendError;
+use crate::method_kind::MethodKind;
 use crate::remedy::{Cause, Remedy};
-use crate::request::{MethodKind, Request};
+use crate::request::Request;
 use std::sync::Arc;
 
 /// The backends that a program has. Look-ups by name, method or device use only what the backends declare of

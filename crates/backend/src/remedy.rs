@@ -1,7 +1,9 @@
 //! What helps against a problem, as data: its text names settings by the library's terms, and a program adds its own options.
 
 use crate::device::DeviceKind;
-use crate::request::{MethodKind, Metric, Precision};
+use crate::method_kind::MethodKind;
+use crate::metric::Metric;
+use crate::precision::Precision;
 use infermark_model::{Coordinates, Specification};
 use std::fmt;
 

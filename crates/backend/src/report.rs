@@ -1,7 +1,7 @@
 //! The figures of a finished or unfinished run.
 
+use crate::metric::Metric;
 use crate::progress::RunState;
-use crate::request::Metric;
 use crate::warning::Warning;
 use infermark_model::Centredness;
 use serde::{Deserialize, Serialize};

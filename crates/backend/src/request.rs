@@ -7,15 +7,16 @@ mod svi;
 
 use crate::device::DeviceId;
 use crate::error::BackendError;
+use crate::metric::Metric;
 use crate::remedy::{Cause, Choice, Remedy};
 use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, Priors};
 use serde::{Deserialize, Serialize};
 
 pub use gaussian::{LaplaceSettings, MeanfieldSettings, StructuredViSettings};
 pub use infermark_threads::MOST_THREADS;
-pub use method::{BenchmarkSettings, Method, MethodKind, objective_in_words};
-pub use nuts::{Metric, NutsSettings};
-pub use svi::{EarlyStop, Precision, SviSettings};
+pub use method::{BenchmarkSettings, Method, objective_in_words};
+pub use nuts::NutsSettings;
+pub use svi::{EarlyStop, SviSettings};
 
 /// The complete configuration of a run, which result files record in full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -9,20 +9,24 @@ mod keys;
 mod lines;
 mod numbers;
 mod panel_builder;
+mod panel_column;
 mod parquet_rows;
 mod periods;
 mod quoting;
 mod remedy;
 mod repeated;
+mod shown;
 mod source;
 
-pub use columns::{Columns, PanelColumn};
+pub use columns::Columns;
 pub use compression::Compression;
 pub(crate) use csv_rows::CsvTable;
 pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
-pub(crate) use defect::{Defects, Place, quoted};
+pub(crate) use defect::{Defects, Place};
 pub(crate) use keys::without_zero_decimals;
+pub use panel_column::PanelColumn;
 pub use remedy::DefectRemedy;
+pub(crate) use shown::quoted;
 
 use infermark_model::Panel;
 use panel_builder::PanelBuilder;

@@ -1,8 +1,8 @@
 //! Warnings of the Gaussian methods.
 
+use crate::method_kind::MethodKind;
 use crate::progress::RunState;
 use crate::remedy::{Remedy, Setting};
-use crate::request::MethodKind;
 use std::fmt;
 
 /// A warning of a Gaussian method.

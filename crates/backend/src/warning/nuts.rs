@@ -1,8 +1,8 @@
 //! Warnings of NUTS.
 
 use crate::convergence::{ESS_LIMIT, RHAT_LIMIT};
+use crate::metric::Metric;
 use crate::remedy::{Remedy, Setting};
-use crate::request::Metric;
 use infermark_model::Site;
 use std::fmt;
 

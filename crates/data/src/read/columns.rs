@@ -1,44 +1,9 @@
 //! The names that the panel's five columns have in a file.
 
-use super::defect::{Defects, Place, quoted};
+use super::defect::{Defects, Place};
+use super::panel_column::PanelColumn;
 use super::remedy::DefectRemedy;
-
-/// One of the panel's five columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PanelColumn {
-    /// The product.
-    Product,
-    /// The category.
-    Category,
-    /// The period.
-    Period,
-    /// The price.
-    Price,
-    /// The units sold.
-    Units,
-}
-
-impl PanelColumn {
-    /// All columns, in the order of [`Columns`].
-    const ALL: [PanelColumn; 5] = [
-        PanelColumn::Product,
-        PanelColumn::Category,
-        PanelColumn::Period,
-        PanelColumn::Price,
-        PanelColumn::Units,
-    ];
-
-    /// The column's name: that of its field in [`Columns`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            PanelColumn::Product => "product",
-            PanelColumn::Category => "category",
-            PanelColumn::Period => "period",
-            PanelColumn::Price => "price",
-            PanelColumn::Units => "units",
-        }
-    }
-}
+use super::shown::quoted;
 
 /// The positions of the panel's columns among a file's: product, category, period, price, units.
 pub(crate) type Places = [usize; 5];

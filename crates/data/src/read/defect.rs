@@ -2,6 +2,7 @@
 
 use super::compression::Compression;
 use super::remedy::DefectRemedy;
+use super::shown::{quoted, shortened};
 use infermark_memory::Shortage;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -330,36 +331,3 @@ impl Defects {
 /// What to do about two rows of one product and period when their other columns are not known.
 const REPEATED_REMEDY: &str = "keep one of the two rows, or, where another column (a year, a store) tells them apart, \
                                make it a part of the period or the product";
-
-/// Text in quotes for a message: escaped, and cut if it is long. A file's cells and names may have any
-/// length.
-pub(crate) fn quoted(text: &str) -> String {
-    const SHOWN_BYTES: usize = 120;
-    let mut shown = String::from("\"");
-    for (i, c) in text.chars().enumerate() {
-        // As `{:?}` escapes it.
-        let escaped = match c {
-            '\'' => "'".to_owned(),
-            c => c.escape_debug().to_string(),
-        };
-        // Three more for the dots of a text that was already cut.
-        if i == SHOWN_CHARACTERS + 3 || shown.len() + escaped.len() > SHOWN_BYTES {
-            shown += "...";
-            break;
-        }
-        shown += &escaped;
-    }
-    shown.push('"');
-    shown
-}
-
-/// How many characters of a value are shown.
-const SHOWN_CHARACTERS: usize = 60;
-
-/// A value cut to a printable length: a broken quote may turn half the file into one cell.
-fn shortened(value: String) -> String {
-    match value.char_indices().nth(SHOWN_CHARACTERS) {
-        Some((end, _)) => format!("{}...", &value[..end]),
-        None => value,
-    }
-}

@@ -3,9 +3,10 @@
 mod parts;
 
 use super::columns::Columns;
-use super::defect::{Defects, Place, quoted};
+use super::defect::{Defects, Place};
 use super::keys::Keys;
 use super::periods::{Period, PeriodKind, Periods};
+use super::shown::quoted;
 use infermark_memory::{Shortage, gigabytes};
 use infermark_model::{Panel, PanelPart};
 use parts::{Rows, Run, RunOrder};

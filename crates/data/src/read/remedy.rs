@@ -1,7 +1,7 @@
 //! What to do about a defect.
 
-use super::columns::PanelColumn;
-use super::defect::quoted;
+use super::panel_column::PanelColumn;
+use super::shown::quoted;
 use std::fmt;
 
 /// What to do about a defect. Its text names the fields of [`Columns`](super::Columns); [`DefectRemedy::in_words`] names anything

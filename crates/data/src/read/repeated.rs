@@ -2,8 +2,9 @@
 
 use super::columns::Columns;
 use super::csv_rows::{CsvTable, failed, reader};
-use super::defect::{Defects, Place, ReadError, quoted};
+use super::defect::{Defects, Place, ReadError};
 use super::numbers::{parse_number, small_number};
+use super::shown::quoted;
 use super::source::Source;
 use csv::ByteRecord;
 use std::collections::BTreeMap;

@@ -1,9 +1,6 @@
 //! Nsight Compute: what it reports of some consecutive launches of a warm run.
 
 use super::Check;
-use super::child::{How, Interrupted};
-use super::excerpts::{end_of, written};
-use super::step_run::StepRun;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,69 +36,8 @@ pub(super) fn find() -> Option<PathBuf> {
     super::on_the_path("ncu").or_else(|| folders.map(|folder| folder.join("ncu")).find(|ncu| ncu.is_file()))
 }
 
-/// Measures at one size and reports it. What `ncu` cannot do here (it may need permissions) is no failure of the check.
-pub(super) fn measure(run: &mut StepRun<'_>, ncu: &Path, products: usize) -> Result<(), Interrupted> {
-    let check = run.check();
-    let Some(panel) = panel(run, products)? else {
-        return Ok(());
-    };
-    let name = format!("ncu-{products}");
-    let report = run.folder().join(format!("{name}.ncu-rep"));
-    let log = format!("{name}.log");
-    let ended = run.start(
-        &mut measuring(check, ncu, &panel, &run.folder().join(&name)),
-        &log,
-    )?;
-    if !report.is_file() {
-        let how = match ended.how {
-            How::Passed => "ncu wrote no report".to_owned(),
-            How::Failed(why) => format!("ncu ended with {why}"),
-            How::CutShort => "it was cut short".to_owned(),
-        };
-        let end = end_of(&written(&run.folder().join(&log)), 4);
-        run.report_with(
-            &format!("Nsight Compute at {products} products: not measured, {how}; the end of {log}:"),
-            &end,
-            200,
-        );
-        return Ok(());
-    }
-    let details = format!("{name}.txt");
-    let mut reading = Command::new(ncu);
-    reading.arg("--import").arg(&report).args(["--page", "details"]);
-    run.start(&mut reading, &details)?;
-    let kernels = kernels(&written(&run.folder().join(&details)));
-    run.report_with(
-        &format!("Nsight Compute at {products} products, launches in a row ({details} has all of it):"),
-        &kernels,
-        300,
-    );
-    Ok(())
-}
-
-/// A file with so many products; `None`, which is reported, where it could not be made.
-fn panel(run: &mut StepRun<'_>, products: usize) -> Result<Option<PathBuf>, Interrupted> {
-    let check = run.check();
-    let file = |name: &str, ending: &str| check.temporary.join(format!("{name}-{products}.{ending}"));
-    let (panel, truth) = (file("published", "parquet"), file("truth", "csv"));
-    if panel.is_file() {
-        return Ok(Some(panel));
-    }
-    let mut generating = check.infermark(&["generate", "--process", "published", "--seed", "1"]);
-    generating
-        .args(["--products", &products.to_string(), "--out"])
-        .arg(&panel);
-    generating.arg("--truth").arg(truth);
-    let log = format!("generate-{products}.log");
-    let ended = run.start(&mut generating, &log)?;
-    if ended.how != How::Passed {
-        run.report_ended(&format!("generating {products} products"), &ended, "done");
-        return Ok(None);
-    }
-    Ok(Some(panel))
-}
-
-fn measuring(check: &Check, ncu: &Path, panel: &Path, export: &Path) -> Command {
+/// `ncu` on consecutive launches of a warm run on `panel`, with its report in `export`.
+pub(super) fn measuring(check: &Check, ncu: &Path, panel: &Path, export: &Path) -> Command {
     let (warmup, skipped) = if check.quick {
         ("20", "30")
     } else {
@@ -119,7 +55,7 @@ fn measuring(check: &Check, ncu: &Path, panel: &Path, export: &Path) -> Command 
 }
 
 /// A line for each launch of a report's page of details: the kernel, and the metrics of [`METRICS`] in the order of the page.
-fn kernels(details: &str) -> String {
+pub(super) fn kernels(details: &str) -> String {
     let mut kernels: Vec<String> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for line in details.lines() {

@@ -9,7 +9,7 @@ use super::{Check, Step, nsight, system};
 use crate::output::{notify, print};
 use infermark_report::records::results_folder::now_utc;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ impl<'a> StepRun<'a> {
             match part.work {
                 Work::Omitted(reason) => self.report(&format!("{}: {reason}", part.title)),
                 Work::Program(program) => self.program(&part.title, *program)?,
-                Work::Launches { ncu, products } => nsight::measure(self, &ncu, products)?,
+                Work::Launches { ncu, products } => self.launches(&ncu, products)?,
             }
         }
         Ok(())
@@ -106,18 +106,13 @@ impl<'a> StepRun<'a> {
         }
     }
 
-    /// The check that the step belongs to.
-    pub(super) fn check(&self) -> &'a Check {
-        self.check
-    }
-
     /// The folder of the step's files.
-    pub(super) fn folder(&self) -> &Path {
+    fn folder(&self) -> &Path {
         self.archive.folder()
     }
 
     /// Runs a program in the time that the step has left, with what it writes in the file `log` of the step's folder.
-    pub(super) fn start(&mut self, command: &mut Command, log: &str) -> Result<Ended, Interrupted> {
+    fn start(&mut self, command: &mut Command, log: &str) -> Result<Ended, Interrupted> {
         self.log = Some(log.to_owned());
         let left = self.check.limit.saturating_sub(self.clock.elapsed() + RESERVE);
         let not_started = |how| Ended {
@@ -176,8 +171,70 @@ impl<'a> StepRun<'a> {
         Ok(())
     }
 
+    /// Measures launches by Nsight Compute at one size and reports them. What `ncu` cannot do here (it may need permissions) is no failure of the check.
+    fn launches(&mut self, ncu: &Path, products: usize) -> Result<(), Interrupted> {
+        let check = self.check;
+        let Some(panel) = self.panel(products)? else {
+            return Ok(());
+        };
+        let name = format!("ncu-{products}");
+        let report = self.folder().join(format!("{name}.ncu-rep"));
+        let log = format!("{name}.log");
+        let ended = self.start(
+            &mut nsight::measuring(check, ncu, &panel, &self.folder().join(&name)),
+            &log,
+        )?;
+        if !report.is_file() {
+            let how = match ended.how {
+                How::Passed => "ncu wrote no report".to_owned(),
+                How::Failed(why) => format!("ncu ended with {why}"),
+                How::CutShort => "it was cut short".to_owned(),
+            };
+            let end = end_of(&written(&self.folder().join(&log)), 4);
+            self.report_with(
+                &format!("Nsight Compute at {products} products: not measured, {how}; the end of {log}:"),
+                &end,
+                200,
+            );
+            return Ok(());
+        }
+        let details = format!("{name}.txt");
+        let mut reading = Command::new(ncu);
+        reading.arg("--import").arg(&report).args(["--page", "details"]);
+        self.start(&mut reading, &details)?;
+        let kernels = nsight::kernels(&written(&self.folder().join(&details)));
+        self.report_with(
+            &format!("Nsight Compute at {products} products, launches in a row ({details} has all of it):"),
+            &kernels,
+            300,
+        );
+        Ok(())
+    }
+
+    /// A file with so many products; `None`, which is reported, where it could not be made.
+    fn panel(&mut self, products: usize) -> Result<Option<PathBuf>, Interrupted> {
+        let check = self.check;
+        let file = |name: &str, ending: &str| check.temporary.join(format!("{name}-{products}.{ending}"));
+        let (panel, truth) = (file("published", "parquet"), file("truth", "csv"));
+        if panel.is_file() {
+            return Ok(Some(panel));
+        }
+        let mut generating = check.infermark(&["generate", "--process", "published", "--seed", "1"]);
+        generating
+            .args(["--products", &products.to_string(), "--out"])
+            .arg(&panel);
+        generating.arg("--truth").arg(truth);
+        let log = format!("generate-{products}.log");
+        let ended = self.start(&mut generating, &log)?;
+        if ended.how != How::Passed {
+            self.report_ended(&format!("generating {products} products"), &ended, "done");
+            return Ok(None);
+        }
+        Ok(Some(panel))
+    }
+
     /// Reports how the program that ran last ended, by its `title`; `passed` is what one that passed did.
-    pub(super) fn report_ended(&mut self, title: &str, ended: &Ended, passed: &str) {
+    fn report_ended(&mut self, title: &str, ended: &Ended, passed: &str) {
         let seconds = ended.after.as_secs();
         self.outcome.ran = true;
         self.outcome.failed |= ended.how != How::Passed;
@@ -194,7 +251,7 @@ impl<'a> StepRun<'a> {
     }
 
     /// Adds a point to the summary and to what goes to standard error, with a quotation of lines up to `width` characters.
-    pub(super) fn report_with(&mut self, point: &str, quotation: &str, width: usize) {
+    fn report_with(&mut self, point: &str, quotation: &str, width: usize) {
         self.summary.point(point);
         self.summary.quote(quotation, width);
         notify(format_args!("{}: {point}", self.step.name()));

@@ -2,7 +2,8 @@
 //! the periods.
 
 use crate::read::columns::Columns;
-use crate::read::defect::{Defects, Place, quoted};
+use crate::read::defect::{Defects, Place};
+use crate::read::shown::quoted;
 use infermark_model::{Labels, PanelPart};
 
 /// Consecutive rows of one product in the file; the run ends where the next starts.
