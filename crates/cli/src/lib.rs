@@ -33,7 +33,7 @@ use std::process::ExitCode;
         infermark fit sales.csv --method nuts --out fit/         elasticities with intervals, by NUTS\n  \
         infermark fit sales.parquet --product-column sku --period-column month --out fit/\n  \
         infermark bench --products 10000,100000 --out results/mine   the speedup table here\n\n\
-        A sales file has one row a product and period, with columns product, category, week, price and units\n\
+        A sales file has one row per product and period, with columns product, category, week, price and units\n\
         (other names can be given). EXIT CODES: 0 done, 1 a gate failed, 2 usage or input,\n\
         3 interrupted (Ctrl-C, SIGTERM or SIGHUP) with partial results written."
 )]
