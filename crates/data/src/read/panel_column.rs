@@ -16,7 +16,7 @@ pub enum PanelColumn {
 }
 
 impl PanelColumn {
-    /// All columns, in the order of [`Columns`].
+    /// All columns, in the order of [`Columns`](crate::Columns).
     pub(super) const ALL: [PanelColumn; 5] = [
         PanelColumn::Product,
         PanelColumn::Category,
@@ -25,7 +25,7 @@ impl PanelColumn {
         PanelColumn::Units,
     ];
 
-    /// The column's name: that of its field in [`Columns`].
+    /// The column's name: that of its field in [`Columns`](crate::Columns).
     pub const fn name(self) -> &'static str {
         match self {
             PanelColumn::Product => "product",
