@@ -324,8 +324,9 @@ mod tests {
         let lost = Outcome { lost: true, ..ran };
         assert_eq!(Outcome::default().exit(), Exit::Usage);
         assert_eq!(ran.and(Outcome::default()).exit(), Exit::Done);
-        for bad in [failed, interrupted, lost] {
+        for bad in [failed, lost] {
             assert_eq!(bad.and(ran).exit(), Exit::CheckFailed);
+            assert_eq!(bad.and(interrupted).exit(), Exit::Interrupted);
         }
     }
 }
