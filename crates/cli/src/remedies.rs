@@ -49,7 +49,7 @@ fn options_against(cause: &(dyn Error + 'static)) -> Vec<String> {
     if let Some(error) = cause.downcast_ref::<BackendError>() {
         options(error.remedies())
     } else if let Some(CalibrationError::Method { error, .. }) = cause.downcast_ref() {
-        options(error.remedies())
+        options_by(error.remedies(), option_of_calibrate)
     } else if let Some(ComparisonError::Model { model, .. }) = cause.downcast_ref() {
         options(&[Remedy::Choose(Choice::Model(*model))])
     } else if let Some(FitFolderError::NoFit(_)) = cause.downcast_ref() {
@@ -78,6 +78,10 @@ fn with_options(text: impl Display, options: &[String]) -> String {
 
 /// The options of remedies, each once.
 fn options(remedies: &[Remedy]) -> Vec<String> {
+    options_by(remedies, option)
+}
+
+fn options_by(remedies: &[Remedy], option: impl Fn(&Remedy) -> Option<String>) -> Vec<String> {
     let mut options: Vec<String> = Vec::new();
     for option in remedies.iter().filter_map(option) {
         if !options.contains(&option) {
@@ -109,6 +113,20 @@ fn option(remedy: &Remedy) -> Option<String> {
     })
 }
 
+/// The same of `calibrate`, which takes several methods with their default settings.
+fn option_of_calibrate(remedy: &Remedy) -> Option<String> {
+    match remedy {
+        Remedy::Choose(Choice::Method(method)) => Some(format!("--methods {}", method.name())),
+        Remedy::Choose(Choice::Coordinates(_)) => option(remedy),
+        Remedy::Raise(setting) | Remedy::Lower(setting) | Remedy::Change(setting) => match setting {
+            // Whichever file gave the bound, it is overridden by this one.
+            Setting::ClipLow | Setting::ClipHigh => Some("--fit-priors".to_owned()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 const fn option_of(setting: Setting) -> &'static str {
     match setting {
         Setting::Threads => "--threads",
@@ -129,7 +147,7 @@ const fn option_of(setting: Setting) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark::{Cause, Metric};
+    use infermark::{Cause, MethodKind, Metric};
 
     #[test]
     fn an_error_names_the_options_that_help() {
@@ -151,10 +169,16 @@ mod tests {
     fn errors_of_other_libraries_get_their_options() {
         let told = |error: anyhow::Error| error_in_words(&error);
         let method = "laplace".to_owned();
-        let error = BackendError::request(Cause::new("too large", [Remedy::CPU]));
-        assert_eq!(
-            told(CalibrationError::Method { method, error }.into()),
-            "laplace: too large; choose the device cpu (--device cpu)"
+        let remedies = [
+            Remedy::CPU,
+            Remedy::Raise(Setting::ClipHigh),
+            Remedy::Choose(Choice::Method(MethodKind::Nuts)),
+        ];
+        let error = BackendError::request(Cause::new("too large", remedies));
+        let told_of_calibration = told(CalibrationError::Method { method, error }.into());
+        assert!(
+            told_of_calibration.ends_with("(--fit-priors, --methods nuts)"),
+            "{told_of_calibration}"
         );
         let no_fit = FitFolderError::NoFit("here".into());
         assert!(told(no_fit.into()).ends_with("the folder that a fit was written to (fit --out)"));

@@ -15,8 +15,8 @@ mod protocol;
 mod run;
 
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Device, DeviceId, DeviceKind, Method, MethodKind,
-    Precision, Request, Run,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Device, DeviceId, DeviceKind, Interrupt, Method,
+    MethodKind, Precision, Request, Run,
 };
 use infermark_model::{Likelihood, Panel, Parameterization, Priors};
 use infermark_svi::RunRecorder;
@@ -65,9 +65,10 @@ impl PeerProcess {
     /// description.
     ///
     /// # Errors
-    /// [`PeerError::Unavailable`] where the program is not installed, [`PeerError::Failed`] where what starts is no worker of this version.
-    pub fn connect(name: &str, command: Vec<String>) -> Result<Self, PeerError> {
-        Self::connect_with(name, command, PATIENCE)
+    /// [`PeerError::Unavailable`] where the program is not installed, [`PeerError::Failed`] where what starts is no worker of this version, or
+    /// `interrupt` is set before it has described itself.
+    pub fn connect(name: &str, command: Vec<String>, interrupt: &Interrupt) -> Result<Self, PeerError> {
+        Self::connect_until(name, command, PATIENCE, interrupt)
     }
 
     /// As [`PeerProcess::connect`], waiting at most `patience` for each reply.
@@ -75,11 +76,20 @@ impl PeerProcess {
     /// # Errors
     /// See [`PeerProcess::connect`].
     pub fn connect_with(name: &str, command: Vec<String>, patience: Duration) -> Result<Self, PeerError> {
-        let described = Process::start(&command, 0, patience).and_then(|mut process| {
-            process.ask::<Description>(&Question::Describe {
-                protocol: PROTOCOL_VERSION,
-            })
-        });
+        Self::connect_until(name, command, patience, &Interrupt::new())
+    }
+
+    fn connect_until(
+        name: &str,
+        command: Vec<String>,
+        patience: Duration,
+        interrupt: &Interrupt,
+    ) -> Result<Self, PeerError> {
+        let question = Question::Describe {
+            protocol: PROTOCOL_VERSION,
+        };
+        let described = Process::start(&command, 0, patience)
+            .and_then(|mut process| process.ask_until::<Description>(&question, interrupt));
         let description = described.map_err(|trouble| match trouble {
             Trouble::Unavailable(what) => PeerError::Unavailable(what),
             other => PeerError::Failed(other.to_string()),

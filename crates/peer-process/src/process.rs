@@ -5,6 +5,7 @@
 
 use crate::process_group::ProcessGroup;
 use crate::protocol::{Question, Reply};
+use infermark_backend::Interrupt;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
@@ -19,6 +20,8 @@ const KEPT_OF_STDERR: usize = 4 << 10;
 const SHORT_REPLY: u64 = 1 << 20;
 /// Bytes of a number in a reply with what separates it from the next, at most.
 const BYTES_PER_NUMBER: u64 = 32;
+/// How often a wait looks whether it is interrupted.
+const INTERRUPT_POLL: Duration = Duration::from_millis(50);
 /// How long a process is waited for that has closed its standard output.
 const ENDING: Duration = Duration::from_secs(2);
 
@@ -107,12 +110,35 @@ impl Process {
     /// # Errors
     /// What the worker says instead of an answer; or that it died, hung, or said what is no reply. After the latter it is not to be asked again.
     pub(crate) fn ask<T: DeserializeOwned>(&mut self, question: &Question<'_>) -> Result<T, Trouble> {
+        self.ask_until(question, &Interrupt::new())
+    }
+
+    /// The same, for as long as `interrupt` is not set.
+    ///
+    /// # Errors
+    /// See [`Process::ask`]; and when it is set.
+    pub(crate) fn ask_until<T: DeserializeOwned>(
+        &mut self,
+        question: &Question<'_>,
+        interrupt: &Interrupt,
+    ) -> Result<T, Trouble> {
         let mut line = serde_json::to_vec(question)
             .map_err(|error| Trouble::Failed(format!("its request cannot be written: {error}")))?;
         line.push(b'\n');
         // If the writer is gone, so is the worker, and the missing reply below shows it.
         let _ = self.requests.send(line);
-        let reply = match self.replies.recv_timeout(self.patience) {
+        let clock = Instant::now();
+        let received = loop {
+            let left = self.patience.saturating_sub(clock.elapsed());
+            match self.replies.recv_timeout(left.min(INTERRUPT_POLL)) {
+                Err(RecvTimeoutError::Timeout) if interrupt.is_set() => {
+                    return Err(self.failed("the wait for its reply was interrupted".into()));
+                }
+                Err(RecvTimeoutError::Timeout) if left > INTERRUPT_POLL => {}
+                received => break received,
+            }
+        };
+        let reply = match received {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => return Err(self.failed(format!("its reply cannot be read: {error}"))),
             Err(RecvTimeoutError::Timeout) => {

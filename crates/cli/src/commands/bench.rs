@@ -6,11 +6,12 @@ use crate::device::named_device;
 use crate::exit::Exit;
 use crate::output::{notify, print};
 use crate::progress_bar::BenchBar;
+use crate::settings::{COLUMN_OPTIONS, ColumnArguments};
 use anyhow::{Context, ensure};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use infermark::{
-    Columns, DeviceId, Generator, Interrupt, MethodKind, Process, Registry, SviSettings, generate_panel,
-    read_truth, registry,
+    DeviceId, Generator, Interrupt, MethodKind, Process, Registry, SviSettings, generate_panel, read_truth,
+    registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 pub use infermark_harness::benchmark::WARMUP_ITERATIONS;
@@ -107,6 +108,9 @@ pub struct BenchArguments {
     /// name: nothing is overwritten.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Names of the columns of `data`.
+    #[command(flatten)]
+    pub columns: ColumnArguments,
 }
 
 impl Default for BenchArguments {
@@ -122,7 +126,17 @@ impl Default for BenchArguments {
 
 impl BenchArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
-        let registry = self.registry()?;
+        if self.data.is_none() {
+            refuse_given(given, &COLUMN_OPTIONS, "--data")?;
+        }
+        let interrupt = interrupt_on_signals();
+        let registry = match self.registry(&interrupt) {
+            Err(_) if interrupt.is_set() => {
+                notify("interrupted before there was anything to save");
+                return Ok(Exit::Interrupted);
+            }
+            registry => registry?,
+        };
         let cases = self.cases(&registry)?;
         if !cases
             .iter()
@@ -137,7 +151,7 @@ impl BenchArguments {
         if cases.iter().all(|case| case.request.devices != [DeviceId::CPU]) {
             refuse_given(given, &["threads"], "backends on the CPU")?;
         }
-        let (outcome, folder) = self.measure_those_of(&registry)?;
+        let (outcome, folder) = self.measure_those_of(&registry, &interrupt)?;
         let exit = if outcome.interrupted {
             Exit::Interrupted
         } else if outcome.is_success() {
@@ -167,7 +181,7 @@ impl BenchArguments {
     /// # Errors
     /// When an argument is out of range, or the results folder cannot be written to.
     pub fn check(&self) -> anyhow::Result<()> {
-        self.check_plan(&self.registry()?)?;
+        self.check_plan(&self.registry(&Interrupt::new())?)?;
         self.baseline()?;
         let folder = self.folder()?;
         drop(ClaimedFolder::claim(folder.path(), &[])?);
@@ -226,17 +240,22 @@ impl BenchArguments {
     /// # Errors
     /// When an argument is out of range, a panel cannot be made, or a file not be written.
     pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
-        self.measure_those_of(&self.registry()?)
+        let interrupt = interrupt_on_signals();
+        self.measure_those_of(&self.registry(&interrupt)?, &interrupt)
     }
 
-    fn measure_those_of(&self, registry: &Registry) -> anyhow::Result<(Outcome, ResultsFolder)> {
+    fn measure_those_of(
+        &self,
+        registry: &Registry,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<(Outcome, ResultsFolder)> {
         // Before a file is read; the sizes of a sales file are not known then.
         self.check_plan(registry)?;
         let baseline = self.baseline()?;
         let mut sizes = self.products.clone();
         let mut read = None;
         if let Some(path) = &self.data {
-            let panel = load_panel(path, &Columns::default())?;
+            let panel = load_panel(path, &self.columns.clone().into())?;
             let truth = self
                 .truth
                 .as_ref()
@@ -261,8 +280,7 @@ impl BenchArguments {
             None => published_panel(products, seed, likelihood).map_err(|e| e.to_string()),
         };
         let _claimed = ClaimedFolder::claim(folder.path(), &[])?;
-        let interrupt = interrupt_on_signals();
-        let mut outcome = run_benchmark(&plan, &mut make, &folder, &mut BenchBar::new(), &interrupt)?;
+        let mut outcome = run_benchmark(&plan, &mut make, &folder, &mut BenchBar::new(), interrupt)?;
         if let Some(baseline) = baseline
             && let Some(comparison) = BaselineComparison::new(&outcome.records, &baseline)
         {
@@ -274,15 +292,16 @@ impl BenchArguments {
     /// All backends, after the peers that are installed here.
     ///
     /// # Errors
-    /// When a peer is no worker; where `CI` is set also when one is not installed, lest a check passes by not running.
-    fn registry(&self) -> anyhow::Result<Registry> {
+    /// When a peer is no worker, or `interrupt` is set before it has described itself; where `CI` is set also when one is not installed, lest a
+    /// check passes by not running.
+    fn registry(&self, interrupt: &Interrupt) -> anyhow::Result<Registry> {
         let mut found = registry().clone();
         for PeerCommand { name, command } in self.peers.iter().rev() {
             ensure!(
                 found.named(name).is_none(),
                 "--peer {name}: there is a backend of that name"
             );
-            match PeerProcess::connect(name, command.clone()) {
+            match PeerProcess::connect(name, command.clone(), interrupt) {
                 Ok(peer) => found = found.with_first(peer),
                 Err(PeerError::Unavailable(what)) if std::env::var_os("CI").is_none() => {
                     notify(format_args!("peer {name} is left out: {what}"));

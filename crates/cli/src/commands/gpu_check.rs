@@ -105,6 +105,10 @@ impl GpuCheckArguments {
                 "no {tool} on the PATH, which packs the results"
             );
         }
+        ensure!(
+            self.products.is_sorted_by(|one, next| one < next),
+            "--products: give the sizes in ascending order, each once"
+        );
         let program = std::env::current_exe()
             .context("cannot find this program, to start parts of the check with it")?;
         let folder = program.parent().context("this program has no folder")?.to_owned();

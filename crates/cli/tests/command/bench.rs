@@ -4,7 +4,8 @@ use crate::{BACKENDS, code, command, json, run, text};
 use infermark_test_support::data;
 use serde_json::Value;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 #[test]
 fn time_prints_the_agreed_json() {
@@ -226,6 +227,49 @@ fn bench_beside_a_baseline() {
     // Which the folder keeps.
     let output = run(&["report", here.to_str().unwrap()]);
     assert_eq!((code(&output), text(&output.stdout)), (0, drawn));
+}
+
+/// A peer that does not answer is waited for until a signal comes, and ends with the program.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_wait_for_a_peer_and_the_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (script, id) = (folder.path().join("slow"), folder.path().join("id"));
+    std::fs::write(&script, "echo $$ > $1.new && mv $1.new $1; exec sleep 600\n").unwrap();
+    for signal in ["-INT", "-TERM"] {
+        let peer = format!("slow=sh {} {}", script.display(), id.display());
+        let bench = command(&[
+            "bench",
+            "--products",
+            "20",
+            "--backends",
+            "laplace-cpu",
+            "--peer",
+            &peer,
+        ])
+        .arg("--out")
+        .arg(folder.path().join("results"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+        let clock = Instant::now();
+        while !id.exists() {
+            assert!(clock.elapsed().as_secs() < 60, "the peer has not started");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let peer = std::fs::read_to_string(&id).unwrap();
+        std::fs::remove_file(&id).unwrap();
+        let sent = Command::new("kill")
+            .args([signal, &bench.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        let output = bench.wait_with_output().unwrap();
+        assert_eq!(code(&output), 3, "{signal}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("before there was anything to save"));
+        assert!(!folder.path().join("results").exists());
+        let left = Path::new("/proc").join(peer.trim());
+        assert!(!left.exists(), "{signal}: the peer is left");
+    }
 }
 
 /// A peer that is not installed is left out with what is missing, and is an error where CI is set; one that is no worker always is.

@@ -112,6 +112,13 @@ fn wrong_usage_is_refused() {
 #[test]
 fn the_speed_of_a_device_is_measured_and_quoted() {
     let Some(kit) = Kit::with_tests(&[]) else { return };
+    let refused = kit
+        .check("speed")
+        .args(["--products", "100,10"])
+        .output()
+        .unwrap();
+    assert_eq!(code(&refused), 2);
+    assert!(text(&refused.stderr).contains("ascending"));
     let output = kit
         .check("speed")
         .args(["--quick", "--products", "40"])
