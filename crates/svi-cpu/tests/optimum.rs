@@ -13,6 +13,7 @@ use infermark_model::svi::LossAndGradient;
 use infermark_model::{Likelihood, Orthogonal, Parameterization, PerSite, Priors, Site};
 use infermark_svi::NoiseSource;
 use infermark_svi_cpu::SviCpu;
+use infermark_test_support::guides::flat;
 use infermark_test_support::mean_field::mean_field_optimum;
 use infermark_test_support::small_panel;
 use std::sync::Arc;
@@ -69,18 +70,6 @@ fn converged(panel: &Arc<Panel>, request: &Request) -> Guide {
         }
     }
     mean
-}
-
-fn flat(guide: &Guide) -> Vec<f64> {
-    let mut all = guide.loc.clone();
-    all.extend(&guide.unconstrained_scale);
-    all.extend(
-        guide
-            .unconstrained_centredness
-            .iter()
-            .flat_map(PerSite::reparameterized),
-    );
-    all
 }
 
 /// Mean of the gradient over fresh noise in standard errors, by parameter.

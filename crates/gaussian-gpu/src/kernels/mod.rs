@@ -9,12 +9,14 @@
 mod couplings;
 mod math;
 mod rows;
+mod third;
+mod tiles;
 mod walk;
 
-pub(crate) use couplings::{
-    SHARED_BYTES, THREADS, TILE, Third, border_products, fold, schur, squares, third_order,
-};
+pub(crate) use couplings::{border_products, fold, schur, squares};
 pub(crate) use rows::{fill, gather, place_rows};
+pub(crate) use third::{Third, third_order};
+pub(crate) use tiles::{SHARED_BYTES, THREADS, TILE};
 pub(crate) use walk::{CUBE_SUMS, Column, products, transposed_products};
 
 /// Products of a block; threads of a cube that has one to each.
