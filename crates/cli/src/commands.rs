@@ -16,7 +16,7 @@ pub mod time;
 
 use crate::exit::Exit;
 use crate::output::notify;
-use crate::remedies::{warning_in_words, with_column_options};
+use crate::remedies::{VerbOptions, with_column_options};
 use anyhow::bail;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
@@ -65,7 +65,7 @@ impl Command {
     /// # Errors
     /// Usage and input errors; gates that fail are an [`Exit`].
     pub fn run(self, matches: &ArgMatches) -> anyhow::Result<Exit> {
-        let (_, given) = matches.subcommand().expect("a verb was parsed");
+        let (verb, given) = matches.subcommand().expect("a verb was parsed");
         // A fit records it with its other warnings.
         let tells_itself = matches!(self, Command::Fit(_));
         let exit = match self {
@@ -88,7 +88,8 @@ impl Command {
             && exit.is_ok()
             && let Some(told) = fewer_threads()
         {
-            notify(format_args!("warning: {}", warning_in_words(&told.into())));
+            let warning = VerbOptions::of(verb).in_warning(&told.into());
+            notify(format_args!("warning: {warning}"));
         }
         exit
     }

@@ -16,6 +16,7 @@ pub mod settings;
 
 use crate::commands::Command;
 use crate::exit::Exit;
+use crate::remedies::VerbOptions;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use infermark_machine::LONG_VERSION;
 use infermark_processor::InstructionSet;
@@ -66,7 +67,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match checked.and_then(|_| arguments.command.run(&matches)) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            output::notify(format_args!("error: {}", remedies::error_in_words(&error)));
+            let options = VerbOptions::of(matches.subcommand_name().unwrap_or_default());
+            output::notify(format_args!("error: {}", options.in_error(&error)));
             Exit::Usage.into()
         }
     }

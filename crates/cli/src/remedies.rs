@@ -1,29 +1,117 @@
 //! Remedies in the command's own words: libraries say what helps, this says by which option.
 
+use clap::CommandFactory;
 use infermark::{BackendError, Choice, DefectRemedy, PanelColumn, ReadError, Remedy, Setting, Warning};
 use infermark_calibration::CalibrationError;
 use infermark_data::shell::quoted_text;
 use infermark_fit_files::fit_folder::FitFolderError;
 use infermark_fit_files::fit_output::Taken;
 use infermark_harness::benchmark::BenchmarkError;
-use infermark_report::comparison::ComparisonError;
 use std::error::Error;
-use std::fmt::Display;
 
-/// A warning with the options that help.
-pub(crate) fn warning_in_words(warning: &Warning) -> String {
-    with_options(warning, &options(&warning.remedies()))
+/// The options of a verb, which carry out what helps.
+pub(crate) struct VerbOptions(clap::Command);
+
+impl VerbOptions {
+    /// Those of the verb with this name; none where there is no such verb.
+    pub(crate) fn of(verb: &str) -> Self {
+        let all = crate::Arguments::command();
+        VerbOptions(all.find_subcommand(verb).cloned().unwrap_or_default())
+    }
+
+    /// A warning, with the option of each remedy behind it.
+    pub(crate) fn in_warning(&self, warning: &Warning) -> String {
+        self.inserted(warning.to_string(), &warning.remedies())
+    }
+
+    /// An error of a backend, with the option of each remedy behind it.
+    pub(crate) fn in_backend_error(&self, error: &BackendError) -> String {
+        self.inserted(error.to_string(), error.remedies())
+    }
+
+    /// An error with its causes, with the option of each remedy behind it.
+    pub(crate) fn in_error(&self, error: &anyhow::Error) -> String {
+        let text = format!("{error:#}");
+        match error.chain().map(help).find(|help| !matches!(help, Help::None)) {
+            Some(Help::Remedies(remedies)) => self.inserted(text, &remedies),
+            Some(Help::Options(options)) => format!("{text} ({options})"),
+            Some(Help::None) | None => text,
+        }
+    }
+
+    /// Inserts options into a text that has the remedies' own.
+    fn inserted(&self, mut text: String, remedies: &[Remedy]) -> String {
+        for remedy in remedies {
+            let words = remedy.to_string();
+            if let (Some(option), Some(start)) = (self.option(remedy), text.rfind(&words)) {
+                text.insert_str(start + words.len(), &format!(" ({option})"));
+            }
+        }
+        text
+    }
+
+    /// The option of a remedy; `None` where the verb has none that carries it out.
+    fn option(&self, remedy: &Remedy) -> Option<String> {
+        let one_of = |names: &[&str], value: &str| {
+            let name = names.iter().find(|name| self.has(name))?;
+            Some(format!("--{name} {value}").trim_end().to_owned())
+        };
+        match remedy {
+            Remedy::Choose(choice) => match choice {
+                Choice::Method(method) => one_of(&["method", "methods"], method.name()),
+                Choice::Metric(metric) => one_of(&["metric"], metric.name()),
+                Choice::Coordinates(coordinates) => one_of(&["coordinates"], coordinates.name()),
+                Choice::Precision(precision) => one_of(&["precision"], precision.name()),
+                Choice::Device(kind) => one_of(&["device", "devices"], kind.name()),
+                Choice::Model(model) => one_of(&["model"], model.name()),
+            },
+            Remedy::Raise(setting) | Remedy::Lower(setting) | Remedy::Change(setting) => match setting {
+                // Whichever file gave the bound, it is overridden by the first.
+                Setting::ClipLow | Setting::ClipHigh => one_of(&["fit-priors", "priors"], ""),
+                other => one_of(&[option_of(*other)], ""),
+            },
+            Remedy::GiveMemory
+            | Remedy::LargerDevice
+            | Remedy::UseBackend(_)
+            | Remedy::FitFewer(_)
+            | Remedy::RaiseProcessLimit => None,
+        }
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.0
+            .get_arguments()
+            .any(|argument| argument.get_long() == Some(option))
+    }
 }
 
-/// An error of a backend with the options that help.
-pub(crate) fn backend_error_in_words(error: &BackendError) -> String {
-    with_options(error, &options(error.remedies()))
+/// What helps against a cause of an error.
+enum Help {
+    None,
+    /// Remedies, whose words the error's text has.
+    Remedies(Vec<Remedy>),
+    /// Options of the command.
+    Options(&'static str),
 }
 
-/// An error with its causes and the options that help.
-pub(crate) fn error_in_words(error: &anyhow::Error) -> String {
-    let options = error.chain().map(options_against).find(|found| !found.is_empty());
-    with_options(format!("{error:#}"), &options.unwrap_or_default())
+fn help(cause: &(dyn Error + 'static)) -> Help {
+    let remedies = |remedies: &[Remedy]| match remedies {
+        [] => Help::None,
+        remedies => Help::Remedies(remedies.to_vec()),
+    };
+    if let Some(error) = cause.downcast_ref::<BackendError>() {
+        remedies(error.remedies())
+    } else if let Some(CalibrationError::Method { error, .. }) = cause.downcast_ref() {
+        remedies(error.remedies())
+    } else if let Some(FitFolderError::NoFit(_)) = cause.downcast_ref() {
+        Help::Options("fit --out")
+    } else if let Some(BenchmarkError::NoneOnGpus) = cause.downcast_ref() {
+        Help::Options("--backends, --devices")
+    } else if cause.is::<Taken>() {
+        Help::Options("--force")
+    } else {
+        Help::None
+    }
 }
 
 /// The error, whose defects name columns by options.
@@ -44,103 +132,21 @@ fn column_option(column: PanelColumn, name: Option<&str>) -> String {
     }
 }
 
-/// The options that help against a cause of an error.
-fn options_against(cause: &(dyn Error + 'static)) -> Vec<String> {
-    if let Some(error) = cause.downcast_ref::<BackendError>() {
-        options(error.remedies())
-    } else if let Some(CalibrationError::Method { error, .. }) = cause.downcast_ref() {
-        options_by(error.remedies(), option_of_calibrate)
-    } else if let Some(ComparisonError::Model { model, .. }) = cause.downcast_ref() {
-        options(&[Remedy::Choose(Choice::Model(*model))])
-    } else if let Some(FitFolderError::NoFit(_)) = cause.downcast_ref() {
-        vec!["fit --out".to_owned()]
-    } else if let Some(BenchmarkError::NoneOnGpus) = cause.downcast_ref() {
-        vec!["--backends".to_owned(), "--devices".to_owned()]
-    } else if cause.is::<Taken>() {
-        vec!["--force".to_owned()]
-    } else {
-        Vec::new()
-    }
-}
-
-/// A text that ends with what helps, followed by the options for it; a full stop stays last.
-fn with_options(text: impl Display, options: &[String]) -> String {
-    let text = text.to_string();
-    if options.is_empty() {
-        return text;
-    }
-    let options = options.join(", ");
-    match text.strip_suffix('.') {
-        Some(sentence) => format!("{sentence} ({options})."),
-        None => format!("{text} ({options})"),
-    }
-}
-
-/// The options of remedies, each once.
-fn options(remedies: &[Remedy]) -> Vec<String> {
-    options_by(remedies, option)
-}
-
-fn options_by(remedies: &[Remedy], option: impl Fn(&Remedy) -> Option<String>) -> Vec<String> {
-    let mut options: Vec<String> = Vec::new();
-    for option in remedies.iter().filter_map(option) {
-        if !options.contains(&option) {
-            options.push(option);
-        }
-    }
-    options
-}
-
-/// The option of a remedy; `None` where no option carries it out.
-fn option(remedy: &Remedy) -> Option<String> {
-    Some(match remedy {
-        Remedy::Choose(choice) => match choice {
-            Choice::Method(method) => format!("--method {}", method.name()),
-            Choice::Metric(metric) => format!("--metric {}", metric.name()),
-            Choice::Coordinates(coordinates) => format!("--coordinates {}", coordinates.name()),
-            Choice::Precision(precision) => format!("--precision {}", precision.name()),
-            Choice::Device(kind) => format!("--device {}", kind.name()),
-            Choice::Model(model) => format!("--model {}", model.name()),
-        },
-        Remedy::Raise(setting) | Remedy::Lower(setting) | Remedy::Change(setting) => {
-            option_of(*setting).to_owned()
-        }
-        Remedy::GiveMemory
-        | Remedy::LargerDevice
-        | Remedy::UseBackend(_)
-        | Remedy::FitFewer(_)
-        | Remedy::RaiseProcessLimit => return None,
-    })
-}
-
-/// The same of `calibrate`, which takes several methods with their default settings.
-fn option_of_calibrate(remedy: &Remedy) -> Option<String> {
-    match remedy {
-        Remedy::Choose(Choice::Method(method)) => Some(format!("--methods {}", method.name())),
-        Remedy::Choose(Choice::Coordinates(_)) => option(remedy),
-        Remedy::Raise(setting) | Remedy::Lower(setting) | Remedy::Change(setting) => match setting {
-            // Whichever file gave the bound, it is overridden by this one.
-            Setting::ClipLow | Setting::ClipHigh => Some("--fit-priors".to_owned()),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
+/// The option that sets it, without its dashes.
 const fn option_of(setting: Setting) -> &'static str {
     match setting {
-        Setting::Threads => "--threads",
-        Setting::Chains => "--chains",
-        Setting::Draws => "--draws",
-        Setting::Warmup => "--warmup",
-        Setting::TargetAccept => "--target-accept",
-        Setting::MaxDepth => "--max-depth",
-        Setting::Iterations => "--iterations",
-        Setting::Particles => "--particles",
-        Setting::LearningRate => "--learning-rate",
-        Setting::Steps => "--steps",
-        Setting::Parameterization => "--parameterization",
-        Setting::ClipLow | Setting::ClipHigh => "--priors",
+        Setting::Threads => "threads",
+        Setting::Chains => "chains",
+        Setting::Draws => "draws",
+        Setting::Warmup => "warmup",
+        Setting::TargetAccept => "target-accept",
+        Setting::MaxDepth => "max-depth",
+        Setting::Iterations => "iterations",
+        Setting::Particles => "particles",
+        Setting::LearningRate => "learning-rate",
+        Setting::Steps => "steps",
+        Setting::Parameterization => "parameterization",
+        Setting::ClipLow | Setting::ClipHigh => "priors",
     }
 }
 
@@ -150,48 +156,79 @@ mod tests {
     use infermark::{Cause, MethodKind, Metric};
 
     #[test]
-    fn an_error_names_the_options_that_help() {
+    fn the_option_of_a_remedy_is_behind_it() {
         let refused = BackendError::request(Cause::new(
             "too long",
             [
                 Remedy::Choose(Choice::Metric(Metric::Diagonal)),
+                Remedy::LargerDevice,
                 Remedy::Lower(Setting::ClipHigh),
             ],
         ));
         let error = anyhow::Error::new(refused).context("no fit");
         assert_eq!(
-            error_in_words(&error),
-            "no fit: too long; choose the diagonal metric, or lower clip_high (--metric diagonal, --priors)"
+            VerbOptions::of("fit").in_error(&error),
+            "no fit: too long; choose the diagonal metric (--metric diagonal), use a device with more memory, or lower \
+             clip_high (--priors)"
         );
+    }
+
+    #[test]
+    fn only_options_of_the_verb_are_named() {
+        let remedies = [
+            Remedy::Choose(Choice::Metric(Metric::Diagonal)),
+            Remedy::Raise(Setting::ClipHigh),
+            Remedy::Lower(Setting::Draws),
+            Remedy::Choose(Choice::Method(MethodKind::Nuts)),
+        ];
+        let error = BackendError::request(Cause::new("too large", remedies));
+        let method = "laplace".to_owned();
+        let error = CalibrationError::Method { method, error }.into();
+        assert_eq!(
+            VerbOptions::of("calibrate").in_error(&error),
+            "laplace: too large; choose the diagonal metric, raise clip_high (--fit-priors), ask for fewer draws (--draws), \
+             or choose the method nuts (--methods nuts)"
+        );
+        assert!(!VerbOptions::of("report").in_error(&error).contains("--"));
     }
 
     #[test]
     fn errors_of_other_libraries_get_their_options() {
-        let told = |error: anyhow::Error| error_in_words(&error);
-        let method = "laplace".to_owned();
-        let remedies = [
-            Remedy::CPU,
-            Remedy::Raise(Setting::ClipHigh),
-            Remedy::Choose(Choice::Method(MethodKind::Nuts)),
-        ];
-        let error = BackendError::request(Cause::new("too large", remedies));
-        let told_of_calibration = told(CalibrationError::Method { method, error }.into());
-        assert!(
-            told_of_calibration.ends_with("(--fit-priors, --methods nuts)"),
-            "{told_of_calibration}"
-        );
+        let of_bench = |error: anyhow::Error| VerbOptions::of("bench").in_error(&error);
         let no_fit = FitFolderError::NoFit("here".into());
-        assert!(told(no_fit.into()).ends_with("the folder that a fit was written to (fit --out)"));
-        assert!(told(BenchmarkError::NoneOnGpus.into()).ends_with(" (--backends, --devices)"));
-        assert!(!told(BenchmarkError::Plan("no sizes".into()).into()).contains("--"));
+        assert!(of_bench(no_fit.into()).ends_with("the folder that a fit was written to (fit --out)"));
+        assert!(of_bench(BenchmarkError::NoneOnGpus.into()).ends_with(" (--backends, --devices)"));
+        assert!(!of_bench(BenchmarkError::Plan("no sizes".into()).into()).contains("--"));
     }
 
     #[test]
     fn a_warning_stays_a_sentence() {
-        let told = warning_in_words(&Warning::MeanField);
+        let warning = VerbOptions::of("fit").in_warning(&Warning::MeanField);
         assert!(
-            told.ends_with("; choose the orthogonal coordinates (--coordinates orthogonal)."),
-            "{told}"
+            warning.ends_with("; choose the orthogonal coordinates (--coordinates orthogonal)."),
+            "{warning}"
         );
+    }
+
+    #[test]
+    fn every_setting_is_an_option_of_fit() {
+        let fit = VerbOptions::of("fit");
+        for setting in [
+            Setting::Threads,
+            Setting::Chains,
+            Setting::Draws,
+            Setting::Warmup,
+            Setting::TargetAccept,
+            Setting::MaxDepth,
+            Setting::Iterations,
+            Setting::Particles,
+            Setting::LearningRate,
+            Setting::Steps,
+            Setting::Parameterization,
+            Setting::ClipLow,
+            Setting::ClipHigh,
+        ] {
+            assert!(fit.option(&Remedy::Change(setting)).is_some(), "{setting:?}");
+        }
     }
 }

@@ -239,7 +239,7 @@ fn one_column_cannot_be_two_things() {
     for path in [&parquet, &csv] {
         let error = read_panel(path, &columns).unwrap_err();
         let found: Vec<String> = error.defects().iter().map(|d| d.to_string()).collect();
-        let remedy = "name a column of its own for each with";
+        let remedy = "name a different column for each:";
         assert_eq!(
             found,
             [

@@ -9,7 +9,7 @@ use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors,
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts;
-use infermark_model::design::{PRODUCT_LATENTS, along, along_regressors, at};
+use infermark_model::design::{EFFECT, PRODUCT_LATENTS, along, along_regressors, at};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
 use infermark_model::{Axis, Layout, Likelihood, Orthogonal, Panel, Priors, Site};
@@ -344,11 +344,10 @@ impl GaussianObjective {
         let mut size = value.abs() + squares + self.bound.ln_factorials;
         for i in 0..layout.products {
             let (latents, sums) = (at(&point, layout.product_places(i)), panel.units_along(i));
-            let units = sums[PRODUCT_LATENTS - 1];
-            let of_coefficients =
-                (0..PRODUCT_LATENTS - 1).fold(0.0, |sum, k| sum + (latents[k] * sums[k]).abs());
+            let units = sums[EFFECT];
+            let of_coefficients = (0..EFFECT).fold(0.0, |sum, k| sum + (latents[k] * sums[k]).abs());
             // A sum of rates is about that of the counts.
-            size += of_coefficients + (1.0 + latents[PRODUCT_LATENTS - 1].abs()) * units;
+            size += of_coefficients + (1.0 + latents[EFFECT].abs()) * units;
         }
         Evaluation {
             found,

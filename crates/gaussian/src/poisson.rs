@@ -218,7 +218,7 @@ impl PoissonRates<'_> {
         let log2_e = isa.splat(LOG2_E);
         let (least, most) = (isa.splat(-1000.0), isa.splat(1000.0));
         let (mut rates, mut structured) = (isa.zero(), isa.zero());
-        let mut along = [isa.zero(); LATENTS];
+        let mut by_latent = [isa.zero(); LATENTS];
         let (variances, half_periods, origin) = match self.averaging {
             Averaging::Independent(independent) => (
                 at(independent.variances, places),
@@ -274,13 +274,13 @@ impl PoissonRates<'_> {
             isa.store(rate, &mut weights[t..]);
             rates = isa.add(rates, rate);
             for k in 0..EFFECT {
-                along[k] = isa.mul_add(rate, regressors[k], along[k]);
+                by_latent[k] = isa.mul_add(rate, regressors[k], by_latent[k]);
             }
             isa.store(isa.sub(isa.load(&by_period[t..]), rate), &mut by_period[t..]);
         }
         let mut by = [-isa.sum(rates); LATENTS];
         for k in 0..EFFECT {
-            by[k] = -isa.sum(along[k]);
+            by[k] = -isa.sum(by_latent[k]);
         }
         let value = match self.averaging {
             Averaging::Structured { .. } => isa.sum(structured),

@@ -6,7 +6,7 @@
 //! derivatives of the maximized log joint with respect to the border are the partial ones there, and its
 //! second derivatives the Schur complements of [`infermark_arrowhead`].
 
-use crate::design::{COEFFICIENTS, EFFECT, LATENTS, SITES, prior_means, prior_precisions};
+use crate::design::{COEFFICIENTS, EFFECT, LATENTS, PRODUCT_SITES, prior_means, prior_precisions};
 use crate::hierarchy::above_products;
 use crate::objective::{GaussianObjective, SUMS_ROUND};
 use crate::row_walker::MovingPairs;
@@ -53,7 +53,7 @@ pub(crate) fn is_profiled(counts: &GaussianObjective) -> bool {
     let priors = counts.priors();
     counts.likelihood() == Likelihood::Poisson
         && !counts.leaves_any_out()
-        && SITES.iter().all(|site| priors.sd(*site) >= NARROW)
+        && PRODUCT_SITES.iter().all(|site| priors.sd(*site) >= NARROW)
 }
 
 /// The log joint, maximized over the products, at the parameters above them.

@@ -2,7 +2,7 @@
 //!
 //! A product has D latents: a coefficient for each regressor, in the order of [`COEFFICIENTS`], and last its
 //! effect, which is multiplied by 1. Another regressor takes a column of the panel, an entry of
-//! [`COEFFICIENTS`], its value in [`Row::design`] and [`Panel::designs`], and its mean and its sum over the
+//! [`COEFFICIENTS`], its value in [`design_of`], and its mean and its sum over the
 //! counts in [`Panel::mean_design`] and [`Panel::units_along`].
 
 use crate::panel::{Panel, Row};
@@ -41,6 +41,9 @@ pub const COEFFICIENTS: [Coefficient; 1] = [Coefficient {
 /// D: latents of a product.
 pub const PRODUCT_LATENTS: usize = COEFFICIENTS.len() + 1;
 
+/// The index of the effect among them: the last, behind the coefficients.
+pub const EFFECT: usize = COEFFICIENTS.len();
+
 /// Their sites.
 pub const PRODUCT_SITES: [Site; PRODUCT_LATENTS] = {
     let mut sites = [Site::ProductEffect; PRODUCT_LATENTS];
@@ -52,11 +55,17 @@ pub const PRODUCT_SITES: [Site; PRODUCT_LATENTS] = {
     sites
 };
 
+/// The multipliers of a product's latents in a row: its regressors and 1.
+#[inline(always)]
+pub const fn design_of(log_price: f64) -> [f64; PRODUCT_LATENTS] {
+    [log_price, 1.0]
+}
+
 impl Row {
-    /// The multipliers of the product's latents: the regressors and 1.
+    /// The multipliers of the product's latents, see [`design_of`].
     #[inline(always)]
     pub const fn design(&self) -> [f64; PRODUCT_LATENTS] {
-        [self.log_price, 1.0]
+        design_of(self.log_price)
     }
 }
 
@@ -67,7 +76,7 @@ impl Panel {
         &self,
         product: usize,
     ) -> impl ExactSizeIterator<Item = [f64; PRODUCT_LATENTS]> + Clone + '_ {
-        self.log_prices(product).map(|log_price| [log_price, 1.0])
+        self.log_prices(product).map(design_of)
     }
 
     /// The mean of [`Row::design`] over a product's rows.
@@ -117,6 +126,22 @@ pub fn prior_means(
         Some(sites) => point[layout.start(sites.category) + category],
         None => priors.product_effect_mean,
     })
+}
+
+/// The regressors of a product's rows, a column of each.
+pub type Regressors = [Vec<f64>; COEFFICIENTS.len()];
+
+/// [`Row::design`] of row `r`, from columns of the regressors.
+///
+/// # Panics
+/// When a column has no entry `r`.
+#[inline(always)]
+pub fn design_at(regressors: [&[f64]; COEFFICIENTS.len()], r: usize) -> [f64; PRODUCT_LATENTS] {
+    let mut design = [1.0; PRODUCT_LATENTS];
+    for (x, column) in design.iter_mut().zip(regressors) {
+        *x = column[r];
+    }
+    design
 }
 
 /// The contribution of a product's latents to the log rate of a row.

@@ -46,7 +46,7 @@ mod eight;
 mod excess;
 
 use crate::coordinates::IndependentRates;
-use crate::design::{COEFFICIENTS, PRODUCT_LATENTS, along, along_regressors, at};
+use crate::design::{EFFECT, Regressors, along, along_regressors, at, design_at};
 use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::{Panel, Row};
 use crate::priors::Priors;
@@ -370,7 +370,7 @@ impl<'a> FittedRates<'a> {
         let regressors = rows.regressors.each_ref().map(|of| &of[..rows.rate.len()]);
         for (r, (rate, v)) in rows.rate.iter_mut().zip(&rows.variance).enumerate() {
             let own = along_regressors(&latents, &design_at(regressors, r));
-            let eta = own + *rate + latents[PRODUCT_LATENTS - 1];
+            let eta = own + *rate + latents[EFFECT];
             least = if eta < least { eta } else { least };
             most = if eta > most { eta } else { most };
             *rate = (eta + raised * v).clamp(priors.clip_low, priors.clip_high);
@@ -424,19 +424,6 @@ impl LikelihoodVisitor for VarianceRatios<'_> {
             *ratio = law.variance_ratio(*log_mean);
         }
     }
-}
-
-/// The regressors of a product's rows, a column of each.
-pub type Regressors = [Vec<f64>; COEFFICIENTS.len()];
-
-/// [`Row::design`] of the row `r` of columns.
-#[inline(always)]
-pub fn design_at(regressors: [&[f64]; COEFFICIENTS.len()], r: usize) -> [f64; PRODUCT_LATENTS] {
-    let mut design = [1.0; PRODUCT_LATENTS];
-    for (x, column) in design.iter_mut().zip(regressors) {
-        *x = column[r];
-    }
-    design
 }
 
 /// The rows of a product in columns: reused buffers.

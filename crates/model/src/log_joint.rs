@@ -7,7 +7,7 @@
 //! `ln y!`. Outside the clip bounds the gradient with respect to `eta` is zero; that with respect to
 //! `log_shape` remains.
 
-use crate::design::{PRODUCT_LATENTS, along_regressors, at};
+use crate::design::{EFFECT, along_regressors, at};
 use crate::likelihood::{Likelihood, LikelihoodVisitor, RowLikelihood};
 use crate::panel::Panel;
 use crate::parameterization::{Centredness, LocScale};
@@ -147,7 +147,7 @@ impl LikelihoodVisitor for Rows<'_> {
             for row in panel.product_rows(i) {
                 let t = layout.time_index(*c as usize, row.period);
                 let design = row.design();
-                let eta = along_regressors(&latents, &design) + value[t] + latents[PRODUCT_LATENTS - 1];
+                let eta = along_regressors(&latents, &design) + value[t] + latents[EFFECT];
                 let clipped = eta.clamp(priors.clip_low, priors.clip_high);
                 let terms = law.terms(row.units, clipped);
                 total += terms.log_likelihood;

@@ -4,7 +4,7 @@
 //! With many such rows the posterior is shaped by the bound rather than by sales, whichever method computes
 //! it.
 
-use crate::design::{PRODUCT_LATENTS, along_regressors, at};
+use crate::design::{EFFECT, PRODUCT_LATENTS, along_regressors, at};
 use crate::panel::Panel;
 use crate::priors::Priors;
 use crate::site::Layout;
@@ -38,7 +38,7 @@ pub fn rows_below(panel: &Panel, layout: &Layout, low: f64, point: &[f64], produ
     let latents = at(point, layout.product_places(product));
     let effects = &point[layout.time_index(panel.category_of()[product] as usize, 0)..][..layout.periods];
     let is_below = |design: &[f64; PRODUCT_LATENTS], of_period: f64| {
-        along_regressors(&latents, design) + of_period + latents[PRODUCT_LATENTS - 1] < low
+        along_regressors(&latents, design) + of_period + latents[EFFECT] < low
     };
     match panel.presence() {
         // In whole vectors.

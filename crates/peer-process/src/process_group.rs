@@ -1,7 +1,7 @@
 //! A child process with all that it starts.
 
 use std::io;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 
 /// A child process that leads a process group of its own: Ctrl-C in a terminal reaches this program alone, and what the child starts
 /// ends with it. All of it ends when this is dropped. Systems without process groups end the child alone.
@@ -29,6 +29,16 @@ impl ProcessGroup {
     /// The child itself.
     pub fn leader(&mut self) -> &mut Child {
         &mut self.leader
+    }
+
+    /// Waits for the child to end by itself. What it may have started and left is not ended any more.
+    ///
+    /// # Errors
+    /// When the system does not say how it ended.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.leader.wait()?;
+        self.ended = true;
+        Ok(status)
     }
 
     /// Asks the child to end, by SIGTERM; where there are no signals, ends it.

@@ -1,7 +1,7 @@
 #![no_main]
 //! A sales file as CSV.
 
-use infermark_data::{read_panel, Columns};
+use infermark_data::{Columns, read_panel};
 use infermark_fuzz::{assert_readable, file};
 use libfuzzer_sys::fuzz_target;
 

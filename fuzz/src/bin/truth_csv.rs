@@ -1,7 +1,7 @@
 #![no_main]
 //! True parameters as CSV, for a panel of three products.
 
-use infermark_data::{read_panel, read_true_elasticities, read_truth, Columns};
+use infermark_data::{Columns, read_panel, read_true_elasticities, read_truth};
 use infermark_fuzz::{assert_readable, file};
 use infermark_model::Panel;
 use libfuzzer_sys::fuzz_target;

@@ -148,8 +148,8 @@ impl GaussianWarning {
             } => write!(
                 f,
                 "{left_out} of {products} products have counts at the upper bound of the log rate ({}{}), which say only that it is \
-                 above. Of such a product the Gaussian methods take that its highest count is at the bound, and leave out all of its \
-                 rows, which NUTS takes: its own elasticity is no more than its category's, the other products are not biased by it",
+                 above. For such a product the Gaussian methods use only that its highest count is at the bound, and leave out all of \
+                 its rows, which NUTS uses: its own elasticity is no more than its category's, the other products are not biased by it",
                 named.join(", "),
                 if *left_out > named.len() { ", ..." } else { "" }
             ),

@@ -131,10 +131,7 @@ impl BenchArguments {
         }
         let interrupt = interrupt_on_signals();
         let registry = match self.registry(&interrupt) {
-            Err(_) if interrupt.is_set() => {
-                notify("interrupted before there was anything to save");
-                return Ok(Exit::Interrupted);
-            }
+            Err(_) if interrupt.is_set() => return Ok(interrupted_early()),
             registry => registry?,
         };
         let cases = self.cases(&registry)?;
@@ -151,7 +148,9 @@ impl BenchArguments {
         if cases.iter().all(|case| case.request.devices != [DeviceId::CPU]) {
             refuse_given(given, &["threads"], "backends on the CPU")?;
         }
-        let (outcome, folder) = self.measure_those_of(&registry, &interrupt)?;
+        let Some((outcome, folder)) = self.measure_those_of(&registry, &interrupt)? else {
+            return Ok(interrupted_early());
+        };
         let exit = if outcome.interrupted {
             Exit::Interrupted
         } else if outcome.is_success() {
@@ -241,14 +240,16 @@ impl BenchArguments {
     /// When an argument is out of range, a panel cannot be made, or a file not be written.
     pub fn measure(&self) -> anyhow::Result<(Outcome, ResultsFolder)> {
         let interrupt = interrupt_on_signals();
-        self.measure_those_of(&self.registry(&interrupt)?, &interrupt)
+        self.measure_those_of(&self.registry(&interrupt)?, &interrupt)?
+            .context("interrupted before anything was measured")
     }
 
+    /// The outcome and its folder; `None`, and no folder, if `interrupt` is set before anything is measured.
     fn measure_those_of(
         &self,
         registry: &Registry,
         interrupt: &Interrupt,
-    ) -> anyhow::Result<(Outcome, ResultsFolder)> {
+    ) -> anyhow::Result<Option<(Outcome, ResultsFolder)>> {
         // Before a file is read; the sizes of a sales file are not known then.
         self.check_plan(registry)?;
         let baseline = self.baseline()?;
@@ -273,6 +274,9 @@ impl BenchArguments {
             });
         }
         let plan = self.plan(sizes, registry)?;
+        if interrupt.is_set() {
+            return Ok(None);
+        }
         let folder = self.folder()?;
         let (seed, likelihood) = (self.seed, self.likelihood);
         let mut make = |products| match read.take() {
@@ -286,7 +290,7 @@ impl BenchArguments {
         {
             draw_beside(&folder, &comparison, &mut outcome.table)?;
         }
-        Ok((outcome, folder))
+        Ok(Some((outcome, folder)))
     }
 
     /// All backends, after the peers that are installed here.
@@ -329,6 +333,12 @@ impl BenchArguments {
         }
         .cases(registry)
     }
+}
+
+/// Reports a signal before anything was measured.
+fn interrupted_early() -> Exit {
+    notify("interrupted before there was anything to save");
+    Exit::Interrupted
 }
 
 /// A peer as it is named: what it goes by, and the command that starts it.

@@ -4,7 +4,7 @@ use super::{fewer_threads, interrupt_set_up, load_panel};
 use crate::exit::Exit;
 use crate::output::{notify, print};
 use crate::progress_bar::Bar;
-use crate::remedies::{backend_error_in_words, warning_in_words};
+use crate::remedies::VerbOptions;
 use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
     ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
@@ -243,8 +243,9 @@ impl FitArguments {
                 quality.iter().try_for_each(|text| writeln!(out, "{text}"))
             })?;
         }
+        let options = VerbOptions::of("fit");
         for warning in &report.warnings {
-            notify(format_args!("note: {}", warning_in_words(warning)));
+            notify(format_args!("note: {}", options.in_warning(warning)));
         }
         if status == FitStatus::Finished && convergence == Convergence::Unknown {
             notify("note: --early-stop tests whether the loss still falls, for runs of enough --iterations");
@@ -259,7 +260,8 @@ impl FitArguments {
             notify(format_args!("warning: {missing}"));
         }
         let out = self.out.display();
-        match failure.as_ref().map(backend_error_in_words).or(reason) {
+        let failure = failure.as_ref().map(|failure| options.in_backend_error(failure));
+        match failure.or(reason) {
             Some(reason) if written.files.is_empty() => notify(format_args!(
                 "unfinished ({reason}) without a posterior: the fit in {out} is as it was"
             )),

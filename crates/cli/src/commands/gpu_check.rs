@@ -21,7 +21,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use step_run::{Outcome, StepRun};
+use step_run::{StepOutcome, StepRun};
 
 /// The steps, the most telling first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,8 +52,8 @@ impl Step {
                   $PYTHON or python3. The peer and the test binaries lie next to the program where scripts/gpu_check.sh built \
                   it.\n\n\
                   EXIT CODES: 0 all that ran passed, 1 something failed or was cut short, 2 usage, or nothing to check with or \
-                  on, 3 interrupted. What the machine lacks (NumPyro, Nsight Compute), and sizes that do not fit the card's \
-                  memory, are reported and are no failure."
+                  on, 3 interrupted. What the machine lacks (NumPyro, Nsight Compute) is reported and is no failure; a size \
+                  that does not fit the card's memory is one."
 )]
 pub struct GpuCheckArguments {
     /// This step alone; by default all three, in this order.
@@ -134,7 +134,7 @@ impl GpuCheckArguments {
             Some(step) => vec![step],
             None => Step::value_variants().to_vec(),
         };
-        let mut all = Outcome::default();
+        let mut all = StepOutcome::default();
         for step in steps {
             all = all.and(StepRun::carry_out(&check, step)?);
             if all.interrupted {
@@ -143,7 +143,7 @@ impl GpuCheckArguments {
         }
         if all.lost {
             notify(format_args!(
-                "what there is lies in {}",
+                "partial results are in {}",
                 temporary.keep().display()
             ));
         }
@@ -159,7 +159,7 @@ fn children(temporary: &Path) -> Children {
         || {},
         move || {
             last.kill();
-            notify(format_args!("what there is lies in {}", temporary.display()));
+            notify(format_args!("partial results are in {}", temporary.display()));
         },
     );
     Children::new(interrupt, running)
@@ -202,30 +202,6 @@ impl Check {
             None => command.env_remove("CUDA_PATH"),
         };
         command
-    }
-}
-
-impl Outcome {
-    fn and(self, next: Outcome) -> Outcome {
-        Outcome {
-            ran: self.ran | next.ran,
-            failed: self.failed | next.failed,
-            lost: self.lost | next.lost,
-            interrupted: self.interrupted | next.interrupted,
-        }
-    }
-
-    /// How the command ends.
-    fn exit(self) -> Exit {
-        if self.interrupted {
-            Exit::Interrupted
-        } else if self.failed || self.lost {
-            Exit::CheckFailed
-        } else if self.ran {
-            Exit::Done
-        } else {
-            Exit::Usage
-        }
     }
 }
 
@@ -312,25 +288,5 @@ mod tests {
         assert!(refusal("gpu", &[software()]).contains("--device vulkan:1 checks it"));
         assert!(refusal("gpu", &[]).starts_with("there is no GPU here"));
         assert!(refusal("tpu", &here).contains("tpu"));
-    }
-
-    #[test]
-    fn an_exit_code_states_whether_all_passed() {
-        let ran = Outcome {
-            ran: true,
-            ..Outcome::default()
-        };
-        let failed = Outcome { failed: true, ..ran };
-        let interrupted = Outcome {
-            interrupted: true,
-            ..Outcome::default()
-        };
-        let lost = Outcome { lost: true, ..ran };
-        assert_eq!(Outcome::default().exit(), Exit::Usage);
-        assert_eq!(ran.and(Outcome::default()).exit(), Exit::Done);
-        for bad in [failed, lost] {
-            assert_eq!(bad.and(ran).exit(), Exit::CheckFailed);
-            assert_eq!(bad.and(interrupted).exit(), Exit::Interrupted);
-        }
     }
 }

@@ -21,7 +21,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         ),
         (
             "fit renamed.csv --period-column units --price-column prices --out out",
-            "name a column of its own for each with --period-column and --units-column",
+            "name a different column for each: --period-column and --units-column",
         ),
         (
             "fit bad.csv --out x --method svi --particles 0",
@@ -144,7 +144,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         assert!(output.stdout.is_empty());
     }
     let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 2, "what is refused leaves nothing beside the panels");
+    assert_eq!(left, 2, "what is refused leaves nothing next to the panels");
     for arguments in [
         vec!["--help"],
         vec!["fit", "--help"],

@@ -2,7 +2,7 @@
 
 use super::demand::{Demand, Streams, draw_parameters, normal, uniform};
 use super::{GenerateError, Generator, MAX_RATE};
-use infermark_model::design::{PRODUCT_LATENTS, PRODUCT_SITES, along_regressors};
+use infermark_model::design::{EFFECT, PRODUCT_LATENTS, PRODUCT_SITES, along_regressors, design_of};
 use infermark_model::poisson::unit;
 use infermark_model::{Likelihood, LikelihoodVisitor, PanelError, PanelPart, RowLikelihood};
 use rand::Rng;
@@ -42,7 +42,7 @@ impl ProductRows {
     /// The multipliers of the product's latents in each row, see
     /// [`Row::design`](infermark_model::Row::design).
     fn designs(&self) -> impl Iterator<Item = [f64; PRODUCT_LATENTS]> + '_ {
-        self.prices.iter().map(|price| [price.ln(), 1.0])
+        self.prices.iter().map(|price| design_of(price.ln()))
     }
 }
 
@@ -116,7 +116,7 @@ impl Candidates {
                         .zip(&time_cat_effects[category * self.periods..])
                         .map(|(design, time_effect)| {
                             let own = along_regressors(&latents, &design);
-                            let eta = own + time_effect + latents[PRODUCT_LATENTS - 1];
+                            let eta = own + time_effect + latents[EFFECT];
                             eta.clamp(priors.clip_low, priors.clip_high).exp()
                         }),
                 );

@@ -24,7 +24,7 @@ impl DefectRemedy {
             DefectRemedy::Words(words) => return words.clone(),
             DefectRemedy::NameApart(one, other) => {
                 return format!(
-                    "name a column of its own for each with {} and {}",
+                    "name a different column for each: {} and {}",
                     setting(*one, None),
                     setting(*other, None)
                 );

@@ -4,7 +4,8 @@ use crate::design::{LATENTS, along};
 use crate::settle::variance_along;
 use infermark_arrowhead::{ProductMoments, Visitor};
 use infermark_cpu_kernels::{Kernel, Simd};
-use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums, Regressors, design_at};
+use infermark_model::design::{Regressors, design_at};
+use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums};
 use std::f64::consts::LOG2_E;
 
 /// The sums behind the dispersion, with the moments under a Gaussian.

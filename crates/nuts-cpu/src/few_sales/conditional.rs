@@ -5,7 +5,7 @@
 
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::Panel;
-use infermark_model::design::PRODUCT_LATENTS;
+use infermark_model::design::{EFFECT, PRODUCT_LATENTS};
 use infermark_model::negative_binomial::{CountTerm, Shape};
 use infermark_processor::InstructionSet;
 use std::f64::consts::LOG2_E;
@@ -57,7 +57,7 @@ impl OwnRows<PRODUCT_LATENTS> {
         let mean = panel.mean_design(product);
         for (r, row) in panel.product_rows(product).enumerate() {
             let design = row.design();
-            for k in 0..PRODUCT_LATENTS - 1 {
+            for k in 0..EFFECT {
                 own.deviation[k].push(design[k] - mean[k]);
             }
             own.period.push(row.period as u32);

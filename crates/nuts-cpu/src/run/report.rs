@@ -245,10 +245,20 @@ mod tests {
         assert!(matches!(
             warnings[..],
             [
-                NutsWarning::Acceptance { chain: 2, .. },
+                NutsWarning::Acceptance {
+                    chain: 2,
+                    acceptance: 0.55,
+                    ..
+                },
                 NutsWarning::Acceptance { chain: 3, .. }
             ]
         ));
+        let words: Vec<String> = warnings
+            .into_iter()
+            .map(|warning| Warning::from(warning).to_string())
+            .collect();
+        assert!(words[0].contains("accepts 0.55"), "{words:?}");
+        assert!(words[1].contains("accepts NaN"), "{words:?}");
         // A step that is too short is as far from the target, unless it is the longest one.
         let settings = NutsSettings {
             target_accept: 0.8,

@@ -61,7 +61,7 @@ impl Archive {
             if let Some(mut packed) = tar.leader().stdout.take() {
                 io::copy(&mut packed, archive)?;
             }
-            let status = tar.leader().wait()?;
+            let status = tar.wait()?;
             match status.code() {
                 Some(0 | CHANGED) => Ok(()),
                 _ => Err(io::Error::other(format!("tar ended with {status}"))),

@@ -6,6 +6,7 @@ use super::excerpts::{end_of, left_out, panics, passed_tests, sections_of, writt
 use super::parts::{Finding, Program, Work};
 use super::summary::Summary;
 use super::{Check, Step, nsight, system};
+use crate::exit::Exit;
 use crate::output::{notify, print};
 use infermark_report::records::results_folder::now_utc;
 use std::fs::File;
@@ -25,12 +26,12 @@ pub(super) struct StepRun<'a> {
     summary: Summary,
     /// The log of the program that ran last.
     log: Option<String>,
-    outcome: Outcome,
+    outcome: StepOutcome,
 }
 
 /// What came of a step.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Outcome {
+pub(super) struct StepOutcome {
     /// Something could be run.
     pub(super) ran: bool,
     /// Something failed or was cut short.
@@ -41,12 +42,37 @@ pub(super) struct Outcome {
     pub(super) interrupted: bool,
 }
 
+impl StepOutcome {
+    /// What came of this step and the next.
+    pub(super) fn and(self, next: StepOutcome) -> StepOutcome {
+        StepOutcome {
+            ran: self.ran | next.ran,
+            failed: self.failed | next.failed,
+            lost: self.lost | next.lost,
+            interrupted: self.interrupted | next.interrupted,
+        }
+    }
+
+    /// How the command ends.
+    pub(super) fn exit(self) -> Exit {
+        if self.interrupted {
+            Exit::Interrupted
+        } else if self.failed || self.lost {
+            Exit::CheckFailed
+        } else if self.ran {
+            Exit::Done
+        } else {
+            Exit::Usage
+        }
+    }
+}
+
 impl<'a> StepRun<'a> {
     /// Carries a step out. Its archive is up to date after each part, and its summary is printed at the end.
     ///
     /// # Errors
     /// When its folder cannot be created.
-    pub(super) fn carry_out(check: &'a Check, step: Step) -> anyhow::Result<Outcome> {
+    pub(super) fn carry_out(check: &'a Check, step: Step) -> anyhow::Result<StepOutcome> {
         let now = now_utc();
         let name = format!(
             "{}-{}-{}",
@@ -62,7 +88,7 @@ impl<'a> StepRun<'a> {
             archive: Archive::create(&check.temporary, &check.out, &name)?,
             summary: Summary::titled(&title),
             log: None,
-            outcome: Outcome::default(),
+            outcome: StepOutcome::default(),
         };
         run.outcome.interrupted = run.all_parts().is_err();
         run.conclude();
@@ -92,8 +118,8 @@ impl<'a> StepRun<'a> {
             format!("**interrupted** after {seconds} s{place}: what follows is missing")
         } else {
             let result = match self.outcome {
-                Outcome { failed: true, .. } => "**something failed**",
-                Outcome { ran: true, .. } => "all that ran passed",
+                StepOutcome { failed: true, .. } => "**something failed**",
+                StepOutcome { ran: true, .. } => "all that ran passed",
                 _ => "**nothing could be measured**",
             };
             let file = self.archive.file().display();
@@ -293,6 +319,26 @@ fn card_label(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_states_whether_all_passed() {
+        let ran = StepOutcome {
+            ran: true,
+            ..StepOutcome::default()
+        };
+        let failed = StepOutcome { failed: true, ..ran };
+        let interrupted = StepOutcome {
+            interrupted: true,
+            ..StepOutcome::default()
+        };
+        let lost = StepOutcome { lost: true, ..ran };
+        assert_eq!(StepOutcome::default().exit(), Exit::Usage);
+        assert_eq!(ran.and(StepOutcome::default()).exit(), Exit::Done);
+        for bad in [failed, lost] {
+            assert_eq!(bad.and(ran).exit(), Exit::CheckFailed);
+            assert_eq!(bad.and(interrupted).exit(), Exit::Interrupted);
+        }
+    }
 
     #[test]
     fn a_cards_name_is_made_fit_for_a_file() {
