@@ -7,6 +7,7 @@ use infermark_data::shell::quoted_text;
 use infermark_fit_files::fit_folder::FitFolderError;
 use infermark_fit_files::fit_output::Taken;
 use infermark_harness::benchmark::BenchmarkError;
+use infermark_report::comparison::ComparisonError;
 use std::error::Error;
 
 /// The options of a verb, which carry out what helps.
@@ -91,7 +92,7 @@ enum Help {
     /// Remedies, whose words the error's text has.
     Remedies(Vec<Remedy>),
     /// Options of the command.
-    Options(&'static str),
+    Options(String),
 }
 
 fn help(cause: &(dyn Error + 'static)) -> Help {
@@ -104,11 +105,13 @@ fn help(cause: &(dyn Error + 'static)) -> Help {
     } else if let Some(CalibrationError::Method { error, .. }) = cause.downcast_ref() {
         remedies(error.remedies())
     } else if let Some(FitFolderError::NoFit(_)) = cause.downcast_ref() {
-        Help::Options("fit --out")
+        Help::Options("fit --out".into())
+    } else if let Some(ComparisonError::Model { model, .. }) = cause.downcast_ref() {
+        Help::Options(format!("fit --model {}", model.name()))
     } else if let Some(BenchmarkError::NoneOnGpus) = cause.downcast_ref() {
-        Help::Options("--backends, --devices")
+        Help::Options("--backends, --devices".into())
     } else if cause.is::<Taken>() {
-        Help::Options("--force")
+        Help::Options("--force".into())
     } else {
         Help::None
     }
@@ -153,7 +156,7 @@ const fn option_of(setting: Setting) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark::{Cause, MethodKind, Metric};
+    use infermark::{Cause, MethodKind, Metric, Specification};
 
     #[test]
     fn the_option_of_a_remedy_is_behind_it() {
@@ -198,6 +201,20 @@ mod tests {
         let no_fit = FitFolderError::NoFit("here".into());
         assert!(of_bench(no_fit.into()).ends_with("the folder that a fit was written to (fit --out)"));
         assert!(of_bench(BenchmarkError::NoneOnGpus.into()).ends_with(" (--backends, --devices)"));
+        let model = Specification::Sales;
+        let other_model = Specification::Published;
+        let (path, other) = ("a".into(), "b".into());
+        let two_models = ComparisonError::Model {
+            path,
+            model,
+            other,
+            other_model,
+        };
+        assert!(
+            VerbOptions::of("compare")
+                .in_error(&two_models.into())
+                .ends_with("fit the data of b again with the sales model (fit --model sales)")
+        );
         assert!(!of_bench(BenchmarkError::Plan("no sizes".into()).into()).contains("--"));
     }
 

@@ -169,8 +169,9 @@ fn a_gpu_finds_the_exact_posterior_of_the_processors() {
     assert_eq!(code(&refused), 2);
     let message = text(&refused.stderr);
     assert!(
-        message
-            .contains("choose the method svi, or choose the method laplace (--method svi, --method laplace)"),
+        message.contains(
+            "choose the method svi (--method svi), or choose the method laplace (--method laplace)"
+        ),
         "{message}"
     );
 }

@@ -30,7 +30,7 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         // Refused before the file is looked at.
         (
             "fit nowhere.csv --out x --device cuda",
-            "choose the method svi, or choose the method laplace (--method svi, --method laplace)",
+            "choose the method svi (--method svi), or choose the method laplace (--method laplace)",
         ),
         ("time nowhere.csv --device cuda:99", "cannot run on cuda:99"),
         ("profile nowhere.csv --device cuda:99", "cannot run on cuda:99"),

@@ -17,7 +17,7 @@ const HEIGHT: f64 = 720.0;
 const LEGEND: f64 = 290.0;
 
 const CAPTION: &str = "Every time is an estimate: the published ones were read off a progress bar, ours are computed from the \
-    timed iterations (results.csv tells how many). The factor in a bar is the published 192-core CPU's time of the same size \
+    timed iterations (results.csv states how many). The factor in a bar is the published 192-core CPU's time of the same size \
     over the bar's time; grey bars carry the factors as published. Published and ours ran on different machines.";
 
 struct Bar {
