@@ -15,6 +15,8 @@ pub struct Capabilities {
     pub device_kinds: &'static [DeviceKind],
     /// How many devices a run takes.
     pub devices_per_run: RangeInclusive<usize>,
+    /// How many shards a run has.
+    pub shards: RangeInclusive<usize>,
     /// Distributions of the counts.
     pub likelihoods: &'static [Likelihood],
     /// Forms of the sites.
@@ -31,6 +33,7 @@ impl Capabilities {
     pub const CPU: Capabilities = Capabilities {
         device_kinds: &[DeviceKind::Cpu],
         devices_per_run: 1..=1,
+        shards: 1..=1,
         likelihoods: &[Likelihood::Poisson, Likelihood::NegativeBinomial],
         parameterizations: &[
             Parameterization::Centered,
@@ -82,18 +85,21 @@ impl Capabilities {
         if request.method.kind() != method {
             return refuse(format!("the method {}", request.method.name()));
         }
-        if !self.devices_per_run.contains(&request.devices.len()) {
-            let (least, most) = (self.devices_per_run.start(), self.devices_per_run.end());
+        for (what, count, served) in [
+            ("device", request.devices.len(), &self.devices_per_run),
+            ("shard", request.shards, &self.shards),
+        ] {
+            if served.contains(&count) {
+                continue;
+            }
+            let (least, most) = (served.start(), served.end());
             let range = if least == most {
                 format!("{most}")
             } else {
                 format!("{least} to {most}")
             };
-            let plural = if request.devices.len() == 1 { "" } else { "s" };
-            return refuse(format!(
-                "{} device{plural} in one run; give {range}",
-                request.devices.len()
-            ));
+            let plural = if count == 1 { "" } else { "s" };
+            return refuse(format!("{count} {what}{plural} in one run; give {range}"));
         }
         if let Some(device) = request.devices.iter().find(|device| !self.covers(&[**device])) {
             return refuse(format!("the device {device}"));

@@ -44,6 +44,9 @@ pub enum BackendError {
     /// There is no posterior yet.
     #[error("there is no posterior yet: {0}")]
     NoPosterior(Cause),
+    /// Another rank of the run has gone, or does not answer.
+    #[error("{0}")]
+    Communication(String),
     /// The device failed.
     #[error("{device} failed: {reason}")]
     Device {
@@ -78,7 +81,7 @@ impl BackendError {
             BackendError::Unsupported { what, .. } => &what.remedies,
             BackendError::Diverged { reason, .. } => &reason.remedies,
             BackendError::Memory { remedies, .. } => remedies,
-            BackendError::Device { .. } => &[],
+            BackendError::Communication(_) | BackendError::Device { .. } => &[],
         }
     }
 }

@@ -55,8 +55,8 @@ pub use report::{
     TracePoint,
 };
 pub use request::{
-    BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_THREADS, MeanfieldSettings, Method, NutsSettings,
-    Request, StructuredViSettings, SviSettings, check_threads, objective_in_words,
+    BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_SHARDS, MOST_THREADS, MeanfieldSettings, Method,
+    NutsSettings, Request, StructuredViSettings, SviSettings, check_threads, objective_in_words,
 };
 pub use step_pacer::StepPacer;
 pub use warning::{GaussianWarning, NutsWarning, ShapeShiftWarning, SviWarning, Warning};

@@ -12,6 +12,8 @@ use std::fmt;
 pub enum Setting {
     /// CPU threads: [`Request::threads`](crate::Request::threads).
     Threads,
+    /// Shards of the panel: [`Request::shards`](crate::Request::shards).
+    Shards,
     /// Chains of NUTS: [`NutsSettings::chains`](crate::NutsSettings::chains).
     Chains,
     /// Draws of a chain after warm-up: [`NutsSettings::draws`](crate::NutsSettings::draws).
@@ -43,6 +45,7 @@ impl Setting {
     pub const fn name(self) -> &'static str {
         match self {
             Setting::Threads => "threads",
+            Setting::Shards => "shards",
             Setting::Chains => "chains",
             Setting::Draws => "draws",
             Setting::Warmup => "warm-up draws",
@@ -63,6 +66,7 @@ impl Setting {
         matches!(
             self,
             Setting::Threads
+                | Setting::Shards
                 | Setting::Chains
                 | Setting::Draws
                 | Setting::Warmup

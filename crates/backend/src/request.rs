@@ -18,6 +18,13 @@ pub use method::{BenchmarkSettings, Method, objective_in_words};
 pub use nuts::NutsSettings;
 pub use svi::{EarlyStop, SviSettings};
 
+/// Largest number of shards that may be requested.
+pub const MOST_SHARDS: usize = 1024;
+
+const fn one() -> usize {
+    1
+}
+
 /// The complete configuration of a run, which result files record in full.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
@@ -32,7 +39,11 @@ pub struct Request {
     pub method: Method,
     /// Devices to run on: one, or several that share the panel.
     pub devices: Vec<DeviceId>,
-    /// CPU threads, 1 to [`MOST_THREADS`]; `None` uses all of the machine's.
+    /// Parts into which the panel is cut by product, each of which a rank of its own iterates; on one device they are logical
+    /// shards. A rank has at least one thread. Requests written before this field existed have 1.
+    #[serde(default = "one")]
+    pub shards: usize,
+    /// CPU threads of all shards, 1 to [`MOST_THREADS`]; `None` uses all of the machine's.
     pub threads: Option<usize>,
     /// Seed of all noise.
     pub seed: u64,
@@ -59,6 +70,7 @@ impl Request {
             parameterization: Parameterization::default(),
             method,
             devices: vec![DeviceId::CPU],
+            shards: 1,
             threads: None,
             seed: 0,
         }
@@ -79,6 +91,12 @@ impl Request {
             .map_err(|e| BackendError::request(e.to_string()))?;
         if self.devices.is_empty() {
             return Err(BackendError::request("no device was asked for"));
+        }
+        if !(1..=MOST_SHARDS).contains(&self.shards) {
+            return Err(BackendError::request(format!(
+                "shards is {}; give 1 to {MOST_SHARDS}",
+                self.shards
+            )));
         }
         check_threads(self.threads)?;
         if self.method.coordinates() == Coordinates::Orthogonal

@@ -59,9 +59,10 @@ impl From<BackendError> for FitError {
             BackendError::Request(_) | BackendError::Unsupported { .. } | BackendError::Memory { .. } => {
                 FitError::Request(error)
             }
-            BackendError::Diverged { .. } | BackendError::NoPosterior(_) | BackendError::Device { .. } => {
-                FitError::Failed(error.to_string())
-            }
+            BackendError::Diverged { .. }
+            | BackendError::NoPosterior(_)
+            | BackendError::Communication(_)
+            | BackendError::Device { .. } => FitError::Failed(error.to_string()),
         }
     }
 }

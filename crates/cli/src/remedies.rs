@@ -139,6 +139,7 @@ fn column_option(column: PanelColumn, name: Option<&str>) -> String {
 const fn option_of(setting: Setting) -> &'static str {
     match setting {
         Setting::Threads => "threads",
+        Setting::Shards => "shards",
         Setting::Chains => "chains",
         Setting::Draws => "draws",
         Setting::Warmup => "warmup",
@@ -232,6 +233,7 @@ mod tests {
         let fit = VerbOptions::of("fit");
         for setting in [
             Setting::Threads,
+            Setting::Shards,
             Setting::Chains,
             Setting::Draws,
             Setting::Warmup,

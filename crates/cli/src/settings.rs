@@ -404,6 +404,10 @@ pub struct RunArguments {
         default_value = Parameterization::default().name()
     )]
     pub parameterization: Parameterization,
+    /// Shards into which the panel is cut by product, each with threads of its own: for --method svi. On one device they are logical
+    /// shards, which are there to try a cut, and no faster than one.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub shards: usize,
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -421,6 +425,7 @@ impl RunArguments {
             parameterization: self.parameterization,
             method,
             devices: vec![self.device],
+            shards: self.shards,
             threads: self.threads,
             seed: self.seed,
         }

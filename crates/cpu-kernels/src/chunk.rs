@@ -73,12 +73,11 @@ pub fn most_chunks(layout: &Layout) -> usize {
     layout.products / products_per_chunk(layout.products) + layout.categories
 }
 
-/// The work of a pass over the panel for one particle, in rows: a product's own work is that of about twenty
+/// The work of a pass over chunks with `rows` rows for one particle, in rows: a product's own work is that of about twenty
 /// rows, and each chunk and each category sums over the periods.
-pub fn work_per_particle(panel: &Panel, chunks: &[Chunk]) -> usize {
-    let layout = panel.layout();
+pub fn work_per_particle(layout: &Layout, rows: usize, chunks: &[Chunk]) -> usize {
     let products: usize = chunks.iter().map(Chunk::padded).sum();
-    panel.rows() + 20 * products + layout.periods * (chunks.len() + layout.categories)
+    rows + 20 * products + layout.periods * (chunks.len() + layout.categories)
 }
 
 /// The number of threads, out of `threads`, that have enough work: at most one per chunk, with `least` of the
@@ -89,10 +88,14 @@ pub fn useful_threads(threads: usize, chunks: usize, work: usize, least: usize) 
 
 /// Cuts a panel into chunks, ordered by category, then product.
 pub fn chunks(panel: &Panel) -> Vec<Chunk> {
-    let order = panel.products_by_category();
+    chunks_of(panel, &panel.products_by_category())
+}
+
+/// Cuts some products of a panel, which are ordered by category, into chunks in their order.
+pub fn chunks_of(panel: &Panel, products: &[u32]) -> Vec<Chunk> {
     let category_of = panel.category_of();
-    let size = products_per_chunk(order.len());
-    order
+    let size = products_per_chunk(products.len());
+    products
         .chunk_by(|a, b| category_of[*a as usize] == category_of[*b as usize])
         .flat_map(|of_category| of_category.chunks(size))
         .map(|products| Chunk::new(panel, category_of[products[0] as usize] as usize, products))

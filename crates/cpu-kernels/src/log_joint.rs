@@ -135,7 +135,7 @@ impl ForSimd for Build {
     fn run<I: Simd>(self, isa: I) -> FusedLogJoint {
         let layout = self.panel.layout_for(self.likelihood);
         let cut = chunks(&self.panel);
-        let work = work_per_particle(&self.panel, &cut);
+        let work = work_per_particle(&layout, self.panel.rows(), &cut);
         let most_threads = useful_threads(usize::MAX, cut.len(), work, LEAST_WORK);
         let rows: Vec<ChunkRows<I>> = match self.likelihood {
             Likelihood::Poisson => cut

@@ -6,6 +6,7 @@ use infermark_gaussian_gpu::LaplaceGpu;
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
 use infermark_svi_gpu::SviGpu;
+use infermark_svi_sharded::SviSharded;
 #[cfg(feature = "tensor")]
 use infermark_svi_tensor::SviTensor;
 use std::sync::LazyLock;
@@ -25,6 +26,7 @@ pub fn registry() -> &'static Registry {
         #[cfg(feature = "tensor")]
         let registry = registry.with(SviTensor);
         registry
+            .with(SviSharded::over(SviCpu::new()))
             .with(NutsCpu)
             .with(GaussianCpu::laplace())
             .with(LaplaceGpu::new())

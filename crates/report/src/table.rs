@@ -129,6 +129,9 @@ fn measured(records: &[CaseRecord]) -> String {
 
 fn backend_name(record: &CaseRecord) -> String {
     match record.unit {
+        IterationUnit::Iterations if record.request.shards > 1 => {
+            format!("{} ({} logical shards)", record.backend, record.request.shards)
+        }
         IterationUnit::Iterations => record.backend.clone(),
         IterationUnit::Gradients => format!("{} (gradients)", record.backend),
         IterationUnit::Fits => format!("{} (whole fits)", record.backend),

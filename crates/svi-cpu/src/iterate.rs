@@ -1,7 +1,8 @@
 //! The iterations: a team of threads works through their phases.
 
-use crate::phases::{CategoryBack, CategoryPlace, ChunkPhase, Top, TopTask};
+use crate::phases::{CategoryBack, CategoryFold, CategoryPlace, ChunkPhase, Top, TopTask};
 use crate::state::State;
+use infermark_backend::BackendError;
 use infermark_cpu_kernels::Simd;
 use infermark_cpu_kernels::chunk::useful_threads;
 use infermark_cpu_kernels::likelihood::Scratch;
@@ -9,16 +10,17 @@ use infermark_cpu_kernels::team::{Items, run_team};
 use infermark_model::guide::Guide;
 use infermark_model::objective::Weighted;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::Decision;
+use infermark_svi::{Decision, Link, Piece};
 use std::sync::PoisonError;
 
 /// A team's phases by their index; the items of the first and the last are chunks, of the others categories.
 const CHUNKS: usize = 0;
-const CATEGORIES_BACK: usize = 1;
-const CATEGORIES_PLACE: usize = 2;
+const CATEGORIES_FOLD: usize = 1;
+const CATEGORIES_BACK: usize = 2;
+const CATEGORIES_PLACE: usize = 3;
 /// The pending step of the products, after the last iteration.
-const SETTLE: usize = 3;
-const PHASES: usize = 4;
+const SETTLE: usize = 4;
+const PHASES: usize = 5;
 
 /// Work per thread and iteration, in row-particles, from which on a thread pays off. Measured on two cores
 /// (AMD EPYC, AVX-512): a second thread breaks even at 12,000 row-particles in all, an iteration of 13 us,
@@ -65,8 +67,9 @@ impl<I: Simd> State<I> {
         useful_threads(threads, self.chunks.len(), self.work, LEAST_WORK)
     }
 
-    /// Adds up the log-weights of an iteration whose chunks are done: parts in their order, whatever the threads.
-    fn log_weights(&self) -> Vec<f64> {
+    /// Adds up the log-weights of an iteration whose chunks are done: parts in their order, whatever the threads. Those of
+    /// the products are `of_products` where they have been exchanged.
+    fn log_weights(&self, of_products: Option<&[f64]>) -> Vec<f64> {
         let top = self.top.read().unwrap_or_else(PoisonError::into_inner);
         let mut total: Vec<f64> = top
             .log_weights
@@ -75,13 +78,37 @@ impl<I: Simd> State<I> {
             .collect();
         let mut add = |part: &[f64]| total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
         self.categories.for_each(|_, item| add(&item.log_weights));
-        self.chunks.for_each(|_, item| add(&item.log_weights));
+        match of_products {
+            Some(of_products) => add(of_products),
+            None => self.chunks.for_each(|_, item| add(&item.log_weights)),
+        }
         total
     }
 
+    /// Exchanges the sums over products with the other shards, after their fold. Returns whether any rank was interrupted.
+    fn exchange(&self, link: &mut Link, interrupted: bool) -> Result<bool, BackendError> {
+        let sums = link.sums().clone();
+        let buffer = link.buffer_mut();
+        buffer.fill(0.0);
+        let log_weights = &mut buffer[sums.log_weights()];
+        self.chunks.for_each(|_, item| {
+            log_weights
+                .iter_mut()
+                .zip(&item.log_weights)
+                .for_each(|(total, part)| *total += part);
+        });
+        self.categories
+            .for_each(|category, item| item.over_products.write(category, &sums, buffer));
+        let interrupted = link.all_reduce(interrupted)?;
+        self.categories
+            .for_each(|category, item| item.over_products.read(category, &sums, link.buffer()));
+        Ok(interrupted)
+    }
+
     /// Weighs the particles of the iteration whose chunks are done.
-    fn weigh(&self) -> (Vec<f64>, Weighted) {
-        let log_weights = self.log_weights();
+    fn weigh(&self, link: Option<&Link>) -> (Vec<f64>, Weighted) {
+        let of_products = link.map(|link| &link.buffer()[link.sums().log_weights()]);
+        let log_weights = self.log_weights(of_products);
         let weighted = self.settings.objective.weigh(&log_weights);
         let mut frame = self.frame.write().unwrap_or_else(PoisonError::into_inner);
         frame.weights.copy_from_slice(&weighted.weights);
@@ -105,6 +132,10 @@ impl<I: Simd> State<I> {
                         scratch,
                         step_only: phase == SETTLE,
                     }),
+                    CATEGORIES_FOLD => self.isa.vectorize(CategoryFold {
+                        state,
+                        item: &mut self.categories.write(index),
+                    }),
                     CATEGORIES_BACK => self.isa.vectorize(CategoryBack {
                         state,
                         frame,
@@ -122,31 +153,50 @@ impl<I: Simd> State<I> {
     }
 
     /// Leads a team of `threads` threads through phases that `lead` names.
-    fn with_team(&self, threads: usize, lead: impl FnOnce(&mut dyn FnMut(usize))) {
+    fn with_team<R>(&self, threads: usize, lead: impl FnOnce(&mut dyn FnMut(usize)) -> R) -> R {
         let (chunks, categories) = (self.chunks.len(), self.categories.len());
         let mut counts = [0; PHASES];
         (counts[CHUNKS], counts[SETTLE]) = (chunks, chunks);
-        (counts[CATEGORIES_BACK], counts[CATEGORIES_PLACE]) = (categories, categories);
+        for phase in [CATEGORIES_FOLD, CATEGORIES_BACK, CATEGORIES_PLACE] {
+            counts[phase] = categories;
+        }
         run_team(
             self.useful_threads(threads),
             &counts,
             || Scratch::new(self.isa, self.settings.particles),
             |scratch, items| self.work(scratch, items),
             lead,
-        );
+        )
     }
 
-    /// Iterates on `threads` threads until `watch`, which sees every iteration's loss, returns a stop.
-    /// Afterwards every parameter has made the same steps; after [`Decision::Discard`] the state cannot be
+    /// Iterates on `threads` threads until `piece` is over; `link` connects one of several shards with the others.
+    /// Afterwards every parameter has made the same steps; after [`Decision::Discard`] and after an error the state cannot be
     /// iterated further.
-    pub(crate) fn iterate(&self, threads: usize, mut watch: impl FnMut(&Weighted) -> Decision) {
+    pub(crate) fn iterate(
+        &self,
+        threads: usize,
+        mut link: Option<&mut Link>,
+        piece: &mut Piece<'_>,
+    ) -> Result<(), BackendError> {
         self.with_team(threads, |phase| {
             loop {
                 phase(CHUNKS);
-                let (_, weighted) = self.weigh();
-                let decision = watch(&weighted);
+                let interrupted = match &mut link {
+                    None => piece.is_interrupted(),
+                    Some(link) => {
+                        phase(CATEGORIES_FOLD);
+                        self.exchange(link, piece.is_interrupted())?
+                    }
+                };
+                let (_, weighted) = self.weigh(link.as_deref());
+                let decision = piece.record_at(
+                    piece.seconds(),
+                    weighted.loss,
+                    weighted.effective_particles,
+                    interrupted,
+                );
                 if decision == Decision::Discard {
-                    return;
+                    return Ok(());
                 }
                 phase(CATEGORIES_BACK);
                 self.advance_top(TopTask::Advance);
@@ -156,17 +206,31 @@ impl<I: Simd> State<I> {
                 }
             }
             phase(SETTLE);
-        });
-        self.frame
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .step_pending = false;
+            self.frame
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .step_pending = false;
+            Ok(())
+        })
     }
 
     /// Loss and gradient at the current parameters under the noise of the current iteration, without a step.
-    pub(crate) fn loss_and_gradient(&self, threads: usize) -> LossAndGradient {
-        self.with_team(threads, |phase| phase(CHUNKS));
-        let (log_weights, weighted) = self.weigh();
+    /// `link` is as for [`State::iterate`].
+    pub(crate) fn loss_and_gradient(
+        &self,
+        threads: usize,
+        mut link: Option<&mut Link>,
+    ) -> Result<LossAndGradient, BackendError> {
+        self.with_team(threads, |phase| {
+            phase(CHUNKS);
+            if link.is_some() {
+                phase(CATEGORIES_FOLD);
+            }
+        });
+        if let Some(link) = &mut link {
+            self.exchange(link, false)?;
+        }
+        let (log_weights, weighted) = self.weigh(link.as_deref());
         self.with_frame(|frame| {
             self.categories.for_each(|_, item| {
                 self.isa.vectorize(CategoryBack {
@@ -179,11 +243,11 @@ impl<I: Simd> State<I> {
         });
         self.advance_top(TopTask::Back);
         let gradient = self.gradient(&weighted.weights);
-        LossAndGradient {
+        Ok(LossAndGradient {
             log_weights,
             weighted,
             gradient,
-        }
+        })
     }
 
     /// Gathers the gradient that the blocks hold.

@@ -5,6 +5,7 @@
 //! are taken by whichever thread is free, and their sums are added in a fixed order.
 
 mod block;
+mod category_sums;
 mod contrasts;
 mod iterate;
 mod memory;
@@ -12,7 +13,7 @@ mod phases;
 mod run;
 mod state;
 
-use crate::run::Iterations;
+use crate::run::{Iterations, ShardIterations};
 use crate::state::State;
 use infermark_backend::{
     Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Precision, Remedy,
@@ -20,12 +21,15 @@ use infermark_backend::{
 };
 use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::{ForSimd, Simd, SimdDispatch};
-use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
+use infermark_model::{Panel, Shard};
 use infermark_processor::{InstructionSet, processor_name};
-use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
+use infermark_svi::{
+    Chart, GuidedRun, Link, NoiseSource, RunSetup, ShardEngine, ShardIterate, ShardSetup, Sums, SviRun,
+    log_joint_of,
+};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,19 +83,8 @@ impl SviCpu {
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let (set, settings) = self.check(&panel, request)?;
-        let needed = memory::bytes(&panel, request.likelihood, &settings);
-        infermark_memory::check(format!("SVI with {} particles", settings.particles), needed).map_err(
-            |shortage| {
-                BackendError::short_of_memory(
-                    shortage,
-                    [
-                        Remedy::GiveMemory,
-                        Remedy::Lower(Setting::Particles),
-                        Remedy::FitFewer("products"),
-                    ],
-                )
-            },
-        )?;
+        let shard = Shard::whole(panel.clone());
+        check_memory(&shard, request, &settings)?;
         let begin = Instant::now();
         let threads = request.resolved_threads();
         let chart = Chart::of(&panel, request);
@@ -99,17 +92,20 @@ impl SviCpu {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
+        let precision = settings.precision;
         let placed = PlacedGuide {
-            panel,
+            shard,
+            is_one_of_several: false,
             request,
             settings,
-            chart,
+            chart: chart.clone(),
             guide,
             noise,
         };
-        let precision = placed.settings.precision;
         let start = Start {
             placed,
+            panel,
+            chart,
             threads,
             begin,
         };
@@ -132,7 +128,8 @@ impl SviCpu {
         let precision = settings.precision;
         let threads = request.resolved_threads();
         let placed = PlacedGuide {
-            panel: panel.clone(),
+            shard: Shard::whole(panel.clone()),
+            is_one_of_several: false,
             request,
             settings,
             chart: Chart::of(panel, request),
@@ -143,8 +140,38 @@ impl SviCpu {
             placed,
             threads,
             iteration,
+            link: None,
         };
-        Ok(run_on(set, precision, evaluate))
+        run_on(set, precision, evaluate)
+    }
+
+    /// What a shard's run starts from, on which instruction set and with which connection.
+    fn placed_shard<'a>(
+        &self,
+        setup: ShardSetup<'a>,
+    ) -> Result<(InstructionSet, PlacedGuide<'a>, Link), BackendError> {
+        let ShardSetup {
+            shard,
+            request,
+            chart,
+            guide,
+            noise,
+            communicator,
+        } = setup;
+        let (set, settings) = self.check(shard.panel(), request)?;
+        check_memory(&shard, request, &settings)?;
+        let layout = shard.layout_for(request.likelihood);
+        let link = Link::new(communicator, Sums::new(&layout, chart, settings.particles));
+        let placed = PlacedGuide {
+            shard,
+            is_one_of_several: true,
+            request,
+            settings,
+            chart: chart.clone(),
+            guide,
+            noise,
+        };
+        Ok((set, placed, link))
     }
 
     /// Checks what this backend needs of a request and returns the instruction set and the request's settings.
@@ -168,6 +195,23 @@ impl SviCpu {
     }
 }
 
+/// Checks that there is memory for the run of a shard.
+fn check_memory(shard: &Shard, request: &Request, settings: &SviSettings) -> Result<(), BackendError> {
+    let needed = memory::bytes(shard, request.likelihood, settings);
+    infermark_memory::check(format!("SVI with {} particles", settings.particles), needed).map_err(
+        |shortage| {
+            BackendError::short_of_memory(
+                shortage,
+                [
+                    Remedy::GiveMemory,
+                    Remedy::Lower(Setting::Particles),
+                    Remedy::FitFewer("products"),
+                ],
+            )
+        },
+    )
+}
+
 fn run_on<W: ForSimd>(set: InstructionSet, precision: Precision, work: W) -> W::Output {
     match precision {
         Precision::F32 => set.run_f32(work),
@@ -176,7 +220,8 @@ fn run_on<W: ForSimd>(set: InstructionSet, precision: Precision, work: W) -> W::
 }
 
 struct PlacedGuide<'a> {
-    panel: Arc<Panel>,
+    shard: Shard,
+    is_one_of_several: bool,
     request: &'a Request,
     settings: SviSettings,
     chart: Chart,
@@ -191,7 +236,8 @@ impl PlacedGuide<'_> {
         } = *self.request;
         State::new(
             isa,
-            self.panel,
+            &self.shard,
+            self.is_one_of_several,
             likelihood,
             priors,
             self.chart,
@@ -200,10 +246,20 @@ impl PlacedGuide<'_> {
             self.noise,
         )
     }
+
+    /// The iterations on at most `threads` threads, of which the first is placed.
+    fn iterations<I: Simd>(self, isa: I, threads: usize) -> Iterations<I> {
+        let state = self.state(isa);
+        state.place_first();
+        let threads = state.useful_threads(threads);
+        Iterations { state, threads }
+    }
 }
 
 struct Start<'a> {
     placed: PlacedGuide<'a>,
+    panel: Arc<Panel>,
+    chart: Chart,
     threads: usize,
     begin: Instant,
 }
@@ -212,21 +268,35 @@ impl ForSimd for Start<'_> {
     type Output = Box<dyn GuidedRun>;
 
     fn run<I: Simd>(self, isa: I) -> Box<dyn GuidedRun> {
-        let (panel, request) = (self.placed.panel.clone(), self.placed.request.clone());
-        let chart = self.placed.chart.clone();
-        let state = self.placed.state(isa);
-        state.place_first();
-        let threads = state.useful_threads(self.threads);
+        let request = self.placed.request.clone();
+        let iterations = self.placed.iterations(isa, self.threads);
         let setup = RunSetup {
             backend: NAME,
             device: processor_name(),
-            threads,
-            panel,
+            threads: iterations.threads,
+            panel: self.panel,
             request,
-            chart,
+            chart: self.chart,
             setup_seconds: self.begin.elapsed().as_secs_f64(),
         };
-        Box::new(SviRun::new(Iterations { state, threads }, setup))
+        Box::new(SviRun::new(iterations, setup))
+    }
+}
+
+struct StartShard<'a> {
+    placed: PlacedGuide<'a>,
+    threads: usize,
+    link: Link,
+}
+
+impl ForSimd for StartShard<'_> {
+    type Output = Box<dyn ShardIterate>;
+
+    fn run<I: Simd>(self, isa: I) -> Box<dyn ShardIterate> {
+        Box::new(ShardIterations {
+            iterations: self.placed.iterations(isa, self.threads),
+            link: self.link,
+        })
     }
 }
 
@@ -234,12 +304,14 @@ struct Evaluate<'a> {
     placed: PlacedGuide<'a>,
     threads: usize,
     iteration: u32,
+    /// The connection of one of several shards.
+    link: Option<Link>,
 }
 
 impl ForSimd for Evaluate<'_> {
-    type Output = LossAndGradient;
+    type Output = Result<LossAndGradient, BackendError>;
 
-    fn run<I: Simd>(self, isa: I) -> LossAndGradient {
+    fn run<I: Simd>(mut self, isa: I) -> Self::Output {
         let state = self.placed.state(isa);
         state
             .frame
@@ -247,7 +319,7 @@ impl ForSimd for Evaluate<'_> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .iteration = self.iteration;
         state.place_first();
-        state.loss_and_gradient(self.threads)
+        state.loss_and_gradient(self.threads, self.link.as_mut())
     }
 }
 
@@ -330,5 +402,34 @@ impl Backend for SviCpu {
         let noise = NoiseSource::Philox { seed: request.seed };
         let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
         Ok(run)
+    }
+}
+
+impl ShardEngine for SviCpu {
+    fn start_shard(&self, setup: ShardSetup<'_>) -> Result<Box<dyn ShardIterate>, BackendError> {
+        let (set, placed, link) = self.placed_shard(setup)?;
+        let (precision, threads) = (placed.settings.precision, placed.request.resolved_threads());
+        let start = StartShard {
+            placed,
+            threads,
+            link,
+        };
+        Ok(run_on(set, precision, start))
+    }
+
+    fn shard_loss_and_gradient(
+        &self,
+        setup: ShardSetup<'_>,
+        iteration: u32,
+    ) -> Result<LossAndGradient, BackendError> {
+        let (set, placed, link) = self.placed_shard(setup)?;
+        let (precision, threads) = (placed.settings.precision, placed.request.resolved_threads());
+        let evaluate = Evaluate {
+            placed,
+            threads,
+            iteration,
+            link: Some(link),
+        };
+        run_on(set, precision, evaluate)
     }
 }

@@ -2,20 +2,23 @@
 
 use infermark_backend::{Precision, SviSettings};
 use infermark_cpu_kernels::chunk::most_chunks;
-use infermark_model::{Coordinates, Likelihood, Panel};
+use infermark_model::{Coordinates, Layout, Likelihood, Shard};
 
 /// Lanes of the widest vectors.
 const LANES: usize = 16;
 
-/// Approximate bytes, in addition to the panel, of a run and its posterior.
+/// Approximate bytes, in addition to the panel, of the run of a shard and of its part of the posterior.
 ///
 /// Rows are stored in whole vectors of up to 16, only those that contain a row: 4 bytes per row of Poisson
 /// counts in single precision. Under the negative binomial the count is stored as well, in double precision.
 /// A latent has value and two moments of both its parameters, scale and slope, and three columns per
 /// particle; a product has its index and its sums. The tests compare the estimate with the growth of the
 /// resident memory.
-pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSettings) -> u64 {
-    let layout = panel.layout_for(likelihood);
+pub(crate) fn bytes(shard: &Shard, likelihood: Likelihood, settings: &SviSettings) -> u64 {
+    let layout = Layout {
+        products: shard.products().len(),
+        ..shard.layout_for(likelihood)
+    };
     let scalar: u64 = match settings.precision {
         Precision::F32 => 4,
         Precision::F64 => 8,
@@ -25,7 +28,7 @@ pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSetting
         Likelihood::NegativeBinomial => 12,
     };
     let particles = settings.particles as u64;
-    let vectors = panel
+    let vectors = shard
         .rows()
         .min(layout.products.saturating_mul(layout.periods.div_ceil(LANES))) as u64;
     let latents = layout.latents() as u64;
@@ -55,9 +58,10 @@ pub(crate) fn bytes(panel: &Panel, likelihood: Likelihood, settings: &SviSetting
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infermark_model::{Labels, PanelPart};
+    use infermark_model::{Labels, Panel, PanelPart};
+    use std::sync::Arc;
 
-    fn panel(products: usize, periods: usize) -> Panel {
+    fn panel(products: usize, periods: usize) -> Arc<Panel> {
         let mut part = PanelPart::with_capacity(10, periods, products, products * periods);
         for product in 0..products {
             part.push_product(product % 10, None, &vec![1.5; periods], &vec![2; periods])
@@ -65,17 +69,18 @@ mod tests {
         }
         let [p, c, t] =
             [("p", products), ("c", 10), ("t", periods)].map(|(axis, n)| Labels::numbered(axis, n));
-        Panel::from_parts(p, c, t, vec![part]).unwrap()
+        Arc::new(Panel::from_parts(p, c, t, vec![part]).unwrap())
     }
 
     /// Megabytes without the posterior, which was not asked for when these were measured.
-    fn megabytes(panel: &Panel, particles: usize) -> f64 {
+    fn megabytes(panel: &Arc<Panel>, particles: usize) -> f64 {
         let settings = SviSettings {
             particles,
             ..SviSettings::default()
         };
         let posterior = 12 * 8 * panel.layout().latents() as u64;
-        (bytes(panel, Likelihood::Poisson, &settings) - posterior) as f64 / 1e6
+        let shard = Shard::whole(panel.clone());
+        (bytes(&shard, Likelihood::Poisson, &settings) - posterior) as f64 / 1e6
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //!
 //! 1. [`ChunkPhase`]: products make the pending step of the last iteration, draw noise, place particles, pass
 //!    over their rows and convert derivatives.
-//! 2. [`CategoryBack`]: a category adds its chunks' sums by period, converts them and makes its step.
-//! 3. [`Top`]: one thread does the same for `category_a`, `global_a`, the shapes and the centredness, then draws and places the
+//! 2. [`CategoryFold`], only in one of several shards: a category adds up its chunks' sums, which are then exchanged.
+//! 3. [`CategoryBack`]: a category adds up its chunks' sums if it has not, converts them and makes its step.
+//! 4. [`Top`]: one thread does the same for `category_a`, `global_a`, the shapes and the centredness, then draws and places the
 //!    next iteration's.
-//! 4. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
+//! 5. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
 
 use crate::block::{ParentSums, Step};
-use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, State, TopState, groups};
+use crate::category_sums::CENTRED;
+use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, State, TopState};
 use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::{Kernel, Scalar, Simd};
@@ -165,6 +167,22 @@ fn rows<I: Simd>(
     }
 }
 
+/// See the module.
+pub(crate) struct CategoryFold<'a, I: Simd> {
+    pub(crate) state: &'a State<I>,
+    pub(crate) item: &'a mut CategoryState<I>,
+}
+
+impl<I: Simd> Kernel<I> for CategoryFold<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let chunks = self.item.chunks.clone();
+        self.item.over_products.fold(isa, &self.state.chunks, chunks);
+    }
+}
+
 /// See the module. Without `learn` the step is left out.
 pub(crate) struct CategoryBack<'a, I: Simd> {
     pub(crate) state: &'a State<I>,
@@ -184,39 +202,26 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
             item,
             learn,
         } = self;
-        let mut k = 0;
-        for (group, count) in groups(frame.weights.len()).enumerate() {
-            for particle in 0..count {
-                item.totals.fill(0.0);
-                for index in item.chunks.clone() {
-                    match &state.chunks.read(index).rows {
-                        ChunkRows::Poisson { by_period, .. } => {
-                            by_period[group].add_to(isa, particle, &mut item.totals);
-                        }
-                        ChunkRows::NegativeBinomial { by_period, .. } => item
-                            .totals
-                            .iter_mut()
-                            .zip(&by_period[k])
-                            .for_each(|(total, part)| *total += part),
+        // The sums of one of several shards were folded before they were exchanged.
+        if !state.is_one_of_several {
+            item.over_products.fold(isa, &state.chunks, item.chunks.clone());
+        }
+        for k in 0..frame.weights.len() {
+            let rates = item.over_products.rates_of(k);
+            for ((by_value, units), rate) in item.by_values.iter_mut().zip(&item.units).zip(rates) {
+                *by_value = units - rate;
+            }
+            let by_free = &mut item.time.particle[k];
+            match &mut item.contrasts {
+                None => {
+                    for (by_effect, by) in by_free.iter_mut().zip(&item.by_values) {
+                        *by_effect = I::Scalar::from_f64(*by);
                     }
                 }
-                for (total, units) in item.totals.iter_mut().zip(&item.units) {
-                    *total = units - *total;
+                Some(contrasts) => {
+                    let by_effect_mean = item.over_products.by_effect_mean[k];
+                    contrasts.back(isa, &item.by_values, by_effect_mean, k, by_free);
                 }
-                match &mut item.contrasts {
-                    None => {
-                        for (by_effect, by) in item.time.particle[k].iter_mut().zip(&item.totals) {
-                            *by_effect = I::Scalar::from_f64(*by);
-                        }
-                    }
-                    Some(contrasts) => {
-                        let chunks = item.chunks.clone();
-                        let by_mean = |index| state.chunks.read(index).effect_sums[k].by_mean;
-                        let by_effect_mean: f64 = chunks.map(by_mean).sum();
-                        contrasts.back(isa, &item.totals, by_effect_mean, k, &mut item.time.particle[k]);
-                    }
-                }
-                k += 1;
             }
         }
         item.sums.fill(ParentSums::default());
@@ -387,32 +392,17 @@ fn back<I: Simd>(isa: I, state: &State<I>, frame: &Frame, top: &mut TopState<I::
     for k in 0..particles {
         top.category.particle[k].fill(I::Scalar::default());
     }
-    // Chunks are added in their order, whichever thread computed them.
-    let mut by_category = vec![0.0; particles];
-    let mut by_log_shape = vec![0.0; particles];
     for index in 0..state.categories.len() {
         let category = state.categories.read(index);
-        by_category.fill(0.0);
-        by_log_shape.fill(0.0);
-        for chunk in category.chunks.clone() {
-            let chunk = state.chunks.read(chunk);
-            for k in 0..particles {
-                by_category[k] += chunk.elasticity_sums[k].by_mean;
-                by_centredness[k][Site::ProductA] += chunk.elasticity_sums[k].by_centredness;
-                by_centredness[k][Site::ProductEffect] += chunk.effect_sums[k].by_centredness;
-            }
-            if let ChunkRows::NegativeBinomial { by_log_shape: of, .. } = &chunk.rows {
-                by_log_shape
-                    .iter_mut()
-                    .zip(of)
-                    .for_each(|(total, part)| *total += part);
-            }
-        }
+        let over_products = &category.over_products;
         for k in 0..particles {
+            for (site, sums) in CENTRED.into_iter().zip(&over_products.by_centredness) {
+                by_centredness[k][site] += sums[k];
+            }
             by_centredness[k][Site::TimeCatEffects] += category.sums[k].by_centredness;
-            top.category.particle[k][index] = I::Scalar::from_f64(by_category[k]);
+            top.category.particle[k][index] = I::Scalar::from_f64(over_products.by_mean[k]);
             if let Some(log_shape) = &mut top.log_shape {
-                log_shape.particle[k][index] = I::Scalar::from_f64(by_log_shape[k]);
+                log_shape.particle[k][index] = I::Scalar::from_f64(over_products.by_log_shape[k]);
             }
         }
     }

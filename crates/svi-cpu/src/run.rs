@@ -2,9 +2,10 @@
 
 use crate::state::State;
 use infermark_backend::BackendError;
+use infermark_communicator::Traffic;
 use infermark_cpu_kernels::Simd;
 use infermark_model::guide::Guide;
-use infermark_svi::{Iterate, Piece};
+use infermark_svi::{Iterate, Link, Piece, ShardIterate};
 
 /// The iterations of a state, on a team of threads.
 pub(crate) struct Iterations<I: Simd> {
@@ -16,13 +17,42 @@ pub(crate) struct Iterations<I: Simd> {
 
 impl<I: Simd> Iterate for Iterations<I> {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
-        self.state.iterate(self.threads, |weighted| {
-            piece.record(weighted.loss, weighted.effective_particles)
-        });
-        Ok(())
+        self.state.iterate(self.threads, None, piece)
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
         Ok(self.state.guide())
+    }
+}
+
+/// The iterations of one of several shards.
+pub(crate) struct ShardIterations<I: Simd> {
+    pub(crate) iterations: Iterations<I>,
+    /// The connection to the others.
+    pub(crate) link: Link,
+}
+
+impl<I: Simd> Iterate for ShardIterations<I> {
+    fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
+        let Iterations { state, threads } = &self.iterations;
+        state.iterate(*threads, Some(&mut self.link), piece)
+    }
+
+    fn guide(&self) -> Result<Guide, BackendError> {
+        self.iterations.guide()
+    }
+}
+
+impl<I: Simd> ShardIterate for ShardIterations<I> {
+    fn threads(&self) -> usize {
+        self.iterations.threads
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.link.traffic()
+    }
+
+    fn leave(&mut self) {
+        self.link.leave();
     }
 }

@@ -1,9 +1,10 @@
 //! The state of an SVI run between iterations, divided so that threads share it without waiting.
 
 use crate::block::{Block, ParentSums};
+use crate::category_sums::CategorySums;
 use crate::contrasts::Contrasts;
 use infermark_backend::SviSettings;
-use infermark_cpu_kernels::chunk::{Chunk, chunks, work_per_particle};
+use infermark_cpu_kernels::chunk::{Chunk, chunks_of, work_per_particle};
 use infermark_cpu_kernels::distinct_counts;
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
 use infermark_cpu_kernels::negative_binomial::{CountRows, padded_periods};
@@ -13,7 +14,7 @@ use infermark_cpu_kernels::{Scalar, Simd};
 use infermark_model::Likelihood;
 use infermark_model::guide::{Guide, sigmoid};
 use infermark_model::optimizer::{Moments, StepScalars};
-use infermark_model::{Layout, LocScale, Panel, Parameterization, PerSite, Priors, Site};
+use infermark_model::{Layout, LocScale, Panel, Parameterization, PerSite, Priors, Shard, Site};
 use infermark_svi::{Chart, NoiseSource};
 use std::sync::{Arc, RwLock};
 
@@ -65,8 +66,9 @@ pub(crate) enum PeriodEffects<I: Simd> {
 
 /// A category's period effects.
 pub(crate) struct CategoryState<I: Simd> {
-    /// Its chunks, consecutive.
+    /// Its chunks, consecutive; none where no product of the shard is of the category.
     pub(crate) chunks: std::ops::Range<usize>,
+    pub(crate) over_products: CategorySums,
     /// Its period effects; in orthogonal coordinates the free numbers of their contrasts.
     pub(crate) time: Block<I::Scalar>,
     pub(crate) contrasts: Option<Contrasts<I::Scalar>>,
@@ -76,7 +78,7 @@ pub(crate) struct CategoryState<I: Simd> {
     pub(crate) log_weights: Vec<f64>,
     pub(crate) sums: Vec<ParentSums>,
     /// Scratch, length T.
-    pub(crate) totals: Vec<f64>,
+    pub(crate) by_values: Vec<f64>,
 }
 
 /// The top of the hierarchy: `category_a`, `global_a`, the shapes and the centredness; advanced by one thread.
@@ -122,7 +124,10 @@ pub(crate) struct ConstantMeans {
 /// The whole state.
 pub(crate) struct State<I: Simd> {
     pub(crate) isa: I,
+    /// The panel that has the rows of the shard's products.
     pub(crate) panel: Arc<Panel>,
+    /// Whether sums over products are exchanged with other shards.
+    pub(crate) is_one_of_several: bool,
     pub(crate) layout: Layout,
     pub(crate) priors: Priors,
     pub(crate) chart: Chart,
@@ -137,11 +142,12 @@ pub(crate) struct State<I: Simd> {
 }
 
 impl<I: Simd> State<I> {
-    /// A state with the parameters of `guide`, before its first iteration.
-    #[allow(clippy::too_many_arguments)] // A request, its panel and where the run starts.
+    /// A state of the products of `shard` with the parameters of `guide`, before its first iteration.
+    #[allow(clippy::too_many_arguments)] // A request, its shard and where the run starts.
     pub(crate) fn new(
         isa: I,
-        panel: Arc<Panel>,
+        shard: &Shard,
+        is_one_of_several: bool,
         likelihood: Likelihood,
         priors: Priors,
         chart: Chart,
@@ -149,12 +155,13 @@ impl<I: Simd> State<I> {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Self {
-        let layout = panel.layout_for(likelihood);
+        let panel = shard.panel().clone();
+        let layout = shard.layout_for(likelihood);
         let particles = settings.particles;
         let zeros = || vec![0.0; particles];
         let sums = || vec![ParentSums::default(); particles];
         let by_period = || vec![vec![0.0; padded_periods(layout.periods)]; particles];
-        let mut cut = chunks(&panel);
+        let mut cut = chunks_of(&panel, shard.products());
         let rows: Vec<ChunkRows<I>> = match likelihood {
             Likelihood::Poisson => cut
                 .iter()
@@ -175,7 +182,7 @@ impl<I: Simd> State<I> {
                 })
                 .collect(),
         };
-        let work = particles * work_per_particle(&panel, &cut);
+        let work = particles * work_per_particle(&layout, shard.rows(), &cut);
         let categories = (0..layout.categories)
             .map(|category| {
                 let first = cut.partition_point(|c| c.category < category);
@@ -188,6 +195,7 @@ impl<I: Simd> State<I> {
                 let units = &panel.sums().category_period[category * layout.periods..][..layout.periods];
                 CategoryState {
                     chunks: first..end,
+                    over_products: CategorySums::new(&layout, particles),
                     time: Block::new(periods.map(|j| j as u32).collect(), guide, particles),
                     contrasts,
                     effects: match likelihood {
@@ -201,7 +209,7 @@ impl<I: Simd> State<I> {
                     units: units.iter().map(|y| *y as f64).collect(),
                     log_weights: zeros(),
                     sums: sums(),
-                    totals: vec![0.0; layout.periods],
+                    by_values: vec![0.0; layout.periods],
                 }
             })
             .collect();
@@ -271,6 +279,7 @@ impl<I: Simd> State<I> {
         State {
             isa,
             panel,
+            is_one_of_several,
             layout,
             priors,
             chart,

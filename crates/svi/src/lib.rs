@@ -7,6 +7,7 @@ mod log_joint;
 mod noise_source;
 mod recorder;
 mod run;
+mod shard;
 
 use infermark_backend::{BackendError, Run};
 use infermark_model::guide::Guide;
@@ -16,7 +17,8 @@ pub use convergence::ConvergenceWatch;
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
 pub use recorder::{Decision, RunRecorder};
-pub use run::{Iterate, Piece, RunSetup, SviRun};
+pub use run::{Follower, Iterate, Piece, RunSetup, SviRun};
+pub use shard::{Link, ShardEngine, ShardIterate, ShardSetup, Sums};
 
 /// A run whose guide can be read, which is needed to follow another implementation.
 pub trait GuidedRun: Run {

@@ -60,6 +60,17 @@ impl RunRecorder {
         }
     }
 
+    /// A recorder that decides as this one does, without what it has recorded so far.
+    pub(crate) fn without_trace(&self) -> Self {
+        RunRecorder {
+            settings: self.settings.clone(),
+            failure: self.failure.clone(),
+            trace: Vec::new(),
+            convergence: self.convergence.clone(),
+            ..*self
+        }
+    }
+
     /// The settings of the run.
     pub fn settings(&self) -> &SviSettings {
         &self.settings

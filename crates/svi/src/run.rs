@@ -59,6 +59,17 @@ impl Piece<'_> {
         self.clock.elapsed().as_secs_f64()
     }
 
+    /// The same piece for another rank. It has the iterations left of this one, and records for itself.
+    pub fn follower(&self) -> Follower {
+        Follower {
+            recorder: self.recorder.without_trace(),
+            target: self.target,
+            before: self.before,
+            clock: self.clock,
+            interrupt: self.interrupt.clone(),
+        }
+    }
+
     /// Records an iteration that was just done.
     pub fn record(&mut self, loss: f64, effective_particles: f64) -> Decision {
         self.record_at(self.seconds(), loss, effective_particles, self.is_interrupted())
@@ -76,6 +87,29 @@ impl Piece<'_> {
         let seconds = self.before + seconds;
         self.recorder
             .record(loss, effective_particles, seconds, self.target, interrupted)
+    }
+}
+
+/// A piece on another rank, which sees the same losses and so stops at the same iteration.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    recorder: RunRecorder,
+    target: u64,
+    before: f64,
+    clock: Instant,
+    interrupt: Interrupt,
+}
+
+impl Follower {
+    /// The piece.
+    pub fn piece(&mut self) -> Piece<'_> {
+        Piece {
+            recorder: &mut self.recorder,
+            target: self.target,
+            before: self.before,
+            clock: self.clock,
+            interrupt: &self.interrupt,
+        }
     }
 }
 

@@ -156,7 +156,8 @@ fn assert_consistent(run: &dyn Run, backend: &dyn Backend, request: &Request) {
     assert_eq!(progress.unit, backend.method().step_unit());
     assert_eq!(report.state, progress.state);
     assert_eq!(report.backend, backend.name());
-    assert!(report.threads >= 1 && report.threads <= request.resolved_threads());
+    let threads = request.resolved_threads().max(request.shards);
+    assert!((1..=threads).contains(&report.threads), "{}", report.threads);
     assert!(report.setup_seconds >= 0.0 && report.run_seconds >= 0.0);
     assert_eq!(run.draws().is_some(), backend.method().has_draws());
     assert_eq!(run.gradients().is_some(), backend.method().has_draws());

@@ -128,12 +128,14 @@ impl MethodKind {
         let once = |method| BenchmarkSettings {
             method,
             by_threads: false,
+            shards: 1,
         };
         match self {
             MethodKind::Svi => vec![
                 BenchmarkSettings {
                     method: self.default_method(),
                     by_threads: true,
+                    shards: 1,
                 },
                 // It runs beyond the end of its schedule: iterations are timed, and a fast device soon
                 // reaches the end.
@@ -155,6 +157,8 @@ pub struct BenchmarkSettings {
     pub method: Method,
     /// Whether it is measured with every requested number of CPU threads; otherwise only with the largest.
     pub by_threads: bool,
+    /// Shards of the panel.
+    pub shards: usize,
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What to measure: the cases of a registry's backends.
 
 use super::{BenchmarkError, Case};
-use infermark_backend::{Backend, Device, DeviceId, Method, Registry, Request, check_threads};
+use infermark_backend::{
+    Backend, BenchmarkSettings, Device, DeviceId, Method, Registry, Request, check_threads,
+};
 use infermark_model::Likelihood;
 use std::sync::Arc;
 
@@ -65,8 +67,8 @@ impl CaseChoice {
         let mut cases = Vec::new();
         for backend in chosen {
             for device in self.devices_of(&*backend)? {
-                for (method, threads) in self.settings_on(&*backend, device) {
-                    cases.push(self.case(&backend, device, method, threads)?);
+                for (measured, threads) in self.settings_on(&*backend, device) {
+                    cases.push(self.case(&backend, device, measured, threads)?);
                 }
             }
         }
@@ -134,7 +136,7 @@ impl CaseChoice {
 
     /// The settings that a backend is measured with on a device, each with its CPU threads. With a GPU their
     /// number does not matter, and a backend that uses any uses all.
-    fn settings_on(&self, backend: &dyn Backend, device: DeviceId) -> Vec<(Method, usize)> {
+    fn settings_on(&self, backend: &dyn Backend, device: DeviceId) -> Vec<(BenchmarkSettings, usize)> {
         let counts = if device != DeviceId::CPU {
             vec![match backend.capabilities().uses_threads {
                 true => infermark_threads::available(),
@@ -147,9 +149,8 @@ impl CaseChoice {
         };
         let most = counts.iter().copied().max().unwrap_or(1);
         let mut settings = Vec::new();
-        for measured in backend.benchmark_settings() {
-            let mut method = measured.method;
-            if let Method::Svi(svi) = &mut method {
+        for mut measured in backend.benchmark_settings() {
+            if let Method::Svi(svi) = &mut measured.method {
                 svi.particles = self.particles;
             }
             let mut own = match measured.by_threads {
@@ -158,7 +159,7 @@ impl CaseChoice {
             };
             own.sort_unstable();
             own.dedup();
-            settings.extend(own.into_iter().map(|threads| (method.clone(), threads)));
+            settings.extend(own.into_iter().map(|threads| (measured.clone(), threads)));
         }
         settings
     }
@@ -167,19 +168,20 @@ impl CaseChoice {
         &self,
         backend: &Arc<dyn Backend>,
         device: DeviceId,
-        method: Method,
+        measured: BenchmarkSettings,
         threads: usize,
     ) -> Result<Case, BenchmarkError> {
-        let most_products = match method.kind().has_draws() {
+        let most_products = match measured.method.kind().has_draws() {
             true => self.sampler_most_products,
             false => usize::MAX,
         };
         let request = Request {
             devices: vec![device],
+            shards: measured.shards,
             threads: Some(threads),
             likelihood: self.likelihood,
             seed: self.seed,
-            ..Request::new(method)
+            ..Request::new(measured.method)
         };
         request.validate().map_err(plan_error)?;
         Ok(Case {
