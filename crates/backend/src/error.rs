@@ -1,6 +1,7 @@
 //! Why a backend did not do what was asked.
 
 use crate::remedy::{Alternatives, Cause, Remedy};
+use infermark_communicator::CommunicationError;
 use infermark_memory::{Shortage, gigabytes};
 use infermark_processor::InstructionSetMissing;
 
@@ -46,7 +47,7 @@ pub enum BackendError {
     NoPosterior(Cause),
     /// Another rank of the run has gone, or does not answer.
     #[error("{0}")]
-    Communication(String),
+    Communication(CommunicationError),
     /// The device failed.
     #[error("{device} failed: {reason}")]
     Device {
@@ -83,6 +84,12 @@ impl BackendError {
             BackendError::Memory { remedies, .. } => remedies,
             BackendError::Communication(_) | BackendError::Device { .. } => &[],
         }
+    }
+}
+
+impl From<CommunicationError> for BackendError {
+    fn from(error: CommunicationError) -> Self {
+        BackendError::Communication(error)
     }
 }
 

@@ -27,6 +27,7 @@ mod request;
 mod step_pacer;
 mod warning;
 
+use infermark_communicator::World;
 use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -169,6 +170,13 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When the request is out of range, or cannot be served here.
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError>;
+
+    /// This backend with the ranks of its runs in `world`, other processes for instance, instead of threads of this one. All processes
+    /// make the same calls of a run in the same order, since readings are put together from all ranks. `None`, which is the default, for
+    /// a backend that has no ranks.
+    fn among(&self, _world: Arc<dyn World>) -> Option<Arc<dyn Backend>> {
+        None
+    }
 
     /// Starts a run from `checkpoint`, which another run of the same panel and request gave; it goes on to
     /// bit-identical results.

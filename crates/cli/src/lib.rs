@@ -11,6 +11,7 @@ mod device;
 pub mod exit;
 pub mod output;
 mod progress_bar;
+mod ranks;
 mod remedies;
 pub mod settings;
 
@@ -68,7 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             let options = VerbOptions::of(matches.subcommand_name().unwrap_or_default());
-            output::notify(format_args!("error: {}", options.in_error(&error)));
+            output::notify_from_any_rank(format_args!("error: {}", options.in_error(&error)));
             Exit::Usage.into()
         }
     }

@@ -4,6 +4,21 @@
 use anyhow::Context;
 use infermark_model::printable_lines;
 use std::io::{self, ErrorKind, Write};
+use std::sync::OnceLock;
+
+/// The rank of this process, if it is not the first of several.
+static RANK: OnceLock<usize> = OnceLock::new();
+
+/// From here on this process, which has this rank, writes nothing to the terminal but what only it may know: the first rank writes the
+/// rest.
+pub fn silence(rank: usize) {
+    // A process has one rank.
+    let _ = RANK.set(rank);
+}
+
+fn is_silent() -> bool {
+    RANK.get().is_some()
+}
 
 /// Writes an answer to stdout, with control characters escaped: it may contain names of files and of their
 /// products.
@@ -11,6 +26,9 @@ use std::io::{self, ErrorKind, Write};
 /// # Errors
 /// When stdout cannot be written to, unless its reader is gone.
 pub fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> anyhow::Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     let mut text = Vec::new();
     let mut out = io::stdout().lock();
     let written = write(&mut text).and_then(|()| {
@@ -28,10 +46,21 @@ const LONGEST: usize = 8 << 10;
 
 /// Writes a line to stderr, as [`print()`] does. A failure cannot be reported.
 pub fn notify(message: impl std::fmt::Display) {
+    if !is_silent() {
+        notify_from_any_rank(message);
+    }
+}
+
+/// [`notify`] from any rank: what only it may know.
+pub fn notify_from_any_rank(message: impl std::fmt::Display) {
+    let message = match RANK.get() {
+        Some(rank) => format!("rank {rank}: {message}"),
+        None => message.to_string(),
+    };
     let _ = writeln!(
         io::stderr(),
         "{}",
-        shortened(printable_lines(&message.to_string()).into_owned())
+        shortened(printable_lines(&message).into_owned())
     );
 }
 

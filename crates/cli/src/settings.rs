@@ -5,6 +5,7 @@ use crate::choices::{
     parameterization_parser, precision_parser,
 };
 use crate::device::named_device;
+use crate::ranks::RankArguments;
 use clap::{Args, ValueEnum};
 use infermark::{
     Columns, DeviceId, EarlyStop, LaplaceSettings, MeanfieldSettings, Method, MethodKind, Metric,
@@ -414,6 +415,9 @@ pub struct RunArguments {
     /// Seed of all noise.
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub seed: u64,
+    /// The ranks that share the panel.
+    #[command(flatten)]
+    pub ranks: RankArguments,
 }
 
 impl RunArguments {

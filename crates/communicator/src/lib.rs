@@ -1,7 +1,8 @@
 //! Sums over the ranks of a run.
 //!
 //! A run whose panel is cut by product needs little of the other ranks: one buffer of sums an iteration. A
-//! [`Communicator`] adds such buffers up. [`Local`] is a run of one rank; [`threads`] connects threads of this process.
+//! [`Communicator`] adds such buffers up. [`Local`] is a run of one rank, [`threads`] connects threads of this process, and with the
+//! feature `mpi` `MpiRank` connects processes. A [`World`] says where the ranks are, [`launch`] who has started them.
 //!
 //! # Contract
 //!
@@ -9,12 +10,20 @@
 //! - Every rank gets the same bits, and the same ranks with the same buffers get them again: sums are in the order of the ranks.
 //! - An operation that fails, fails on every rank, within the deadline of its communicator; no operation succeeds after it.
 
+mod launch;
 mod meeting;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod threads;
+mod world;
 
 use std::time::Duration;
 
+pub use launch::{LAUNCHERS, Launch, LaunchError, Launcher, launch};
+#[cfg(feature = "mpi")]
+pub use mpi::{GiveUp, Mpi, MpiError, MpiRank, MpiWorld};
 pub use threads::{ThreadRank, threads};
+pub use world::{ThreadWorld, World};
 
 /// Connects the ranks of a run; see the [crate] for the contract.
 pub trait Communicator: Send {
@@ -106,6 +115,30 @@ pub enum CommunicationError {
         /// The number of the operation, from 1.
         number: u64,
     },
+    /// Ranks do not come.
+    #[error("{} in {seconds} s; operation {number} ({}) cannot be completed", silence_in_words(ranks, *size), operation.name())]
+    Silent {
+        /// The ranks that do not come; none where all have and messages do not.
+        ranks: Vec<usize>,
+        /// The number of ranks.
+        size: usize,
+        /// What the others wait in.
+        operation: Operation,
+        /// The number of the operation, from 1.
+        number: u64,
+        /// How long this rank has waited.
+        seconds: u64,
+    },
+    /// A rank has not what the others have.
+    #[error(
+        "rank {rank} has another {what} than rank 0; start the same program with the same options and data on every rank"
+    )]
+    Differs {
+        /// The rank.
+        rank: usize,
+        /// What it has another of.
+        what: &'static str,
+    },
     /// Ranks do not do the same.
     #[error(
         "rank {rank} is at {found}, and rank 0 at {expected}: the ranks do not run the same program on the same data"
@@ -118,6 +151,51 @@ pub enum CommunicationError {
         /// What rank 0 does.
         expected: String,
     },
+}
+
+/// Who is silent: `rank 2 of 4 does not answer`.
+fn silence_in_words(ranks: &[usize], size: usize) -> String {
+    let numbers: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    match ranks {
+        [] => format!("messages between the {size} ranks do not arrive"),
+        [rank] => format!("rank {rank} of {size} does not answer"),
+        _ => format!("ranks {} of {size} do not answer", numbers.join(", ")),
+    }
+}
+
+/// Checks, before the hours of a run, that all ranks answer, that sums arrive as they should, and that the ranks have the same of
+/// everything in `facts`: what it is, and a digest of it.
+///
+/// # Errors
+/// [`CommunicationError::Differs`] with the first rank that has something else, and what.
+pub fn preflight(
+    communicator: &mut dyn Communicator,
+    facts: &[(&'static str, u64)],
+) -> Result<(), CommunicationError> {
+    let (rank, size) = (communicator.rank(), communicator.size());
+    // Halves of digests are whole numbers that a sum with zeros leaves as they are.
+    let halves = facts
+        .iter()
+        .flat_map(|(_, digest)| [digest >> 32, digest & 0xffff_ffff]);
+    let own: Vec<f64> = std::iter::once(rank as u64 + 1)
+        .chain(halves)
+        .map(|half| half as f64)
+        .collect();
+    let mut all = vec![0.0; size * own.len()];
+    all[rank * own.len()..][..own.len()].copy_from_slice(&own);
+    communicator.all_reduce(&mut all)?;
+    let of_first = &all[1..own.len()];
+    for (rank, found) in all.chunks_exact(own.len()).enumerate() {
+        if found[0] != rank as f64 + 1.0 {
+            let what = "sum";
+            return Err(CommunicationError::Differs { rank, what });
+        }
+        if let Some(at) = found[1..].iter().zip(of_first).position(|(a, b)| a != b) {
+            let (what, _) = facts[at / 2];
+            return Err(CommunicationError::Differs { rank, what });
+        }
+    }
+    Ok(())
 }
 
 /// A run of one rank.

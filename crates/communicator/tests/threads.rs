@@ -1,6 +1,8 @@
 //! Ranks that are threads: sums, their order, and ranks that go.
 
-use infermark_communicator::{CommunicationError, Communicator, Local, Operation, ThreadRank, threads};
+use infermark_communicator::{
+    CommunicationError, Communicator, Local, Operation, ThreadRank, preflight, threads,
+};
 
 /// Runs `work` on every rank of a group; its results in the order of the ranks.
 fn on_ranks<T: Send>(size: usize, work: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
@@ -140,4 +142,24 @@ fn one_rank_is_alone() {
     rank.barrier().unwrap();
     assert_eq!((buffer, rank.rank(), rank.size()), ([2.0, 3.0], 0, 1));
     assert_eq!((rank.traffic().operations, rank.traffic().bytes), (3, 32));
+}
+
+#[test]
+fn ranks_that_have_something_else_are_named_before_the_run() {
+    let found = |panel_of_2: u64, request_of_1: u64| {
+        on_ranks(3, |mut rank| {
+            let panel = [u64::MAX, u64::MAX, panel_of_2][rank.rank()];
+            let request = [7, request_of_1, 7][rank.rank()];
+            preflight(&mut rank, &[("request", request), ("panel", panel)])
+        })
+    };
+    assert_eq!(found(u64::MAX, 7), vec![Ok(()); 3]);
+    for (panel, request, rank, what) in [
+        (u64::MAX - 1, 7, 2, "panel"),
+        (u64::MAX - (1 << 40), 7, 2, "panel"),
+        (0, 8, 1, "request"),
+    ] {
+        let differs = CommunicationError::Differs { rank, what };
+        assert_eq!(found(panel, request), vec![Err(differs); 3]);
+    }
 }

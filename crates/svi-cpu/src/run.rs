@@ -2,7 +2,7 @@
 
 use crate::state::State;
 use infermark_backend::BackendError;
-use infermark_communicator::Traffic;
+use infermark_communicator::Communicator;
 use infermark_cpu_kernels::Simd;
 use infermark_model::guide::Guide;
 use infermark_svi::{Iterate, Link, Piece, ShardIterate};
@@ -48,11 +48,7 @@ impl<I: Simd> ShardIterate for ShardIterations<I> {
         self.iterations.threads
     }
 
-    fn traffic(&self) -> Traffic {
-        self.link.traffic()
-    }
-
-    fn leave(&mut self) {
-        self.link.leave();
+    fn communicator(&mut self) -> &mut dyn Communicator {
+        self.link.communicator()
     }
 }

@@ -6,11 +6,16 @@ use infermark_model::{Layout, Shard};
 use infermark_svi::{Follower, Iterate, Piece, ShardIterate};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
+
+/// A shard of this process with its iterations.
+type Started = (Shard, Box<dyn ShardIterate>);
 
 /// See the module.
 pub(crate) struct ShardedIterations {
-    shards: Vec<(Shard, Box<dyn ShardIterate>)>,
+    /// Those of this process, in the order of their ranks. A reading of all ranks takes them one at a time.
+    shards: Mutex<Vec<Started>>,
     layout: Layout,
 }
 
@@ -19,25 +24,30 @@ impl ShardedIterations {
     ///
     /// # Errors
     /// When the system does not start the threads.
-    pub(crate) fn new(
-        shards: Vec<(Shard, Box<dyn ShardIterate>)>,
-        layout: Layout,
-    ) -> Result<Self, BackendError> {
+    pub(crate) fn new(shards: Vec<Started>, layout: Layout) -> Result<Self, BackendError> {
         let threads = shards.len();
         infermark_threads::check(threads).map_err(|refused| BackendError::request(refused.to_string()))?;
-        Ok(ShardedIterations { shards, layout })
+        Ok(ShardedIterations {
+            shards: Mutex::new(shards),
+            layout,
+        })
     }
 
-    /// CPU threads of all shards.
+    /// CPU threads of the shards of this process.
     pub(crate) fn threads(&self) -> usize {
-        self.shards.iter().map(|(_, shard)| shard.threads()).sum()
+        self.here().iter().map(|(_, shard)| shard.threads()).sum()
+    }
+
+    fn here(&self) -> MutexGuard<'_, Vec<Started>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Iterate for ShardedIterations {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
-        let followers: Vec<Follower> = self.shards[1..].iter().map(|_| piece.follower()).collect();
-        let mut shards = self.shards.iter_mut().map(|(_, shard)| shard);
+        let shards = self.shards.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let followers: Vec<Follower> = shards[1..].iter().map(|_| piece.follower()).collect();
+        let mut shards = shards.iter_mut().map(|(_, shard)| shard);
         let lead = shards.next().expect("there is a shard");
         let mut works: Vec<Box<dyn FnOnce() -> Result<(), BackendError> + Send + '_>> =
             vec![Box::new(move || iterate(&mut **lead, piece))];
@@ -55,9 +65,10 @@ impl Iterate for ShardedIterations {
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
-        let ((_, first), others) = self.shards.split_first().expect("there is a shard");
-        let mut guide = first.guide()?;
-        for (shard, iterations) in others {
+        let mut here = self.here();
+        let ((first, lead), others) = here.split_first_mut().expect("there is a shard");
+        let mut guide = lead.guide()?;
+        for (shard, iterations) in &*others {
             let of_shard = iterations.guide()?;
             shard.copy_products(&self.layout, &of_shard.loc, &mut guide.loc);
             shard.copy_products(
@@ -65,6 +76,17 @@ impl Iterate for ShardedIterations {
                 &of_shard.unconstrained_scale,
                 &mut guide.unconstrained_scale,
             );
+        }
+        let are_elsewhere = lead.communicator().size() > 1 + others.len();
+        if are_elsewhere {
+            for values in [&mut guide.loc, &mut guide.unconstrained_scale] {
+                // The hierarchy is the same on all ranks, and counted once.
+                if lead.communicator().rank() > 0 {
+                    let all = std::mem::replace(values, vec![0.0; self.layout.latents()]);
+                    first.copy_products(&self.layout, &all, values);
+                }
+                lead.communicator().all_reduce(values)?;
+            }
         }
         Ok(guide)
     }
@@ -74,7 +96,7 @@ impl Iterate for ShardedIterations {
 fn iterate(shard: &mut dyn ShardIterate, piece: &mut Piece<'_>) -> Result<(), BackendError> {
     let end = catch_unwind(AssertUnwindSafe(|| shard.iterate(piece)));
     if !matches!(end, Ok(Ok(()))) {
-        shard.leave();
+        shard.communicator().leave();
     }
     end.unwrap_or_else(|panic| resume_unwind(panic))
 }

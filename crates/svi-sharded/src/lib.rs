@@ -12,12 +12,13 @@ use infermark_backend::{
     Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Device, MOST_SHARDS, MethodKind, Remedy,
     Request, Run, Setting,
 };
-use infermark_communicator::{Communicator, threads};
+use infermark_communicator::{ThreadWorld, World, preflight};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, ShardEngine, ShardSetup, SviRun, log_joint_of};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ pub const NAME: &str = "svi-sharded";
 #[derive(Clone)]
 pub struct SviSharded {
     engine: Arc<dyn ShardEngine>,
+    world: Arc<dyn World>,
 }
 
 impl SviSharded {
@@ -35,6 +37,7 @@ impl SviSharded {
     pub fn over(engine: impl ShardEngine + 'static) -> Self {
         SviSharded {
             engine: Arc::new(engine),
+            world: Arc::new(ThreadWorld),
         }
     }
 
@@ -62,13 +65,18 @@ impl SviSharded {
         self.supports(request)?;
         let begin = Instant::now();
         let shards = cut(&panel, request)?;
+        if self.world.size().is_some() {
+            for mut communicator in self.world.ranks(request.shards) {
+                preflight(&mut *communicator, &facts(&panel, request))?;
+            }
+        }
         let chart = Chart::of(&panel, request);
         let guide = match guide {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
         let requests = self.requests(request);
-        let started = setups(&shards, &requests, &chart, guide, &noise)
+        let started = setups(&*self.world, &shards, &requests, &chart, guide, &noise)
             .map(|setup| {
                 let shard = setup.shard.clone();
                 self.engine
@@ -104,7 +112,8 @@ impl SviSharded {
         let chart = Chart::of(panel, request);
         let requests = self.requests(request);
         let layout = panel.layout_for(request.likelihood);
-        let works: Vec<_> = setups(&shards, &requests, &chart, guide, &noise)
+        // For checks, which are made within one process.
+        let works: Vec<_> = setups(&ThreadWorld, &shards, &requests, &chart, guide, &noise)
             .map(|setup| || self.engine.shard_loss_and_gradient(setup, iteration))
             .collect();
         let mut found = iterations::at_once(works)?;
@@ -121,13 +130,17 @@ impl SviSharded {
         Ok(all)
     }
 
-    /// The requests of the shards: each with its threads and without the others.
+    /// The requests of the shards: each with its threads, and without the others. Threads are shared among the shards of a process.
     fn requests(&self, request: &Request) -> Vec<Request> {
         let threads = request.resolved_threads();
+        let here = match self.world.size() {
+            Some(_) => 1,
+            None => request.shards,
+        };
         (0..request.shards)
             .map(|rank| {
                 // The first ones take what is over.
-                let own = threads / request.shards + usize::from(rank < threads % request.shards);
+                let own = threads / here + usize::from(rank % here < threads % here);
                 Request {
                     shards: 1,
                     threads: Some(own.max(1)),
@@ -144,8 +157,45 @@ impl SviSharded {
             .into_iter()
             .find(|device| request.devices.contains(&device.id))
             .map_or_else(|| request.devices[0].to_string(), |device| device.name);
-        format!("{device}, {} logical shards", request.shards)
+        match self.world.size() {
+            Some(size) => format!("{device}, {size} processes"),
+            None => format!("{device}, {} logical shards", request.shards),
+        }
     }
+}
+
+/// What the ranks of a run must have in common, with digests: program, request and panel.
+fn facts(panel: &Panel, request: &Request) -> [(&'static str, u64); 3] {
+    let request = Request {
+        threads: None,
+        ..request.clone()
+    };
+    let sums = panel.sums();
+    let layout = panel.layout();
+    [
+        ("version", digest(&env!("CARGO_PKG_VERSION"))),
+        ("request", digest(&format!("{request:?}"))),
+        (
+            "panel",
+            digest(&(
+                [layout.products, layout.categories, layout.periods, panel.rows()],
+                &sums.product,
+                panel.category_of(),
+                panel
+                    .mean_log_price()
+                    .iter()
+                    .map(|mean| mean.to_bits())
+                    .collect::<Vec<_>>(),
+            )),
+        ),
+    ]
+}
+
+/// A digest that is the same in every process of one program.
+fn digest(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Cuts a panel into the shards of a request.
@@ -161,23 +211,25 @@ fn cut(panel: &Arc<Panel>, request: &Request) -> Result<Vec<Shard>, BackendError
     })
 }
 
-/// What each shard starts from.
+/// What the shards of this process start from.
 fn setups<'a>(
+    world: &dyn World,
     shards: &'a [Shard],
     requests: &'a [Request],
     chart: &'a Chart,
     guide: &'a Guide,
     noise: &'a NoiseSource,
 ) -> impl Iterator<Item = ShardSetup<'a>> {
-    let ranks = threads(shards.len());
-    let parts = shards.iter().zip(requests).zip(ranks);
-    parts.map(move |((shard, request), rank)| ShardSetup {
-        shard: shard.clone(),
-        request,
-        chart,
-        guide,
-        noise: noise.clone(),
-        communicator: Box::new(rank) as Box<dyn Communicator>,
+    world.ranks(shards.len()).into_iter().map(move |communicator| {
+        let rank = communicator.rank();
+        ShardSetup {
+            shard: shards[rank].clone(),
+            request: &requests[rank],
+            chart,
+            guide,
+            noise: noise.clone(),
+            communicator,
+        }
     })
 }
 
@@ -241,6 +293,13 @@ impl Backend for SviSharded {
         let noise = NoiseSource::Philox { seed: stream.seed };
         self.loss_and_gradient_under(panel, request, guide, noise, stream.iteration)
             .map(Some)
+    }
+
+    fn among(&self, world: Arc<dyn World>) -> Option<Arc<dyn Backend>> {
+        Some(Arc::new(SviSharded {
+            world,
+            ..self.clone()
+        }))
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {

@@ -5,7 +5,7 @@
 
 use crate::{Chart, Iterate, NoiseSource};
 use infermark_backend::{Backend, BackendError, Request};
-use infermark_communicator::{Communicator, Traffic};
+use infermark_communicator::Communicator;
 use infermark_model::guide::Guide;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Layout, Parameterization, Shard};
@@ -35,11 +35,8 @@ pub trait ShardIterate: Iterate {
     /// CPU threads that iterations use.
     fn threads(&self) -> usize;
 
-    /// What the rank has sent and waited for.
-    fn traffic(&self) -> Traffic;
-
-    /// Tells the other ranks that this one does not go on.
-    fn leave(&mut self);
+    /// The connection to the other ranks.
+    fn communicator(&mut self) -> &mut dyn Communicator;
 }
 
 /// Where a shard's run starts.
@@ -206,18 +203,13 @@ impl Link {
         self.buffer[at] = f64::from(u8::from(interrupted));
         self.communicator
             .all_reduce(&mut self.buffer)
-            .map_err(|error| BackendError::Communication(error.to_string()))?;
+            .map_err(BackendError::from)?;
         Ok(self.buffer[at] > 0.0)
     }
 
-    /// See [`ShardIterate::leave`].
-    pub fn leave(&mut self) {
-        self.communicator.leave();
-    }
-
-    /// What this rank has sent and waited for.
-    pub fn traffic(&self) -> Traffic {
-        self.communicator.traffic()
+    /// What carries the buffer.
+    pub fn communicator(&mut self) -> &mut dyn Communicator {
+        &mut *self.communicator
     }
 }
 

@@ -1,9 +1,10 @@
 //! `infermark fit`.
 
-use super::{fewer_threads, interrupt_set_up, load_panel};
+use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel};
 use crate::exit::Exit;
 use crate::output::{notify, print};
 use crate::progress_bar::Bar;
+use crate::ranks::Ranks;
 use crate::remedies::VerbOptions;
 use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
@@ -91,6 +92,7 @@ fn convergence_help() -> String {
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
+        let ranks = self.run.ranks.find()?;
         let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
@@ -102,13 +104,16 @@ impl FitArguments {
         let given_priors = self.priors.given()?;
         let mut request = Request {
             likelihood: self.likelihood.likelihood,
+            shards: ranks.shards(self.run.shards)?,
             ..self
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
         };
-        let backend = registry().choose(&request)?;
-        ClaimedFolder::recover(&self.out, &FILES);
-        refuse_earlier_fit(&self.out, self.force)?;
+        let backend = ranks.connect(registry().choose(&request)?)?;
+        if ranks.is_first() {
+            ClaimedFolder::recover(&self.out, &FILES);
+            refuse_earlier_fit(&self.out, self.force)?;
+        }
         let panel = load_panel(&self.data, &self.columns.into())?;
         let truth = self
             .truth
@@ -137,14 +142,22 @@ impl FitArguments {
             .map(|product| panel.products().get(product).to_string())
             .collect();
         // Before the hours of the run, not after them.
-        let folder = ClaimedFolder::claim(&self.out, &FILES)?;
-        // Another run may have ended in the meantime.
-        refuse_earlier_fit(&self.out, self.force)?;
-        let (interrupt, begun) = interrupt_set_up(&folder);
+        let folder = match ranks.is_first() {
+            true => Some(ClaimedFolder::claim(&self.out, &FILES)?),
+            false => None,
+        };
+        let (interrupt, begun) = match &folder {
+            Some(folder) => {
+                // Another run may have ended in the meantime.
+                refuse_earlier_fit(&self.out, self.force)?;
+                interrupt_set_up(folder)
+            }
+            None => (interrupt_on_signals(), Arc::default()),
+        };
         let system = Description::ask();
         let mut run = backend.start(panel.clone(), &request)?;
         begun.store(true, Ordering::SeqCst);
-        let failure = advance(&mut *run, &interrupt);
+        let failure = advance(&mut *run, &interrupt, &ranks);
 
         let description = match described {
             Some(description) => Fingerprint::Taken(description),
@@ -197,6 +210,19 @@ impl FitArguments {
             )
         }
         .with_dispersion(dispersion.as_ref().map(|of| DispersionRecord::new(&panel, of)));
+        let exit = |files_are_missing: bool| {
+            if failure.is_some() || files_are_missing || (self.require_convergence && !converged) {
+                Exit::CheckFailed
+            } else if status == FitStatus::Unfinished {
+                Exit::Interrupted
+            } else {
+                Exit::Done
+            }
+        };
+        // The first rank writes what all of them know.
+        let Some(folder) = folder else {
+            return Ok(exit(false));
+        };
         let pictures = match &posterior {
             Some(posterior) => match categories::render(
                 Path::new(ELASTICITIES_PICTURES[0]).with_extension("").as_path(),
@@ -226,14 +252,7 @@ impl FitArguments {
         let summary = posterior
             .as_ref()
             .map(|posterior| fit_summary(&record, &panel, posterior, &self.out));
-        let exit =
-            if failure.is_some() || !written.missing.is_empty() || (self.require_convergence && !converged) {
-                Exit::CheckFailed
-            } else if status == FitStatus::Unfinished {
-                Exit::Interrupted
-            } else {
-                Exit::Done
-            };
+        let exit = exit(!written.missing.is_empty());
         if let Some(summary) = summary {
             let quality = posterior.as_ref().zip(truth.as_ref());
             let quality =
@@ -363,11 +382,12 @@ impl Fingerprint {
 }
 
 /// Advances a run to its end in pieces of about [`PIECE`], or until it is interrupted. Returns why it failed.
-fn advance(run: &mut dyn Run, interrupt: &Interrupt) -> Option<BackendError> {
+fn advance(run: &mut dyn Run, interrupt: &Interrupt, ranks: &Ranks) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
     let _following = run.within_step().map(|part_done| bar.follow(part_done));
     let mut pacer = StepPacer::of(run, PIECE);
-    while !interrupt.is_set() {
+    // One of several processes takes the others along to its end: they may not have been interrupted.
+    while !interrupt.is_set() || ranks.are_processes() {
         let clock = Instant::now();
         let progress = match run.advance(pacer.steps(), interrupt) {
             Ok(progress) => progress,

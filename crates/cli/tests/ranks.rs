@@ -1,0 +1,305 @@
+//! Fits of several processes, connected by MPI, under `mpirun` and under Slurm's `srun`.
+//!
+//! Both are found on the PATH. Where one is not, a test says so and passes, except where CI is set.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const INFERMARK: &str = env!("CARGO_BIN_EXE_infermark");
+
+fn there_is(program: &str, arguments: &[&str]) -> bool {
+    let found = Command::new(program).args(arguments).output();
+    let works = found.is_ok_and(|output| output.status.success());
+    if !works {
+        assert!(std::env::var_os("CI").is_none(), "CI needs {program}");
+        eprintln!("skipped: {program} does not work here");
+    }
+    works
+}
+
+/// A launcher of several processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Launcher {
+    Mpirun,
+    Srun,
+}
+
+impl Launcher {
+    fn works(self) -> bool {
+        match self {
+            Launcher::Mpirun => there_is("mpirun", &["--version"]),
+            Launcher::Srun => there_is("srun", &["--ntasks=1", "true"]),
+        }
+    }
+
+    fn command(self, ranks: usize) -> Command {
+        let mut command = match self {
+            Launcher::Mpirun => Command::new("mpirun"),
+            Launcher::Srun => Command::new("srun"),
+        };
+        match self {
+            Launcher::Mpirun => command
+                // In a container the user may be root, and there are more ranks than cores.
+                .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+                .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+                .args(["--oversubscribe", "--bind-to", "none", "-n"]),
+            Launcher::Srun => command.args(["--mpi=pmix", "--overcommit", "--ntasks"]),
+        };
+        command
+            .arg(ranks.to_string())
+            .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
+            .arg(INFERMARK);
+        command
+    }
+}
+
+fn generate(folder: &Path, products: usize) -> String {
+    let panel = folder.join("panel.csv").to_str().unwrap().to_owned();
+    let done = Command::new(INFERMARK)
+        .args([
+            "generate",
+            "--periods",
+            "30",
+            "--categories",
+            "3",
+            "--seed",
+            "5",
+            "--out",
+            &panel,
+        ])
+        .args(["--products", &products.to_string()])
+        .arg("--truth")
+        .arg(folder.join("truth.csv"))
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    panel
+}
+
+/// The options of a short fit that is the same to the bit wherever its shards are.
+fn short_fit(panel: &str) -> Vec<String> {
+    [
+        "fit",
+        panel,
+        "--method",
+        "svi",
+        "--iterations",
+        "200",
+        "--threads",
+        "1",
+        "--seed",
+        "3",
+        "--force",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn output(mut command: Command, arguments: &[String], out: &Path) -> Output {
+    command.args(arguments).arg("--out").arg(out).output().unwrap()
+}
+
+fn posterior(out: &Path, output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::read_to_string(out.join("posterior.csv")).unwrap()
+}
+
+/// Sums are in the order of ranks, so a fit of processes has the bits of one of as many threads.
+fn processes_give_the_bits_of_threads(launcher: Launcher) {
+    if !launcher.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 60);
+    for ranks in [1, 2, 4] {
+        let fit = short_fit(&panel);
+        let out = folder.path().join("threads");
+        let shards = [&fit[..], &["--shards".to_owned(), ranks.to_string()]].concat();
+        let threads = posterior(&out, &output(Command::new(INFERMARK), &shards, &out));
+        let out = folder.path().join("processes");
+        let done = output(launcher.command(ranks), &fit, &out);
+        let processes = posterior(&out, &done);
+        assert!(processes == threads, "{launcher:?}: {ranks} ranks");
+        // One of them speaks.
+        let told = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(told.matches("done: ").count(), 1, "{told}");
+        let record = std::fs::read_to_string(out.join("run.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["request"]["shards"], ranks);
+    }
+}
+
+#[test]
+fn processes_of_mpirun_give_the_bits_of_threads() {
+    processes_give_the_bits_of_threads(Launcher::Mpirun);
+}
+
+#[test]
+fn processes_of_srun_give_the_bits_of_threads() {
+    processes_give_the_bits_of_threads(Launcher::Srun);
+}
+
+/// The processes of a run, by their ranks.
+fn ranks_of(parent: &Child, size: usize) -> Vec<i32> {
+    let begin = Instant::now();
+    loop {
+        let mut found = vec![None; size];
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else {
+                continue;
+            };
+            let Ok(environment) = std::fs::read(entry.path().join("environ")) else {
+                continue;
+            };
+            let is_of_it = std::fs::read_to_string(entry.path().join("cmdline"))
+                .is_ok_and(|line| line.split('\0').next() == Some(INFERMARK));
+            let variable = |name: &str| {
+                let of = environment.split(|byte| *byte == 0);
+                of.filter_map(|variable| std::str::from_utf8(variable).ok())
+                    .find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+            };
+            if is_of_it
+                && variable("INFERMARK_TEST_RUN") == Some(std::process::id().to_string())
+                && let Some(rank) =
+                    variable("OMPI_COMM_WORLD_RANK").and_then(|rank| rank.parse::<usize>().ok())
+            {
+                found[rank] = Some(pid);
+            }
+        }
+        if let Some(all) = found.into_iter().collect() {
+            return all;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "the ranks of {parent:?} do not start"
+        );
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(pid: i32, name: &str) {
+    let sent = Command::new("kill")
+        .args([name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+/// A rank that is stopped or killed ends the others, with its number, within the time-out and what it takes to notice.
+#[test]
+fn a_rank_that_hangs_or_dies_is_named_and_ends_the_others() {
+    if !Launcher::Mpirun.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 300);
+    let size = 3;
+    for (name, launcher_helps) in [("-STOP", true), ("-KILL", true), ("-KILL", false)] {
+        let mut command = Command::new("mpirun");
+        if !launcher_helps {
+            command.arg("--enable-recovery");
+        }
+        let mut launched = Launcher::Mpirun.command(size);
+        command.args(launched.get_args());
+        for (variable, value) in launched.get_envs() {
+            command.env(variable, value.unwrap());
+        }
+        launched.env_clear();
+        let mut run = command
+            .args([
+                "fit",
+                &panel,
+                "--method",
+                "svi",
+                "--iterations",
+                "100000000",
+                "--threads",
+                "1",
+            ])
+            .args(["--rank-timeout", "3", "--force", "--out"])
+            .arg(folder.path().join("out"))
+            .env("INFERMARK_TEST_RUN", std::process::id().to_string())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ranks = ranks_of(&run, size);
+        sleep(Duration::from_millis(1500));
+        signal(ranks[1], name);
+        let begin = Instant::now();
+        while run.try_wait().unwrap().is_none() {
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "{name}: the others do not end"
+            );
+            sleep(Duration::from_millis(50));
+        }
+        let told = run.wait_with_output().unwrap();
+        assert!(!told.status.success());
+        let told = String::from_utf8_lossy(&told.stderr);
+        // A launcher that notices says so itself.
+        let by_launcher = launcher_helps && told.contains("signal 9");
+        assert!(
+            told.contains("rank 1 of 3 does not answer in 3 s; operation") || by_launcher,
+            "{name}: {told}"
+        );
+        // None is left.
+        for pid in ranks {
+            let begin = Instant::now();
+            while Path::new(&format!("/proc/{pid}/exe")).exists() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "{name}: {pid} is left");
+                sleep(Duration::from_millis(50));
+            }
+        }
+    }
+}
+
+/// Interrupted, all ranks stop after the same iteration, and the first writes what there is.
+#[test]
+fn an_interrupted_run_leaves_what_it_had() {
+    if !Launcher::Mpirun.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 300);
+    let out = folder.path().join("out");
+    for rank in [0, 1] {
+        let mut run = Launcher::Mpirun.command(2);
+        let run = run
+            .args([
+                "fit",
+                &panel,
+                "--method",
+                "svi",
+                "--iterations",
+                "100000000",
+                "--threads",
+                "1",
+                "--force",
+                "--out",
+            ])
+            .arg(&out)
+            .env("INFERMARK_TEST_RUN", std::process::id().to_string())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ranks = ranks_of(&run, 2);
+        sleep(Duration::from_millis(1500));
+        // Any one of them.
+        signal(ranks[rank], "-TERM");
+        let told = run.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&told.stderr);
+        assert!(
+            told.contains("unfinished (interrupted): partial results are in"),
+            "{told}"
+        );
+        assert!(out.join("posterior.csv").exists());
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+}

@@ -1,0 +1,296 @@
+//! Ranks that are processes, connected by MPI.
+//!
+//! MPI reports neither which rank is late nor that one has gone, and none of its operations can be abandoned. So every operation is
+//! non-blocking and waited for with a deadline; a rank that has waited for a while says so to all others, and at the deadline
+//! those that have not are the ones that the others wait for. Then the run is ended, on all ranks.
+
+use crate::{CommunicationError, Communicator, Operation, Traffic, World};
+use mpi::collective::CommunicatorCollectives;
+use mpi::environment::Universe;
+use mpi::point_to_point::{Destination, Source};
+use mpi::request::{LocalScope, Request};
+use mpi::topology::{Communicator as _, SimpleCommunicator};
+use mpi::{Rank, Threading};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a rank waits before it says so to the others.
+const NOTICE: Duration = Duration::from_millis(500);
+
+/// How long a waiting rank spins before it leaves its core to others from time to time.
+const SPIN: Duration = Duration::from_millis(2);
+
+/// How long it then sleeps at a time.
+const NAP: Duration = Duration::from_micros(50);
+
+/// The tag of notices; other messages of this module are collective and have none.
+const TAG: i32 = 17;
+
+/// Operations of this process so far, of all its communicators: MPI has one order for them all.
+static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Says why the run ends, before it does.
+pub type GiveUp = fn(&CommunicationError);
+
+/// MPI, from its start to its end when this is dropped.
+pub struct Mpi {
+    _universe: Universe,
+    world: MpiWorld,
+}
+
+/// Why MPI cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MpiError {
+    /// It was started before.
+    #[error("MPI was started before in this process")]
+    Started,
+    /// Its library allows calls from no thread but the first.
+    #[error(
+        "this MPI library was built without support of threads; use one that supports MPI_THREAD_FUNNELED"
+    )]
+    Threads,
+}
+
+impl Mpi {
+    /// Starts MPI, once in a process, from the thread that will drive the run. An operation that takes longer than `deadline` ends
+    /// the run on all ranks after a call of `give_up`.
+    ///
+    /// # Errors
+    /// When it was started before or does not support threads.
+    pub fn start(deadline: Duration, give_up: GiveUp) -> Result<Self, MpiError> {
+        let (universe, provided) =
+            mpi::initialize_with_threading(Threading::Funneled).ok_or(MpiError::Started)?;
+        if provided < Threading::Funneled {
+            return Err(MpiError::Threads);
+        }
+        let world = universe.world();
+        Ok(Mpi {
+            world: MpiWorld {
+                rank: world.rank() as usize,
+                size: world.size() as usize,
+                deadline,
+                give_up,
+            },
+            _universe: universe,
+        })
+    }
+
+    /// The ranks.
+    pub fn world(&self) -> MpiWorld {
+        self.world
+    }
+}
+
+/// The processes that were started together, one rank each.
+#[derive(Debug, Clone, Copy)]
+pub struct MpiWorld {
+    rank: usize,
+    size: usize,
+    deadline: Duration,
+    give_up: GiveUp,
+}
+
+impl MpiWorld {
+    /// The rank of this process, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// The number of processes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// This process as a rank.
+    fn communicator(&self) -> MpiRank {
+        MpiRank {
+            world: *self,
+            sent: Vec::new(),
+            received: Vec::new(),
+            sums: Vec::new(),
+            waiting_at: vec![0; self.size],
+            traffic: Traffic::default(),
+        }
+    }
+}
+
+impl World for MpiWorld {
+    fn ranks(&self, size: usize) -> Vec<Box<dyn Communicator>> {
+        assert_eq!(size, self.size, "each process is one rank");
+        vec![Box::new(self.communicator())]
+    }
+
+    fn size(&self) -> Option<usize> {
+        Some(self.size)
+    }
+}
+
+/// This process as a rank.
+#[derive(Debug)]
+pub struct MpiRank {
+    world: MpiWorld,
+    sent: Vec<f64>,
+    received: Vec<f64>,
+    sums: Vec<f64>,
+    /// The number of the latest operation that each rank has said to be waiting in.
+    waiting_at: Vec<u64>,
+    traffic: Traffic,
+}
+
+impl MpiRank {
+    /// Waits for the request that `begin` makes of the buffers.
+    fn carry_out<'s, D: ?Sized + 's>(
+        waiting: &mut Waiting<'_>,
+        mut request: Request<'s, D, &LocalScope<'s>>,
+    ) {
+        let begin = Instant::now();
+        loop {
+            match request.test() {
+                Ok(_) => return,
+                Err(pending) => request = pending,
+            }
+            let waited = begin.elapsed();
+            if waited < SPIN {
+                std::hint::spin_loop();
+                continue;
+            }
+            waiting.look(waited);
+            std::thread::sleep(NAP);
+        }
+    }
+
+    fn waiting(&mut self, operation: Operation) -> (Waiting<'_>, [&mut Vec<f64>; 3]) {
+        let MpiRank {
+            world,
+            sent,
+            received,
+            sums,
+            waiting_at,
+            traffic: _,
+        } = self;
+        let waiting = Waiting {
+            world: *world,
+            operation,
+            number: OPERATIONS.fetch_add(1, Ordering::Relaxed) + 1,
+            waiting_at,
+            is_announced: false,
+        };
+        (waiting, [sent, received, sums])
+    }
+}
+
+/// An operation that this rank waits in.
+struct Waiting<'a> {
+    world: MpiWorld,
+    operation: Operation,
+    /// From 1.
+    number: u64,
+    waiting_at: &'a mut [u64],
+    is_announced: bool,
+}
+
+impl Waiting<'_> {
+    /// What there is to do after having waited that long.
+    fn look(&mut self, waited: Duration) {
+        if waited < NOTICE {
+            return;
+        }
+        let all = SimpleCommunicator::world();
+        if !self.is_announced {
+            self.is_announced = true;
+            for rank in (0..self.world.size).filter(|rank| *rank != self.world.rank) {
+                // So short a message is on its way at once, whether or not the other is alive.
+                all.process_at_rank(rank as Rank).send_with_tag(&self.number, TAG);
+            }
+        }
+        while let Some((message, status)) = all.any_process().immediate_matched_probe_with_tag(TAG) {
+            let (number, _) = message.matched_receive::<u64>();
+            let rank = status.source_rank() as usize;
+            self.waiting_at[rank] = self.waiting_at[rank].max(number);
+        }
+        if waited >= self.world.deadline {
+            let late = |rank: &usize| *rank != self.world.rank && self.waiting_at[*rank] < self.number;
+            let error = CommunicationError::Silent {
+                ranks: (0..self.world.size).filter(late).collect(),
+                size: self.world.size,
+                operation: self.operation,
+                number: self.number,
+                seconds: waited.as_secs(),
+            };
+            (self.world.give_up)(&error);
+            all.abort(1);
+        }
+    }
+}
+
+impl Communicator for MpiRank {
+    fn rank(&self) -> usize {
+        self.world.rank
+    }
+
+    fn size(&self) -> usize {
+        self.world.size
+    }
+
+    /// Each rank gets its part of every buffer, adds the parts up in the order of the ranks, and sends the sums to all: as many
+    /// bytes as MPI's own ring, whose order is not promised.
+    fn all_reduce(&mut self, buffer: &mut [f64]) -> Result<(), CommunicationError> {
+        let begin = Instant::now();
+        let size = self.world.size;
+        let part = buffer.len().div_ceil(size);
+        let (mut waiting, [sent, received, sums]) = self.waiting(Operation::AllReduce);
+        sent.clear();
+        sent.extend_from_slice(buffer);
+        sent.resize(part * size, 0.0);
+        received.resize(part * size, 0.0);
+        sums.clear();
+        sums.resize(part, 0.0);
+        let all = SimpleCommunicator::world();
+        mpi::request::scope(|scope| {
+            Self::carry_out(
+                &mut waiting,
+                all.immediate_all_to_all_into(scope, &sent[..], &mut received[..]),
+            );
+        });
+        for of_rank in received.chunks_exact(part.max(1)) {
+            for (sum, number) in sums.iter_mut().zip(of_rank) {
+                *sum += number;
+            }
+        }
+        mpi::request::scope(|scope| {
+            Self::carry_out(
+                &mut waiting,
+                all.immediate_all_gather_into(scope, &sums[..], &mut sent[..]),
+            );
+        });
+        buffer.copy_from_slice(&sent[..buffer.len()]);
+        self.traffic.add(buffer.len(), begin.elapsed());
+        Ok(())
+    }
+
+    fn broadcast(&mut self, buffer: &mut [f64], root: usize) -> Result<(), CommunicationError> {
+        let begin = Instant::now();
+        let (mut waiting, _) = self.waiting(Operation::Broadcast);
+        let all = SimpleCommunicator::world();
+        let root = all.process_at_rank(root as Rank);
+        mpi::request::scope(|scope| {
+            Self::carry_out(
+                &mut waiting,
+                mpi::collective::Root::immediate_broadcast_into(&root, scope, &mut buffer[..]),
+            );
+        });
+        self.traffic.add(buffer.len(), begin.elapsed());
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<(), CommunicationError> {
+        self.all_reduce(&mut [])
+    }
+
+    /// The others learn at their deadline, or from the launcher as soon as this process ends.
+    fn leave(&mut self) {}
+
+    fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+}
