@@ -16,17 +16,18 @@
 #   licences    licences, bans, sources and advisories of the dependencies
 #   scripts     the shell and Python scripts parse, and the comparison with peers passes its own tests
 #   tests       cargo test --workspace
+#   ranks       fits of several processes, under mpirun and srun
 #   cuda        the GPU backends on the played card, and every kernel by NVIDIA's compiler
 #   fuzz        every fuzz target for a quarter of a minute
 #   benches     cargo bench once on tiny panels
 #
-# Where CI is set, what a step lacks (a Vulkan adapter, a C++ compiler, NVIDIA's compiler) is installed with apt-get if the user is
+# Where CI is set, what a step lacks (a Vulkan adapter, a C++ compiler, NVIDIA's compiler, MPI, Slurm) is installed with apt-get if the user is
 # root, and is a failure otherwise. Anywhere else nothing is installed: what cannot run is skipped, and the end of the output says
 # what to install. Exit status: 0 everything that ran passed, 1 a step failed, 2 wrong usage.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-steps=(format links toolchain clippy no-gpu docs licences scripts tests cuda fuzz benches)
+steps=(format links toolchain clippy no-gpu docs licences scripts tests ranks cuda fuzz benches)
 
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' scripts/check.sh; }
 in_ci() { [ -n "${CI:-}" ]; }
@@ -163,6 +164,22 @@ check_tests() {
   # Without an adapter the tests on a GPU skip themselves where CI is not set.
   need "Vulkan adapter, so no test on a GPU" "mesa-vulkan-drivers libvulkan1" has_adapter || true
   cargo test --workspace --locked
+}
+
+has_mpi() { has mpicc && has mpirun && compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
+has_slurm() { has srun && has slurmctld && has munged; }
+
+# Without Slurm its test skips itself where CI is not set.
+check_ranks() {
+  [ "$(uname -s)" = Linux ] || {
+    skip "fits of several processes are tested on Linux"
+    return 0
+  }
+  need "MPI" "libopenmpi-dev openmpi-bin libclang-dev" has_mpi || return 0
+  if need "Slurm" "slurm-wlm munge" has_slurm && [ "$(id -u)" = 0 ] && in_ci; then scripts/one_node_slurm.sh; fi
+  cargo clippy --package infermark-communicator --package infermark-cli --no-default-features --features infermark-cli/mpi --all-targets \
+    --locked -- -D warnings
+  cargo test --package infermark-cli --no-default-features --features mpi --locked --test ranks
 }
 
 check_cuda() {

@@ -23,6 +23,12 @@ const SPIN: Duration = Duration::from_millis(2);
 /// How long it then sleeps at a time.
 const NAP: Duration = Duration::from_micros(50);
 
+/// The most that counts as waited between two looks.
+const LONGEST_STEP: Duration = Duration::from_millis(100);
+
+/// How long MPI has to end all processes, before this one ends itself.
+const LAST_GRACE: Duration = Duration::from_secs(5);
+
 /// The tag of notices; other messages of this module are collective and have none.
 const TAG: i32 = 17;
 
@@ -143,13 +149,16 @@ impl MpiRank {
         waiting: &mut Waiting<'_>,
         mut request: Request<'s, D, &LocalScope<'s>>,
     ) {
-        let begin = Instant::now();
+        let (mut waited, mut last) = (Duration::ZERO, Instant::now());
         loop {
             match request.test() {
                 Ok(_) => return,
                 Err(pending) => request = pending,
             }
-            let waited = begin.elapsed();
+            let now = Instant::now();
+            // A process that was stopped itself has not waited.
+            waited += (now - last).min(LONGEST_STEP);
+            last = now;
             if waited < SPIN {
                 std::hint::spin_loop();
                 continue;
@@ -218,6 +227,11 @@ impl Waiting<'_> {
                 seconds: waited.as_secs(),
             };
             (self.world.give_up)(&error);
+            // What ends the others may hang as well; without the thread it may do so for ever.
+            let _ = std::thread::Builder::new().spawn(|| {
+                std::thread::sleep(LAST_GRACE);
+                std::process::abort();
+            });
             all.abort(1);
         }
     }
