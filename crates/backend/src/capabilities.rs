@@ -4,7 +4,7 @@ use crate::device::{DeviceId, DeviceKind};
 use crate::error::BackendError;
 use crate::method_kind::MethodKind;
 use crate::precision::Precision;
-use crate::request::Request;
+use crate::request::{Method, Request};
 use infermark_model::{Likelihood, Parameterization};
 use std::ops::RangeInclusive;
 
@@ -17,6 +17,8 @@ pub struct Capabilities {
     pub devices_per_run: RangeInclusive<usize>,
     /// How many shards a run has.
     pub shards: RangeInclusive<usize>,
+    /// Whether it passes over mini-batches of products.
+    pub mini_batches: bool,
     /// Distributions of the counts.
     pub likelihoods: &'static [Likelihood],
     /// Forms of the sites.
@@ -34,6 +36,7 @@ impl Capabilities {
         device_kinds: &[DeviceKind::Cpu],
         devices_per_run: 1..=1,
         shards: 1..=1,
+        mini_batches: false,
         likelihoods: &[Likelihood::Poisson, Likelihood::NegativeBinomial],
         parameterizations: &[
             Parameterization::Centered,
@@ -113,6 +116,12 @@ impl Capabilities {
                 request.parameterization.name()
             ));
         }
+        if let Method::Svi(svi) = &request.method
+            && svi.batch_products.is_some()
+            && !self.mini_batches
+        {
+            return refuse("mini-batches".into());
+        }
         let precision = request.method.precision();
         if !self.precisions.contains(&precision) {
             return refuse(format!("precision {}", precision.name()));
@@ -124,8 +133,8 @@ impl Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::NutsSettings;
     use crate::request::SviSettings;
-    use crate::{Method, NutsSettings};
 
     fn svi(precision: Precision, devices: &[&str]) -> Request {
         Request {

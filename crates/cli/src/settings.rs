@@ -179,6 +179,9 @@ pub struct SviArguments {
     /// Iterations of a window of the criterion.
     #[arg(long, value_name = "N", help = window_help())]
     pub window: Option<u64>,
+    /// Products of a mini-batch, about: an iteration passes over these instead of all. For --objective elbo on the CPU.
+    #[arg(long, value_name = "N")]
+    pub batch_products: Option<usize>,
     /// Iterations between two entries of the loss trace.
     #[arg(long, value_name = "N", default_value_t = SviSettings::default().trace_every)]
     pub trace_every: u64,
@@ -248,6 +251,7 @@ impl SviArguments {
                 ..stop
             }),
             trace_every: self.trace_every,
+            batch_products: self.batch_products,
             ..default
         }
     }

@@ -88,13 +88,13 @@ pub fn useful_threads(threads: usize, chunks: usize, work: usize, least: usize) 
 
 /// Cuts a panel into chunks, ordered by category, then product.
 pub fn chunks(panel: &Panel) -> Vec<Chunk> {
-    chunks_of(panel, &panel.products_by_category())
+    let products = panel.products_by_category();
+    chunks_of(panel, &products, products_per_chunk(products.len()))
 }
 
-/// Cuts some products of a panel, which are ordered by category, into chunks in their order.
-pub fn chunks_of(panel: &Panel, products: &[u32]) -> Vec<Chunk> {
+/// Cuts some products of a panel, which are ordered by category, into chunks of at most `size` products in their order.
+pub fn chunks_of(panel: &Panel, products: &[u32], size: usize) -> Vec<Chunk> {
     let category_of = panel.category_of();
-    let size = products_per_chunk(products.len());
     products
         .chunk_by(|a, b| category_of[*a as usize] == category_of[*b as usize])
         .flat_map(|of_category| of_category.chunks(size))

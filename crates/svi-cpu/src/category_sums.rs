@@ -1,5 +1,6 @@
 //! A category's sums over its products, which its period effects and the top of the hierarchy need.
 
+use crate::batches::Batches;
 use crate::state::{ChunkRows, ChunkState, groups};
 use infermark_cpu_kernels::Simd;
 use infermark_cpu_kernels::team::Shared;
@@ -42,23 +43,54 @@ impl CategorySums {
         &self.rates[k * periods..][..periods]
     }
 
-    /// Adds up the category's chunks in their order, whichever thread computed them.
+    /// Adds up the category's chunks `own` in their order, whichever thread computed them; of a mini-batch those that it has, scaled.
     #[inline(always)]
-    pub(crate) fn fold<I: Simd>(&mut self, isa: I, chunks: &Shared<ChunkState<I>>, own: Range<usize>) {
-        let particles = self.by_mean.len();
-        let periods = self.rates.len() / particles;
+    pub(crate) fn fold<I: Simd>(
+        &mut self,
+        isa: I,
+        chunks: &Shared<ChunkState<I>>,
+        own: Range<usize>,
+        batches: Option<&Batches>,
+    ) {
+        match batches {
+            None => self.fold_chunks(isa, chunks, own),
+            Some(batches) => {
+                let of_batch = batches.chunks_in(&own).iter().map(|chunk| *chunk as usize);
+                self.fold_chunks(isa, chunks, of_batch);
+                let scale = batches.scale();
+                for sums in self.all() {
+                    sums.iter_mut().for_each(|sum| *sum *= scale);
+                }
+            }
+        }
+    }
+
+    /// All sums.
+    fn all(&mut self) -> [&mut Vec<f64>; 6] {
         let [of_elasticity, of_effect] = &mut self.by_centredness;
-        for sums in [
+        [
             &mut self.by_mean,
             &mut self.by_effect_mean,
             &mut self.by_log_shape,
             &mut self.rates,
             of_elasticity,
             of_effect,
-        ] {
+        ]
+    }
+
+    #[inline(always)]
+    fn fold_chunks<I: Simd>(
+        &mut self,
+        isa: I,
+        chunks: &Shared<ChunkState<I>>,
+        of_them: impl Iterator<Item = usize>,
+    ) {
+        let particles = self.by_mean.len();
+        let periods = self.rates.len() / particles;
+        for sums in self.all() {
             sums.fill(0.0);
         }
-        for index in own {
+        for index in of_them {
             let chunk = chunks.read(index);
             for k in 0..particles {
                 let (elasticity, effect) = (chunk.elasticity_sums[k], chunk.effect_sums[k]);

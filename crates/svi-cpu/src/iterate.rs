@@ -1,7 +1,8 @@
 //! The iterations: a team of threads works through their phases.
 
+use crate::batches::Batches;
 use crate::phases::{CategoryBack, CategoryFold, CategoryPlace, ChunkPhase, Top, TopTask};
-use crate::state::State;
+use crate::state::{ChunkState, Frame, State};
 use infermark_backend::BackendError;
 use infermark_cpu_kernels::Simd;
 use infermark_cpu_kernels::chunk::useful_threads;
@@ -28,7 +29,7 @@ const PHASES: usize = 5;
 const LEAST_WORK: usize = 20_000;
 
 impl<I: Simd> State<I> {
-    fn with_frame<R>(&self, f: impl FnOnce(&crate::state::Frame) -> R) -> R {
+    fn with_frame<R>(&self, f: impl FnOnce(&Frame) -> R) -> R {
         f(&self.frame.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -37,7 +38,14 @@ impl<I: Simd> State<I> {
         let mut top = self.top.write().unwrap_or_else(PoisonError::into_inner);
         if task == TopTask::Advance {
             frame.iteration += 1;
-            frame.step_pending = true;
+            // Products of a mini-batch have made their step.
+            frame.step_pending = frame.batches.is_none();
+        }
+        if task != TopTask::Back {
+            let iteration = frame.iteration;
+            if let Some(batches) = &mut frame.batches {
+                batches.go_to(iteration);
+            }
         }
         self.isa.vectorize(Top {
             state: self,
@@ -76,13 +84,29 @@ impl<I: Simd> State<I> {
             .iter()
             .map(|l| l - self.panel.sums().ln_factorials)
             .collect();
-        let mut add = |part: &[f64]| total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
-        self.categories.for_each(|_, item| add(&item.log_weights));
+        let mut add = |part: &[f64], scale: f64| {
+            for (total, part) in total.iter_mut().zip(part) {
+                *total += scale * part;
+            }
+        };
+        self.categories.for_each(|_, item| add(&item.log_weights, 1.0));
         match of_products {
-            Some(of_products) => add(of_products),
-            None => self.chunks.for_each(|_, item| add(&item.log_weights)),
+            Some(of_products) => add(of_products, 1.0),
+            None => {
+                let scale = self.with_frame(Frame::scale);
+                self.each_chunk(|item| add(&item.log_weights, scale));
+            }
         }
         total
+    }
+
+    /// Calls `f` with the log-weights of the chunks that the iteration passed over, in their order.
+    fn each_chunk(&self, mut f: impl FnMut(&ChunkState<I>)) {
+        self.with_frame(|frame| {
+            (0..self.chunks.len())
+                .map_while(|index| frame.chunk(index))
+                .for_each(|chunk| f(&self.chunks.read(chunk)));
+        });
     }
 
     /// Exchanges the sums over products with the other shards, after their fold. Returns whether any rank was interrupted.
@@ -91,11 +115,11 @@ impl<I: Simd> State<I> {
         let buffer = link.buffer_mut();
         buffer.fill(0.0);
         let log_weights = &mut buffer[sums.log_weights()];
-        self.chunks.for_each(|_, item| {
-            log_weights
-                .iter_mut()
-                .zip(&item.log_weights)
-                .for_each(|(total, part)| *total += part);
+        let scale = self.with_frame(Frame::scale);
+        self.each_chunk(|item| {
+            for (total, part) in log_weights.iter_mut().zip(&item.log_weights) {
+                *total += scale * part;
+            }
         });
         self.categories
             .for_each(|category, item| item.over_products.write(category, &sums, buffer));
@@ -125,15 +149,20 @@ impl<I: Simd> State<I> {
         self.with_frame(|frame| {
             for index in items {
                 match phase {
-                    CHUNKS | SETTLE => self.isa.vectorize(ChunkPhase {
-                        state,
-                        frame,
-                        item: &mut self.chunks.write(index),
-                        scratch,
-                        step_only: phase == SETTLE,
-                    }),
+                    CHUNKS | SETTLE => {
+                        if let Some(chunk) = frame.chunk(index) {
+                            self.isa.vectorize(ChunkPhase {
+                                state,
+                                frame,
+                                item: &mut self.chunks.write(chunk),
+                                scratch,
+                                step_only: phase == SETTLE,
+                            });
+                        }
+                    }
                     CATEGORIES_FOLD => self.isa.vectorize(CategoryFold {
                         state,
+                        frame,
                         item: &mut self.categories.write(index),
                     }),
                     CATEGORIES_BACK => self.isa.vectorize(CategoryBack {
@@ -154,7 +183,8 @@ impl<I: Simd> State<I> {
 
     /// Leads a team of `threads` threads through phases that `lead` names.
     fn with_team<R>(&self, threads: usize, lead: impl FnOnce(&mut dyn FnMut(usize)) -> R) -> R {
-        let (chunks, categories) = (self.chunks.len(), self.categories.len());
+        let most = |frame: &Frame| frame.batches.as_ref().map_or(self.chunks.len(), Batches::most);
+        let (chunks, categories) = (self.with_frame(most), self.categories.len());
         let mut counts = [0; PHASES];
         (counts[CHUNKS], counts[SETTLE]) = (chunks, chunks);
         for phase in [CATEGORIES_FOLD, CATEGORIES_BACK, CATEGORIES_PLACE] {
@@ -169,6 +199,13 @@ impl<I: Simd> State<I> {
         )
     }
 
+    fn set_step_pending(&self, pending: bool) {
+        self.frame
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .step_pending = pending;
+    }
+
     /// Iterates on `threads` threads until `piece` is over; `link` connects one of several shards with the others.
     /// Afterwards every parameter has made the same steps; after [`Decision::Discard`] and after an error the state cannot be
     /// iterated further.
@@ -178,6 +215,7 @@ impl<I: Simd> State<I> {
         mut link: Option<&mut Link>,
         piece: &mut Piece<'_>,
     ) -> Result<(), BackendError> {
+        let has_batches = self.settings.batch_products.is_some();
         self.with_team(threads, |phase| {
             loop {
                 phase(CHUNKS);
@@ -198,6 +236,11 @@ impl<I: Simd> State<I> {
                 if decision == Decision::Discard {
                     return Ok(());
                 }
+                if has_batches {
+                    // Before the next batch is another one.
+                    self.set_step_pending(true);
+                    phase(SETTLE);
+                }
                 phase(CATEGORIES_BACK);
                 self.advance_top(TopTask::Advance);
                 phase(CATEGORIES_PLACE);
@@ -206,10 +249,7 @@ impl<I: Simd> State<I> {
                 }
             }
             phase(SETTLE);
-            self.frame
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .step_pending = false;
+            self.set_step_pending(false);
             Ok(())
         })
     }

@@ -4,6 +4,7 @@
 //! panel that stores nothing per row. Results are bit-identical for any number of threads: chunks of products
 //! are taken by whichever thread is free, and their sums are added in a fixed order.
 
+mod batches;
 mod block;
 mod category_sums;
 mod contrasts;
@@ -335,6 +336,7 @@ impl Backend for SviCpu {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             precisions: &[Precision::F32, Precision::F64],
+            mini_batches: true,
             ..Capabilities::CPU
         }
     }

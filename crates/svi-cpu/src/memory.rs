@@ -1,7 +1,7 @@
 //! The memory of a run, estimated before anything is allocated.
 
+use crate::state::chunk_size;
 use infermark_backend::{Precision, SviSettings};
-use infermark_cpu_kernels::chunk::most_chunks;
 use infermark_model::{Coordinates, Layout, Likelihood, Shard};
 
 /// Lanes of the widest vectors.
@@ -32,9 +32,12 @@ pub(crate) fn bytes(shard: &Shard, likelihood: Likelihood, settings: &SviSetting
         .rows()
         .min(layout.products.saturating_mul(layout.periods.div_ceil(LANES))) as u64;
     let latents = layout.latents() as u64;
-    let sums_by_period = (most_chunks(&layout) as u64)
+    // Each category ends a chunk early. A mini-batch needs the units of its chunks as well.
+    let chunks = layout.products / chunk_size(shard, settings) + layout.categories;
+    let units = u64::from(settings.batch_products.is_some());
+    let sums_by_period = (chunks as u64)
         .saturating_mul(layout.periods.next_multiple_of(LANES) as u64)
-        .saturating_mul(8 * particles);
+        .saturating_mul(8 * (particles + units));
     let posterior = 12 * 8 * latents;
     // A product's origin twice and its category, a period's share.
     let coordinates = match settings.coordinates {

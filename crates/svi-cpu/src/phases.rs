@@ -8,6 +8,7 @@
 //!    next iteration's.
 //! 5. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
 
+use crate::batches::Batches;
 use crate::block::{ParentSums, Step};
 use crate::category_sums::CENTRED;
 use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, State, TopState};
@@ -15,6 +16,7 @@ use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::{Kernel, Scalar, Simd};
 use infermark_model::negative_binomial::Shape;
+use infermark_model::optimizer::StepScalars;
 use infermark_model::{Centredness, PerSite, Site};
 
 /// The optimizer step that a frame describes.
@@ -49,7 +51,15 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
             step_only,
         } = self;
         if frame.step_pending {
-            let step = step_of(state, frame);
+            let mut step = step_of(state, frame);
+            if frame.batches.is_some() {
+                // The moments are of its own steps, the rate is that of the iteration.
+                step.scalars = StepScalars {
+                    learning_rate: step.scalars.learning_rate,
+                    ..state.settings.optimizer.scalars(item.steps)
+                };
+                item.steps += 1;
+            }
             item.elasticity.step(isa, &step);
             item.effect.step(isa, &step);
         }
@@ -170,6 +180,7 @@ fn rows<I: Simd>(
 /// See the module.
 pub(crate) struct CategoryFold<'a, I: Simd> {
     pub(crate) state: &'a State<I>,
+    pub(crate) frame: &'a Frame,
     pub(crate) item: &'a mut CategoryState<I>,
 }
 
@@ -178,8 +189,10 @@ impl<I: Simd> Kernel<I> for CategoryFold<'_, I> {
 
     #[inline(always)]
     fn run(self, isa: I) {
-        let chunks = self.item.chunks.clone();
-        self.item.over_products.fold(isa, &self.state.chunks, chunks);
+        let CategoryFold { state, frame, item } = self;
+        let chunks = item.chunks.clone();
+        item.over_products
+            .fold(isa, &state.chunks, chunks, frame.batches.as_ref());
     }
 }
 
@@ -204,7 +217,9 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
         } = self;
         // The sums of one of several shards were folded before they were exchanged.
         if !state.is_one_of_several {
-            item.over_products.fold(isa, &state.chunks, item.chunks.clone());
+            let chunks = item.chunks.clone();
+            item.over_products
+                .fold(isa, &state.chunks, chunks, frame.batches.as_ref());
         }
         for k in 0..frame.weights.len() {
             let rates = item.over_products.rates_of(k);
@@ -255,6 +270,9 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
     fn run(self, isa: I) {
         let CategoryPlace { state, frame, item } = self;
         let transform = &frame.transforms[Site::TimeCatEffects];
+        if let Some(batches) = &frame.batches {
+            units_of_batch(state, batches, item);
+        }
         item.log_weights.fill(0.0);
         item.time.draw(isa, &state.noise, frame.iteration);
         item.time
@@ -281,6 +299,20 @@ impl<I: Simd> Kernel<I> for CategoryPlace<'_, I> {
             }
         }
     }
+}
+
+/// Sets a category's units to those of the batch, scaled: with the rates of the same products they nearly cancel, which those of all
+/// products would not.
+fn units_of_batch<I: Simd>(state: &State<I>, batches: &Batches, item: &mut CategoryState<I>) {
+    item.units.fill(0.0);
+    for chunk in batches.chunks_in(&item.chunks) {
+        let chunk = state.chunks.read(*chunk as usize);
+        for (total, units) in item.units.iter_mut().zip(&chunk.units) {
+            *total += units;
+        }
+    }
+    let scale = batches.scale();
+    item.units.iter_mut().for_each(|units| *units *= scale);
 }
 
 /// The work of the top in one call.

@@ -1,10 +1,11 @@
 //! The state of an SVI run between iterations, divided so that threads share it without waiting.
 
+use crate::batches::Batches;
 use crate::block::{Block, ParentSums};
 use crate::category_sums::CategorySums;
 use crate::contrasts::Contrasts;
 use infermark_backend::SviSettings;
-use infermark_cpu_kernels::chunk::{Chunk, chunks_of, work_per_particle};
+use infermark_cpu_kernels::chunk::{Chunk, chunks_of, products_per_chunk, work_per_particle};
 use infermark_cpu_kernels::distinct_counts;
 use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
 use infermark_cpu_kernels::negative_binomial::{CountRows, padded_periods};
@@ -37,6 +38,10 @@ pub(crate) struct ChunkState<I: Simd> {
     pub(crate) log_weights: Vec<f64>,
     pub(crate) elasticity_sums: Vec<ParentSums>,
     pub(crate) effect_sums: Vec<ParentSums>,
+    /// Only where there are mini-batches: sums of counts by period, length T.
+    pub(crate) units: Vec<f64>,
+    /// The steps that its products have made.
+    pub(crate) steps: u64,
 }
 
 /// A chunk's rows, packed for its likelihood, and the sums of the pass over them other than the products'
@@ -73,7 +78,7 @@ pub(crate) struct CategoryState<I: Simd> {
     pub(crate) time: Block<I::Scalar>,
     pub(crate) contrasts: Option<Contrasts<I::Scalar>>,
     pub(crate) effects: PeriodEffects<I>,
-    /// Sums of counts by period.
+    /// Sums of counts by period; where there are mini-batches, those of the batch, scaled.
     pub(crate) units: Vec<f64>,
     pub(crate) log_weights: Vec<f64>,
     pub(crate) sums: Vec<ParentSums>,
@@ -110,6 +115,8 @@ pub(crate) struct Frame {
     pub(crate) scalars: StepScalars,
     /// Whether the products' step of the last iteration is still pending.
     pub(crate) step_pending: bool,
+    /// `None` where every iteration passes over all chunks.
+    pub(crate) batches: Option<Batches>,
     pub(crate) constant_means: ConstantMeans,
 }
 
@@ -119,6 +126,47 @@ pub(crate) struct ConstantMeans {
     pub(crate) effect: Vec<f64>,
     pub(crate) time: Vec<f64>,
     pub(crate) log_shape: Vec<f64>,
+}
+
+impl Frame {
+    /// The chunk that is item `index` of a pass over the products; `None` beyond the last of a mini-batch.
+    pub(crate) fn chunk(&self, index: usize) -> Option<usize> {
+        match &self.batches {
+            None => Some(index),
+            Some(batches) => batches.chunks().get(index).map(|chunk| *chunk as usize),
+        }
+    }
+
+    /// What sums over the products of the pass are multiplied by.
+    pub(crate) fn scale(&self) -> f64 {
+        self.batches.as_ref().map_or(1.0, Batches::scale)
+    }
+}
+
+/// Most products of a chunk.
+pub(crate) fn chunk_size(shard: &Shard, settings: &SviSettings) -> usize {
+    let size = products_per_chunk(shard.products().len());
+    settings
+        .batch_products
+        .map_or(size, |batch| size.min(own_part(batch, shard)))
+}
+
+/// The part of a mini-batch of `batch` products that a shard has, at least one.
+fn own_part(batch: usize, shard: &Shard) -> usize {
+    let all = shard.panel().layout().products as f64;
+    let own = batch as f64 * shard.products().len() as f64 / all;
+    (own.round() as usize).max(1)
+}
+
+/// A chunk's sums of counts by period.
+fn units_by_period(panel: &Panel, chunk: &Chunk) -> Vec<f64> {
+    let mut units = vec![0.0; panel.layout().periods];
+    for product in &chunk.products {
+        for row in panel.product_rows(*product as usize) {
+            units[row.period] += f64::from(row.units);
+        }
+    }
+    units
 }
 
 /// The whole state.
@@ -161,7 +209,14 @@ impl<I: Simd> State<I> {
         let zeros = || vec![0.0; particles];
         let sums = || vec![ParentSums::default(); particles];
         let by_period = || vec![vec![0.0; padded_periods(layout.periods)]; particles];
-        let mut cut = chunks_of(&panel, shard.products());
+        let chunk_size = chunk_size(shard, &settings);
+        let mut cut = chunks_of(&panel, shard.products(), chunk_size);
+        let batches = settings.batch_products.map(|batch| {
+            // Categories end chunks early, so that chunks have fewer products than their size.
+            let share = own_part(batch, shard) as f64 / shard.products().len() as f64;
+            let wanted = (share * cut.len() as f64).round() as usize;
+            Batches::new(cut.len(), wanted, noise.seed())
+        });
         let rows: Vec<ChunkRows<I>> = match likelihood {
             Likelihood::Poisson => cut
                 .iter()
@@ -232,6 +287,11 @@ impl<I: Simd> State<I> {
                     log_weights: zeros(),
                     elasticity_sums: sums(),
                     effect_sums: sums(),
+                    units: match settings.batch_products {
+                        Some(_) => units_by_period(&panel, &chunk),
+                        None => Vec::new(),
+                    },
+                    steps: 0,
                     origin: chart.orthogonal().map(|orthogonal| {
                         let of = |p: &u32| I::Scalar::from_f64(orthogonal.origin[*p as usize]);
                         let mut origin: Vec<I::Scalar> = chunk.products.iter().map(of).collect();
@@ -265,6 +325,7 @@ impl<I: Simd> State<I> {
             weights: zeros(),
             scalars: settings.optimizer.scalars(0),
             step_pending: false,
+            batches,
             constant_means: ConstantMeans {
                 global: vec![priors.global_a_mean; particles],
                 effect: vec![priors.product_effect_mean; particles],

@@ -33,6 +33,14 @@ impl NoiseSource {
         })
     }
 
+    /// The seed of what is drawn besides the noise.
+    pub fn seed(&self) -> u64 {
+        match self {
+            NoiseSource::Philox { seed } => *seed,
+            NoiseSource::Recorded(_) => 0,
+        }
+    }
+
     /// The recorded learning rate of an iteration, if there is one.
     pub fn learning_rate(&self, iteration: u32) -> Option<f64> {
         match self {

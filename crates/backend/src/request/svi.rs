@@ -27,6 +27,10 @@ pub struct SviSettings {
     pub early_stop: Option<EarlyStop>,
     /// Iterations between two entries of the loss trace.
     pub trace_every: u64,
+    /// Products of a mini-batch, about; `None`, as in requests written before this field existed, passes over all in every iteration.
+    /// It goes with the ELBO, whose sums over a batch are right in the mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_products: Option<usize>,
 }
 
 impl Default for SviSettings {
@@ -40,6 +44,7 @@ impl Default for SviSettings {
             precision: Precision::F32,
             early_stop: None,
             trace_every: 100,
+            batch_products: None,
         }
     }
 }
@@ -135,6 +140,15 @@ impl SviSettings {
             return refuse(format!(
                 "alpha is {alpha}; give a finite number (0 is the importance-weighted bound)"
             ));
+        }
+        match self.batch_products {
+            Some(0) => return refuse("batch_products is 0; give at least 1".into()),
+            Some(_) if self.objective != Objective::Elbo => {
+                return Err(BackendError::request(
+                    "a mini-batch gives no unbiased estimate of a Renyi bound; mini-batches go with the ELBO",
+                ));
+            }
+            _ => {}
         }
         if self.trace_every == 0 {
             return refuse("trace_every is 0; give at least 1".into());

@@ -343,6 +343,10 @@ impl FitArguments {
                 settings.iterations
             );
             ensure!(
+                self.svi.batch_products.is_none() || self.svi.objective == ObjectiveName::Elbo,
+                "--batch-products goes with --objective elbo: a batch gives no unbiased estimate of the Renyi bound"
+            );
+            ensure!(
                 !was_given("window") || self.svi.early_stop,
                 "--window goes with --early-stop"
             );
