@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the GPU backends through CUDA without a card: on the played card of tools/played-card, in three orders of
-# blocks and threads. Then the real NVRTC compiles every kernel that they asked for, for the oldest and the newest architecture, and
+# Runs the tests of the GPU backends through CUDA without a card: on the played card of tools/played-card, as four cards, in three
+# orders of blocks and threads. Then the real NVRTC compiles every kernel that they asked for, for the oldest and the newest architecture, and
 # those of the published shape must fit twice on a multiprocessor.
 #
 #   scripts/cuda_check.sh                    all of it
@@ -20,6 +20,8 @@ dir=$root/target/played-card
 include=$dir/cache/infermark/cuda/include
 wheel=${CUDA_NVRTC:-nvidia-cuda-nvrtc==13.0.88}
 packages="svi-gpu gaussian-gpu svi-tensor"
+# Of svi-sharded those alone that open a card.
+sharded="on_gpu refusals"
 fail() {
   printf 'cuda_check.sh: %s\n' "$*" >&2
   exit 1
@@ -76,9 +78,9 @@ on_card() {
   local order=$1
   shift
   mkdir -p "$dir/kernels/$order"
-  PLAYED_ORDER=$order PLAYED_CARD=$dir/card PLAYED_KERNELS=$dir/kernels/$order PLAYED_STATS=1 CUDA_PATH=${CUDA_PATH:-$dir/cuda} \
+  PLAYED_ORDER=$order PLAYED_CARD=$dir/card PLAYED_KERNELS=$dir/kernels/$order PLAYED_STATS=1 PLAYED_DEVICES=4 CUDA_PATH=${CUDA_PATH:-$dir/cuda} \
     LD_LIBRARY_PATH=$dir/card${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} XDG_CACHE_HOME=$dir/cache \
-    INFERMARK_TEST_DEVICE=cuda INFERMARK_TEST_ITERATIONS=40 VK_LOADER_DRIVERS_DISABLE='*' "$@"
+    INFERMARK_TEST_DEVICE=cuda INFERMARK_TEST_CARDS=4 INFERMARK_TEST_ITERATIONS=40 VK_LOADER_DRIVERS_DISABLE='*' "$@"
 }
 
 g++ -std=c++17 -O1 -Wall -Wextra -o "$dir/self_test" "$card/self_test.cc" -ldl
@@ -97,7 +99,10 @@ for line in sys.stdin:
     if found.get("executable"):
         kind = "test" if found["profile"]["test"] else "program"
         print(kind, pathlib.Path(found["manifest_path"]).parent.name, found["executable"])') || { tail -n 40 "$dir/logs/cargo" >&2; fail "the tests did not build"; }
-tests=$(for package in $packages; do grep "^test $package " <<<"$programs"; done)
+tests=$(
+  for package in $packages; do grep "^test $package " <<<"$programs"; done
+  for test in $sharded; do grep "^test svi-sharded .*/$test-" <<<"$programs"; done
+)
 infermark=$(sed -n 's/^program cli //p' <<<"$programs" | head -n 1)
 [ -n "$tests" ] && [ -n "$infermark" ] || fail "cargo built no tests, or no program"
 
@@ -125,7 +130,7 @@ for order in $orders; do
     name=$package-$(basename "${test%-*}")-$order
     [ -e "$dir/logs/$name.passed" ] || fail "$name: a test failed on the played card"
   done <<<"$tests"
-  for tested in svi-gpu-against_cpu gaussian-gpu-against_cpu svi-tensor-parity; do
+  for tested in svi-gpu-against_cpu gaussian-gpu-against_cpu svi-tensor-parity svi-sharded-on_gpu; do
     [ "$(launches "$tested-$order")" -gt 0 ] || fail "$tested did not ask for the card"
   done
 done

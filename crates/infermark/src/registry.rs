@@ -26,7 +26,7 @@ pub fn registry() -> &'static Registry {
         #[cfg(feature = "tensor")]
         let registry = registry.with(SviTensor);
         registry
-            .with(SviSharded::over(SviCpu::new()))
+            .with(SviSharded::over(SviCpu::new()).and(SviGpu::new()))
             .with(NutsCpu)
             .with(GaussianCpu::laplace())
             .with(LaplaceGpu::new())

@@ -158,6 +158,7 @@ impl SviCpu {
             guide,
             noise,
             communicator,
+            ..
         } = setup;
         let (set, settings) = self.check(shard.panel(), request)?;
         check_memory(&shard, request, &settings)?;

@@ -10,10 +10,10 @@ use infermark_backend::{
     SviSettings,
 };
 use infermark_gpu_devices::{self as devices, DeviceRuntime};
-use infermark_model::Panel;
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
+use infermark_model::{Panel, Shard};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,6 +34,42 @@ pub struct Variant {
     pub native_exp2: Option<bool>,
     /// How many cubes share the products.
     pub cubes: Option<usize>,
+}
+
+/// What a machine starts from.
+pub(crate) struct MachineSetup<'a> {
+    /// The products.
+    pub(crate) shard: Shard,
+    pub(crate) request: &'a Request,
+    pub(crate) chart: &'a Chart,
+    /// For all latents of the panel.
+    pub(crate) guide: &'a Guide,
+    pub(crate) noise: NoiseSource,
+    /// The first iteration.
+    pub(crate) iteration: u32,
+    /// Shards that share the device's memory.
+    pub(crate) shards_on_device: usize,
+}
+
+impl<'a> MachineSetup<'a> {
+    /// All products, from the first iteration on.
+    pub(crate) fn whole(
+        panel: &Arc<Panel>,
+        request: &'a Request,
+        chart: &'a Chart,
+        guide: &'a Guide,
+        noise: NoiseSource,
+    ) -> Self {
+        MachineSetup {
+            shard: Shard::whole(panel.clone()),
+            request,
+            chart,
+            guide,
+            noise,
+            iteration: 0,
+            shards_on_device: 1,
+        }
+    }
 }
 
 impl SviGpu {
@@ -77,7 +113,7 @@ impl SviGpu {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
-        let mut machine = self.machine(&panel, request, chart.clone(), guide, noise, 0)?;
+        let mut machine = self.machine(MachineSetup::whole(&panel, request, &chart, guide, noise))?;
         // The first launches compile the kernels: that is set-up, not iteration.
         machine.prepare(guide)?;
         let device = devices::named(request.devices[0], crate::NAME)?
@@ -110,8 +146,11 @@ impl SviGpu {
     ) -> Result<LossAndGradient, BackendError> {
         self.supports(request)?;
         let chart = Chart::of(panel, request);
-        let mut machine = self.machine(panel, request, chart, guide, noise, iteration)?;
-        machine.evaluate()
+        let mut machine = self.machine(MachineSetup {
+            iteration,
+            ..MachineSetup::whole(panel, request, &chart, guide, noise)
+        })?;
+        machine.evaluate(None)
     }
 
     /// Where an iteration's time goes, on a run of its own from the start values.
@@ -126,7 +165,7 @@ impl SviGpu {
         let chart = Chart::of(panel, request);
         let guide = chart.start(panel, request);
         let noise = NoiseSource::Philox { seed: request.seed };
-        let mut machine = self.machine(panel, request, chart, &guide, noise, 0)?;
+        let mut machine = self.machine(MachineSetup::whole(panel, request, &chart, &guide, noise))?;
         machine.prepare(&guide)?;
         let (launches, batches) = machine.profile()?;
         Ok(Profile {
@@ -137,21 +176,22 @@ impl SviGpu {
     }
 
     /// The iterations that a run drives.
-    pub(crate) fn machine(
-        &self,
-        panel: &Panel,
-        request: &Request,
-        chart: Chart,
-        guide: &Guide,
-        noise: NoiseSource,
-        iteration: u32,
-    ) -> Result<Box<dyn Machine>, BackendError> {
+    pub(crate) fn machine(&self, setup: MachineSetup<'_>) -> Result<Box<dyn Machine>, BackendError> {
+        let MachineSetup {
+            shard,
+            request,
+            chart,
+            guide,
+            noise,
+            iteration,
+            shards_on_device,
+        } = setup;
         let found = devices::named(request.devices[0], crate::NAME)?;
         let settings = settings_of(request);
         let start = Start {
-            panel,
+            shard,
             priors: request.priors,
-            chart,
+            chart: chart.clone(),
             settings,
             guide,
             noise,
@@ -159,7 +199,8 @@ impl SviGpu {
             native_exp2: self.variant.native_exp2.unwrap_or_else(|| has_good_exp2(found)),
             cubes: self.variant.cubes,
         };
-        let limits = device_limits(found);
+        let mut limits = device_limits(found);
+        limits.memory_bytes = limits.memory_bytes.map(|bytes| bytes / shards_on_device as u64);
         match &found.runtime {
             #[cfg(feature = "cuda")]
             DeviceRuntime::Cuda(index) => {

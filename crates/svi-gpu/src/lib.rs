@@ -14,6 +14,7 @@ mod backend;
 mod fused;
 mod profile;
 mod run;
+mod shard;
 
 pub use backend::{SviGpu, Variant};
 pub use profile::{BatchTime, LaunchTime, Profile};

@@ -54,14 +54,7 @@ impl Iterate for ShardedIterations {
         for (shard, mut follower) in shards.zip(followers) {
             works.push(Box::new(move || iterate(&mut **shard, &mut follower.piece())));
         }
-        let ends = at_once(works)?;
-        let failures = || ends.iter().filter_map(|end| end.as_ref().err());
-        // What made a rank go, rather than that it has gone.
-        let is_cause = |error: &&BackendError| !matches!(error, BackendError::Communication(_));
-        match failures().find(is_cause).or_else(|| failures().next()) {
-            Some(error) => Err(error.clone()),
-            None => Ok(()),
-        }
+        all_of(at_once(works)?).map(drop)
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
@@ -99,6 +92,19 @@ fn iterate(shard: &mut dyn ShardIterate, piece: &mut Piece<'_>) -> Result<(), Ba
         shard.communicator().leave();
     }
     end.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// What all ranks have.
+///
+/// # Errors
+/// What made a rank go, rather than that it has gone.
+pub(crate) fn all_of<T>(ranks: Vec<Result<T, BackendError>>) -> Result<Vec<T>, BackendError> {
+    let failures = || ranks.iter().filter_map(|rank| rank.as_ref().err());
+    let is_cause = |error: &&BackendError| !matches!(error, BackendError::Communication(_));
+    match failures().find(is_cause) {
+        Some(cause) => Err(cause.clone()),
+        None => ranks.into_iter().collect(),
+    }
 }
 
 /// Runs works that wait for one another, the first on this thread and each of the others on its own; the results are in

@@ -1,16 +1,18 @@
 //! Stochastic variational inference on a panel that is cut by product: several shards, each iterated by a rank of its own.
 //!
-//! The shards are iterated by an engine ([`ShardEngine`]), the code of an unsharded backend on its device. Products keep their
-//! latents, their optimizer's state and their rows; one buffer of sums crosses in an iteration, and every rank computes the
-//! hierarchy above the products from it alike. Noise is counted by latent, so any number of shards follows the same trace up to
-//! the order of sums, and a given cut gives the same bits again.
+//! The shards are iterated by an engine ([`ShardEngine`]), the code of an unsharded backend on its kinds of devices: on one device
+//! they are logical shards, and several devices have as many each. Products keep their latents, their optimizer's state and their
+//! rows; one buffer of sums crosses in an iteration, and every rank computes the hierarchy above the products from it alike. Noise
+//! is counted by latent, so any number of shards follows the same trace up to the order of sums, and a given cut gives the same
+//! bits again.
 
 mod iterations;
+mod placement;
 
 use crate::iterations::ShardedIterations;
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Device, MOST_SHARDS, MethodKind, Remedy,
-    Request, Run, Setting,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Device, MethodKind, Remedy, Request, Run,
+    Setting,
 };
 use infermark_communicator::{ThreadWorld, World, preflight};
 use infermark_model::guide::Guide;
@@ -25,10 +27,11 @@ use std::time::Instant;
 /// The backend's name.
 pub const NAME: &str = "svi-sharded";
 
-/// The backend, over the engine that iterates its shards.
+/// The backend, over the engines that iterate its shards, each on its kinds of devices.
 #[derive(Clone)]
 pub struct SviSharded {
-    engine: Arc<dyn ShardEngine>,
+    engines: Vec<Arc<dyn ShardEngine>>,
+    capabilities: Capabilities,
     world: Arc<dyn World>,
 }
 
@@ -36,9 +39,18 @@ impl SviSharded {
     /// The backend over an engine.
     pub fn over(engine: impl ShardEngine + 'static) -> Self {
         SviSharded {
-            engine: Arc::new(engine),
+            capabilities: placement::capabilities([engine.capabilities()].into_iter()),
+            engines: vec![Arc::new(engine)],
             world: Arc::new(ThreadWorld),
         }
+    }
+
+    /// The backend over one more engine, for kinds of devices that those before do not serve.
+    #[must_use]
+    pub fn and(mut self, engine: impl ShardEngine + 'static) -> Self {
+        self.capabilities = placement::capabilities([self.capabilities, engine.capabilities()].into_iter());
+        self.engines.push(Arc::new(engine));
+        self
     }
 
     /// Starts a run at `guide` with noise from `noise`, to follow another implementation step by step.
@@ -62,8 +74,8 @@ impl SviSharded {
         guide: Option<&Guide>,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        self.supports(request)?;
         let begin = Instant::now();
+        let (engine, devices) = self.placed(request)?;
         let shards = cut(&panel, request)?;
         if self.world.size().is_some() {
             for mut communicator in self.world.ranks(request.shards) {
@@ -75,20 +87,21 @@ impl SviSharded {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
-        let requests = self.requests(request);
+        let requests = placement::requests(request, self.shards_here(request));
         let started = setups(&*self.world, &shards, &requests, &chart, guide, &noise)
             .map(|setup| {
                 let shard = setup.shard.clone();
-                self.engine
-                    .start_shard(setup)
-                    .map(|iterations| (shard, iterations))
+                engine.start_shard(setup).map(|iterations| (shard, iterations))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let layout = panel.layout_for(request.likelihood);
         let iterations = ShardedIterations::new(started, layout)?;
         let setup = RunSetup {
             backend: NAME,
-            device: self.device_in_words(request),
+            device: match self.world.size() {
+                Some(size) => format!("{}, {size} processes", devices[0].name),
+                None => placement::in_words(&devices, request.shards),
+            },
             threads: iterations.threads(),
             panel,
             request: request.clone(),
@@ -107,19 +120,19 @@ impl SviSharded {
         noise: NoiseSource,
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
-        self.supports(request)?;
+        let (engine, _) = self.placed(request)?;
         let shards = cut(panel, request)?;
         let chart = Chart::of(panel, request);
-        let requests = self.requests(request);
+        let requests = placement::requests(request, request.shards);
         let layout = panel.layout_for(request.likelihood);
         // For checks, which are made within one process.
         let works: Vec<_> = setups(&ThreadWorld, &shards, &requests, &chart, guide, &noise)
-            .map(|setup| || self.engine.shard_loss_and_gradient(setup, iteration))
+            .map(|setup| || engine.shard_loss_and_gradient(setup, iteration))
             .collect();
-        let mut found = iterations::at_once(works)?;
-        let mut all = found.remove(0)?;
+        let mut found = iterations::all_of(iterations::at_once(works)?)?;
+        let mut all = found.remove(0);
         for (shard, of_shard) in shards[1..].iter().zip(found) {
-            let of_shard = of_shard?.gradient;
+            let of_shard = of_shard.gradient;
             shard.copy_products(&layout, &of_shard.loc, &mut all.gradient.loc);
             shard.copy_products(
                 &layout,
@@ -130,36 +143,11 @@ impl SviSharded {
         Ok(all)
     }
 
-    /// The requests of the shards: each with its threads, and without the others. Threads are shared among the shards of a process.
-    fn requests(&self, request: &Request) -> Vec<Request> {
-        let threads = request.resolved_threads();
-        let here = match self.world.size() {
+    /// The shards of a request that this process iterates.
+    fn shards_here(&self, request: &Request) -> usize {
+        match self.world.size() {
             Some(_) => 1,
             None => request.shards,
-        };
-        (0..request.shards)
-            .map(|rank| {
-                // The first ones take what is over.
-                let own = threads / here + usize::from(rank % here < threads % here);
-                Request {
-                    shards: 1,
-                    threads: Some(own.max(1)),
-                    ..request.clone()
-                }
-            })
-            .collect()
-    }
-
-    fn device_in_words(&self, request: &Request) -> String {
-        let device = self
-            .engine
-            .devices()
-            .into_iter()
-            .find(|device| request.devices.contains(&device.id))
-            .map_or_else(|| request.devices[0].to_string(), |device| device.name);
-        match self.world.size() {
-            Some(size) => format!("{device}, {size} processes"),
-            None => format!("{device}, {} logical shards", request.shards),
         }
     }
 }
@@ -229,6 +217,10 @@ fn setups<'a>(
             guide,
             noise: noise.clone(),
             communicator,
+            shards_on_device: requests
+                .iter()
+                .filter(|other| other.devices == requests[rank].devices)
+                .count(),
         }
     })
 }
@@ -243,27 +235,20 @@ impl Backend for SviSharded {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            shards: 2..=MOST_SHARDS,
-            ..self.engine.capabilities()
-        }
+        self.capabilities.clone()
     }
 
     fn devices(&self) -> Vec<Device> {
-        self.engine.devices()
+        self.engines.iter().flat_map(|engine| engine.devices()).collect()
     }
 
     fn supports(&self, request: &Request) -> Result<(), BackendError> {
-        self.capabilities().check(NAME, self.method(), request)?;
-        self.engine.supports(&Request {
-            shards: 1,
-            ..request.clone()
-        })
+        self.placed(request).map(drop)
     }
 
     fn benchmark_settings(&self) -> Vec<BenchmarkSettings> {
-        // The first of the engine's, in two shards: what the cut costs.
-        let whole = self.engine.benchmark_settings().into_iter().next();
+        // The first of the first engine's, in two shards: what the cut costs.
+        let whole = self.engines[0].benchmark_settings().into_iter().next();
         let sharded = whole.map(|whole| BenchmarkSettings {
             by_threads: false,
             shards: 2,

@@ -53,6 +53,8 @@ pub struct ShardSetup<'a> {
     pub noise: NoiseSource,
     /// The other ranks.
     pub communicator: Box<dyn Communicator>,
+    /// Shards on its device, itself included: what they share of the device's memory.
+    pub shards_on_device: usize,
 }
 
 /// Where the sums over products are in the buffer that crosses in an iteration. All are sums over the products of a rank, and

@@ -57,6 +57,34 @@ pub fn gpu(devices: &[Device]) -> Option<DeviceId> {
     first
 }
 
+/// The GPUs that a test with several runs on: the one of [`gpu`], and all that are like it. `None`, with a word on stderr, where
+/// there is but one.
+///
+/// # Panics
+/// When there are fewer than `INFERMARK_TEST_CARDS` asks for; and as [`gpu`].
+pub fn gpus(devices: &[Device]) -> Option<Vec<DeviceId>> {
+    let first = gpu(devices)?;
+    let name = |id: DeviceId| devices.iter().find(|d| d.id == id).map(|d| &d.name);
+    let alike: Vec<DeviceId> = devices
+        .iter()
+        .map(|d| d.id)
+        .filter(|id| id.kind == first.kind && name(*id) == name(first))
+        .collect();
+    if let Ok(wanted) = std::env::var("INFERMARK_TEST_CARDS") {
+        let wanted: usize = wanted.parse().unwrap();
+        assert!(
+            alike.len() >= wanted,
+            "{} of {wanted} cards are here",
+            alike.len()
+        );
+    }
+    if alike.len() < 2 {
+        eprintln!("skipped: one GPU");
+        return None;
+    }
+    Some(alike)
+}
+
 /// The panel of `panel.csv`.
 pub fn small_panel() -> Arc<Panel> {
     read_panel(&data("panel.csv"))

@@ -122,7 +122,10 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "fit x.csv --out x --shards 2",
             "cannot serve 2 shards in one run; give 1",
         ),
-        ("fit x.csv --out x --method svi --shards 0", "shards is 0; give 1 to 1024"),
+        (
+            "fit x.csv --out x --method svi --shards 0",
+            "shards is 0; give 1 to 1024",
+        ),
         (
             "fit x.csv --out x --method svi --coordinates published --window 500",
             "--early-stop",

@@ -149,7 +149,9 @@ impl CaseChoice {
         };
         let most = counts.iter().copied().max().unwrap_or(1);
         let mut settings = Vec::new();
-        for mut measured in backend.benchmark_settings() {
+        // Logical shards of a GPU are no faster than the whole, and no figure of several GPUs.
+        let is_measured = |measured: &BenchmarkSettings| measured.shards == 1 || device == DeviceId::CPU;
+        for mut measured in backend.benchmark_settings().into_iter().filter(is_measured) {
             if let Method::Svi(svi) = &mut measured.method {
                 svi.particles = self.particles;
             }

@@ -12,6 +12,8 @@ use super::hierarchy::sums::{THREADS, add_slices};
 use super::products::CUBE_SUMS;
 use super::two_float::{Barrier, Two, add, two_sum};
 use cubecl::prelude::*;
+use infermark_model::Parameterization;
+use infermark_svi::Chart;
 
 /// The parts of the buffer's layout that are fixed when the kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,8 +27,17 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    /// The sums of a run with K particles.
+    pub(super) fn new(chart: &Chart, particles: usize) -> Self {
+        Sums {
+            particles,
+            learned: chart.parameterization() == Parameterization::Learned,
+            orthogonal: chart.orthogonal().is_some(),
+        }
+    }
+
     /// Sums by category and particle before the rates.
-    const fn by_category(self) -> usize {
+    pub(super) const fn by_category(self) -> usize {
         if self.learned {
             3
         } else if self.orthogonal {

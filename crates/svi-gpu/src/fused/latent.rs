@@ -1,5 +1,6 @@
 //! One latent of the guide: its noise, its place, its gradient and its step.
 
+use super::axes::Axes;
 use super::math::{ln, normals, softplus};
 use cubecl::prelude::*;
 
@@ -50,12 +51,17 @@ pub(super) struct Step {
     pub(super) weight_decay: f32,
 }
 
-/// Where the noise of an iteration comes from: Philox, or a record in the model's order of latents.
+/// Where the noise of an iteration comes from: Philox, or a record in the model's order of latents, of which a device may
+/// have a part.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 pub(super) struct Draw {
     pub(super) iteration: u32,
     pub(super) seed_low: u32,
     pub(super) seed_high: u32,
+    /// N of the model.
+    pub(super) products: u32,
+    /// Latents of the model.
+    pub(super) latents: u32,
     #[cube(comptime)]
     pub(super) recorded: bool,
 }
@@ -142,6 +148,12 @@ pub(super) fn step_latent(
     );
 }
 
+/// The model's index of latent `j`, a period effect: those lie after all products.
+#[cube]
+pub(super) fn natural_period(j: usize, axes: Axes, draw: Draw) -> u32 {
+    j as u32 + 2u32 * (draw.products - axes.products)
+}
+
 /// Draws the noise of latent `j`, which the model counts as `natural`, for all particles.
 #[cube]
 pub(super) fn draw_latent(
@@ -156,7 +168,7 @@ pub(super) fn draw_latent(
     if comptime!(draw.recorded) {
         #[unroll]
         for k in 0..count {
-            particles[k * l + j] = record[k * l + natural as usize];
+            particles[k * l + j] = record[k * draw.latents as usize + natural as usize];
         }
     } else {
         #[unroll]

@@ -193,8 +193,9 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes for a panel's axes, the sums that are asked for and so many cubes.
-    pub(super) fn new(layout: &Layout, sums: Sums, cubes: usize, recorded: bool) -> Self {
+    /// The sizes for the axes of a device's part of a panel, the sums that are asked for, so many cubes, and where noise is
+    /// recorded the latents of its record.
+    pub(super) fn new(layout: &Layout, sums: Sums, cubes: usize, recorded: Option<usize>) -> Self {
         let padded = layout.periods.next_multiple_of(4);
         let (k, latents, orthogonal) = (sums.particles, layout.latents(), sums.orthogonal);
         Sizes {
@@ -210,7 +211,7 @@ impl Sizes {
             prior_sums: 4 * (layout.categories + 1) * k + layout.categories * k,
             centredness: Site::REPARAMETERIZED.len() * CENTREDNESS_LEN,
             log: LOG_ENTRIES as usize * (LOG_HEAD + 2 * k),
-            record: if recorded { k * latents } else { 1 },
+            record: recorded.map_or(1, |latents| k * latents),
         }
     }
 
@@ -336,17 +337,6 @@ fn columns<const F: usize>(n: usize, row: impl Fn(usize) -> [f32; F]) -> Vec<f32
     out
 }
 
-/// The model's index of the device's latent `j`: products lie in the order of the walk.
-pub(super) fn natural(layout: &Layout, order: &[u32], j: usize) -> usize {
-    for site in [Site::ProductA, Site::ProductEffect] {
-        let range = layout.range(site);
-        if range.contains(&j) {
-            return range.start + order[j - range.start] as usize;
-        }
-    }
-    j
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -458,7 +448,7 @@ mod tests {
         let (n, cells) = (order.len(), 3 * 7);
         let published = constants_of(&panel, &order, None);
         let constants = constants_of(&panel, &order, Some(&orthogonal));
-        let sizes = |orthogonal| Sizes::new(&panel.layout(), sums(orthogonal), 1, false);
+        let sizes = |orthogonal| Sizes::new(&panel.layout(), sums(orthogonal), 1, None);
         assert_eq!(published.len(), sizes(false).constants);
         assert_eq!(constants.len(), sizes(true).constants);
         for (at, i) in order.iter().enumerate() {
@@ -481,7 +471,7 @@ mod tests {
     #[test]
     fn a_million_products_take_less_than_2_5_gib() {
         for orthogonal in [false, true] {
-            let sizes = Sizes::new(&MILLION, sums(orthogonal), CUBES, false);
+            let sizes = Sizes::new(&MILLION, sums(orthogonal), CUBES, None);
             assert!(sizes.bytes() < (5 << 30) / 2, "{}", sizes.bytes());
             assert_eq!(sizes.check(&limits(Some(3 << 30), 1 << 30)), Ok(()));
         }
@@ -489,7 +479,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_the_numbers_and_a_way_out() {
-        let sizes = Sizes::new(&MILLION, sums(true), CUBES, false);
+        let sizes = Sizes::new(&MILLION, sums(true), CUBES, None);
         let whole = sizes
             .check(&limits(Some(1 << 30), 1 << 30))
             .unwrap_err()

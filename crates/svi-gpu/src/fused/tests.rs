@@ -3,6 +3,7 @@
 use super::math::{exp2, ln, normals, softplus};
 use super::two_float::{Barrier, Two, add, exp2_two, multiply, two_product, two_sum};
 use crate::SviGpu;
+use crate::backend::MachineSetup;
 use cubecl::prelude::*;
 use infermark_gpu_devices::{self as devices, DeviceRuntime};
 use infermark_model::Parameterization;
@@ -164,7 +165,7 @@ fn a_profile_moves_nothing_while_it_times() {
         let guide = chart.start(&panel, &request);
         let noise = NoiseSource::Philox { seed: 3 };
         let mut machine = SviGpu::new()
-            .machine(&panel, &request, chart, &guide, noise, 0)
+            .machine(MachineSetup::whole(&panel, &request, &chart, &guide, noise))
             .unwrap();
         machine.prepare(&guide).unwrap();
         machine.profile().unwrap();

@@ -3,7 +3,7 @@
 use super::super::frame::frame_transforms;
 use super::super::hierarchy::CENTREDNESS_LEN;
 use super::super::latent::TRANSFORM_LEN;
-use super::super::layout::{Cubes, constants_of, natural, period_units_of, rows_of};
+use super::super::layout::{Cubes, constants_of, period_units_of, rows_of};
 use super::super::math::NEGLIGIBLE_EXPONENT;
 use super::plan::Plan;
 use cubecl::bytes::Bytes;
@@ -61,13 +61,14 @@ impl PanelBuffers {
         panel: &Panel,
         cubes: Cubes,
     ) -> Result<Self, String> {
-        let (rows, units) = rows_of(panel, &plan.order);
+        let order = &plan.part.order;
+        let (rows, units) = rows_of(panel, order);
         let orthogonal = plan.chart.orthogonal().map(AsRef::as_ref);
         Ok(PanelBuffers {
             rows: upload(client, rows)?,
             units: upload(client, units)?,
-            constants: upload(client, constants_of(panel, &plan.order, orthogonal))?,
-            order: upload(client, plan.order.clone())?,
+            constants: upload(client, constants_of(panel, order, orthogonal))?,
+            order: upload(client, order.clone())?,
             cubes: upload(client, cubes.words)?,
             category_cubes: upload(client, cubes.of_category)?,
             period_units: upload(client, period_units_of(panel, orthogonal))?,
@@ -115,10 +116,10 @@ impl StateBuffers {
         guide: &Guide,
     ) -> Result<Self, String> {
         let (sizes, particles) = (&plan.sizes, plan.particles());
-        let latents = plan.layout.latents();
+        let latents = plan.part.own.latents();
         let mut state = vec![0.0f32; sizes.state];
         for j in 0..latents {
-            let from = natural(&plan.layout, &plan.order, j);
+            let from = plan.part.natural(j);
             state[j] = guide.loc[from] as f32;
             state[latents + j] = guide.unconstrained_scale[from] as f32;
         }

@@ -1,6 +1,7 @@
 //! The launches of an iteration, and their arguments.
 
 use super::super::axes::AxesLaunch;
+use super::super::crossing::Crossing;
 use super::super::fold;
 use super::super::hierarchy::{self, SitesLaunch, Task, WeighingLaunch};
 use super::super::latent::{DrawLaunch, StepLaunch};
@@ -21,7 +22,7 @@ use std::f64::consts::LOG2_E;
 /// has them.
 impl Plan {
     fn axes<R: Runtime>(&self) -> AxesLaunch<R> {
-        let layout = &self.layout;
+        let layout = &self.part.own;
         AxesLaunch::new(
             layout.categories as u32,
             layout.periods as u32,
@@ -55,7 +56,15 @@ impl Plan {
             NoiseSource::Philox { seed } => seed,
             NoiseSource::Recorded(_) => 0,
         };
-        DrawLaunch::new(iteration, seed as u32, (seed >> 32) as u32, self.recorded)
+        let whole = &self.part.whole;
+        DrawLaunch::new(
+            iteration,
+            seed as u32,
+            (seed >> 32) as u32,
+            whole.products as u32,
+            whole.latents() as u32,
+            self.recorded,
+        )
     }
 
     fn barrier<R: Runtime>(&self) -> BarrierLaunch<R> {
@@ -116,7 +125,8 @@ impl<R: Runtime> Engine<R> {
     /// Adds up the sums of the products' cubes by category.
     pub(super) fn launch_fold(&self) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
-        let cubes = plan.sums.cubes(plan.layout.categories, plan.layout.periods);
+        let layout = &plan.part.own;
+        let cubes = plan.sums.cubes(layout.categories, layout.periods);
         // SAFETY: as for the products.
         unsafe {
             fold::fold::launch_unchecked::<R>(
@@ -138,7 +148,7 @@ impl<R: Runtime> Engine<R> {
     /// `half` is the half of the prior sums that is read; places go to the other one. `draw` is the iteration placed.
     fn launch_hierarchy(&self, task: Task, half: u32, draw: u32) {
         let (plan, given, changing) = (&self.plan, &self.given, &self.changing);
-        let (layout, priors) = (&plan.layout, &plan.priors);
+        let (layout, priors) = (&plan.part.own, &plan.priors);
         let cubes = match (task.periods, task.top) {
             (true, true) => layout.categories + 1,
             (true, false) => layout.categories,
@@ -253,11 +263,14 @@ impl<R: Runtime> Engine<R> {
         Ok(())
     }
 
-    /// The present iteration's derivatives, without a step.
-    pub(super) fn derive(&mut self) -> Result<(), BackendError> {
+    /// The present iteration's derivatives, without a step; `crossing` is that of one of several shards.
+    pub(super) fn derive(&mut self, crossing: Option<&mut Crossing>) -> Result<(), BackendError> {
         self.place()?;
         self.launch_products(false);
         self.launch_fold();
+        if let Some(crossing) = crossing {
+            self.exchange(crossing, false)?;
+        }
         let back = Task {
             back: true,
             ..self.plan.task()

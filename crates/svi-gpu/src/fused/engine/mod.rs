@@ -1,12 +1,14 @@
 //! The device's side of a run: its plan, its buffers, its launches, and reading back.
 
 mod buffers;
+mod exchange;
 mod launches;
 mod plan;
 mod profile;
 mod reading;
 mod start;
 
+use super::crossing::Crossing;
 use super::layout::{DeviceLimits, Hardware};
 use crate::profile::{BatchTime, LaunchTime};
 use buffers::{PanelBuffers, StateBuffers};
@@ -35,17 +37,34 @@ pub(crate) trait Machine: Send {
     /// Does up to [`LOG_ENTRIES`] iterations and reads their losses; the products' last step stays pending.
     fn iterate(&mut self, count: u32) -> Result<Vec<Outcome>, BackendError>;
 
+    /// The same for one of several shards, whose sums `crossing` adds to those of the others in every iteration; the others
+    /// must do as many. Ends early after an iteration at which any rank was interrupted, and returns whether it did;
+    /// `is_interrupted` says so of this one.
+    ///
+    /// # Errors
+    /// Also when another rank has gone.
+    fn iterate_with_others(
+        &mut self,
+        count: u32,
+        crossing: &mut Crossing,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Outcome>, bool), BackendError>;
+
     /// Makes the pending step, so that every parameter has made as many.
     fn settle(&mut self) -> Result<(), BackendError>;
 
-    /// Places the present iteration and takes its loss and gradient, without a step.
-    fn evaluate(&mut self) -> Result<LossAndGradient, BackendError>;
+    /// Places the present iteration and takes its loss and gradient, without a step; `crossing` is that of one of several
+    /// shards.
+    fn evaluate(&mut self, crossing: Option<&mut Crossing>) -> Result<LossAndGradient, BackendError>;
 
     /// The guide's parameters now.
     fn guide(&self) -> Result<Guide, BackendError>;
 
     /// Where an iteration's time goes; the machine is used up.
     fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError>;
+
+    /// Gives the device's memory back.
+    fn release(self: Box<Self>);
 }
 
 /// See the module.
@@ -77,13 +96,13 @@ impl<R: Runtime> Engine<R> {
             cubes: known.max_cube_count.0 as usize,
             multiprocessors: known.num_streaming_multiprocessors.map(|n| n as usize),
         };
-        let (panel, guide, iteration) = (start.panel, start.guide, start.iteration);
+        let (panel, guide, iteration) = (start.shard.panel().clone(), start.guide, start.iteration);
         let (plan, cubes) = Plan::new(hardware, &limits, barrier, start)?;
         let device = limits.device;
         // What earlier runs held is given back only when it is asked for.
         client.memory_cleanup();
         let failed = |reason| device_error(&device, reason);
-        let given = PanelBuffers::new(&client, &plan, panel, cubes).map_err(failed)?;
+        let given = PanelBuffers::new(&client, &plan, &panel, cubes).map_err(failed)?;
         let changing = StateBuffers::new(&client, &plan, guide).map_err(failed)?;
         Ok(Engine {
             plan,
@@ -134,6 +153,24 @@ impl<R: Runtime> Machine for Engine<R> {
         self.outcomes(first, count)
     }
 
+    fn iterate_with_others(
+        &mut self,
+        count: u32,
+        crossing: &mut Crossing,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Outcome>, bool), BackendError> {
+        let first = self.iteration;
+        let mut interrupted = false;
+        while self.iteration - first < count && !interrupted {
+            self.launch_products(false);
+            self.launch_fold();
+            interrupted = self.exchange(crossing, is_interrupted())?;
+            self.advance_hierarchy()?;
+        }
+        let outcomes = self.outcomes(first, self.iteration - first)?;
+        Ok((outcomes, interrupted))
+    }
+
     fn settle(&mut self) -> Result<(), BackendError> {
         if self.step_pending {
             self.launch_products(true);
@@ -142,8 +179,8 @@ impl<R: Runtime> Machine for Engine<R> {
         self.wait()
     }
 
-    fn evaluate(&mut self) -> Result<LossAndGradient, BackendError> {
-        self.derive()?;
+    fn evaluate(&mut self, crossing: Option<&mut Crossing>) -> Result<LossAndGradient, BackendError> {
+        self.derive(crossing)?;
         self.read_loss_and_gradient()
     }
 
@@ -153,5 +190,11 @@ impl<R: Runtime> Machine for Engine<R> {
 
     fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError> {
         self.measure()
+    }
+
+    fn release(self: Box<Self>) {
+        let client = self.client.clone();
+        drop(self);
+        client.memory_cleanup();
     }
 }

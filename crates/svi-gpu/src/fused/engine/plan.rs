@@ -4,18 +4,17 @@
 use super::super::fold::Sums;
 use super::super::hierarchy::Task;
 use super::super::layout::{Cubes, DeviceLimits, Hardware, Sizes, shape};
+use super::super::part::Part;
 use super::super::products::Shape;
 use super::start::Start;
 use infermark_backend::{BackendError, SviSettings};
+use infermark_model::Priors;
 use infermark_model::objective::Objective;
-use infermark_model::{Layout, Parameterization, Priors};
 use infermark_svi::{Chart, NoiseSource};
 
 /// See the module.
 pub(super) struct Plan {
-    pub(super) layout: Layout,
-    /// Products by category: the order of the walk.
-    pub(super) order: Vec<u32>,
+    pub(super) part: Part,
     pub(super) priors: Priors,
     pub(super) chart: Chart,
     pub(super) settings: SviSettings,
@@ -42,9 +41,11 @@ impl Plan {
         barrier: bool,
         start: Start<'_>,
     ) -> Result<(Self, Cubes), BackendError> {
-        let (panel, layout) = (start.panel, start.panel.layout());
+        let (panel, part) = (start.shard.panel(), Part::new(&start.shard));
+        let layout = part.own;
         let particles = start.settings.particles;
         let recorded = matches!(start.noise, NoiseSource::Recorded(_));
+        let sums = Sums::new(&start.chart, particles);
         let wanted = Shape {
             particles,
             tiles: 1,
@@ -53,16 +54,15 @@ impl Plan {
             chunk: 1,
             depth: 1,
             gaps: !panel.is_dense() || !layout.periods.is_multiple_of(4),
-            learned: start.chart.parameterization() == Parameterization::Learned,
-            orthogonal: start.chart.orthogonal().is_some(),
+            learned: sums.learned,
+            orthogonal: sums.orthogonal,
             native_exp2: start.native_exp2,
         };
         let shape = shape(wanted, layout.periods, hardware).map_err(|what| BackendError::Unsupported {
             backend: crate::NAME,
             what: what.into(),
         })?;
-        let order = panel.products_by_category();
-        let cubes = Cubes::cut(panel, &order, start.cubes, hardware);
+        let cubes = Cubes::cut(panel, &part.order, start.cubes, hardware);
         let launched = cubes.count().max(layout.categories + 1);
         if launched > hardware.cubes {
             return Err(BackendError::Unsupported {
@@ -75,16 +75,11 @@ impl Plan {
                 .into(),
             });
         }
-        let sums = Sums {
-            particles,
-            learned: shape.learned,
-            orthogonal: shape.orthogonal,
-        };
-        let sizes = Sizes::new(&layout, sums, cubes.count(), recorded);
+        let record = recorded.then(|| part.whole.latents());
+        let sizes = Sizes::new(&layout, sums, cubes.count(), record);
         sizes.check(limits)?;
         let plan = Plan {
-            layout,
-            order,
+            part,
             priors: start.priors,
             chart: start.chart,
             settings: start.settings.clone(),

@@ -1,7 +1,7 @@
 //! Data that is read back: the log of losses, the guide, and the gradient.
 
 use super::super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD};
-use super::super::layout::{LOG_ENTRIES, natural};
+use super::super::layout::LOG_ENTRIES;
 use super::buffers::Buffer;
 use super::{Engine, Outcome};
 use cubecl::prelude::*;
@@ -68,21 +68,22 @@ impl<R: Runtime> Engine<R> {
         )))
     }
 
-    /// A guide in the model's order of latents, from the `(loc, unconstrained_scale)` of the device's.
+    /// A guide in the model's order of latents, from the `(loc, unconstrained_scale)` of the device's. Entries of products that
+    /// are elsewhere are 0.
     fn guide_of(
         &self,
         unconstrained_centredness: Option<PerSite<f64>>,
         latent: impl Fn(usize) -> (f64, f64),
     ) -> Guide {
-        let plan = &self.plan;
-        let l = plan.layout.latents();
+        let part = &self.plan.part;
+        let latents = part.whole.latents();
         let mut guide = Guide {
-            loc: vec![0.0; l],
-            unconstrained_scale: vec![0.0; l],
+            loc: vec![0.0; latents],
+            unconstrained_scale: vec![0.0; latents],
             unconstrained_centredness,
         };
-        for j in 0..l {
-            let to = natural(&plan.layout, &plan.order, j);
+        for j in 0..part.own.latents() {
+            let to = part.natural(j);
             (guide.loc[to], guide.unconstrained_scale[to]) = latent(j);
         }
         guide
@@ -91,7 +92,7 @@ impl<R: Runtime> Engine<R> {
     /// The guide's parameters.
     pub(super) fn read_guide(&self) -> Result<Guide, BackendError> {
         let state = self.read(&self.changing.state)?;
-        let l = self.plan.layout.latents();
+        let l = self.plan.part.own.latents();
         Ok(self.guide_of(self.centredness(0)?, |j| {
             (f64::from(state[j]), f64::from(state[l + j]))
         }))
@@ -105,7 +106,7 @@ impl<R: Runtime> Engine<R> {
             .expect("one was asked for");
         let state = self.read(&self.changing.state)?;
         let particles = self.read(&self.changing.particles)?;
-        let (l, k) = (self.plan.layout.latents(), self.plan.particles());
+        let (l, k) = (self.plan.part.own.latents(), self.plan.particles());
         let weights = self.read(&self.changing.frame)?[..k].to_vec();
         let gradient = self.guide_of(self.centredness(3)?, |j| {
             let u = f64::from(state[l + j]);

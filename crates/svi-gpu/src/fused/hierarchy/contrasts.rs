@@ -10,8 +10,8 @@ use super::super::axes::Axes;
 use super::super::fold::{OF_EFFECTS, category_sum, folded_two};
 use super::super::frame::{frame_range, frame_shift, frame_transform};
 use super::super::latent::{
-    Draw, Step, by_z, draw_latent, latent_at, place_of, prior_and_guide, residual, scale_terms, step_latent,
-    transform_at,
+    Draw, Step, by_z, draw_latent, latent_at, natural_period, place_of, prior_and_guide, residual,
+    scale_terms, step_latent, transform_at,
 };
 use super::super::math::LOG2_E;
 use super::super::two_float::{Barrier, Two, add, add_f32, multiply, set_two, two_at, zeros};
@@ -254,7 +254,15 @@ fn draw_and_sum(
     let mut t = UNIT_POS as usize;
     while t <= places.last {
         let j = places.start + t;
-        draw_latent(particles, record, j, j as u32, l, draw, count);
+        draw_latent(
+            particles,
+            record,
+            j,
+            natural_period(j, axes, draw),
+            l,
+            draw,
+            count,
+        );
         let latent = latent_at(state, j, l, places.free);
         let weight = period_share(period_units, c, t, axes);
         #[unroll]

@@ -4,8 +4,8 @@ use super::super::axes::{Axes, period_latent};
 use super::super::fold::{folded_two, rate_sum};
 use super::super::frame::{frame_range, frame_transform};
 use super::super::latent::{
-    Draw, Step, Transform, by_centredness, by_z, draw_latent, latent_at, prior_and_guide, residual,
-    scale_terms, step_latent, transform_at, value_of,
+    Draw, Step, Transform, by_centredness, by_z, draw_latent, latent_at, natural_period, prior_and_guide,
+    residual, scale_terms, step_latent, transform_at, value_of,
 };
 use super::super::math::LOG2_E;
 use super::super::two_float::{Barrier, Two, add, multiply, set_two, two_at};
@@ -209,7 +209,15 @@ fn place_period(
     #[comptime] count: usize,
 ) {
     let l = axes.latents as usize;
-    draw_latent(particles, record, j, j as u32, l, draw, count);
+    draw_latent(
+        particles,
+        record,
+        j,
+        natural_period(j, axes, draw),
+        l,
+        draw,
+        count,
+    );
     let latent = latent_at(state, j, l, transform);
     let constant = scale_terms(latent);
     let sold = sold_at(period_units, c, t, axes);

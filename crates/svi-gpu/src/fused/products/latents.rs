@@ -47,7 +47,7 @@ pub(super) fn draw_product(
         particles,
         record,
         e as usize,
-        natural + axes.products,
+        natural + draw.products,
         l,
         draw,
         count,
