@@ -9,8 +9,7 @@ mod iterations;
 
 use crate::iterations::ShardedIterations;
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Device, MOST_SHARDS, MethodKind, Remedy,
-    Request, Run, Setting,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Device, MOST_SHARDS, MethodKind, Request, Run,
 };
 use infermark_communicator::{Communicator, threads};
 use infermark_model::guide::Guide;
@@ -18,6 +17,7 @@ use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, ShardEngine, ShardSetup, SviRun, log_joint_of};
+use infermark_threads::at_once;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -61,13 +61,13 @@ impl SviSharded {
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         self.supports(request)?;
         let begin = Instant::now();
-        let shards = cut(&panel, request)?;
+        let shards = Shard::cut(&panel, request.shards)?;
         let chart = Chart::of(&panel, request);
         let guide = match guide {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
-        let requests = self.requests(request);
+        let requests = request.of_shards();
         let started = setups(&shards, &requests, &chart, guide, &noise)
             .map(|setup| {
                 let shard = setup.shard.clone();
@@ -100,14 +100,14 @@ impl SviSharded {
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
         self.supports(request)?;
-        let shards = cut(panel, request)?;
+        let shards = Shard::cut(panel, request.shards)?;
         let chart = Chart::of(panel, request);
-        let requests = self.requests(request);
+        let requests = request.of_shards();
         let layout = panel.layout_for(request.likelihood);
         let works: Vec<_> = setups(&shards, &requests, &chart, guide, &noise)
             .map(|setup| || self.engine.shard_loss_and_gradient(setup, iteration))
             .collect();
-        let mut found = iterations::at_once(works)?;
+        let mut found = at_once(works).map_err(|error| BackendError::short_of_threads(&error))?;
         let mut all = found.remove(0)?;
         for (shard, of_shard) in shards[1..].iter().zip(found) {
             let of_shard = of_shard?.gradient;
@@ -121,22 +121,6 @@ impl SviSharded {
         Ok(all)
     }
 
-    /// The requests of the shards: each with its threads and without the others.
-    fn requests(&self, request: &Request) -> Vec<Request> {
-        let threads = request.resolved_threads();
-        (0..request.shards)
-            .map(|rank| {
-                // The first ones take what is over.
-                let own = threads / request.shards + usize::from(rank < threads % request.shards);
-                Request {
-                    shards: 1,
-                    threads: Some(own.max(1)),
-                    ..request.clone()
-                }
-            })
-            .collect()
-    }
-
     fn device_in_words(&self, request: &Request) -> String {
         let device = self
             .engine
@@ -146,19 +130,6 @@ impl SviSharded {
             .map_or_else(|| request.devices[0].to_string(), |device| device.name);
         format!("{device}, {} logical shards", request.shards)
     }
-}
-
-/// Cuts a panel into the shards of a request.
-fn cut(panel: &Arc<Panel>, request: &Request) -> Result<Vec<Shard>, BackendError> {
-    Shard::cut(panel, request.shards).map_err(|error| {
-        BackendError::request(Cause::new(
-            format!(
-                "{} products cannot be cut into {} shards",
-                error.products, error.shards
-            ),
-            [Remedy::Lower(Setting::Shards)],
-        ))
-    })
 }
 
 /// What each shard starts from.
