@@ -10,13 +10,12 @@ use crate::objective::GaussianObjective;
 use crate::shape_shift::ShapeShift;
 use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
-use dispersion::SumsUnder;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
     BackendError, Cause, Detail, GaussianReport, Interrupt, Method, MethodKind, Posterior, Progress, Remedy,
     Report, Request, Run, RunState, Setting, StepPoint, StepUnit,
 };
-use infermark_model::dispersion::{Dispersion, FittedRates, ProductSums};
+use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{IndependentRates, Likelihood, Orthogonal, Panel};
 use infermark_processor::processor_name;
 use std::sync::Arc;
@@ -347,30 +346,6 @@ impl GaussianRun {
             _ => Fitted::Independent(fit.orthogonal),
         });
         Ok(())
-    }
-
-    /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`; `None` when a rank has
-    /// gone.
-    fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowheadFactor) -> Option<Dispersion> {
-        let sums = factor.visit_products(&SumsUnder { fitted });
-        let walk = self.counts.partition();
-        if walk.ranks().is_none() {
-            return Some(Dispersion::of_products(self.counts.panel(), &sums));
-        }
-        let mut products = walk.order().to_vec();
-        products.sort_unstable();
-        let mut by_category = vec![ProductSums::default(); walk.layout().categories];
-        for (product, sums) in products.into_iter().zip(&sums) {
-            by_category[self.counts.panel().category_of()[product as usize] as usize].add(sums);
-        }
-        let mut numbers: Vec<f64> = by_category.iter().flat_map(ProductSums::numbers).collect();
-        walk.sum(&mut numbers, Ok(())).ok()?;
-        let (of_categories, _) = numbers.as_chunks();
-        let sums: Vec<ProductSums> = of_categories
-            .iter()
-            .map(|of| ProductSums::of_numbers(*of))
-            .collect();
-        Some(Dispersion::of_categories(&sums))
     }
 
     /// Where the search is, in words.

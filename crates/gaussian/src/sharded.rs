@@ -53,6 +53,13 @@ impl ShardedRun {
         })
     }
 
+    fn objectives(&self) -> Vec<GaussianObjective> {
+        self.ranks
+            .iter()
+            .map(|rank| lock(rank).counts().clone())
+            .collect()
+    }
+
     /// The first rank's run: what is above the products, and what was gathered, is that of all.
     fn first(&self) -> MutexGuard<'_, GaussianRun> {
         lock(&self.ranks[0])
@@ -124,12 +131,7 @@ fn unless_it_leaves<T>(
 
 impl Run for ShardedRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
-        let objectives: Vec<GaussianObjective> = self
-            .ranks
-            .iter()
-            .map(|rank| lock(rank).counts().clone())
-            .collect();
-        on_every_rank(&objectives, |rank, _| {
+        on_every_rank(&self.objectives(), |rank, _| {
             lock(&self.ranks[rank]).advance(steps, interrupt)
         })
     }
@@ -155,8 +157,10 @@ impl Run for ShardedRun {
     }
 
     fn dispersion(&self) -> Option<Dispersion> {
-        let parts = self.ranks.iter().map(|rank| || lock(rank).dispersion());
-        at_once(parts.collect()).ok()?.swap_remove(0)
+        let found = on_every_rank(&self.objectives(), |rank, _| {
+            Ok(lock(&self.ranks[rank]).dispersion())
+        });
+        found.ok()?
     }
 }
 
