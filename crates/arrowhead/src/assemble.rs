@@ -7,6 +7,7 @@ use crate::block::{
 };
 use crate::border::{Border, BorderBefore, ChunkSums, Gathering, all_of};
 use crate::error::FactorError;
+use crate::exchange::sum_borders;
 use crate::factor::{ArrowheadFactor, Blocks, FactorBuffers};
 use crate::grid::Grid;
 use crate::partition::{Chunk, GATHERED, Partition};
@@ -26,13 +27,15 @@ pub struct Assembled<const D: usize = PRODUCT_LATENTS> {
     pub factor: ArrowheadFactor<D>,
     /// Sum of the rows' values.
     pub value: f64,
-    /// The gradient, in the order of [`Partition::sites`]: complete for the products, the rows' part for periods
+    /// The gradient, in the order of [`Partition::sites`]: complete for the products that are walked, the rows' part for periods
     /// and log shapes, zero elsewhere.
     pub gradient: Vec<f64>,
     /// `L_i^-1` times the gradient of the product, for every place of the walk.
     pub(crate) forwarded: Vec<[f64; D]>,
     /// `sum_i V_i' L_i^-1 g_i` of every category.
     pub(crate) coupled: Vec<Vec<f64>>,
+    /// The sum of the squares of [`Assembled::forwarded`], over the products of all ranks.
+    pub(crate) squares: f64,
 }
 
 /// Second moments of the products under the previous Gaussian, in the order of the panel.
@@ -97,9 +100,7 @@ impl<const D: usize> Assembled<D> {
             .watch
             .begin(factors + before.operations_of_covariances());
         before.border_covariances();
-        if before.partition.watch.is_stopped() {
-            return Err(FactorError::Stopped);
-        }
+        before.partition.agreed(before.partition.unless_stopped())?;
         let FactorBuffers {
             partition,
             priors,
@@ -139,8 +140,7 @@ impl<const D: usize> Assembled<D> {
         let factor = &self.factor;
         let mut step = gradient.to_vec();
         factor.forward_borders(&mut step, &self.coupled);
-        let products: f64 = self.forwarded.iter().map(|own| dot(own, own)).sum();
-        let slope = products + factor.squares_above_products(&step);
+        let slope = self.squares + factor.squares_above_products(&step);
         factor.backward_borders(&mut step);
         (step, slope)
     }
@@ -169,18 +169,25 @@ struct Scratch<const D: usize> {
 /// Covariances of the borders under the previous Gaussian, each freed as soon as its category is done.
 type Covariances = Vec<Mutex<Option<Arc<Vec<f64>>>>>;
 
-struct Pass<'a, R, const D: usize> {
+struct Pass<'a, R, F, const D: usize> {
     partition: &'a Partition<D>,
     priors: &'a BlockPriors<D>,
     rates: &'a R,
     tasks: Vec<ChunkTask<'a, D>>,
     before: Option<&'a Covariances>,
     threads: usize,
+    /// What becomes of a category's sums.
+    finish: F,
 }
 
-impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
-    /// The border of every category, stored with the last of its parts.
-    type Output = Vec<Option<Result<Border, FactorError>>>;
+impl<R, F, T, const D: usize> ForSimd for Pass<'_, R, F, D>
+where
+    R: Rates<D>,
+    F: Fn(usize, ChunkSums<D>) -> T + Sync,
+    T: Send,
+{
+    /// The result of every category, stored with the last of its parts.
+    type Output = Vec<Option<T>>;
 
     fn run<I: Simd>(self, isa: I) -> Self::Output {
         let (partition, isa) = (self.partition, isa.wide());
@@ -232,8 +239,7 @@ impl<R: Rates<D>, const D: usize> ForSimd for Pass<'_, R, D> {
                     .unwrap_or_else(PoisonError::into_inner)
                     .take();
             }
-            let curvature = self.rates.shape_curvature(category);
-            Some(Border::new(partition, category, sums, self.priors, curvature))
+            Some((self.finish)(category, sums))
         })
     }
 }
@@ -418,18 +424,46 @@ fn pass<const D: usize>(
     }
     let before: Option<Covariances> =
         before.map(|all| all.into_iter().map(|of| Mutex::new(Some(Arc::new(of)))).collect());
-    let borders = InstructionSet::best().run_f64(Pass {
-        partition,
-        priors,
-        rates,
-        tasks,
-        before: before.as_ref(),
-        threads,
-    });
-    if partition.watch.is_stopped() {
-        return Err(FactorError::Stopped);
-    }
-    let borders = all_of(borders.into_iter().flatten().collect())?;
+    let border = |category: usize, sums: ChunkSums<D>| {
+        let curvature = rates.shape_curvature(category);
+        Border::new(partition, category, sums, priors, curvature)
+    };
+    let (borders, squares) = if partition.ranks().is_some() {
+        let own = InstructionSet::best().run_f64(Pass {
+            partition,
+            priors,
+            rates,
+            tasks,
+            before: before.as_ref(),
+            threads,
+            finish: |category, sums| (category, sums),
+        });
+        let own = own.into_iter().flatten().collect();
+        let (sums, squares) = sum_borders(partition, own, squares_of(&forwarded))?;
+        partition.watch.begin(0.5 * partition.operations_of_covariances());
+        let sums = sums.into_iter().enumerate().collect();
+        let borders = tasks::run(
+            threads,
+            sums,
+            || (),
+            |(), (category, sums)| border(category, sums),
+        );
+        let borders = partition.unless_stopped().and_then(|()| all_of(borders));
+        (partition.agreed(borders)?, squares)
+    } else {
+        let borders = InstructionSet::best().run_f64(Pass {
+            partition,
+            priors,
+            rates,
+            tasks,
+            before: before.as_ref(),
+            threads,
+            finish: border,
+        });
+        partition.unless_stopped()?;
+        let borders = all_of(borders.into_iter().flatten().collect())?;
+        (borders, squares_of(&forwarded))
+    };
     let mut moments = BlockMoments::default();
     if with_variances {
         moments.covariance = vec![[[0.0; D]; D]; layout.products];
@@ -447,20 +481,25 @@ fn pass<const D: usize>(
         partition,
         priors,
         borders,
-        (blocks, gradients, forwarded),
+        (blocks, gradients, forwarded, squares),
         threads,
     );
     Ok((assembled, moments))
 }
 
+/// The sum of the squares of the products' numbers.
+pub(crate) fn squares_of<const D: usize>(forwarded: &[[f64; D]]) -> f64 {
+    forwarded.iter().map(|own| dot(own, own)).sum()
+}
+
 impl<const D: usize> Assembled<D> {
     /// The result from the factored borders; by place, `gradients` are those of the products and `forwarded`
-    /// the same times the inverse factors of their blocks.
+    /// the same times the inverse factors of their blocks; `squares` is [`squares_of`] these over all ranks.
     pub(crate) fn of_borders(
         partition: &Arc<Partition<D>>,
         priors: &BlockPriors<D>,
         borders: Vec<Border>,
-        (blocks, gradients, forwarded): (Blocks<D>, Vec<[f64; D]>, Vec<[f64; D]>),
+        (blocks, gradients, forwarded, squares): (Blocks<D>, Vec<[f64; D]>, Vec<[f64; D]>, f64),
         threads: usize,
     ) -> Self {
         let layout = partition.layout;
@@ -492,6 +531,7 @@ impl<const D: usize> Assembled<D> {
             gradient,
             forwarded,
             coupled,
+            squares,
         }
     }
 }

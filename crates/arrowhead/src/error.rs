@@ -1,5 +1,7 @@
 //! Reasons for having no factor.
 
+use infermark_communicator::CommunicationError;
+
 /// Reasons for having no factor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FactorError {
@@ -19,4 +21,7 @@ pub enum FactorError {
     /// The device that has the rows failed.
     #[error("{0}")]
     Device(String),
+    /// Another rank of the walk has gone, or does not answer.
+    #[error(transparent)]
+    Communication(#[from] CommunicationError),
 }

@@ -3,6 +3,7 @@
 use crate::block::{BlockFactor, BlockMatrix, parallel_sum};
 use crate::coupling::Coupling;
 use crate::elsewhere::RowsElsewhere;
+use crate::error::FactorError;
 use crate::partition::{Partition, products_of_part};
 use crate::sites::BlockPriors;
 use crate::triangular::{BorderFactor, Lower};
@@ -217,14 +218,31 @@ impl<const D: usize> ArrowheadFactor<D> {
             + WORKSPACE_BYTES * at_work
     }
 
-    /// `ln det Q`.
+    /// `ln det Q`, of a walk over all products.
     pub fn ln_det(&self) -> f64 {
-        let products: f64 = self.products.iter().map(BlockFactor::ln_det).sum();
+        self.ln_det_with(self.ln_det_of_products())
+    }
+
+    /// The same with the products of all ranks.
+    ///
+    /// # Errors
+    /// When a rank has gone.
+    pub fn ln_det_over_ranks(&self) -> Result<f64, FactorError> {
+        let mut products = vec![self.ln_det_of_products()];
+        self.partition.sum(&mut products, Ok(()))?;
+        Ok(self.ln_det_with(products[0]))
+    }
+
+    fn ln_det_of_products(&self) -> f64 {
+        self.products.iter().map(BlockFactor::ln_det).sum()
+    }
+
+    fn ln_det_with(&self, products: f64) -> f64 {
         let categories: f64 = self.categories.iter().map(Lower::ln_det).sum();
         2.0 * (products + categories + self.top.ln_det())
     }
 
-    /// The diagonal of `Q`.
+    /// The diagonal of `Q`; zero for products of other ranks.
     pub fn diagonal(&self) -> Vec<f64> {
         let (sites, priors) = (&self.partition.sites, &self.priors);
         let mut diagonal = vec![0.0; sites.latents];
@@ -258,7 +276,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         b
     }
 
-    /// `Q^-1 b`, in place.
+    /// `Q^-1 b`, in place. The walk is over all products, or `b` is zero for products.
     pub fn solve(&self, b: &mut [f64]) {
         self.solve_lower(b);
         self.solve_upper(b);
@@ -280,6 +298,10 @@ impl<const D: usize> ArrowheadFactor<D> {
         for (own, lower) in products.iter_mut().zip(&self.products) {
             *own = lower.forward(*own);
         }
+        debug_assert!(
+            self.partition.ranks().is_none() || products.iter().flatten().all(|entry| *entry == 0.0),
+            "products of other ranks contribute to the borders"
+        );
         self.partition.write_blocks(b, &products);
         // V' y = B' L^-T y.
         for (own, lower) in products.iter_mut().zip(&self.products) {

@@ -69,11 +69,16 @@ impl<const D: usize> Partition<D> {
     /// fewer than twice as many.
     fn sampled(&self, part: &Chunk, least: usize) -> impl Iterator<Item = usize> + use<D> {
         let every = (self.sizes[part.category] / least.max(1)).max(1);
-        part.places.clone().step_by(every)
+        // Those of the part of the whole panel, as far as they are walked here.
+        let first = part.places.start + part.before.next_multiple_of(every) - part.before;
+        (first.min(part.places.end)..part.places.end).step_by(every)
     }
 
     /// Sums of the counts by category and period of the products that [`Partition::given_border`] visits with the same `least`.
-    pub fn units_of_sample(&self, least: usize) -> Vec<u64> {
+    ///
+    /// # Errors
+    /// [`FactorError::Communication`].
+    pub fn units_of_sample(&self, least: usize) -> Result<Vec<u64>, FactorError> {
         let periods = self.layout.periods;
         let mut units = vec![0; self.layout.categories * periods];
         for part in &self.parts {
@@ -84,14 +89,20 @@ impl<const D: usize> Partition<D> {
                 }
             }
         }
-        units
+        if self.ranks().is_some() {
+            // Whole numbers far below 2^53.
+            let mut numbers: Vec<f64> = units.iter().map(|units| *units as f64).collect();
+            self.sum(&mut numbers, Ok(()))?;
+            units = numbers.into_iter().map(|units| units as u64).collect();
+        }
+        Ok(units)
     }
 
     /// Moves the latents of the products, by place, to their optimum given the borders: of all products or,
     /// with `least`, of about that many in each category.
     ///
     /// # Errors
-    /// When it is stopped.
+    /// When it is stopped, or a rank has gone.
     pub fn given_border(
         &self,
         of: &impl GivenBorder<D>,
@@ -113,8 +124,9 @@ impl<const D: usize> Partition<D> {
             least,
             threads,
         });
-        if self.watch.is_stopped() {
-            return Err(FactorError::Stopped);
+        let stopped = self.unless_stopped();
+        if self.ranks().is_none() {
+            stopped.clone()?;
         }
         let mut sums = AtOptimum {
             value: 0.0,
@@ -134,7 +146,32 @@ impl<const D: usize> Partition<D> {
                 *sum += own;
             }
         }
+        if self.ranks().is_some() {
+            self.sum_at_optimum(&mut sums, stopped)?;
+        }
         Ok(sums)
+    }
+
+    /// Adds up the sums of all ranks.
+    fn sum_at_optimum(
+        &self,
+        sums: &mut AtOptimum<D>,
+        own: Result<(), FactorError>,
+    ) -> Result<(), FactorError> {
+        let mut numbers = vec![sums.value, sums.size];
+        for (by_period, coefficients) in sums.by_period.iter().zip(&sums.coefficients) {
+            numbers.extend_from_slice(by_period);
+            numbers.extend_from_slice(&coefficients[..Self::COEFFICIENTS]);
+        }
+        self.sum(&mut numbers, own)?;
+        let mut numbers = numbers.into_iter();
+        let mut next = || numbers.next().expect("as many as were summed");
+        (sums.value, sums.size) = (next(), next());
+        for (by_period, coefficients) in sums.by_period.iter_mut().zip(&mut sums.coefficients) {
+            by_period.fill_with(&mut next);
+            coefficients[..Self::COEFFICIENTS].fill_with(&mut next);
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 //! The order in which passes walk the panel: products by category, cut into parts.
 
+use crate::error::FactorError;
+use crate::ranks::Ranks;
 use crate::regressor::Regressor;
 use crate::sites::BlockLayout;
 use crate::watch::Watch;
 use infermark_model::design::PRODUCT_LATENTS;
-use infermark_model::{Layout, Likelihood, Panel, Site};
+use infermark_model::{Layout, Likelihood, Panel, Shard, Site};
 use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,9 +30,11 @@ const SMALL_PART: usize = 2;
 pub(crate) struct Chunk {
     pub(crate) category: usize,
     pub(crate) places: Range<usize>,
+    /// Products that the same part of the whole panel has before these, on another rank.
+    pub(crate) before: usize,
 }
 
-/// A panel with its products by category. The parts do not depend on the number of threads, so neither do sums over them.
+/// A panel with its products by category, or the products of one of its shards. The parts do not depend on the number of threads, so neither do sums over them.
 #[derive(Debug)]
 pub struct Partition<const D: usize = PRODUCT_LATENTS> {
     pub(crate) panel: Arc<Panel>,
@@ -43,11 +47,25 @@ pub struct Partition<const D: usize = PRODUCT_LATENTS> {
     /// Number of rows before every place, and in total: the offset of a place's weights.
     pub(crate) row_start: Vec<usize>,
     pub(crate) parts: Vec<Chunk>,
-    /// Number of products of each category; for a sample, of those that it represents.
+    /// Number of products of each category, whether or not they are walked; for a sample, of those that it represents.
     pub(crate) sizes: Vec<usize>,
     /// How many products each place represents; empty if that is one.
     scales: Vec<f64>,
     pub(crate) watch: Arc<Watch>,
+    /// The ranks that walk the other products, if not all are walked here.
+    ranks: Option<Arc<Ranks>>,
+}
+
+/// The products of a walk.
+#[derive(Default)]
+struct Walked {
+    /// In the order of the walk.
+    order: Vec<u32>,
+    /// How many products each represents; empty if that is one.
+    scales: Vec<f64>,
+    /// Products of the first one's category that come before it in the whole panel.
+    before: usize,
+    ranks: Option<Arc<Ranks>>,
 }
 
 /// The panel and axes of a walk, whatever its products.
@@ -56,6 +74,15 @@ struct Axes<'a, const D: usize> {
     regressors: Vec<Regressor>,
     layout: Layout,
     sites: BlockLayout<D>,
+}
+
+/// Number of products of each category.
+fn sizes_of(panel: &Panel) -> Vec<usize> {
+    let mut sizes = vec![0; panel.layout().categories];
+    for category in panel.category_of() {
+        sizes[*category as usize] += 1;
+    }
+    sizes
 }
 
 /// Largest number of products of a part, for a panel with `products`.
@@ -71,6 +98,29 @@ impl Partition<PRODUCT_LATENTS> {
     pub fn new(panel: &Arc<Panel>, likelihood: Likelihood) -> Self {
         let sites = BlockLayout::of_model(panel.layout_for(likelihood));
         Self::with_sites(panel, likelihood, sites, Regressor::of_model(panel).into())
+    }
+
+    /// The walk over the products of a shard, whose sums the ranks add up to those of the whole panel. Its parts are those of the
+    /// whole panel's walk, as far as the shard has them.
+    pub fn of_shard(shard: &Shard, likelihood: Likelihood, ranks: Arc<Ranks>) -> Self {
+        let panel = shard.panel();
+        let axes = Axes {
+            panel,
+            regressors: Regressor::of_model(panel).into(),
+            layout: panel.layout_for(likelihood),
+            sites: BlockLayout::of_model(panel.layout_for(likelihood)),
+        };
+        let category_of = panel.category_of();
+        let first = shard.products()[0];
+        let category = category_of[first as usize];
+        let earlier = &category_of[..first as usize];
+        let walked = Walked {
+            order: shard.products().to_vec(),
+            before: earlier.iter().filter(|of| **of == category).count(),
+            ranks: Some(ranks),
+            ..Walked::default()
+        };
+        Self::through(axes, sizes_of(panel), walked, Arc::default())
     }
 }
 
@@ -96,10 +146,6 @@ impl<const D: usize> Partition<D> {
             "a coefficient for each regressor, and the effect"
         );
         let order = panel.products_by_category();
-        let mut sizes = vec![0; panel.layout().categories];
-        for category in panel.category_of() {
-            sizes[*category as usize] += 1;
-        }
         let layout = panel.layout_for(likelihood);
         let axes = Axes {
             panel,
@@ -107,7 +153,11 @@ impl<const D: usize> Partition<D> {
             layout,
             sites,
         };
-        Self::through(axes, sizes, (order, Vec::new()), Arc::default())
+        let walked = Walked {
+            order,
+            ..Walked::default()
+        };
+        Self::through(axes, sizes_of(panel), walked, Arc::default())
     }
 
     /// The walk over a sample of at least this many products of each category that represents all: half of
@@ -118,10 +168,14 @@ impl<const D: usize> Partition<D> {
     pub fn sample(&self, least: usize) -> Option<Self> {
         debug_assert!(self.scales.is_empty(), "a sample is taken of all");
         let units = &self.panel.sums().product;
+        let all = match &self.ranks {
+            Some(_) => &self.panel.products_by_category(),
+            None => &self.order,
+        };
         let (mut order, mut scales) = (Vec::new(), Vec::new());
         let mut start = 0;
         for size in &self.sizes {
-            let own = &self.order[start..start + size];
+            let own = &all[start..start + size];
             start += size;
             let whole = (least / 2).min(*size);
             let every = ((size - whole) / (least / 2).max(1)).max(1);
@@ -141,18 +195,33 @@ impl<const D: usize> Partition<D> {
             order.extend(drawn.iter().map(|(product, _)| *product));
             scales.extend(drawn.iter().map(|(_, scale)| *scale));
         }
-        if order.len() * SMALL_PART > self.order.len() {
+        if order.len() * SMALL_PART > all.len() {
             return None;
         }
+        if self.ranks.is_some() {
+            let is_own = |product: &u32| self.is_walked(*product as usize);
+            let both = order.into_iter().zip(scales);
+            (order, scales) = both.filter(|(product, _)| is_own(product)).unzip();
+        }
         let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
-        Some(Self::through(self.axes(), sizes, (order, scales), watch))
+        let walked = Walked {
+            order,
+            scales,
+            before: 0,
+            ranks: self.ranks.clone(),
+        };
+        Some(Self::through(self.axes(), sizes, walked, watch))
     }
 
     /// The walk over only the products at some places, in their order.
     pub(crate) fn through_places(&self, places: &[usize]) -> Self {
         let order = places.iter().map(|place| self.order[*place]).collect();
         let (sizes, watch) = (self.sizes.clone(), self.watch.clone());
-        Self::through(self.axes(), sizes, (order, Vec::new()), watch)
+        let walked = Walked {
+            order,
+            ..Walked::default()
+        };
+        Self::through(self.axes(), sizes, walked, watch)
     }
 
     fn axes(&self) -> Axes<'_, D> {
@@ -164,12 +233,13 @@ impl<const D: usize> Partition<D> {
         }
     }
 
-    fn through(
-        axes: Axes<'_, D>,
-        sizes: Vec<usize>,
-        (order, scales): (Vec<u32>, Vec<f64>),
-        watch: Arc<Watch>,
-    ) -> Self {
+    fn through(axes: Axes<'_, D>, sizes: Vec<usize>, walked: Walked, watch: Arc<Watch>) -> Self {
+        let Walked {
+            order,
+            scales,
+            before,
+            ranks,
+        } = walked;
         let Axes {
             panel,
             regressors,
@@ -183,16 +253,26 @@ impl<const D: usize> Partition<D> {
             rows += panel.row_range(*product as usize).len();
             row_start.push(rows);
         }
-        let most = products_of_part(order.len());
+        let most = products_of_part(if ranks.is_some() {
+            layout.products
+        } else {
+            order.len()
+        });
         let mut parts: Vec<Chunk> = Vec::new();
         for (place, product) in order.iter().enumerate() {
             let category = panel.category_of()[*product as usize] as usize;
             match parts.last_mut() {
-                Some(part) if part.category == category && part.places.len() < most => part.places.end += 1,
-                _ => parts.push(Chunk {
-                    category,
-                    places: place..place + 1,
-                }),
+                Some(part) if part.category == category && part.before + part.places.len() < most => {
+                    part.places.end += 1;
+                }
+                last => {
+                    let before = if last.is_none() { before % most } else { 0 };
+                    parts.push(Chunk {
+                        category,
+                        places: place..place + 1,
+                        before,
+                    });
+                }
             }
         }
         Partition {
@@ -206,6 +286,59 @@ impl<const D: usize> Partition<D> {
             sizes,
             scales,
             watch,
+            ranks,
+        }
+    }
+
+    /// The ranks that walk the panel's other products; `None` of a walk over all of them.
+    pub fn ranks(&self) -> Option<&Ranks> {
+        self.ranks.as_deref()
+    }
+
+    /// Whether the walk visits a product.
+    pub fn is_walked(&self, product: usize) -> bool {
+        if self.ranks.is_none() {
+            return true;
+        }
+        let key = |product: u32| (self.panel.category_of()[product as usize], product);
+        let [first, last] = [self.order.first(), self.order.last()].map(|end| end.map(|end| key(*end)));
+        let own = Some(key(product as u32));
+        first <= own && own <= last
+    }
+
+    /// Replaces sums over the products that are walked here by those over all products. An error of a rank is the result on all.
+    ///
+    /// # Errors
+    /// The own one, that of another rank, or [`FactorError::Communication`].
+    pub fn sum(&self, numbers: &mut Vec<f64>, own: Result<(), FactorError>) -> Result<(), FactorError> {
+        match &self.ranks {
+            Some(ranks) => ranks.sum(numbers, own),
+            None => own,
+        }
+    }
+
+    /// The result of work that every rank does alike; an error of a rank is the result on all.
+    ///
+    /// # Errors
+    /// The own one, that of another rank, or [`FactorError::Communication`].
+    pub fn agreed<T>(&self, own: Result<T, FactorError>) -> Result<T, FactorError> {
+        let (own, error) = match own {
+            Ok(own) => (Some(own), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        self.sum(&mut Vec::new(), error)?;
+        Ok(own.expect("there is no error"))
+    }
+
+    /// [`FactorError::Stopped`] if passes are to stop.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn unless_stopped(&self) -> Result<(), FactorError> {
+        if self.watch.is_stopped() {
+            Err(FactorError::Stopped)
+        } else {
+            Ok(())
         }
     }
 

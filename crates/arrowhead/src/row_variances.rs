@@ -37,14 +37,14 @@ pub trait OfRowVariances<const D: usize = PRODUCT_LATENTS>: Sync {
 }
 
 impl<const D: usize> ArrowheadFactor<D> {
-    /// `Q^-1 g` for the visitor's gradient g, with its answers by product.
+    /// `Q^-1 g` for the visitor's gradient g, with its answers by product; `None` of the products of other ranks.
     ///
     /// # Errors
-    /// When the pass is stopped.
+    /// When the pass is stopped, or a rank has gone.
     pub fn solved_of_row_variances<V: OfRowVariances<D>>(
         &self,
         visitor: &V,
-    ) -> Result<(Vec<f64>, Vec<V::Answer>), FactorError> {
+    ) -> Result<(Vec<f64>, Vec<Option<V::Answer>>), FactorError> {
         let partition = &*self.partition;
         let products = partition.operations_of_moments(partition.order.len());
         partition.watch.begin(products + self.operations_of_covariances());
@@ -53,8 +53,9 @@ impl<const D: usize> ArrowheadFactor<D> {
             covariances: self.border_covariances(),
             visitor,
         });
-        if partition.watch.is_stopped() {
-            return Err(FactorError::Stopped);
+        let stopped = partition.unless_stopped();
+        if partition.ranks().is_none() {
+            stopped.clone()?;
         }
         let layout = &partition.layout;
         let mut solved = vec![0.0; partition.sites.latents];
@@ -74,12 +75,25 @@ impl<const D: usize> ArrowheadFactor<D> {
             forwarded.extend(own.forwarded);
             answers.extend(own.answers);
         }
+        if partition.ranks().is_some() {
+            let by_period = partition.sites.time..partition.sites.time + layout.categories * layout.periods;
+            let mut numbers = solved[by_period.clone()].to_vec();
+            numbers.extend(coupled.iter().flatten());
+            partition.sum(&mut numbers, stopped)?;
+            let (summed, rest) = numbers.split_at(by_period.len());
+            solved[by_period].copy_from_slice(summed);
+            for (coupled, summed) in coupled.iter_mut().zip(rest.chunks_exact(partition.border())) {
+                coupled.copy_from_slice(summed);
+            }
+        }
         partition.write_blocks(&mut solved, &forwarded);
         self.forward_borders(&mut solved, &coupled);
         self.solve_upper(&mut solved);
-        let mut answers: Vec<(u32, V::Answer)> = partition.order.iter().copied().zip(answers).collect();
-        answers.sort_by_key(|(product, _)| *product);
-        Ok((solved, answers.into_iter().map(|(_, answer)| answer).collect()))
+        let mut by_product: Vec<Option<V::Answer>> = (0..layout.products).map(|_| None).collect();
+        for (product, answer) in partition.order.iter().zip(answers) {
+            by_product[*product as usize] = Some(answer);
+        }
+        Ok((solved, by_product))
     }
 }
 

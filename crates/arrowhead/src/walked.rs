@@ -1,6 +1,6 @@
 //! The factor of rows that were walked elsewhere, and its use.
 
-use crate::assemble::Assembled;
+use crate::assemble::{Assembled, squares_of};
 use crate::block::BlockFactor;
 use crate::border::{Border, ChunkSums, all_of};
 use crate::elsewhere::{CategoryWalked, ProductThird, ProductWalked, Walked};
@@ -70,12 +70,13 @@ impl<const D: usize> Assembled<D> {
             elsewhere: Some(rows),
         };
         let gradients = products.iter().map(|of| of.gradient).collect();
-        let forwarded = products.iter().map(|of| of.forwarded).collect();
+        let forwarded: Vec<[f64; D]> = products.iter().map(|of| of.forwarded).collect();
+        let squares = squares_of(&forwarded);
         Ok(Assembled::of_borders(
             partition,
             priors,
             borders,
-            (blocks, gradients, forwarded),
+            (blocks, gradients, forwarded, squares),
             threads,
         ))
     }

@@ -1,8 +1,9 @@
 //! Why a backend did not do what was asked.
 
-use crate::remedy::{Alternatives, Cause, Remedy};
+use crate::remedy::{Alternatives, Cause, Remedy, Setting};
 use infermark_communicator::CommunicationError;
 use infermark_memory::{Shortage, gigabytes};
+use infermark_model::TooManyShards;
 use infermark_processor::InstructionSetMissing;
 
 /// An error of a backend.
@@ -70,6 +71,26 @@ impl BackendError {
         }
     }
 
+    /// The error of a system that does not start a thread for each shard.
+    pub fn short_of_threads(error: &std::io::Error) -> Self {
+        BackendError::request(format!(
+            "a thread for each shard cannot be started ({error}); ask for fewer shards, or raise the limit of processes"
+        ))
+    }
+
+    /// What made several ranks end with these results: why a rank has gone, rather than that it has gone.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn first_cause<T>(ends: &[Result<T, BackendError>]) -> Result<(), BackendError> {
+        let failures = || ends.iter().filter_map(|end| end.as_ref().err());
+        let is_cause = |error: &&BackendError| !matches!(error, BackendError::Communication(_));
+        match failures().find(is_cause).or_else(|| failures().next()) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
     /// The error for a request that must change.
     pub fn request(cause: impl Into<Cause>) -> Self {
         BackendError::Request(cause.into())
@@ -90,6 +111,15 @@ impl BackendError {
 impl From<CommunicationError> for BackendError {
     fn from(error: CommunicationError) -> Self {
         BackendError::Communication(error)
+    }
+}
+
+impl From<TooManyShards> for BackendError {
+    fn from(TooManyShards { shards, products }: TooManyShards) -> Self {
+        BackendError::request(Cause::new(
+            format!("{products} products cannot be cut into {shards} shards"),
+            [Remedy::Lower(Setting::Shards)],
+        ))
     }
 }
 

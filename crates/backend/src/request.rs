@@ -81,6 +81,22 @@ impl Request {
         self.threads.unwrap_or_else(infermark_threads::available)
     }
 
+    /// The requests of the shards: each with its threads, at least one, and without the others.
+    pub fn of_shards(&self) -> Vec<Request> {
+        let threads = self.resolved_threads();
+        (0..self.shards)
+            .map(|rank| {
+                // The first ones take what is over.
+                let own = threads / self.shards + usize::from(rank < threads % self.shards);
+                Request {
+                    shards: 1,
+                    threads: Some(own.max(1)),
+                    ..self.clone()
+                }
+            })
+            .collect()
+    }
+
     /// Checks every setting that can be checked without the hardware.
     ///
     /// # Errors

@@ -409,7 +409,7 @@ pub struct RunArguments {
         default_value = Parameterization::default().name()
     )]
     pub parameterization: Parameterization,
-    /// Shards into which the panel is cut by product, each with threads of its own: for --method svi. On one device they are logical
+    /// Shards into which the panel is cut by product, each with threads of its own: for --method svi, laplace and structured-vi. On one device they are logical
     /// shards, which are there to try a cut, and no faster than one.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub shards: usize,

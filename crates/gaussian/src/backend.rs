@@ -3,11 +3,12 @@
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::objective::GaussianObjective;
 use crate::run::{GaussianRun, counts_of};
+use crate::sharded::{ShardedRun, in_threads, objectives, on_every_rank};
 use crate::variational::{Family, Search};
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Remedy,
-    Request, Run, Setting,
+    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, MOST_SHARDS, Method,
+    MethodKind, Remedy, Request, Run, Setting,
 };
 use infermark_model::Panel;
 use infermark_processor::InstructionSet;
@@ -81,22 +82,62 @@ impl GaussianCpu {
         Ok(counts)
     }
 
-    /// A search for the mode that is at `point`.
-    fn search(
+    /// What `part` finds of the request's objective, on every rank if there are several.
+    fn on_ranks<T: Send>(
         &self,
         panel: &Arc<Panel>,
         request: &Request,
-        point: &[f64],
-    ) -> Result<ModeSearch, BackendError> {
-        self.check(request)?;
-        request.check_point(panel, point)?;
-        let settings = ModeSettings {
-            threads: request.resolved_threads(),
-            ..ModeSettings::default()
-        };
-        ModeSearch::at(&self.counts(panel, request)?, &settings, point.to_vec())
-            .map_err(|error| no_pass(&error, panel))
+        part: impl Fn(&GaussianObjective, &Request) -> Result<T, BackendError> + Sync,
+    ) -> Result<T, BackendError> {
+        let counts = self.counts(panel, request)?;
+        if request.shards == 1 {
+            return part(&counts, request);
+        }
+        let objectives = objectives(&counts, in_threads(panel, request.shards)?);
+        let requests = request.of_shards();
+        on_every_rank(&objectives, |rank, counts| part(counts, &requests[rank]))
     }
+}
+
+/// A search for the mode that is at `point`.
+fn search_at(
+    counts: &GaussianObjective,
+    request: &Request,
+    point: &[f64],
+) -> Result<ModeSearch, BackendError> {
+    let settings = ModeSettings {
+        threads: request.resolved_threads(),
+        ..ModeSettings::default()
+    };
+    ModeSearch::at(counts, &settings, point.to_vec()).map_err(|error| no_pass(&error, counts.panel()))
+}
+
+/// The pass of a run, with the entries of the products that are walked here.
+fn own_pass(
+    counts: &GaussianObjective,
+    request: &Request,
+    at: GaussianPoint<'_>,
+) -> Result<GaussianPass, BackendError> {
+    let failed = |error: ModeError| no_pass(&error, counts.panel());
+    let family = match &request.method {
+        Method::StructuredVi(_) => Family::Structured,
+        Method::Meanfield(_) => Family::MeanField,
+        _ => return pass_of(search_at(counts, request, at.mean)?, counts.panel()),
+    };
+    let there = search_at(counts, request, at.precision_at)?.into_mode();
+    let start = Mode {
+        point: at.mean.to_vec(),
+        ..there.map_err(failed)?
+    };
+    let mut search = Search::new(counts, family, request.method.coordinates(), start);
+    let (found, _, variance, value) = search.pass().map_err(failed)?;
+    let step = found.step(&found.gradient);
+    Ok(GaussianPass {
+        value,
+        step: step.map_err(|error| failed(error.into()))?,
+        gradient: found.gradient,
+        variance,
+    })
 }
 
 /// The pass of the search for a mode at its point.
@@ -132,6 +173,9 @@ pub(crate) fn no_pass(error: &ModeError, panel: &Panel) -> BackendError {
             reason: reason.clone(),
         };
     }
+    if let ModeError::Factor(FactorError::Communication(error)) = error {
+        return BackendError::Communication(error.clone());
+    }
     BackendError::Diverged {
         step: 0,
         reason: format!("at the given point, {}", error.in_panel(panel)).into(),
@@ -150,6 +194,10 @@ impl Backend for GaussianCpu {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             likelihoods: crate::LIKELIHOODS,
+            shards: match self.method {
+                MethodKind::Meanfield => 1..=1,
+                _ => 1..=MOST_SHARDS,
+            },
             ..Capabilities::CPU
         }
     }
@@ -166,8 +214,16 @@ impl Backend for GaussianCpu {
         request: &Request,
         point: &[f64],
     ) -> Result<(f64, Vec<f64>), BackendError> {
-        let search = self.search(panel, request, point)?;
-        Ok((search.log_joint(), search.gradient().to_vec()))
+        self.check(request)?;
+        request.check_point(panel, point)?;
+        self.on_ranks(panel, request, |counts, request| {
+            let search = search_at(counts, request, point)?;
+            let mut gradient = search.gradient().to_vec();
+            counts
+                .gather_products(&mut [&mut gradient])
+                .map_err(|error| no_pass(&error.into(), panel))?;
+            Ok((search.log_joint(), gradient))
+        })
     }
 
     fn gaussian_pass(
@@ -176,42 +232,38 @@ impl Backend for GaussianCpu {
         request: &Request,
         at: GaussianPoint<'_>,
     ) -> Result<Option<GaussianPass>, BackendError> {
-        let family = match &request.method {
-            Method::StructuredVi(_) => Family::Structured,
-            Method::Meanfield(_) => Family::MeanField,
-            _ => return pass_of(self.search(panel, request, at.mean)?, panel).map(Some),
-        };
+        self.check(request)?;
         request.check_point(panel, at.mean)?;
-        let there = self.search(panel, request, at.precision_at)?.into_mode();
-        let start = Mode {
-            point: at.mean.to_vec(),
-            ..there.map_err(|error| no_pass(&error, panel))?
-        };
-        let mut search = Search::new(
-            &self.counts(panel, request)?,
-            family,
-            request.method.coordinates(),
-            start,
-        );
-        let (found, _, variance, value) = search.pass().map_err(|error| no_pass(&error, panel))?;
-        let step = found.step(&found.gradient);
-        Ok(Some(GaussianPass {
-            value,
-            step: step.map_err(|error| no_pass(&error.into(), panel))?,
-            gradient: found.gradient,
-            variance,
-        }))
+        request.check_point(panel, at.precision_at)?;
+        self.on_ranks(panel, request, |counts, request| {
+            let mut pass = own_pass(counts, request, at)?;
+            counts
+                .gather_products(&mut [&mut pass.gradient, &mut pass.step, &mut pass.variance])
+                .map_err(|error| no_pass(&error.into(), panel))?;
+            Ok(Some(pass))
+        })
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         self.check(request)?;
         let started = Instant::now();
-        // The factor, and vectors of latents: point, gradient, step, their successors, variances.
+        // The factor, and vectors of latents: point, gradient, step, their successors, variances. All ranks have both, but each
+        // only the weights of its own rows.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
-        let needed =
-            <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
+        let weights = 8 * panel.rows() as u64;
+        let of_rank =
+            <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads().div_ceil(request.shards))
+                .saturating_add(12 * 8 * latents)
+                - weights;
+        let needed = of_rank
+            .saturating_mul(request.shards as u64)
+            .saturating_add(weights);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed)
             .map_err(|shortage| BackendError::short_of_memory(shortage, LESS_MEMORY))?;
+        if request.shards > 1 {
+            let run = ShardedRun::start(self.name, &panel, request, needed, started)?;
+            return Ok(Box::new(run));
+        }
         Ok(Box::new(GaussianRun::start(
             self.name, panel, request, needed, started,
         )?))

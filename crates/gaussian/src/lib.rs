@@ -9,6 +9,7 @@
 //! | `clip_bound` | products with counts at the upper clip bound |
 //! | `averaging` | the distribution over which a rate is averaged |
 //! | `hierarchy` | the coefficients above the products, given the products' coefficients |
+//! | `over_ranks` | sums over all products and latents, of which a rank has a part |
 //! | `profile` | the log joint maximized over the products, by light passes |
 //! | `pace` | which fraction of its change each product's weights make in a step |
 //! | `settle` | the best Gaussian of a product's latents, with all else fixed |
@@ -18,6 +19,7 @@
 //! | `skewness` | means corrected for skewness, and marginals where counts are small |
 //! | `row_walker`, `elsewhere` | the Laplace approximation with rows that another device walks |
 //! | `cost` | what a fit costs, in words |
+//! | `sharded` | runs over a panel cut by product, each by a rank of its own |
 //! | `backend`, `run` | the three methods behind the backend trait |
 //! | `fault` | deliberate faults, only in builds with the feature `faults` |
 
@@ -34,6 +36,7 @@ mod hierarchy;
 mod negative_binomial;
 mod newton;
 mod objective;
+mod over_ranks;
 mod pace;
 mod poisson;
 mod profile;
@@ -41,6 +44,7 @@ mod row_walker;
 mod run;
 mod settle;
 mod shape_shift;
+mod sharded;
 mod skewness;
 pub mod variational;
 

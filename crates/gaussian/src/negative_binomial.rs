@@ -166,14 +166,9 @@ impl Row {
     }
 }
 
-/// Sum of the weights of a category's rows at a point, with this log shape instead.
-pub(crate) fn weight_of_rows(
-    panel: &Panel,
-    layout: Layout,
-    point: &[f64],
-    category: usize,
-    log_shape: f64,
-) -> f64 {
+/// Sum of the weights of a category's rows at a point, with this log shape instead, over the products of a walk.
+pub(crate) fn weight_of_rows(walk: &Partition, point: &[f64], category: usize, log_shape: f64) -> f64 {
+    let (panel, layout) = (walk.panel(), walk.layout());
     let shape = Shape::new(log_shape);
     let of_product = |i: usize| {
         let latents = at(point, layout.product_places(i));
@@ -185,7 +180,7 @@ pub(crate) fn weight_of_rows(
         panel.product_rows(i).map(of_row).sum::<f64>()
     };
     let products = panel.category_of().iter().enumerate();
-    let own = products.filter(|(_, of)| **of as usize == category);
+    let own = products.filter(|(i, of)| **of as usize == category && walk.is_walked(*i));
     own.map(|(i, _)| of_product(i)).sum()
 }
 

@@ -60,6 +60,7 @@ impl ModeError {
                 None,
             ),
             ModeError::Factor(FactorError::Device(reason)) => return reason.clone(),
+            ModeError::Factor(FactorError::Communication(error)) => return error.to_string(),
             other => (other.to_string(), None),
         };
         match wild.or_else(|| wildest_price(panel)) {
@@ -132,8 +133,9 @@ const SAMPLE: usize = 1024;
 const SURE: f64 = 0.5;
 
 /// The derivative along a step.
-fn along(step: &[f64], gradient: &[f64]) -> f64 {
-    step.iter().zip(gradient).map(|(s, g)| s * g).sum()
+fn along(counts: &GaussianObjective, step: &[f64], gradient: &[f64]) -> Result<f64, FactorError> {
+    let [slope] = counts.sums_over_latents(|j| [step[j] * gradient[j]])?;
+    Ok(slope)
 }
 
 /// A search for the mode, step by step.
@@ -201,7 +203,7 @@ impl ModeSearch {
     pub(crate) fn unstarted(counts: &GaussianObjective, settings: &ModeSettings) -> Self {
         ModeSearch {
             is_start: true,
-            ..Self::resumed(counts, settings, counts.start(), 0)
+            ..Self::resumed(counts, settings, Vec::new(), 0)
         }
     }
 
@@ -300,22 +302,27 @@ impl ModeSearch {
                 .collect();
             let last = length < SHORTEST;
             match self.evaluate(&there) {
-                Ok(found)
-                    if Self::rises(
-                        (value, slope, length),
-                        (found.value, found.rounding),
-                        along(&self.step, &found.found.gradient),
-                    ) || (last && found.value.is_finite()) =>
-                {
-                    self.take(there, found)?;
-                    self.steps += 1;
-                    return Ok(());
+                Ok(found) => {
+                    let slope_there = along(&self.counts, &self.step, &found.found.gradient)?;
+                    let state = (value, slope, length);
+                    if Self::rises(state, (found.value, found.rounding), slope_there)
+                        || (last && found.value.is_finite())
+                    {
+                        self.take(there, found)?;
+                        self.steps += 1;
+                        return Ok(());
+                    }
+                    if last {
+                        return Err(ModeError::NotFinite(found.value, self.steps));
+                    }
                 }
-                Err(FactorError::Stopped) => return Err(FactorError::Stopped.into()),
+                Err(error @ (FactorError::Stopped | FactorError::Communication(_))) => {
+                    return Err(error.into());
+                }
                 Err(error) if last => return Err(error.into()),
-                Ok(found) if last => return Err(ModeError::NotFinite(found.value, self.steps)),
-                _ => length *= 0.5,
+                Err(_) => {}
             }
+            length *= 0.5;
         }
     }
 
@@ -333,6 +340,9 @@ impl ModeSearch {
 
     /// The start, evaluated.
     fn begin(&mut self) -> Result<(), ModeError> {
+        if self.is_start {
+            self.point = self.counts.start()?;
+        }
         if self.is_start && is_profiled(&self.counts) {
             ascend(&self.counts, &mut self.point, self.settings.threads)?;
         }
@@ -462,10 +472,11 @@ impl ModeSearch {
         if self.is_approximate {
             self.factor_here()?;
         }
+        let [squares] = self.counts.sums_over_latents(|j| [self.gradient[j].powi(2)])?;
         Ok(Mode {
             decrement: self.decrement(),
             converged: self.converged(),
-            gradient_norm: self.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
+            gradient_norm: squares.sqrt(),
             point: self.point,
             log_joint: self.value,
             steps: self.steps,
@@ -494,7 +505,7 @@ impl ModeSearch {
             (self.step, self.slope) = found.step_above_products(&self.gradient);
         } else {
             self.step = found.step(&self.gradient)?;
-            self.slope = along(&self.step, &self.gradient);
+            self.slope = along(&self.counts, &self.step, &self.gradient)?;
         }
         self.found = Some(found);
         self.is_approximate = false;
@@ -566,12 +577,12 @@ mod tests {
         }
         assert!(search.steps <= 6, "{} steps", search.steps);
         // Damped Newton steps with every product from the first.
-        let mut plain = ModeSearch::at(&counts, &settings, counts.start()).unwrap();
+        let mut plain = ModeSearch::at(&counts, &settings, counts.start().unwrap()).unwrap();
         while !plain.converged() {
             plain.advance().unwrap();
         }
         let sd: Vec<f64> = plain.into_mode().unwrap().factor.marginals().variance;
-        let mut plain = ModeSearch::at(&counts, &settings, counts.start()).unwrap();
+        let mut plain = ModeSearch::at(&counts, &settings, counts.start().unwrap()).unwrap();
         while !plain.converged() {
             plain.advance().unwrap();
         }

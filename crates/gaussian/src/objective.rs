@@ -5,14 +5,16 @@ use crate::clip_bound::Bound;
 use crate::negative_binomial::NegativeBinomialRates;
 use crate::poisson::PoissonRates;
 use crate::row_walker::RowWalker;
-use infermark_arrowhead::{ArrowheadFactor, Assembled, BlockMoments, BlockPriors, FactorError, Partition};
+use infermark_arrowhead::{
+    ArrowheadFactor, Assembled, BlockMoments, BlockPriors, FactorError, Partition, Ranks,
+};
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
 use infermark_cpu_kernels::distinct_counts;
-use infermark_model::design::{EFFECT, PRODUCT_LATENTS, along, along_regressors, at};
+use infermark_model::design::{EFFECT, PRODUCT_LATENTS, PRODUCT_SITES, along, along_regressors, at};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
-use infermark_model::{Axis, Layout, Likelihood, Orthogonal, Panel, Priors, Site};
+use infermark_model::{Axis, Layout, Likelihood, Orthogonal, Panel, Priors, Shard, Site};
 use infermark_threads::run_parts;
 use std::sync::Arc;
 
@@ -92,6 +94,15 @@ impl GaussianObjective {
         }
     }
 
+    /// The same with passes over the products of a shard, whose sums the ranks add up. Sums over the panel's counts stay those of the
+    /// whole.
+    pub(crate) fn over_shard(&self, shard: &Shard, ranks: Arc<Ranks>) -> Self {
+        GaussianObjective {
+            partition: Arc::new(Partition::of_shard(shard, self.likelihood, ranks)),
+            ..self.clone()
+        }
+    }
+
     /// The same with a fault in the pass.
     #[cfg(feature = "faults")]
     pub(crate) fn with_fault(self, fault: Option<crate::fault::Fault>) -> Self {
@@ -165,7 +176,10 @@ impl GaussianObjective {
 
     /// Fraction of the rows (without those left out) whose rates at `point` are below twice the rate of the
     /// lower clip bound.
-    pub(crate) fn near_lower_bound(&self, point: &[f64], threads: usize) -> f64 {
+    ///
+    /// # Errors
+    /// When a rank has gone.
+    pub(crate) fn near_lower_bound(&self, point: &[f64], threads: usize) -> Result<f64, FactorError> {
         let (panel, layout) = (self.panel(), self.layout());
         let low = self.priors.clip_low + std::f64::consts::LN_2;
         let of_product = |i: usize| {
@@ -178,13 +192,18 @@ impl GaussianObjective {
             ]
         };
         let both = |sum: [usize; 2], own: [usize; 2]| [sum[0] + own[0], sum[1] + own[1]];
-        let threads = threads.clamp(1, layout.products);
-        let part = layout.products.div_ceil(threads);
-        let parts = (0..threads)
-            .map(|t| (t * part).min(layout.products)..((t + 1) * part).min(layout.products))
-            .map(|products| move || products.map(of_product).fold([0, 0], both));
+        let products = self.partition.order();
+        let part = products.len().div_ceil(threads.clamp(1, products.len()));
+        let parts = products.chunks(part).map(|products| {
+            move || {
+                let of_products = products.iter().map(|i| of_product(*i as usize));
+                of_products.fold([0, 0], both)
+            }
+        });
         let [near, kept] = run_parts(parts).into_iter().fold([0, 0], both);
-        near as f64 / kept.max(1) as f64
+        let mut rows = vec![near as f64, kept as f64];
+        self.partition.sum(&mut rows, Ok(()))?;
+        Ok(rows[0] / rows[1].max(1.0))
     }
 
     /// The walk of its passes.
@@ -213,14 +232,14 @@ impl GaussianObjective {
             drop(before);
             let walked = walker.walked(point)?;
             let found = Assembled::of_walked(&self.partition, &self.block_priors(), walked, threads)?;
-            return Ok(self.complete(point.to_vec(), found, BlockMoments::default()));
+            return self.complete(point.to_vec(), found, BlockMoments::default());
         }
         match self.likelihood {
             Likelihood::Poisson => {
                 let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, averaging);
                 let (found, moments) = self.pass(&rates, averaging, before, threads)?;
                 let point = averaging.moved(self.layout(), point);
-                Ok(self.complete(point, found, moments))
+                self.complete(point, found, moments)
             }
             Likelihood::NegativeBinomial => {
                 let rates = NegativeBinomialRates::new(
@@ -232,7 +251,7 @@ impl GaussianObjective {
                 );
                 let (found, moments) = self.pass(&rates, averaging, before, threads)?;
                 let point = averaging.moved(self.layout(), point);
-                let mut evaluated = self.complete(point, found, moments);
+                let mut evaluated = self.complete(point, found, moments)?;
                 let start = self.layout().start(Site::LogShape);
                 for category in 0..self.layout().categories {
                     let (value, slope) = rates.of_counts(category);
@@ -257,7 +276,7 @@ impl GaussianObjective {
         let rates = PoissonRates::new(self.panel(), &self.priors, &self.bound, point, Averaging::Point);
         let found = match Assembled::new(&Arc::new(sample), &self.block_priors(), &rates, threads) {
             Ok(found) => found,
-            Err(FactorError::Stopped) => return Err(FactorError::Stopped),
+            Err(error @ (FactorError::Stopped | FactorError::Communication(_))) => return Err(error),
             Err(_) => return Ok(None),
         };
         let (layout, diagonal) = (self.layout(), found.factor.diagonal());
@@ -306,7 +325,15 @@ impl GaussianObjective {
     }
 
     /// Adds the borders' terms to the gradient, and the priors' densities and all constants to the value.
-    fn complete(&self, point: Vec<f64>, mut found: Assembled, moments: BlockMoments) -> Evaluation {
+    ///
+    /// # Errors
+    /// When a rank has gone.
+    fn complete(
+        &self,
+        point: Vec<f64>,
+        mut found: Assembled,
+        moments: BlockMoments,
+    ) -> Result<Evaluation, FactorError> {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let gradient = &mut found.gradient;
         let mut value = found.value - self.bound.ln_factorials;
@@ -329,6 +356,9 @@ impl GaussianObjective {
             let (constant, sd) = (priors.constant_mean(*site), priors.sd(*site));
             // A product's own entries are complete.
             let is_complete = site.axis() == Axis::Product;
+            if is_complete && self.partition.ranks().is_some() {
+                continue;
+            }
             for (k, j) in layout.range(*site).enumerate() {
                 let parent = layout.parent(*site, k, panel.category_of());
                 let pull = normal(j, parent.map_or(constant, |parent| point[parent]), sd);
@@ -340,34 +370,56 @@ impl GaussianObjective {
                 }
             }
         }
-        value -= 0.5 * squares + logs + layout.latents() as f64 * LN_SQRT_2PI;
-        let mut size = value.abs() + squares + self.bound.ln_factorials;
-        for i in 0..layout.products {
-            let (latents, sums) = (at(&point, layout.product_places(i)), panel.units_along(i));
-            let units = sums[EFFECT];
-            let of_coefficients = (0..EFFECT).fold(0.0, |sum, k| sum + (latents[k] * sums[k]).abs());
-            // A sum of rates is about that of the counts.
-            size += of_coefficients + (1.0 + latents[EFFECT].abs()) * units;
+        let mut of_products = 0.0;
+        if self.partition.ranks().is_some() {
+            let over_ranks = self.over_products(&point)?;
+            for site in PRODUCT_SITES {
+                logs += layout.len(site) as f64 * priors.sd(site).ln();
+            }
+            squares += over_ranks.squares;
+            of_products = over_ranks.size;
+            for (j, pull) in over_ranks.pulls {
+                gradient[j] += pull;
+            }
         }
-        Evaluation {
+        value -= 0.5 * squares + logs + layout.latents() as f64 * LN_SQRT_2PI;
+        let mut size = value.abs() + squares + self.bound.ln_factorials + of_products;
+        if self.partition.ranks().is_none() {
+            for i in 0..layout.products {
+                size += self.size_of(i, &point);
+            }
+        }
+        Ok(Evaluation {
             found,
             value,
             rounding: SUMS_ROUND * size,
             moments,
             point,
-        }
+        })
+    }
+
+    /// The size of the terms of a product.
+    pub(crate) fn size_of(&self, product: usize, point: &[f64]) -> f64 {
+        let latents = at(point, self.layout().product_places(product));
+        let sums = self.panel().units_along(product);
+        let of_coefficients = (0..EFFECT).fold(0.0, |sum, k| sum + (latents[k] * sums[k]).abs());
+        // A sum of rates is about that of the counts.
+        of_coefficients + (1.0 + latents[EFFECT].abs()) * sums[EFFECT]
     }
 
     /// A start from the data: each product's elasticity at the prior mean and its effect at its mean count, all else at its
     /// prior mean.
-    pub(crate) fn start(&self) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// When a rank has gone.
+    pub(crate) fn start(&self) -> Result<Vec<f64>, FactorError> {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
         let mut point = layout.prior_means(priors);
         let mean_of_product = priors.mean_of_product();
         // With a narrow prior a product's effect stays at its mean, and the other parameters explain its
         // counts.
         let mut far = false;
-        for i in 0..layout.products {
+        for i in self.partition.order().iter().map(|product| *product as usize) {
             let effect = &mut point[layout.start(Site::ProductEffect) + i];
             *effect = priors.product_effect_mean;
             // A product without sales starts at half a unit in all its periods.
@@ -381,17 +433,22 @@ impl GaussianObjective {
             *effect += part * asked;
             far |= ((1.0 - part) * asked).abs() > 1.0;
         }
-        if far {
-            self.start_above_effects(&mut point);
+        let mut ranks_far = vec![f64::from(u8::from(far))];
+        self.partition.sum(&mut ranks_far, Ok(()))?;
+        if ranks_far[0] > 0.0 {
+            self.start_above_effects(&mut point)?;
         }
-        point
+        Ok(point)
     }
 
     /// For a narrow prior that holds the products' effects: period effects that explain the counts given
     /// them, and elasticities that explain what the prior of the period effects leaves.
-    fn start_above_effects(&self, point: &mut [f64]) {
+    fn start_above_effects(&self, point: &mut [f64]) -> Result<(), FactorError> {
         let (panel, layout, priors) = (self.panel(), self.layout(), &self.priors);
-        let kept = || (0..layout.products).filter(|i| !self.leaves_out(*i));
+        let kept = || {
+            let products = (0..layout.products).filter(|i| !self.leaves_out(*i));
+            products.filter(|i| self.partition.is_walked(*i))
+        };
         let log_rate = |point: &[f64], i: usize, row: &infermark_model::Row| {
             let time = layout.time_index(panel.category_of()[i] as usize, row.period);
             along(&at(point, layout.product_places(i)), &row.design()) + point[time]
@@ -403,6 +460,7 @@ impl GaussianObjective {
                 rates[first + row.period] += log_rate(point, i, &row).exp();
             }
         }
+        self.partition.sum(&mut rates, Ok(()))?;
         for (c, t) in (0..layout.categories).flat_map(|c| (0..layout.periods).map(move |t| (c, t))) {
             let at = c * layout.periods + t;
             if rates[at] > 0.0 {
@@ -426,6 +484,7 @@ impl GaussianObjective {
                     kept_of_start(priors.product_a_sd, units * x * x) * asked / x;
             }
         }
+        Ok(())
     }
 
     /// What rounding may leave of a gradient that is zero: a sum of counts and one of rates cancel, and so

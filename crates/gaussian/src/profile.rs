@@ -441,7 +441,7 @@ pub(crate) fn ascend(
     // If a device walks the rows, a pass over all of them costs no more than one over a few.
     let sampled = match counts.walker() {
         Some(_) => counts.units_by_period().to_vec(),
-        None => counts.partition().units_of_sample(SAMPLE),
+        None => counts.partition().units_of_sample(SAMPLE)?,
     };
     // After that, period effects are known to within their own errors, not better.
     let enough = (layout.categories * layout.periods) as f64;

@@ -10,7 +10,6 @@ use crate::objective::GaussianObjective;
 use crate::shape_shift::ShapeShift;
 use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
-use dispersion::SumsUnder;
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
     BackendError, Cause, Detail, GaussianReport, Interrupt, Method, MethodKind, Posterior, Progress, Remedy,
@@ -112,15 +111,16 @@ impl GaussianRun {
         started: Instant,
     ) -> Result<Self, BackendError> {
         let counts = counts_of(&panel, request)?;
-        Ok(Self::of_counts(name, counts, request, Some(bytes), None, started))
+        let cost = cost(&counts, request, bytes);
+        Ok(Self::of_counts(name, counts, request, cost, None, started))
     }
 
-    /// A run on `counts`, walked by the host with `bytes` of memory, or by `device`.
+    /// A run on `counts`, walked by the host at this `cost` if it is large, or by `device`.
     pub(crate) fn of_counts(
         name: &'static str,
         counts: GaussianObjective,
         request: &Request,
-        bytes: Option<u64>,
+        cost: Option<String>,
         device: Option<[String; 2]>,
         started: Instant,
     ) -> Self {
@@ -133,7 +133,6 @@ impl GaussianRun {
             threads: request.resolved_threads(),
         };
         let left_out_products = counts.left_out();
-        let cost = bytes.and_then(|bytes| cost(&counts, request, bytes));
         // The first passes run in an `advance`, which can be stopped.
         let search = ModeSearch::unstarted(&counts, &settings);
         GaussianRun {
@@ -169,6 +168,11 @@ impl GaussianRun {
             setup_seconds: started.elapsed().as_secs_f64(),
             run_seconds: 0.0,
         }
+    }
+
+    /// What is fitted.
+    pub(crate) fn counts(&self) -> &GaussianObjective {
+        &self.counts
     }
 
     fn most_steps(&self) -> u64 {
@@ -217,8 +221,7 @@ impl GaussianRun {
                 let (_, tolerance) = self.family().expect("a variational method");
                 let point = search.means().to_vec();
                 let done = if search.steps as u64 >= most || search.moved < tolerance {
-                    self.end_at_optimum(*search, tolerance);
-                    Ok(())
+                    self.end_at_optimum(*search, tolerance)
                 } else {
                     search.advance().map(|()| {
                         self.report.variational_steps = search.steps as u64;
@@ -244,9 +247,12 @@ impl GaussianRun {
     ) -> Result<(), ModeError> {
         let done = match done {
             // Marginals do not fail; if they were stopped there is no posterior.
-            Ok(()) if self.posterior.is_some() && self.counts.partition().watch().is_stopped() => {
-                self.posterior = None;
-                Err(ModeError::from(FactorError::Stopped))
+            Ok(()) if self.posterior.is_some() => {
+                let walk = self.counts.partition();
+                walk.agreed(walk.unless_stopped()).map_err(|error| {
+                    self.posterior = None;
+                    ModeError::from(error)
+                })
             }
             done => done,
         };
@@ -283,8 +289,8 @@ impl GaussianRun {
         let mut factor = None;
         self.near_lower_bound = self
             .counts
-            .near_lower_bound(&mode.point, self.request.resolved_threads());
-        self.posterior = Some(if self.corrects() {
+            .near_lower_bound(&mode.point, self.request.resolved_threads())?;
+        let posterior = if self.corrects() {
             let (corrected, there) = corrected_mode(&self.counts, mode)?;
             self.report.skewed_products = corrected.skewed as u64;
             self.mean_shift = corrected.shift;
@@ -309,12 +315,13 @@ impl GaussianRun {
                 factor = Some(Box::new(mode.factor));
             }
             Posterior::normal(self.counts.layout(), mode.point, sd)
-        });
+        };
+        self.posterior = Some(self.counts.gathered(posterior)?);
         self.fitted = Some(Fitted::Mode(point, factor));
         Ok(())
     }
 
-    fn end_at_optimum(&mut self, search: Search, tolerance: f64) {
+    fn end_at_optimum(&mut self, search: Search, tolerance: f64) -> Result<(), ModeError> {
         let fit = search.into_fit(tolerance);
         self.report.converged = fit.converged;
         self.report.gradient_norm = fit.gradient_norm;
@@ -323,26 +330,22 @@ impl GaussianRun {
         self.uses_fallback_curvature = fit.factor.uses_fallback_curvature();
         self.near_lower_bound = self
             .counts
-            .near_lower_bound(&fit.mean, self.request.resolved_threads());
-        self.posterior = Some(if self.corrects() {
-            let corrected = corrected_mean(&self.counts, &fit.mean, &fit.factor);
+            .near_lower_bound(&fit.mean, self.request.resolved_threads())?;
+        let posterior = if self.corrects() {
+            let corrected = corrected_mean(&self.counts, &fit.mean, &fit.factor)?;
             self.report.skewed_products = corrected.skewed as u64;
             self.lone_categories = corrected.lone;
             corrected.posterior
         } else {
             let sd = fit.variance.iter().map(|v| v.sqrt()).collect();
             Posterior::normal(self.counts.layout(), fit.mean.clone(), sd)
-        });
+        };
+        self.posterior = Some(self.counts.gathered(posterior)?);
         self.fitted = Some(match self.family() {
             Some((Family::Structured, _)) => Fitted::Precision(fit.mean, Box::new(fit.factor)),
             _ => Fitted::Independent(fit.orthogonal),
         });
-    }
-
-    /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`.
-    fn dispersion_under(&self, fitted: FittedRates<'_>, factor: &ArrowheadFactor) -> Dispersion {
-        let sums = factor.visit_products(&SumsUnder { fitted });
-        Dispersion::of_products(self.counts.panel(), &sums)
+        Ok(())
     }
 
     /// Where the search is, in words.
@@ -367,11 +370,22 @@ impl GaussianRun {
                 device: device.clone(),
                 reason: reason.clone(),
             },
+            (ModeError::Factor(FactorError::Communication(error)), _) => {
+                BackendError::Communication(error.clone())
+            }
             _ => BackendError::Diverged {
                 step,
                 reason: error.in_panel(self.counts.panel()).into(),
             },
         }
+    }
+
+    /// The failure with which the run ends.
+    fn ends(&mut self, step: u64, error: &ModeError) -> BackendError {
+        let failure = self.failed(step, error);
+        self.state = RunState::Failed;
+        self.failure = Some(failure.clone());
+        failure
     }
 
     fn completed(&self) -> u64 {
@@ -408,11 +422,8 @@ impl Run for GaussianRun {
                 break;
             }
             if let Err(error) = step {
-                self.state = RunState::Failed;
                 self.run_seconds = before + clock.elapsed().as_secs_f64();
-                let failure = self.failed(done, &error);
-                self.failure = Some(failure.clone());
-                return Err(failure);
+                return Err(self.ends(done, &error));
             }
             self.run_seconds = before + clock.elapsed().as_secs_f64();
             if self.completed() > done {
@@ -433,9 +444,17 @@ impl Run for GaussianRun {
                 };
                 break;
             }
-            if interrupt.is_set() {
-                self.state = RunState::Interrupted;
-                break;
+            match self
+                .counts
+                .partition()
+                .agreed(self.counts.partition().unless_stopped())
+            {
+                Ok(()) => {}
+                Err(FactorError::Stopped) => {
+                    self.state = RunState::Interrupted;
+                    break;
+                }
+                Err(error) => return Err(self.ends(done, &error.into())),
             }
             if self.completed() >= target {
                 break;
@@ -490,18 +509,18 @@ impl Run for GaussianRun {
         let found = match self.fitted.as_ref()? {
             Fitted::Precision(mean, factor) => {
                 let fitted = FittedRates::new(panel, priors, likelihood, mean).leaving_out(left_out);
-                self.dispersion_under(fitted, factor)
+                self.dispersion_under(fitted, factor)?
             }
             Fitted::Mode(mode, factor) => {
                 let fitted = FittedRates::at_mode(panel, priors, likelihood, mode).leaving_out(left_out);
                 match factor {
                     Some(factor) if factor.is_elsewhere() => {
-                        self.dispersion_under(fitted, &factor.at_home(|_| true).ok()?)
+                        self.dispersion_under(fitted, &factor.at_home(|_| true).ok()?)?
                     }
-                    Some(factor) => self.dispersion_under(fitted, factor),
+                    Some(factor) => self.dispersion_under(fitted, factor)?,
                     None => {
                         let there = self.counts.evaluate(mode, Averaging::Point, None, threads).ok()?;
-                        self.dispersion_under(fitted, &there.found.factor)
+                        self.dispersion_under(fitted, &there.found.factor)?
                     }
                 }
             }

@@ -52,18 +52,19 @@ impl ShapeShift {
         let noticed = |(_, (by, in_sds)): &(usize, (f64, f64))| *in_sds > NOTICED.0 && by.abs() > NOTICED.1;
         let all: Vec<(usize, (f64, f64))> = shifts.enumerate().filter(noticed).collect();
         let farthest = all.iter().max_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
-        Ok(farthest.map(|&(category, (by, in_sds))| {
-            let at_mode = mode[shapes.start + category];
-            let weight =
-                |log_shape| weight_of_rows(counts.panel(), counts.layout(), mode, category, log_shape);
-            let moved = weight(at_mode + by.clamp(-KNOWN, KNOWN));
-            ShapeShift {
-                category,
-                by,
-                in_sds,
-                too_wide: (moved / weight(at_mode)).sqrt() - 1.0,
-                categories: all.len(),
-            }
+        let Some(&(category, (by, in_sds))) = farthest else {
+            return Ok(None);
+        };
+        let at_mode = mode[shapes.start + category];
+        let weight = |log_shape| weight_of_rows(counts.partition(), mode, category, log_shape);
+        let mut weights = vec![weight(at_mode + by.clamp(-KNOWN, KNOWN)), weight(at_mode)];
+        counts.partition().sum(&mut weights, Ok(()))?;
+        Ok(Some(ShapeShift {
+            category,
+            by,
+            in_sds,
+            too_wide: (weights[0] / weights[1]).sqrt() - 1.0,
+            categories: all.len(),
         }))
     }
 

@@ -63,7 +63,7 @@ pub(crate) const MOST_SHIFT: f64 = 6.0;
 /// Corrects a Gaussian at the mode; returns the factor of its precision as well.
 ///
 /// # Errors
-/// When it is stopped.
+/// When it is stopped, or a rank has gone.
 pub(crate) fn corrected_mode(
     counts: &GaussianObjective,
     mode: Mode,
@@ -112,11 +112,14 @@ pub(crate) fn corrected_mode(
 
 /// The same for the Gaussian that maximizes the evidence lower bound, with this mean and the precision of
 /// `factor`.
+///
+/// # Errors
+/// When a rank has gone.
 pub(crate) fn corrected_mean(
     counts: &GaussianObjective,
     mean: &[f64],
     factor: &ArrowheadFactor,
-) -> Corrected {
+) -> Result<Corrected, FactorError> {
     corrected(&Expansion {
         counts,
         about: About::Mean,
@@ -125,11 +128,10 @@ pub(crate) fn corrected_mean(
         known: None,
         factor,
     })
-    .expect("no device has the rows of a mean")
 }
 
 /// # Errors
-/// When the device that has the rows fails.
+/// When the device that has the rows fails, or a rank has gone.
 fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     let Expansion {
         counts,
@@ -139,32 +141,33 @@ fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
         ..
     } = *expansion;
     let layout = counts.layout();
-    let periods = period::Few::of(expansion);
+    let mut periods = period::Few::of(expansion);
     let products = product::marginals(expansion, &periods)?;
+    if counts.partition().ranks().is_some() {
+        periods.sum_over_ranks(counts.partition())?;
+    }
 
     let mut mean: Vec<f64> = point.iter().zip(shift).map(|(p, s)| p + s).collect();
     let mut variance = factor.variances_above_products();
     let mut shapes = Vec::new();
-    let mut skewed = 0;
-    // Per category: the number of products, and of those whose marginals are not normal.
-    let mut of_category = vec![[0, 0]; layout.categories];
-    for (i, product) in products.iter().enumerate() {
+    // Per category: the number of products whose marginals are not normal.
+    let mut skewed = vec![0.0; layout.categories];
+    let of_product = |(i, product)| Some((i, Option::as_ref(product)?));
+    for (i, product) in products.iter().enumerate().filter_map(of_product) {
         let places = layout.product_places(i);
         for (j, v) in places.into_iter().zip(product.variances) {
             variance[j] = v;
         }
-        let of_category = &mut of_category[counts.panel().category_of()[i] as usize];
-        of_category[0] += 1;
         if let Some(shapes_of_product) = product.shapes {
-            skewed += 1;
-            of_category[1] += 1;
+            skewed[counts.panel().category_of()[i] as usize] += 1.0;
             for (j, shape) in places.into_iter().zip(shapes_of_product) {
                 mean[j] = shape.mean;
                 shapes.push((j, shape));
             }
         }
     }
-    means_above_products(counts, &mut mean);
+    means_above_products(counts, &mut mean)?;
+    counts.partition().sum(&mut skewed, Ok(()))?;
     shapes.extend(periods.marginals(expansion));
 
     let sd = variance.iter().map(|v| v.sqrt()).collect();
@@ -174,8 +177,10 @@ fn corrected(expansion: &Expansion<'_>) -> Result<Corrected, FactorError> {
     }
     Ok(Corrected {
         posterior,
-        skewed,
-        lone: of_category.iter().filter(|of| **of == [1, 1]).count(),
+        skewed: skewed.iter().sum::<f64>() as usize,
+        lone: (0..layout.categories)
+            .filter(|c| counts.partition().products_of(*c) == 1 && skewed[*c] == 1.0)
+            .count(),
         shift: 0.0,
     })
 }
@@ -191,14 +196,22 @@ fn write(posterior: &mut Posterior, j: usize, shape: &Shape) {
 
 /// The means above the products from those of their coefficients: given these they depend on nothing else,
 /// and their conditional mean is linear.
-fn means_above_products(counts: &GaussianObjective, mean: &mut [f64]) {
+///
+/// # Errors
+/// When a rank has gone.
+fn means_above_products(counts: &GaussianObjective, mean: &mut [f64]) -> Result<(), FactorError> {
     let (panel, layout) = (counts.panel(), counts.layout());
     let mut sums = vec![[0.0; LATENTS]; layout.categories];
-    for (i, c) in panel.category_of().iter().enumerate() {
+    let products = panel.category_of().iter().enumerate();
+    for (i, c) in products.filter(|(i, _)| counts.partition().is_walked(*i)) {
         let own = at(mean, layout.product_places(i));
         for k in 0..COEFFICIENTS.len() {
             sums[*c as usize][k] += own[k];
         }
     }
+    let mut numbers = sums.as_flattened().to_vec();
+    counts.partition().sum(&mut numbers, Ok(()))?;
+    sums.as_flattened_mut().copy_from_slice(&numbers);
     above_products(counts, mean, &sums);
+    Ok(())
 }

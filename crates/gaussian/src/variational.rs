@@ -11,6 +11,7 @@
 use crate::averaging::{Averaging, MOST_CHANGE};
 use crate::newton::{Mode, ModeError, ModeSettings, find_mode};
 use crate::objective::{Evaluation, GaussianObjective};
+use crate::over_ranks::largest;
 use crate::pace::Pace;
 use crate::settle::Settled;
 use infermark_arrowhead::{ArrowheadFactor, Assembled};
@@ -89,11 +90,6 @@ fn precisions(
         }
         None => diagonal,
     }
-}
-
-/// The larger of two, or NaN, which `f64::max` would ignore.
-fn largest(a: f64, b: f64) -> f64 {
-    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Fits a Gaussian, starting from the mode.
@@ -236,22 +232,18 @@ impl Search {
         if self.family == Family::Structured {
             self.stretch(&found.factor, &mut step);
         }
-        let by_means = step
-            .iter()
-            .zip(self.mean.iter().zip(&from))
-            .zip(&*self.natural(&variance))
-            .map(|((step, (at, from)), v)| (at - from + step).abs() / v.sqrt())
-            .fold(0.0, largest);
+        let natural = self.natural(&variance);
+        let [by_means] = self
+            .counts
+            .largest_over_latents(|j| [(self.mean[j] - from[j] + step[j]).abs() / natural[j].sqrt()])?;
         // Where counts are large, a mean-field standard deviation is far below what rounding leaves along the
         // directions that only the priors hold. A step no longer than the one due to the rounding of the
         // gradient counts as zero.
         let by_means = if self.family == Family::MeanField {
             let rounding = found.factor.solved(self.counts.rounding_of_gradient());
-            let by_rounding = rounding
-                .iter()
-                .zip(&*self.natural(&variance))
-                .map(|(s, v)| s.abs() / v.sqrt())
-                .fold(0.0, largest);
+            let [by_rounding] = self
+                .counts
+                .largest_over_latents(|j| [rounding[j].abs() / natural[j].sqrt()])?;
             if by_means <= MOST_ROUNDINGS * by_rounding {
                 0.0
             } else {
@@ -283,10 +275,10 @@ impl Search {
         let by_variances = if old.is_empty() {
             f64::INFINITY
         } else {
-            old.iter()
-                .zip(new)
-                .map(|(old, new)| 0.5 * (new / old).ln().abs())
-                .fold(0.0, largest)
+            let [most] = self
+                .counts
+                .largest_over_latents(|j| [0.5 * (new[j] / old[j]).ln().abs()])?;
+            most
         };
         // If the bound falls, steps overshoot: only a fraction of each is made from then on. Below the last
         // term the rounding of the sums decides. The negative binomial's bound is exact only to second order
@@ -310,12 +302,16 @@ impl Search {
         self.before_last = self.moved;
         // If only a fraction of a step is made, the remaining distance is longer by its inverse.
         self.moved = largest(by_means, by_variances / self.part);
+        let gradient = &found.gradient;
+        let [squares, slope] = self
+            .counts
+            .sums_over_latents(|j| [gradient[j] * gradient[j], step[j] * gradient[j]])?;
         self.known = Some(Known {
             mean: self.mean.clone(),
             variance: variance.clone(),
             elbo,
-            gradient_norm: found.gradient.iter().map(|g| g * g).sum::<f64>().sqrt(),
-            decrement: 0.5 * step.iter().zip(&found.gradient).map(|(s, g)| s * g).sum::<f64>(),
+            gradient_norm: squares.sqrt(),
+            decrement: 0.5 * slope,
         });
         for (_, made) in &mut self.shape_steps {
             *made *= self.part;
@@ -457,7 +453,7 @@ impl Search {
     /// The pass under `Normal(mean, Q^-1)`, with the `Q` of `before`: its results, its value, the variances
     /// and the bound.
     fn structured(&mut self, before: ArrowheadFactor) -> Result<(Assembled, f64, Vec<f64>, f64), ModeError> {
-        let ln_det = before.ln_det();
+        let ln_det = before.ln_det_over_ranks()?;
         let mut variance = before.variances_above_products();
         let pace = self.pace.take();
         let settled = self.settles.then(|| Settled::new(self.counts.layout().products));

@@ -16,6 +16,10 @@ fn request(method: MethodKind, likelihood: Likelihood) -> Request {
     }
 }
 
+fn in_shards(shards: usize, request: Request) -> Request {
+    Request { shards, ..request }
+}
+
 fn orthogonal() -> Request {
     Request::new(Method::Meanfield(MeanfieldSettings {
         coordinates: Coordinates::Orthogonal,
@@ -60,3 +64,21 @@ conformance!(
     NEAR
 );
 conformance!(meanfield_orthogonal, GaussianCpu::meanfield(), orthogonal(), NEAR);
+conformance!(
+    laplace_in_shards,
+    GaussianCpu::laplace(),
+    in_shards(3, request(MethodKind::Laplace, Likelihood::Poisson)),
+    NEAR
+);
+conformance!(
+    structured_vi_in_shards,
+    GaussianCpu::structured_vi(),
+    in_shards(2, request(MethodKind::StructuredVi, Likelihood::Poisson)),
+    NEAR
+);
+conformance!(
+    laplace_negative_binomial_in_shards,
+    GaussianCpu::laplace(),
+    in_shards(2, request(MethodKind::Laplace, Likelihood::NegativeBinomial)),
+    NEAR
+);

@@ -199,6 +199,11 @@ impl Dispersion {
         Dispersion::added(panel, sums, |_| None, None)
     }
 
+    /// The dispersion of the sums of all categories, in their order, with known variances.
+    pub fn of_categories(sums: &[ProductSums]) -> Self {
+        Dispersion::of_sums(sums, |_| None, None)
+    }
+
     /// The same without the excess: no level is stated.
     pub fn without_level(mut self) -> Self {
         self.overall.excess = None;
@@ -217,6 +222,14 @@ impl Dispersion {
         for (of_product, category) in sums.iter().zip(panel.category_of()) {
             by_category[*category as usize].add(of_product);
         }
+        Dispersion::of_sums(&by_category, spent_of, spent)
+    }
+
+    fn of_sums(
+        by_category: &[ProductSums],
+        spent_of: impl Fn(usize) -> Option<usize>,
+        spent: Option<usize>,
+    ) -> Self {
         let mut overall = ProductSums::default();
         by_category.iter().for_each(|of| overall.add(of));
         Dispersion {
@@ -246,7 +259,43 @@ pub struct ProductSums {
 }
 
 impl ProductSums {
-    fn add(&mut self, other: &ProductSums) {
+    /// As plain numbers, for sums over the ranks of a run.
+    pub fn numbers(&self) -> [f64; 7] {
+        [
+            self.rows as f64,
+            self.squares,
+            self.determined,
+            self.excess,
+            self.excess_variance,
+            self.excess_weight,
+            self.excess_products as f64,
+        ]
+    }
+
+    /// The inverse of [`ProductSums::numbers`].
+    pub fn of_numbers(numbers: [f64; 7]) -> Self {
+        let [
+            rows,
+            squares,
+            determined,
+            excess,
+            excess_variance,
+            excess_weight,
+            excess_products,
+        ] = numbers;
+        ProductSums {
+            rows: rows as usize,
+            squares,
+            determined,
+            excess,
+            excess_variance,
+            excess_weight,
+            excess_products: excess_products as usize,
+        }
+    }
+
+    /// Adds the sums of other products.
+    pub fn add(&mut self, other: &ProductSums) {
         self.rows += other.rows;
         self.squares += other.squares;
         self.determined += other.determined;

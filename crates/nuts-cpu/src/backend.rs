@@ -4,12 +4,13 @@ use crate::NAME;
 use crate::density::{Density, PanelDensity};
 use crate::memory;
 use crate::record::Retention;
-use crate::run::NutsRun;
+use crate::run::{NutsRun, RunSetup};
 use crate::whitening::Whitening;
 use infermark_backend::{
     Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Metric, NutsSettings,
     Precision, Remedy, Request, Run,
 };
+use infermark_communicator::{Communicator, Local};
 use infermark_cpu_kernels::bare;
 use infermark_model::{Centredness, Likelihood, Panel};
 use infermark_processor::InstructionSet;
@@ -50,6 +51,47 @@ impl NutsCpu {
             Method::Nuts(settings) => Ok(settings),
             other => unreachable!("{} was refused", other.name()),
         }
+    }
+}
+
+impl NutsCpu {
+    /// Starts a rank's part of a run whose chains are spread over the ranks of a communicator: rank r of n runs the chains r, r + n,
+    /// and so on. All ranks have the same panel and request, whose threads are those of the rank, and advance by the same numbers of
+    /// steps, which are those of all ranks together. The draws are those of one rank to the bit; every rank has all of them once the
+    /// run is complete, and until then those of its own chains alone.
+    ///
+    /// # Errors
+    /// As [`Backend::start`], and when there are more ranks than chains.
+    pub fn start_on_rank(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        communicator: Box<dyn Communicator>,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        let started = Instant::now();
+        let settings = self.settings(request)?;
+        let layout = panel.layout_for(request.likelihood);
+        let retention = Retention::of(settings, &layout);
+        let mut density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
+        if settings.metric == Metric::Structured {
+            density = density.saturating_add(Whitening::bytes(
+                &panel,
+                request.likelihood,
+                &request.priors,
+                request.resolved_threads(),
+            ));
+        }
+        let besides = retention.bytes(settings, &layout).saturating_add(density);
+        memory::check(settings, &layout, besides)?;
+        let setup = RunSetup {
+            layout,
+            request,
+            settings,
+            retention,
+            communicator,
+            started,
+        };
+        Ok(Box::new(NutsRun::start(panel, setup)?))
     }
 }
 
@@ -131,24 +173,7 @@ impl Backend for NutsCpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        let started = Instant::now();
-        let settings = self.settings(request)?;
-        let layout = panel.layout_for(request.likelihood);
-        let retention = Retention::of(settings, &layout);
-        let mut density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());
-        if settings.metric == Metric::Structured {
-            density = density.saturating_add(Whitening::bytes(
-                &panel,
-                request.likelihood,
-                &request.priors,
-                request.resolved_threads(),
-            ));
-        }
-        let besides = retention.bytes(settings, &layout).saturating_add(density);
-        memory::check(settings, &layout, besides)?;
-        Ok(Box::new(NutsRun::start(
-            panel, request, settings, retention, started,
-        )?))
+        self.start_on_rank(panel, request, Box::new(Local::default()))
     }
 }
 

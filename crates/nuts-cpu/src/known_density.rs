@@ -2,8 +2,9 @@
 
 use crate::density::Density;
 use crate::record::Retention;
-use crate::run::NutsRun;
+use crate::run::{NutsRun, RunSetup};
 use infermark_backend::{BackendError, Detail, Interrupt, Method, NutsSettings, Request, Run, RunState};
+use infermark_communicator::Local;
 use infermark_model::Layout;
 use infermark_test_support::conformance::stays_failed;
 use std::sync::Arc;
@@ -17,12 +18,15 @@ fn start<D: Density + Send + 'static>(settings: &NutsSettings, density: impl Fn(
     request.threads = Some(2);
     request.seed = 5;
     NutsRun::with_densities(
-        LAYOUT,
-        &request,
-        settings,
-        Retention::Every,
+        RunSetup {
+            layout: LAYOUT,
+            request: &request,
+            settings,
+            retention: Retention::Every,
+            communicator: Box::new(Local::default()),
+            started: Instant::now(),
+        },
         Arc::new(|z: &[f64]| z.to_vec()),
-        Instant::now(),
         |_| density(),
     )
     .unwrap()

@@ -5,6 +5,9 @@ use infermark_backend::{ChainReport, DrawStatistics, NutsSettings};
 use infermark_diagnostics::StreamingChain;
 use infermark_model::{Layout, Site};
 
+/// Figures of a draw in [`DrawStatistics`].
+const STATISTICS: usize = 7;
+
 /// Which draws are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Retention {
@@ -158,6 +161,91 @@ impl ChainRecord {
         }
         if let Some(moments) = &mut self.moments {
             moments.push(natural);
+        }
+    }
+
+    /// All that is recorded, as plain numbers, for another rank.
+    pub(crate) fn numbers(&self) -> Vec<f64> {
+        let report = &self.report;
+        let mut numbers = vec![
+            report.warmup_draws as f64,
+            report.draws as f64,
+            report.warmup_gradients as f64,
+            report.gradients as f64,
+            report.warmup_seconds,
+            report.seconds,
+            report.step_size,
+            f64::from(u8::from(report.acceptance.is_some())),
+            report.acceptance.unwrap_or(0.0),
+            self.divergences as f64,
+            self.saturated as f64,
+            f64::from(self.last_depth),
+        ];
+        numbers.extend(self.depths.iter().map(|count| *count as f64));
+        for of in &self.statistics {
+            numbers.extend([
+                f64::from(u8::from(of.diverging)),
+                f64::from(of.tree_depth),
+                f64::from(of.leapfrog_steps),
+                of.acceptance,
+                of.step_size,
+                of.energy,
+                of.log_joint,
+            ]);
+        }
+        numbers.extend_from_slice(&self.kept);
+        if let Some(moments) = &self.moments {
+            numbers.extend(moments.numbers());
+        }
+        numbers
+    }
+
+    /// Takes what another rank has recorded of the chain: the inverse of [`ChainRecord::numbers`].
+    ///
+    /// # Panics
+    /// When it was recorded with other settings.
+    pub(crate) fn take(&mut self, numbers: &[f64]) {
+        let mut rest = numbers;
+        let mut next = |count: usize| {
+            let (own, others) = rest.split_at(count);
+            rest = others;
+            own
+        };
+        let counts = |of: &[f64]| of.iter().map(|count| *count as u64).collect::<Vec<u64>>();
+        let draws = counts(next(4));
+        let times = next(3);
+        let acceptance = next(2);
+        let [divergences, saturated, last_depth] = counts(next(3))[..] else {
+            unreachable!("three were taken")
+        };
+        self.report = ChainReport {
+            warmup_draws: draws[0],
+            draws: draws[1],
+            warmup_gradients: draws[2],
+            gradients: draws[3],
+            warmup_seconds: times[0],
+            seconds: times[1],
+            step_size: times[2],
+            acceptance: (acceptance[0] == 1.0).then_some(acceptance[1]),
+        };
+        (self.divergences, self.saturated) = (divergences, saturated);
+        self.last_depth = last_depth as u32;
+        self.depths = counts(next(self.depths.len()));
+        let draws = draws[1] as usize;
+        let statistics = next(STATISTICS * draws).chunks_exact(STATISTICS);
+        let statistics = statistics.map(|of| DrawStatistics {
+            diverging: of[0] == 1.0,
+            tree_depth: of[1] as u32,
+            leapfrog_steps: of[2] as u32,
+            acceptance: of[3],
+            step_size: of[4],
+            energy: of[5],
+            log_joint: of[6],
+        });
+        self.statistics = statistics.collect();
+        self.kept = next(self.kept_latents * draws).to_vec();
+        if self.moments.is_some() {
+            self.moments = Some(StreamingChain::of_numbers(rest, self.layout.latents()));
         }
     }
 

@@ -1,5 +1,6 @@
 //! A run of NUTS that is advanced in pieces.
 
+mod ranks;
 mod report;
 
 use crate::NAME;
@@ -13,6 +14,7 @@ use infermark_backend::{
     BackendError, Draws, Interrupt, Metric, ModeSearchReport, NutsSettings, Posterior, Progress, Report,
     Request, Run, RunState, SiteDraws, StepUnit,
 };
+use infermark_communicator::Communicator;
 use infermark_model::{Layout, Panel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -37,18 +39,33 @@ pub(crate) struct NutsRun {
     workers: Vec<JoinHandle<()>>,
     /// The posterior with its total number of draws, cached because both posterior and report need it.
     summarized: Mutex<Option<(u64, Posterior)>>,
+    /// The ranks that share the chains: rank r of n runs the chains r, r + n, ...
+    communicator: Box<dyn Communicator>,
+    /// Why the chains of other ranks cannot go on.
+    of_others: Option<BackendError>,
+}
+
+/// What a run is started from.
+pub(crate) struct RunSetup<'a> {
+    pub layout: Layout,
+    pub request: &'a Request,
+    pub settings: &'a NutsSettings,
+    pub retention: Retention,
+    /// Connects the ranks that share the chains.
+    pub communicator: Box<dyn Communicator>,
+    pub started: Instant,
 }
 
 impl NutsRun {
     /// Starts the chains' threads for a checked request.
-    pub(crate) fn start(
-        panel: Arc<Panel>,
-        request: &Request,
-        settings: &NutsSettings,
-        retention: Retention,
-        started: Instant,
-    ) -> Result<Self, BackendError> {
-        let (layout, priors) = (panel.layout_for(request.likelihood), request.priors);
+    pub(crate) fn start(panel: Arc<Panel>, setup: RunSetup<'_>) -> Result<Self, BackendError> {
+        let RunSetup {
+            layout,
+            request,
+            settings,
+            ..
+        } = setup;
+        let priors = request.priors;
         let centredness = request.parameterization.start();
         let to_natural: ToNatural = {
             let panel = panel.clone();
@@ -64,15 +81,9 @@ impl NutsRun {
         };
         // Packed once: the chains' densities share the rows.
         let density = PanelDensity::new(&panel, request.likelihood, priors, centredness, 1);
-        let mut run = Self::with_densities(
-            layout,
-            request,
-            settings,
-            retention,
-            to_natural,
-            started,
-            |threads| density.with_threads(threads, whitening.clone()),
-        )?;
+        let mut run = Self::with_densities(setup, to_natural, |threads| {
+            density.with_threads(threads, whitening.clone())
+        })?;
         run.mode_search = mode_search;
         run.panel = Some(panel);
         Ok(run)
@@ -80,16 +91,23 @@ impl NutsRun {
 
     /// Starts chains on any density; `density` creates that of one chain, given its number of threads.
     pub(crate) fn with_densities<D: Density + Send + 'static>(
-        layout: Layout,
-        request: &Request,
-        settings: &NutsSettings,
-        retention: Retention,
+        setup: RunSetup<'_>,
         to_natural: ToNatural,
-        started: Instant,
         density: impl Fn(usize) -> D,
     ) -> Result<Self, BackendError> {
+        let RunSetup {
+            layout,
+            request,
+            settings,
+            retention,
+            communicator,
+            started,
+        } = setup;
         let threads = request.resolved_threads();
         let chains = settings.chains;
+        let own = ranks::chains_of(communicator.rank(), communicator.size(), chains)?;
+        let permits = threads.min(own.len());
+        let scheduler = ChainScheduler::new(chains, permits).without(|chain| !own.contains(&chain));
         let mut run = NutsRun {
             layout,
             panel: None,
@@ -100,17 +118,19 @@ impl NutsRun {
             run_seconds: 0.0,
             state: RunState::Running,
             mode_search: None,
-            scheduler: Arc::new(ChainScheduler::new(chains, threads.min(chains))),
+            scheduler: Arc::new(scheduler),
             records: (0..chains)
                 .map(|_| Arc::new(Mutex::new(ChainRecord::new(layout, &retention, settings))))
                 .collect(),
             retention,
-            workers: Vec::with_capacity(chains),
+            workers: Vec::with_capacity(own.len()),
             summarized: Mutex::new(None),
+            communicator,
+            of_others: None,
         };
-        let mut used = Vec::with_capacity(chains);
-        for (chain, record) in run.records.iter().enumerate() {
-            let density = density(threads_of_chain(threads, chains, chain));
+        let mut used = Vec::with_capacity(own.len());
+        for (slot, chain) in own.iter().copied().enumerate() {
+            let density = density(threads_of_chain(threads, own.len(), slot));
             used.push(density.threads());
             let task = ChainTask {
                 chain,
@@ -119,7 +139,7 @@ impl NutsRun {
                 density,
                 to_natural: to_natural.clone(),
                 scheduler: run.scheduler.clone(),
-                record: record.clone(),
+                record: run.records[chain].clone(),
             };
             let worker = std::thread::Builder::new()
                 .name(format!("chain {}", chain + 1))
@@ -135,7 +155,7 @@ impl NutsRun {
             run.workers.push(worker);
         }
         // Threads of the chains that work at the same time.
-        run.threads = used.into_iter().take(threads.min(chains)).sum();
+        run.threads = used.into_iter().take(permits).sum();
         run.setup_seconds = started.elapsed().as_secs_f64();
         Ok(run)
     }
@@ -195,13 +215,18 @@ fn threads_of_chain(threads: usize, chains: usize, chain: usize) -> usize {
 
 impl Run for NutsRun {
     fn advance(&mut self, steps: u64, interrupt: &Interrupt) -> Result<Progress, BackendError> {
+        if let Some(failure) = &self.of_others {
+            return Err(failure.clone());
+        }
         if steps == 0 && self.state != RunState::Failed {
             return Ok(self.progress());
         }
+        let mut is_interrupted = interrupt.is_set();
         if !self.state.is_complete() && self.state != RunState::Failed {
             let started = Instant::now();
             self.scheduler.advance(steps, self.draws_of_chain(), interrupt);
             self.run_seconds += started.elapsed().as_secs_f64();
+            is_interrupted = self.exchange(interrupt)?;
         }
         let (done, failure) = self.scheduler.standing();
         if let Some(reason) = failure {
@@ -213,7 +238,7 @@ impl Run for NutsRun {
         }
         self.state = if done.iter().all(|d| *d == self.draws_of_chain()) {
             RunState::Finished
-        } else if interrupt.is_set() {
+        } else if is_interrupted {
             RunState::Interrupted
         } else {
             RunState::Running

@@ -39,11 +39,13 @@ struct Turn {
     entered: Option<Instant>,
     busy: Duration,
     failure: Option<String>,
+    /// Whether another rank runs the chain.
+    is_elsewhere: bool,
 }
 
 impl Turn {
     fn wants(&self) -> bool {
-        self.failure.is_none() && self.done < self.target
+        !self.is_elsewhere && self.failure.is_none() && self.done < self.target
     }
 }
 
@@ -62,6 +64,21 @@ impl ChainScheduler {
             }),
             turn: (0..chains).map(|_| Condvar::new()).collect(),
             idle: Condvar::new(),
+        }
+    }
+
+    /// The same with the chains of other ranks, which never enter; [`ChainScheduler::has_done`] tells how far they are.
+    pub(crate) fn without(self, is_elsewhere: impl Fn(usize) -> bool) -> Self {
+        for (chain, turn) in self.lock().chains.iter_mut().enumerate() {
+            turn.is_elsewhere = is_elsewhere(chain);
+        }
+        self
+    }
+
+    /// Sets the number of draws of every chain: those of other ranks are known from these.
+    pub(crate) fn has_done(&self, draws: impl Iterator<Item = u64>) {
+        for (turn, draws) in self.lock().chains.iter_mut().zip(draws) {
+            turn.done = draws;
         }
     }
 

@@ -4,10 +4,9 @@ use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
 use infermark_model::{Layout, Shard};
 use infermark_svi::{Follower, Iterate, Piece, ShardIterate};
+use infermark_threads::at_once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::Scope;
 
 /// A shard of this process with its iterations.
 type Started = (Shard, Box<dyn ShardIterate>);
@@ -54,7 +53,8 @@ impl Iterate for ShardedIterations {
         for (shard, mut follower) in shards.zip(followers) {
             works.push(Box::new(move || iterate(&mut **shard, &mut follower.piece())));
         }
-        all_of(at_once(works)?).map(drop)
+        let ends = at_once(works).map_err(|error| BackendError::short_of_threads(&error))?;
+        BackendError::first_cause(&ends)
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
@@ -92,62 +92,4 @@ fn iterate(shard: &mut dyn ShardIterate, piece: &mut Piece<'_>) -> Result<(), Ba
         shard.communicator().leave();
     }
     end.unwrap_or_else(|panic| resume_unwind(panic))
-}
-
-/// What all ranks have.
-///
-/// # Errors
-/// What made a rank go, rather than that it has gone.
-pub(crate) fn all_of<T>(ranks: Vec<Result<T, BackendError>>) -> Result<Vec<T>, BackendError> {
-    let failures = || ranks.iter().filter_map(|rank| rank.as_ref().err());
-    let is_cause = |error: &&BackendError| !matches!(error, BackendError::Communication(_));
-    match failures().find(is_cause) {
-        Some(cause) => Err(cause.clone()),
-        None => ranks.into_iter().collect(),
-    }
-}
-
-/// Runs works that wait for one another, the first on this thread and each of the others on its own; the results are in
-/// their order.
-///
-/// # Errors
-/// When the system does not start the threads; then none has begun.
-///
-/// # Panics
-/// When a work does.
-pub(crate) fn at_once<T: Send, F: FnOnce() -> T + Send>(works: Vec<F>) -> Result<Vec<T>, BackendError> {
-    let mut works = works.into_iter();
-    let first = works.next().expect("there is a work");
-    std::thread::scope(|scope| {
-        let mut gates: Vec<Sender<()>> = Vec::new();
-        let mut started = Vec::new();
-        for work in works {
-            let (gate, opened) = channel();
-            started.push(start_gated(scope, work, opened)?);
-            gates.push(gate);
-        }
-        for gate in gates {
-            // Whoever waits for it takes it.
-            let _ = gate.send(());
-        }
-        let first = first();
-        let others = started.into_iter().map(|thread| {
-            let done = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-            done.expect("its gate was opened")
-        });
-        Ok(std::iter::once(first).chain(others).collect())
-    })
-}
-
-/// Starts a work that begins once its gate is opened, and never begins when that is dropped.
-fn start_gated<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-    opened: Receiver<()>,
-) -> Result<std::thread::ScopedJoinHandle<'scope, Option<T>>, BackendError> {
-    infermark_threads::start(scope, move || opened.recv().ok().map(|()| work())).map_err(|error| {
-        BackendError::request(format!(
-            "a thread for each shard cannot be started ({error}); ask for fewer shards, or raise the limit of processes"
-        ))
-    })
 }

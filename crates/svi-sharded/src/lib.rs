@@ -11,8 +11,7 @@ mod placement;
 
 use crate::iterations::ShardedIterations;
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Device, MethodKind, Remedy, Request, Run,
-    Setting,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Device, MethodKind, Request, Run,
 };
 use infermark_communicator::{ThreadWorld, World, preflight};
 use infermark_model::guide::Guide;
@@ -20,6 +19,7 @@ use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
 use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, ShardEngine, ShardSetup, SviRun, log_joint_of};
+use infermark_threads::at_once;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -76,7 +76,7 @@ impl SviSharded {
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
         let (engine, devices) = self.placed(request)?;
-        let shards = cut(&panel, request)?;
+        let shards = Shard::cut(&panel, request.shards)?;
         if self.world.size().is_some() {
             for mut communicator in self.world.ranks(request.shards) {
                 preflight(&mut *communicator, &facts(&panel, request))?;
@@ -121,7 +121,7 @@ impl SviSharded {
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
         let (engine, _) = self.placed(request)?;
-        let shards = cut(panel, request)?;
+        let shards = Shard::cut(panel, request.shards)?;
         let chart = Chart::of(panel, request);
         let requests = placement::requests(request, request.shards);
         let layout = panel.layout_for(request.likelihood);
@@ -129,8 +129,10 @@ impl SviSharded {
         let works: Vec<_> = setups(&ThreadWorld, &shards, &requests, &chart, guide, &noise)
             .map(|setup| || engine.shard_loss_and_gradient(setup, iteration))
             .collect();
-        let mut found = iterations::all_of(iterations::at_once(works)?)?;
-        let mut all = found.remove(0);
+        let found = at_once(works).map_err(|error| BackendError::short_of_threads(&error))?;
+        BackendError::first_cause(&found)?;
+        let mut found = found.into_iter().flatten();
+        let mut all = found.next().expect("there is a shard");
         for (shard, of_shard) in shards[1..].iter().zip(found) {
             let of_shard = of_shard.gradient;
             shard.copy_products(&layout, &of_shard.loc, &mut all.gradient.loc);
@@ -184,19 +186,6 @@ fn digest(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Cuts a panel into the shards of a request.
-fn cut(panel: &Arc<Panel>, request: &Request) -> Result<Vec<Shard>, BackendError> {
-    Shard::cut(panel, request.shards).map_err(|error| {
-        BackendError::request(Cause::new(
-            format!(
-                "{} products cannot be cut into {} shards",
-                error.products, error.shards
-            ),
-            [Remedy::Lower(Setting::Shards)],
-        ))
-    })
 }
 
 /// What the shards of this process start from.

@@ -1,16 +1,47 @@
 //! The sums behind the dispersion, under a Gaussian with the arrowhead's precision.
 
+use super::GaussianRun;
 use crate::design::{LATENTS, along};
 use crate::settle::variance_along;
-use infermark_arrowhead::{ProductMoments, Visitor};
+use infermark_arrowhead::{ArrowheadFactor, ProductMoments, Visitor};
 use infermark_cpu_kernels::{Kernel, Simd};
 use infermark_model::design::{Regressors, design_at};
-use infermark_model::dispersion::{FittedRates, FittedRows, ProductSums};
+use infermark_model::dispersion::{Dispersion, FittedRates, FittedRows, ProductSums};
 use std::f64::consts::LOG2_E;
 
+impl GaussianRun {
+    /// The dispersion about mean rates, with the variances of the log rates under the Gaussian of `factor`; `None` when a rank has
+    /// gone.
+    pub(super) fn dispersion_under(
+        &self,
+        fitted: FittedRates<'_>,
+        factor: &ArrowheadFactor,
+    ) -> Option<Dispersion> {
+        let sums = factor.visit_products(&SumsUnder { fitted });
+        let walk = self.counts.partition();
+        if walk.ranks().is_none() {
+            return Some(Dispersion::of_products(self.counts.panel(), &sums));
+        }
+        let mut products = walk.order().to_vec();
+        products.sort_unstable();
+        let mut by_category = vec![ProductSums::default(); walk.layout().categories];
+        for (product, sums) in products.into_iter().zip(&sums) {
+            by_category[self.counts.panel().category_of()[product as usize] as usize].add(sums);
+        }
+        let mut numbers: Vec<f64> = by_category.iter().flat_map(ProductSums::numbers).collect();
+        walk.sum(&mut numbers, Ok(())).ok()?;
+        let (of_categories, _) = numbers.as_chunks();
+        let sums: Vec<ProductSums> = of_categories
+            .iter()
+            .map(|of| ProductSums::of_numbers(*of))
+            .collect();
+        Some(Dispersion::of_categories(&sums))
+    }
+}
+
 /// The sums behind the dispersion, with the moments under a Gaussian.
-pub(super) struct SumsUnder<'a> {
-    pub(super) fitted: FittedRates<'a>,
+struct SumsUnder<'a> {
+    fitted: FittedRates<'a>,
 }
 
 impl Visitor for SumsUnder<'_> {

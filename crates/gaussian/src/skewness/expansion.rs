@@ -16,8 +16,8 @@ pub(super) struct Expansion<'a> {
     pub(super) point: &'a [f64],
     /// The distance of the mean from it, to first order.
     pub(super) shift: &'a [f64],
-    /// What is already known of every product, about the mode.
-    pub(super) known: Option<&'a [AtMode]>,
+    /// What is already known of every product, about the mode; `None` of the products of other ranks.
+    pub(super) known: Option<&'a [Option<AtMode>]>,
     /// The precision there.
     pub(super) factor: &'a ArrowheadFactor,
 }

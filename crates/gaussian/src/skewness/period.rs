@@ -16,6 +16,7 @@ use super::expansion::{Expansion, NEGLIGIBLE};
 use super::rows::{About, Group, Row};
 use super::shape::{Shape, exponentials};
 use crate::gauss_hermite::NINE;
+use infermark_arrowhead::{FactorError, Partition};
 use infermark_model::{Layout, Site};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -55,6 +56,10 @@ impl FixedPoint {
 
     fn value(&self) -> f64 {
         self.0.load(Relaxed) as f64 / Self::STEPS
+    }
+
+    fn set(&mut self, value: f64) {
+        *self.0.get_mut() = (value * Self::STEPS).round() as i64;
     }
 }
 
@@ -153,6 +158,20 @@ impl Few {
         }
     }
 
+    /// Adds up the rows of all ranks.
+    ///
+    /// # Errors
+    /// When a rank has gone.
+    pub(super) fn sum_over_ranks(&mut self, walk: &Partition) -> Result<(), FactorError> {
+        let mut numbers: Vec<f64> = (self.periods.iter_mut())
+            .flat_map(|period| period.sums().map(|sum| sum.value()))
+            .collect();
+        walk.sum(&mut numbers, Ok(()))?;
+        let sums = self.periods.iter_mut().flat_map(Period::sums);
+        sums.zip(numbers).for_each(|(sum, number)| sum.set(number));
+        Ok(())
+    }
+
     /// Positions and shapes of those that are not nearly normal, after all rows were added.
     pub(super) fn marginals(&self, expansion: &Expansion<'_>) -> Vec<(usize, Shape)> {
         let shape = |period: &Period| Some((period.place, period.shape(expansion.point[period.place])?));
@@ -161,6 +180,10 @@ impl Few {
 }
 
 impl Period {
+    fn sums(&mut self) -> impl Iterator<Item = &mut FixedPoint> {
+        self.nodes.iter_mut().chain([&mut self.tilt, &mut self.third])
+    }
+
     fn shape(&self, mode: f64) -> Option<Shape> {
         if self.third.value() < NEGLIGIBLE {
             return None;

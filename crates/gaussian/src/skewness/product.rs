@@ -28,16 +28,19 @@ pub(super) struct ProductMarginals {
     pub(super) shapes: Option<[Shape; LATENTS]>,
 }
 
-/// The marginals of every product; also adds the rows in periods with few sales to those periods.
+/// The marginals of every product, `None` of those of other ranks; also adds the rows in periods with few sales to those periods.
 ///
 /// # Errors
 /// When the device that has the rows fails.
-pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<ProductMarginals>, FactorError> {
+pub(super) fn marginals(
+    expansion: &Expansion<'_>,
+    few: &Few,
+) -> Result<Vec<Option<ProductMarginals>>, FactorError> {
     // If everything is known of a product with nearly normal marginals, and no period needs its rows, nothing
     // is left to do.
     let categories = expansion.counts.panel().category_of();
     let is_asked = |i: usize| {
-        let known = expansion.known.map(|known| &known[i]);
+        let known = expansion.known.and_then(|known| known[i].as_ref());
         known.is_none_or(|known| known.third >= NEGLIGIBLE || few.has_any(categories[i] as usize))
     };
     let home;
@@ -59,16 +62,16 @@ pub(super) fn marginals(expansion: &Expansion<'_>, few: &Few) -> Result<Vec<Prod
             shapes: product.shapes(&rows),
         }
     });
-    let Some(known) = expansion.known else {
-        return Ok(visited.into_iter().map(|(_, found)| found).collect());
-    };
     let normal = |of: &AtMode| ProductMarginals {
         variances: of.variances,
         shapes: None,
     };
-    let mut marginals: Vec<ProductMarginals> = known.iter().map(normal).collect();
+    let mut marginals: Vec<Option<ProductMarginals>> = match expansion.known {
+        Some(known) => known.iter().map(|of| of.as_ref().map(normal)).collect(),
+        None => categories.iter().map(|_| None).collect(),
+    };
     for (i, found) in visited {
-        marginals[i] = found;
+        marginals[i] = Some(found);
     }
     Ok(marginals)
 }

@@ -19,7 +19,7 @@ pub(super) struct AtMode {
 
 /// `-Q^-1 sum_r x_r lambda_r v_r / 2` in the order of [`infermark_model::Layout`], where `Q` is the precision
 /// of `factor`, whose weights are the rates, and `v_r` the variance of a row's log rate under it; and the
-/// results for every product.
+/// results for every product, `None` for those of other ranks.
 ///
 /// `lambda_r v_r` is the leverage of a row, between 0 and 1, so that the sum stays within bounds where a
 /// variance is large. With `exp(v_r / 2) - 1`, from the mean of the rate under the Gaussian, instead of
@@ -27,16 +27,18 @@ pub(super) struct AtMode {
 /// products of two rows' expansions.
 ///
 /// # Errors
-/// When the pass is stopped.
+/// When the pass is stopped, or a rank has gone.
 pub(super) fn of_means(
     counts: &GaussianObjective,
     factor: &ArrowheadFactor,
-) -> Result<(Vec<f64>, Vec<AtMode>), FactorError> {
+) -> Result<(Vec<f64>, Vec<Option<AtMode>>), FactorError> {
     if factor.is_elsewhere() {
         let (shift, products) = factor.shifted_by_third_order()?;
-        let at_mode = |of: ProductThird| AtMode {
-            variances: of.variances,
-            third: of.cubes,
+        let at_mode = |of: ProductThird| {
+            Some(AtMode {
+                variances: of.variances,
+                third: of.cubes,
+            })
         };
         return Ok((shift, products.into_iter().map(at_mode).collect()));
     }
@@ -157,7 +159,7 @@ mod tests {
                 layout.start(Site::ProductEffect) + i,
             ]
         };
-        for (i, own) in at_mode.iter().enumerate() {
+        for (i, own) in at_mode.into_iter().flatten().enumerate() {
             for (found, j) in own.variances.iter().zip(pair(i)) {
                 assert!((found / before.variance[j] - 1.0).abs() < 1e-10, "{i}");
             }
