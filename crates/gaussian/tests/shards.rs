@@ -98,6 +98,10 @@ fn assert_same(found: &Fitted, expected: &Fitted, case: &str) {
     for (found, expected) in found.report.trace.iter().zip(&expected.report.trace) {
         let off = (found.value - expected.value).abs() / expected.value.abs();
         assert!(off < PATH[0], "{case}: step {}: value off by {off}", found.step);
+        // A step before the first that says what remains has an infinite rest.
+        if found.remaining == expected.remaining {
+            continue;
+        }
         // Below the rounding of the gradient nothing is left to compare.
         let off = (found.remaining - expected.remaining).abs() / expected.remaining.abs().max(1e-6);
         assert!(off < PATH[1], "{case}: step {}: rest off by {off}", found.step);
