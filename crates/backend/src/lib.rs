@@ -35,7 +35,7 @@ use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 
 pub use capabilities::Capabilities;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, StateFormat};
 pub use convergence::{Convergence, ESS_LIMIT, RHAT_LIMIT, chains_have_converged};
 pub use device::{Device, DeviceId, DeviceKind, UnknownDevice};
 pub use draws::{DrawStatistics, Draws, SiteDraws};
@@ -170,12 +170,13 @@ pub trait Backend: Send + Sync {
     /// When the request is out of range, or cannot be served here.
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError>;
 
-    /// Starts a run from `checkpoint`, which another run of the same panel and request gave; it goes on to
-    /// bit-identical results.
+    /// Starts a run from `checkpoint`, which a run of the same panel and request gave, up to threads, shards and devices. On as
+    /// many shards of the same kind of device it goes on to bit-identical results, on others up to the order of sums; a search
+    /// goes on to the same optimum within its tolerance.
     ///
     /// # Errors
-    /// As [`Backend::start`], and [`BackendError::Unsupported`] if runs give no checkpoints, which is the
-    /// default.
+    /// As [`Backend::start`]; [`BackendError::Unsupported`] if runs give no checkpoints, which is the default, or the
+    /// checkpoint is of another format; [`BackendError::Request`] if it is of another panel.
     fn resume(
         &self,
         _panel: Arc<Panel>,

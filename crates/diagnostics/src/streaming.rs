@@ -15,6 +15,7 @@
 //! Statistics 38, 2010; Chan, Golub and LeVeque, 1979, for merging moments.
 
 use crate::rhat::rhat_of_moments;
+use serde::{Deserialize, Serialize};
 
 /// Largest number of batches of a chain.
 pub const BATCHES: usize = 32;
@@ -23,7 +24,7 @@ pub const BATCHES: usize = 32;
 const SHORTEST_BATCH: u64 = 4;
 
 /// One batch: count, and per quantity the mean (as deviation from the reference) and the sum of squares about it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Batch {
     count: u64,
     mean: Vec<f32>,
@@ -58,7 +59,7 @@ impl Batch {
 }
 
 /// What is kept of one chain: `8 + 8 * BATCHES` bytes a quantity.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamingChain {
     reference: Vec<f64>,
     batches: Vec<Batch>,
@@ -103,6 +104,11 @@ impl StreamingChain {
     /// Bytes that a chain of `quantities` quantities takes when all batches are in use.
     pub const fn bytes(quantities: usize) -> u64 {
         quantities as u64 * (8 + 8 * BATCHES as u64)
+    }
+
+    /// Number of quantities.
+    pub fn quantities(&self) -> usize {
+        self.reference.len()
     }
 
     /// Number of draws taken in.

@@ -4,11 +4,11 @@ use crate::NAME;
 use crate::density::{Density, PanelDensity};
 use crate::memory;
 use crate::record::Retention;
-use crate::run::NutsRun;
+use crate::run::{NutsRun, SavedRun};
 use crate::whitening::Whitening;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Metric, NutsSettings,
-    Precision, Remedy, Request, Run,
+    Backend, BackendError, Capabilities, Cause, Checkpoint, Choice, Device, Method, MethodKind, Metric,
+    NutsSettings, Precision, Remedy, Request, Run,
 };
 use infermark_cpu_kernels::bare;
 use infermark_model::{Centredness, Likelihood, Panel};
@@ -131,6 +131,36 @@ impl Backend for NutsCpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        self.begin(panel, request, None)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        if self.settings(request)?.metric == Metric::Diagonal {
+            return Err(BackendError::Unsupported {
+                backend: NAME,
+                what: Cause::new(
+                    "checkpoints with the diagonal metric",
+                    [Remedy::Choose(Choice::Metric(Metric::Structured))],
+                ),
+            });
+        }
+        self.begin(panel, request, Some(SavedRun::read(checkpoint)?))
+    }
+}
+
+impl NutsCpu {
+    /// Starts a run, as far as `saved` had come.
+    fn begin(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        saved: Option<SavedRun>,
+    ) -> Result<Box<dyn Run>, BackendError> {
         let started = Instant::now();
         let settings = self.settings(request)?;
         let layout = panel.layout_for(request.likelihood);
@@ -147,7 +177,7 @@ impl Backend for NutsCpu {
         let besides = retention.bytes(settings, &layout).saturating_add(density);
         memory::check(settings, &layout, besides)?;
         Ok(Box::new(NutsRun::start(
-            panel, request, settings, retention, started,
+            panel, request, settings, retention, saved, started,
         )?))
     }
 }

@@ -22,6 +22,7 @@ fn start<D: Density + Send + 'static>(settings: &NutsSettings, density: impl Fn(
         settings,
         Retention::Every,
         Arc::new(|z: &[f64]| z.to_vec()),
+        None,
         Instant::now(),
         |_| density(),
     )

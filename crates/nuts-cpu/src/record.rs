@@ -1,9 +1,11 @@
 //! The record of a chain: every draw if all of them fit, otherwise moments of every latent and the draws of
 //! chosen sites.
 
+use crate::sampler::SamplerState;
 use infermark_backend::{ChainReport, DrawStatistics, NutsSettings};
 use infermark_diagnostics::StreamingChain;
 use infermark_model::{Layout, Site};
+use serde::{Deserialize, Serialize};
 
 /// Which draws are kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +72,8 @@ pub(crate) struct DrawOutcome {
     pub step_size: f64,
 }
 
-/// The record of one chain.
-#[derive(Debug)]
+/// The record of one chain, all of which is in a checkpoint but what follows from the request.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ChainRecord {
     layout: Layout,
     /// Counts and times.
@@ -89,10 +91,14 @@ pub(crate) struct ChainRecord {
     /// Kept sites, in the order of [`Retention::sites`]; draw after draw, each of the sites' latents.
     kept: Vec<f64>,
     /// Offset of each kept site in an entry of `kept`.
+    #[serde(skip)]
     kept_sites: Vec<(Site, usize)>,
+    #[serde(skip)]
     kept_latents: usize,
     /// Moments of all latents, if not every draw is kept.
     pub moments: Option<StreamingChain>,
+    /// The sampler's state after the last draw; `None` before the first, and for a sampler that cannot go on from one.
+    pub sampler: Option<SamplerState>,
 }
 
 impl ChainRecord {
@@ -126,7 +132,39 @@ impl ChainRecord {
             kept_latents,
             moments: matches!(retention, Retention::Moments(_))
                 .then(|| StreamingChain::new(layout.latents())),
+            sampler: None,
         }
+    }
+
+    /// This record, which is empty, with what `saved` holds of a chain of the same request; `None` if that is of another.
+    pub(crate) fn gone_on_from(self, saved: ChainRecord) -> Option<Self> {
+        let draws = saved.statistics.len();
+        let state_fits = match &saved.sampler {
+            Some(state) => state.position.len() == self.layout.latents(),
+            None => saved.all_draws() == 0,
+        };
+        let moments_fit = match (&self.moments, &saved.moments) {
+            (Some(own), Some(saved)) => {
+                own.quantities() == saved.quantities() && saved.draws() == draws as u64
+            }
+            (own, saved) => own.is_none() && saved.is_none(),
+        };
+        let fits = saved.layout == self.layout
+            && saved.report.draws == draws as u64
+            && saved.kept.len() == draws * self.kept_latents
+            && saved.depths.len() == self.depths.len()
+            && state_fits
+            && moments_fit;
+        fits.then_some(ChainRecord {
+            kept_sites: self.kept_sites,
+            kept_latents: self.kept_latents,
+            ..saved
+        })
+    }
+
+    /// Draws made, warm-up included.
+    pub(crate) fn all_draws(&self) -> u64 {
+        self.report.warmup_draws + self.report.draws
     }
 
     /// Counts a draw of the warm-up.

@@ -1,6 +1,7 @@
 //! A run of NUTS that is advanced in pieces.
 
 mod report;
+mod saved;
 
 use crate::NAME;
 use crate::chain::{ChainTask, ToNatural, run_chain};
@@ -10,13 +11,15 @@ use crate::scheduler::ChainScheduler;
 use crate::summary::summarize;
 use crate::whitening::Whitening;
 use infermark_backend::{
-    BackendError, Draws, Interrupt, Metric, ModeSearchReport, NutsSettings, Posterior, Progress, Report,
-    Request, Run, RunState, SiteDraws, StepUnit,
+    BackendError, Checkpoint, Draws, Interrupt, Metric, ModeSearchReport, NutsSettings, Posterior, Progress,
+    Report, Request, Run, RunState, SiteDraws, StepUnit,
 };
 use infermark_model::{Layout, Panel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+pub(crate) use saved::SavedRun;
 
 /// A run under way: its chains' threads wait at the scheduler between calls.
 pub(crate) struct NutsRun {
@@ -40,12 +43,13 @@ pub(crate) struct NutsRun {
 }
 
 impl NutsRun {
-    /// Starts the chains' threads for a checked request.
+    /// Starts the chains' threads for a checked request, as far as `saved` had come.
     pub(crate) fn start(
         panel: Arc<Panel>,
         request: &Request,
         settings: &NutsSettings,
         retention: Retention,
+        saved: Option<SavedRun>,
         started: Instant,
     ) -> Result<Self, BackendError> {
         let (layout, priors) = (panel.layout_for(request.likelihood), request.priors);
@@ -70,6 +74,7 @@ impl NutsRun {
             settings,
             retention,
             to_natural,
+            saved,
             started,
             |threads| density.with_threads(threads, whitening.clone()),
         )?;
@@ -79,17 +84,25 @@ impl NutsRun {
     }
 
     /// Starts chains on any density; `density` creates that of one chain, given its number of threads.
+    #[allow(clippy::too_many_arguments)] // A request, where it goes on from, and what is sampled.
     pub(crate) fn with_densities<D: Density + Send + 'static>(
         layout: Layout,
         request: &Request,
         settings: &NutsSettings,
         retention: Retention,
         to_natural: ToNatural,
+        saved: Option<SavedRun>,
         started: Instant,
         density: impl Fn(usize) -> D,
     ) -> Result<Self, BackendError> {
         let threads = request.resolved_threads();
         let chains = settings.chains;
+        let fresh = (0..chains).map(|_| ChainRecord::new(layout, &retention, settings));
+        let (records, run_seconds) = match saved {
+            None => (fresh.collect(), 0.0),
+            Some(saved) => saved.over(fresh)?,
+        };
+        let done: Vec<u64> = records.iter().map(ChainRecord::all_draws).collect();
         let mut run = NutsRun {
             layout,
             panel: None,
@@ -97,12 +110,13 @@ impl NutsRun {
             settings: settings.clone(),
             threads,
             setup_seconds: 0.0,
-            run_seconds: 0.0,
+            run_seconds,
             state: RunState::Running,
             mode_search: None,
-            scheduler: Arc::new(ChainScheduler::new(chains, threads.min(chains))),
-            records: (0..chains)
-                .map(|_| Arc::new(Mutex::new(ChainRecord::new(layout, &retention, settings))))
+            scheduler: Arc::new(ChainScheduler::new(&done, threads.min(chains))),
+            records: records
+                .into_iter()
+                .map(|record| Arc::new(Mutex::new(record)))
                 .collect(),
             retention,
             workers: Vec::with_capacity(chains),
@@ -257,6 +271,10 @@ impl Run for NutsRun {
 
     fn report(&self) -> Report {
         self.report_of_backend(NAME)
+    }
+
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        self.saved()
     }
 
     fn width(&self) -> u64 {
