@@ -3,7 +3,7 @@
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
 use infermark_model::{Layout, Shard};
-use infermark_svi::{Follower, Iterate, Piece, ShardIterate};
+use infermark_svi::{Follower, GuideState, Iterate, Piece, ShardIterate};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Scope;
@@ -32,6 +32,16 @@ impl ShardedIterations {
     pub(crate) fn threads(&self) -> usize {
         self.shards.iter().map(|(_, shard)| shard.threads()).sum()
     }
+
+    /// Copies the entries of a shard's products.
+    fn add_products(&self, shard: &Shard, from: &Guide, to: &mut Guide) {
+        shard.copy_products(&self.layout, &from.loc, &mut to.loc);
+        shard.copy_products(
+            &self.layout,
+            &from.unconstrained_scale,
+            &mut to.unconstrained_scale,
+        );
+    }
 }
 
 impl Iterate for ShardedIterations {
@@ -58,15 +68,34 @@ impl Iterate for ShardedIterations {
         let ((_, first), others) = self.shards.split_first().expect("there is a shard");
         let mut guide = first.guide()?;
         for (shard, iterations) in others {
-            let of_shard = iterations.guide()?;
-            shard.copy_products(&self.layout, &of_shard.loc, &mut guide.loc);
-            shard.copy_products(
-                &self.layout,
-                &of_shard.unconstrained_scale,
-                &mut guide.unconstrained_scale,
-            );
+            self.add_products(shard, &iterations.guide()?, &mut guide);
         }
         Ok(guide)
+    }
+
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        let ((_, first), others) = self.shards.split_first().expect("there is a shard");
+        let Some(mut state) = first.state()? else {
+            return Ok(None);
+        };
+        for (shard, iterations) in others {
+            let Some(of_shard) = iterations.state()? else {
+                return Ok(None);
+            };
+            for (from, to) in of_shard.parts().into_iter().zip(state.parts_mut()) {
+                self.add_products(shard, from, to);
+            }
+        }
+        Ok(Some(state))
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {
+        for (_, iterations) in &mut self.shards {
+            if !iterations.restore(state, completed)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

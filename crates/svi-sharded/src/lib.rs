@@ -9,15 +9,17 @@ mod iterations;
 
 use crate::iterations::ShardedIterations;
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Device, MOST_SHARDS, MethodKind, Remedy,
-    Request, Run, Setting,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Cause, Checkpoint, Device, MOST_SHARDS,
+    MethodKind, Remedy, Request, Run, Setting,
 };
 use infermark_communicator::{Communicator, threads};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
-use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, ShardEngine, ShardSetup, SviRun, log_joint_of};
+use infermark_svi::{
+    Chart, GuidedRun, NoiseSource, RunSetup, SavedRun, ShardEngine, ShardSetup, SviRun, log_joint_of,
+};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -49,7 +51,7 @@ impl SviSharded {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        self.begin(panel, request, Some(guide), noise)
+        self.begin(panel, request, Some(guide), noise, None)
     }
 
     fn begin(
@@ -58,6 +60,7 @@ impl SviSharded {
         request: &Request,
         guide: Option<&Guide>,
         noise: NoiseSource,
+        saved: Option<SavedRun>,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         self.supports(request)?;
         let begin = Instant::now();
@@ -87,7 +90,11 @@ impl SviSharded {
             chart,
             setup_seconds: begin.elapsed().as_secs_f64(),
         };
-        Ok(Box::new(SviRun::new(iterations, setup)))
+        let run = SviRun::new(iterations, setup);
+        Ok(Box::new(match saved {
+            Some(saved) => run.gone_on_from(saved)?,
+            None => run,
+        }))
     }
 
     /// Loss and gradient of `guide` under one recorded noise, from all shards.
@@ -245,7 +252,21 @@ impl Backend for SviSharded {
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let noise = NoiseSource::Philox { seed: request.seed };
-        let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
+        let run: Box<dyn Run> = self.begin(panel, request, None, noise, None)?;
+        Ok(run)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        self.supports(request)?;
+        let saved = SavedRun::read(checkpoint, NAME, &panel, request)?;
+        let guide = saved.guide().clone();
+        let noise = NoiseSource::Philox { seed: request.seed };
+        let run: Box<dyn Run> = self.begin(panel, request, Some(&guide), noise, Some(saved))?;
         Ok(run)
     }
 }
