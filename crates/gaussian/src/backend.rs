@@ -2,12 +2,12 @@
 
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::objective::GaussianObjective;
-use crate::run::{GaussianRun, counts_of};
+use crate::run::{GaussianRun, SavedRun, counts_of};
 use crate::variational::{Family, Search};
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, Method, MethodKind, Remedy,
-    Request, Run, Setting,
+    Backend, BackendError, Capabilities, Checkpoint, Device, GaussianPass, GaussianPoint, Method, MethodKind,
+    Remedy, Request, Run, Setting,
 };
 use infermark_model::Panel;
 use infermark_processor::InstructionSet;
@@ -204,6 +204,24 @@ impl Backend for GaussianCpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        Ok(Box::new(self.begin(panel, request)?))
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        self.check(request)?;
+        let saved = SavedRun::read(checkpoint, self.name, &panel, request)?;
+        Ok(Box::new(self.begin(panel, request)?.gone_on_from(saved)))
+    }
+}
+
+impl GaussianCpu {
+    /// Starts a run.
+    fn begin(&self, panel: Arc<Panel>, request: &Request) -> Result<GaussianRun, BackendError> {
         self.check(request)?;
         let started = Instant::now();
         // The factor, and vectors of latents: point, gradient, step, their successors, variances.
@@ -212,8 +230,6 @@ impl Backend for GaussianCpu {
             <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads()).saturating_add(12 * 8 * latents);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed)
             .map_err(|shortage| BackendError::short_of_memory(shortage, LESS_MEMORY))?;
-        Ok(Box::new(GaussianRun::start(
-            self.name, panel, request, needed, started,
-        )?))
+        GaussianRun::start(self.name, panel, request, needed, started)
     }
 }
