@@ -1,6 +1,7 @@
 //! Draws of Markov chains, as far as they are kept.
 
 use infermark_model::{Layout, Site};
+use serde::{Deserialize, Serialize};
 
 /// The draws of a site, in natural parameters.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +13,7 @@ pub struct SiteDraws {
 }
 
 /// The sampler's statistics of one draw.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DrawStatistics {
     /// The trajectory's energy error passed the limit.
     pub diverging: bool,

@@ -20,6 +20,7 @@ mod metric;
 mod posterior;
 mod precision;
 mod progress;
+mod ranks;
 mod registry;
 mod remedy;
 mod report;
@@ -36,7 +37,7 @@ use infermark_model::svi::LossAndGradient;
 use std::sync::Arc;
 
 pub use capabilities::Capabilities;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, StateFormat};
 pub use convergence::{Convergence, ESS_LIMIT, RHAT_LIMIT, chains_have_converged};
 pub use device::{Device, DeviceId, DeviceKind, UnknownDevice};
 pub use draws::{DrawStatistics, Draws, SiteDraws};
@@ -49,6 +50,7 @@ pub use metric::Metric;
 pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 pub use precision::Precision;
 pub use progress::{Progress, RunState, StepUnit};
+pub use ranks::check_ranks;
 pub use registry::Registry;
 pub use remedy::{Cause, Choice, Remedy, Setting};
 pub use report::{
@@ -178,12 +180,13 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Starts a run from `checkpoint`, which another run of the same panel and request gave; it goes on to
-    /// bit-identical results.
+    /// Starts a run from `checkpoint`, which a run of the same panel and request gave, up to threads, shards and devices. On as
+    /// many shards of the same kind of device it goes on to bit-identical results, on others up to the order of sums; a search
+    /// goes on to the same optimum within its tolerance.
     ///
     /// # Errors
-    /// As [`Backend::start`], and [`BackendError::Unsupported`] if runs give no checkpoints, which is the
-    /// default.
+    /// As [`Backend::start`]; [`BackendError::Unsupported`] if runs give no checkpoints, which is the default, or the
+    /// checkpoint is of another format; [`BackendError::Request`] if it is of another panel.
     fn resume(
         &self,
         _panel: Arc<Panel>,

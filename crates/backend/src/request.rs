@@ -81,13 +81,13 @@ impl Request {
         self.threads.unwrap_or_else(infermark_threads::available)
     }
 
-    /// The requests of the shards: each with its threads, at least one, and without the others.
-    pub fn of_shards(&self) -> Vec<Request> {
+    /// The requests of the `here` shards that this process has: each with its threads, at least one, and without the others.
+    pub fn of_shards(&self, here: usize) -> Vec<Request> {
         let threads = self.resolved_threads();
-        (0..self.shards)
+        (0..here)
             .map(|rank| {
                 // The first ones take what is over.
-                let own = threads / self.shards + usize::from(rank < threads % self.shards);
+                let own = threads / here + usize::from(rank < threads % here);
                 Request {
                     shards: 1,
                     threads: Some(own.max(1)),

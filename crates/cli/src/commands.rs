@@ -6,7 +6,7 @@ mod compare;
 mod completions;
 mod devices;
 mod evaluate;
-mod fit;
+pub(crate) mod fit;
 mod generate;
 mod gpu_check;
 mod model;

@@ -5,10 +5,10 @@ use crate::output::notify_from_any_rank;
 use crate::output::{notify, silence};
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
-use infermark::Backend;
-use infermark_communicator::{LAUNCHERS, Launch, World, launch};
+use infermark::{Backend, MethodKind};
+use infermark_communicator::{CommunicationError, Communicator, LAUNCHERS, Launch, World, launch};
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What connects the ranks of a run.
@@ -53,6 +53,8 @@ struct Processes {
     rank: usize,
     size: usize,
     world: Arc<dyn World>,
+    /// For what the processes agree on between the steps of a run.
+    between_steps: Mutex<Box<dyn Communicator>>,
     /// What connects them, until the end of the run.
     _connection: Box<dyn Any>,
 }
@@ -97,10 +99,12 @@ fn by_mpi(launch: Option<Launch>, deadline: Duration) -> anyhow::Result<Processe
              the variables"
         );
     }
+    let world: Arc<dyn World> = Arc::new(world);
     Ok(Processes {
         rank,
         size,
-        world: Arc::new(world),
+        between_steps: Mutex::new(world.ranks(size).swap_remove(0)),
+        world,
         _connection: Box::new(mpi),
     })
 }
@@ -124,14 +128,38 @@ impl Ranks {
         self.0.is_some()
     }
 
-    /// The shards of a request, of which `asked` were asked for: one in each process.
+    /// The steps that all processes make next, which are the first one's `steps`, and whether a checkpoint is `due` in any of them.
+    ///
+    /// # Errors
+    /// When a rank has gone or does not answer.
+    pub(crate) fn agree_on(&self, steps: u64, due: bool) -> Result<(u64, bool), CommunicationError> {
+        let Some(processes) = &self.0 else {
+            return Ok((steps, due));
+        };
+        let own = if processes.rank == 0 { steps as f64 } else { 0.0 };
+        let mut sums = [own, f64::from(u8::from(due))];
+        let communicator = processes.between_steps.lock();
+        communicator
+            .unwrap_or_else(PoisonError::into_inner)
+            .all_reduce(&mut sums)?;
+        Ok((sums[0] as u64, sums[1] > 0.0))
+    }
+
+    /// The shards of a request, of which `asked` were asked for: one in each process, unless it is chains that are spread.
     ///
     /// # Errors
     /// When another number was asked for.
-    pub(crate) fn shards(&self, asked: usize) -> anyhow::Result<usize> {
+    pub(crate) fn shards(&self, asked: usize, method: MethodKind) -> anyhow::Result<usize> {
         let Some(Processes { size, .. }) = &self.0 else {
             return Ok(asked);
         };
+        if method == MethodKind::Nuts {
+            ensure!(
+                asked == 1,
+                "--shards is {asked}, and --method nuts spreads its chains over the {size} processes; leave it out"
+            );
+            return Ok(1);
+        }
         ensure!(
             asked == 1 || asked == *size,
             "--shards is {asked}, and there are {size} processes with one shard each; leave it out"

@@ -1,9 +1,11 @@
 //! Remedies in the command's own words: libraries say what helps, this says by which option.
 
+use crate::commands::fit::checkpoints::CheckpointInTheWay;
 use clap::CommandFactory;
 use infermark::{BackendError, Choice, DefectRemedy, PanelColumn, ReadError, Remedy, Setting, Warning};
 use infermark_calibration::CalibrationError;
 use infermark_data::shell::quoted_text;
+use infermark_fit_files::checkpoint_file::CheckpointError;
 use infermark_fit_files::fit_folder::FitFolderError;
 use infermark_fit_files::fit_output::Taken;
 use infermark_harness::benchmark::BenchmarkError;
@@ -112,6 +114,14 @@ fn help(cause: &(dyn Error + 'static)) -> Help {
         Help::Options("--backends, --devices".into())
     } else if cause.is::<Taken>() {
         Help::Options("--force".into())
+    } else if cause.is::<CheckpointInTheWay>() {
+        Help::Options("--resume, or --force".into())
+    } else if let Some(refused) = cause.downcast_ref::<CheckpointError>() {
+        match refused {
+            CheckpointError::Missing(_) => Help::Options("leave out --resume".into()),
+            CheckpointError::File(_) => Help::None,
+            _ => Help::Options("--force in place of --resume".into()),
+        }
     } else {
         Help::None
     }

@@ -3,7 +3,7 @@
 use crate::{Communicator, threads};
 
 /// The ranks of a run: all in this process, or one of them.
-pub trait World: Send + Sync {
+pub trait World: std::fmt::Debug + Send + Sync {
     /// The communicators of the ranks of `size` that this process runs, in their order.
     ///
     /// # Panics

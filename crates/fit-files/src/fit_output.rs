@@ -61,6 +61,11 @@ pub fn refuse_earlier_fit(folder: &Path, replace: bool) -> Result<(), Taken> {
     Ok(())
 }
 
+/// Whether a folder holds what a run left that was stopped.
+pub fn is_partial_fit(folder: &Path) -> bool {
+    is_unfinished(&folder.join(RUN_JSON))
+}
+
 /// Whether a file is the record of a run that was stopped: without its posterior it is not a fit.
 fn is_unfinished(record: &Path) -> bool {
     let text = read_text(record, MOST_RECORD_BYTES).unwrap_or_default();

@@ -2,14 +2,15 @@
 
 use crate::newton::{Mode, ModeError, ModeSearch, ModeSettings};
 use crate::objective::GaussianObjective;
-use crate::run::{GaussianRun, counts_of};
-use crate::sharded::{ShardedRun, in_threads, objectives, on_every_rank};
+use crate::run::{GaussianRun, SavedRun, counts_of};
+use crate::sharded::{ShardedRun, objectives, on_every_rank, ranks_here};
 use crate::variational::{Family, Search};
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, GaussianPass, GaussianPoint, MOST_SHARDS, Method,
-    MethodKind, Remedy, Request, Run, Setting,
+    Backend, BackendError, Capabilities, Checkpoint, Device, GaussianPass, GaussianPoint, MOST_SHARDS,
+    Method, MethodKind, Remedy, Request, Run, Setting,
 };
+use infermark_communicator::{ThreadWorld, World};
 use infermark_model::Panel;
 use infermark_processor::InstructionSet;
 use std::sync::Arc;
@@ -23,10 +24,12 @@ pub const STRUCTURED_VI: &str = "structured-vi-cpu";
 pub const MEANFIELD: &str = "meanfield-cpu";
 
 /// A Gaussian posterior on the host's CPU.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct GaussianCpu {
     name: &'static str,
     method: MethodKind,
+    /// Where the ranks of runs of several shards are.
+    world: Arc<dyn World>,
     #[cfg(feature = "faults")]
     fault: Option<crate::fault::Fault>,
 }
@@ -51,6 +54,7 @@ impl GaussianCpu {
         GaussianCpu {
             name,
             method,
+            world: Arc::new(ThreadWorld),
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -59,10 +63,10 @@ impl GaussianCpu {
     /// The method with a fault in [`Backend::log_joint`] and [`Backend::gaussian_pass`]: in the pass itself,
     /// not in what it returns.
     #[cfg(feature = "faults")]
-    pub fn with_fault(self, fault: crate::fault::Fault) -> Self {
+    pub fn with_fault(&self, fault: crate::fault::Fault) -> Self {
         GaussianCpu {
             fault: Some(fault),
-            ..self
+            ..self.clone()
         }
     }
 
@@ -93,8 +97,8 @@ impl GaussianCpu {
         if request.shards == 1 {
             return part(&counts, request);
         }
-        let objectives = objectives(&counts, in_threads(panel, request.shards)?);
-        let requests = request.of_shards();
+        let objectives = objectives(&counts, ranks_here(&ThreadWorld, panel, request.shards)?);
+        let requests = request.of_shards(request.shards);
         on_every_rank(&objectives, |rank, counts| part(counts, &requests[rank]))
     }
 }
@@ -244,7 +248,41 @@ impl Backend for GaussianCpu {
         })
     }
 
+    fn among(&self, world: Arc<dyn World>) -> Option<Arc<dyn Backend>> {
+        let has_ranks = *self.capabilities().shards.end() > 1;
+        has_ranks.then(|| {
+            let own = GaussianCpu {
+                world,
+                ..self.clone()
+            };
+            Arc::new(own) as Arc<dyn Backend>
+        })
+    }
+
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        self.begin(panel, request, None)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        self.check(request)?;
+        let saved = SavedRun::read(checkpoint, self.name, &panel, request)?;
+        self.begin(panel, request, Some(saved))
+    }
+}
+
+impl GaussianCpu {
+    /// Starts a run, from what `saved` has reached.
+    fn begin(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        saved: Option<SavedRun>,
+    ) -> Result<Box<dyn Run>, BackendError> {
         self.check(request)?;
         let started = Instant::now();
         // The factor, and vectors of latents: point, gradient, step, their successors, variances. All ranks have both, but each
@@ -261,11 +299,17 @@ impl Backend for GaussianCpu {
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed)
             .map_err(|shortage| BackendError::short_of_memory(shortage, LESS_MEMORY))?;
         if request.shards > 1 {
-            let run = ShardedRun::start(self.name, &panel, request, needed, started)?;
-            return Ok(Box::new(run));
+            let world = &*self.world;
+            let run = ShardedRun::start(self.name, world, &panel, request, needed, started)?;
+            return Ok(Box::new(match saved {
+                Some(saved) => run.gone_on_from(&saved),
+                None => run,
+            }));
         }
-        Ok(Box::new(GaussianRun::start(
-            self.name, panel, request, needed, started,
-        )?))
+        let run = GaussianRun::start(self.name, panel, request, needed, started)?;
+        Ok(Box::new(match saved {
+            Some(saved) => run.gone_on_from(&saved),
+            None => run,
+        }))
     }
 }

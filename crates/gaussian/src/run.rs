@@ -1,6 +1,7 @@
 //! A run of a Gaussian method, advanced step by step.
 
 mod dispersion;
+mod saved;
 mod warnings;
 
 use crate::averaging::Averaging;
@@ -12,14 +13,16 @@ use crate::skewness::{corrected_mean, corrected_mode};
 use crate::variational::{Family, Search};
 use infermark_arrowhead::{ArrowheadFactor, FactorError};
 use infermark_backend::{
-    BackendError, Cause, Detail, GaussianReport, Interrupt, Method, MethodKind, Posterior, Progress, Remedy,
-    Report, Request, Run, RunState, Setting, StepPoint, StepUnit,
+    BackendError, Cause, Checkpoint, Detail, GaussianReport, Interrupt, Method, MethodKind, Posterior,
+    Progress, Remedy, Report, Request, Run, RunState, Setting, StepPoint, StepUnit,
 };
 use infermark_model::dispersion::{Dispersion, FittedRates};
 use infermark_model::{IndependentRates, Likelihood, Orthogonal, Panel};
 use infermark_processor::processor_name;
 use std::sync::Arc;
 use std::time::Instant;
+
+pub(crate) use saved::SavedRun;
 
 /// Decrement to which the mode is sought if it is only the start of an iteration.
 const MODE_TO_START_FROM: f64 = 1e-2;
@@ -543,6 +546,10 @@ impl Run for GaussianRun {
         } else {
             found.without_level()
         })
+    }
+
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        self.saved()
     }
 
     fn report(&self) -> Report {

@@ -6,10 +6,12 @@
 
 use crate::cost::cost;
 use crate::objective::GaussianObjective;
-use crate::run::{GaussianRun, counts_of};
+use crate::run::{GaussianRun, SavedRun, counts_of};
 use infermark_arrowhead::Ranks;
-use infermark_backend::{BackendError, Interrupt, Posterior, Progress, Report, Request, Run};
-use infermark_communicator::{Communicator, threads};
+use infermark_backend::{
+    BackendError, Checkpoint, Interrupt, Posterior, Progress, Report, Request, Run, check_ranks,
+};
+use infermark_communicator::{Communicator, World};
 use infermark_model::dispersion::Dispersion;
 use infermark_model::{Panel, Shard};
 use infermark_threads::at_once;
@@ -17,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// A run whose ranks are threads of this process.
+/// A run of several ranks: those of this process.
 pub(crate) struct ShardedRun {
     ranks: Vec<Mutex<GaussianRun>>,
 }
@@ -29,6 +31,7 @@ impl ShardedRun {
     /// When the panel has too few products, the upper clip bound lies among the counts, or the system does not start the threads.
     pub(crate) fn start(
         name: &'static str,
+        world: &dyn World,
         panel: &Arc<Panel>,
         request: &Request,
         bytes: u64,
@@ -36,8 +39,14 @@ impl ShardedRun {
     ) -> Result<Self, BackendError> {
         let whole = counts_of(panel, request)?;
         let cost = cost(&whole, request, bytes);
-        let requests = request.of_shards();
-        let objectives = objectives(&whole, in_threads(panel, request.shards)?);
+        let mut ranks = ranks_here(world, panel, request.shards)?;
+        if world.size().is_some() {
+            for (_, communicator) in &mut ranks {
+                check_ranks(&mut **communicator, panel, request)?;
+            }
+        }
+        let requests = request.of_shards(ranks.len());
+        let objectives = objectives(&whole, ranks);
         let runs = objectives.into_iter().zip(&requests).map(|(counts, request)| {
             Mutex::new(GaussianRun::of_counts(
                 name,
@@ -51,6 +60,17 @@ impl ShardedRun {
         Ok(ShardedRun {
             ranks: runs.collect(),
         })
+    }
+
+    /// The same run from the point of `saved` on.
+    pub(crate) fn gone_on_from(self, saved: &SavedRun) -> Self {
+        let ranks = self.ranks.into_iter().map(|rank| {
+            let run = rank.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Mutex::new(run.gone_on_from(saved))
+        });
+        ShardedRun {
+            ranks: ranks.collect(),
+        }
     }
 
     fn objectives(&self) -> Vec<GaussianObjective> {
@@ -70,20 +90,20 @@ fn lock(rank: &Mutex<GaussianRun>) -> MutexGuard<'_, GaussianRun> {
     rank.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The shards of a panel, each with its rank among threads of this process.
+/// The shards of a panel that this process has, each with its rank in `world`.
 ///
 /// # Errors
 /// When the panel has fewer products, or the system does not start the threads.
-pub(crate) fn in_threads(
+pub(crate) fn ranks_here(
+    world: &dyn World,
     panel: &Arc<Panel>,
     shards: usize,
 ) -> Result<Vec<(Shard, Box<dyn Communicator>)>, BackendError> {
     let cut = Shard::cut(panel, shards)?;
-    infermark_threads::check(shards).map_err(|refused| BackendError::request(refused.to_string()))?;
-    let ranks = threads(shards)
-        .into_iter()
-        .map(|rank| Box::new(rank) as Box<dyn Communicator>);
-    Ok(cut.into_iter().zip(ranks).collect())
+    let ranks = world.ranks(shards);
+    infermark_threads::check(ranks.len()).map_err(|refused| BackendError::request(refused.to_string()))?;
+    let own = |communicator: Box<dyn Communicator>| (cut[communicator.rank()].clone(), communicator);
+    Ok(ranks.into_iter().map(own).collect())
 }
 
 /// The objectives of shards, each connected with the others.
@@ -152,6 +172,10 @@ impl Run for ShardedRun {
         }
     }
 
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        on_every_rank(&self.objectives(), |rank, _| lock(&self.ranks[rank]).checkpoint())
+    }
+
     fn within_step(&self) -> Option<Box<dyn Fn() -> f64 + Send + Sync>> {
         self.first().within_step()
     }
@@ -171,6 +195,7 @@ mod tests {
     use crate::profile::profiled;
     use infermark_arrowhead::FactorError;
     use infermark_backend::MethodKind;
+    use infermark_communicator::ThreadWorld;
     use infermark_model::Likelihood;
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
@@ -201,7 +226,10 @@ mod tests {
         let (c, t, r) = (3, 11, 4);
         let panel = random_panel(&mut StdRng::seed_from_u64(2), 40, c, t, 0.2, 30);
         for likelihood in [Likelihood::Poisson, Likelihood::NegativeBinomial] {
-            let objectives = objectives(&whole(&panel, likelihood), in_threads(&panel, r).unwrap());
+            let objectives = objectives(
+                &whole(&panel, likelihood),
+                ranks_here(&ThreadWorld, &panel, r).unwrap(),
+            );
             on_every_rank(&objectives, |_, counts| {
                 let (point, _) = crossed(counts, || counts.start())?;
                 let is_poisson = likelihood == Likelihood::Poisson;
@@ -244,7 +272,8 @@ mod tests {
                 ..Request::new(method.default_method())
             };
             for at in 0..3 {
-                let run = ShardedRun::start("test", &panel, &request, 0, Instant::now()).unwrap();
+                let run =
+                    ShardedRun::start("test", &ThreadWorld, &panel, &request, 0, Instant::now()).unwrap();
                 let ends = at_once(
                     run.ranks
                         .iter()
@@ -282,7 +311,7 @@ mod tests {
         let panel = random_panel(&mut StdRng::seed_from_u64(4), 20, 2, 7, 0.0, 20);
         let objectives = objectives(
             &whole(&panel, Likelihood::Poisson),
-            in_threads(&panel, 3).unwrap(),
+            ranks_here(&ThreadWorld, &panel, 3).unwrap(),
         );
         let _ = on_every_rank(&objectives, |rank, counts| {
             assert!(rank != 1, "a rank fails");

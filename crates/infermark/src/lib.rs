@@ -94,7 +94,7 @@ pub use infermark_backend::{
     GaussianPass, GaussianPoint, GaussianReport, GaussianWarning, Interrupt, LaplaceSettings, Limits,
     MOST_SHARDS, MOST_THREADS, MeanfieldSettings, Method, MethodKind, Metric, ModeSearchReport, NutsReport,
     NutsSettings, NutsWarning, Posterior, Precision, Progress, RHAT_LIMIT, Registry, Remedy, Report, Request,
-    Run, RunState, Setting, ShapeShiftWarning, SiteDraws, StepPacer, StepPoint, StepUnit,
+    Run, RunState, Setting, ShapeShiftWarning, SiteDraws, StateFormat, StepPacer, StepPoint, StepUnit,
     StructuredViSettings, SviReport, SviSettings, SviWarning, TracePoint, Warning, check_threads,
 };
 #[doc(inline)]

@@ -7,6 +7,7 @@ use crate::panel::Panel;
 use crate::parameterization::{Centredness, Parameterization};
 use crate::priors::Priors;
 use crate::site::{Layout, PerSite};
+use serde::{Deserialize, Serialize};
 
 /// Standard deviation of every normal at the start.
 pub const START_SCALE: f64 = 0.1;
@@ -37,7 +38,7 @@ impl Centredness {
 }
 
 /// Parameters of the guide: what the optimizer moves.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guide {
     /// Means of `z`, in the order of [`Layout`].
     pub loc: Vec<f64>,

@@ -4,13 +4,13 @@ use crate::NAME;
 use crate::density::{Density, PanelDensity};
 use crate::memory;
 use crate::record::Retention;
-use crate::run::{NutsRun, RunSetup};
+use crate::run::{NutsRun, RunSetup, SavedRun};
 use crate::whitening::Whitening;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Metric, NutsSettings,
-    Precision, Remedy, Request, Run,
+    Backend, BackendError, Capabilities, Cause, Checkpoint, Choice, Device, Method, MethodKind, Metric,
+    NutsSettings, Precision, Remedy, Request, Run, check_ranks,
 };
-use infermark_communicator::{Communicator, Local};
+use infermark_communicator::{Communicator, Local, World};
 use infermark_cpu_kernels::bare;
 use infermark_model::{Centredness, Likelihood, Panel};
 use infermark_processor::InstructionSet;
@@ -68,6 +68,17 @@ impl NutsCpu {
         request: &Request,
         communicator: Box<dyn Communicator>,
     ) -> Result<Box<dyn Run>, BackendError> {
+        self.begin(panel, request, communicator, None)
+    }
+
+    /// Starts a run on a rank, as far as `saved` had come.
+    fn begin(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        communicator: Box<dyn Communicator>,
+        saved: Option<SavedRun>,
+    ) -> Result<Box<dyn Run>, BackendError> {
         let started = Instant::now();
         let settings = self.settings(request)?;
         let layout = panel.layout_for(request.likelihood);
@@ -89,9 +100,92 @@ impl NutsCpu {
             settings,
             retention,
             communicator,
+            saved,
             started,
         };
         Ok(Box::new(NutsRun::start(panel, setup)?))
+    }
+
+    /// The state in a checkpoint, which the sampler of the diagonal metric cannot go on from.
+    fn read(&self, request: &Request, checkpoint: &Checkpoint) -> Result<SavedRun, BackendError> {
+        if self.settings(request)?.metric == Metric::Diagonal {
+            return Err(BackendError::Unsupported {
+                backend: NAME,
+                what: Cause::new(
+                    "checkpoints with the diagonal metric",
+                    [Remedy::Choose(Choice::Metric(Metric::Structured))],
+                ),
+            });
+        }
+        SavedRun::read(checkpoint)
+    }
+}
+
+/// [`NutsCpu`] with its chains spread over the processes of a world.
+struct NutsAmong {
+    world: Arc<dyn World>,
+}
+
+impl NutsAmong {
+    fn begin(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        saved: Option<SavedRun>,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        let size = self.world.size().unwrap_or(1);
+        let mut communicator = self.world.ranks(size).swap_remove(0);
+        check_ranks(&mut *communicator, &panel, request)?;
+        NutsCpu.begin(panel, request, communicator, saved)
+    }
+}
+
+impl Backend for NutsAmong {
+    fn name(&self) -> &'static str {
+        NutsCpu.name()
+    }
+
+    fn method(&self) -> MethodKind {
+        NutsCpu.method()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        NutsCpu.capabilities()
+    }
+
+    fn supports(&self, request: &Request) -> Result<(), BackendError> {
+        NutsCpu.supports(request)
+    }
+
+    fn kernel_limit(&self, panel: &Arc<Panel>, request: &Request) -> Option<f64> {
+        NutsCpu.kernel_limit(panel, request)
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        NutsCpu.devices()
+    }
+
+    fn log_joint(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError> {
+        NutsCpu.log_joint(panel, request, point)
+    }
+
+    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        self.begin(panel, request, None)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        let saved = NutsCpu.read(request, checkpoint)?;
+        self.begin(panel, request, Some(saved))
     }
 }
 
@@ -173,7 +267,21 @@ impl Backend for NutsCpu {
     }
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
-        self.start_on_rank(panel, request, Box::new(Local::default()))
+        self.begin(panel, request, Box::new(Local::default()), None)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        let saved = self.read(request, checkpoint)?;
+        self.begin(panel, request, Box::new(Local::default()), Some(saved))
+    }
+
+    fn among(&self, world: Arc<dyn World>) -> Option<Arc<dyn Backend>> {
+        Some(Arc::new(NutsAmong { world }))
     }
 }
 

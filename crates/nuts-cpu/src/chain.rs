@@ -11,6 +11,7 @@ use crate::structured::{Structured, Whitened};
 use infermark_backend::{DrawStatistics, Metric, NutsSettings};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand_chacha::ChaCha12Rng;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,15 +61,21 @@ fn draw_until_shut<D: Density>(task: ChainTask<D>) -> Result<(), String> {
     if sampling.pass.enter().is_err() {
         return Ok(());
     }
-    let mut rng = chain_rng(seed, chain);
     match settings.metric {
         Metric::Diagonal => {
             let latents = task.density.dimension();
-            let sampler = no_u_turn::sampler(task.density, pass, settings, chain, &mut rng)?;
+            let sampler = no_u_turn::sampler(
+                task.density,
+                pass,
+                settings,
+                chain,
+                &mut StdRng::from_seed(key(seed, chain)),
+            )?;
             sampling.go(sampler, |attempt| start_point(latents, seed, chain, attempt))
         }
         Metric::Structured => {
             let latents = task.density.dimension();
+            let rng = ChaCha12Rng::from_seed(key(seed, chain));
             let sampler = Structured::new(Whitened::new(task.density, pass), settings, rng);
             sampling.go(sampler, |attempt| {
                 whitened_start_point(latents, seed, chain, attempt)
@@ -89,19 +96,20 @@ impl Sampling {
     /// `Ok` when the run was dropped, `Err` with the reason when the chain cannot go on.
     fn go(&mut self, mut sampler: impl Sampler, start: impl Fn(u32) -> Vec<f64>) -> Result<(), String> {
         let pass = self.pass.clone();
+        let (saved, mut draw) = {
+            let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            (record.sampler.clone(), record.all_draws())
+        };
         let unless_shut = |reason: String| if pass.is_shut() { Ok(()) } else { Err(reason) };
-        let mut attempt = 0;
-        while let Err(error) = sampler.start(&start(attempt)) {
-            attempt += 1;
-            if pass.is_shut() || attempt == ATTEMPTS {
-                return unless_shut(format!(
-                    "no start out of {ATTEMPTS} has a finite log joint and gradient ({error}); check prices and \
-                     units for extreme values"
-                ));
-            }
+        let begun = match &saved {
+            Some(state) => sampler.go_on(state, draw),
+            None => begin(&mut sampler, start, &pass),
+        };
+        if let Err(reason) = begun {
+            return unless_shut(reason);
         }
-        let mut gradients_before = 0;
-        let mut draw = 0;
+        // The first draw counts the gradients of the start. One was made to go on, and none in the unbroken run.
+        let mut gradients_before = if saved.is_some() { pass.gradients() } else { 0 };
         let mut z = Vec::new();
         loop {
             let figures = match sampler.draw(&mut z) {
@@ -134,6 +142,7 @@ impl Sampling {
                     None => record.push_warmup(&outcome),
                     Some(natural) => record.push_draw(&outcome, &natural),
                 }
+                sampler.save(&mut record.sampler);
             }
             pass.finish_draw();
             if pass.enter().is_err() {
@@ -143,10 +152,55 @@ impl Sampling {
     }
 }
 
-/// The sampler's own random numbers: a ChaCha stream whose key is the seed and the chain.
-fn chain_rng(seed: u64, chain: usize) -> StdRng {
+/// Starts a sampler at the first start that it can start from.
+fn begin(sampler: &mut impl Sampler, start: impl Fn(u32) -> Vec<f64>, pass: &Pass) -> Result<(), String> {
+    let mut attempt = 0;
+    while let Err(error) = sampler.start(&start(attempt)) {
+        attempt += 1;
+        if pass.is_shut() || attempt == ATTEMPTS {
+            return Err(format!(
+                "no start out of {ATTEMPTS} has a finite log joint and gradient ({error}); check prices and units for \
+                 extreme values"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The key of the sampler's own random numbers, a ChaCha stream: the seed and the chain.
+fn key(seed: u64, chain: usize) -> [u8; 32] {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&(chain as u64).to_le_bytes());
-    StdRng::from_seed(key)
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, RngExt};
+    use rand_distr::{Distribution, StandardNormal};
+
+    /// Numbers of all kinds that samplers take.
+    fn numbers(rng: &mut impl Rng, count: usize) -> Vec<f64> {
+        (0..count)
+            .map(|k| match k % 3 {
+                0 => rng.random_range(0.7..1.3),
+                1 => StandardNormal.sample(rng),
+                _ => f64::from(rng.random::<u32>()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_stream_goes_on_from_any_word() {
+        let mut whole = ChaCha12Rng::from_seed(key(7, 2));
+        let mut standard = StdRng::from_seed(key(7, 2));
+        for count in 0..300 {
+            let mut later = ChaCha12Rng::from_seed(key(7, 2));
+            later.set_word_pos(whole.get_word_pos());
+            assert_eq!(numbers(&mut later, 100), numbers(&mut whole.clone(), 100));
+            assert_eq!(numbers(&mut whole, count % 7), numbers(&mut standard, count % 7));
+        }
+    }
 }

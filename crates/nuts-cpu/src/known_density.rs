@@ -24,6 +24,7 @@ fn start<D: Density + Send + 'static>(settings: &NutsSettings, density: impl Fn(
             settings,
             retention: Retention::Every,
             communicator: Box::new(Local::default()),
+            saved: None,
             started: Instant::now(),
         },
         Arc::new(|z: &[f64]| z.to_vec()),

@@ -1,12 +1,11 @@
 //! The record of a chain: every draw if all of them fit, otherwise moments of every latent and the draws of
 //! chosen sites.
 
+use crate::sampler::SamplerState;
 use infermark_backend::{ChainReport, DrawStatistics, NutsSettings};
 use infermark_diagnostics::StreamingChain;
 use infermark_model::{Layout, Site};
-
-/// Figures of a draw in [`DrawStatistics`].
-const STATISTICS: usize = 7;
+use serde::{Deserialize, Serialize};
 
 /// Which draws are kept.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +72,8 @@ pub(crate) struct DrawOutcome {
     pub step_size: f64,
 }
 
-/// The record of one chain.
-#[derive(Debug)]
+/// The record of one chain, all of which is in a checkpoint but what follows from the request.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ChainRecord {
     layout: Layout,
     /// Counts and times.
@@ -92,10 +91,14 @@ pub(crate) struct ChainRecord {
     /// Kept sites, in the order of [`Retention::sites`]; draw after draw, each of the sites' latents.
     kept: Vec<f64>,
     /// Offset of each kept site in an entry of `kept`.
+    #[serde(skip)]
     kept_sites: Vec<(Site, usize)>,
+    #[serde(skip)]
     kept_latents: usize,
     /// Moments of all latents, if not every draw is kept.
     pub moments: Option<StreamingChain>,
+    /// The sampler's state after the last draw; `None` before the first, and for a sampler that cannot go on from one.
+    pub sampler: Option<SamplerState>,
 }
 
 impl ChainRecord {
@@ -129,7 +132,39 @@ impl ChainRecord {
             kept_latents,
             moments: matches!(retention, Retention::Moments(_))
                 .then(|| StreamingChain::new(layout.latents())),
+            sampler: None,
         }
+    }
+
+    /// This record, which is empty, with what `saved` holds of a chain of the same request; `None` if that is of another.
+    pub(crate) fn gone_on_from(self, saved: ChainRecord) -> Option<Self> {
+        let draws = saved.statistics.len();
+        let state_fits = match &saved.sampler {
+            Some(state) => state.position.len() == self.layout.latents(),
+            None => saved.all_draws() == 0,
+        };
+        let moments_fit = match (&self.moments, &saved.moments) {
+            (Some(own), Some(saved)) => {
+                own.quantities() == saved.quantities() && saved.draws() == draws as u64
+            }
+            (own, saved) => own.is_none() && saved.is_none(),
+        };
+        let fits = saved.layout == self.layout
+            && saved.report.draws == draws as u64
+            && saved.kept.len() == draws * self.kept_latents
+            && saved.depths.len() == self.depths.len()
+            && state_fits
+            && moments_fit;
+        fits.then_some(ChainRecord {
+            kept_sites: self.kept_sites,
+            kept_latents: self.kept_latents,
+            ..saved
+        })
+    }
+
+    /// Draws made, warm-up included.
+    pub(crate) fn all_draws(&self) -> u64 {
+        self.report.warmup_draws + self.report.draws
     }
 
     /// Counts a draw of the warm-up.
@@ -164,89 +199,13 @@ impl ChainRecord {
         }
     }
 
-    /// All that is recorded, as plain numbers, for another rank.
-    pub(crate) fn numbers(&self) -> Vec<f64> {
-        let report = &self.report;
-        let mut numbers = vec![
-            report.warmup_draws as f64,
-            report.draws as f64,
-            report.warmup_gradients as f64,
-            report.gradients as f64,
-            report.warmup_seconds,
-            report.seconds,
-            report.step_size,
-            f64::from(u8::from(report.acceptance.is_some())),
-            report.acceptance.unwrap_or(0.0),
-            self.divergences as f64,
-            self.saturated as f64,
-            f64::from(self.last_depth),
-        ];
-        numbers.extend(self.depths.iter().map(|count| *count as f64));
-        for of in &self.statistics {
-            numbers.extend([
-                f64::from(u8::from(of.diverging)),
-                f64::from(of.tree_depth),
-                f64::from(of.leapfrog_steps),
-                of.acceptance,
-                of.step_size,
-                of.energy,
-                of.log_joint,
-            ]);
-        }
-        numbers.extend_from_slice(&self.kept);
-        if let Some(moments) = &self.moments {
-            numbers.extend(moments.numbers());
-        }
-        numbers
-    }
-
-    /// Takes what another rank has recorded of the chain: the inverse of [`ChainRecord::numbers`].
-    ///
-    /// # Panics
-    /// When it was recorded with other settings.
-    pub(crate) fn take(&mut self, numbers: &[f64]) {
-        let mut rest = numbers;
-        let mut next = |count: usize| {
-            let (own, others) = rest.split_at(count);
-            rest = others;
-            own
+    /// Takes what another rank has recorded of the chain, whose request is the same.
+    pub(crate) fn replace(&mut self, recorded: ChainRecord) {
+        *self = ChainRecord {
+            kept_sites: std::mem::take(&mut self.kept_sites),
+            kept_latents: self.kept_latents,
+            ..recorded
         };
-        let counts = |of: &[f64]| of.iter().map(|count| *count as u64).collect::<Vec<u64>>();
-        let draws = counts(next(4));
-        let times = next(3);
-        let acceptance = next(2);
-        let [divergences, saturated, last_depth] = counts(next(3))[..] else {
-            unreachable!("three were taken")
-        };
-        self.report = ChainReport {
-            warmup_draws: draws[0],
-            draws: draws[1],
-            warmup_gradients: draws[2],
-            gradients: draws[3],
-            warmup_seconds: times[0],
-            seconds: times[1],
-            step_size: times[2],
-            acceptance: (acceptance[0] == 1.0).then_some(acceptance[1]),
-        };
-        (self.divergences, self.saturated) = (divergences, saturated);
-        self.last_depth = last_depth as u32;
-        self.depths = counts(next(self.depths.len()));
-        let draws = draws[1] as usize;
-        let statistics = next(STATISTICS * draws).chunks_exact(STATISTICS);
-        let statistics = statistics.map(|of| DrawStatistics {
-            diverging: of[0] == 1.0,
-            tree_depth: of[1] as u32,
-            leapfrog_steps: of[2] as u32,
-            acceptance: of[3],
-            step_size: of[4],
-            energy: of[5],
-            log_joint: of[6],
-        });
-        self.statistics = statistics.collect();
-        self.kept = next(self.kept_latents * draws).to_vec();
-        if self.moments.is_some() {
-            self.moments = Some(StreamingChain::of_numbers(rest, self.layout.latents()));
-        }
     }
 
     /// The values of all latents of a site in one draw; `None` when the site is not kept.

@@ -2,6 +2,7 @@
 
 mod ranks;
 mod report;
+mod saved;
 
 use crate::NAME;
 use crate::chain::{ChainTask, ToNatural, run_chain};
@@ -11,14 +12,16 @@ use crate::scheduler::ChainScheduler;
 use crate::summary::summarize;
 use crate::whitening::Whitening;
 use infermark_backend::{
-    BackendError, Draws, Interrupt, Metric, ModeSearchReport, NutsSettings, Posterior, Progress, Report,
-    Request, Run, RunState, SiteDraws, StepUnit,
+    BackendError, Checkpoint, Draws, Interrupt, Metric, ModeSearchReport, NutsSettings, Posterior, Progress,
+    Report, Request, Run, RunState, SiteDraws, StepUnit,
 };
 use infermark_communicator::Communicator;
 use infermark_model::{Layout, Panel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+pub(crate) use saved::SavedRun;
 
 /// A run under way: its chains' threads wait at the scheduler between calls.
 pub(crate) struct NutsRun {
@@ -40,7 +43,7 @@ pub(crate) struct NutsRun {
     /// The posterior with its total number of draws, cached because both posterior and report need it.
     summarized: Mutex<Option<(u64, Posterior)>>,
     /// The ranks that share the chains: rank r of n runs the chains r, r + n, ...
-    communicator: Box<dyn Communicator>,
+    communicator: Mutex<Box<dyn Communicator>>,
     /// Why the chains of other ranks cannot go on.
     of_others: Option<BackendError>,
 }
@@ -53,11 +56,13 @@ pub(crate) struct RunSetup<'a> {
     pub retention: Retention,
     /// Connects the ranks that share the chains.
     pub communicator: Box<dyn Communicator>,
+    /// What a checkpoint holds of it.
+    pub saved: Option<SavedRun>,
     pub started: Instant,
 }
 
 impl NutsRun {
-    /// Starts the chains' threads for a checked request.
+    /// Starts the chains' threads for a checked request, as far as a checkpoint had come.
     pub(crate) fn start(panel: Arc<Panel>, setup: RunSetup<'_>) -> Result<Self, BackendError> {
         let RunSetup {
             layout,
@@ -101,13 +106,20 @@ impl NutsRun {
             settings,
             retention,
             communicator,
+            saved,
             started,
         } = setup;
         let threads = request.resolved_threads();
         let chains = settings.chains;
         let own = ranks::chains_of(communicator.rank(), communicator.size(), chains)?;
         let permits = threads.min(own.len());
-        let scheduler = ChainScheduler::new(chains, permits).without(|chain| !own.contains(&chain));
+        let fresh = (0..chains).map(|_| ChainRecord::new(layout, &retention, settings));
+        let (records, run_seconds) = match saved {
+            None => (fresh.collect(), 0.0),
+            Some(saved) => saved.over(fresh)?,
+        };
+        let done: Vec<u64> = records.iter().map(ChainRecord::all_draws).collect();
+        let scheduler = ChainScheduler::new(&done, permits).without(|chain| !own.contains(&chain));
         let mut run = NutsRun {
             layout,
             panel: None,
@@ -115,17 +127,18 @@ impl NutsRun {
             settings: settings.clone(),
             threads,
             setup_seconds: 0.0,
-            run_seconds: 0.0,
+            run_seconds,
             state: RunState::Running,
             mode_search: None,
             scheduler: Arc::new(scheduler),
-            records: (0..chains)
-                .map(|_| Arc::new(Mutex::new(ChainRecord::new(layout, &retention, settings))))
+            records: records
+                .into_iter()
+                .map(|record| Arc::new(Mutex::new(record)))
                 .collect(),
             retention,
             workers: Vec::with_capacity(own.len()),
             summarized: Mutex::new(None),
-            communicator,
+            communicator: Mutex::new(communicator),
             of_others: None,
         };
         let mut used = Vec::with_capacity(own.len());
@@ -282,6 +295,10 @@ impl Run for NutsRun {
 
     fn report(&self) -> Report {
         self.report_of_backend(NAME)
+    }
+
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        self.saved()
     }
 
     fn width(&self) -> u64 {

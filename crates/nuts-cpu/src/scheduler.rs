@@ -50,8 +50,8 @@ impl Turn {
 }
 
 impl ChainScheduler {
-    /// A paused scheduler for `chains` chains, at most `permits` of which work at a time.
-    pub(crate) fn new(chains: usize, permits: usize) -> Self {
+    /// A paused scheduler for chains that have made these numbers of draws, at most `permits` of which work at a time.
+    pub(crate) fn new(done: &[u64], permits: usize) -> Self {
         ChainScheduler {
             state: Mutex::new(State {
                 open: false,
@@ -60,9 +60,15 @@ impl ChainScheduler {
                 permits,
                 inside: 0,
                 queue: VecDeque::new(),
-                chains: vec![Turn::default(); chains],
+                chains: done
+                    .iter()
+                    .map(|done| Turn {
+                        done: *done,
+                        ..Turn::default()
+                    })
+                    .collect(),
             }),
-            turn: (0..chains).map(|_| Condvar::new()).collect(),
+            turn: done.iter().map(|_| Condvar::new()).collect(),
             idle: Condvar::new(),
         }
     }
@@ -247,7 +253,7 @@ mod tests {
 
     #[test]
     fn at_most_the_permitted_chains_work_and_all_come_through() {
-        let scheduler = ChainScheduler::new(5, 2);
+        let scheduler = ChainScheduler::new(&[0; 5], 2);
         let working = Mutex::new((0, 0));
         std::thread::scope(|scope| {
             for chain in 0..5 {
@@ -276,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_draw_of_each_chain_is_made_by_all_at_once() {
-        let scheduler = ChainScheduler::new(2, 2);
+        let scheduler = ChainScheduler::new(&[0; 2], 2);
         let (inside, met) = (Mutex::new(0), Condvar::new());
         std::thread::scope(|scope| {
             for chain in 0..2 {
@@ -307,7 +313,7 @@ mod tests {
 
     #[test]
     fn chains_that_were_held_wait_while_those_behind_catch_up() {
-        let scheduler = ChainScheduler::new(2, 1);
+        let scheduler = ChainScheduler::new(&[0; 2], 1);
         std::thread::scope(|scope| {
             for chain in 0..2 {
                 let scheduler = &scheduler;

@@ -2,8 +2,10 @@
 //! sampler", 2014, section 3.2), with their constants, and a step that is never longer than useful for a
 //! trajectory.
 
+use serde::{Deserialize, Serialize};
+
 /// Dual averaging of the log step size.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DualAveraging {
     target: f64,
     longest: f64,

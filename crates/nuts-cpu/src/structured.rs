@@ -3,12 +3,12 @@
 use crate::density::Density;
 use crate::hmc::{Hmc, LONGEST_STEP, Target};
 use crate::pass::Pass;
-use crate::sampler::{DrawFigures, Sampler};
+use crate::sampler::{DrawFigures, Sampler, SamplerState};
 use crate::scheduler::Shut;
 use crate::step_size::DualAveraging;
 use crate::whitening::Whitening;
 use infermark_backend::NutsSettings;
-use rand::rngs::StdRng;
+use rand_chacha::ChaCha12Rng;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl<D: Density> Target for Whitened<D> {
 
 impl<D: Density> Whitened<D> {
     /// Draws the latents of products of few sales separately, and moves the state to the result.
-    fn move_few_sales(&mut self, hmc: &mut Hmc, rng: &mut StdRng) -> Result<(), Shut> {
+    fn move_few_sales(&mut self, hmc: &mut Hmc, rng: &mut ChaCha12Rng) -> Result<(), Shut> {
         let Some(whitening) = self.whitening.clone() else {
             return Ok(());
         };
@@ -89,7 +89,7 @@ impl<D: Density> Whitened<D> {
 /// The sampler.
 pub(crate) struct Structured<D> {
     target: Whitened<D>,
-    rng: StdRng,
+    rng: ChaCha12Rng,
     warmup: u64,
     target_accept: f64,
     most_steps: u32,
@@ -98,7 +98,7 @@ pub(crate) struct Structured<D> {
 }
 
 impl<D: Density> Structured<D> {
-    pub(crate) fn new(target: Whitened<D>, settings: &NutsSettings, rng: StdRng) -> Self {
+    pub(crate) fn new(target: Whitened<D>, settings: &NutsSettings, rng: ChaCha12Rng) -> Self {
         Structured {
             target,
             rng,
@@ -122,6 +122,33 @@ impl<D: Density> Sampler for Structured<D> {
             .map_err(shut)?;
         self.state = Some((hmc, DualAveraging::new(first, self.target_accept, LONGEST_STEP)));
         Ok(())
+    }
+
+    fn go_on(&mut self, state: &SamplerState, draws: u64) -> Result<(), String> {
+        let hmc = Hmc::at(&mut self.target, state.position.clone())
+            .map_err(|shut| shut.to_string())?
+            .ok_or("the log joint or its gradient is not finite where the checkpoint was written")?;
+        self.state = Some((hmc, state.tuning.clone()));
+        let [low, high] = state.random_words.map(u128::from);
+        self.rng.set_word_pos(low | high << 64);
+        self.draws = draws;
+        Ok(())
+    }
+
+    fn save(&self, state: &mut Option<SamplerState>) {
+        let Some((hmc, tuning)) = &self.state else {
+            return;
+        };
+        let words = self.rng.get_word_pos();
+        // The position's memory is used again.
+        let mut position = state.take().map(|state| state.position).unwrap_or_default();
+        position.clear();
+        position.extend_from_slice(hmc.position());
+        *state = Some(SamplerState {
+            position,
+            tuning: tuning.clone(),
+            random_words: [words as u64, (words >> 64) as u64],
+        });
     }
 
     fn draw(&mut self, z: &mut Vec<f64>) -> Result<DrawFigures, String> {

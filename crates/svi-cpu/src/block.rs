@@ -9,7 +9,7 @@ use infermark_model::LocScale;
 use infermark_model::guide::Guide;
 use infermark_model::noise::{PARTICLES_PER_BLOCK, Stream};
 use infermark_model::optimizer::{AdamW, StepScalars};
-use infermark_svi::NoiseSource;
+use infermark_svi::{GuideState, NoiseSource};
 use std::f64::consts::LOG2_E;
 
 /// One parameter of the guide for every latent, with AdamW's moments.
@@ -29,6 +29,27 @@ impl<S: Scalar> Column<S> {
             value,
             first: vec![S::default(); padded],
             second: vec![S::default(); padded],
+        }
+    }
+
+    /// Takes value and moments from `of`, which has them for all latents.
+    fn read(&mut self, latents: &[u32], of: [&[f64]; 3]) {
+        for (column, of) in [&mut self.value, &mut self.first, &mut self.second]
+            .into_iter()
+            .zip(of)
+        {
+            for (entry, latent) in column.iter_mut().zip(latents) {
+                *entry = S::from_f64(of[*latent as usize]);
+            }
+        }
+    }
+
+    /// Copies value and moments into `to`, which has a place for all latents.
+    fn write_to(&self, latents: &[u32], to: [&mut [f64]; 3]) {
+        for (column, to) in [&self.value, &self.first, &self.second].into_iter().zip(to) {
+            for (entry, latent) in column.iter().zip(latents) {
+                to[*latent as usize] = entry.to_f64();
+            }
         }
     }
 }
@@ -101,6 +122,26 @@ impl<S: Scalar> Block<S> {
             guide.loc[*latent as usize] = self.loc.value[i].to_f64();
             guide.unconstrained_scale[*latent as usize] = self.unconstrained_scale.value[i].to_f64();
         }
+    }
+
+    /// Copies the block's parameters and their moments into `state`.
+    pub(crate) fn write_state(&self, state: &mut GuideState) {
+        let latents = &self.latents[..self.len];
+        let [guide, first, second] = state.parts_mut();
+        self.loc
+            .write_to(latents, [&mut guide.loc, &mut first.loc, &mut second.loc]);
+        self.unconstrained_scale.write_to(
+            latents,
+            [guide, first, second].map(|part| &mut part.unconstrained_scale[..]),
+        );
+    }
+
+    /// Takes the block's parameters and their moments from `state`.
+    pub(crate) fn read_state(&mut self, state: &GuideState) {
+        let parts = state.parts();
+        self.loc.read(&self.latents, parts.map(|part| &part.loc[..]));
+        self.unconstrained_scale
+            .read(&self.latents, parts.map(|part| &part.unconstrained_scale[..]));
     }
 
     /// Draws the noise of an iteration.

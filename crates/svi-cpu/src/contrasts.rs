@@ -5,7 +5,7 @@ use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::{Scalar, Simd};
 use infermark_model::guide::Guide;
 use infermark_model::{Layout, LocScale, Orthogonal, Priors, ZeroSum};
-use infermark_svi::NoiseSource;
+use infermark_svi::{GuideState, NoiseSource};
 
 /// The parts of a category in addition to the block of its contrasts' free numbers.
 pub(crate) struct Contrasts<S> {
@@ -152,6 +152,16 @@ impl<S: Scalar> Contrasts<S> {
     /// Copies the level's parameters into `guide`.
     pub(crate) fn write_to(&self, guide: &mut Guide) {
         self.level.write_to(guide);
+    }
+
+    /// Copies the level's parameters and moments into `state`.
+    pub(crate) fn write_state(&self, state: &mut GuideState) {
+        self.level.write_state(state);
+    }
+
+    /// Takes the level's parameters and moments from `state`.
+    pub(crate) fn read_state(&mut self, state: &GuideState) {
+        self.level.read_state(state);
     }
 
     /// Writes the level's gradient.

@@ -12,13 +12,14 @@ mod iterate;
 mod memory;
 mod phases;
 mod run;
+mod saved;
 mod state;
 
 use crate::run::{Iterations, ShardIterations};
 use crate::state::State;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Cause, Choice, Device, Method, MethodKind, Precision, Remedy,
-    Request, Run, Setting, SviSettings,
+    Backend, BackendError, Capabilities, Cause, Checkpoint, Choice, Device, Method, MethodKind, Precision,
+    Remedy, Request, Run, Setting, SviSettings,
 };
 use infermark_cpu_kernels::bare;
 use infermark_cpu_kernels::{ForSimd, Simd, SimdDispatch};
@@ -28,8 +29,8 @@ use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
 use infermark_processor::{InstructionSet, processor_name};
 use infermark_svi::{
-    Chart, GuidedRun, Link, NoiseSource, RunSetup, ShardEngine, ShardIterate, ShardSetup, Sums, SviRun,
-    log_joint_of,
+    Chart, GuidedRun, Link, NoiseSource, RunSetup, SavedRun, ShardEngine, ShardIterate, ShardSetup, Sums,
+    SviRun, log_joint_of,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -72,16 +73,17 @@ impl SviCpu {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        self.begin(panel, request, Some(guide), noise)
+        self.begin(panel, request, Some(guide), noise, None)
     }
 
-    /// Starts a run at `guide`, or at its chart's start.
+    /// Starts a run at `guide`, or at its chart's start; as far as `saved` had come, if that is given.
     fn begin(
         &self,
         panel: Arc<Panel>,
         request: &Request,
         guide: Option<&Guide>,
         noise: NoiseSource,
+        saved: Option<SavedRun>,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let (set, settings) = self.check(&panel, request)?;
         let shard = Shard::whole(panel.clone());
@@ -109,8 +111,9 @@ impl SviCpu {
             chart,
             threads,
             begin,
+            saved,
         };
-        Ok(run_on(set, precision, start))
+        run_on(set, precision, start)
     }
 
     /// Loss and gradient of `guide` under one recorded noise.
@@ -264,12 +267,13 @@ struct Start<'a> {
     chart: Chart,
     threads: usize,
     begin: Instant,
+    saved: Option<SavedRun>,
 }
 
 impl ForSimd for Start<'_> {
-    type Output = Box<dyn GuidedRun>;
+    type Output = Result<Box<dyn GuidedRun>, BackendError>;
 
-    fn run<I: Simd>(self, isa: I) -> Box<dyn GuidedRun> {
+    fn run<I: Simd>(self, isa: I) -> Self::Output {
         let request = self.placed.request.clone();
         let iterations = self.placed.iterations(isa, self.threads);
         let setup = RunSetup {
@@ -281,7 +285,11 @@ impl ForSimd for Start<'_> {
             chart: self.chart,
             setup_seconds: self.begin.elapsed().as_secs_f64(),
         };
-        Box::new(SviRun::new(iterations, setup))
+        let run = SviRun::new(iterations, setup);
+        Ok(Box::new(match self.saved {
+            Some(saved) => run.gone_on_from(saved)?,
+            None => run,
+        }))
     }
 }
 
@@ -403,7 +411,21 @@ impl Backend for SviCpu {
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let noise = NoiseSource::Philox { seed: request.seed };
-        let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
+        let run: Box<dyn Run> = self.begin(panel, request, None, noise, None)?;
+        Ok(run)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        self.supports(request)?;
+        let saved = SavedRun::read(checkpoint, NAME, &panel, request)?;
+        let guide = saved.guide().clone();
+        let noise = NoiseSource::Philox { seed: request.seed };
+        let run: Box<dyn Run> = self.begin(panel, request, Some(&guide), noise, Some(saved))?;
         Ok(run)
     }
 }

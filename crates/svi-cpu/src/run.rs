@@ -5,7 +5,7 @@ use infermark_backend::BackendError;
 use infermark_communicator::Communicator;
 use infermark_cpu_kernels::Simd;
 use infermark_model::guide::Guide;
-use infermark_svi::{Iterate, Link, Piece, ShardIterate};
+use infermark_svi::{GuideState, Iterate, Link, Piece, ShardIterate};
 
 /// The iterations of a state, on a team of threads.
 pub(crate) struct Iterations<I: Simd> {
@@ -22,6 +22,16 @@ impl<I: Simd> Iterate for Iterations<I> {
 
     fn guide(&self) -> Result<Guide, BackendError> {
         Ok(self.state.guide())
+    }
+
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        Ok(Some(self.state.saved()))
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {
+        // Noise is counted by iterations in 32 bits, as in a run that was never interrupted.
+        self.state.restore(state, completed as u32);
+        Ok(true)
     }
 }
 
@@ -40,6 +50,14 @@ impl<I: Simd> Iterate for ShardIterations<I> {
 
     fn guide(&self) -> Result<Guide, BackendError> {
         self.iterations.guide()
+    }
+
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        self.iterations.state()
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {
+        self.iterations.restore(state, completed)
     }
 }
 

@@ -3,7 +3,7 @@
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
 use infermark_model::{Layout, Shard};
-use infermark_svi::{Follower, Iterate, Piece, ShardIterate};
+use infermark_svi::{Follower, GuideState, Iterate, Piece, ShardIterate};
 use infermark_threads::at_once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,46 @@ impl ShardedIterations {
     fn here(&self) -> MutexGuard<'_, Vec<Started>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Guides with the products of all ranks, from those that `of_shard` finds of one; `None` if it finds none.
+    fn gather<const N: usize>(
+        &self,
+        of_shard: impl Fn(&dyn ShardIterate) -> Result<Option<[Guide; N]>, BackendError>,
+    ) -> Result<Option<[Guide; N]>, BackendError> {
+        let mut here = self.here();
+        let ((first, lead), others) = here.split_first_mut().expect("there is a shard");
+        let Some(mut all) = of_shard(&**lead)? else {
+            return Ok(None);
+        };
+        for (shard, iterations) in &*others {
+            let Some(own) = of_shard(&**iterations)? else {
+                return Ok(None);
+            };
+            for (from, to) in own.iter().zip(&mut all) {
+                shard.copy_products(&self.layout, &from.loc, &mut to.loc);
+                shard.copy_products(
+                    &self.layout,
+                    &from.unconstrained_scale,
+                    &mut to.unconstrained_scale,
+                );
+            }
+        }
+        let are_elsewhere = lead.communicator().size() > 1 + others.len();
+        if are_elsewhere {
+            for values in all
+                .iter_mut()
+                .flat_map(|guide| [&mut guide.loc, &mut guide.unconstrained_scale])
+            {
+                // The hierarchy is the same on all ranks, and counted once.
+                if lead.communicator().rank() > 0 {
+                    let whole = std::mem::replace(values, vec![0.0; self.layout.latents()]);
+                    first.copy_products(&self.layout, &whole, values);
+                }
+                lead.communicator().all_reduce(values)?;
+            }
+        }
+        Ok(Some(all))
+    }
 }
 
 impl Iterate for ShardedIterations {
@@ -58,30 +98,24 @@ impl Iterate for ShardedIterations {
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
-        let mut here = self.here();
-        let ((first, lead), others) = here.split_first_mut().expect("there is a shard");
-        let mut guide = lead.guide()?;
-        for (shard, iterations) in &*others {
-            let of_shard = iterations.guide()?;
-            shard.copy_products(&self.layout, &of_shard.loc, &mut guide.loc);
-            shard.copy_products(
-                &self.layout,
-                &of_shard.unconstrained_scale,
-                &mut guide.unconstrained_scale,
-            );
-        }
-        let are_elsewhere = lead.communicator().size() > 1 + others.len();
-        if are_elsewhere {
-            for values in [&mut guide.loc, &mut guide.unconstrained_scale] {
-                // The hierarchy is the same on all ranks, and counted once.
-                if lead.communicator().rank() > 0 {
-                    let all = std::mem::replace(values, vec![0.0; self.layout.latents()]);
-                    first.copy_products(&self.layout, &all, values);
-                }
-                lead.communicator().all_reduce(values)?;
+        let gathered = self.gather(|shard| Ok(Some([shard.guide()?])))?;
+        let [guide] = gathered.expect("every shard has a guide");
+        Ok(guide)
+    }
+
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        let gathered = self.gather(|shard| Ok(shard.state()?.map(GuideState::into_parts)))?;
+        Ok(gathered.map(GuideState::of_parts))
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {
+        let shards = self.shards.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, iterations) in shards {
+            if !iterations.restore(state, completed)? {
+                return Ok(false);
             }
         }
-        Ok(guide)
+        Ok(true)
     }
 }
 

@@ -11,16 +11,18 @@ mod placement;
 
 use crate::iterations::ShardedIterations;
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Device, MethodKind, Request, Run,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Checkpoint, Device, MethodKind, Request, Run,
+    check_ranks,
 };
-use infermark_communicator::{ThreadWorld, World, preflight};
+use infermark_communicator::{ThreadWorld, World};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
-use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, ShardEngine, ShardSetup, SviRun, log_joint_of};
+use infermark_svi::{
+    Chart, GuidedRun, NoiseSource, RunSetup, SavedRun, ShardEngine, ShardSetup, SviRun, log_joint_of,
+};
 use infermark_threads::at_once;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,7 +66,7 @@ impl SviSharded {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        self.begin(panel, request, Some(guide), noise)
+        self.begin(panel, request, Some(guide), noise, None)
     }
 
     fn begin(
@@ -73,13 +75,14 @@ impl SviSharded {
         request: &Request,
         guide: Option<&Guide>,
         noise: NoiseSource,
+        saved: Option<SavedRun>,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
         let (engine, devices) = self.placed(request)?;
         let shards = Shard::cut(&panel, request.shards)?;
         if self.world.size().is_some() {
             for mut communicator in self.world.ranks(request.shards) {
-                preflight(&mut *communicator, &facts(&panel, request))?;
+                check_ranks(&mut *communicator, &panel, request)?;
             }
         }
         let chart = Chart::of(&panel, request);
@@ -108,7 +111,11 @@ impl SviSharded {
             chart,
             setup_seconds: begin.elapsed().as_secs_f64(),
         };
-        Ok(Box::new(SviRun::new(iterations, setup)))
+        let run = SviRun::new(iterations, setup);
+        Ok(Box::new(match saved {
+            Some(saved) => run.gone_on_from(saved)?,
+            None => run,
+        }))
     }
 
     /// Loss and gradient of `guide` under one recorded noise, from all shards.
@@ -152,40 +159,6 @@ impl SviSharded {
             None => request.shards,
         }
     }
-}
-
-/// What the ranks of a run must have in common, with digests: program, request and panel.
-fn facts(panel: &Panel, request: &Request) -> [(&'static str, u64); 3] {
-    let request = Request {
-        threads: None,
-        ..request.clone()
-    };
-    let sums = panel.sums();
-    let layout = panel.layout();
-    [
-        ("version", digest(&env!("CARGO_PKG_VERSION"))),
-        ("request", digest(&format!("{request:?}"))),
-        (
-            "panel",
-            digest(&(
-                [layout.products, layout.categories, layout.periods, panel.rows()],
-                &sums.product,
-                panel.category_of(),
-                panel
-                    .mean_log_price()
-                    .iter()
-                    .map(|mean| mean.to_bits())
-                    .collect::<Vec<_>>(),
-            )),
-        ),
-    ]
-}
-
-/// A digest that is the same in every process of one program.
-fn digest(of: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What the shards of this process start from.
@@ -278,7 +251,21 @@ impl Backend for SviSharded {
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let noise = NoiseSource::Philox { seed: request.seed };
-        let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
+        let run: Box<dyn Run> = self.begin(panel, request, None, noise, None)?;
+        Ok(run)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        self.supports(request)?;
+        let saved = SavedRun::read(checkpoint, NAME, &panel, request)?;
+        let guide = saved.guide().clone();
+        let noise = NoiseSource::Philox { seed: request.seed };
+        let run: Box<dyn Run> = self.begin(panel, request, Some(&guide), noise, Some(saved))?;
         Ok(run)
     }
 }

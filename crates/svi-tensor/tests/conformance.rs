@@ -24,7 +24,7 @@ fn a_run_keeps_to_the_contract() {
     conformance::threads_change_no_bit(&SviTensor, &request);
     conformance::an_interrupted_run_goes_on(&SviTensor, &request, Interrupted::ToTheBit);
     conformance::an_end_is_an_end(&SviTensor, &request);
-    conformance::a_checkpoint_is_resumed_or_refused(&SviTensor, &request);
+    conformance::a_checkpoint_is_resumed_or_refused(&SviTensor, &request, Interrupted::ToTheBit);
     conformance::what_is_not_served_is_refused_by_name(&SviTensor, &request);
     let Method::Svi(settings) = &mut request.method else {
         unreachable!()

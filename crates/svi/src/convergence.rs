@@ -1,9 +1,10 @@
 //! When a run has converged: windows of losses that no longer fall.
 
 use infermark_backend::EarlyStop;
+use serde::{Deserialize, Serialize};
 
 /// Mean and variance of a window's losses (Welford).
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Window {
     count: u64,
     mean: f64,
@@ -25,7 +26,7 @@ impl Window {
 }
 
 /// Watches the losses of a run for [`EarlyStop`]'s criterion.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConvergenceWatch {
     criterion: EarlyStop,
     /// A fall of the loss that counts as none: [`EarlyStop::least_fall`] times the number of latents.
@@ -45,6 +46,11 @@ impl ConvergenceWatch {
             current: Window::default(),
             flat_windows: 0,
         }
+    }
+
+    /// Whether it watches for `criterion`, or for none.
+    pub(crate) fn is_for(watch: Option<&Self>, criterion: Option<EarlyStop>) -> bool {
+        watch.map(|watch| watch.criterion) == criterion
     }
 
     /// Losses until the present window is full, at least 1.

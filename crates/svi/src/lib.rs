@@ -3,6 +3,7 @@
 
 mod chart;
 mod convergence;
+mod guide_state;
 mod log_joint;
 mod noise_source;
 mod recorder;
@@ -14,10 +15,11 @@ use infermark_model::guide::Guide;
 
 pub use chart::Chart;
 pub use convergence::ConvergenceWatch;
+pub use guide_state::GuideState;
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
 pub use recorder::{Decision, RunRecorder};
-pub use run::{Follower, Iterate, Piece, RunSetup, SviRun};
+pub use run::{Follower, Iterate, Piece, RunSetup, SavedRun, SviRun};
 pub use shard::{Link, ShardEngine, ShardIterate, ShardSetup, Sums};
 
 /// A run whose guide can be read, which is needed to follow another implementation.

@@ -2,10 +2,11 @@
 
 use crate::convergence::ConvergenceWatch;
 use infermark_backend::{
-    BackendError, Cause, Choice, Detail, EarlyStop, Precision, Progress, Remedy, Report, RunState, Setting,
-    StepUnit, SviReport, SviSettings, SviWarning, TracePoint, Warning,
+    BackendError, Cause, Checkpoint, Choice, Detail, EarlyStop, Precision, Progress, Remedy, Report,
+    RunState, Setting, StepUnit, SviReport, SviSettings, SviWarning, TracePoint, Warning,
 };
 use infermark_model::{Centredness, Coordinates};
+use serde::{Deserialize, Serialize};
 
 /// What helps against parameters that leave the finite numbers.
 pub(crate) const STEADIER: [Remedy; 2] = [
@@ -24,15 +25,17 @@ pub enum Decision {
     Discard,
 }
 
-/// The recorder of a run.
-#[derive(Debug, Clone)]
+/// The recorder of a run. A checkpoint has all of it except the settings, which are those of the request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunRecorder {
+    #[serde(skip)]
     settings: SviSettings,
     setup_seconds: f64,
     run_seconds: f64,
     completed: u64,
     state: RunState,
-    /// Why it cannot go on.
+    /// Why it cannot go on; such a run gives no checkpoint.
+    #[serde(skip)]
     failure: Option<BackendError>,
     last_loss: f64,
     effective_particles_sum: f64,
@@ -71,6 +74,28 @@ impl RunRecorder {
         }
     }
 
+    /// The recorder of a run that goes on from `checkpoint`, of a run with these settings; `setup_seconds` is the time that
+    /// starting it again took.
+    ///
+    /// # Errors
+    /// When the checkpoint is of a run with other settings.
+    pub(crate) fn resumed(
+        settings: SviSettings,
+        checkpoint: RunRecorder,
+        setup_seconds: f64,
+    ) -> Result<Self, BackendError> {
+        let is_of_these = ConvergenceWatch::is_for(checkpoint.convergence.as_ref(), settings.early_stop)
+            && checkpoint.completed <= settings.iterations;
+        if !is_of_these {
+            return Err(Checkpoint::malformed("it is of a run with other settings"));
+        }
+        Ok(RunRecorder {
+            settings,
+            setup_seconds: checkpoint.setup_seconds + setup_seconds,
+            ..checkpoint
+        })
+    }
+
     /// The settings of the run.
     pub fn settings(&self) -> &SviSettings {
         &self.settings
@@ -93,6 +118,11 @@ impl RunRecorder {
     /// Seconds spent advancing before the current piece.
     pub fn run_seconds(&self) -> f64 {
         self.run_seconds
+    }
+
+    /// Why the run cannot go on, if it cannot.
+    pub(crate) fn failure(&self) -> Option<&BackendError> {
+        self.failure.as_ref()
     }
 
     /// Begins a piece of up to `steps` iterations. Returns the iteration to stop at, or `None` if there is

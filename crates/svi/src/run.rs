@@ -1,12 +1,14 @@
 //! A run of SVI behind the trait, whatever it iterates on.
 
-use crate::{Chart, Decision, GuidedRun, RunRecorder};
+use crate::{Chart, Decision, GuideState, GuidedRun, RunRecorder};
 use infermark_backend::{
-    BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run, SviWarning,
+    BackendError, Checkpoint, Interrupt, Method, Posterior, Progress, Report, Request, Run, StateFormat,
+    SviWarning,
 };
-use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
+use infermark_model::{Panel, Parameterization};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +26,23 @@ pub trait Iterate: Send {
     /// # Errors
     /// When they cannot be read from the device.
     fn guide(&self) -> Result<Guide, BackendError>;
+
+    /// The guide's parameters and the optimizer's moments now; `None`, which is the default, where they are not read out.
+    ///
+    /// # Errors
+    /// When they cannot be read from the device.
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        Ok(None)
+    }
+
+    /// Puts a state in place of its own, as of `completed` iterations, and prepares the next. Returns whether it can, which by
+    /// default it cannot.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn restore(&mut self, _state: &GuideState, _completed: u64) -> Result<bool, BackendError> {
+        Ok(false)
+    }
 }
 
 /// A piece of a run under way: at most the requested number of iterations.
@@ -132,6 +151,42 @@ pub struct RunSetup {
     pub setup_seconds: f64,
 }
 
+/// The format of the states of all SVI backends.
+const FORMAT: StateFormat = StateFormat {
+    name: "svi",
+    version: 1,
+};
+
+/// What a checkpoint of SVI holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavedRun {
+    state: GuideState,
+    recorder: RunRecorder,
+}
+
+impl SavedRun {
+    /// What `checkpoint` holds of a run of `request` on `panel`, for the backend `reader`.
+    ///
+    /// # Errors
+    /// When it is of another format, or of a panel or a guide of another size.
+    pub fn read(
+        checkpoint: &Checkpoint,
+        reader: &'static str,
+        panel: &Panel,
+        request: &Request,
+    ) -> Result<Self, BackendError> {
+        let saved: SavedRun = checkpoint.state(reader, FORMAT)?;
+        let learns = request.parameterization == Parameterization::Learned;
+        saved.state.check(&panel.layout_for(request.likelihood), learns)?;
+        Ok(saved)
+    }
+
+    /// The guide.
+    pub fn guide(&self) -> &Guide {
+        &self.state.guide
+    }
+}
+
 /// A run under way, whose iterations are `I`'s.
 pub struct SviRun<I> {
     iterations: I,
@@ -154,6 +209,24 @@ impl<I: Iterate> SviRun<I> {
             iterations,
             setup,
         }
+    }
+
+    /// The same run as far as `saved` had come.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] if what it iterates on takes no state; [`BackendError::Request`] if that is of a run with
+    /// other settings.
+    pub fn gone_on_from(mut self, saved: SavedRun) -> Result<Self, BackendError> {
+        let SavedRun { state, recorder } = saved;
+        let settings = self.recorder.settings().clone();
+        self.recorder = RunRecorder::resumed(settings, recorder, self.setup.setup_seconds)?;
+        if !self.iterations.restore(&state, self.recorder.completed())? {
+            return Err(BackendError::Unsupported {
+                backend: self.setup.backend,
+                what: "checkpoints".into(),
+            });
+        }
+        Ok(self)
     }
 }
 
@@ -201,6 +274,20 @@ impl<I: Iterate> Run for SviRun<I> {
             request.likelihood,
             &request.priors,
         )
+    }
+
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, BackendError> {
+        if let Some(failure) = self.recorder.failure() {
+            return Err(failure.clone());
+        }
+        let Some(state) = self.iterations.state()? else {
+            return Ok(None);
+        };
+        let saved = SavedRun {
+            state,
+            recorder: self.recorder.clone(),
+        };
+        Checkpoint::new(self.setup.backend, FORMAT, self.recorder.completed(), &saved).map(Some)
     }
 
     fn dispersion(&self) -> Option<Dispersion> {

@@ -1,13 +1,17 @@
 //! The contract of [`Run`] as checks that the runs of every backend pass: see its documentation.
 
+mod checkpoints;
+
 use infermark_backend::{
-    Backend, BackendError, Checkpoint, Detail, DeviceId, DeviceKind, Interrupt, MethodKind, Posterior,
-    Precision, Progress, Report, Request, Run, RunState,
+    Backend, BackendError, Detail, DeviceId, DeviceKind, Interrupt, MethodKind, Posterior, Precision,
+    Progress, Report, Request, Run, RunState,
 };
 use infermark_model::{Panel, Parameterization};
 use rand::{SeedableRng, rngs::StdRng};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use checkpoints::a_checkpoint_is_resumed_or_refused;
 
 /// Makes a module of tests that hold a backend to the contract of its runs: its name, the backend, the
 /// request of a short run (or `None` where its device is not here), and how close an interrupted run comes to
@@ -55,7 +59,9 @@ macro_rules! conformance {
 
             #[test]
             fn a_checkpoint_is_resumed_or_refused() {
-                check(conformance::a_checkpoint_is_resumed_or_refused);
+                check(|backend, request| {
+                    conformance::a_checkpoint_is_resumed_or_refused(backend, request, $interrupted)
+                });
             }
 
             #[test]
@@ -320,34 +326,6 @@ pub fn an_end_is_an_end(backend: &dyn Backend, request: &Request) {
         }
     }
     assert_same(&readings(&*run), &before, "after the end");
-}
-
-/// A run that gives a checkpoint is resumed to the same bits; a backend whose runs give none says so.
-pub fn a_checkpoint_is_resumed_or_refused(backend: &dyn Backend, request: &Request) {
-    let mut run = start(backend, request);
-    run.advance(3, &Interrupt::new()).unwrap();
-    match run.checkpoint().unwrap() {
-        Some(checkpoint) => {
-            assert_eq!(checkpoint.backend, backend.name());
-            assert_eq!(checkpoint.completed, run.progress().completed);
-            let resumed = backend.resume(panel(), request, &checkpoint).unwrap();
-            let expected = readings(&*finish(run));
-            assert_same(&readings(&*finish(resumed)), &expected, "resumed");
-        }
-        None => {
-            let none = Checkpoint {
-                backend: backend.name().to_owned(),
-                format: 0,
-                completed: 3,
-                state: Vec::new(),
-            };
-            let refused = backend.resume(panel(), request, &none).err();
-            assert!(
-                matches!(refused, Some(BackendError::Unsupported { .. })),
-                "{refused:?}"
-            );
-        }
-    }
 }
 
 /// What a backend's capabilities leave out is refused, with the backend's name and what it is, before and at the start.

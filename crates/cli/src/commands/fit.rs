@@ -1,5 +1,7 @@
 //! `infermark fit`.
 
+pub(crate) mod checkpoints;
+
 use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel};
 use crate::exit::Exit;
 use crate::output::{notify, print};
@@ -11,6 +13,7 @@ use crate::settings::{
     ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
 use anyhow::{bail, ensure};
+use checkpoints::{CheckpointArguments, Checkpoints};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
 use infermark::{
@@ -18,9 +21,8 @@ use infermark::{
     Request, Run, RunState, StepPacer, Warning, read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
-use infermark_fit_files::fit_output::{
-    ELASTICITIES_PICTURES, FILES, FitParts, refuse_earlier_fit, write_fit,
-};
+use infermark_fit_files::checkpoint_file::FitIdentity;
+use infermark_fit_files::fit_output::{ELASTICITIES_PICTURES, FILES, FitParts, write_fit};
 use infermark_fit_files::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_harness::fit_dispersion::dispersion_of;
@@ -61,6 +63,8 @@ pub struct FitArguments {
     /// Exit with code 1 when the result has not converged.
     #[arg(long, help = convergence_help())]
     require_convergence: bool,
+    #[command(flatten)]
+    checkpoints: CheckpointArguments,
     #[command(flatten)]
     run: RunArguments,
     #[command(flatten)]
@@ -104,7 +108,7 @@ impl FitArguments {
         let given_priors = self.priors.given()?;
         let mut request = Request {
             likelihood: self.likelihood.likelihood,
-            shards: ranks.shards(self.run.shards)?,
+            shards: ranks.shards(self.run.shards, self.run.method)?,
             ..self
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
@@ -112,7 +116,7 @@ impl FitArguments {
         let backend = ranks.connect(registry().choose(&request)?)?;
         if ranks.is_first() {
             ClaimedFolder::recover(&self.out, &FILES);
-            refuse_earlier_fit(&self.out, self.force)?;
+            self.checkpoints.refuse_earlier_fit(&self.out, self.force)?;
         }
         let panel = load_panel(&self.data, &self.columns.into())?;
         let truth = self
@@ -127,8 +131,9 @@ impl FitArguments {
             .to_string_lossy();
         // Describes the prices in the file: fits of one file have the same panel, whatever the model does
         // with its prices.
-        let (described, panel) = if model == Specification::Published && request.resolved_threads() > 1 {
-            // They do not change, and their fingerprint is computed in the background.
+        let in_background = request.resolved_threads() > 1 && !self.checkpoints.are_written();
+        let (described, panel) = if model == Specification::Published && in_background {
+            // They do not change, and their fingerprint is not needed before the end.
             (None, panel)
         } else {
             let description = PanelDescription::new(&panel, source.clone());
@@ -149,15 +154,24 @@ impl FitArguments {
         let (interrupt, begun) = match &folder {
             Some(folder) => {
                 // Another run may have ended in the meantime.
-                refuse_earlier_fit(&self.out, self.force)?;
+                self.checkpoints.refuse_earlier_fit(&self.out, self.force)?;
                 interrupt_set_up(folder)
             }
             None => (interrupt_on_signals(), Arc::default()),
         };
         let system = Description::ask();
-        let mut run = backend.start(panel.clone(), &request)?;
+        let identity = || FitIdentity {
+            panel: described
+                .clone()
+                .expect("a fit with checkpoints is described first"),
+            model,
+            request: request.clone(),
+        };
+        let (mut run, mut checkpoints) =
+            self.checkpoints
+                .start(&*backend, panel.clone(), &self.out, identity, &request, &ranks)?;
         begun.store(true, Ordering::SeqCst);
-        let failure = advance(&mut *run, &interrupt, &ranks);
+        let failure = advance(&mut *run, &interrupt, &ranks, checkpoints.as_mut());
 
         let description = match described {
             Some(description) => Fingerprint::Taken(description),
@@ -248,6 +262,9 @@ impl FitArguments {
         if !written.missing.is_empty() {
             record.status = FitStatus::Unfinished;
             record.reason = written.missing.join("; ");
+        }
+        if record.status == FitStatus::Finished {
+            checkpoints::remove(&self.out);
         }
         let summary = posterior
             .as_ref()
@@ -385,23 +402,47 @@ impl Fingerprint {
     }
 }
 
-/// Advances a run to its end in pieces of about [`PIECE`], or until it is interrupted. Returns why it failed.
-fn advance(run: &mut dyn Run, interrupt: &Interrupt, ranks: &Ranks) -> Option<BackendError> {
+/// Advances a run to its end in pieces of about [`PIECE`], or until it is interrupted, with checkpoints between pieces and then.
+/// Returns why it failed.
+fn advance(
+    run: &mut dyn Run,
+    interrupt: &Interrupt,
+    ranks: &Ranks,
+    mut checkpoints: Option<&mut Checkpoints>,
+) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
     let _following = run.within_step().map(|part_done| bar.follow(part_done));
     let mut pacer = StepPacer::of(run, PIECE);
     // One of several processes takes the others along to its end: they may not have been interrupted.
     while !interrupt.is_set() || ranks.are_processes() {
+        let due = checkpoints
+            .as_mut()
+            .is_some_and(|checkpoints| checkpoints.are_due());
+        let (steps, due) = match ranks.agree_on(pacer.steps(), due) {
+            Ok(agreed) => agreed,
+            Err(error) => return Some(error.into()),
+        };
+        if let Some(checkpoints) = &mut checkpoints
+            && due
+        {
+            checkpoints.write(run);
+        }
         let clock = Instant::now();
-        let progress = match run.advance(pacer.steps(), interrupt) {
+        let progress = match run.advance(steps, interrupt) {
             Ok(progress) => progress,
             Err(error) => return Some(error),
         };
         pacer.took(clock.elapsed());
         bar.show(&progress);
-        if progress.state != RunState::Running {
+        if progress.state.is_complete() {
             return None;
         }
+        if progress.state != RunState::Running {
+            break;
+        }
+    }
+    if checkpoints.is_some_and(|checkpoints| checkpoints.write(run)) {
+        notify("a checkpoint is written; --resume goes on from it");
     }
     None
 }

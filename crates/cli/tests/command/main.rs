@@ -12,6 +12,8 @@ mod help;
 mod interruption;
 mod libraries;
 mod models;
+#[cfg(target_os = "linux")]
+mod resumption;
 mod support;
 mod terminal;
 mod usage;

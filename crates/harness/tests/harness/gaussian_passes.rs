@@ -33,8 +33,8 @@ fn methods() -> [(GaussianCpu, Method); 3] {
     ]
 }
 
-fn check(backend: GaussianCpu, method: &Method, likelihood: Likelihood) -> ParityRecord {
-    check_parity(&backend, &panel(150), &request(method, likelihood), usize::MAX).unwrap()
+fn check(backend: &GaussianCpu, method: &Method, likelihood: Likelihood) -> ParityRecord {
+    check_parity(backend, &panel(150), &request(method, likelihood), usize::MAX).unwrap()
 }
 
 fn request(method: &Method, likelihood: Likelihood) -> Request {
@@ -49,7 +49,7 @@ fn request(method: &Method, likelihood: Likelihood) -> Request {
 fn passes_agree_with_the_reference_under_both_likelihoods() {
     for (backend, method) in methods() {
         for likelihood in LIKELIHOODS {
-            let record = check(backend, &method, likelihood);
+            let record = check(&backend, &method, likelihood);
             assert!(record.passed(), "{}: {}", method.name(), record.failures());
             assert_eq!(record.likelihood, likelihood);
             assert_eq!(record.checks.len(), 8);

@@ -1,10 +1,11 @@
 //! One value per site.
 
 use super::table::Site;
+use serde::{Deserialize, Serialize};
 use std::ops::{Index, IndexMut};
 
 /// One value per site of [`Site::ALL`], indexed by the site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PerSite<T>([T; Site::COUNT]);
 
 impl<T> PerSite<T> {

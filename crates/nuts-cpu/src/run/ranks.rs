@@ -4,8 +4,9 @@
 //! its own chains, and knows how far the others are; once all are complete, every rank has the records of all.
 
 use super::NutsRun;
+use crate::record::ChainRecord;
 use infermark_backend::{BackendError, Cause, Interrupt, Remedy, RunState, Setting};
-use infermark_communicator::CommunicationError;
+use infermark_communicator::{CommunicationError, Communicator};
 use std::sync::PoisonError;
 
 /// The chains of rank `rank` of `size`: `rank`, `rank + size`, and so on.
@@ -23,13 +24,19 @@ pub(super) fn chains_of(rank: usize, size: usize, chains: usize) -> Result<Vec<u
 }
 
 impl NutsRun {
+    /// What `ask` has of the ranks.
+    pub(super) fn of_ranks<T>(&self, ask: impl FnOnce(&mut dyn Communicator) -> T) -> T {
+        let mut communicator = self.communicator.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut **communicator)
+    }
+
     /// Tells the other ranks how far the own chains are, and learns of theirs; gathers the records once all are complete. Whether a
     /// rank was interrupted.
     ///
     /// # Errors
     /// When a chain of another rank has failed, or a rank has gone.
     pub(super) fn exchange(&mut self, interrupt: &Interrupt) -> Result<bool, BackendError> {
-        if self.communicator.size() == 1 {
+        if self.of_ranks(|own| own.size()) == 1 {
             return Ok(interrupt.is_set());
         }
         let found = self.exchanged(interrupt);
@@ -42,7 +49,7 @@ impl NutsRun {
     }
 
     fn exchanged(&mut self, interrupt: &Interrupt) -> Result<Result<bool, BackendError>, CommunicationError> {
-        let (rank, size) = (self.communicator.rank(), self.communicator.size());
+        let (rank, size) = self.of_ranks(|own| (own.rank(), own.size()));
         let (done, failure) = self.scheduler.standing();
         let chains = done.len();
         // Draws of every chain; whether this rank is interrupted; and which ranks have a chain that failed.
@@ -54,7 +61,7 @@ impl NutsRun {
         numbers.push(f64::from(u8::from(interrupt.is_set())));
         numbers.resize(chains + 1 + size, 0.0);
         numbers[chains + 1 + rank] = f64::from(u8::from(failure.is_some()));
-        self.communicator.all_reduce(&mut numbers)?;
+        self.of_ranks(|own| own.all_reduce(&mut numbers))?;
         self.scheduler
             .has_done(numbers[..chains].iter().map(|done| *done as u64));
         let failed = numbers[chains + 1..].iter().position(|failed| *failed > 0.0);
@@ -75,25 +82,55 @@ impl NutsRun {
 
     /// Gives every rank the records of all chains.
     fn gather(&mut self) -> Result<(), CommunicationError> {
-        let (rank, size) = (self.communicator.rank(), self.communicator.size());
-        for (chain, record) in self.records.iter().enumerate() {
-            let root = chain % size;
-            let mut record = record.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut numbers = if root == rank {
-                record.numbers()
-            } else {
-                Vec::new()
-            };
-            let mut count = [numbers.len() as f64];
-            self.communicator.broadcast(&mut count, root)?;
-            numbers.resize(count[0] as usize, 0.0);
-            self.communicator.broadcast(&mut numbers, root)?;
-            if root != rank {
-                record.take(&numbers);
+        for (chain, found) in self.records_of_all()?.into_iter().enumerate() {
+            if let Some(found) = found {
+                let mut record = self.records[chain].lock().unwrap_or_else(PoisonError::into_inner);
+                record.replace(found);
             }
         }
         Ok(())
     }
+
+    /// The records of the chains of other ranks; `None` for those of this one. All ranks call it.
+    pub(super) fn records_of_all(&self) -> Result<Vec<Option<ChainRecord>>, CommunicationError> {
+        let (rank, size) = self.of_ranks(|own| (own.rank(), own.size()));
+        let mut all = Vec::with_capacity(self.records.len());
+        for (chain, record) in self.records.iter().enumerate() {
+            let root = chain % size;
+            let mut bytes = Vec::new();
+            if root == rank {
+                let record = record.lock().unwrap_or_else(PoisonError::into_inner);
+                bytes = postcard::to_allocvec(&*record).expect("a record has a length for every list");
+            }
+            self.of_ranks(|own| broadcast_bytes(own, &mut bytes, root))?;
+            all.push(
+                (root != rank).then(|| postcard::from_bytes(&bytes).expect("a record of the same program")),
+            );
+        }
+        Ok(all)
+    }
+}
+
+/// Replaces `bytes` by those of `root`.
+fn broadcast_bytes(
+    communicator: &mut dyn Communicator,
+    bytes: &mut Vec<u8>,
+    root: usize,
+) -> Result<(), CommunicationError> {
+    const WORD: usize = size_of::<f64>();
+    let mut length = [bytes.len() as f64];
+    communicator.broadcast(&mut length, root)?;
+    let length = length[0] as usize;
+    bytes.resize(length.next_multiple_of(WORD), 0);
+    let words = bytes.chunks_exact(WORD);
+    let mut words: Vec<f64> = words
+        .map(|word| f64::from_ne_bytes(word.try_into().expect("a word")))
+        .collect();
+    communicator.broadcast(&mut words, root)?;
+    bytes.clear();
+    bytes.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+    bytes.truncate(length);
+    Ok(())
 }
 
 #[cfg(test)]
