@@ -176,7 +176,7 @@ check_ranks() {
     return 0
   }
   need "MPI" "libopenmpi-dev openmpi-bin libclang-dev" has_mpi || return 0
-  if need "Slurm" "slurm-wlm munge" has_slurm && [ "$(id -u)" = 0 ] && in_ci; then scripts/one_node_slurm.sh; fi
+  if need "Slurm" "slurm-wlm munge" has_slurm && [ "$(id -u)" = 0 ] && in_ci; then scripts/local_slurm.sh; fi
   cargo clippy --package infermark-communicator --package infermark-cli --no-default-features --features infermark-cli/mpi --all-targets \
     --locked -- -D warnings
   cargo test --package infermark-cli --no-default-features --features mpi --locked --test ranks

@@ -145,6 +145,81 @@ fn processes_of_srun_give_the_bits_of_threads() {
     processes_give_the_bits_of_threads(Launcher::Srun);
 }
 
+/// A fit of the exact methods, or of NUTS, by any number of processes.
+fn fit_of(panel: &str, method: &str) -> Vec<String> {
+    let nuts = ["--warmup", "60", "--draws", "50", "--chains", "4"];
+    [
+        "fit",
+        panel,
+        "--method",
+        method,
+        "--threads",
+        "1",
+        "--seed",
+        "3",
+        "--force",
+    ]
+    .iter()
+    .chain(if method == "nuts" { &nuts[..] } else { &[] })
+    .map(|word| (*word).to_owned())
+    .collect()
+}
+
+/// Mean and standard deviation of each latent.
+fn moments(posterior: &str) -> Vec<[f64; 2]> {
+    let mut reader = csv::Reader::from_reader(posterior.as_bytes());
+    let header = reader.headers().unwrap().clone();
+    let places = ["mean", "sd"].map(|name| header.iter().position(|column| column == name).unwrap());
+    let rows = reader.records().map(Result::unwrap);
+    rows.map(|row| places.map(|place| row[place].parse().unwrap()))
+        .collect()
+}
+
+/// The exact methods add up the same sums in another order; a chain of NUTS is the same wherever it runs.
+fn exact_methods_and_nuts_give_the_posterior_of_one_process(launcher: Launcher) {
+    if !launcher.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 60);
+    for method in ["laplace", "structured-vi", "nuts"] {
+        let fit = fit_of(&panel, method);
+        let out = folder.path().join("one");
+        let one = posterior(&out, &output(Command::new(INFERMARK), &fit, &out));
+        for ranks in [1, 2, 4] {
+            let out = folder.path().join("processes");
+            let processes = posterior(&out, &output(launcher.command(ranks), &fit, &out));
+            if method == "nuts" || ranks == 1 {
+                assert!(processes == one, "{launcher:?}: {method}, {ranks} ranks");
+                continue;
+            }
+            let shards = [&fit[..], &["--shards".to_owned(), ranks.to_string()]].concat();
+            let out = folder.path().join("threads");
+            let threads = posterior(&out, &output(Command::new(INFERMARK), &shards, &out));
+            assert!(processes == threads, "{launcher:?}: {method}, {ranks} ranks");
+            let (found, expected) = (moments(&processes), moments(&one));
+            assert_eq!(found.len(), expected.len());
+            for (row, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let [mean, sd] = *expected;
+                assert!(
+                    (found[0] - mean).abs() < 1e-7 * sd && (found[1] / sd - 1.0).abs() < 1e-7,
+                    "{launcher:?}: {method}, {ranks} ranks, latent {row}: {found:?}, by one {expected:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn processes_of_mpirun_give_the_exact_posterior() {
+    exact_methods_and_nuts_give_the_posterior_of_one_process(Launcher::Mpirun);
+}
+
+#[test]
+fn processes_of_srun_give_the_exact_posterior() {
+    exact_methods_and_nuts_give_the_posterior_of_one_process(Launcher::Srun);
+}
+
 /// The processes of a run, by their ranks.
 fn ranks_of(parent: &Child, run: &str, size: usize) -> Vec<i32> {
     let begin = Instant::now();

@@ -57,6 +57,20 @@ impl Batches {
         self.batch.sort_unstable();
     }
 
+    /// How often each chunk is in a batch of the first `iterations`.
+    pub(crate) fn steps(&mut self, iterations: u32) -> Vec<u64> {
+        let per_epoch = self.per_epoch as u32;
+        let whole = iterations / per_epoch;
+        let mut steps = vec![u64::from(whole); self.order.len()];
+        for iteration in whole * per_epoch..iterations {
+            self.go_to(iteration);
+            for chunk in &self.batch {
+                steps[*chunk as usize] += 1;
+            }
+        }
+        steps
+    }
+
     /// Fisher and Yates' shuffle; the order depends on seed and epoch alone.
     fn shuffle(&mut self, epoch: u32) {
         for (i, chunk) in self.order.iter_mut().enumerate() {
@@ -112,6 +126,19 @@ mod tests {
                 assert_eq!(seen, (0..chunks as u32).collect::<Vec<_>>());
             }
             assert!(per_epoch < 5 || orders[0] != orders[1]);
+        }
+    }
+
+    #[test]
+    fn steps_are_counted_as_they_are_made() {
+        let (mut by_batch, mut counted) = (Batches::new(23, 4, 9), vec![0; 23]);
+        for iteration in 0..40 {
+            assert_eq!(Batches::new(23, 4, 9).steps(iteration), counted);
+            by_batch.go_to(iteration);
+            by_batch
+                .chunks()
+                .iter()
+                .for_each(|chunk| counted[*chunk as usize] += 1);
         }
     }
 

@@ -65,6 +65,10 @@ impl<I: Simd> State<I> {
             top.blocks_mut().for_each(|block| block.read_state(state));
             let mut frame = self.frame.write().unwrap_or_else(PoisonError::into_inner);
             frame.iteration = completed;
+            if let Some(batches) = &mut frame.batches {
+                let steps = batches.steps(completed);
+                self.chunks.for_each(|index, chunk| chunk.steps = steps[index]);
+            }
             let of = |part: &Guide| part.unconstrained_centredness;
             if let [Some(u), Some(first), Some(second)] = state.parts().map(of) {
                 top.unconstrained_centredness = u;

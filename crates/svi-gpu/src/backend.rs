@@ -6,15 +6,15 @@ use crate::fused::limits;
 use crate::profile::Profile;
 use crate::run::Batches;
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, DeviceKind, Limits, Method, MethodKind, Request, Run,
-    SviSettings,
+    Backend, BackendError, Capabilities, Checkpoint, Device, DeviceKind, Limits, Method, MethodKind, Request,
+    Run, SviSettings,
 };
 use infermark_gpu_devices::{self as devices, DeviceRuntime};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
-use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SviRun, log_joint_of};
+use infermark_svi::{Chart, GuidedRun, NoiseSource, RunSetup, SavedRun, SviRun, log_joint_of};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -95,16 +95,17 @@ impl SviGpu {
         guide: &Guide,
         noise: NoiseSource,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
-        self.begin(panel, request, Some(guide), noise)
+        self.begin(panel, request, Some(guide), noise, None)
     }
 
-    /// Starts a run at `guide`, or at its chart's start.
+    /// Starts a run at `guide`, or at its chart's start, as far as `saved` had come.
     fn begin(
         &self,
         panel: Arc<Panel>,
         request: &Request,
         guide: Option<&Guide>,
         noise: NoiseSource,
+        saved: Option<SavedRun>,
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
         self.supports(request)?;
@@ -129,7 +130,11 @@ impl SviGpu {
             chart,
             setup_seconds: begin.elapsed().as_secs_f64(),
         };
-        Ok(Box::new(SviRun::new(Batches::new(machine), setup)))
+        let run = SviRun::new(Batches::new(machine), setup);
+        Ok(Box::new(match saved {
+            Some(saved) => run.gone_on_from(saved)?,
+            None => run,
+        }))
     }
 
     /// Loss and gradient of `guide` under one recorded noise.
@@ -333,7 +338,21 @@ impl Backend for SviGpu {
 
     fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
         let noise = NoiseSource::Philox { seed: request.seed };
-        let run: Box<dyn Run> = self.begin(panel, request, None, noise)?;
+        let run: Box<dyn Run> = self.begin(panel, request, None, noise, None)?;
+        Ok(run)
+    }
+
+    fn resume(
+        &self,
+        panel: Arc<Panel>,
+        request: &Request,
+        checkpoint: &Checkpoint,
+    ) -> Result<Box<dyn Run>, BackendError> {
+        self.supports(request)?;
+        let saved = SavedRun::read(checkpoint, crate::NAME, &panel, request)?;
+        let guide = saved.guide().clone();
+        let noise = NoiseSource::Philox { seed: request.seed };
+        let run: Box<dyn Run> = self.begin(panel, request, Some(&guide), noise, Some(saved))?;
         Ok(run)
     }
 }

@@ -3,7 +3,7 @@
 use crate::fused::engine::{LOG_ENTRIES, Machine};
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
-use infermark_svi::{Decision, Iterate, Piece};
+use infermark_svi::{Decision, GuideState, Iterate, Piece};
 use std::time::Duration;
 
 /// How long a batch lasts: reading its losses waits for the device, so it should be rare; an interruption or
@@ -57,5 +57,14 @@ impl Iterate for Batches {
 
     fn guide(&self) -> Result<Guide, BackendError> {
         self.machine.guide()
+    }
+
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        self.machine.state().map(Some)
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {
+        self.machine.restore(state, completed as u32)?;
+        Ok(true)
     }
 }

@@ -9,7 +9,7 @@ use infermark_backend::{Backend, BackendError};
 use infermark_communicator::Communicator;
 use infermark_model::guide::Guide;
 use infermark_model::svi::LossAndGradient;
-use infermark_svi::{Decision, Iterate, Piece, ShardEngine, ShardIterate, ShardSetup};
+use infermark_svi::{Decision, GuideState, Iterate, Piece, ShardEngine, ShardIterate, ShardSetup};
 
 /// Iterations between two readings of the losses: the same on all ranks, which so end together whatever the losses are. Every iteration
 /// waits for the device anyway, and one at which a rank is interrupted is the last of its batch.
@@ -44,9 +44,10 @@ impl ShardMachine {
         self.stream.executes(|| work(&mut **machine))
     }
 
-    fn guide(&self) -> Result<Guide, BackendError> {
+    /// What `read` reads.
+    fn of<R>(&self, read: impl FnOnce(&dyn Machine) -> R) -> R {
         let machine = self.machine.as_ref().expect("it is there until the drop");
-        self.stream.executes(|| machine.guide())
+        self.stream.executes(|| read(&**machine))
     }
 }
 
@@ -93,7 +94,17 @@ impl Iterate for ShardIterations {
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
-        self.machine.guide()
+        self.machine.of(|machine| machine.guide())
+    }
+
+    fn state(&self) -> Result<Option<GuideState>, BackendError> {
+        self.machine.of(|machine| machine.state()).map(Some)
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {
+        self.machine
+            .with(|machine| machine.restore(state, completed as u32))?;
+        Ok(true)
     }
 }
 

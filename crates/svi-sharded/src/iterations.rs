@@ -104,8 +104,12 @@ impl Iterate for ShardedIterations {
     }
 
     fn state(&self) -> Result<Option<GuideState>, BackendError> {
-        let gathered = self.gather(|shard| Ok(shard.state()?.map(GuideState::into_parts)))?;
-        Ok(gathered.map(GuideState::of_parts))
+        let Some(of_first) = self.here()[0].1.state()? else {
+            return Ok(None);
+        };
+        let gathered =
+            self.gather(|shard| Ok(shard.state()?.map(|state| state.parts().map(Guide::clone))))?;
+        Ok(gathered.map(|parts| of_first.with_parts(parts)))
     }
 
     fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {

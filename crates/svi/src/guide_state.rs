@@ -15,6 +15,9 @@ pub struct GuideState {
     pub first: Guide,
     /// Running means of the squared gradient.
     pub second: Guide,
+    /// What an engine has made of the centredness in its own precision, so that it goes on to the same bits: an engine of another
+    /// kind makes its own. Empty for engines that compute it anew.
+    pub transforms: Vec<f32>,
 }
 
 impl GuideState {
@@ -24,17 +27,18 @@ impl GuideState {
             guide: guide.clone(),
             first: guide.clone(),
             second: guide.clone(),
+            transforms: Vec::new(),
         }
     }
 
-    /// Of parameters, first and second moments.
-    pub fn of_parts([guide, first, second]: [Guide; 3]) -> Self {
-        GuideState { guide, first, second }
-    }
-
-    /// Parameters, first and second moments.
-    pub fn into_parts(self) -> [Guide; 3] {
-        [self.guide, self.first, self.second]
+    /// This state with these parameters, first and second moments.
+    pub fn with_parts(self, [guide, first, second]: [Guide; 3]) -> Self {
+        GuideState {
+            guide,
+            first,
+            second,
+            ..self
+        }
     }
 
     /// Parameters, first and second moments.

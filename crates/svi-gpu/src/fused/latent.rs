@@ -5,13 +5,13 @@ use super::math::{ln, normals, softplus};
 use cubecl::prelude::*;
 
 /// Columns of the state, each of length L: the parameters and AdamW's moments.
-const LOC: usize = 0;
+pub(super) const LOC: usize = 0;
 /// Unconstrained scale, `sigma = softplus(u)`.
-const SCALE: usize = 1;
-const LOC_FIRST: usize = 2;
-const LOC_SECOND: usize = 3;
-const SCALE_FIRST: usize = 4;
-const SCALE_SECOND: usize = 5;
+pub(super) const SCALE: usize = 1;
+pub(super) const LOC_FIRST: usize = 2;
+pub(super) const LOC_SECOND: usize = 3;
+pub(super) const SCALE_FIRST: usize = 4;
+pub(super) const SCALE_SECOND: usize = 5;
 /// How many columns there are.
 pub(super) const STATE_COLUMNS: usize = 6;
 

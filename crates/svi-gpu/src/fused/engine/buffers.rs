@@ -2,7 +2,7 @@
 
 use super::super::frame::frame_transforms;
 use super::super::hierarchy::CENTREDNESS_LEN;
-use super::super::latent::TRANSFORM_LEN;
+use super::super::latent::{LOC, LOC_FIRST, LOC_SECOND, SCALE, SCALE_FIRST, SCALE_SECOND, TRANSFORM_LEN};
 use super::super::layout::{Cubes, constants_of, period_units_of, rows_of};
 use super::super::math::NEGLIGIBLE_EXPONENT;
 use super::plan::Plan;
@@ -11,6 +11,14 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use infermark_model::Panel;
 use infermark_model::guide::Guide;
+use infermark_svi::GuideState;
+
+/// The state's columns of the parameters, of their first and of their second moments: of locations and of scales.
+pub(super) const COLUMNS: [[usize; 2]; 3] =
+    [[LOC, SCALE], [LOC_FIRST, SCALE_FIRST], [LOC_SECOND, SCALE_SECOND]];
+
+/// Numbers of all transforms in the frame.
+pub(super) const TRANSFORMS: usize = 5 * TRANSFORM_LEN;
 
 /// Numbers of four bytes on the device.
 pub(super) struct Buffer {
@@ -109,19 +117,27 @@ impl StateBuffers {
         })
     }
 
-    /// The buffers as a run at `guide` starts with them.
+    /// The buffers as a run at `guide` starts with them, or goes on from `saved` with its moments.
     pub(super) fn new<R: Runtime>(
         client: &ComputeClient<R>,
         plan: &Plan,
         guide: &Guide,
+        saved: Option<&GuideState>,
     ) -> Result<Self, String> {
         let (sizes, particles) = (&plan.sizes, plan.particles());
         let latents = plan.part.own.latents();
         let mut state = vec![0.0f32; sizes.state];
-        for j in 0..latents {
-            let from = plan.part.natural(j);
-            state[j] = guide.loc[from] as f32;
-            state[latents + j] = guide.unconstrained_scale[from] as f32;
+        let mut put = |of: &Guide, [loc, scale]: [usize; 2]| {
+            for j in 0..latents {
+                let from = plan.part.natural(j);
+                state[loc * latents + j] = of.loc[from] as f32;
+                state[scale * latents + j] = of.unconstrained_scale[from] as f32;
+            }
+        };
+        put(guide, COLUMNS[0]);
+        if let Some(GuideState { first, second, .. }) = saved {
+            put(first, COLUMNS[1]);
+            put(second, COLUMNS[2]);
         }
         let mut frame = vec![0.0f32; sizes.frame];
         // Healthy until a loss says otherwise.
@@ -138,10 +154,18 @@ impl StateBuffers {
                 transform.precision as f32,
             ]);
         }
+        if let Some(GuideState { transforms, .. }) = saved
+            && transforms.len() == TRANSFORMS
+        {
+            frame[frame_transforms(particles)..][..TRANSFORMS].copy_from_slice(transforms);
+        }
         let mut centredness = vec![0.0f32; sizes.centredness];
-        if let Some(u) = &guide.unconstrained_centredness {
-            for (site, u) in u.reparameterized().into_iter().enumerate() {
-                centredness[site * CENTREDNESS_LEN] = u as f32;
+        let columns = [Some(guide), saved.map(|of| &of.first), saved.map(|of| &of.second)];
+        for (column, of) in columns.into_iter().enumerate() {
+            if let Some(u) = of.and_then(|of| of.unconstrained_centredness) {
+                for (site, u) in u.reparameterized().into_iter().enumerate() {
+                    centredness[site * CENTREDNESS_LEN + column] = u as f32;
+                }
             }
         }
         let zeros = |n: usize| upload(client, vec![0.0f32; n]);

@@ -16,6 +16,7 @@ use cubecl::prelude::*;
 use infermark_backend::BackendError;
 use infermark_model::guide::Guide;
 use infermark_model::svi::LossAndGradient;
+use infermark_svi::GuideState;
 use plan::Plan;
 
 pub(crate) use super::layout::LOG_ENTRIES;
@@ -60,6 +61,12 @@ pub(crate) trait Machine: Send {
     /// The guide's parameters now.
     fn guide(&self) -> Result<Guide, BackendError>;
 
+    /// The guide's parameters and the optimizer's moments, once no step is pending.
+    fn state(&self) -> Result<GuideState, BackendError>;
+
+    /// Puts a state in place, as of `completed` iterations, and places the next.
+    fn restore(&mut self, state: &GuideState, completed: u32) -> Result<(), BackendError>;
+
     /// Where an iteration's time goes; the machine is used up.
     fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError>;
 
@@ -103,7 +110,7 @@ impl<R: Runtime> Engine<R> {
         client.memory_cleanup();
         let failed = |reason| device_error(&device, reason);
         let given = PanelBuffers::new(&client, &plan, &panel, cubes).map_err(failed)?;
-        let changing = StateBuffers::new(&client, &plan, guide).map_err(failed)?;
+        let changing = StateBuffers::new(&client, &plan, guide, None).map_err(failed)?;
         Ok(Engine {
             plan,
             given,
@@ -115,6 +122,25 @@ impl<R: Runtime> Engine<R> {
             client,
             device,
         })
+    }
+
+    /// Goes to `iteration`, at `guide` with the moments of `saved`, and places it.
+    fn begin_at(
+        &mut self,
+        guide: &Guide,
+        saved: Option<&GuideState>,
+        iteration: u32,
+    ) -> Result<(), BackendError> {
+        // The old buffers go first: there may be room for one set of them.
+        self.changing = StateBuffers::none(&self.client).map_err(|e| self.failed(e))?;
+        self.changing =
+            StateBuffers::new(&self.client, &self.plan, guide, saved).map_err(|e| self.failed(e))?;
+        self.iteration = iteration;
+        self.half = 0;
+        self.step_pending = false;
+        self.place()?;
+        // Waits until everything is compiled and done.
+        self.read(&self.changing.log).map(drop)
     }
 
     fn failed(&self, reason: impl std::fmt::Debug) -> BackendError {
@@ -134,15 +160,7 @@ impl<R: Runtime> Machine for Engine<R> {
         self.place()?;
         self.iterate_once()?;
         self.settle()?;
-        // The old buffers go first: there may be room for one set of them.
-        self.changing = StateBuffers::none(&self.client).map_err(|e| self.failed(e))?;
-        self.changing = StateBuffers::new(&self.client, &self.plan, guide).map_err(|e| self.failed(e))?;
-        self.iteration = self.first_iteration;
-        self.half = 0;
-        self.step_pending = false;
-        self.place()?;
-        // Waits until everything is compiled and done.
-        self.read(&self.changing.log).map(drop)
+        self.begin_at(guide, None, self.first_iteration)
     }
 
     fn iterate(&mut self, count: u32) -> Result<Vec<Outcome>, BackendError> {
@@ -186,6 +204,14 @@ impl<R: Runtime> Machine for Engine<R> {
 
     fn guide(&self) -> Result<Guide, BackendError> {
         self.read_guide()
+    }
+
+    fn state(&self) -> Result<GuideState, BackendError> {
+        self.read_state()
+    }
+
+    fn restore(&mut self, state: &GuideState, completed: u32) -> Result<(), BackendError> {
+        self.begin_at(&state.guide, Some(state), completed)
     }
 
     fn profile(&mut self) -> Result<(Vec<LaunchTime>, Vec<BatchTime>), BackendError> {

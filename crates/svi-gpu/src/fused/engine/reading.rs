@@ -1,8 +1,9 @@
 //! Data that is read back: the log of losses, the guide, and the gradient.
 
+use super::super::frame::frame_transforms;
 use super::super::hierarchy::{CENTREDNESS_LEN, LOG_HEAD};
 use super::super::layout::LOG_ENTRIES;
-use super::buffers::Buffer;
+use super::buffers::{Buffer, COLUMNS, TRANSFORMS};
 use super::{Engine, Outcome};
 use cubecl::prelude::*;
 use infermark_backend::BackendError;
@@ -10,6 +11,7 @@ use infermark_model::guide::{Guide, sigmoid, softplus};
 use infermark_model::objective::Weighted;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{PerSite, Site};
+use infermark_svi::GuideState;
 
 impl<R: Runtime> Engine<R> {
     pub(super) fn read(&self, buffer: &Buffer) -> Result<Vec<f32>, BackendError> {
@@ -87,6 +89,27 @@ impl<R: Runtime> Engine<R> {
             (guide.loc[to], guide.unconstrained_scale[to]) = latent(j);
         }
         guide
+    }
+
+    /// The guide's parameters and the optimizer's moments, once no step is pending.
+    pub(super) fn read_state(&self) -> Result<GuideState, BackendError> {
+        let state = self.read(&self.changing.state)?;
+        let l = self.plan.part.own.latents();
+        let mut parts = Vec::with_capacity(COLUMNS.len());
+        for (column, [loc, scale]) in COLUMNS.into_iter().enumerate() {
+            parts.push(self.guide_of(self.centredness(column)?, |j| {
+                (f64::from(state[loc * l + j]), f64::from(state[scale * l + j]))
+            }));
+        }
+        let mut parts = parts.into_iter();
+        let mut next = || parts.next().expect("one for each column");
+        let frame = self.read(&self.changing.frame)?;
+        Ok(GuideState {
+            guide: next(),
+            first: next(),
+            second: next(),
+            transforms: frame[frame_transforms(self.plan.particles())..][..TRANSFORMS].to_vec(),
+        })
     }
 
     /// The guide's parameters.
