@@ -6,8 +6,9 @@ use infermark_communicator::{Communicator, preflight};
 use infermark_model::Panel;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Checks, before a run, that all ranks answer, that sums arrive as they should, and that all have the same program, request and
-/// panel; threads may differ.
+/// Checks, before a run, that all ranks answer, that sums arrive as they should, and that all have the same request, panel and
+/// `hardware`, the device's name or the processor's instruction set: each computes what is above the products for itself, and all must
+/// get the same bits. Threads may differ.
 ///
 /// # Errors
 /// [`BackendError::Communication`] with the rank that differs, and in what.
@@ -15,37 +16,39 @@ pub fn check_ranks(
     communicator: &mut dyn Communicator,
     panel: &Panel,
     request: &Request,
+    hardware: &str,
 ) -> Result<(), BackendError> {
-    Ok(preflight(communicator, &facts(panel, request))?)
-}
-
-/// Program, request and panel, with digests.
-fn facts(panel: &Panel, request: &Request) -> [(&'static str, u64); 3] {
     let request = Request {
         threads: None,
         ..request.clone()
     };
-    let sums = panel.sums();
-    let layout = panel.layout();
-    let mean_log_price = panel.mean_log_price().iter().map(|mean| mean.to_bits());
-    [
-        ("version", digest(&env!("CARGO_PKG_VERSION"))),
-        ("request", digest(&format!("{request:?}"))),
+    let facts = [
+        ("request", digest(|hasher| format!("{request:?}").hash(hasher))),
+        ("panel", digest(|hasher| hash_panel(panel, hasher))),
         (
-            "panel",
-            digest(&(
-                [layout.products, layout.categories, layout.periods, panel.rows()],
-                &sums.product,
-                panel.category_of(),
-                mean_log_price.collect::<Vec<u64>>(),
-            )),
+            "instruction set or device",
+            digest(|hasher| hardware.hash(hasher)),
         ),
-    ]
+    ];
+    Ok(preflight(communicator, &facts)?)
+}
+
+/// All that is in a panel.
+fn hash_panel(panel: &Panel, hasher: &mut DefaultHasher) {
+    for labels in [panel.products(), panel.categories(), panel.periods()] {
+        labels.iter().for_each(|label| label.to_string().hash(hasher));
+    }
+    panel.category_of().hash(hasher);
+    for product in 0..panel.layout().products {
+        for row in panel.product_rows(product) {
+            (row.period, row.units, row.log_price.to_bits()).hash(hasher);
+        }
+    }
 }
 
 /// A digest that is the same in every process of one program.
-fn digest(of: &impl Hash) -> u64 {
+fn digest(of: impl FnOnce(&mut DefaultHasher)) -> u64 {
     let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
+    of(&mut hasher);
     hasher.finish()
 }

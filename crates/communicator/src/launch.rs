@@ -17,6 +17,8 @@ pub struct Launcher {
     pub only_with: Option<&'static str>,
 }
 
+const SLURM: &str = "Slurm";
+
 /// The launchers whose variables are read, the first that is there first.
 pub const LAUNCHERS: [Launcher; 4] = [
     Launcher {
@@ -41,7 +43,7 @@ pub const LAUNCHERS: [Launcher; 4] = [
         only_with: None,
     },
     Launcher {
-        name: "Slurm",
+        name: SLURM,
         rank: "SLURM_PROCID",
         size: "SLURM_NTASKS",
         local_rank: "SLURM_LOCALID",
@@ -125,6 +127,10 @@ fn launch_in(variable: impl Fn(&'static str) -> Option<String>) -> Result<Option
         if launcher.only_with.is_some_and(|name| variable(name).is_none()) {
             continue;
         }
+        // Launchers that are started within a step of Slurm, or start their daemons in one, hand its variables on.
+        if launcher.name == SLURM && first.is_some() {
+            continue;
+        }
         let (Some(rank), Some(size)) = (number(launcher.rank)?, number(launcher.size)?) else {
             continue;
         };
@@ -198,17 +204,28 @@ mod tests {
     }
 
     #[test]
-    fn what_disagrees_is_refused_with_both_values() {
-        let left_over = [
+    fn a_daemon_of_slurm_says_nothing_of_the_ranks_that_it_starts() {
+        let by_a_daemon = [
             ("OMPI_COMM_WORLD_RANK", "2"),
             ("OMPI_COMM_WORLD_SIZE", "4"),
             ("SLURM_PROCID", "0"),
             ("SLURM_NTASKS", "1"),
             ("SLURM_STEP_ID", "0"),
         ];
+        assert_eq!(found(&by_a_daemon), Ok(Some((2, 4, "Open MPI"))));
+    }
+
+    #[test]
+    fn what_disagrees_is_refused_with_both_values() {
+        let left_over = [
+            ("RANK", "0"),
+            ("WORLD_SIZE", "1"),
+            ("OMPI_COMM_WORLD_RANK", "2"),
+            ("OMPI_COMM_WORLD_SIZE", "4"),
+        ];
         let error = found(&left_over).unwrap_err();
         assert!(
-            error.starts_with("OMPI_COMM_WORLD_SIZE is 4, and SLURM_NTASKS is 1"),
+            error.starts_with("WORLD_SIZE is 1, and OMPI_COMM_WORLD_SIZE is 4"),
             "{error}"
         );
         let error = found(&[("RANK", "x"), ("WORLD_SIZE", "2")]).unwrap_err();

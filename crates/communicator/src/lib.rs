@@ -87,6 +87,8 @@ pub enum Operation {
     Broadcast,
     /// [`Communicator::barrier`].
     Barrier,
+    /// The end of all processes.
+    End,
 }
 
 impl Operation {
@@ -96,6 +98,7 @@ impl Operation {
             Operation::AllReduce => "all-reduce",
             Operation::Broadcast => "broadcast",
             Operation::Barrier => "barrier",
+            Operation::End => "end",
         }
     }
 }
@@ -131,7 +134,7 @@ pub enum CommunicationError {
     },
     /// A rank has not what the others have.
     #[error(
-        "rank {rank} has another {what} than rank 0; start the same program with the same options and data on every rank"
+        "rank {rank} has another {what} than rank 0; start the same program with the same options and data on every rank, and on machines alike"
     )]
     Differs {
         /// The rank.

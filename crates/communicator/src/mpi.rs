@@ -12,6 +12,7 @@ use mpi::request::{LocalScope, Request};
 use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::{Rank, Threading};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a rank waits before it says so to the others.
@@ -35,6 +36,9 @@ const TAG: i32 = 17;
 /// Operations of this process so far, of all its communicators: MPI has one order for them all.
 static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
+/// The number of the latest operation that each rank has said to be waiting in.
+static WAITING_AT: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
 /// Says why the run ends, before it does.
 pub type GiveUp = fn(&CommunicationError);
 
@@ -42,6 +46,39 @@ pub type GiveUp = fn(&CommunicationError);
 pub struct Mpi {
     _universe: Universe,
     world: MpiWorld,
+}
+
+impl Mpi {
+    /// Ends all processes, with the exit status `code`, because this one does not go on and the others may wait for it.
+    pub fn abort(code: i32) -> ! {
+        end_after(LAST_GRACE);
+        SimpleCommunicator::world().abort(code)
+    }
+}
+
+impl Drop for Mpi {
+    /// The end of MPI waits for the other ranks as well, but not for ever.
+    fn drop(&mut self) {
+        let MpiWorld {
+            size,
+            deadline,
+            give_up,
+            ..
+        } = self.world;
+        let number = OPERATIONS.load(Ordering::Relaxed) + 1;
+        let _ = std::thread::Builder::new().spawn(move || {
+            std::thread::sleep(deadline);
+            end_after(LAST_GRACE);
+            give_up(&CommunicationError::Silent {
+                ranks: Vec::new(),
+                size,
+                operation: Operation::End,
+                number,
+                seconds: deadline.as_secs(),
+            });
+            std::process::abort();
+        });
+    }
 }
 
 /// Why MPI cannot be used.
@@ -114,7 +151,6 @@ impl MpiWorld {
             sent: Vec::new(),
             received: Vec::new(),
             sums: Vec::new(),
-            waiting_at: vec![0; self.size],
             traffic: Traffic::default(),
         }
     }
@@ -138,17 +174,12 @@ pub struct MpiRank {
     sent: Vec<f64>,
     received: Vec<f64>,
     sums: Vec<f64>,
-    /// The number of the latest operation that each rank has said to be waiting in.
-    waiting_at: Vec<u64>,
     traffic: Traffic,
 }
 
 impl MpiRank {
     /// Waits for the request that `begin` makes of the buffers.
-    fn carry_out<'s, D: ?Sized + 's>(
-        waiting: &mut Waiting<'_>,
-        mut request: Request<'s, D, &LocalScope<'s>>,
-    ) {
+    fn carry_out<'s, D: ?Sized + 's>(waiting: &mut Waiting, mut request: Request<'s, D, &LocalScope<'s>>) {
         let (mut waited, mut last) = (Duration::ZERO, Instant::now());
         loop {
             match request.test() {
@@ -168,37 +199,43 @@ impl MpiRank {
         }
     }
 
-    fn waiting(&mut self, operation: Operation) -> (Waiting<'_>, [&mut Vec<f64>; 3]) {
+    fn waiting(&mut self, operation: Operation) -> (Waiting, [&mut Vec<f64>; 3]) {
         let MpiRank {
             world,
             sent,
             received,
             sums,
-            waiting_at,
             traffic: _,
         } = self;
         let waiting = Waiting {
             world: *world,
             operation,
             number: OPERATIONS.fetch_add(1, Ordering::Relaxed) + 1,
-            waiting_at,
             is_announced: false,
         };
         (waiting, [sent, received, sums])
     }
 }
 
+/// Ends this process after that time: what ends the others, or says why, may hang as well.
+fn end_after(grace: Duration) {
+    // Without the thread it may do so for ever.
+    let _ = std::thread::Builder::new().spawn(move || {
+        std::thread::sleep(grace);
+        std::process::abort();
+    });
+}
+
 /// An operation that this rank waits in.
-struct Waiting<'a> {
+struct Waiting {
     world: MpiWorld,
     operation: Operation,
     /// From 1.
     number: u64,
-    waiting_at: &'a mut [u64],
     is_announced: bool,
 }
 
-impl Waiting<'_> {
+impl Waiting {
     /// What there is to do after having waited that long.
     fn look(&mut self, waited: Duration) {
         if waited < NOTICE {
@@ -212,13 +249,15 @@ impl Waiting<'_> {
                 all.process_at_rank(rank as Rank).send_with_tag(&self.number, TAG);
             }
         }
+        let mut waiting_at = WAITING_AT.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting_at.resize(self.world.size, 0);
         while let Some((message, status)) = all.any_process().immediate_matched_probe_with_tag(TAG) {
             let (number, _) = message.matched_receive::<u64>();
             let rank = status.source_rank() as usize;
-            self.waiting_at[rank] = self.waiting_at[rank].max(number);
+            waiting_at[rank] = waiting_at[rank].max(number);
         }
         if waited >= self.world.deadline {
-            let late = |rank: &usize| *rank != self.world.rank && self.waiting_at[*rank] < self.number;
+            let late = |rank: &usize| *rank != self.world.rank && waiting_at[*rank] < self.number;
             let error = CommunicationError::Silent {
                 ranks: (0..self.world.size).filter(late).collect(),
                 size: self.world.size,
@@ -226,12 +265,8 @@ impl Waiting<'_> {
                 number: self.number,
                 seconds: waited.as_secs(),
             };
+            end_after(LAST_GRACE);
             (self.world.give_up)(&error);
-            // What ends the others may hang as well; without the thread it may do so for ever.
-            let _ = std::thread::Builder::new().spawn(|| {
-                std::thread::sleep(LAST_GRACE);
-                std::process::abort();
-            });
             all.abort(1);
         }
     }
@@ -298,7 +333,8 @@ impl Communicator for MpiRank {
     }
 
     fn barrier(&mut self) -> Result<(), CommunicationError> {
-        self.all_reduce(&mut [])
+        // An operation on nothing need not wait for anybody.
+        self.all_reduce(&mut [0.0])
     }
 
     /// The others learn at their deadline, or from the launcher as soon as this process ends.

@@ -3,6 +3,7 @@
 //! All files are on the disk under temporary names before the first gets its final name; `run.json` comes
 //! last, with the digests of the others. An earlier fit is replaced as a whole, by exchanging folders.
 
+use crate::checkpoint_file::CHECKPOINT_BIN;
 use crate::digest_writer::DigestWriter;
 use crate::draws_parquet::{DrawLabels, write_draws_parquet};
 use crate::fit_record::{FitRecord, FitStatus, write_json};
@@ -107,7 +108,11 @@ pub fn write_fit(
     parts: &FitParts<'_>,
     record: FitRecord,
 ) -> Result<WrittenFiles, FileError> {
-    if !folder.path().join(RUN_JSON).exists() {
+    let is_new = !folder.path().join(RUN_JSON).exists();
+    // A finished fit takes the place of its checkpoint, so that no moment has both.
+    let checkpoint = folder.path().join(CHECKPOINT_BIN);
+    let ends_checkpoint = record.status == FitStatus::Finished && checkpoint.exists();
+    if is_new && !ends_checkpoint {
         return write_into(folder.path(), panel, parts, record);
     }
     if parts.posterior.is_none() {
@@ -116,7 +121,21 @@ pub fn write_fit(
             missing: Vec::new(),
         });
     }
-    let mut written = folder.replace(&FILES, |into| write_into(into, panel, parts, record))?;
+    let known: Vec<&str> = FILES
+        .into_iter()
+        .chain(ends_checkpoint.then_some(CHECKPOINT_BIN))
+        .collect();
+    let mut written = folder.replace(&known, |into| {
+        let written = write_into(into, panel, parts, record)?;
+        if ends_checkpoint && !written.missing.is_empty() {
+            // What is missing can be written by going on from it.
+            let kept = into.join(CHECKPOINT_BIN);
+            if kept != checkpoint {
+                std::fs::copy(&checkpoint, &kept).map_err(|error| FileError::new("write", &kept, error))?;
+            }
+        }
+        Ok::<_, FileError>(written)
+    })?;
     for file in &mut written.files {
         if let Some(name) = file.file_name() {
             *file = folder.path().join(name);

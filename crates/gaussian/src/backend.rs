@@ -289,13 +289,11 @@ impl GaussianCpu {
         // only the weights of its own rows.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let weights = 8 * panel.rows() as u64;
-        let of_rank =
-            <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads().div_ceil(request.shards))
-                .saturating_add(12 * 8 * latents)
-                - weights;
-        let needed = of_rank
-            .saturating_mul(request.shards as u64)
-            .saturating_add(weights);
+        let here = self.world.size().map_or(request.shards, |_| 1);
+        let of_rank = <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads().div_ceil(here))
+            .saturating_add(12 * 8 * latents)
+            - weights;
+        let needed = of_rank.saturating_mul(here as u64).saturating_add(weights);
         infermark_memory::check(format!("{} with its factor", request.method.name()), needed)
             .map_err(|shortage| BackendError::short_of_memory(shortage, LESS_MEMORY))?;
         if request.shards > 1 {

@@ -236,9 +236,9 @@ impl ModeSearch {
         }
     }
 
-    /// The point.
-    pub(crate) fn point(&self) -> &[f64] {
-        &self.point
+    /// The point, unless the search has not left its start.
+    pub(crate) fn reached(&self) -> Option<Vec<f64>> {
+        (!self.is_start && !self.point.is_empty()).then(|| self.point.clone())
     }
 
     /// Half the squared Newton decrement at the point: what a quadratic log joint would still gain.

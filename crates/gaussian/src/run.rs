@@ -202,8 +202,7 @@ impl GaussianRun {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Mode(mut search) => {
                 let enough = search.is_evaluated() && (search.converged() || search.steps as u64 >= most);
-                let (point, steps) = (search.point().to_vec(), search.steps);
-                let is_begun = search.is_evaluated();
+                let (reached, steps) = (search.reached(), search.steps);
                 let done = match self.family() {
                     Some((family, _)) if enough => search.into_mode().map(|mode| {
                         let coordinates = self.request.method.coordinates();
@@ -218,7 +217,7 @@ impl GaussianRun {
                         self.stage = Stage::Mode(search);
                     }),
                 };
-                self.or_resumed(done, is_begun.then_some(point), steps)
+                self.or_resumed(done, reached, steps)
             }
             Stage::Variational(mut search) => {
                 let (_, tolerance) = self.family().expect("a variational method");

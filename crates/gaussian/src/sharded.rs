@@ -14,6 +14,7 @@ use infermark_backend::{
 use infermark_communicator::{Communicator, World};
 use infermark_model::dispersion::Dispersion;
 use infermark_model::{Panel, Shard};
+use infermark_processor::InstructionSet;
 use infermark_threads::at_once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,11 +39,20 @@ impl ShardedRun {
         started: Instant,
     ) -> Result<Self, BackendError> {
         let whole = counts_of(panel, request)?;
-        let cost = cost(&whole, request, bytes);
+        let mut cost = cost(&whole, request, bytes);
         let mut ranks = ranks_here(world, panel, request.shards)?;
         if world.size().is_some() {
             for (_, communicator) in &mut ranks {
-                check_ranks(&mut **communicator, panel, request)?;
+                check_ranks(
+                    &mut **communicator,
+                    panel,
+                    request,
+                    InstructionSet::from_environment()?.name(),
+                )?;
+                // By the measured speed of a process, which decides what is done when: the first one's counts on all of them.
+                let mut is_told = [f64::from(u8::from(cost.is_some()))];
+                communicator.broadcast(&mut is_told, 0)?;
+                cost = (is_told[0] > 0.0).then(|| cost.take().unwrap_or_default());
             }
         }
         let requests = request.of_shards(ranks.len());

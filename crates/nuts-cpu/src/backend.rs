@@ -135,7 +135,12 @@ impl NutsAmong {
     ) -> Result<Box<dyn Run>, BackendError> {
         let size = self.world.size().unwrap_or(1);
         let mut communicator = self.world.ranks(size).swap_remove(0);
-        check_ranks(&mut *communicator, &panel, request)?;
+        check_ranks(
+            &mut *communicator,
+            &panel,
+            request,
+            InstructionSet::from_environment()?.name(),
+        )?;
         NutsCpu.begin(panel, request, communicator, saved)
     }
 }

@@ -70,6 +70,12 @@ impl NutsRun {
             settings,
             ..
         } = setup;
+        // Before the search for the mode.
+        ranks::chains_of(
+            setup.communicator.rank(),
+            setup.communicator.size(),
+            settings.chains,
+        )?;
         let priors = request.priors;
         let centredness = request.parameterization.start();
         let to_natural: ToNatural = {

@@ -44,7 +44,7 @@ impl ShardedIterations {
     /// Guides with the products of all ranks, from those that `of_shard` finds of one; `None` if it finds none.
     fn gather<const N: usize>(
         &self,
-        of_shard: impl Fn(&dyn ShardIterate) -> Result<Option<[Guide; N]>, BackendError>,
+        mut of_shard: impl FnMut(&dyn ShardIterate) -> Result<Option<[Guide; N]>, BackendError>,
     ) -> Result<Option<[Guide; N]>, BackendError> {
         let mut here = self.here();
         let ((first, lead), others) = here.split_first_mut().expect("there is a shard");
@@ -104,12 +104,15 @@ impl Iterate for ShardedIterations {
     }
 
     fn state(&self) -> Result<Option<GuideState>, BackendError> {
-        let Some(of_first) = self.here()[0].1.state()? else {
-            return Ok(None);
-        };
-        let gathered =
-            self.gather(|shard| Ok(shard.state()?.map(|state| state.parts().map(Guide::clone))))?;
-        Ok(gathered.map(|parts| of_first.with_parts(parts)))
+        let mut transforms = None;
+        let gathered = self.gather(|shard| {
+            Ok(shard.state()?.map(|state| {
+                let (parts, own) = state.into_parts();
+                transforms.get_or_insert(own);
+                parts
+            }))
+        })?;
+        Ok(gathered.map(|parts| GuideState::of_parts(parts, transforms.unwrap_or_default())))
     }
 
     fn restore(&mut self, state: &GuideState, completed: u64) -> Result<bool, BackendError> {

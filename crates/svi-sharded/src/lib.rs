@@ -11,14 +11,15 @@ mod placement;
 
 use crate::iterations::ShardedIterations;
 use infermark_backend::{
-    Backend, BackendError, BenchmarkSettings, Capabilities, Checkpoint, Device, MethodKind, Request, Run,
-    check_ranks,
+    Backend, BackendError, BenchmarkSettings, Capabilities, Checkpoint, Device, DeviceKind, MethodKind,
+    Request, Run, check_ranks,
 };
 use infermark_communicator::{ThreadWorld, World};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
 use infermark_model::{Panel, Shard};
+use infermark_processor::InstructionSet;
 use infermark_svi::{
     Chart, GuidedRun, NoiseSource, RunSetup, SavedRun, ShardEngine, ShardSetup, SviRun, log_joint_of,
 };
@@ -81,8 +82,12 @@ impl SviSharded {
         let (engine, devices) = self.placed(request)?;
         let shards = Shard::cut(&panel, request.shards)?;
         if self.world.size().is_some() {
+            let hardware = match devices[0].id.kind {
+                DeviceKind::Cpu => InstructionSet::from_environment()?.name().to_owned(),
+                _ => devices[0].name.clone(),
+            };
             for mut communicator in self.world.ranks(request.shards) {
-                check_ranks(&mut *communicator, &panel, request)?;
+                check_ranks(&mut *communicator, &panel, request, &hardware)?;
             }
         }
         let chart = Chart::of(&panel, request);

@@ -21,7 +21,6 @@ pub(crate) fn capabilities(engines: impl Iterator<Item = Capabilities>) -> Capab
             parameterizations: union(all.parameterizations, more.parameterizations),
             precisions: union(all.precisions, more.precisions),
             uses_threads: all.uses_threads || more.uses_threads,
-            mini_batches: all.mini_batches || more.mini_batches,
             ..all
         })
         .expect("there is an engine")
@@ -32,6 +31,8 @@ fn sharded(capabilities: Capabilities) -> Capabilities {
     Capabilities {
         devices_per_run: DEVICES,
         shards: SHARDS,
+        // The units of a batch are those of one shard, and its rates would be those of all.
+        mini_batches: false,
         ..capabilities
     }
 }

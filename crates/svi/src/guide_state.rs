@@ -31,14 +31,19 @@ impl GuideState {
         }
     }
 
-    /// This state with these parameters, first and second moments.
-    pub fn with_parts(self, [guide, first, second]: [Guide; 3]) -> Self {
+    /// Of parameters, first and second moments, and the transforms.
+    pub fn of_parts([guide, first, second]: [Guide; 3], transforms: Vec<f32>) -> Self {
         GuideState {
             guide,
             first,
             second,
-            ..self
+            transforms,
         }
+    }
+
+    /// Parameters, first and second moments, and the transforms.
+    pub fn into_parts(self) -> ([Guide; 3], Vec<f32>) {
+        ([self.guide, self.first, self.second], self.transforms)
     }
 
     /// Parameters, first and second moments.

@@ -62,7 +62,7 @@ impl GaussianRun {
             return Ok(None);
         }
         let point = match (&self.stage, &self.fitted) {
-            (Stage::Mode(search), _) => self.has_begun(search).then(|| search.point().to_vec()),
+            (Stage::Mode(search), _) => search.reached(),
             (Stage::Variational(search), _) => Some(search.means().to_vec()),
             (Stage::Over, Some(Fitted::Mode(point, _) | Fitted::Precision(point, _))) => Some(point.clone()),
             (Stage::Over, _) => self.posterior.as_ref().map(|posterior| posterior.mean.clone()),
@@ -85,11 +85,6 @@ impl GaussianRun {
             run_seconds: self.run_seconds,
         };
         Checkpoint::new(self.name, FORMAT, self.completed(), &saved).map(Some)
-    }
-
-    /// Whether a search has left its start, to which its first step would bring it again.
-    fn has_begun(&self, search: &ModeSearch) -> bool {
-        search.is_evaluated() || search.steps > 0
     }
 
     /// The same run from the point of `saved` on.

@@ -65,19 +65,20 @@ impl NutsRun {
         self.scheduler
             .has_done(numbers[..chains].iter().map(|done| *done as u64));
         let failed = numbers[chains + 1..].iter().position(|failed| *failed > 0.0);
-        if failure.is_none()
-            && let Some(failed) = failed
-        {
-            return Ok(Err(BackendError::Diverged {
-                step: numbers[..chains].iter().sum::<f64>() as u64,
-                reason: format!("a chain of rank {failed} cannot go on").into(),
-            }));
-        }
+        let is_interrupted = numbers[chains] > 0.0;
         let limit = self.draws_of_chain() as f64;
-        if failed.is_none() && numbers[..chains].iter().all(|done| *done == limit) {
+        if failed.is_some() || is_interrupted || numbers[..chains].iter().all(|done| *done == limit) {
             self.gather()?;
         }
-        Ok(Ok(numbers[chains] > 0.0))
+        if let Some(failed) = failed {
+            let mut reason = failure.unwrap_or_default().into_bytes();
+            self.of_ranks(|own| broadcast_bytes(own, &mut reason, failed))?;
+            return Ok(Err(BackendError::Diverged {
+                step: numbers[..chains].iter().sum::<f64>() as u64,
+                reason: String::from_utf8_lossy(&reason).into_owned().into(),
+            }));
+        }
+        Ok(Ok(is_interrupted))
     }
 
     /// Gives every rank the records of all chains.
