@@ -155,6 +155,18 @@ for coordinates in published orthogonal; do
   printf 'posterior in %s coordinates: the same bits in every order\n' "$coordinates"
 done
 
+# Four cards of one process give the bits of four shards on one.
+shards() {
+  local devices=$1
+  on_card "${orders%% *}" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device "$devices" --shards 4 --iterations 40 \
+    --out "$dir/fits/$devices" >"$dir/logs/fit-$devices" 2>&1 || { cat "$dir/logs/fit-$devices" >&2; fail "no fit on $devices"; }
+}
+cards=cuda:0,cuda:1,cuda:2,cuda:3
+for devices in cuda "$cards"; do shards "$devices"; done
+cmp "$dir/fits/cuda/posterior.csv" "$dir/fits/$cards/posterior.csv" || fail "four cards: another posterior than four shards on one"
+grep -q '"device": "4 of ' "$dir/fits/$cards/run.json" || fail "run.json does not say that there were four cards"
+printf 'posterior on four cards: the bits of four shards on one\n'
+
 # The kernels of the published shape, as the program asks for them, with the header that it writes. What it fits is not looked at:
 # launches do nothing here.
 for coordinates in published orthogonal; do

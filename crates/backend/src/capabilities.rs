@@ -63,6 +63,13 @@ impl Capabilities {
             .all(|device| self.device_kinds.contains(&device.kind))
     }
 
+    /// Whether it runs on the request's devices, judging by their kinds, and takes as many of them and as many shards.
+    pub fn takes(&self, request: &Request) -> bool {
+        self.covers(&request.devices)
+            && self.devices_per_run.contains(&request.devices.len())
+            && self.shards.contains(&request.shards)
+    }
+
     /// Whether it runs on anything but the CPU.
     pub fn has_gpus(&self) -> bool {
         self.device_kinds.iter().any(|kind| *kind != DeviceKind::Cpu)

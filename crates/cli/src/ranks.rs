@@ -124,19 +124,29 @@ impl Ranks {
         self.0.is_some()
     }
 
-    /// The shards of a request, of which `asked` were asked for: one in each process.
+    /// The shards of a run on `devices` devices, where `asked` were asked for: one in each process, or as many for each device.
     ///
     /// # Errors
     /// When another number was asked for.
-    pub(crate) fn shards(&self, asked: usize) -> anyhow::Result<usize> {
-        let Some(Processes { size, .. }) = &self.0 else {
-            return Ok(asked);
-        };
-        ensure!(
-            asked == 1 || asked == *size,
-            "--shards is {asked}, and there are {size} processes with one shard each; leave it out"
-        );
-        Ok(*size)
+    pub(crate) fn shards(&self, asked: Option<usize>, devices: usize) -> anyhow::Result<usize> {
+        match (&self.0, asked) {
+            (None, None) => Ok(devices),
+            (None, Some(asked)) => {
+                ensure!(
+                    asked.is_multiple_of(devices),
+                    "--shards is {asked}, and --device names {devices}; give as many shards for each, or leave --shards out"
+                );
+                Ok(asked)
+            }
+            (Some(Processes { size, .. }), _) => {
+                ensure!(
+                    asked.is_none_or(|asked| asked == 1 || asked == *size),
+                    "--shards is {}, and there are {size} processes with one shard each; leave it out",
+                    asked.unwrap_or_default()
+                );
+                Ok(*size)
+            }
+        }
     }
 
     /// The backend with its ranks in these.

@@ -2,7 +2,8 @@
 
 use crate::{NAME, SviSharded};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, DeviceId, MOST_SHARDS, MethodKind, Request,
+    Backend, BackendError, Capabilities, Cause, Device, DeviceId, MOST_SHARDS, MethodKind, Remedy, Request,
+    Setting,
 };
 use infermark_svi::ShardEngine;
 use std::ops::RangeInclusive;
@@ -89,9 +90,13 @@ fn devices_of(engine: &dyn ShardEngine, request: &Request) -> Result<Vec<Device>
     let mut devices: Vec<Device> = Vec::new();
     for id in &request.devices {
         if devices.iter().any(|device| device.id == *id) {
-            return Err(unsupported(format!(
-                "the device {id} twice in one run; several shards on it are given by the number of shards"
-            )));
+            return Err(BackendError::Unsupported {
+                backend: NAME,
+                what: Cause::new(
+                    format!("the device {id} twice in one run"),
+                    [Remedy::Raise(Setting::Shards)],
+                ),
+            });
         }
         let device = here.iter().find(|device| device.id == *id);
         let device = device.ok_or_else(|| unsupported(format!("the device {id}, which is not here")))?;

@@ -104,7 +104,7 @@ impl FitArguments {
         let given_priors = self.priors.given()?;
         let mut request = Request {
             likelihood: self.likelihood.likelihood,
-            shards: ranks.shards(self.run.shards)?,
+            shards: ranks.shards(self.run.shards, self.run.devices.len())?,
             ..self
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)

@@ -119,12 +119,32 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "--batch-products goes with --method svi",
         ),
         (
-            "fit x.csv --out x --shards 2",
+            "fit x.csv --out x --method meanfield --shards 2",
             "cannot serve 2 shards in one run; give 1",
         ),
         (
             "fit x.csv --out x --method svi --shards 0",
             "shards is 0; give 1 to 1024",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cpu,cpu",
+            "the device cpu twice in one run; ask for more shards (--shards)",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cpu,cuda:99",
+            "svi-sharded cannot run on cuda:99; devices: cpu",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cuda,cuda:1 --shards 3",
+            "--shards is 3, and --device names 2; give as many shards for each, or leave --shards out",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cuda,",
+            "there is no device ''",
+        ),
+        (
+            "fit nowhere.csv --out x --device cpu,cpu",
+            "cannot serve 2 devices in one run; give 1",
         ),
         (
             "fit x.csv --out x --method svi --coordinates published --window 500",
