@@ -78,6 +78,27 @@ impl Traffic {
     }
 }
 
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, more: Traffic) {
+        self.operations += more.operations;
+        self.bytes += more.bytes;
+        self.time += more.time;
+    }
+}
+
+impl std::ops::Sub for Traffic {
+    type Output = Traffic;
+
+    /// What has come since `earlier`.
+    fn sub(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            operations: self.operations - earlier.operations,
+            bytes: self.bytes - earlier.bytes,
+            time: self.time - earlier.time,
+        }
+    }
+}
+
 /// The operation under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {

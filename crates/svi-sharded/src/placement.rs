@@ -15,12 +15,12 @@ const SHARDS: RangeInclusive<usize> = 2..=MOST_SHARDS;
 /// What the engines serve together.
 pub(crate) fn capabilities(engines: impl Iterator<Item = Capabilities>) -> Capabilities {
     engines
-        .map(sharded)
         .reduce(|all, more| Capabilities {
             device_kinds: union(all.device_kinds, more.device_kinds),
             likelihoods: union(all.likelihoods, more.likelihoods),
             parameterizations: union(all.parameterizations, more.parameterizations),
             precisions: union(all.precisions, more.precisions),
+            cuts: union(all.cuts, more.cuts),
             uses_threads: all.uses_threads || more.uses_threads,
             mini_batches: all.mini_batches || more.mini_batches,
             ..all
@@ -29,11 +29,12 @@ pub(crate) fn capabilities(engines: impl Iterator<Item = Capabilities>) -> Capab
 }
 
 /// What an engine serves in shards.
-fn sharded(capabilities: Capabilities) -> Capabilities {
+pub(crate) fn sharded(engine: &dyn ShardEngine) -> Capabilities {
     Capabilities {
         devices_per_run: DEVICES,
         shards: SHARDS,
-        ..capabilities
+        cuts: engine.cuts(),
+        ..engine.capabilities()
     }
 }
 
@@ -74,7 +75,7 @@ impl SviSharded {
             .iter()
             .find(|engine| engine.capabilities().covers(&request.devices))
             .ok_or_else(|| unsupported(format!("the device {first}")))?;
-        sharded(engine.capabilities()).check(NAME, MethodKind::Svi, request)?;
+        sharded(&**engine).check(NAME, MethodKind::Svi, request)?;
         for device in &request.devices {
             let on_device = of_shard(request, *device, request.threads);
             engine.supports(&on_device).map_err(in_own_name)?;
@@ -166,6 +167,7 @@ pub(crate) fn in_words(devices: &[Device], shards: usize) -> String {
 mod tests {
     use super::*;
     use infermark_backend::{DeviceKind, Method, SviSettings};
+    use infermark_model::Cut;
 
     fn device(name: &str) -> Device {
         Device {
@@ -208,18 +210,22 @@ mod tests {
 
     #[test]
     fn engines_serve_together_what_either_serves() {
-        let all = capabilities([Capabilities::CPU, Capabilities::GPU].into_iter());
+        let by_row = Capabilities {
+            cuts: &Cut::ALL,
+            ..Capabilities::CPU
+        };
+        let all = capabilities([Capabilities::GPU, by_row].into_iter());
         let kinds = [
-            DeviceKind::Cpu,
             DeviceKind::Cuda,
             DeviceKind::Vulkan,
             DeviceKind::Metal,
+            DeviceKind::Cpu,
         ];
         assert_eq!(all.device_kinds, kinds);
+        assert_eq!(all.cuts, Cut::ALL);
         assert_eq!(all.likelihoods, Capabilities::CPU.likelihoods);
         assert_eq!(all.precisions.len(), 2);
         assert!(all.uses_threads);
-        assert_eq!((all.shards, all.devices_per_run), (SHARDS, DEVICES));
         assert_eq!(union(&[1, 2], &[2]), [1, 2]);
         assert_eq!(union(&[2], &[1, 2]), [1, 2]);
     }

@@ -6,6 +6,7 @@ mod convergence;
 mod log_joint;
 mod noise_source;
 mod recorder;
+mod replica;
 mod run;
 mod shard;
 
@@ -17,6 +18,7 @@ pub use convergence::ConvergenceWatch;
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
 pub use recorder::{Decision, RunRecorder};
+pub use replica::ReplicaLink;
 pub use run::{Follower, Iterate, Piece, RunSetup, SviRun};
 pub use shard::{Link, ShardEngine, ShardIterate, ShardSetup, Sums};
 

@@ -2,8 +2,10 @@
 
 use crate::{Chart, Decision, GuidedRun, RunRecorder};
 use infermark_backend::{
-    BackendError, Interrupt, Method, Posterior, Progress, Report, Request, Run, SviWarning,
+    BackendError, CommunicationReport, Detail, Interrupt, Method, Posterior, Progress, Report, Request, Run,
+    SviWarning,
 };
+use infermark_communicator::Traffic;
 use infermark_model::Panel;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
@@ -24,6 +26,11 @@ pub trait Iterate: Send {
     /// # Errors
     /// When they cannot be read from the device.
     fn guide(&self) -> Result<Guide, BackendError>;
+
+    /// The number of ranks, and what crossed between them in the iterations; `None`, which is the default, where there is one.
+    fn crossed(&self) -> Option<(usize, Traffic)> {
+        None
+    }
 }
 
 /// A piece of a run under way: at most the requested number of iterations.
@@ -231,7 +238,14 @@ impl<I: Iterate> Run for SviRun<I> {
             threads,
             ..
         } = &self.setup;
-        self.recorder
-            .report(backend, device.clone(), *threads, centredness, warnings)
+        let mut report = self
+            .recorder
+            .report(backend, device.clone(), *threads, centredness, warnings);
+        if let Detail::Svi(svi) = &mut report.detail {
+            let crossed = self.iterations.crossed();
+            svi.communication =
+                crossed.map(|(ranks, traffic)| CommunicationReport::new(ranks, traffic, svi.iterations));
+        }
+        report
     }
 }

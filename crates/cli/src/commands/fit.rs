@@ -28,7 +28,7 @@ use infermark_machine::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
-use infermark_model::{Likelihood, Panel, Site, Specification, printable};
+use infermark_model::{Cut, Likelihood, Panel, Site, Specification, printable};
 use infermark_report::fit_notes::{below_lower_bound, constant_prices};
 use infermark_report::fit_summary::{fit_summary, likelihood_in_words, model_in_words};
 use infermark_report::plots::categories;
@@ -109,6 +109,10 @@ impl FitArguments {
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
         };
+        ensure!(
+            request.cut == Cut::Product || request.shards > 1,
+            "--cut row needs several shards; see --shards"
+        );
         let backend = ranks.connect(registry().choose(&request)?)?;
         if ranks.is_first() {
             ClaimedFolder::recover(&self.out, &FILES);
