@@ -71,7 +71,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// Counts an operation on `numbers` numbers that took `time`.
-    pub(crate) fn add(&mut self, numbers: usize, time: Duration) {
+    pub fn add(&mut self, numbers: usize, time: Duration) {
         self.operations += 1;
         self.bytes += (numbers * size_of::<f64>()) as u64;
         self.time += time;
@@ -149,6 +149,16 @@ pub enum CommunicationError {
         number: u64,
         /// How long this rank has waited.
         seconds: u64,
+    },
+    /// What connects the ranks has failed.
+    #[error("operation {number} ({}) has failed: {reason}", operation.name())]
+    Failed {
+        /// What was under way.
+        operation: Operation,
+        /// The number of the operation, from 1.
+        number: u64,
+        /// What is said of it.
+        reason: String,
     },
     /// A rank has not what the others have.
     #[error(

@@ -88,7 +88,8 @@ impl SviSharded {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
-        let requests = placement::requests(request, self.shards_here(request));
+        let own_device = self.world.size().and(self.world.local_rank());
+        let requests = placement::requests(request, self.shards_here(request), own_device);
         let started = setups(&*self.world, &cut, &requests, &chart, guide, &noise)
             .map(|setup| {
                 let setup = setup?;
@@ -125,7 +126,7 @@ impl SviSharded {
         let (engine, _) = self.placed(request)?;
         let cut = Cuts::of(panel, request)?;
         let chart = Chart::of(panel, request);
-        let requests = placement::requests(request, request.shards);
+        let requests = placement::requests(request, request.shards, None);
         let layout = panel.layout_for(request.likelihood);
         // For checks, which are made within one process.
         let setups = setups(&ThreadWorld, &cut, &requests, &chart, guide, &noise)
@@ -239,10 +240,14 @@ fn setups<'a>(
             guide,
             noise: noise.clone(),
             communicator,
-            shards_on_device: requests
-                .iter()
-                .filter(|other| other.devices == requests[rank].devices)
-                .count(),
+            shards_on_device: match world.size() {
+                // Each process has a device of its own.
+                Some(_) => 1,
+                None => requests
+                    .iter()
+                    .filter(|other| other.devices == requests[rank].devices)
+                    .count(),
+            },
         })
     })
 }

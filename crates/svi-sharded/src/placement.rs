@@ -140,15 +140,17 @@ fn of_shard(request: &Request, device: DeviceId, threads: Option<usize>) -> Requ
 }
 
 /// The requests of all shards, in the order of their ranks; those on one device follow each other. A process shares its threads among
-/// its shards, of which it has `here`.
-pub(crate) fn requests(request: &Request, here: usize) -> Vec<Request> {
+/// its shards, of which it has `here`. Where each process has one shard, its device is the one of its place on the machine, `own_device`.
+pub(crate) fn requests(request: &Request, here: usize, own_device: Option<usize>) -> Vec<Request> {
     let threads = request.resolved_threads();
-    let on_device = request.shards / request.devices.len();
+    let devices = &request.devices;
+    let on_device = request.shards / devices.len();
     (0..request.shards)
         .map(|rank| {
             // The first ones take what is over.
             let own = threads / here + usize::from(rank % here < threads % here);
-            of_shard(request, request.devices[rank / on_device], Some(own.max(1)))
+            let device = own_device.map_or(rank / on_device, |place| place % devices.len());
+            of_shard(request, devices[device], Some(own.max(1)))
         })
         .collect()
 }
@@ -188,9 +190,14 @@ mod tests {
             threads: Some(8),
             ..Request::new(Method::Svi(SviSettings::default()))
         };
-        let placed = requests(&request, 6);
+        let placed = requests(&request, 6, None);
         let on: Vec<DeviceId> = placed.iter().map(|request| request.devices[0]).collect();
         assert_eq!(on, [[devices[0]; 3], [devices[1]; 3]].concat());
+        // The second and the fourth process of a machine have its second device, whatever their ranks.
+        for (place, device) in [(0, devices[0]), (1, devices[1]), (3, devices[1])] {
+            let placed = requests(&request, 1, Some(place));
+            assert!(placed.iter().all(|request| request.devices == [device]));
+        }
         let threads: Vec<usize> = placed.iter().map(|request| request.threads.unwrap()).collect();
         assert_eq!(threads, [2, 2, 1, 1, 1, 1]);
         assert!(

@@ -92,7 +92,7 @@ fn convergence_help() -> String {
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
-        let ranks = self.run.ranks.find()?;
+        let ranks = self.run.ranks.find(&self.run.devices)?;
         let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
