@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests of the GPU backends through CUDA without a card: on the played card of tools/played-card, as four cards, in three
-# orders of blocks and threads. Then the real NVRTC compiles every kernel that they asked for, for the oldest and the newest architecture, and
+# Runs the tests of the GPU backends and of NCCL's ranks through CUDA without a card: on the played card of tools/played-card, as four
+# cards, in three orders of blocks and threads. Then the real NVRTC compiles every kernel that they asked for, for the oldest and the newest architecture, and
 # those of the published shape must fit twice on a multiprocessor.
 #
 #   scripts/cuda_check.sh                    all of it
@@ -19,7 +19,7 @@ card=$root/tools/played-card
 dir=$root/target/played-card
 include=$dir/cache/infermark/cuda/include
 wheel=${CUDA_NVRTC:-nvidia-cuda-nvrtc==13.0.88}
-packages="svi-gpu gaussian-gpu svi-tensor"
+packages="svi-gpu gaussian-gpu svi-tensor nccl"
 # Of svi-sharded those alone that open a card.
 sharded="on_gpu refusals"
 fail() {
@@ -59,6 +59,7 @@ cp "$card/played_cuda.h" "$dir/card/"
 g++ -std=c++17 -fPIC -w -fno-strict-aliasing -O1 -mfma -ffp-contract=fast -x c++-header -o "$dir/card/played_cuda.h.gch" "$card/played_cuda.h"
 g++ -std=c++17 -O2 -Wall -Wextra -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$dir/card/libcuda.so.1" "$card/libcuda.cc" -ldl -lpthread
 g++ -std=c++17 -O2 -Wall -Wextra -shared -fPIC -Wl,-soname,libnvrtc.so.13 -o "$dir/card/libnvrtc.so.13" "$card/libnvrtc.cc"
+g++ -std=c++17 -O2 -Wall -Wextra -shared -fPIC -Wl,-soname,libnccl.so.2 -o "$dir/card/libnccl.so.2" "$card/libnccl.cc" -ldl -lpthread
 ln -sf libcuda.so.1 "$dir/card/libcuda.so"
 ln -sf libnvrtc.so.13 "$dir/card/libnvrtc.so"
 
@@ -154,6 +155,40 @@ for coordinates in published orthogonal; do
   done
   printf 'posterior in %s coordinates: the same bits in every order\n' "$coordinates"
 done
+
+# Four cards of one process give the bits of four shards on one.
+shards() {
+  local devices=$1
+  on_card "${orders%% *}" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device "$devices" --shards 4 --iterations 40 \
+    --out "$dir/fits/$devices" >"$dir/logs/fit-$devices" 2>&1 || { cat "$dir/logs/fit-$devices" >&2; fail "no fit on $devices"; }
+}
+cards=cuda:0,cuda:1,cuda:2,cuda:3
+for devices in cuda "$cards"; do shards "$devices"; done
+cmp "$dir/fits/cuda/posterior.csv" "$dir/fits/$cards/posterior.csv" || fail "four cards: another posterior than four shards on one"
+grep -q '"device": "4 of ' "$dir/fits/$cards/run.json" || fail "run.json does not say that there were four cards"
+printf 'posterior on four cards: the bits of four shards on one\n'
+
+# The same bits where NCCL connects the cards: of one process, and of four processes as torchrun starts them.
+nccl() {
+  local rank=$1 out=$2
+  shift 2
+  RANK=$rank LOCAL_RANK=$rank WORLD_SIZE=4 on_card "${orders%% *}" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device "$cards" \
+    --iterations 40 --communicator nccl --rank-timeout 120 --out "$dir/fits/$out" "$@" >"$dir/logs/fit-$out-$rank" 2>&1
+}
+on_card "${orders%% *}" "$infermark" fit "$dir/panel.parquet" --model published --method svi --device "$cards" \
+  --iterations 40 --communicator nccl --out "$dir/fits/nccl-here" >"$dir/logs/fit-nccl-here" 2>&1 || { cat "$dir/logs/fit-nccl-here" >&2; fail "no fit by NCCL in one process"; }
+rm -f "$dir/rendezvous"
+processes=
+for rank in 0 1 2 3; do
+  nccl "$rank" nccl-processes --rendezvous "$dir/rendezvous" &
+  processes="$processes $!"
+done
+for process in $processes; do wait "$process" || { cat "$dir"/logs/fit-nccl-processes-? >&2; fail "no fit by NCCL of four processes"; }; done
+[ ! -e "$dir/rendezvous" ] || fail "the file by which processes found each other is left"
+for out in nccl-here nccl-processes; do
+  cmp "$dir/fits/cuda/posterior.csv" "$dir/fits/$out/posterior.csv" || fail "$out: another posterior than four shards on one card"
+done
+printf 'posterior of NCCL, in one process and in four: the bits of four shards on one\n'
 
 # The kernels of the published shape, as the program asks for them, with the header that it writes. What it fits is not looked at:
 # launches do nothing here.

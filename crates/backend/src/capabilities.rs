@@ -4,8 +4,9 @@ use crate::device::{DeviceId, DeviceKind};
 use crate::error::BackendError;
 use crate::method_kind::MethodKind;
 use crate::precision::Precision;
+use crate::remedy::{Cause, Choice, Remedy};
 use crate::request::{Method, Request};
-use infermark_model::{Likelihood, Parameterization};
+use infermark_model::{Cut, Likelihood, Parameterization};
 use std::ops::RangeInclusive;
 
 /// What a backend serves, whatever the panel, so that it can be checked before one is read.
@@ -17,6 +18,8 @@ pub struct Capabilities {
     pub devices_per_run: RangeInclusive<usize>,
     /// How many shards a run has.
     pub shards: RangeInclusive<usize>,
+    /// How several shards may cut the panel.
+    pub cuts: &'static [Cut],
     /// Whether it passes over mini-batches of products.
     pub mini_batches: bool,
     /// Distributions of the counts.
@@ -36,6 +39,7 @@ impl Capabilities {
         device_kinds: &[DeviceKind::Cpu],
         devices_per_run: 1..=1,
         shards: 1..=1,
+        cuts: &[Cut::Product],
         mini_batches: false,
         likelihoods: &[Likelihood::Poisson, Likelihood::NegativeBinomial],
         parameterizations: &[
@@ -61,6 +65,13 @@ impl Capabilities {
         devices
             .iter()
             .all(|device| self.device_kinds.contains(&device.kind))
+    }
+
+    /// Whether it runs on the request's devices, judging by their kinds, and takes as many of them and as many shards.
+    pub fn takes(&self, request: &Request) -> bool {
+        self.covers(&request.devices)
+            && self.devices_per_run.contains(&request.devices.len())
+            && self.shards.contains(&request.shards)
     }
 
     /// Whether it runs on anything but the CPU.
@@ -116,6 +127,16 @@ impl Capabilities {
                 request.parameterization.name()
             ));
         }
+        if request.shards > 1 && !self.cuts.contains(&request.cut) {
+            let what = format!("shards that are cut by {}", request.cut.name());
+            return match self.cuts {
+                [only] => Err(BackendError::Unsupported {
+                    backend,
+                    what: Cause::new(what, [Remedy::Choose(Choice::Cut(*only))]),
+                }),
+                _ => refuse(what),
+            };
+        }
         if let Method::Svi(svi) = &request.method
             && svi.batch_products.is_some()
             && !self.mini_batches
@@ -160,6 +181,10 @@ mod tests {
             devices_per_run: 2..=8,
             ..Capabilities::GPU
         };
+        let sharded = Capabilities {
+            shards: 2..=8,
+            ..Capabilities::CPU
+        };
         let fine = svi(Precision::F32, &["vulkan"]);
         assert_eq!(refusal(&gpu, &fine), None);
         assert_eq!(refusal(&cpu, &svi(Precision::F64, &["cpu"])), None);
@@ -181,6 +206,15 @@ mod tests {
             (&gpu, counts, "the negative-binomial likelihood"),
             (&several, fine, "1 device in one run; give 2 to 8"),
             (&cpu, nuts, "the method nuts"),
+            (
+                &sharded,
+                Request {
+                    cut: Cut::Row,
+                    shards: 2,
+                    ..svi(Precision::F64, &["cpu"])
+                },
+                "shards that are cut by row; choose the cut by product",
+            ),
         ] {
             let refused = refusal(capabilities, &request).unwrap();
             assert!(refused.contains(word), "{refused}");

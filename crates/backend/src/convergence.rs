@@ -150,6 +150,7 @@ mod tests {
             mean_effective_particles: 1.0,
             centredness: Centredness::all(1.0),
             trace: Vec::new(),
+            communication: None,
         });
         let method = |iterations, early_stop| {
             Method::Svi(SviSettings {

@@ -115,9 +115,9 @@ impl From<CommunicationError> for BackendError {
 }
 
 impl From<TooManyShards> for BackendError {
-    fn from(TooManyShards { shards, products }: TooManyShards) -> Self {
+    fn from(TooManyShards { shards, parts, cut }: TooManyShards) -> Self {
         BackendError::request(Cause::new(
-            format!("{products} products cannot be cut into {shards} shards"),
+            format!("{parts} {}s cannot be cut into {shards} shards", cut.name()),
             [Remedy::Lower(Setting::Shards)],
         ))
     }

@@ -54,8 +54,8 @@ pub use ranks::check_ranks;
 pub use registry::Registry;
 pub use remedy::{Cause, Choice, Remedy, Setting};
 pub use report::{
-    ChainReport, Detail, GaussianReport, ModeSearchReport, NutsReport, Report, StepPoint, SviReport,
-    TracePoint,
+    ChainReport, CommunicationReport, Detail, GaussianReport, ModeSearchReport, NutsReport, Report,
+    StepPoint, SviReport, TracePoint,
 };
 pub use request::{
     BenchmarkSettings, EarlyStop, LaplaceSettings, MOST_SHARDS, MOST_THREADS, MeanfieldSettings, Method,

@@ -86,8 +86,10 @@ impl Registry {
         if let Some(backend) = candidates().find(|backend| self.check(&***backend, request).is_ok()) {
             return Ok(backend.clone());
         }
+        // One that takes as many devices and shards says what else is wrong with them.
         let nearest = candidates()
-            .find(|backend| backend.capabilities().covers(&request.devices))
+            .find(|backend| backend.capabilities().takes(request))
+            .or_else(|| candidates().find(|backend| backend.capabilities().covers(&request.devices)))
             .or_else(|| candidates().next())
             .ok_or_else(|| {
                 BackendError::request(format!(

@@ -4,7 +4,7 @@ use crate::device::DeviceKind;
 use crate::method_kind::MethodKind;
 use crate::metric::Metric;
 use crate::precision::Precision;
-use infermark_model::{Coordinates, Specification};
+use infermark_model::{Coordinates, Cut, Specification};
 use std::fmt;
 
 /// A setting of a fit that can be raised, lowered or changed.
@@ -100,6 +100,8 @@ pub enum Choice {
     Device(DeviceKind),
     /// The model.
     Model(Specification),
+    /// The cut of the panel into shards.
+    Cut(Cut),
 }
 
 impl fmt::Display for Choice {
@@ -111,6 +113,7 @@ impl fmt::Display for Choice {
             Choice::Precision(precision) => write!(f, "precision {}", precision.name()),
             Choice::Device(kind) => write!(f, "the device {}", kind.name()),
             Choice::Model(model) => write!(f, "the {} model", model.name()),
+            Choice::Cut(cut) => write!(f, "the cut by {}", cut.name()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::metric::Metric;
 use crate::progress::RunState;
 use crate::warning::Warning;
+use infermark_communicator::Traffic;
 use infermark_model::Centredness;
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,40 @@ pub struct SviReport {
     pub centredness: Centredness,
     /// Loss against time.
     pub trace: Vec<TracePoint>,
+    /// What crossed between the ranks; `None` for a run of one rank, and in reports written before this field existed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub communication: Option<CommunicationReport>,
+}
+
+/// What crossed between the ranks of a run, in its iterations.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CommunicationReport {
+    /// Ranks.
+    pub ranks: usize,
+    /// All-reduces of an iteration.
+    pub operations_per_iteration: f64,
+    /// Bytes of the buffers that a rank brings to them in an iteration, whatever an algorithm sends of them.
+    pub bytes_per_iteration: f64,
+    /// Seconds that the first rank of this process spent in them, waiting for slower ranks included.
+    pub seconds: f64,
+    /// Bus bandwidth as NCCL's tests define it: `2 (n - 1) / n` times the bytes of all iterations, over the seconds; bytes per second.
+    pub bus_bandwidth: f64,
+}
+
+impl CommunicationReport {
+    /// The figures of `traffic` between `ranks` ranks in `iterations` iterations.
+    pub fn new(ranks: usize, traffic: Traffic, iterations: u64) -> Self {
+        let each = |total: u64| total as f64 / iterations.max(1) as f64;
+        let seconds = traffic.time.as_secs_f64();
+        let sent = 2.0 * (ranks as f64 - 1.0) / ranks as f64 * traffic.bytes as f64;
+        CommunicationReport {
+            ranks,
+            operations_per_iteration: each(traffic.operations),
+            bytes_per_iteration: each(traffic.bytes),
+            seconds,
+            bus_bandwidth: if seconds > 0.0 { sent / seconds } else { 0.0 },
+        }
+    }
 }
 
 /// An entry of the loss trace.
@@ -183,4 +218,26 @@ pub struct ChainReport {
     /// and before.
     #[serde(default)]
     pub acceptance: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn bus_bandwidth_is_that_of_nccls_tests() {
+        let traffic = Traffic {
+            operations: 20,
+            bytes: 4_000_000_000,
+            time: Duration::from_millis(500),
+        };
+        let report = CommunicationReport::new(4, traffic, 10);
+        assert_eq!(report.operations_per_iteration, 2.0);
+        assert_eq!(report.bytes_per_iteration, 4e8);
+        // 8 GB/s of buffers, of which each link carries three quarters twice.
+        assert_eq!(report.bus_bandwidth, 12e9);
+        let none = CommunicationReport::new(2, Traffic::default(), 0);
+        assert_eq!((none.bytes_per_iteration, none.bus_bandwidth), (0.0, 0.0));
+    }
 }

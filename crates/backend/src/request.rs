@@ -9,7 +9,7 @@ use crate::device::DeviceId;
 use crate::error::BackendError;
 use crate::metric::Metric;
 use crate::remedy::{Cause, Choice, Remedy};
-use infermark_model::{Coordinates, Likelihood, Panel, Parameterization, Priors};
+use infermark_model::{Coordinates, Cut, Likelihood, Panel, Parameterization, Priors};
 use serde::{Deserialize, Serialize};
 
 pub use gaussian::{LaplaceSettings, MeanfieldSettings, StructuredViSettings};
@@ -43,6 +43,9 @@ pub struct Request {
     /// shards. A rank has at least one thread. Requests written before this field existed have 1.
     #[serde(default = "one")]
     pub shards: usize,
+    /// What the shards have of the panel; one shard has all of it. Requests written before this field existed were cut by product.
+    #[serde(default)]
+    pub cut: Cut,
     /// CPU threads of all shards, 1 to [`MOST_THREADS`]; `None` uses all of the machine's.
     pub threads: Option<usize>,
     /// Seed of all noise.
@@ -71,6 +74,7 @@ impl Request {
             method,
             devices: vec![DeviceId::CPU],
             shards: 1,
+            cut: Cut::default(),
             threads: None,
             seed: 0,
         }
@@ -115,6 +119,15 @@ impl Request {
             )));
         }
         check_threads(self.threads)?;
+        if let Method::Svi(svi) = &self.method
+            && svi.batch_products.is_some()
+            && self.cut == Cut::Row
+        {
+            return Err(BackendError::request(Cause::new(
+                "mini-batches are of products, and the panel is cut by row",
+                [Remedy::Choose(Choice::Cut(Cut::Product))],
+            )));
+        }
         if self.method.coordinates() == Coordinates::Orthogonal
             && self.parameterization != Parameterization::Centered
         {

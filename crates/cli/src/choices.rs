@@ -1,7 +1,9 @@
 //! Arguments that name one of a library's choices: the parsers, with what the help says of each choice.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use infermark::{Coordinates, Likelihood, MethodKind, Metric, Parameterization, Precision, Specification};
+use infermark::{
+    Coordinates, Cut, Likelihood, MethodKind, Metric, Parameterization, Precision, Specification,
+};
 
 /// Reads one of `choices` by its name; the help lists them with what is said of each.
 fn choice_of<T, const N: usize>(
@@ -94,6 +96,23 @@ pub(crate) fn precision_parser() -> impl TypedValueParser<Value = Precision> {
                 "Single precision for rates, double for the sums that decide log-weights",
             ),
             (Precision::F64, "Double precision throughout"),
+        ],
+    )
+}
+
+/// Reads the name of a cut of the panel.
+pub(crate) fn cut_parser() -> impl TypedValueParser<Value = Cut> {
+    choice_of(
+        Cut::name,
+        [
+            (
+                Cut::Product,
+                "By product: a shard has the parameters of its products to itself, and sums by category cross",
+            ),
+            (
+                Cut::Row,
+                "By row, as published: every shard has all parameters, and the whole gradient crosses; for --method svi on the CPU",
+            ),
         ],
     )
 }

@@ -67,6 +67,7 @@ impl VerbOptions {
                 Choice::Precision(precision) => one_of(&["precision"], precision.name()),
                 Choice::Device(kind) => one_of(&["device", "devices"], kind.name()),
                 Choice::Model(model) => one_of(&["model"], model.name()),
+                Choice::Cut(cut) => one_of(&["cut"], cut.name()),
             },
             Remedy::Raise(setting) | Remedy::Lower(setting) | Remedy::Change(setting) => match setting {
                 // Whichever file gave the bound, it is overridden by the first.

@@ -1,7 +1,7 @@
 //! Arguments that several verbs share, and the requests built from them.
 
 use crate::choices::{
-    coordinates_parser, likelihood_parser, method_parser, metric_parser, model_parser,
+    coordinates_parser, cut_parser, likelihood_parser, method_parser, metric_parser, model_parser,
     parameterization_parser, precision_parser,
 };
 use crate::device::named_device;
@@ -15,7 +15,7 @@ use infermark_fit_files::given::GivenPriors;
 use infermark_model::objective::Objective;
 use infermark_model::optimizer::AdamW;
 use infermark_model::setting_names;
-use infermark_model::{Coordinates, Likelihood, Parameterization, Priors, Specification};
+use infermark_model::{Coordinates, Cut, Likelihood, Parameterization, Priors, Specification};
 use infermark_report::number_format::count;
 use std::path::PathBuf;
 
@@ -398,9 +398,16 @@ pub struct RunArguments {
         default_value = MethodKind::StructuredVi.name()
     )]
     pub method: MethodKind,
-    /// Device: cpu, gpu (the first card), or as `infermark devices` lists them.
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = named_device)]
-    pub device: DeviceId,
+    /// Device: cpu, gpu (the first card), or as `infermark devices` lists them. Several cards of one model, as cuda:0,cuda:1, share the panel of a fit by
+    /// --method svi, with one shard on each.
+    #[arg(
+        long = "device",
+        value_name = "DEVICE,..",
+        default_value = "cpu",
+        value_delimiter = ',',
+        value_parser = named_device
+    )]
+    pub devices: Vec<DeviceId>,
     /// Form in which the sites are inferred.
     #[arg(
         long,
@@ -409,10 +416,13 @@ pub struct RunArguments {
         default_value = Parameterization::default().name()
     )]
     pub parameterization: Parameterization,
-    /// Shards into which the panel is cut by product, each with threads of its own: for --method svi, laplace and structured-vi. On one device they are logical
-    /// shards, which are there to try a cut, and no faster than one.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub shards: usize,
+    /// Shards into which the panel is cut, each with threads of its own: for --method svi, laplace and structured-vi. By default one for each
+    /// device. Several on one device are logical shards, which are there to try a cut, and no faster than one.
+    #[arg(long, value_name = "N")]
+    pub shards: Option<usize>,
+    /// What the shards have of the panel.
+    #[arg(long, value_name = "CUT", value_parser = cut_parser(), default_value = Cut::default().name())]
+    pub cut: Cut,
     /// Processor threads; all by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -432,8 +442,9 @@ impl RunArguments {
             likelihood: Likelihood::default(),
             parameterization: self.parameterization,
             method,
-            devices: vec![self.device],
-            shards: self.shards,
+            devices: self.devices.clone(),
+            shards: self.shards.unwrap_or(self.devices.len()),
+            cut: self.cut,
             threads: self.threads,
             seed: self.seed,
         }

@@ -71,10 +71,31 @@ pub struct Traffic {
 
 impl Traffic {
     /// Counts an operation on `numbers` numbers that took `time`.
-    pub(crate) fn add(&mut self, numbers: usize, time: Duration) {
+    pub fn add(&mut self, numbers: usize, time: Duration) {
         self.operations += 1;
         self.bytes += (numbers * size_of::<f64>()) as u64;
         self.time += time;
+    }
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, more: Traffic) {
+        self.operations += more.operations;
+        self.bytes += more.bytes;
+        self.time += more.time;
+    }
+}
+
+impl std::ops::Sub for Traffic {
+    type Output = Traffic;
+
+    /// What has come since `earlier`.
+    fn sub(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            operations: self.operations - earlier.operations,
+            bytes: self.bytes - earlier.bytes,
+            time: self.time - earlier.time,
+        }
     }
 }
 
@@ -131,6 +152,16 @@ pub enum CommunicationError {
         number: u64,
         /// How long this rank has waited.
         seconds: u64,
+    },
+    /// What connects the ranks has failed.
+    #[error("operation {number} ({}) has failed: {reason}", operation.name())]
+    Failed {
+        /// What was under way.
+        operation: Operation,
+        /// The number of the operation, from 1.
+        number: u64,
+        /// What is said of it.
+        reason: String,
     },
     /// A rank has not what the others have.
     #[error(

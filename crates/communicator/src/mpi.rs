@@ -4,7 +4,7 @@
 //! non-blocking and waited for with a deadline; a rank that has waited for a while says so to all others, and at the deadline
 //! those that have not are the ones that the others wait for. Then the run is ended, on all ranks.
 
-use crate::{CommunicationError, Communicator, Operation, Traffic, World};
+use crate::{CommunicationError, Communicator, Operation, Traffic, World, launch};
 use mpi::collective::CommunicatorCollectives;
 use mpi::environment::Universe;
 use mpi::point_to_point::{Destination, Source};
@@ -164,6 +164,10 @@ impl World for MpiWorld {
 
     fn size(&self) -> Option<usize> {
         Some(self.size)
+    }
+
+    fn local_rank(&self) -> Option<usize> {
+        launch().ok().flatten()?.local_rank
     }
 }
 

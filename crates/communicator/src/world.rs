@@ -12,6 +12,11 @@ pub trait World: std::fmt::Debug + Send + Sync {
 
     /// How many ranks there are, where that is given.
     fn size(&self) -> Option<usize>;
+
+    /// Where each process is one rank: its rank among those on this machine, where it is known.
+    fn local_rank(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// All ranks are threads of this process.

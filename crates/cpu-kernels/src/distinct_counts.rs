@@ -75,7 +75,8 @@ pub fn distinct_counts(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
             .chunk_by(|a, b| a == b)
             .map(|rows| (rows[0], rows.len()))
             .collect();
-        let share = counts.len().div_ceil(of_category.len());
+        // A part of a panel may have no rows of a category.
+        let share = counts.len().div_ceil(of_category.len()).max(1);
         let end = dealt.len() + of_category.len();
         dealt.extend(counts.chunks(share).map(DistinctCounts::new));
         dealt.resize(end, DistinctCounts::default());

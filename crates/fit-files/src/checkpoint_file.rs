@@ -37,8 +37,8 @@ const PREFIX: usize = 8 + 4 + 8 + 8;
 /// Bytes of the checksum.
 const CHECKSUM: usize = 32;
 
-/// The version of this program, which reads its own checkpoints only.
-const PROGRAM: &str = env!("CARGO_PKG_VERSION");
+/// The version of this program with its commit, which reads its own checkpoints only.
+const PROGRAM: &str = infermark_machine::LONG_VERSION;
 
 /// What a fit is of: only a fit of the same goes on from its checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

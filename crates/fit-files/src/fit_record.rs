@@ -1,7 +1,7 @@
 //! `run.json`: the request, report, data and system of a fit.
 
 use crate::panel_description::PanelDescription;
-use infermark_backend::{Detail, Report, Request};
+use infermark_backend::{CommunicationReport, Detail, Report, Request};
 use infermark_machine::System;
 use infermark_model::dispersion::{Dispersion, Pearson};
 use infermark_model::{Centredness, Panel, Specification};
@@ -157,6 +157,23 @@ pub fn finite_report(mut report: Report) -> Report {
             });
             or_zero(&mut svi.mean_effective_particles);
             or_zero(&mut svi.iterations_per_second);
+            if let Some(crossed) = &mut svi.communication {
+                let CommunicationReport {
+                    ranks: _,
+                    operations_per_iteration,
+                    bytes_per_iteration,
+                    seconds,
+                    bus_bandwidth,
+                } = crossed;
+                for figure in [
+                    operations_per_iteration,
+                    bytes_per_iteration,
+                    seconds,
+                    bus_bandwidth,
+                ] {
+                    or_zero(figure);
+                }
+            }
             let mut chosen = svi.centredness.chosen();
             chosen.iter_mut().for_each(or_zero);
             svi.centredness = Centredness::new(chosen);

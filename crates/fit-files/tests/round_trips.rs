@@ -4,8 +4,8 @@
 
 use infermark_atomic_file::ClaimedFolder;
 use infermark_backend::{
-    Cause, Detail, GaussianReport, LaplaceSettings, Method, NutsSettings, Posterior, Precision, Report,
-    Request, RunState, SviReport, SviSettings, TracePoint,
+    Cause, CommunicationReport, Detail, GaussianReport, LaplaceSettings, Method, NutsSettings, Posterior,
+    Precision, Report, Request, RunState, SviReport, SviSettings, TracePoint,
 };
 use infermark_fit_files::fit_folder::FitFolder;
 use infermark_fit_files::fit_output::{FILES, FitParts, write_fit};
@@ -143,6 +143,13 @@ fn report() -> impl Strategy<Value = Report> {
                 mean_effective_particles: numbers[1],
                 centredness: Centredness::new(std::array::from_fn(|site| numbers[2 + site])),
                 trace,
+                communication: (iterations % 2 == 1).then_some(CommunicationReport {
+                    ranks: 1 + iterations as usize % 9,
+                    operations_per_iteration: numbers[0],
+                    bytes_per_iteration: numbers[1],
+                    seconds: numbers[2],
+                    bus_bandwidth: numbers[3],
+                }),
             })
         });
     let gaussian =

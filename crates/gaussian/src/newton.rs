@@ -586,7 +586,7 @@ mod tests {
         while !plain.converged() {
             plain.advance().unwrap();
         }
-        for (j, (found, expected)) in search.point().iter().zip(plain.point()).enumerate() {
+        for (j, (found, expected)) in search.point.iter().zip(&plain.point).enumerate() {
             assert!(
                 (found - expected).abs() < 1e-4 * sd[j].sqrt(),
                 "{j}: {found} {expected}"

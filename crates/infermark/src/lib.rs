@@ -108,6 +108,6 @@ pub use infermark_data::{
 pub use infermark_gpu_devices::{Missing, choose_header, missing_of_cuda, users_cuda_path};
 #[doc(inline)]
 pub use infermark_model::{
-    Axes, Coordinates, Labels, Layout, Likelihood, Panel, PanelPart, Parameterization, Priors, Site,
+    Axes, Coordinates, Cut, Labels, Layout, Likelihood, Panel, PanelPart, Parameterization, Priors, Site,
     Specification, dispersion::Dispersion, objective::Objective, optimizer::AdamW,
 };

@@ -61,6 +61,6 @@ pub use panel::{Panel, PanelError, PanelPart, Presence, RELATIVE_PRICE_STEP, Row
 pub use parameterization::{Centredness, LocScale, Parameterization};
 pub use printable::{printable, printable_lines};
 pub use priors::{PriorSetting, Priors, PriorsError};
-pub use shard::{Shard, TooManyShards};
+pub use shard::{Cut, Shard, TooManyShards};
 pub use site::{Axis, Layout, PerSite, PriorMean, SITES, Site, SiteSpec, setting_names};
 pub use specification::{SALES_CLIP, Specification, median_log_units};

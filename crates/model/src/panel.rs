@@ -9,6 +9,7 @@
 mod error;
 mod part;
 mod relative;
+mod rows;
 
 use crate::axes::Axes;
 use crate::labels::Labels;

@@ -1,12 +1,40 @@
-//! A panel cut by product: the products of each rank.
+//! A panel cut into the shards of several ranks.
 //!
-//! Products are taken in the order (category, index), which is that of the fast passes, and cut into contiguous ranges of
+//! By product, a shard has products with all their rows: products are taken in the order (category, index), which is that of the fast passes, and cut into contiguous ranges of
 //! about as many rows each. So a rank has its products' latents to itself, and of the others it needs sums by category only.
+//! By row, a shard has a contiguous range of the rows, in the order (product, period), and all products: the rows of one may be in two
+//! shards.
 
 use crate::likelihood::Likelihood;
 use crate::panel::Panel;
 use crate::site::{Layout, Site};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// What the shards of a panel have of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cut {
+    /// Products with all their rows. A rank has the parameters of its products to itself; what crosses are sums by category.
+    #[default]
+    Product,
+    /// Rows, about as many each. Every rank has all parameters; what crosses are the derivatives with respect to each of them. The
+    /// published way.
+    Row,
+}
+
+impl Cut {
+    /// All cuts.
+    pub const ALL: [Cut; 2] = [Cut::Product, Cut::Row];
+
+    /// The name in files and in the command.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cut::Product => "product",
+            Cut::Row => "row",
+        }
+    }
+}
 
 /// The products of one of the ranks that share a panel.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,14 +43,16 @@ pub struct Shard {
     products: Vec<u32>,
 }
 
-/// A panel has fewer products than it was to be cut into shards.
+/// A panel has fewer products, or rows, than it was to be cut into shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{shards} shards of {products} products; give at most one shard for each product")]
+#[error("{shards} shards of {parts} {}s; give at most one shard for each {}", cut.name(), cut.name())]
 pub struct TooManyShards {
     /// The shards wanted.
     pub shards: usize,
-    /// The products.
-    pub products: usize,
+    /// The products or rows.
+    pub parts: usize,
+    /// What was to be cut.
+    pub cut: Cut,
 }
 
 impl Shard {
@@ -46,7 +76,11 @@ impl Shard {
         let mut left = panel.products_by_category();
         let products = left.len();
         if products < shards {
-            return Err(TooManyShards { shards, products });
+            return Err(TooManyShards {
+                shards,
+                parts: products,
+                cut: Cut::Product,
+            });
         }
         let rows = |product: &u32| panel.row_range(*product as usize).len();
         let mut rows_left = panel.rows();
@@ -73,6 +107,29 @@ impl Shard {
             });
         }
         Ok(cut)
+    }
+
+    /// Shard `rank` of `shards` of a panel that is cut by row: all products, with the rows of the shard alone.
+    ///
+    /// # Errors
+    /// [`TooManyShards`] when there are fewer rows.
+    ///
+    /// # Panics
+    /// When `rank` is not below `shards`.
+    pub fn of_rows(panel: &Panel, rank: usize, shards: usize) -> Result<Self, TooManyShards> {
+        assert!(rank < shards, "a shard of a rank that there is");
+        let rows = panel.rows();
+        if rows < shards {
+            return Err(TooManyShards {
+                shards,
+                parts: rows,
+                cut: Cut::Row,
+            });
+        }
+        let first = |rank: usize| (rows as u128 * rank as u128 / shards as u128) as usize;
+        Ok(Shard::whole(Arc::new(
+            panel.of_rows(first(rank)..first(rank + 1)),
+        )))
     }
 
     /// The panel that has the shard's rows.
@@ -159,6 +216,31 @@ mod tests {
         assert_eq!(
             refused.to_string(),
             "102 shards of 101 products; give at most one shard for each product"
+        );
+    }
+
+    #[test]
+    fn rows_are_cut_evenly_wherever_products_begin() {
+        let products: Vec<(usize, usize)> = (0..31).map(|i| (i * 7 % 3, 1 + i * 5 % 9)).collect();
+        let panel = panel(&products);
+        let rows = panel.rows();
+        for shards in [1, 2, 3, 7, rows] {
+            let cut: Vec<Shard> = (0..shards)
+                .map(|rank| Shard::of_rows(&panel, rank, shards).unwrap())
+                .collect();
+            assert_eq!(cut.iter().map(Shard::rows).sum::<usize>(), rows);
+            for shard in &cut {
+                assert!((rows / shards..=rows.div_ceil(shards)).contains(&shard.rows()));
+                assert_eq!(shard.products(), panel.products_by_category());
+            }
+        }
+        let refused = Shard::of_rows(&panel, 0, rows + 1).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "{} shards of {rows} rows; give at most one shard for each row",
+                rows + 1
+            )
         );
     }
 

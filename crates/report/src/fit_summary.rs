@@ -1,8 +1,10 @@
 //! The answer of a fit in a few lines: elasticities with their intervals, and reasons not to trust them.
 
-use crate::number_format::{count, duration, three_digits};
+use crate::number_format::{count, duration, three_digits, with_prefix};
 use crate::table::grid::Grid;
-use infermark_backend::{Convergence, Detail, GaussianReport, Method, NutsReport, Posterior, SviReport};
+use infermark_backend::{
+    CommunicationReport, Convergence, Detail, GaussianReport, Method, NutsReport, Posterior, SviReport,
+};
 use infermark_fit_files::fit_record::{FitRecord, FitStatus};
 use infermark_model::{Coordinates, Likelihood, Panel, Site, Specification, printable};
 use std::path::Path;
@@ -147,7 +149,7 @@ fn diagnostics(record: &FitRecord, panel: &Panel, posterior: &Posterior) -> Stri
     match &report.detail {
         Detail::Gaussian(gaussian) => of_gaussian(gaussian, convergence),
         Detail::Nuts(nuts) => of_chains(nuts, convergence, panel, posterior),
-        Detail::Svi(svi) => of_svi(svi, convergence, &record.request.method),
+        Detail::Svi(svi) => of_svi(svi, convergence, &record.request.method, report.run_seconds),
     }
 }
 
@@ -176,7 +178,7 @@ fn of_gaussian(gaussian: &GaussianReport, convergence: Convergence) -> String {
     format!("Diagnostics: {}; {steps}{remaining}.", in_words(convergence))
 }
 
-fn of_svi(svi: &SviReport, convergence: Convergence, method: &Method) -> String {
+fn of_svi(svi: &SviReport, convergence: Convergence, method: &Method, run_seconds: f64) -> String {
     let particles = match method {
         Method::Svi(settings) => settings.particles,
         _ => 0,
@@ -195,9 +197,30 @@ fn of_svi(svi: &SviReport, convergence: Convergence, method: &Method) -> String 
         }
     };
     format!(
-        "Diagnostics: {} iterations, {verdict}; {} effective particles of {particles} in the mean. {correlations}",
+        "Diagnostics: {} iterations, {verdict}; {} effective particles of {particles} in the mean. {correlations}{}",
         count(svi.iterations),
         three_digits(svi.mean_effective_particles),
+        svi.communication
+            .map(|crossed| format!("\n{}", communication_in_words(&crossed, run_seconds)))
+            .unwrap_or_default(),
+    )
+}
+
+/// What crossed between ranks, in a line.
+fn communication_in_words(crossed: &CommunicationReport, run_seconds: f64) -> String {
+    let bytes = |x: f64| format!("{}{}B", with_prefix(x), if x < 999.5 { " " } else { "" });
+    format!(
+        "Communication of {} ranks: {} per iteration in {} all-reduce{}, {:.1}% of the time in them (waiting included), bus bandwidth {}/s.",
+        crossed.ranks,
+        bytes(crossed.bytes_per_iteration),
+        three_digits(crossed.operations_per_iteration),
+        if crossed.operations_per_iteration == 1.0 {
+            ""
+        } else {
+            "s"
+        },
+        100.0 * crossed.seconds / run_seconds.max(f64::MIN_POSITIVE),
+        bytes(crossed.bus_bandwidth),
     )
 }
 

@@ -63,11 +63,23 @@ pub(crate) struct ParentSums {
     pub(crate) by_centredness: f64,
 }
 
+/// What blocks start from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockStart<'a> {
+    /// The parameters.
+    pub(crate) guide: &'a Guide,
+    pub(crate) particles: usize,
+    /// Whether log-weights and gradients have the parts of prior and guide. Where every rank has all parameters, they are the first
+    /// one's share.
+    pub(crate) has_prior: bool,
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Block<S> {
     latents: Vec<u32>,
     len: usize,
+    has_prior: bool,
     loc: Column<S>,
     unconstrained_scale: Column<S>,
     /// `softplus(u)` and its derivative, as of the last [`Block::place`].
@@ -94,7 +106,12 @@ pub(crate) struct Step<'a> {
 
 impl<S: Scalar> Block<S> {
     /// A block of the given latents of `guide`, of which there may be none.
-    pub(crate) fn new(latents: Vec<u32>, guide: &Guide, particles: usize) -> Self {
+    pub(crate) fn new(latents: Vec<u32>, start: &BlockStart<'_>) -> Self {
+        let BlockStart {
+            guide,
+            particles,
+            has_prior,
+        } = *start;
         let len = latents.len();
         let padded = len.next_multiple_of(PAD);
         let column = |from: &[f64]| Column::new(latents.iter().map(|j| from[*j as usize]), padded);
@@ -105,6 +122,7 @@ impl<S: Scalar> Block<S> {
         latents.resize(padded, pad);
         Block {
             len,
+            has_prior,
             loc,
             unconstrained_scale,
             sigma: vec![S::default(); padded],
@@ -235,7 +253,7 @@ impl<S: Scalar> Block<S> {
         slope: &[S],
         of: &Block<S>,
     ) {
-        let precision = isa.splat(S::from_f64(transform.precision));
+        let precision = isa.splat(S::from_f64(of.prior_precision(transform)));
         for (by_value, residual) in self.particle.iter_mut().zip(&of.residual) {
             for i in (0..by_value.len()).step_by(I::LANES) {
                 let pull = isa.mul(isa.load(&residual[i..]), precision);
@@ -280,8 +298,16 @@ impl<S: Scalar> Block<S> {
                 let term = isa.widen(isa.keep(term, self.lanes::<I>(i)));
                 total = [wide.add(total[0], term[0]), wide.add(total[1], term[1])];
             }
-            log_weights[k] += wide.sum(wide.add(total[0], total[1])) + constant;
+            if self.has_prior {
+                log_weights[k] += wide.sum(wide.add(total[0], total[1])) + constant;
+            }
         }
+    }
+
+    /// The precision of the prior where the block has its part.
+    #[inline(always)]
+    fn prior_precision(&self, transform: &LocScale) -> f64 {
+        if self.has_prior { transform.precision } else { 0.0 }
     }
 
     /// Lanes of the vector at `i` that hold latents.
@@ -326,7 +352,9 @@ impl<S: Scalar> Block<S> {
         mut sums: Option<&mut [ParentSums]>,
     ) {
         let scalar = |x: f64| isa.splat(S::from_f64(x));
-        let (stretch, minus_precision) = (scalar(transform.stretch), scalar(-transform.precision));
+        let precision = self.prior_precision(transform);
+        let scales = if self.has_prior { self.len as f64 } else { 0.0 };
+        let (stretch, minus_precision) = (scalar(transform.stretch), scalar(-precision));
         for k in 0..self.particle.len() {
             let mut totals = [isa.zero(); 4];
             for i in (0..self.latents.len()).step_by(I::LANES) {
@@ -351,10 +379,10 @@ impl<S: Scalar> Block<S> {
                     isa.sum(totals[3]).to_f64(),
                 ];
                 let (c, ln_s, mean) = (transform.centredness, transform.ln_sd, means[k]);
-                sums[k].by_mean += transform.mean_coefficient() * by_value + c * transform.precision * r;
+                sums[k].by_mean += transform.mean_coefficient() * by_value + c * precision * r;
                 sums[k].by_centredness += -transform.stretch * (ln_s * by_value_r + mean * by_value)
-                    + transform.precision * (mean * r + ln_s * r2)
-                    - self.len as f64 * ln_s;
+                    + precision * (mean * r + ln_s * r2)
+                    - scales * ln_s;
             }
         }
     }
@@ -362,9 +390,9 @@ impl<S: Scalar> Block<S> {
     /// Gradient of the loss with respect to `loc` and `u` for the vector at `i`, from the weighted particles.
     #[inline(always)]
     fn gradient_at<I: Simd<Scalar = S>>(&self, isa: I, weights: &[f64], i: usize) -> [I::V; 2] {
-        let one = isa.splat(S::from_f64(1.0));
+        let of_guide = isa.splat(S::from_f64(f64::from(u8::from(self.has_prior))));
         let mut by_loc = isa.zero();
-        let mut by_sigma = isa.div(one, isa.load(&self.sigma[i..]));
+        let mut by_sigma = isa.div(of_guide, isa.load(&self.sigma[i..]));
         for k in 0..weights.len() {
             // The weights are one-hot on large panels: particles without weight need not be read.
             if weights[k] != 0.0 {
@@ -393,6 +421,55 @@ impl<S: Scalar> Block<S> {
                     out[self.latents[i + lane] as usize] = lanes[lane].to_f64();
                 }
             }
+        }
+    }
+
+    /// Latents of the block.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the gradient of the loss: with respect to `loc` of every latent, then to `u`.
+    #[inline(always)]
+    pub(crate) fn write_share<I: Simd<Scalar = S>>(&self, isa: I, weights: &[f64], share: &mut [f64]) {
+        let mut lanes = [S::default(); 16];
+        let (by_loc, by_u) = share.split_at_mut(self.len);
+        for i in (0..self.len).step_by(I::LANES) {
+            let [loc, u] = self.gradient_at(isa, weights, i);
+            let count = I::LANES.min(self.len - i);
+            for (v, out) in [(loc, &mut *by_loc), (u, &mut *by_u)] {
+                isa.store(v, &mut lanes);
+                for (to, lane) in out[i..i + count].iter_mut().zip(&lanes) {
+                    *to = lane.to_f64();
+                }
+            }
+        }
+    }
+
+    /// Copies what [`Block::write_share`] wrote to the latents' places in a guide's shape.
+    pub(crate) fn copy_share(&self, share: &[f64], gradient: &mut Guide) {
+        let (by_loc, by_u) = share.split_at(self.len);
+        for (i, latent) in self.latents[..self.len].iter().enumerate() {
+            gradient.loc[*latent as usize] = by_loc[i];
+            gradient.unconstrained_scale[*latent as usize] = by_u[i];
+        }
+    }
+
+    /// One AdamW step with a gradient as [`Block::write_share`] orders it.
+    #[inline(always)]
+    pub(crate) fn step_by<I: Simd<Scalar = S>>(&mut self, isa: I, step: &Step<'_>, gradient: &[f64]) {
+        let (by_loc, by_u) = gradient.split_at(self.len);
+        for i in (0..self.len).step_by(I::LANES) {
+            let count = I::LANES.min(self.len - i);
+            let at = |by: &[f64]| {
+                let mut lanes = [S::default(); 16];
+                for (lane, by) in lanes.iter_mut().zip(&by[i..i + count]) {
+                    *lane = S::from_f64(*by);
+                }
+                isa.load(&lanes)
+            };
+            adam(isa, step, &mut self.loc, at(by_loc), i);
+            adam(isa, step, &mut self.unconstrained_scale, at(by_u), i);
         }
     }
 

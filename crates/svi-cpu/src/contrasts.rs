@@ -1,6 +1,6 @@
 //! A category's period effects in orthogonal coordinates: contrasts that sum to zero, and their level.
 
-use crate::block::{Block, Step};
+use crate::block::{Block, BlockStart, Step};
 use infermark_cpu_kernels::chunk::PAD;
 use infermark_cpu_kernels::{Scalar, Simd};
 use infermark_model::guide::Guide;
@@ -10,7 +10,7 @@ use infermark_svi::{GuideState, NoiseSource};
 /// The parts of a category in addition to the block of its contrasts' free numbers.
 pub(crate) struct Contrasts<S> {
     /// The level `l`, a block of one.
-    level: Block<S>,
+    pub(crate) level: Block<S>,
     transform: LocScale,
     /// Prior mean of the level, one entry per particle.
     level_means: Vec<f64>,
@@ -29,15 +29,15 @@ pub(crate) struct Contrasts<S> {
 }
 
 impl<S: Scalar> Contrasts<S> {
-    /// The contrasts of a category of `guide`.
+    /// The contrasts of a category.
     pub(crate) fn new(
         orthogonal: &Orthogonal,
         layout: &Layout,
         category: usize,
         priors: &Priors,
-        guide: &Guide,
-        particles: usize,
+        start: &BlockStart<'_>,
     ) -> Self {
+        let particles = start.particles;
         let periods = layout.periods;
         let level = layout.time_index(category, periods - 1) as u32;
         let (last_share, shares) = orthogonal.shares_of(category).split_last().expect("a period");
@@ -46,7 +46,7 @@ impl<S: Scalar> Contrasts<S> {
         share.resize(padded, 0.0);
         let sd = priors.time_cat_effects_sd / (periods as f64).sqrt();
         Contrasts {
-            level: Block::new(vec![level], guide, particles),
+            level: Block::new(vec![level], start),
             transform: LocScale::new(sd, 1.0),
             level_means: vec![priors.time_cat_effects_mean; particles],
             zero_sum: orthogonal.zero_sum,

@@ -1,7 +1,7 @@
 //! The iterations: a team of threads works through their phases.
 
 use crate::batches::Batches;
-use crate::phases::{CategoryBack, CategoryFold, CategoryPlace, ChunkPhase, Top, TopTask};
+use crate::phases::{CategoryBack, CategoryFold, CategoryPlace, ChunkPhase, ChunkShare, Top, TopTask};
 use crate::state::{ChunkState, Frame, State};
 use infermark_backend::BackendError;
 use infermark_cpu_kernels::Simd;
@@ -14,14 +14,16 @@ use infermark_model::svi::LossAndGradient;
 use infermark_svi::{Decision, Link, Piece};
 use std::sync::PoisonError;
 
-/// A team's phases by their index; the items of the first and the last are chunks, of the others categories.
-const CHUNKS: usize = 0;
+/// A team's phases by their index; the items of those of categories are categories, of the others chunks.
+pub(crate) const CHUNKS: usize = 0;
 const CATEGORIES_FOLD: usize = 1;
-const CATEGORIES_BACK: usize = 2;
-const CATEGORIES_PLACE: usize = 3;
+pub(crate) const CATEGORIES_BACK: usize = 2;
+pub(crate) const CATEGORIES_PLACE: usize = 3;
 /// The pending step of the products, after the last iteration.
-const SETTLE: usize = 4;
-const PHASES: usize = 5;
+pub(crate) const SETTLE: usize = 4;
+/// The products' shares of the gradient, where those are exchanged.
+pub(crate) const SHARES: usize = 5;
+const PHASES: usize = 6;
 
 /// Work per thread and iteration, in row-particles, from which on a thread pays off. Measured on two cores
 /// (AMD EPYC, AVX-512): a second thread breaks even at 12,000 row-particles in all, an iteration of 13 us,
@@ -29,11 +31,11 @@ const PHASES: usize = 5;
 const LEAST_WORK: usize = 20_000;
 
 impl<I: Simd> State<I> {
-    fn with_frame<R>(&self, f: impl FnOnce(&Frame) -> R) -> R {
+    pub(crate) fn with_frame<R>(&self, f: impl FnOnce(&Frame) -> R) -> R {
         f(&self.frame.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn advance_top(&self, task: TopTask) {
+    pub(crate) fn advance_top(&self, task: TopTask) {
         let mut frame = self.frame.write().unwrap_or_else(PoisonError::into_inner);
         let mut top = self.top.write().unwrap_or_else(PoisonError::into_inner);
         if task == TopTask::Advance {
@@ -77,7 +79,7 @@ impl<I: Simd> State<I> {
 
     /// Adds up the log-weights of an iteration whose chunks are done: parts in their order, whatever the threads. Those of
     /// the products are `of_products` where they have been exchanged.
-    fn log_weights(&self, of_products: Option<&[f64]>) -> Vec<f64> {
+    pub(crate) fn log_weights(&self, of_products: Option<&[f64]>) -> Vec<f64> {
         let top = self.top.read().unwrap_or_else(PoisonError::into_inner);
         let mut total: Vec<f64> = top
             .log_weights
@@ -133,14 +135,20 @@ impl<I: Simd> State<I> {
     fn weigh(&self, link: Option<&Link>) -> (Vec<f64>, Weighted) {
         let of_products = link.map(|link| &link.buffer()[link.sums().log_weights()]);
         let log_weights = self.log_weights(of_products);
-        let weighted = self.settings.objective.weigh(&log_weights);
+        let weighted = self.weigh_particles(&log_weights);
+        (log_weights, weighted)
+    }
+
+    /// Weighs the particles by their log-weights, for the step of this iteration.
+    pub(crate) fn weigh_particles(&self, log_weights: &[f64]) -> Weighted {
+        let weighted = self.settings.objective.weigh(log_weights);
         let mut frame = self.frame.write().unwrap_or_else(PoisonError::into_inner);
         frame.weights.copy_from_slice(&weighted.weights);
         frame.scalars = self.settings.optimizer.scalars(u64::from(frame.iteration));
         if let Some(rate) = self.noise.learning_rate(frame.iteration) {
             frame.scalars.learning_rate = rate;
         }
-        (log_weights, weighted)
+        weighted
     }
 
     /// Carries out the items of a phase that a thread gets.
@@ -160,6 +168,10 @@ impl<I: Simd> State<I> {
                             });
                         }
                     }
+                    SHARES => self.isa.vectorize(ChunkShare {
+                        frame,
+                        item: &mut self.chunks.write(index),
+                    }),
                     CATEGORIES_FOLD => self.isa.vectorize(CategoryFold {
                         state,
                         frame,
@@ -169,7 +181,7 @@ impl<I: Simd> State<I> {
                         state,
                         frame,
                         item: &mut self.categories.write(index),
-                        learn: true,
+                        learn: frame.gradient.is_empty(),
                     }),
                     _ => self.isa.vectorize(CategoryPlace {
                         state,
@@ -182,11 +194,11 @@ impl<I: Simd> State<I> {
     }
 
     /// Leads a team of `threads` threads through phases that `lead` names.
-    fn with_team<R>(&self, threads: usize, lead: impl FnOnce(&mut dyn FnMut(usize)) -> R) -> R {
+    pub(crate) fn with_team<R>(&self, threads: usize, lead: impl FnOnce(&mut dyn FnMut(usize)) -> R) -> R {
         let most = |frame: &Frame| frame.batches.as_ref().map_or(self.chunks.len(), Batches::most);
         let (chunks, categories) = (self.with_frame(most), self.categories.len());
         let mut counts = [0; PHASES];
-        (counts[CHUNKS], counts[SETTLE]) = (chunks, chunks);
+        (counts[CHUNKS], counts[SETTLE], counts[SHARES]) = (chunks, chunks, chunks);
         for phase in [CATEGORIES_FOLD, CATEGORIES_BACK, CATEGORIES_PLACE] {
             counts[phase] = categories;
         }
@@ -199,7 +211,7 @@ impl<I: Simd> State<I> {
         )
     }
 
-    fn set_step_pending(&self, pending: bool) {
+    pub(crate) fn set_step_pending(&self, pending: bool) {
         self.frame
             .write()
             .unwrap_or_else(PoisonError::into_inner)

@@ -11,12 +11,13 @@ mod contrasts;
 mod iterate;
 mod memory;
 mod phases;
+mod replica;
 mod run;
 mod saved;
 mod state;
 
-use crate::run::{Iterations, ShardIterations};
-use crate::state::State;
+use crate::run::{Connection, Iterations, ShardIterations};
+use crate::state::{Exchange, State};
 use infermark_backend::{
     Backend, BackendError, Capabilities, Cause, Checkpoint, Choice, Device, Method, MethodKind, Precision,
     Remedy, Request, Run, Setting, SviSettings,
@@ -26,11 +27,11 @@ use infermark_cpu_kernels::{ForSimd, Simd, SimdDispatch};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Panel, Shard};
+use infermark_model::{Cut, Panel, Shard};
 use infermark_processor::{InstructionSet, processor_name};
 use infermark_svi::{
-    Chart, GuidedRun, Link, NoiseSource, RunSetup, SavedRun, ShardEngine, ShardIterate, ShardSetup, Sums,
-    SviRun, log_joint_of,
+    Chart, GuidedRun, Link, NoiseSource, ReplicaLink, RunSetup, SavedRun, ShardEngine, ShardIterate,
+    ShardSetup, Sums, SviRun, log_joint_of,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -98,7 +99,7 @@ impl SviCpu {
         let precision = settings.precision;
         let placed = PlacedGuide {
             shard,
-            is_one_of_several: false,
+            exchange: Exchange::Nothing,
             request,
             settings,
             chart: chart.clone(),
@@ -133,7 +134,7 @@ impl SviCpu {
         let threads = request.resolved_threads();
         let placed = PlacedGuide {
             shard: Shard::whole(panel.clone()),
-            is_one_of_several: false,
+            exchange: Exchange::Nothing,
             request,
             settings,
             chart: Chart::of(panel, request),
@@ -144,7 +145,7 @@ impl SviCpu {
             placed,
             threads,
             iteration,
-            link: None,
+            connection: None,
         };
         run_on(set, precision, evaluate)
     }
@@ -153,7 +154,7 @@ impl SviCpu {
     fn placed_shard<'a>(
         &self,
         setup: ShardSetup<'a>,
-    ) -> Result<(InstructionSet, PlacedGuide<'a>, Link), BackendError> {
+    ) -> Result<(InstructionSet, PlacedGuide<'a>, Connection), BackendError> {
         let ShardSetup {
             shard,
             request,
@@ -166,17 +167,27 @@ impl SviCpu {
         let (set, settings) = self.check(shard.panel(), request)?;
         check_memory(&shard, request, &settings)?;
         let layout = shard.layout_for(request.likelihood);
-        let link = Link::new(communicator, Sums::new(&layout, chart, settings.particles));
+        let has_priors = communicator.rank() == 0;
+        let (exchange, connection) = match request.cut {
+            Cut::Product => {
+                let sums = Sums::new(&layout, chart, settings.particles);
+                (Exchange::Sums, Connection::Sums(Link::new(communicator, sums)))
+            }
+            Cut::Row => (
+                Exchange::Gradient { has_priors },
+                Connection::Gradient(ReplicaLink::new(communicator, settings.particles)),
+            ),
+        };
         let placed = PlacedGuide {
             shard,
-            is_one_of_several: true,
+            exchange,
             request,
             settings,
             chart: chart.clone(),
             guide,
             noise,
         };
-        Ok((set, placed, link))
+        Ok((set, placed, connection))
     }
 
     /// Checks what this backend needs of a request and returns the instruction set and the request's settings.
@@ -202,7 +213,7 @@ impl SviCpu {
 
 /// Checks that there is memory for the run of a shard.
 fn check_memory(shard: &Shard, request: &Request, settings: &SviSettings) -> Result<(), BackendError> {
-    let needed = memory::bytes(shard, request.likelihood, settings);
+    let needed = memory::bytes(shard, request.cut, request.likelihood, settings);
     infermark_memory::check(format!("SVI with {} particles", settings.particles), needed).map_err(
         |shortage| {
             BackendError::short_of_memory(
@@ -226,7 +237,7 @@ fn run_on<W: ForSimd>(set: InstructionSet, precision: Precision, work: W) -> W::
 
 struct PlacedGuide<'a> {
     shard: Shard,
-    is_one_of_several: bool,
+    exchange: Exchange,
     request: &'a Request,
     settings: SviSettings,
     chart: Chart,
@@ -242,7 +253,7 @@ impl PlacedGuide<'_> {
         State::new(
             isa,
             &self.shard,
-            self.is_one_of_several,
+            self.exchange,
             likelihood,
             priors,
             self.chart,
@@ -296,7 +307,7 @@ impl ForSimd for Start<'_> {
 struct StartShard<'a> {
     placed: PlacedGuide<'a>,
     threads: usize,
-    link: Link,
+    connection: Connection,
 }
 
 impl ForSimd for StartShard<'_> {
@@ -305,7 +316,7 @@ impl ForSimd for StartShard<'_> {
     fn run<I: Simd>(self, isa: I) -> Box<dyn ShardIterate> {
         Box::new(ShardIterations {
             iterations: self.placed.iterations(isa, self.threads),
-            link: self.link,
+            connection: self.connection,
         })
     }
 }
@@ -315,7 +326,7 @@ struct Evaluate<'a> {
     threads: usize,
     iteration: u32,
     /// The connection of one of several shards.
-    link: Option<Link>,
+    connection: Option<Connection>,
 }
 
 impl ForSimd for Evaluate<'_> {
@@ -329,7 +340,11 @@ impl ForSimd for Evaluate<'_> {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .iteration = self.iteration;
         state.place_first();
-        state.loss_and_gradient(self.threads, self.link.as_mut())
+        match &mut self.connection {
+            None => state.loss_and_gradient(self.threads, None),
+            Some(Connection::Sums(link)) => state.loss_and_gradient(self.threads, Some(link)),
+            Some(Connection::Gradient(link)) => state.loss_and_gradient_of_replica(self.threads, link),
+        }
     }
 }
 
@@ -431,13 +446,17 @@ impl Backend for SviCpu {
 }
 
 impl ShardEngine for SviCpu {
+    fn cuts(&self) -> &'static [Cut] {
+        &Cut::ALL
+    }
+
     fn start_shard(&self, setup: ShardSetup<'_>) -> Result<Box<dyn ShardIterate>, BackendError> {
-        let (set, placed, link) = self.placed_shard(setup)?;
+        let (set, placed, connection) = self.placed_shard(setup)?;
         let (precision, threads) = (placed.settings.precision, placed.request.resolved_threads());
         let start = StartShard {
             placed,
             threads,
-            link,
+            connection,
         };
         Ok(run_on(set, precision, start))
     }
@@ -447,13 +466,13 @@ impl ShardEngine for SviCpu {
         setup: ShardSetup<'_>,
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
-        let (set, placed, link) = self.placed_shard(setup)?;
+        let (set, placed, connection) = self.placed_shard(setup)?;
         let (precision, threads) = (placed.settings.precision, placed.request.resolved_threads());
         let evaluate = Evaluate {
             placed,
             threads,
             iteration,
-            link: Some(link),
+            connection: Some(connection),
         };
         run_on(set, precision, evaluate)
     }

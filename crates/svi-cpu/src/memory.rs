@@ -2,7 +2,7 @@
 
 use crate::state::chunk_size;
 use infermark_backend::{Precision, SviSettings};
-use infermark_model::{Coordinates, Layout, Likelihood, Shard};
+use infermark_model::{Coordinates, Cut, Layout, Likelihood, Shard};
 
 /// Lanes of the widest vectors.
 const LANES: usize = 16;
@@ -14,7 +14,7 @@ const LANES: usize = 16;
 /// A latent has value and two moments of both its parameters, scale and slope, and three columns per
 /// particle; a product has its index and its sums. The tests compare the estimate with the growth of the
 /// resident memory.
-pub(crate) fn bytes(shard: &Shard, likelihood: Likelihood, settings: &SviSettings) -> u64 {
+pub(crate) fn bytes(shard: &Shard, cut: Cut, likelihood: Likelihood, settings: &SviSettings) -> u64 {
     let layout = Layout {
         products: shard.products().len(),
         ..shard.layout_for(likelihood)
@@ -47,6 +47,11 @@ pub(crate) fn bytes(shard: &Shard, likelihood: Likelihood, settings: &SviSetting
                 + 8 * (layout.categories as u64).saturating_mul(layout.periods as u64)
         }
     };
+    // The share of the gradient, the gradient, and what the communicator holds of it: two numbers for each latent.
+    let gradients = match cut {
+        Cut::Product => 0,
+        Cut::Row => 3 * 16 * latents,
+    };
     // Isolated rows take a vector each; rows of dense products fill theirs.
     (vectors * LANES as u64)
         .saturating_mul(a_row)
@@ -54,6 +59,7 @@ pub(crate) fn bytes(shard: &Shard, likelihood: Likelihood, settings: &SviSetting
         .saturating_add(latents.saturating_mul(scalar * (8 + 3 * particles) + 4))
         .saturating_add(32 * layout.products as u64)
         .saturating_add(coordinates)
+        .saturating_add(gradients)
         .saturating_add(sums_by_period)
         .saturating_add(posterior)
 }
@@ -83,7 +89,7 @@ mod tests {
         };
         let posterior = 12 * 8 * panel.layout().latents() as u64;
         let shard = Shard::whole(panel.clone());
-        (bytes(&shard, Likelihood::Poisson, &settings) - posterior) as f64 / 1e6
+        (bytes(&shard, Cut::Product, Likelihood::Poisson, &settings) - posterior) as f64 / 1e6
     }
 
     #[test]

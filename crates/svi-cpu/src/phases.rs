@@ -7,11 +7,13 @@
 //! 4. [`Top`]: one thread does the same for `category_a`, `global_a`, the shapes and the centredness, then draws and places the
 //!    next iteration's.
 //! 5. [`CategoryPlace`]: categories draw, place and lay out the next iteration's tables.
+//!
+//! Where gradients are exchanged, [`crate::replica`] has other steps after the third.
 
 use crate::batches::Batches;
 use crate::block::{ParentSums, Step};
 use crate::category_sums::CENTRED;
-use crate::state::{CategoryState, ChunkRows, ChunkState, Frame, PeriodEffects, State, TopState};
+use crate::state::{CategoryState, ChunkRows, ChunkState, Exchange, Frame, PeriodEffects, State, TopState};
 use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::{Kernel, Scalar, Simd};
@@ -21,7 +23,7 @@ use infermark_model::{Centredness, PerSite, Site};
 
 /// The optimizer step that a frame describes.
 #[inline(always)]
-fn step_of<'a, I: Simd>(state: &'a State<I>, frame: &'a Frame) -> Step<'a> {
+pub(crate) fn step_of<'a, I: Simd>(state: &'a State<I>, frame: &'a Frame) -> Step<'a> {
     Step {
         weights: &frame.weights,
         scalars: frame.scalars,
@@ -60,8 +62,15 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
                 };
                 item.steps += 1;
             }
-            item.elasticity.step(isa, &step);
-            item.effect.step(isa, &step);
+            if frame.gradient.is_empty() {
+                item.elasticity.step(isa, &step);
+                item.effect.step(isa, &step);
+            } else {
+                let gradient = &frame.gradient[item.place.clone()];
+                let (of_elasticity, of_effect) = gradient.split_at(gradient.len() / 2);
+                item.elasticity.step_by(isa, &step, of_elasticity);
+                item.effect.step_by(isa, &step, of_effect);
+            }
         }
         if step_only {
             return;
@@ -196,6 +205,24 @@ impl<I: Simd> Kernel<I> for CategoryFold<'_, I> {
     }
 }
 
+/// A chunk's share of the gradient, once the particles are weighed.
+pub(crate) struct ChunkShare<'a, I: Simd> {
+    pub(crate) frame: &'a Frame,
+    pub(crate) item: &'a mut ChunkState<I>,
+}
+
+impl<I: Simd> Kernel<I> for ChunkShare<'_, I> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        let ChunkShare { frame, item } = self;
+        let (of_elasticity, of_effect) = item.share.split_at_mut(item.place.len() / 2);
+        item.elasticity.write_share(isa, &frame.weights, of_elasticity);
+        item.effect.write_share(isa, &frame.weights, of_effect);
+    }
+}
+
 /// See the module. Without `learn` the step is left out.
 pub(crate) struct CategoryBack<'a, I: Simd> {
     pub(crate) state: &'a State<I>,
@@ -216,7 +243,7 @@ impl<I: Simd> Kernel<I> for CategoryBack<'_, I> {
             learn,
         } = self;
         // The sums of one of several shards were folded before they were exchanged.
-        if !state.is_one_of_several {
+        if state.exchange != Exchange::Sums {
             let chunks = item.chunks.clone();
             item.over_products
                 .fold(isa, &state.chunks, chunks, frame.batches.as_ref());
@@ -355,23 +382,29 @@ impl<I: Simd> Kernel<I> for Top<'_, I> {
             if let Some(log_shape) = &mut top.log_shape {
                 log_shape.step(isa, &step);
             }
-            if state.learns_centredness() {
-                for s in Site::REPARAMETERIZED {
-                    top.unconstrained_centredness[s] = state.settings.optimizer.step(
-                        &frame.scalars,
-                        top.unconstrained_centredness[s],
-                        top.by_centredness[s],
-                        &mut top.centredness_moments[s],
-                    );
-                }
-                let centredness = Centredness::from_unconstrained(&top.unconstrained_centredness);
-                frame.transforms = centredness.transforms(&state.priors);
-            }
+            step_centredness(state, frame, top);
         }
         if task != TopTask::Back {
             place(isa, state, frame, top);
         }
     }
+}
+
+/// One step of the centredness, where it is learned.
+pub(crate) fn step_centredness<I: Simd>(state: &State<I>, frame: &mut Frame, top: &mut TopState<I::Scalar>) {
+    if !state.learns_centredness() {
+        return;
+    }
+    for s in Site::REPARAMETERIZED {
+        top.unconstrained_centredness[s] = state.settings.optimizer.step(
+            &frame.scalars,
+            top.unconstrained_centredness[s],
+            top.by_centredness[s],
+            &mut top.centredness_moments[s],
+        );
+    }
+    let centredness = Centredness::from_unconstrained(&top.unconstrained_centredness);
+    frame.transforms = centredness.transforms(&state.priors);
 }
 
 #[inline(always)]

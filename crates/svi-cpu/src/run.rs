@@ -5,7 +5,7 @@ use infermark_backend::BackendError;
 use infermark_communicator::Communicator;
 use infermark_cpu_kernels::Simd;
 use infermark_model::guide::Guide;
-use infermark_svi::{GuideState, Iterate, Link, Piece, ShardIterate};
+use infermark_svi::{GuideState, Iterate, Link, Piece, ReplicaLink, ShardIterate};
 
 /// The iterations of a state, on a team of threads.
 pub(crate) struct Iterations<I: Simd> {
@@ -35,17 +35,28 @@ impl<I: Simd> Iterate for Iterations<I> {
     }
 }
 
+/// The connection of a shard to the others.
+pub(crate) enum Connection {
+    /// Of a panel that is cut by product.
+    Sums(Link),
+    /// Of one that is cut by row.
+    Gradient(ReplicaLink),
+}
+
 /// The iterations of one of several shards.
 pub(crate) struct ShardIterations<I: Simd> {
     pub(crate) iterations: Iterations<I>,
     /// The connection to the others.
-    pub(crate) link: Link,
+    pub(crate) connection: Connection,
 }
 
 impl<I: Simd> Iterate for ShardIterations<I> {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
         let Iterations { state, threads } = &self.iterations;
-        state.iterate(*threads, Some(&mut self.link), piece)
+        match &mut self.connection {
+            Connection::Sums(link) => state.iterate(*threads, Some(link), piece),
+            Connection::Gradient(link) => state.iterate_replica(*threads, link, piece),
+        }
     }
 
     fn guide(&self) -> Result<Guide, BackendError> {
@@ -67,6 +78,9 @@ impl<I: Simd> ShardIterate for ShardIterations<I> {
     }
 
     fn communicator(&mut self) -> &mut dyn Communicator {
-        self.link.communicator()
+        match &mut self.connection {
+            Connection::Sums(link) => link.communicator(),
+            Connection::Gradient(link) => link.communicator(),
+        }
     }
 }

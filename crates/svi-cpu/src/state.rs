@@ -1,7 +1,7 @@
 //! The state of an SVI run between iterations, divided so that threads share it without waiting.
 
 use crate::batches::Batches;
-use crate::block::{Block, ParentSums};
+use crate::block::{Block, BlockStart, ParentSums};
 use crate::category_sums::CategorySums;
 use crate::contrasts::Contrasts;
 use infermark_backend::SviSettings;
@@ -16,7 +16,8 @@ use infermark_model::Likelihood;
 use infermark_model::guide::{Guide, sigmoid};
 use infermark_model::optimizer::{Moments, StepScalars};
 use infermark_model::{Layout, LocScale, Panel, Parameterization, PerSite, Priors, Shard, Site};
-use infermark_svi::{Chart, NoiseSource};
+use infermark_svi::{Chart, NoiseSource, ReplicaLink};
+use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
 /// Particles of a group: the passes over the rows serve [`GROUP`] at once.
@@ -42,6 +43,10 @@ pub(crate) struct ChunkState<I: Simd> {
     pub(crate) units: Vec<f64>,
     /// The steps that its products have made.
     pub(crate) steps: u64,
+    /// Only where gradients are exchanged: the chunk's share, of its elasticities, then its effects.
+    pub(crate) share: Vec<f64>,
+    /// Where the share is in the gradient.
+    pub(crate) place: Range<usize>,
 }
 
 /// A chunk's rows, packed for its likelihood, and the sums of the pass over them other than the products'
@@ -72,7 +77,7 @@ pub(crate) enum PeriodEffects<I: Simd> {
 /// A category's period effects.
 pub(crate) struct CategoryState<I: Simd> {
     /// Its chunks, consecutive; none where no product of the shard is of the category.
-    pub(crate) chunks: std::ops::Range<usize>,
+    pub(crate) chunks: Range<usize>,
     pub(crate) over_products: CategorySums,
     /// Its period effects; in orthogonal coordinates the free numbers of their contrasts.
     pub(crate) time: Block<I::Scalar>,
@@ -117,6 +122,8 @@ pub(crate) struct Frame {
     pub(crate) step_pending: bool,
     /// `None` where every iteration passes over all chunks.
     pub(crate) batches: Option<Batches>,
+    /// Only where gradients are exchanged: that of the pending step, over all ranks.
+    pub(crate) gradient: Vec<f64>,
     pub(crate) constant_means: ConstantMeans,
 }
 
@@ -141,6 +148,20 @@ impl Frame {
     pub(crate) fn scale(&self) -> f64 {
         self.batches.as_ref().map_or(1.0, Batches::scale)
     }
+}
+
+/// What a state exchanges with those of other shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    /// It is the only one.
+    Nothing,
+    /// Sums over products: each has products of its own.
+    Sums,
+    /// Shares of the gradient: each has rows of its own, and all parameters.
+    Gradient {
+        /// Whether the priors are its share.
+        has_priors: bool,
+    },
 }
 
 /// Most products of a chunk.
@@ -174,8 +195,7 @@ pub(crate) struct State<I: Simd> {
     pub(crate) isa: I,
     /// The panel that has the rows of the shard's products.
     pub(crate) panel: Arc<Panel>,
-    /// Whether sums over products are exchanged with other shards.
-    pub(crate) is_one_of_several: bool,
+    pub(crate) exchange: Exchange,
     pub(crate) layout: Layout,
     pub(crate) priors: Priors,
     pub(crate) chart: Chart,
@@ -195,7 +215,7 @@ impl<I: Simd> State<I> {
     pub(crate) fn new(
         isa: I,
         shard: &Shard,
-        is_one_of_several: bool,
+        exchange: Exchange,
         likelihood: Likelihood,
         priors: Priors,
         chart: Chart,
@@ -206,6 +226,11 @@ impl<I: Simd> State<I> {
         let panel = shard.panel().clone();
         let layout = shard.layout_for(likelihood);
         let particles = settings.particles;
+        let start = BlockStart {
+            guide,
+            particles,
+            has_prior: exchange != Exchange::Gradient { has_priors: false },
+        };
         let zeros = || vec![0.0; particles];
         let sums = || vec![ParentSums::default(); particles];
         let by_period = || vec![vec![0.0; padded_periods(layout.periods)]; particles];
@@ -245,13 +270,13 @@ impl<I: Simd> State<I> {
                 let mut periods = layout.time_range(category);
                 let contrasts = chart.orthogonal().map(|orthogonal| {
                     periods.end -= 1;
-                    Contrasts::new(orthogonal, &layout, category, &priors, guide, particles)
+                    Contrasts::new(orthogonal, &layout, category, &priors, &start)
                 });
                 let units = &panel.sums().category_period[category * layout.periods..][..layout.periods];
                 CategoryState {
                     chunks: first..end,
                     over_products: CategorySums::new(&layout, particles),
-                    time: Block::new(periods.map(|j| j as u32).collect(), guide, particles),
+                    time: Block::new(periods.map(|j| j as u32).collect(), &start),
                     contrasts,
                     effects: match likelihood {
                         Likelihood::Poisson => PeriodEffects::Poisson(
@@ -273,17 +298,21 @@ impl<I: Simd> State<I> {
                 chunk.measure_from(&orthogonal.origin);
             }
         }
+        let exchanges_gradients = matches!(exchange, Exchange::Gradient { .. });
+        let mut numbers_before = 0;
         let chunks = cut
             .into_iter()
             .zip(rows)
             .map(|(chunk, rows)| {
+                let first = numbers_before;
+                numbers_before += 4 * chunk.products.len();
                 let latents = |site| {
                     let start = layout.start(site) as u32;
                     chunk.products.iter().map(|p| start + p).collect()
                 };
                 ChunkState {
-                    elasticity: Block::new(latents(Site::ProductA), guide, particles),
-                    effect: Block::new(latents(Site::ProductEffect), guide, particles),
+                    elasticity: Block::new(latents(Site::ProductA), &start),
+                    effect: Block::new(latents(Site::ProductEffect), &start),
                     log_weights: zeros(),
                     elasticity_sums: sums(),
                     effect_sums: sums(),
@@ -292,6 +321,11 @@ impl<I: Simd> State<I> {
                         None => Vec::new(),
                     },
                     steps: 0,
+                    share: match exchanges_gradients {
+                        true => vec![0.0; numbers_before - first],
+                        false => Vec::new(),
+                    },
+                    place: first..numbers_before,
                     origin: chart.orthogonal().map(|orthogonal| {
                         let of = |p: &u32| I::Scalar::from_f64(orthogonal.origin[*p as usize]);
                         let mut origin: Vec<I::Scalar> = chunk.products.iter().map(of).collect();
@@ -305,11 +339,11 @@ impl<I: Simd> State<I> {
             .collect();
         let categories_range = layout.range(Site::CategoryA);
         let top = TopState {
-            global: Block::new(vec![0], guide, particles),
-            category: Block::new(categories_range.map(|j| j as u32).collect(), guide, particles),
+            global: Block::new(vec![0], &start),
+            category: Block::new(categories_range.map(|j| j as u32).collect(), &start),
             log_shape: likelihood.has_shape().then(|| {
                 let range = layout.range(Site::LogShape);
-                Block::new(range.map(|j| j as u32).collect(), guide, particles)
+                Block::new(range.map(|j| j as u32).collect(), &start)
             }),
             global_value: zeros(),
             unconstrained_centredness: guide.unconstrained_centredness.unwrap_or_default(),
@@ -326,6 +360,10 @@ impl<I: Simd> State<I> {
             scalars: settings.optimizer.scalars(0),
             step_pending: false,
             batches,
+            gradient: match exchanges_gradients {
+                true => vec![0.0; ReplicaLink::gradient_numbers(&layout, &chart)],
+                false => Vec::new(),
+            },
             constant_means: ConstantMeans {
                 global: vec![priors.global_a_mean; particles],
                 effect: vec![priors.product_effect_mean; particles],
@@ -340,7 +378,7 @@ impl<I: Simd> State<I> {
         State {
             isa,
             panel,
-            is_one_of_several,
+            exchange,
             layout,
             priors,
             chart,

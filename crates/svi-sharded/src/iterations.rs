@@ -1,8 +1,9 @@
 //! The iterations of all shards, each on a thread of its own.
 
 use infermark_backend::BackendError;
+use infermark_communicator::Traffic;
 use infermark_model::guide::Guide;
-use infermark_model::{Layout, Shard};
+use infermark_model::{Cut, Layout, Shard};
 use infermark_svi::{Follower, GuideState, Iterate, Piece, ShardIterate};
 use infermark_threads::at_once;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -15,7 +16,10 @@ type Started = (Shard, Box<dyn ShardIterate>);
 pub(crate) struct ShardedIterations {
     /// Those of this process, in the order of their ranks. A reading of all ranks takes them one at a time.
     shards: Mutex<Vec<Started>>,
+    cut: Cut,
     layout: Layout,
+    /// What the first rank of this process has exchanged in iterations.
+    crossed: Traffic,
 }
 
 impl ShardedIterations {
@@ -23,12 +27,14 @@ impl ShardedIterations {
     ///
     /// # Errors
     /// When the system does not start the threads.
-    pub(crate) fn new(shards: Vec<Started>, layout: Layout) -> Result<Self, BackendError> {
+    pub(crate) fn new(shards: Vec<Started>, cut: Cut, layout: Layout) -> Result<Self, BackendError> {
         let threads = shards.len();
         infermark_threads::check(threads).map_err(|refused| BackendError::request(refused.to_string()))?;
         Ok(ShardedIterations {
             shards: Mutex::new(shards),
+            cut,
             layout,
+            crossed: Traffic::default(),
         })
     }
 
@@ -51,6 +57,10 @@ impl ShardedIterations {
         let Some(mut all) = of_shard(&**lead)? else {
             return Ok(None);
         };
+        if self.cut == Cut::Row {
+            // Every rank has all of it.
+            return Ok(Some(all));
+        }
         for (shard, iterations) in &*others {
             let Some(own) = of_shard(&**iterations)? else {
                 return Ok(None);
@@ -85,6 +95,7 @@ impl ShardedIterations {
 impl Iterate for ShardedIterations {
     fn iterate(&mut self, piece: &mut Piece<'_>) -> Result<(), BackendError> {
         let shards = self.shards.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let before = traffic_of(shards);
         let followers: Vec<Follower> = shards[1..].iter().map(|_| piece.follower()).collect();
         let mut shards = shards.iter_mut().map(|(_, shard)| shard);
         let lead = shards.next().expect("there is a shard");
@@ -94,6 +105,8 @@ impl Iterate for ShardedIterations {
             works.push(Box::new(move || iterate(&mut **shard, &mut follower.piece())));
         }
         let ends = at_once(works).map_err(|error| BackendError::short_of_threads(&error))?;
+        let shards = self.shards.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.crossed += traffic_of(shards) - before;
         BackendError::first_cause(&ends)
     }
 
@@ -124,6 +137,17 @@ impl Iterate for ShardedIterations {
         }
         Ok(true)
     }
+
+    fn crossed(&self) -> Option<(usize, Traffic)> {
+        let ranks = self.here().first_mut()?.1.communicator().size();
+        Some((ranks, self.crossed))
+    }
+}
+
+/// What the first of some shards has exchanged so far.
+fn traffic_of(shards: &mut [Started]) -> Traffic {
+    let (_, lead) = shards.first_mut().expect("there is a shard");
+    lead.communicator().traffic()
 }
 
 /// Iterates a shard. The others learn when it fails, or panics.

@@ -1,10 +1,10 @@
-//! Stochastic variational inference on a panel that is cut by product: several shards, each iterated by a rank of its own.
+//! Stochastic variational inference on a panel that is cut into several shards, each iterated by a rank of its own.
 //!
 //! The shards are iterated by an engine ([`ShardEngine`]), the code of an unsharded backend on its kinds of devices: on one device
-//! they are logical shards, and several devices have as many each. Products keep their latents, their optimizer's state and their
+//! they are logical shards, and several devices have as many each. Where the panel is cut by product, products keep their latents, their optimizer's state and their
 //! rows; one buffer of sums crosses in an iteration, and every rank computes the hierarchy above the products from it alike. Noise
 //! is counted by latent, so any number of shards follows the same trace up to the order of sums, and a given cut gives the same
-//! bits again.
+//! bits again. Where it is cut by row, as in the published code, every rank has all parameters, and the whole gradient crosses.
 
 mod iterations;
 mod placement;
@@ -18,7 +18,7 @@ use infermark_communicator::{ThreadWorld, World};
 use infermark_model::guide::Guide;
 use infermark_model::noise::Stream;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Panel, Shard};
+use infermark_model::{Cut, Panel, Shard};
 use infermark_processor::InstructionSet;
 use infermark_svi::{
     Chart, GuidedRun, NoiseSource, RunSetup, SavedRun, ShardEngine, ShardSetup, SviRun, log_joint_of,
@@ -42,7 +42,7 @@ impl SviSharded {
     /// The backend over an engine.
     pub fn over(engine: impl ShardEngine + 'static) -> Self {
         SviSharded {
-            capabilities: placement::capabilities([engine.capabilities()].into_iter()),
+            capabilities: placement::sharded(&engine),
             engines: vec![Arc::new(engine)],
             world: Arc::new(ThreadWorld),
         }
@@ -51,7 +51,8 @@ impl SviSharded {
     /// The backend over one more engine, for kinds of devices that those before do not serve.
     #[must_use]
     pub fn and(mut self, engine: impl ShardEngine + 'static) -> Self {
-        self.capabilities = placement::capabilities([self.capabilities, engine.capabilities()].into_iter());
+        self.capabilities =
+            placement::capabilities([self.capabilities, placement::sharded(&engine)].into_iter());
         self.engines.push(Arc::new(engine));
         self
     }
@@ -80,7 +81,7 @@ impl SviSharded {
     ) -> Result<Box<dyn GuidedRun>, BackendError> {
         let begin = Instant::now();
         let (engine, devices) = self.placed(request)?;
-        let shards = Shard::cut(&panel, request.shards)?;
+        let cut = Cuts::of(&panel, request)?;
         if self.world.size().is_some() {
             let hardware = match devices[0].id.kind {
                 DeviceKind::Cpu => InstructionSet::from_environment()?.name().to_owned(),
@@ -95,15 +96,17 @@ impl SviSharded {
             Some(guide) => guide,
             None => &chart.start(&panel, request),
         };
-        let requests = placement::requests(request, self.shards_here(request));
-        let started = setups(&*self.world, &shards, &requests, &chart, guide, &noise)
+        let own_device = self.world.size().and(self.world.local_rank());
+        let requests = placement::requests(request, self.shards_here(request), own_device);
+        let started = setups(&*self.world, &cut, &requests, &chart, guide, &noise)
             .map(|setup| {
+                let setup = setup?;
                 let shard = setup.shard.clone();
                 engine.start_shard(setup).map(|iterations| (shard, iterations))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let layout = panel.layout_for(request.likelihood);
-        let iterations = ShardedIterations::new(started, layout)?;
+        let iterations = ShardedIterations::new(started, request.cut, layout)?;
         let setup = RunSetup {
             backend: NAME,
             device: match self.world.size() {
@@ -133,18 +136,25 @@ impl SviSharded {
         iteration: u32,
     ) -> Result<LossAndGradient, BackendError> {
         let (engine, _) = self.placed(request)?;
-        let shards = Shard::cut(panel, request.shards)?;
+        let cut = Cuts::of(panel, request)?;
         let chart = Chart::of(panel, request);
-        let requests = placement::requests(request, request.shards);
+        let requests = placement::requests(request, request.shards, None);
         let layout = panel.layout_for(request.likelihood);
         // For checks, which are made within one process.
-        let works: Vec<_> = setups(&ThreadWorld, &shards, &requests, &chart, guide, &noise)
+        let setups = setups(&ThreadWorld, &cut, &requests, &chart, guide, &noise)
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter();
+        let works: Vec<_> = setups
             .map(|setup| || engine.shard_loss_and_gradient(setup, iteration))
             .collect();
         let found = at_once(works).map_err(|error| BackendError::short_of_threads(&error))?;
         BackendError::first_cause(&found)?;
         let mut found = found.into_iter().flatten();
         let mut all = found.next().expect("there is a shard");
+        let Cuts::Products(shards) = &cut else {
+            // The gradient of each is that of all.
+            return Ok(all);
+        };
         for (shard, of_shard) in shards[1..].iter().zip(found) {
             let of_shard = of_shard.gradient;
             shard.copy_products(&layout, &of_shard.loc, &mut all.gradient.loc);
@@ -166,29 +176,57 @@ impl SviSharded {
     }
 }
 
+/// A panel that is cut into shards.
+enum Cuts<'a> {
+    /// By product.
+    Products(Vec<Shard>),
+    /// By row: a shard is made where it is iterated, since it has rows of its own.
+    Rows(&'a Panel, usize),
+}
+
+impl<'a> Cuts<'a> {
+    fn of(panel: &'a Arc<Panel>, request: &Request) -> Result<Self, BackendError> {
+        Ok(match request.cut {
+            Cut::Product => Cuts::Products(Shard::cut(panel, request.shards)?),
+            Cut::Row => Cuts::Rows(panel, request.shards),
+        })
+    }
+
+    fn shard(&self, rank: usize) -> Result<Shard, BackendError> {
+        Ok(match self {
+            Cuts::Products(shards) => shards[rank].clone(),
+            Cuts::Rows(panel, shards) => Shard::of_rows(panel, rank, *shards)?,
+        })
+    }
+}
+
 /// What the shards of this process start from.
 fn setups<'a>(
     world: &dyn World,
-    shards: &'a [Shard],
+    cut: &'a Cuts<'a>,
     requests: &'a [Request],
     chart: &'a Chart,
     guide: &'a Guide,
     noise: &'a NoiseSource,
-) -> impl Iterator<Item = ShardSetup<'a>> {
-    world.ranks(shards.len()).into_iter().map(move |communicator| {
+) -> impl Iterator<Item = Result<ShardSetup<'a>, BackendError>> {
+    world.ranks(requests.len()).into_iter().map(move |communicator| {
         let rank = communicator.rank();
-        ShardSetup {
-            shard: shards[rank].clone(),
+        Ok(ShardSetup {
+            shard: cut.shard(rank)?,
             request: &requests[rank],
             chart,
             guide,
             noise: noise.clone(),
             communicator,
-            shards_on_device: requests
-                .iter()
-                .filter(|other| other.devices == requests[rank].devices)
-                .count(),
-        }
+            shards_on_device: match world.size() {
+                // Each process has a device of its own.
+                Some(_) => 1,
+                None => requests
+                    .iter()
+                    .filter(|other| other.devices == requests[rank].devices)
+                    .count(),
+            },
+        })
     })
 }
 

@@ -2,7 +2,8 @@
 
 use crate::{NAME, SviSharded};
 use infermark_backend::{
-    Backend, BackendError, Capabilities, Device, DeviceId, MOST_SHARDS, MethodKind, Request,
+    Backend, BackendError, Capabilities, Cause, Device, DeviceId, MOST_SHARDS, MethodKind, Remedy, Request,
+    Setting,
 };
 use infermark_svi::ShardEngine;
 use std::ops::RangeInclusive;
@@ -14,12 +15,12 @@ const SHARDS: RangeInclusive<usize> = 2..=MOST_SHARDS;
 /// What the engines serve together.
 pub(crate) fn capabilities(engines: impl Iterator<Item = Capabilities>) -> Capabilities {
     engines
-        .map(sharded)
         .reduce(|all, more| Capabilities {
             device_kinds: union(all.device_kinds, more.device_kinds),
             likelihoods: union(all.likelihoods, more.likelihoods),
             parameterizations: union(all.parameterizations, more.parameterizations),
             precisions: union(all.precisions, more.precisions),
+            cuts: union(all.cuts, more.cuts),
             uses_threads: all.uses_threads || more.uses_threads,
             ..all
         })
@@ -27,13 +28,14 @@ pub(crate) fn capabilities(engines: impl Iterator<Item = Capabilities>) -> Capab
 }
 
 /// What an engine serves in shards.
-fn sharded(capabilities: Capabilities) -> Capabilities {
+pub(crate) fn sharded(engine: &dyn ShardEngine) -> Capabilities {
     Capabilities {
         devices_per_run: DEVICES,
         shards: SHARDS,
         // The units of a batch are those of one shard, and its rates would be those of all.
         mini_batches: false,
-        ..capabilities
+        cuts: engine.cuts(),
+        ..engine.capabilities()
     }
 }
 
@@ -74,7 +76,7 @@ impl SviSharded {
             .iter()
             .find(|engine| engine.capabilities().covers(&request.devices))
             .ok_or_else(|| unsupported(format!("the device {first}")))?;
-        sharded(engine.capabilities()).check(NAME, MethodKind::Svi, request)?;
+        sharded(&**engine).check(NAME, MethodKind::Svi, request)?;
         for device in &request.devices {
             let on_device = of_shard(request, *device, request.threads);
             engine.supports(&on_device).map_err(in_own_name)?;
@@ -90,9 +92,13 @@ fn devices_of(engine: &dyn ShardEngine, request: &Request) -> Result<Vec<Device>
     let mut devices: Vec<Device> = Vec::new();
     for id in &request.devices {
         if devices.iter().any(|device| device.id == *id) {
-            return Err(unsupported(format!(
-                "the device {id} twice in one run; several shards on it are given by the number of shards"
-            )));
+            return Err(BackendError::Unsupported {
+                backend: NAME,
+                what: Cause::new(
+                    format!("the device {id} twice in one run"),
+                    [Remedy::Raise(Setting::Shards)],
+                ),
+            });
         }
         let device = here.iter().find(|device| device.id == *id);
         let device = device.ok_or_else(|| unsupported(format!("the device {id}, which is not here")))?;
@@ -135,15 +141,17 @@ fn of_shard(request: &Request, device: DeviceId, threads: Option<usize>) -> Requ
 }
 
 /// The requests of all shards, in the order of their ranks; those on one device follow each other. A process shares its threads among
-/// its shards, of which it has `here`.
-pub(crate) fn requests(request: &Request, here: usize) -> Vec<Request> {
+/// its shards, of which it has `here`. Where each process has one shard, its device is the one of its place on the machine, `own_device`.
+pub(crate) fn requests(request: &Request, here: usize, own_device: Option<usize>) -> Vec<Request> {
     let threads = request.resolved_threads();
-    let on_device = request.shards / request.devices.len();
+    let devices = &request.devices;
+    let on_device = request.shards / devices.len();
     (0..request.shards)
         .map(|rank| {
             // The first ones take what is over.
             let own = threads / here + usize::from(rank % here < threads % here);
-            of_shard(request, request.devices[rank / on_device], Some(own.max(1)))
+            let device = own_device.map_or(rank / on_device, |place| place % devices.len());
+            of_shard(request, devices[device], Some(own.max(1)))
         })
         .collect()
 }
@@ -162,6 +170,7 @@ pub(crate) fn in_words(devices: &[Device], shards: usize) -> String {
 mod tests {
     use super::*;
     use infermark_backend::{DeviceKind, Method, SviSettings};
+    use infermark_model::Cut;
 
     fn device(name: &str) -> Device {
         Device {
@@ -182,9 +191,14 @@ mod tests {
             threads: Some(8),
             ..Request::new(Method::Svi(SviSettings::default()))
         };
-        let placed = requests(&request, 6);
+        let placed = requests(&request, 6, None);
         let on: Vec<DeviceId> = placed.iter().map(|request| request.devices[0]).collect();
         assert_eq!(on, [[devices[0]; 3], [devices[1]; 3]].concat());
+        // The second and the fourth process of a machine have its second device, whatever their ranks.
+        for (place, device) in [(0, devices[0]), (1, devices[1]), (3, devices[1])] {
+            let placed = requests(&request, 1, Some(place));
+            assert!(placed.iter().all(|request| request.devices == [device]));
+        }
         let threads: Vec<usize> = placed.iter().map(|request| request.threads.unwrap()).collect();
         assert_eq!(threads, [2, 2, 1, 1, 1, 1]);
         assert!(
@@ -204,18 +218,22 @@ mod tests {
 
     #[test]
     fn engines_serve_together_what_either_serves() {
-        let all = capabilities([Capabilities::CPU, Capabilities::GPU].into_iter());
+        let by_row = Capabilities {
+            cuts: &Cut::ALL,
+            ..Capabilities::CPU
+        };
+        let all = capabilities([Capabilities::GPU, by_row].into_iter());
         let kinds = [
-            DeviceKind::Cpu,
             DeviceKind::Cuda,
             DeviceKind::Vulkan,
             DeviceKind::Metal,
+            DeviceKind::Cpu,
         ];
         assert_eq!(all.device_kinds, kinds);
+        assert_eq!(all.cuts, Cut::ALL);
         assert_eq!(all.likelihoods, Capabilities::CPU.likelihoods);
         assert_eq!(all.precisions.len(), 2);
         assert!(all.uses_threads);
-        assert_eq!((all.shards, all.devices_per_run), (SHARDS, DEVICES));
         assert_eq!(union(&[1, 2], &[2]), [1, 2]);
         assert_eq!(union(&[2], &[1, 2]), [1, 2]);
     }

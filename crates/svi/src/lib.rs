@@ -7,6 +7,7 @@ mod guide_state;
 mod log_joint;
 mod noise_source;
 mod recorder;
+mod replica;
 mod run;
 mod shard;
 
@@ -19,6 +20,7 @@ pub use guide_state::GuideState;
 pub use log_joint::log_joint_of;
 pub use noise_source::{NoiseSource, Recording};
 pub use recorder::{Decision, RunRecorder};
+pub use replica::ReplicaLink;
 pub use run::{Follower, Iterate, Piece, RunSetup, SavedRun, SviRun};
 pub use shard::{Link, ShardEngine, ShardIterate, ShardSetup, Sums};
 

@@ -275,6 +275,7 @@ impl RunRecorder {
                 mean_effective_particles: self.effective_particles_sum / self.completed.max(1) as f64,
                 centredness,
                 trace: self.trace.clone(),
+                communication: None,
             }),
         }
     }

@@ -2,9 +2,10 @@
 
 use crate::{Chart, Decision, GuideState, GuidedRun, RunRecorder};
 use infermark_backend::{
-    BackendError, Checkpoint, Interrupt, Method, Posterior, Progress, Report, Request, Run, StateFormat,
-    SviWarning,
+    BackendError, Checkpoint, CommunicationReport, Detail, Interrupt, Method, Posterior, Progress, Report,
+    Request, Run, StateFormat, SviWarning,
 };
+use infermark_communicator::Traffic;
 use infermark_model::dispersion::Dispersion;
 use infermark_model::guide::Guide;
 use infermark_model::{Panel, Parameterization};
@@ -42,6 +43,11 @@ pub trait Iterate: Send {
     /// When the device fails.
     fn restore(&mut self, _state: &GuideState, _completed: u64) -> Result<bool, BackendError> {
         Ok(false)
+    }
+
+    /// The number of ranks, and what crossed between them in the iterations; `None`, which is the default, where there is one.
+    fn crossed(&self) -> Option<(usize, Traffic)> {
+        None
     }
 }
 
@@ -318,7 +324,14 @@ impl<I: Iterate> Run for SviRun<I> {
             threads,
             ..
         } = &self.setup;
-        self.recorder
-            .report(backend, device.clone(), *threads, centredness, warnings)
+        let mut report = self
+            .recorder
+            .report(backend, device.clone(), *threads, centredness, warnings);
+        if let Detail::Svi(svi) = &mut report.detail {
+            let crossed = self.iterations.crossed();
+            svi.communication =
+                crossed.map(|(ranks, traffic)| CommunicationReport::new(ranks, traffic, svi.iterations));
+        }
+        report
     }
 }

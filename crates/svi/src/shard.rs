@@ -1,4 +1,4 @@
-//! Runs that are cut by product: one shard a rank.
+//! Runs of several ranks, and what crosses where the panel is cut by product: one shard a rank. (By row: [`crate::ReplicaLink`].)
 //!
 //! A rank has its products' latents to itself. The hierarchy above them - means and shapes of categories, period effects, the
 //! global mean - every rank computes alike, from sums over all products that cross once an iteration, in one buffer ([`Sums`]).
@@ -8,18 +8,24 @@ use infermark_backend::{Backend, BackendError, Request};
 use infermark_communicator::Communicator;
 use infermark_model::guide::Guide;
 use infermark_model::svi::LossAndGradient;
-use infermark_model::{Layout, Parameterization, Shard};
+use infermark_model::{Cut, Layout, Parameterization, Shard};
 use std::ops::Range;
 
 /// A backend that can iterate one shard of a panel, as one rank of several.
 pub trait ShardEngine: Backend {
+    /// How the panel of the shards that it iterates may be cut; by default by product.
+    fn cuts(&self) -> &'static [Cut] {
+        &[Cut::Product]
+    }
+
     /// The iterations of a shard, of which the first is prepared.
     ///
     /// # Errors
     /// As [`Backend::start`].
     fn start_shard(&self, setup: ShardSetup<'_>) -> Result<Box<dyn ShardIterate>, BackendError>;
 
-    /// Loss and gradient of the setup's guide under the noise of `iteration`. The gradient of products of other shards is 0.
+    /// Loss and gradient of the setup's guide under the noise of `iteration`. The gradient of products of other shards, of a panel that is cut
+    /// by product, is 0.
     ///
     /// # Errors
     /// As [`ShardEngine::start_shard`], and when another rank has gone.
@@ -41,7 +47,7 @@ pub trait ShardIterate: Iterate {
 
 /// Where a shard's run starts.
 pub struct ShardSetup<'a> {
-    /// The shard.
+    /// The shard, cut as the request says.
     pub shard: Shard,
     /// The request, with the device and the threads of this shard.
     pub request: &'a Request,

@@ -111,6 +111,9 @@ fn without_times(report: Report) -> Report {
         Detail::Svi(svi) => {
             svi.iterations_per_second = 0.0;
             svi.trace.iter_mut().for_each(|point| point.seconds = 0.0);
+            if let Some(crossed) = &mut svi.communication {
+                (crossed.seconds, crossed.bus_bandwidth) = (0.0, 0.0);
+            }
         }
         Detail::Nuts(nuts) => {
             nuts.gradients_per_second = 0.0;

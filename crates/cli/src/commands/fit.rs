@@ -30,7 +30,7 @@ use infermark_machine::Description;
 use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
-use infermark_model::{Likelihood, Panel, Site, Specification, printable};
+use infermark_model::{Cut, Likelihood, Panel, Site, Specification, printable};
 use infermark_report::fit_notes::{below_lower_bound, constant_prices};
 use infermark_report::fit_summary::{fit_summary, likelihood_in_words, model_in_words};
 use infermark_report::plots::categories;
@@ -39,7 +39,7 @@ use infermark_threads::start_detached;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,25 @@ fn convergence_help() -> String {
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
-        let ranks = self.run.ranks.find()?;
+        let asked_for_checkpoint = checkpoints::listen()?;
+        let ranks = self.run.ranks.find(&self.run.devices)?;
+        let end = self.run_on(&ranks, given, asked_for_checkpoint);
+        if let Err(error) = &end {
+            ranks.end_all(VerbOptions::of("fit").in_error(error));
+        }
+        end
+    }
+
+    fn run_on(
+        self,
+        ranks: &Ranks,
+        given: &ArgMatches,
+        asked_for_checkpoint: Arc<AtomicBool>,
+    ) -> anyhow::Result<Exit> {
+        ensure!(
+            ranks.are_processes() || given.value_source("rank_timeout") != Some(ValueSource::CommandLine),
+            "--rank-timeout goes with several processes, which a launcher starts"
+        );
         let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
@@ -108,11 +126,15 @@ impl FitArguments {
         let given_priors = self.priors.given()?;
         let mut request = Request {
             likelihood: self.likelihood.likelihood,
-            shards: ranks.shards(self.run.shards, self.run.method)?,
+            shards: ranks.shards(self.run.shards, self.run.devices.len(), self.run.method)?,
             ..self
                 .run
                 .request(method, given_priors.over(model.constant_priors())?)
         };
+        ensure!(
+            request.cut == Cut::Product || request.shards > 1,
+            "--cut row needs several shards; see --shards"
+        );
         let backend = ranks.connect(registry().choose(&request)?)?;
         if ranks.is_first() {
             ClaimedFolder::recover(&self.out, &FILES);
@@ -169,9 +191,22 @@ impl FitArguments {
         };
         let (mut run, mut checkpoints) =
             self.checkpoints
-                .start(&*backend, panel.clone(), &self.out, identity, &request, &ranks)?;
+                .start(&*backend, panel.clone(), &self.out, identity, &request, ranks)?;
         begun.store(true, Ordering::SeqCst);
-        let failure = advance(&mut *run, &interrupt, &ranks, checkpoints.as_mut());
+        let failure = advance(
+            &mut *run,
+            &interrupt,
+            ranks,
+            checkpoints.as_mut(),
+            &asked_for_checkpoint,
+        );
+        if ranks.are_processes()
+            && let Some(failure) = &failure
+            && !matches!(failure, BackendError::Diverged { .. })
+        {
+            // It may be this process's alone, and what follows is put together from all of them.
+            return Err(failure.clone().into());
+        }
 
         let description = match described {
             Some(description) => Fingerprint::Taken(description),
@@ -409,15 +444,20 @@ fn advance(
     interrupt: &Interrupt,
     ranks: &Ranks,
     mut checkpoints: Option<&mut Checkpoints>,
+    asked_for_checkpoint: &AtomicBool,
 ) -> Option<BackendError> {
     let bar = Bar::for_run(&run.progress());
     let _following = run.within_step().map(|part_done| bar.follow(part_done));
     let mut pacer = StepPacer::of(run, PIECE);
     // One of several processes takes the others along to its end: they may not have been interrupted.
     while !interrupt.is_set() || ranks.are_processes() {
+        let asked = asked_for_checkpoint.swap(false, Ordering::Relaxed);
+        if asked && checkpoints.is_none() {
+            notify("this fit writes no checkpoints; begin it with --checkpoint-every");
+        }
         let due = checkpoints
-            .as_mut()
-            .is_some_and(|checkpoints| checkpoints.are_due());
+            .as_ref()
+            .is_some_and(|checkpoints| asked || checkpoints.are_due());
         let (steps, due) = match ranks.agree_on(pacer.steps(), due) {
             Ok(agreed) => agreed,
             Err(error) => return Some(error.into()),

@@ -130,6 +130,63 @@ fn a_gpu_fits_as_the_processors_do() {
     }
 }
 
+/// A list of devices: what does not go together is refused by name, and cards that are alike give the bits of as many shards on one.
+#[test]
+fn several_devices_share_a_fit() {
+    let (folder, panel) = (tempfile::tempdir().unwrap(), data("panel.csv"));
+    let fit = |devices: &str, more: &[&str]| {
+        let out = folder.path().join(devices);
+        let mut arguments = vec!["fit", panel.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        arguments.extend(["--device", devices, "--method", "svi", "--iterations", "30"]);
+        arguments.extend(more);
+        (run(&arguments), out)
+    };
+    let gpus = gpus();
+    let Some(gpu) = gpus.first() else {
+        return refused_without_a_gpu(&fit("gpu", &[]).0);
+    };
+    let name = name_of(gpu);
+    for (devices, words) in [
+        (
+            format!("cpu,{name}"),
+            format!("the devices cpu and {name} in one run; give devices of one kind"),
+        ),
+        (
+            format!("{name},{name}"),
+            format!("the device {name} twice in one run; ask for more shards (--shards)"),
+        ),
+    ] {
+        let (refused, _) = fit(&devices, &[]);
+        assert_eq!(code(&refused), 2);
+        let message = text(&refused.stderr);
+        assert!(message.contains(&words), "{message}");
+    }
+    let alike: Vec<String> = gpus
+        .iter()
+        .filter(|other| other["name"] == gpu["name"])
+        .map(name_of)
+        .collect();
+    if alike.len() < 2 {
+        eprintln!("skipped: one GPU");
+        return;
+    }
+    let (output, on_all) = fit(&alike.join(","), &[]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let count = alike.len().to_string();
+    let (output, on_one) = fit(&name, &["--shards", &count]);
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(posterior(&on_all), posterior(&on_one));
+    let record: Value =
+        serde_json::from_str(&std::fs::read_to_string(on_all.join("run.json")).unwrap()).unwrap();
+    assert_eq!(
+        record["request"]["devices"].as_array().unwrap().len(),
+        alike.len()
+    );
+    assert_eq!(record["request"]["shards"], alike.len());
+    let device = record["report"]["device"].as_str().unwrap();
+    assert!(device.starts_with(&format!("{count} of ")), "{device}");
+}
+
 /// The exact method, where a GPU has double precision, through the command: mode, skewness and dispersion.
 #[test]
 fn a_gpu_finds_the_exact_posterior_of_the_processors() {

@@ -119,12 +119,52 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "--batch-products goes with --method svi",
         ),
         (
-            "fit x.csv --out x --shards 2",
+            "fit x.csv --out x --method meanfield --shards 2",
             "cannot serve 2 shards in one run; give 1",
         ),
         (
             "fit x.csv --out x --method svi --shards 0",
             "shards is 0; give 1 to 1024",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cpu,cpu",
+            "the device cpu twice in one run; ask for more shards (--shards)",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cpu,cuda:99",
+            "svi-sharded cannot run on cuda:99; devices: cpu",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cuda,cuda:1 --shards 3",
+            "--shards is 3, and --device names 2; give as many shards for each, or leave --shards out",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --device cuda,",
+            "there is no device ''",
+        ),
+        (
+            "fit nowhere.csv --out x --device cpu,cpu",
+            "cannot serve 2 devices in one run; give 1",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --cut row",
+            "--cut row needs several shards; see --shards",
+        ),
+        (
+            "fit nowhere.csv --out x --method laplace --cut row --shards 2",
+            "cannot serve shards that are cut by row; choose the cut by product (--cut product)",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --cut row --shards 2 --objective elbo --batch-products 5",
+            "mini-batches are of products, and the panel is cut by row; choose the cut by product (--cut product)",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --communicator nccl",
+            "--communicator nccl connects CUDA devices, and --device names cpu",
+        ),
+        (
+            "fit nowhere.csv --out x --method svi --rendezvous x",
+            "--rendezvous goes with several processes that NCCL connects",
         ),
         (
             "fit x.csv --out x --method svi --coordinates published --window 500",
@@ -171,6 +211,48 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
         assert_eq!(code(&output), 0);
         assert!(!output.stdout.is_empty());
     }
+}
+
+/// Without NCCL, or without what its processes find each other by, a fit says what to do.
+#[test]
+fn nccl_that_cannot_connect_says_what_to_do() {
+    let arguments = [
+        "fit",
+        "x.csv",
+        "--out",
+        "x",
+        "--method",
+        "svi",
+        "--device",
+        "cuda",
+        "--communicator",
+        "nccl",
+    ];
+    let refused = |variables: &[(&str, &str)]| {
+        let output = command(&arguments)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 2);
+        text(&output.stderr)
+    };
+    let several = refused(&[("RANK", "1"), ("WORLD_SIZE", "2")]);
+    assert!(
+        several
+            .contains("this is rank 1 of 2 (torchrun: RANK, WORLD_SIZE), which NCCL connects: name a file")
+            && several.contains("(--rendezvous FILE)"),
+        "{several}"
+    );
+    let known = Command::new("ldconfig").arg("-p").output();
+    if known.is_ok_and(|known| text(&known.stdout).contains("libnccl.so")) {
+        return;
+    }
+    let missing = refused(&[("LD_LIBRARY_PATH", "")]);
+    assert!(
+        missing.contains("NCCL (libnccl.so.2) is not here")
+            && missing.contains("pip install nvidia-nccl-cu13"),
+        "{missing}"
+    );
 }
 
 #[test]

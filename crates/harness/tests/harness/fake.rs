@@ -397,6 +397,7 @@ impl Run for FakeRun {
                 mean_effective_particles: 1.5,
                 centredness: infermark_model::Centredness::all(1.0),
                 trace: self.trace.clone(),
+                communication: None,
             }),
             Method::Nuts(nuts) => Detail::Nuts(NutsReport {
                 metric: nuts.metric,

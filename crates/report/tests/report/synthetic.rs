@@ -76,6 +76,7 @@ pub(crate) fn svi_report(entries: u64) -> Report {
             mean_effective_particles: 1.02,
             centredness: infermark_model::Centredness::all(1.0),
             trace,
+            communication: None,
         }),
     }
 }

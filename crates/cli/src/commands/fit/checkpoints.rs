@@ -14,7 +14,7 @@ use infermark_model::Panel;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Options of `fit` for going on later.
@@ -28,6 +28,15 @@ pub(super) struct CheckpointArguments {
     /// be others. Partial results there are replaced.
     #[arg(long)]
     resume: bool,
+}
+
+/// Listens to SIGUSR1, which asks for a checkpoint, from here on; the flag says that it has come.
+pub(super) fn listen() -> anyhow::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone())
+        .context("SIGUSR1 cannot be listened to")?;
+    Ok(asked)
 }
 
 /// There is the checkpoint of a fit that was not finished.
@@ -92,9 +101,10 @@ impl CheckpointArguments {
             identity(),
             self.checkpoint_every,
             ranks.is_first(),
-        )?;
+        );
         let run = if self.resume {
             let checkpoint = read_checkpoint(&checkpoints.path, &checkpoints.identity)?;
+            ranks.check_same("checkpoint", &checkpoint.state)?;
             let run = backend.resume(panel, request, &checkpoint)?;
             notify(going_on(&checkpoint, &*run));
             run
@@ -136,36 +146,23 @@ pub(super) struct Checkpoints {
     last: Instant,
     /// Whether this is the first rank, which writes what all of them give.
     is_first: bool,
-    /// SIGUSR1 came.
-    asked: Arc<AtomicBool>,
 }
 
 impl Checkpoints {
     /// None are written yet.
-    fn new(
-        path: PathBuf,
-        identity: FitIdentity,
-        every: Option<Duration>,
-        is_first: bool,
-    ) -> anyhow::Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        #[cfg(unix)]
-        signal_hook::flag::register(signal_hook::consts::SIGUSR1, asked.clone())
-            .context("SIGUSR1 cannot be listened to")?;
-        Ok(Checkpoints {
+    fn new(path: PathBuf, identity: FitIdentity, every: Option<Duration>, is_first: bool) -> Self {
+        Checkpoints {
             path,
             identity,
             every,
             last: Instant::now(),
             is_first,
-            asked,
-        })
+        }
     }
 
-    /// Whether it is time for one, or a signal has asked for it since the last call.
+    /// Whether it is time for one.
     pub(super) fn are_due(&self) -> bool {
-        let asked = self.asked.swap(false, Ordering::Relaxed);
-        asked || self.every.is_some_and(|every| self.last.elapsed() >= every)
+        self.every.is_some_and(|every| self.last.elapsed() >= every)
     }
 
     /// Writes one and returns whether it is written. What goes wrong ends no fit.
