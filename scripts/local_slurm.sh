@@ -27,6 +27,10 @@ case ${1:-} in
 esac
 
 if works; then exit 0; fi
+if [ -e "$state/slurmctld.pid" ] && kill -0 "$(cat "$state/slurmctld.pid")" 2>/dev/null; then
+  echo "local_slurm.sh: another number of nodes runs; stop them first (--stop)" >&2
+  exit 1
+fi
 if [ -e /etc/slurm/slurm.conf ] && [ ! -e "$state" ]; then
   echo "local_slurm.sh: /etc/slurm/slurm.conf is of another Slurm, and is left as it is" >&2
   exit 1
@@ -65,7 +69,7 @@ fi
 slurmctld
 for node in $(seq "$nodes"); do
   # Nodes do not share /tmp, where daemons of one job would meet.
-  mkdir "$state/tmp.node$node"
+  mkdir -p "$state/tmp.node$node"
   unshare --mount sh -c 'mount --bind "$1" /tmp && exec slurmd -N "$2"' sh "$state/tmp.node$node" "node$node"
 done
 for _ in $(seq 30); do

@@ -220,6 +220,103 @@ fn processes_of_srun_give_the_exact_posterior() {
     exact_methods_and_nuts_give_the_posterior_of_one_process(Launcher::Srun);
 }
 
+/// A checkpoint of several processes: any of them is asked for it, the first writes it, and a fit goes on from it on as many to the
+/// bit, and on others up to the order of sums.
+#[test]
+fn fits_of_processes_go_on_from_checkpoints() {
+    if !Launcher::Mpirun.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 60);
+    for (method, options) in [
+        ("svi", "--iterations 20000"),
+        ("nuts", "--warmup 200 --draws 1500 --chains 4"),
+    ] {
+        let words = format!("fit {panel} --method {method} {options} --threads 1 --seed 3");
+        let fit: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        let whole = folder.path().join(format!("{method}-whole"));
+        let whole = posterior(&whole, &output(Launcher::Mpirun.command(2), &fit, &whole));
+        let out = folder.path().join(method);
+        let checkpoint = out.join("checkpoint.bin");
+        let with_checkpoints = [&fit[..], &["--checkpoint-every".to_owned(), "1h".to_owned()]].concat();
+        let mut run = Launcher::Mpirun
+            .command(2)
+            .args(&with_checkpoints)
+            .arg("--out")
+            .arg(&out)
+            .env("INFERMARK_TEST_RUN", method)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ranks = ranks_of(&run, method, 2);
+        let begin = Instant::now();
+        while !checkpoint.exists() {
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "no checkpoint is written"
+            );
+            sleep(Duration::from_millis(100));
+            assert!(run.try_wait().unwrap().is_none(), "the fit was over too soon");
+            if out.exists() {
+                signal(ranks[1], "-USR1");
+            }
+        }
+        for pid in &ranks {
+            signal(*pid, "-KILL");
+        }
+        run.wait().unwrap();
+        let kept = std::fs::read(&checkpoint).unwrap();
+        let resume = [&with_checkpoints[..], &["--resume".to_owned()]].concat();
+        let resumed = posterior(&out, &output(Launcher::Mpirun.command(2), &resume, &out));
+        assert!(resumed == whole, "{method}");
+        assert!(!checkpoint.exists());
+        for ranks in [1, 3] {
+            std::fs::remove_dir_all(&out).unwrap();
+            std::fs::create_dir(&out).unwrap();
+            std::fs::write(&checkpoint, &kept).unwrap();
+            let resumed = posterior(&out, &output(Launcher::Mpirun.command(ranks), &resume, &out));
+            if method == "nuts" {
+                assert!(resumed == whole, "{ranks} ranks");
+                continue;
+            }
+            for (found, expected) in moments(&resumed).iter().zip(moments(&whole)) {
+                let off = (found[0] - expected[0]).abs() / expected[1];
+                assert!(
+                    off < 0.02 && (found[1] / expected[1] - 1.0).abs() < 0.02,
+                    "{ranks} ranks: {found:?}, {expected:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What one rank alone finds ends all, with its message, and at once.
+#[test]
+fn an_error_of_one_rank_is_said_and_ends_all() {
+    if !Launcher::Mpirun.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 60);
+    let fit = short_fit(&panel);
+    let out = folder.path().join("taken");
+    posterior(&out, &output(Command::new(INFERMARK), &fit, &out));
+    let begin = Instant::now();
+    let without_force = &fit[..fit.len() - 1];
+    let refused = output(Launcher::Mpirun.command(3), without_force, &out);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success());
+    assert_eq!(told.matches("--force").count(), 1, "{told}");
+    assert!(begin.elapsed() < Duration::from_secs(20), "{told}");
+    // What all find, one says.
+    let nowhere = short_fit("nowhere.csv");
+    let refused = output(Launcher::Mpirun.command(3), &nowhere, &out);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(told.matches("error: ").count(), 1, "{told}");
+    assert!(told.contains("nowhere.csv"), "{told}");
+}
+
 /// The processes of a run, by their ranks.
 fn ranks_of(parent: &Child, run: &str, size: usize) -> Vec<i32> {
     let begin = Instant::now();

@@ -123,6 +123,14 @@ fn usage_and_input_errors_exit_with_two_and_help_with_zero() {
             "cannot serve 2 shards in one run; give 1",
         ),
         (
+            "fit x.csv --out x --method svi --objective elbo --batch-products 5 --shards 2",
+            "mini-batches",
+        ),
+        (
+            "fit x.csv --out x --rank-timeout 5",
+            "--rank-timeout goes with several processes",
+        ),
+        (
             "fit x.csv --out x --method svi --shards 0",
             "shards is 0; give 1 to 1024",
         ),
