@@ -6,6 +6,7 @@
 mod baseline;
 mod fit_output;
 mod pictures;
+mod scaling;
 mod synthetic;
 mod tables;
 mod words;
