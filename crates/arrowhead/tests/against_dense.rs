@@ -416,7 +416,8 @@ fn a_gradient_of_the_rows_variances_is_solved_as_by_the_dense_matrix() {
             let factor = ArrowheadFactor::new(&panel, priors, &weights, threads).unwrap();
             let (found, answers) = factor.solved_of_row_variances(&Waves).unwrap();
             let mut gradient = vec![0.0; latents];
-            for (i, (own, by_row)) in answers.iter().enumerate() {
+            for (i, answer) in answers.iter().enumerate() {
+                let (own, by_row) = answer.as_ref().expect("every product is walked here");
                 let expected = [a, e].map(|j| [a, e].map(|k| covariance[j + i][k + i]));
                 assert!(
                     off(own.as_flattened(), expected.as_flattened()) < 1e-8,
