@@ -54,15 +54,20 @@ impl Link {
     pub fn in_words(&self) -> String {
         let start = match self.operation_seconds {
             0.0 => String::new(),
-            seconds => format!("{} us per operation, ", 1e6 * seconds),
+            seconds => format!("{} us per operation, ", microseconds(seconds)),
         };
         format!(
             "{} ({start}{} us per message, {} GB/s)",
             self.name,
-            1e6 * self.message_seconds,
+            microseconds(self.message_seconds),
             self.bytes_per_second / 1e9
         )
     }
+}
+
+/// Microseconds, to the nanosecond.
+fn microseconds(seconds: f64) -> f64 {
+    (1e9 * seconds).round() / 1e3
 }
 
 impl FromStr for Link {
@@ -88,7 +93,7 @@ impl FromStr for Link {
         Ok(Link {
             name: text.to_owned(),
             operation_seconds: 0.0,
-            message_seconds: latency * 1e-6,
+            message_seconds: latency / 1e6,
             bytes_per_second: bandwidth * 1e9,
             source: "given".to_owned(),
         })
@@ -107,6 +112,12 @@ mod tests {
         }
         let link: Link = "5us:12.5GB/s".parse().unwrap();
         assert_eq!((link.message_seconds, link.bytes_per_second), (5e-6, 12.5e9));
+        assert_eq!(link.in_words(), "5us:12.5GB/s (5 us per message, 12.5 GB/s)");
+        let known = Link::named("nvlink").unwrap();
+        assert_eq!(
+            known.in_words(),
+            "nvlink (6.6 us per operation, 0.6 us per message, 450 GB/s)"
+        );
         for wrong in [
             "",
             "nvlink9",

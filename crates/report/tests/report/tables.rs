@@ -111,6 +111,10 @@ fn a_card_is_held_against_its_own_limits() {
     let (share, limit) = record.fraction_of_limit().unwrap();
     assert_eq!(limit, "memory read, 4 bytes a row");
     assert!((share - 1080.0 * 4.0 * 1_560_000.0 / 3e11).abs() < 1e-12);
+    // Each of two cards has half of the rows.
+    let mut two = record.clone();
+    two.request.devices.push("cuda:1".parse().unwrap());
+    assert!((two.fraction_of_limit().unwrap().0 - 0.5 * share).abs() < 1e-12);
     assert!(!record.settings().contains("thread"));
     let text = table(&[record]);
     assert!(
