@@ -142,6 +142,7 @@ impl PanelPoints<'_> {
             panel: panel.clone(),
             rows_of_ranks,
             parity: None,
+            threads_used: None,
             setup_seconds: None,
             warmup: None,
             repeats: Vec::new(),
@@ -213,6 +214,7 @@ impl PanelPoints<'_> {
             });
         match started {
             Ok(run) => {
+                record.threads_used = Some(run.report().threads);
                 record.setup_seconds = Some(run.setup_seconds);
                 record.warmup = Some(run.warmup);
                 Some(Started { run, world })
@@ -267,6 +269,15 @@ impl PanelPoints<'_> {
             remarks.push(format!(
                 "the machine was busy: other programs used {:.0}% of it before the timing",
                 100.0 * busy
+            ));
+        }
+        let asked = record.placement.threads_per_rank * record.placement.ranks;
+        if let Some(used) = record
+            .threads_used
+            .filter(|used| *used < asked && !record.is_on_gpu())
+        {
+            remarks.push(format!(
+                "used {used} of {asked} threads, as a rank has little work"
             ));
         }
         if record.placement.logical {

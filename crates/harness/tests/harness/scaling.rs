@@ -106,6 +106,7 @@ fn points_of_the_real_engine_state_what_crossed() {
         assert_eq!(record.rows_of_ranks.iter().sum::<usize>(), record.panel.rows);
         assert_eq!(record.backend, if ranks > 1 { "svi-sharded" } else { "svi-cpu" });
         assert_eq!(record.placement.logical, ranks > cores);
+        assert_eq!(record.threads_used, Some(ranks));
         assert_eq!(
             record.place().contains("logical shards"),
             ranks > cores,
@@ -176,6 +177,14 @@ fn a_point_that_cannot_be_is_a_row_and_a_wrong_plan_is_refused() {
     }
     assert!(!outcome.is_success());
     assert!(outcome.table.contains("cut into 5 shards"));
+    // So small a panel is work for one thread.
+    let wide = ScalingPlan {
+        threads_per_rank: 4,
+        ..plan(SviCpu::new(), &[12], &[2])
+    };
+    let outcome = measured(&wide, &base.path().join("w"), &Interrupt::new());
+    let [one, two] = [0, 1].map(|at| &outcome.records[at]);
+    assert!(one.reason.contains("used 1 of 4 threads") && two.reason.contains("used 2 of 8 threads"));
 
     let refused = |change: &dyn Fn(&mut ScalingPlan)| {
         let mut plan = plan(SviCpu::new(), &[12], &[1, 2]);

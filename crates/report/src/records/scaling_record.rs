@@ -98,6 +98,8 @@ pub struct ScalingRecord {
     pub rows_of_ranks: Vec<usize>,
     /// The comparison with the reference, where it was made.
     pub parity: Option<ParityRecord>,
+    /// CPU threads that the iterations of all ranks used: fewer than asked for where a rank has little work.
+    pub threads_used: Option<usize>,
     /// Seconds of everything that is done once.
     pub setup_seconds: Option<f64>,
     /// The warm-up before the timing, which is not counted.

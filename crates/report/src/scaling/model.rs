@@ -241,6 +241,7 @@ fn compute_cost(observations: &[Observation]) -> Option<ComputeCost> {
     }
     let rows: Vec<([f64; 3], f64)> = observations
         .iter()
+        // Where timings are noisy, a collective can take longer than an iteration.
         .map(|o| (o.factors, (o.seconds - o.collective).max(0.01 * o.seconds)))
         .collect();
     let [seconds_per_row, hierarchy_seconds, fold_seconds] = relative_least_squares(&rows)?;

@@ -134,6 +134,7 @@ impl Truth {
                 sha256: format!("{products:064x}"),
             },
             parity: None,
+            threads_used: Some(ranks),
             setup_seconds: Some(0.1),
             warmup: None,
             repeats: [0.99, 1.0, 1.01, 1.0, 1.005]
