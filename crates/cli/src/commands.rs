@@ -11,7 +11,9 @@ mod generate;
 mod gpu_check;
 mod model;
 mod profile;
+mod project;
 mod report;
+mod scaling;
 pub mod time;
 
 use crate::exit::Exit;
@@ -35,11 +37,15 @@ pub enum Command {
     Fit(fit::FitArguments),
     /// Measure this machine: parity first, then speed, then quality; table, CSV and plots.
     Bench(bench::BenchArguments),
+    /// Measure what more ranks or GPUs bring: strong and weak scaling, time in communication, bytes.
+    Scaling(scaling::ScalingArguments),
+    /// Project more GPUs and nodes by a model that is fitted on measured scaling: a projection, not a measurement.
+    Project(project::ProjectArguments),
     /// Compare fits of the same data: time, error and coverage against the truth, distance from a reference fit.
     Compare(compare::CompareArguments),
     /// Check that methods' posteriors are what they say: simulation-based calibration.
     Calibrate(calibrate::CalibrateArguments),
-    /// Draw a benchmark's table, CSV and plots again from its results.
+    /// Draw the table, CSV and plots of a benchmark, or of measured scaling, again from its results.
     Report(report::ReportArguments),
     /// Make a synthetic panel, and the parameters it was drawn from.
     Generate(generate::GenerateArguments),
@@ -71,6 +77,8 @@ impl Command {
         let exit = match self {
             Command::Fit(arguments) => arguments.run(given),
             Command::Bench(arguments) => arguments.run(given),
+            Command::Scaling(arguments) => arguments.run(),
+            Command::Project(arguments) => arguments.run(given),
             Command::Compare(arguments) => arguments.run(given),
             Command::Calibrate(arguments) => arguments.run(given),
             Command::Report(arguments) => arguments.run(),

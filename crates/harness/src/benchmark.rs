@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use cases::CaseChoice;
+pub(crate) use remarks::{NOISY, is_no_fault};
 
 /// A panel to measure on.
 #[derive(Debug, Clone)]

@@ -6,6 +6,8 @@
 //! with an earlier run's. The figures that others published are in [`published`]. [`quality`] compares a
 //! posterior with the truth and with a reference.
 //!
+//! How SVI scales over ranks and devices is in [`scaling`], with its flat table in [`scaling_csv`].
+//!
 //! Fits of one panel are compared in [`comparison`]; a fit ends with its figures in a few lines ([`fit_summary`]) and what its
 //! reader must know ([`fit_notes`]). [`calibration_output`] writes the folder of a calibration.
 
@@ -21,6 +23,8 @@ pub mod quality;
 pub mod records;
 pub mod redraw;
 pub mod results_csv;
+pub mod scaling;
+pub mod scaling_csv;
 pub mod spread;
 pub mod statistics;
 pub mod table;

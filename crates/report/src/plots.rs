@@ -17,6 +17,7 @@ pub mod posterior_times;
 pub mod quality_against_time;
 pub mod rates;
 mod scale;
+pub mod scaling;
 mod series;
 pub mod speedups;
 

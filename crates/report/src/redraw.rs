@@ -1,13 +1,22 @@
 //! Draws tables and pictures from the cases of a folder, without measuring anything.
 
 use crate::baseline::{Baseline, BaselineComparison};
-use crate::plots::{PlotError, draw_all};
+use crate::plots::{PlotError, draw_all, scaling as scaling_plots};
 use crate::records::case_record::CaseRecord;
-use crate::records::results_folder::{RESULTS_CSV, ResultsError, ResultsFolder, TABLE_MD};
+use crate::records::projection_record::ProjectionRecord;
+use crate::records::results_folder::{
+    PROJECTION_JSON, PROJECTION_MD, RESULTS_CSV, ResultsError, ResultsFolder, SCALING_CSV, SCALING_MD,
+    TABLE_MD,
+};
+use crate::records::scaling_record::{CollectiveRecord, ScalingRecord};
 use crate::results_csv::write_results_csv;
+use crate::scaling_csv::write_scaling_csv;
 use crate::table::baseline::section;
+use crate::table::projection::projection_table;
+use crate::table::scaling::scaling_table;
 use crate::table::table;
 use infermark_atomic_file::{FileError, write_atomically};
+use infermark_fit_files::fit_record::write_json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -89,4 +98,61 @@ pub fn draw(folder: &ResultsFolder, records: &[CaseRecord]) -> Result<Drawing, P
         table,
         plots,
     })
+}
+
+/// What was drawn of scaling, or of a projection: the table, and the pictures.
+#[derive(Debug, Clone)]
+pub struct ScalingDrawing {
+    /// The table, as in its file.
+    pub table: String,
+    /// The pictures.
+    pub plots: Vec<PathBuf>,
+}
+
+/// Reads the points of scaling in `folder` and writes `scaling.csv`, `scaling.md` and the pictures again.
+///
+/// # Errors
+/// When a record cannot be read, or a file not be written.
+pub fn redraw_scaling(folder: &Path) -> Result<ScalingDrawing, ReportError> {
+    let folder = ResultsFolder::existing(folder);
+    Ok(draw_scaling(
+        &folder,
+        &folder.read_scaling()?,
+        &folder.read_collectives()?,
+    )?)
+}
+
+/// Writes `scaling.csv`, `scaling.md` and the pictures.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn draw_scaling(
+    folder: &ResultsFolder,
+    records: &[ScalingRecord],
+    collectives: &[CollectiveRecord],
+) -> Result<ScalingDrawing, PlotError> {
+    write_atomically(&folder.path().join(SCALING_CSV), |f| {
+        write_scaling_csv(f, records)
+    })?;
+    let table = scaling_table(records, collectives);
+    write_atomically(&folder.path().join(SCALING_MD), |f| f.write_all(table.as_bytes()))?;
+    let plots = scaling_plots::draw(&folder.plots(), records)?;
+    Ok(ScalingDrawing { table, plots })
+}
+
+/// Writes `projection.json`, `projection.md` and the picture.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn draw_projection(
+    folder: &ResultsFolder,
+    record: &ProjectionRecord,
+) -> Result<ScalingDrawing, PlotError> {
+    write_atomically(&folder.path().join(PROJECTION_JSON), |f| write_json(f, record))?;
+    let table = projection_table(record);
+    write_atomically(&folder.path().join(PROJECTION_MD), |f| {
+        f.write_all(table.as_bytes())
+    })?;
+    let plots = scaling_plots::draw_projection(&folder.plots(), record)?;
+    Ok(ScalingDrawing { table, plots })
 }

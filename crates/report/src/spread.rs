@@ -34,7 +34,8 @@ impl Spread {
     }
 }
 
-fn median(values: &[f64]) -> Option<f64> {
+/// The median; `None` where there are no values.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let n = sorted.len();

@@ -2,12 +2,16 @@
 
 pub(crate) mod agreement;
 pub mod baseline;
+mod by_device;
 pub(crate) mod grid;
 mod posterior_times;
+pub mod projection;
+pub mod scaling;
 
 use crate::number_format::{count, duration, three_digits, with_prefix};
 use crate::published::{self, ITERATIONS, SETS, set_of};
 use crate::records::case_record::{CaseKind, CaseRecord, IterationUnit, Status};
+use crate::records::memory_limit::MemoryLimit;
 use crate::results_csv::{NOT_APPLICABLE, NOT_MEASURED};
 use crate::statistics::speedup::speedups;
 use grid::Grid;
@@ -19,9 +23,14 @@ use infermark_model::Coordinates;
 pub fn table(records: &[CaseRecord]) -> String {
     let mut sections = Vec::new();
     if let Some(record) = records.first() {
-        sections.push(system_section(record));
+        sections.push(system_section(
+            &record.system,
+            record.memory_limit,
+            &record.measured_at,
+        ));
     }
     sections.push(measured(records));
+    sections.extend(by_device::section(records));
     sections.push(published_figures());
     sections.extend(device_section(records));
     sections.extend(posterior_times::section(records));
@@ -35,7 +44,8 @@ pub fn table(records: &[CaseRecord]) -> String {
     sections.join("\n")
 }
 
-fn system_section(record: &CaseRecord) -> String {
+/// The machine, how fast its memory is read, and the program.
+fn system_section(system: &System, memory_limit: Option<MemoryLimit>, measured_at: &str) -> String {
     let System {
         device,
         memory_bytes,
@@ -45,8 +55,8 @@ fn system_section(record: &CaseRecord) -> String {
         load_average,
         program,
         ..
-    } = &record.system;
-    let memory_read = record.memory_limit.map_or(NOT_MEASURED.to_owned(), |m| {
+    } = system;
+    let memory_read = memory_limit.map_or(NOT_MEASURED.to_owned(), |m| {
         format!(
             "{}B/s with {} threads",
             with_prefix(m.read_bytes_per_second),
@@ -63,7 +73,7 @@ fn system_section(record: &CaseRecord) -> String {
         program.rustc,
         program.git_commit.get(..12).unwrap_or(&program.git_commit),
         program.git_tree,
-        record.measured_at,
+        measured_at,
     )
 }
 
@@ -129,7 +139,7 @@ fn measured(records: &[CaseRecord]) -> String {
 
 fn backend_name(record: &CaseRecord) -> String {
     match record.unit {
-        IterationUnit::Iterations if record.request.shards > 1 => {
+        IterationUnit::Iterations if record.request.shards > record.request.devices.len() => {
             format!("{} ({} logical shards)", record.backend, record.request.shards)
         }
         IterationUnit::Iterations => record.backend.clone(),
@@ -140,9 +150,10 @@ fn backend_name(record: &CaseRecord) -> String {
 
 /// The backend, with its device's id unless it is the CPU: for sections without a column for the device.
 pub(super) fn backend_and_device(record: &CaseRecord) -> String {
-    match record.request.devices.first() {
-        Some(id) if *id != DeviceId::CPU => format!("{} on {id}", record.backend),
-        _ => record.backend.clone(),
+    match record.request.devices.as_slice() {
+        [] | [DeviceId::CPU] => record.backend.clone(),
+        [id] => format!("{} on {id}", record.backend),
+        several => format!("{} on {} GPUs", record.backend, several.len()),
     }
 }
 

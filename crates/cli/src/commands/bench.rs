@@ -212,8 +212,7 @@ impl BenchArguments {
         self.plan(self.products.clone(), registry)?.check()?;
         if self.data.is_none() {
             for products in &self.products {
-                generator(*products, self.seed, self.likelihood)
-                    .validate()
+                check_generated(*products, self.seed, self.likelihood)
                     .with_context(|| format!("--products {products}"))?;
             }
         }
@@ -336,7 +335,7 @@ impl BenchArguments {
 }
 
 /// Reports a signal before anything was measured.
-fn interrupted_early() -> Exit {
+pub(super) fn interrupted_early() -> Exit {
     notify("interrupted before there was anything to save");
     Exit::Interrupted
 }
@@ -397,6 +396,14 @@ fn generator(products: usize, seed: u64, likelihood: Likelihood) -> Generator {
         categories: CATEGORIES,
         seed,
     }
+}
+
+/// Checks that a panel of the published process can be made.
+///
+/// # Errors
+/// When it cannot, with the reason.
+pub(super) fn check_generated(products: usize, seed: u64, likelihood: Likelihood) -> anyhow::Result<()> {
+    Ok(generator(products, seed, likelihood).validate()?)
 }
 
 /// A panel of the published process, with counts of `likelihood`.

@@ -331,3 +331,87 @@ fn a_peer_that_is_missing_is_told_apart_from_one_that_is_broken() {
     let taken = bench("svi-cpu=sh", false);
     assert!(text(&taken.stderr).contains("a backend of that name"));
 }
+
+/// Measured scaling, drawn again and projected; GPUs, which are not there, are not.
+#[test]
+fn scaling_is_measured_drawn_again_and_projected() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("scaling");
+    let output = command(&[
+        "scaling",
+        "--products",
+        "40,80,320",
+        "--products-per-rank",
+        "60",
+        "--ranks",
+        "1,2",
+    ])
+    .args([
+        "--repeats",
+        "3",
+        "--repeat-seconds",
+        "0.05",
+        "--warmup-seconds",
+        "0.02",
+    ])
+    .args(["--warmup-iterations", "1", "--settle-seconds", "0"])
+    .arg("--out")
+    .arg(&out)
+    .output()
+    .unwrap();
+    assert_eq!(code(&output), 0, "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    for words in [
+        "## Strong scaling, measured",
+        "## Weak scaling, measured",
+        "## All-reduces, measured",
+        "not measured",
+    ] {
+        let is_there = table.contains(words) || infermark_threads::available() < 2;
+        assert!(is_there, "{words}: {table}");
+    }
+    let csv = std::fs::read_to_string(out.join("scaling.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 3 * 2 + 2);
+    std::fs::remove_file(out.join("scaling.csv")).unwrap();
+    let drawn = run(&["report", out.to_str().unwrap()]);
+    assert_eq!(code(&drawn), 0, "{}", text(&drawn.stderr));
+    assert!(table.starts_with(&text(&drawn.stdout)));
+    assert_eq!(std::fs::read_to_string(out.join("scaling.csv")).unwrap(), csv);
+
+    let project = |more: &[&str]| {
+        command(&["project", out.to_str().unwrap()])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let refused = project(&["--gpus", "8"]);
+    assert_eq!(code(&refused), 2);
+    assert!(
+        text(&refused.stderr).contains("no GPU was measured"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert!(!out.join("projection").exists());
+    if infermark_threads::available() < 2 {
+        return;
+    }
+    let projected = project(&["--nodes", "2,16", "--between", "5us:12GB/s"]);
+    assert_eq!(code(&projected), 0, "{}", text(&projected.stderr));
+    let words = text(&projected.stdout);
+    assert!(
+        words.starts_with("# Projection, not measured") && words.contains("16 nodes of 2 ranks"),
+        "{words}"
+    );
+    assert!(words.contains("no GPU was measured") && words.contains("5us:12GB/s"));
+    let record = json(&out.join("projection/projection.json"));
+    assert_eq!(
+        record["projections"].as_array().unwrap().len(),
+        4 * 2,
+        "four panels, two numbers of nodes"
+    );
+    // A projection is in no file of measurements.
+    assert_eq!(std::fs::read_to_string(out.join("scaling.csv")).unwrap(), csv);
+    let nothing = run(&["project", folder.path().to_str().unwrap()]);
+    assert_eq!(code(&nothing), 2);
+    assert!(text(&nothing.stderr).contains("holds no results"));
+}

@@ -66,9 +66,16 @@ impl CaseChoice {
         }
         let mut cases = Vec::new();
         for backend in chosen {
-            for device in self.devices_of(&*backend)? {
-                for (measured, threads) in self.settings_on(&*backend, device) {
-                    cases.push(self.case(&backend, device, measured, threads)?);
+            let devices = self.devices_of(&*backend)?;
+            for device in &devices {
+                for (measured, threads) in self.settings_on(&*backend, *device) {
+                    cases.push(self.case(&backend, vec![*device], measured, threads)?);
+                }
+            }
+            let together = cards_of_one_model(&*backend, &devices);
+            if together.len() > 1 {
+                for (measured, threads) in self.settings_on_several(&*backend, together.len()) {
+                    cases.push(self.case(&backend, together.clone(), measured, threads)?);
                 }
             }
         }
@@ -138,10 +145,7 @@ impl CaseChoice {
     /// number does not matter, and a backend that uses any uses all.
     fn settings_on(&self, backend: &dyn Backend, device: DeviceId) -> Vec<(BenchmarkSettings, usize)> {
         let counts = if device != DeviceId::CPU {
-            vec![match backend.capabilities().uses_threads {
-                true => infermark_threads::available(),
-                false => 1,
-            }]
+            vec![threads_beside_gpus(backend)]
         } else if self.threads.is_empty() {
             vec![1, infermark_threads::available()]
         } else {
@@ -152,9 +156,7 @@ impl CaseChoice {
         // Logical shards of a GPU are no faster than the whole, and no figure of several GPUs.
         let is_measured = |measured: &BenchmarkSettings| measured.shards == 1 || device == DeviceId::CPU;
         for mut measured in backend.benchmark_settings().into_iter().filter(is_measured) {
-            if let Method::Svi(svi) = &mut measured.method {
-                svi.particles = self.particles;
-            }
+            self.set_particles(&mut measured);
             let mut own = match measured.by_threads {
                 true => counts.clone(),
                 false => vec![most],
@@ -166,10 +168,35 @@ impl CaseChoice {
         settings
     }
 
+    /// The settings that a backend is measured with on `cards` GPUs together, one shard on each, with their CPU threads.
+    fn settings_on_several(&self, backend: &dyn Backend, cards: usize) -> Vec<(BenchmarkSettings, usize)> {
+        let capabilities = backend.capabilities();
+        if !capabilities.devices_per_run.contains(&cards) || !capabilities.shards.contains(&cards) {
+            return Vec::new();
+        }
+        let in_shards = backend
+            .benchmark_settings()
+            .into_iter()
+            .filter(|measured| measured.shards > 1);
+        in_shards
+            .map(|mut measured| {
+                self.set_particles(&mut measured);
+                measured.shards = cards;
+                (measured, threads_beside_gpus(backend))
+            })
+            .collect()
+    }
+
+    fn set_particles(&self, measured: &mut BenchmarkSettings) {
+        if let Method::Svi(svi) = &mut measured.method {
+            svi.particles = self.particles;
+        }
+    }
+
     fn case(
         &self,
         backend: &Arc<dyn Backend>,
-        device: DeviceId,
+        devices: Vec<DeviceId>,
         measured: BenchmarkSettings,
         threads: usize,
     ) -> Result<Case, BenchmarkError> {
@@ -178,7 +205,7 @@ impl CaseChoice {
             false => usize::MAX,
         };
         let request = Request {
-            devices: vec![device],
+            devices,
             shards: measured.shards,
             threads: Some(threads),
             likelihood: self.likelihood,
@@ -192,6 +219,34 @@ impl CaseChoice {
             most_products,
         })
     }
+}
+
+/// CPU threads of a backend whose rows are on GPUs.
+fn threads_beside_gpus(backend: &dyn Backend) -> usize {
+    match backend.capabilities().uses_threads {
+        true => infermark_threads::available(),
+        false => 1,
+    }
+}
+
+/// The cards among `devices` that are reached in one way and have one name, most of them; none where software plays them.
+fn cards_of_one_model(backend: &dyn Backend, devices: &[DeviceId]) -> Vec<DeviceId> {
+    let cards: Vec<Device> = backend
+        .devices()
+        .into_iter()
+        .filter(|device| device.id != DeviceId::CPU && !device.software && devices.contains(&device.id))
+        .collect();
+    let mut most: Vec<DeviceId> = Vec::new();
+    for first in &cards {
+        let alike = cards
+            .iter()
+            .filter(|card| card.id.kind == first.id.kind && card.name == first.name);
+        let alike: Vec<DeviceId> = alike.map(|card| card.id).collect();
+        if alike.len() > most.len() {
+            most = alike;
+        }
+    }
+    most
 }
 
 fn plan_error(error: impl std::fmt::Display) -> BenchmarkError {

@@ -145,8 +145,9 @@ impl PanelBenchmark<'_> {
             .backend
             .devices()
             .into_iter()
-            .find(|d| wanted.first() == Some(&d.id))
-            .map_or_else(|| self.system.device.clone(), |d| d.name);
+            .find(|d| wanted.first() == Some(&d.id));
+        let is_software = device.as_ref().is_some_and(|device| device.software);
+        let device = device.map_or_else(|| self.system.device.clone(), |device| device.name);
         CaseRecord {
             schema_version: SCHEMA_VERSION,
             sequence,
@@ -156,6 +157,7 @@ impl PanelBenchmark<'_> {
             reason: "none".into(),
             backend: case.backend.name().into(),
             device: device_in_words(&device, &case.request),
+            is_software,
             threads: case.request.resolved_threads(),
             request: case.request.clone(),
             timing_max_depth: self.timing_max_depth(&case.request),

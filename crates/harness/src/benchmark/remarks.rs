@@ -5,7 +5,7 @@ use infermark_backend::{BackendError, Convergence, Detail, DeviceId, ESS_LIMIT, 
 use infermark_report::records::case_record::{CaseKind, CaseRecord, IterationUnit, QUIET, Status};
 
 /// Fastest over slowest repeat beyond which a case is marked.
-const NOISY: f64 = 1.2;
+pub(crate) const NOISY: f64 = 1.2;
 
 /// Marks a record as failed.
 pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
@@ -14,17 +14,20 @@ pub(super) fn fail(record: &mut CaseRecord, reason: impl Into<String>) {
 }
 
 /// A device's name, with its id unless it is the CPU: equal cards have the same name, as has one card that is
-/// reached in two ways.
+/// reached in two ways. Of several devices, all ids.
 pub(super) fn device_in_words(name: &str, request: &Request) -> String {
-    match request.devices[0] {
-        DeviceId::CPU => name.to_owned(),
-        id => format!("{name} ({id})"),
+    match request.devices.as_slice() {
+        [DeviceId::CPU] => name.to_owned(),
+        ids => {
+            let ids: Vec<String> = ids.iter().map(DeviceId::to_string).collect();
+            format!("{name} ({})", ids.join(", "))
+        }
     }
 }
 
 /// Whether a backend only reported that it does not serve this: a request that does not fit on a device, or
 /// is not offered, is no fault of the backend.
-pub(super) fn is_no_fault(error: &BackendError) -> bool {
+pub(crate) fn is_no_fault(error: &BackendError) -> bool {
     matches!(
         error,
         BackendError::Memory { .. } | BackendError::Unsupported { .. }

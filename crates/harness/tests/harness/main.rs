@@ -5,3 +5,4 @@ mod fake;
 mod gaussian_passes;
 mod parity;
 mod registry;
+mod scaling;

@@ -1,14 +1,18 @@
 //! A backend that only this test knows, wherever a registry is asked: choice, cases, parity.
 
 use crate::fake::{Fake, Fault, card};
-use infermark_backend::{DeviceId, Method, MethodKind, Registry, Request, SviSettings};
+use infermark_backend::{
+    Backend, BackendError, BenchmarkSettings, Capabilities, Device, DeviceId, Method, MethodKind, Registry,
+    Request, Run, SviSettings,
+};
 use infermark_gaussian::GaussianCpu;
 use infermark_harness::benchmark::CaseChoice;
 use infermark_harness::parity::{PARITY_ROWS, check_parity};
-use infermark_model::{Coordinates, Likelihood};
+use infermark_model::{Coordinates, Likelihood, Panel};
 use infermark_nuts_cpu::NutsCpu;
 use infermark_svi_cpu::SviCpu;
 use infermark_test_support::panel_with_gaps as panel;
+use std::sync::Arc;
 
 fn registry() -> Registry {
     Registry::new()
@@ -181,4 +185,72 @@ fn parity_holds_another_backend_against_the_reference() {
             .unwrap()
             .passed()
     );
+}
+
+/// The fake, on several cards in one run.
+struct Together(Fake);
+
+impl Backend for Together {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn method(&self) -> MethodKind {
+        self.0.method()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            devices_per_run: 1..=8,
+            shards: 2..=8,
+            ..self.0.capabilities()
+        }
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.0.devices()
+    }
+
+    fn benchmark_settings(&self) -> Vec<BenchmarkSettings> {
+        let whole = self.0.benchmark_settings().swap_remove(0);
+        vec![BenchmarkSettings {
+            by_threads: false,
+            shards: 2,
+            ..whole
+        }]
+    }
+
+    fn log_joint(
+        &self,
+        panel: &Arc<Panel>,
+        request: &Request,
+        point: &[f64],
+    ) -> Result<(f64, Vec<f64>), BackendError> {
+        self.0.log_joint(panel, request, point)
+    }
+
+    fn start(&self, panel: Arc<Panel>, request: &Request) -> Result<Box<dyn Run>, BackendError> {
+        self.0.start(panel, request)
+    }
+}
+
+#[test]
+fn cards_of_one_model_are_measured_together_and_not_as_logical_shards() {
+    let registry = Registry::new().with(Together(Fake::of(MethodKind::Svi, "svi-together", Fault::None)));
+    let measured = |devices: Vec<DeviceId>| -> Vec<(Vec<DeviceId>, usize)> {
+        let choice = CaseChoice {
+            threads: vec![1],
+            devices,
+            ..CaseChoice::default()
+        };
+        let cases = choice.cases(&registry).unwrap();
+        cases
+            .into_iter()
+            .map(|case| (case.request.devices, case.request.shards))
+            .collect()
+    };
+    let on_cpu = (vec![DeviceId::CPU], 2);
+    assert_eq!(measured(vec![]), [on_cpu.clone(), (vec![card(0), card(1)], 2)]);
+    // One card alone has no shards to be measured.
+    assert_eq!(measured(vec![card(1)]), [on_cpu]);
 }

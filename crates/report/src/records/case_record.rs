@@ -137,6 +137,9 @@ pub struct CaseRecord {
     pub backend: String,
     /// The device, in plain words; with its id unless it is the CPU, as in `NVIDIA A10G (cuda:1)`.
     pub device: String,
+    /// Whether the device is a GPU that software plays on the CPU, whose speed is no card's.
+    #[serde(default)]
+    pub is_software: bool,
     /// Threads used.
     pub threads: usize,
     /// The resolved request.
@@ -242,7 +245,9 @@ impl CaseRecord {
         }
         let rate = self.iterations_per_second()?.median;
         if let Some(limits) = &self.device_limits {
-            let (reading, arithmetic) = limits.iteration_seconds(self.panel.rows, self.particles());
+            // Several devices have their share of the rows each.
+            let rows = self.panel.rows.div_ceil(self.request.devices.len().max(1));
+            let (reading, arithmetic) = limits.iteration_seconds(rows, self.particles());
             return Some(if reading > arithmetic {
                 (rate * reading, READING)
             } else {

@@ -1,8 +1,10 @@
 //! The folder of a benchmark: dated, never overwritten, every file whole.
 //!
-//! `runs/*.json` hold one case each, `results.csv` the flat table, `table.md` the table to read, `plots/` the pictures.
+//! `runs/*.json` hold one case each, `results.csv` the flat table, `table.md` the table to read, `plots/` the pictures. Of scaling
+//! `scaling/*.json` hold one point each and `collectives/*.json` timed all-reduces, with `scaling.csv` and `scaling.md`.
 
 use crate::records::case_record::CaseRecord;
+use crate::records::scaling_record::{CollectiveRecord, ScalingRecord};
 use infermark_atomic_file::{FileError, LOCK, write_atomically};
 use infermark_fit_files::file_name::in_file_name;
 use infermark_fit_files::fit_record::{SCHEMA_VERSION, finite_report, write_json};
@@ -20,6 +22,18 @@ pub const RESULTS_CSV: &str = "results.csv";
 pub const TABLE_MD: &str = "table.md";
 /// Folder of the cases' JSON files.
 pub const RUNS: &str = "runs";
+/// Folder of the JSON files of measured scaling, one a point.
+pub const SCALING: &str = "scaling";
+/// Folder of the JSON files of timed all-reduces.
+pub const COLLECTIVES: &str = "collectives";
+/// The flat table of scaling.
+pub const SCALING_CSV: &str = "scaling.csv";
+/// The table of scaling to read.
+pub const SCALING_MD: &str = "scaling.md";
+/// A projection.
+pub const PROJECTION_JSON: &str = "projection.json";
+/// A projection's table to read.
+pub const PROJECTION_MD: &str = "projection.md";
 /// Folder of the pictures.
 pub const PLOTS: &str = "plots";
 
@@ -52,7 +66,7 @@ pub enum ResultsError {
         found: u64,
     },
     /// There is nothing to read.
-    #[error("{} holds no results: there is no {RUNS}/*.json in it; give the folder that a benchmark wrote", path.display())]
+    #[error("{} holds no results: there is no {RUNS}/*.json or {SCALING}/*.json in it; give the folder that a benchmark wrote", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
@@ -122,31 +136,94 @@ impl ResultsFolder {
         Ok(path)
     }
 
+    /// Writes one point of scaling.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_scaling(&self, record: &ScalingRecord) -> Result<PathBuf, FileError> {
+        let name = format!("{}.json", record.file_stem());
+        let path = self.path.join(SCALING).join(name);
+        write_atomically(&path, |f| write_json(f, record))?;
+        Ok(path)
+    }
+
+    /// Writes timed all-reduces of one size.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_collective(&self, record: &CollectiveRecord) -> Result<PathBuf, FileError> {
+        let name = format!("{}.json", record.file_stem());
+        let path = self.path.join(COLLECTIVES).join(name);
+        write_atomically(&path, |f| write_json(f, record))?;
+        Ok(path)
+    }
+
     /// Reads all cases back, in the order in which they were measured.
     ///
     /// # Errors
     /// [`ResultsError`] names the file that cannot be read.
     pub fn read_cases(&self) -> Result<Vec<CaseRecord>, ResultsError> {
-        let folder = self.path.join(RUNS);
-        let empty = || ResultsError::Empty {
-            path: self.path.clone(),
-        };
+        let mut records: Vec<CaseRecord> = self.read_records(RUNS)?;
+        self.refuse_empty(&records)?;
+        records.sort_by_key(|r| r.sequence);
+        Ok(records)
+    }
+
+    /// Reads all points of scaling back, in the order in which they were measured.
+    ///
+    /// # Errors
+    /// [`ResultsError`] names the file that cannot be read.
+    pub fn read_scaling(&self) -> Result<Vec<ScalingRecord>, ResultsError> {
+        let mut records: Vec<ScalingRecord> = self.read_records(SCALING)?;
+        self.refuse_empty(&records)?;
+        records.sort_by_key(|r| r.sequence);
+        Ok(records)
+    }
+
+    /// Reads all timed all-reduces back, in the order in which they were measured; none where there are none.
+    ///
+    /// # Errors
+    /// [`ResultsError`] names the file that cannot be read.
+    pub fn read_collectives(&self) -> Result<Vec<CollectiveRecord>, ResultsError> {
+        let mut records: Vec<CollectiveRecord> = self.read_records(COLLECTIVES)?;
+        records.sort_by_key(|r| r.sequence);
+        Ok(records)
+    }
+
+    /// Whether there are points of scaling.
+    pub fn has_scaling(&self) -> bool {
+        self.path.join(SCALING).is_dir()
+    }
+
+    /// Whether there are cases.
+    pub fn has_cases(&self) -> bool {
+        self.path.join(RUNS).is_dir()
+    }
+
+    fn refuse_empty<T>(&self, records: &[T]) -> Result<(), ResultsError> {
+        match records {
+            [] => Err(ResultsError::Empty {
+                path: self.path.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The records in one of the folders; none where it is not there.
+    fn read_records<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, ResultsError> {
+        let folder = self.path.join(name);
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(empty()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(FileError::new("read", &folder, e).into()),
         };
-        let mut records: Vec<CaseRecord> = Vec::new();
+        let mut records = Vec::new();
         for entry in entries {
             let path = entry.map_err(|e| FileError::new("read", &folder, e))?.path();
             if path.extension().is_some_and(|e| e == "json") {
                 records.push(read_json(&path)?);
             }
         }
-        if records.is_empty() {
-            return Err(empty());
-        }
-        records.sort_by_key(|r| r.sequence);
         Ok(records)
     }
 }

@@ -6,6 +6,8 @@
 mod baseline;
 mod fit_output;
 mod pictures;
+mod scaling;
+mod scaling_timings;
 mod synthetic;
 mod tables;
 mod words;

@@ -47,7 +47,7 @@ fn well_formed(svg: &str) -> Result<usize, String> {
     }
 }
 
-fn check(files: &[PathBuf]) {
+pub(crate) fn check(files: &[PathBuf]) {
     assert!(!files.is_empty() && files.len().is_multiple_of(2));
     for file in files {
         let bytes = std::fs::read(file).unwrap();

@@ -122,6 +122,7 @@ fn case(sequence: usize, backend: &str, method: Method, products: usize, rate: f
         reason: "none".into(),
         backend: backend.into(),
         device: system().device,
+        is_software: false,
         threads: 2,
         request: Request::new(method),
         timing_max_depth: None,

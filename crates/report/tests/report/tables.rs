@@ -111,6 +111,10 @@ fn a_card_is_held_against_its_own_limits() {
     let (share, limit) = record.fraction_of_limit().unwrap();
     assert_eq!(limit, "memory read, 4 bytes a row");
     assert!((share - 1080.0 * 4.0 * 1_560_000.0 / 3e11).abs() < 1e-12);
+    // Each of two cards has half of the rows.
+    let mut two = record.clone();
+    two.request.devices.push("cuda:1".parse().unwrap());
+    assert!((two.fraction_of_limit().unwrap().0 - 0.5 * share).abs() < 1e-12);
     assert!(!record.settings().contains("thread"));
     let text = table(&[record]);
     assert!(
@@ -323,4 +327,56 @@ fn the_table_says_what_was_not_measured_and_what_is_published() {
     assert!(line(&["4x A10G", "1,000,000", "20 h 50 min"]).contains("102.4x"));
     assert!(text.contains("## Published figures, not measured here"));
     assert!(line(&["svi-cpu", "f64", "100,000", "failed"]).contains("not measured"));
+}
+
+#[test]
+fn the_cpu_one_gpu_and_several_stand_side_by_side() {
+    let line = |records: &[CaseRecord]| {
+        let text = table(records);
+        let section = text.split("## SVI on the CPU").nth(1).unwrap();
+        section.lines().find(|l| l.contains("10,000")).unwrap().to_owned()
+    };
+    let all = records();
+    let cpu = line(&all);
+    assert!(
+        cpu.contains("1,080 (svi-cpu, 2 threads)") && cpu.matches("not measured").count() == 2,
+        "{cpu}"
+    );
+    let on = |devices: &[&str], shards: usize, rate: f64| {
+        let mut record = all[0].clone();
+        record.request.devices = devices.iter().map(|id| id.parse().unwrap()).collect();
+        record.request.shards = shards;
+        record.backend = if shards > 1 { "svi-sharded" } else { "svi-gpu" }.into();
+        for repeat in &mut record.repeats {
+            repeat.seconds *= 1_080.0 / rate;
+        }
+        record
+    };
+    let four = ["cuda", "cuda:1", "cuda:2", "cuda:3"];
+    let mut with = all.clone();
+    with.extend([on(&["cuda"], 1, 9_000.0), on(&four, 4, 20_000.0)]);
+    let complete = line(&with);
+    for cell in [
+        "1,080 (svi-cpu, 2 threads)",
+        "9,000 (svi-gpu, cuda)",
+        "20,000 (svi-sharded, 4 GPUs)",
+    ] {
+        assert!(complete.contains(cell), "{complete}");
+    }
+    assert!(table(&with).contains("svi-sharded on 4 GPUs") && !table(&with).contains("logical shards)"));
+    // Logical shards stand in no column, however fast, nor does what software plays, nor what failed.
+    let mut software = on(&["vulkan"], 1, 70_000.0);
+    software.is_software = true;
+    let mut failed = on(&["cuda"], 1, 80_000.0);
+    failed.status = Status::Failed;
+    let mut others = all.clone();
+    others.extend([
+        on(&["cuda"], 4, 50_000.0),
+        on(&["cpu"], 4, 60_000.0),
+        on(&four, 8, 90_000.0),
+        software,
+        failed,
+    ]);
+    assert_eq!(line(&others), cpu);
+    assert!(table(&others).contains("svi-sharded (4 logical shards)"));
 }
