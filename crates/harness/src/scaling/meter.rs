@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 type Meter = Arc<Mutex<Traffic>>;
 
 /// A world whose ranks are metered.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct MeteredWorld {
     world: Arc<dyn World>,
     /// Of the ranks that were made last, in their order.
@@ -42,6 +42,10 @@ impl World for MeteredWorld {
 
     fn size(&self) -> Option<usize> {
         self.world.size()
+    }
+
+    fn local_rank(&self) -> Option<usize> {
+        self.world.local_rank()
     }
 }
 
