@@ -1,7 +1,8 @@
 //! `infermark fit`.
 
-use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel};
+use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel, load_stored_panel};
 use crate::exit::Exit;
+use crate::memory::MemoryArguments;
 use crate::output::{notify, print};
 use crate::progress_bar::Bar;
 use crate::ranks::Ranks;
@@ -10,7 +11,7 @@ use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
     ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
 use infermark::{
@@ -62,6 +63,8 @@ pub struct FitArguments {
     #[arg(long, help = convergence_help())]
     require_convergence: bool,
     #[command(flatten)]
+    memory: MemoryArguments,
+    #[command(flatten)]
     run: RunArguments,
     #[command(flatten)]
     columns: ColumnArguments,
@@ -92,6 +95,7 @@ fn convergence_help() -> String {
 impl FitArguments {
     pub(super) fn run(self, given: &ArgMatches) -> anyhow::Result<Exit> {
         self.refuse_what_would_be_ignored(given)?;
+        let storage = self.memory.bound(self.run.method, &self.run.device, &self.out);
         let ranks = self.run.ranks.find()?;
         let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
@@ -114,7 +118,10 @@ impl FitArguments {
             ClaimedFolder::recover(&self.out, &FILES);
             refuse_earlier_fit(&self.out, self.force)?;
         }
-        let panel = load_panel(&self.data, &self.columns.into())?;
+        let panel = match &storage {
+            None => load_panel(&self.data, &self.columns.into())?,
+            Some(storage) => load_stored_panel(&self.data, &self.columns.into(), storage)?,
+        };
         let truth = self
             .truth
             .as_ref()
@@ -132,7 +139,11 @@ impl FitArguments {
             (None, panel)
         } else {
             let description = PanelDescription::new(&panel, source.clone());
-            let panel = Arc::new(model.panel(Arc::unwrap_or_clone(panel)));
+            let panel = Arc::new(
+                model
+                    .panel(Arc::unwrap_or_clone(panel))
+                    .context("storing prices")?,
+            );
             (Some(description), panel)
         };
         request.priors = given_priors.over(model.priors(&panel))?;
