@@ -186,7 +186,11 @@ impl RowFiles {
         let asked = self.asked.load(Ordering::Relaxed);
         // Further behind is the next pass.
         let behind = (self.rows / AHEAD / MOST_BEHIND).max(1);
-        let next = if block + behind < asked { block } else { asked.max(block) };
+        let next = if block + behind < asked {
+            block
+        } else {
+            asked.max(block)
+        };
         if next < end
             && self
                 .asked

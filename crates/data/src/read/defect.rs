@@ -93,7 +93,7 @@ pub enum ReadError {
         shortage: Shortage,
     },
     /// The rows of a panel that is larger than memory cannot be stored.
-    #[error("{0}")]
+    #[error(transparent)]
     Scratch(#[from] ScratchError),
     /// The file was read and has defects.
     #[error("{}", listed(path, defects, *total))]

@@ -99,8 +99,8 @@ impl PanelBuilder {
 
     /// Reserves room for `rows` more rows if there is some.
     pub(crate) fn reserve(&mut self, rows: usize) {
-        if let Some(spill) = &self.spill {
-            self.full = spill.check(rows).err().map(Full::Scratch);
+        if let Some(spill) = &mut self.spill {
+            self.full = spill.announce(rows).err().map(Full::Scratch);
             self.reserve_held(HELD_ROWS);
             return;
         }

@@ -31,6 +31,8 @@ pub(super) struct Spill {
     price: ColumnWriter<f64>,
     units: ColumnWriter<u32>,
     runs: ColumnWriter<Run>,
+    /// The rows that the file says it has, or fewer.
+    announced: usize,
 }
 
 /// The same to be read.
@@ -52,13 +54,15 @@ impl Spill {
                 price: ColumnWriter::new(folder)?,
                 units: ColumnWriter::new(folder)?,
                 runs: ColumnWriter::new(folder)?,
+                announced: 0,
             })
         };
         open().map_err(|cause| folder.error(WHAT, 0, cause))
     }
 
-    /// Refuses more rows than there is room for.
-    pub(super) fn check(&self, rows: usize) -> Result<(), ScratchError> {
+    /// Takes the number of rows to come, and refuses more than there is room for.
+    pub(super) fn announce(&mut self, rows: usize) -> Result<(), ScratchError> {
+        self.announced = rows;
         self.storage.folder.check(WHAT, needed(rows))
     }
 
@@ -72,13 +76,14 @@ impl Spill {
         (period, price, units): (&[u32], &[f64], &[u32]),
         runs: &[Run],
     ) -> Result<(), ScratchError> {
+        let rows = self.period.count() + period.len();
         let mut append = || -> io::Result<()> {
             self.price.append(price)?;
             self.units.append(units)?;
             self.runs.append(runs)?;
             self.period.append(period)
         };
-        append().map_err(|cause| self.failed(cause))
+        append().map_err(|cause| self.failed(rows, cause))
     }
 
     pub(super) fn finish(self) -> Result<Spilled, ScratchError> {
@@ -94,8 +99,9 @@ impl Spill {
         })
     }
 
-    fn failed(&self, cause: io::Error) -> ScratchError {
-        self.storage.folder.error(WHAT, needed(self.rows()), cause)
+    fn failed(&self, rows: usize, cause: io::Error) -> ScratchError {
+        let bytes = needed(rows.max(self.announced));
+        self.storage.folder.error(WHAT, bytes, cause)
     }
 }
 
