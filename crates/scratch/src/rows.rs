@@ -226,8 +226,11 @@ impl StoredRows for RowFiles {
         // Passes look a few products ahead and back.
         let apart = rows.start.abs_diff(last) > APART;
         self.window.visit(ROW_BYTES * rows.len(), apart);
-        if rows.end / AHEAD != last / AHEAD {
-            self.read_ahead(rows.end / AHEAD);
+        // A pass in the order of the rows goes on in the next block. One in the order of the products jumps between categories with every
+        // product: nothing is asked for then, since each time it would be asked for again.
+        let (block, before) = (rows.end / AHEAD, last / AHEAD);
+        if block > before && block - before <= TIMES_AHEAD {
+            self.read_ahead(block);
         }
     }
 
