@@ -68,9 +68,13 @@ if ! munge -n >/dev/null 2>&1; then
 fi
 slurmctld
 for node in $(seq "$nodes"); do
-  # Nodes do not share /tmp, where daemons of one job would meet.
-  mkdir -p "$state/tmp.node$node"
-  unshare --mount sh -c 'mount --bind "$1" /tmp && exec slurmd -N "$2"' sh "$state/tmp.node$node" "node$node"
+  if [ "$nodes" = 1 ]; then
+    slurmd -N node1
+  else
+    # Nodes do not share /tmp, where daemons of one job would meet.
+    mkdir -p "$state/tmp.node$node"
+    unshare --mount sh -c 'mount --bind "$1" /tmp && exec slurmd -N "$2"' sh "$state/tmp.node$node" "node$node"
+  fi
 done
 for _ in $(seq 30); do
   if works; then exit 0; fi

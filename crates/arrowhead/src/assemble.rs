@@ -15,6 +15,7 @@ use crate::rates::{ProductRows, Rates};
 use crate::sites::BlockPriors;
 use crate::tasks;
 use crate::tiles::{Packed, SubtractOuter, TimesSymmetric};
+use crate::weights::{Again, Weights};
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
 use infermark_processor::InstructionSet;
@@ -56,7 +57,10 @@ impl<const D: usize> Assembled<D> {
         rates: &impl Rates<D>,
         threads: usize,
     ) -> Result<Self, FactorError> {
-        let weights = vec![0.0; partition.rows()];
+        let weights = match rates.again() {
+            Some(again) => Weights::Again(Again(again)),
+            None => Weights::zeros(&partition.panel, partition.rows()).map_err(FactorError::Storage)?,
+        };
         let lower = vec![BlockFactor::UNKNOWN; partition.order.len()];
         let shapes = vec![
             [0.0; D];
@@ -149,6 +153,7 @@ impl<const D: usize> Assembled<D> {
 /// One part of the walk, with its share of the outputs that are stored by place.
 struct ChunkTask<'a, const D: usize> {
     part: &'a Chunk,
+    /// Empty where they are computed again.
     weights: &'a mut [f64],
     lower: &'a mut [BlockFactor<D>],
     forwarded: &'a mut [[f64; D]],
@@ -175,6 +180,8 @@ struct Pass<'a, R, F, const D: usize> {
     rates: &'a R,
     tasks: Vec<ChunkTask<'a, D>>,
     before: Option<&'a Covariances>,
+    /// The weights under the previous Gaussian, if they are not those that are replaced.
+    weights_before: Option<&'a Again<D>>,
     threads: usize,
     /// What becomes of a category's sums.
     finish: F,
@@ -229,6 +236,7 @@ where
                 partition,
                 priors: self.priors,
                 rates: self.rates,
+                weights_before: self.weights_before,
                 task,
                 scratch,
             });
@@ -248,6 +256,7 @@ struct OnePart<'a, 's, R, const D: usize> {
     partition: &'a Partition<D>,
     priors: &'a BlockPriors<D>,
     rates: &'a R,
+    weights_before: Option<&'a Again<D>>,
     task: ChunkTask<'a, D>,
     scratch: &'s mut Scratch<D>,
 }
@@ -265,7 +274,7 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
             moved,
             before,
         } = self.scratch;
-        let before = before.as_ref();
+        let (before, weights_before) = (before.as_ref(), self.weights_before);
         let padded = grid.weights.len();
         let mut sums = ChunkSums {
             value: 0.0,
@@ -293,7 +302,10 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
             if let Some(before) = before {
                 for place in start..end {
                     grid.load_place(isa, partition, place);
-                    grid.load_weights(&task.weights[rows(place)]);
+                    match weights_before {
+                        None => grid.load_weights(&task.weights[rows(place)]),
+                        Some(again) => again.load(isa, partition, place, grid),
+                    }
                     let lower = &task.lower[place - first_place];
                     let into = (&mut *v, place - start, periods);
                     let shape = task.shapes.get(place - first_place).copied();
@@ -311,7 +323,10 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
                 let own = place - first_place;
                 grid.load_place(isa, partition, place);
                 if let Some(before) = before {
-                    grid.load_weights(&task.weights[rows(place)]);
+                    match weights_before {
+                        None => grid.load_weights(&task.weights[rows(place)]),
+                        Some(again) => again.load(isa, partition, place, grid),
+                    }
                     let squares = inner(isa, v, moved, place - start);
                     task.covariance[own] = block_covariance(&task.lower[own], squares);
                     let of = (place - start, &*moved);
@@ -329,7 +344,9 @@ impl<I: Simd<Scalar = f64>, R: Rates<D>, const D: usize> Kernel<I> for OnePart<'
                     &mut grid.cross,
                     &mut sums.by_period,
                 );
-                grid.store_weights(&mut task.weights[rows(place)]);
+                if !task.weights.is_empty() {
+                    grid.store_weights(&mut task.weights[rows(place)]);
+                }
                 // One, except for a sample.
                 let stands_for = partition.stands_for(place);
                 sums.value += stands_for * weighed.value;
@@ -382,11 +399,19 @@ fn pass<const D: usize>(
     partition: &Arc<Partition<D>>,
     priors: &BlockPriors<D>,
     rates: &impl Rates<D>,
-    (mut weights, mut lower, mut shapes): (Vec<f64>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
+    (weights, mut lower, mut shapes): (Weights<D>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
     before: Option<Vec<Vec<f64>>>,
     threads: usize,
 ) -> Result<(Assembled<D>, BlockMoments<D>), FactorError> {
     let layout = partition.layout;
+    let (mut weights, weights_before) = match (rates.again(), weights) {
+        (Some(again), _) => (Weights::Again(Again(again)), None),
+        (None, Weights::Again(before)) => {
+            let weights = Weights::zeros(&partition.panel, partition.rows());
+            (weights.map_err(FactorError::Storage)?, Some(before))
+        }
+        (None, weights) => (weights, None),
+    };
     let mut forwarded = vec![[0.0; D]; partition.order.len()];
     let mut gradients = vec![[0.0; D]; partition.order.len()];
     let mut covariance = vec![
@@ -409,7 +434,10 @@ fn pass<const D: usize>(
             let products = part.places.len();
             tasks.push(ChunkTask {
                 part,
-                weights: take(&mut weights, partition.rows_of(part).len()),
+                weights: match weights.is_empty() {
+                    true => &mut [],
+                    false => take(&mut weights, partition.rows_of(part).len()),
+                },
                 lower: take(&mut lower, products),
                 forwarded: take(&mut forwarded, products),
                 gradient: take(&mut gradients, products),
@@ -435,6 +463,7 @@ fn pass<const D: usize>(
             rates,
             tasks,
             before: before.as_ref(),
+            weights_before: weights_before.as_ref(),
             threads,
             finish: |category, sums| (category, sums),
         });
@@ -457,6 +486,7 @@ fn pass<const D: usize>(
             rates,
             tasks,
             before: before.as_ref(),
+            weights_before: weights_before.as_ref(),
             threads,
             finish: border,
         });

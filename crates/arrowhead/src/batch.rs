@@ -33,8 +33,7 @@ impl<const D: usize> Batch<D> {
     pub(crate) fn load<I: Simd<Scalar = f64>>(&mut self, isa: I, factor: &ArrowheadFactor<D>, place: usize) {
         let partition = &*factor.partition;
         self.grid.load_place(isa, partition, place);
-        self.grid
-            .load_weights(&factor.weights[partition.row_start[place]..partition.row_start[place + 1]]);
+        factor.weights.load(isa, partition, place, &mut self.grid);
     }
 
     /// Writes the couplings of the products at the places.

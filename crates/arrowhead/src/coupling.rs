@@ -6,6 +6,7 @@ use crate::grid::Grid;
 use crate::partition::{Chunk, Partition};
 use crate::sites::BlockPriors;
 use crate::tasks;
+use crate::weights::Weights;
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_processor::InstructionSet;
 
@@ -14,8 +15,7 @@ use infermark_processor::InstructionSet;
 pub(crate) struct Coupling<'a, const D: usize> {
     pub(crate) partition: &'a Partition<D>,
     pub(crate) priors: &'a BlockPriors<D>,
-    /// One per row, in the order of the walk.
-    pub(crate) weights: &'a [f64],
+    pub(crate) weights: &'a Weights<D>,
     /// Couplings to the log shapes, by place; empty if there are none.
     pub(crate) shapes: &'a [[f64; D]],
     pub(crate) threads: usize,
@@ -135,7 +135,7 @@ impl<const D: usize> ForSimd for Times<'_, D> {
 
 struct TimesPart<'a, const D: usize> {
     partition: &'a Partition<D>,
-    weights: &'a [f64],
+    weights: &'a Weights<D>,
     part: &'a Chunk,
     grid: &'a mut Grid<D>,
     border: &'a [f64],
@@ -148,9 +148,8 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TimesPart<'_, D> {
     #[inline(always)]
     fn run(self, isa: I) {
         for (place, product) in self.part.places.clone().zip(self.products) {
-            let rows = self.partition.row_start[place]..self.partition.row_start[place + 1];
             self.grid.load_place(isa, self.partition, place);
-            self.grid.load_weights(&self.weights[rows]);
+            self.weights.load(isa, self.partition, place, self.grid);
             let mut sums = [isa.zero(); D];
             for t in (0..self.border.len()).step_by(I::LANES) {
                 let wb = isa.mul(isa.load(&self.grid.weights[t..]), isa.load(&self.border[t..]));
@@ -193,7 +192,7 @@ impl<const D: usize> ForSimd for TransposeTimes<'_, D> {
 
 struct TransposePart<'a, const D: usize> {
     partition: &'a Partition<D>,
-    weights: &'a [f64],
+    weights: &'a Weights<D>,
     part: &'a Chunk,
     grid: &'a mut Grid<D>,
     products: &'a [[f64; D]],
@@ -206,9 +205,8 @@ impl<const D: usize, I: Simd<Scalar = f64>> Kernel<I> for TransposePart<'_, D> {
     fn run(self, isa: I) -> Vec<f64> {
         let mut sums = vec![0.0; self.grid.weights.len()];
         for (place, of) in self.part.places.clone().zip(self.products) {
-            let rows = self.partition.row_start[place]..self.partition.row_start[place + 1];
             self.grid.load_place(isa, self.partition, place);
-            self.grid.load_weights(&self.weights[rows]);
+            self.weights.load(isa, self.partition, place, self.grid);
             let of = of.map(|entry| isa.splat(entry));
             for t in (0..sums.len()).step_by(I::LANES) {
                 let mut along = of[D - 1];

@@ -21,6 +21,9 @@ pub enum FactorError {
     /// The device that has the rows failed.
     #[error("{0}")]
     Device(String),
+    /// Weights of rows that lie outside of memory cannot be stored next to them.
+    #[error("{0}")]
+    Storage(String),
     /// Another rank of the walk has gone, or does not answer.
     #[error(transparent)]
     Communication(#[from] CommunicationError),

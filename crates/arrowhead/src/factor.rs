@@ -7,6 +7,7 @@ use crate::error::FactorError;
 use crate::partition::{Partition, products_of_part};
 use crate::sites::BlockPriors;
 use crate::triangular::{BorderFactor, Lower};
+use crate::weights::Weights;
 use infermark_model::Panel;
 use infermark_model::design::PRODUCT_LATENTS;
 use std::sync::{Arc, OnceLock};
@@ -24,8 +25,7 @@ const WORKSPACE_BYTES: u64 = 2 << 20;
 pub struct ArrowheadFactor<const D: usize = PRODUCT_LATENTS> {
     pub(crate) partition: Arc<Partition<D>>,
     pub(crate) priors: BlockPriors<D>,
-    /// One per row, in the order of the walk.
-    pub(crate) weights: Vec<f64>,
+    pub(crate) weights: Weights<D>,
     /// `L_i`, in the order of the walk.
     pub(crate) products: Vec<BlockFactor<D>>,
     /// Couplings of the products to the log shapes, in the order of the walk; empty if there are none.
@@ -49,7 +49,7 @@ pub struct ArrowheadFactor<const D: usize = PRODUCT_LATENTS> {
 /// A factor's data for rows and products, by place.
 pub(crate) struct Blocks<const D: usize> {
     /// Weights of the rows; empty if they lie elsewhere.
-    pub(crate) weights: Vec<f64>,
+    pub(crate) weights: Weights<D>,
     pub(crate) lower: Vec<BlockFactor<D>>,
     /// Couplings of the products to the log shapes; empty if there are none.
     pub(crate) shapes: Vec<[f64; D]>,
@@ -61,7 +61,7 @@ pub(crate) struct FactorBuffers<const D: usize> {
     pub(crate) partition: Arc<Partition<D>>,
     pub(crate) priors: BlockPriors<D>,
     /// Weights of the rows, factors of the products, their couplings to the log shapes.
-    pub(crate) by_place: (Vec<f64>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
+    pub(crate) by_place: (Weights<D>, Vec<BlockFactor<D>>, Vec<[f64; D]>),
     pub(crate) covariances: Option<Vec<Vec<f64>>>,
     pub(crate) threads: usize,
 }
@@ -124,7 +124,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         ArrowheadFactor {
             partition,
             priors: self.priors,
-            weights: Vec::new(),
+            weights: Weights::Held(Vec::new()),
             products: Vec::new(),
             shapes: Vec::new(),
             categories: self.categories.clone(),
@@ -212,7 +212,7 @@ impl<const D: usize> ArrowheadFactor<D> {
         let pass = 2 * categories + 3 * at_work + if several { at_work.min(categories) } else { 0 };
         let marginals = 4 * categories + 2 * at_work;
         let squares = 4 * pass.max(marginals).saturating_mul(square);
-        8 * panel.rows() as u64
+        Weights::<D>::bytes(panel)
             + (20 + 8 * (2 * D * D + D) as u64) * layout.products as u64
             + squares.saturating_add(squares / HELD_BACK)
             + WORKSPACE_BYTES * at_work

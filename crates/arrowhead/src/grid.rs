@@ -2,6 +2,7 @@
 
 use crate::partition::Partition;
 use crate::regressor::Regressor;
+use crate::weights::Spare;
 use infermark_cpu_kernels::Simd;
 use infermark_model::Panel;
 
@@ -21,6 +22,8 @@ pub(crate) struct Grid<const D: usize> {
     pub(crate) half_variance: Vec<f64>,
     /// The periods of the rows, if some are missing.
     periods: Vec<u32>,
+    /// Room for weights that are computed again.
+    pub(crate) spare: Option<Spare>,
 }
 
 impl<const D: usize> Grid<D> {
@@ -38,6 +41,7 @@ impl<const D: usize> Grid<D> {
             cross: vec![0.0; padded],
             half_variance: vec![0.0; padded],
             periods: Vec::with_capacity(periods),
+            spare: None,
         }
     }
 

@@ -18,7 +18,8 @@
 //! global means so are the categories. So `Q = L L'` costs `O(rows T)` and stores only the blocks: `L_i` of
 //! each product, and the Cholesky factor `R_c` of each category's Schur complement
 //! `S_c = D_c - sum_i B_i' H_i^-1 B_i`. The coupling to the border, `V_i = L_i^-1 B_i`, is recomputed from
-//! the weights wherever it is needed: 8 bytes per row.
+//! the weights wherever it is needed: 8 bytes per row, or none where rows lie outside of memory and their weights
+//! can be computed again.
 //!
 //! Everything is in double precision: a shift of all effects of a category against its period effects is held
 //! only by the priors, so `S_c` is the small difference of sums of rates that are larger by the ratio of
@@ -53,6 +54,7 @@ mod tiles;
 mod triangular;
 mod walked;
 mod watch;
+mod weights;
 mod whitener;
 
 pub use assemble::{Assembled, BlockMoments};
@@ -66,7 +68,7 @@ pub use marginals::Marginals;
 pub use moments::{ProductMoments, Visitor};
 pub use partition::Partition;
 pub use ranks::Ranks;
-pub use rates::{ProductRows, ProductTerms, Rates};
+pub use rates::{ProductRows, ProductTerms, Rates, Reweigh};
 pub use regressor::{Column, Regressor};
 pub use row_variances::OfRowVariances;
 pub use sites::{BlockLayout, BlockPriors};

@@ -250,7 +250,7 @@ impl<const D: usize> Partition<D> {
         row_start.push(0);
         let mut rows = 0;
         for product in &order {
-            rows += panel.row_range(*product as usize).len();
+            rows += panel.rows_of(*product as usize);
             row_start.push(rows);
         }
         let most = products_of_part(if ranks.is_some() {

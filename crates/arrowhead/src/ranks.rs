@@ -108,7 +108,7 @@ fn code(error: &FactorError) -> f64 {
         FactorError::Stopped => STOPPED,
         FactorError::Product(product) => STOPPED + 1.0 + *product as f64,
         FactorError::Category(category) => DEVICE - 1.0 - *category as f64,
-        FactorError::Device(_) | FactorError::Communication(_) => DEVICE,
+        FactorError::Device(_) | FactorError::Storage(_) | FactorError::Communication(_) => DEVICE,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use infermark_cpu_kernels::Simd;
 use infermark_model::design::PRODUCT_LATENTS;
+use std::sync::Arc;
 
 /// The rows of one product, on the grid of periods: every slice has one entry per period, in whole vectors.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,18 @@ pub struct ProductTerms<const D: usize = PRODUCT_LATENTS> {
     pub shape: [f64; 3],
 }
 
+/// Gives the rows their weights again, the same to the bit.
+pub trait Reweigh<const D: usize = PRODUCT_LATENTS>: Send + Sync {
+    /// Replaces `weights` by those that [`Rates::weigh`] gave; `cross` and `by_period` are changed, and mean nothing.
+    fn weights(
+        &self,
+        rows: ProductRows<'_, D>,
+        weights: &mut [f64],
+        cross: &mut [f64],
+        by_period: &mut [f64],
+    );
+}
+
 /// Gives the rows their weights.
 pub trait Rates<const D: usize = PRODUCT_LATENTS>: Sync {
     /// Replaces `weights` (those of the previous Gaussian, if any) by the rows' weights, zero where there is
@@ -53,6 +66,12 @@ pub trait Rates<const D: usize = PRODUCT_LATENTS>: Sync {
         cross: &mut [f64],
         by_period: &mut [f64],
     ) -> ProductTerms<D>;
+
+    /// The same weights computed again, for rows outside of memory: `None` unless they depend on what this owns alone, and not on those of a
+    /// previous Gaussian.
+    fn again(&self) -> Option<Arc<dyn Reweigh<D>>> {
+        None
+    }
 
     /// Minus the second derivative with respect to the log shape of a category that its products' rows leave out.
     fn shape_curvature(&self, _category: usize) -> f64 {

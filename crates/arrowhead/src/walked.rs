@@ -9,6 +9,7 @@ use crate::factor::{ArrowheadFactor, Blocks};
 use crate::partition::Partition;
 use crate::sites::BlockPriors;
 use crate::tasks;
+use crate::weights::Weights;
 use std::sync::Arc;
 
 /// Weights that are fetched at a time.
@@ -64,7 +65,7 @@ impl<const D: usize> Assembled<D> {
         }
         let borders = all_of(borders)?;
         let blocks = Blocks {
-            weights: Vec::new(),
+            weights: Weights::Held(Vec::new()),
             lower: products.iter().map(lower).collect(),
             shapes: Vec::new(),
             elsewhere: Some(rows),
@@ -115,7 +116,7 @@ impl<const D: usize> ArrowheadFactor<D> {
             }
         }
         let mut home = self.clone_above_products(Arc::new(partition));
-        home.weights = weights;
+        home.weights = Weights::Held(weights);
         home.products = places.iter().map(|place| self.products[*place]).collect();
         Ok(home)
     }

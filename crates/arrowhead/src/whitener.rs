@@ -1,6 +1,7 @@
 //! The factor as coordinates for a sampler: one chain's thread transforms back and forth with every gradient.
 
 use crate::factor::ArrowheadFactor;
+use crate::weights::Weights;
 use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::design::PRODUCT_LATENTS;
 use infermark_processor::InstructionSet;
@@ -35,7 +36,7 @@ impl<const D: usize> Whitener<D> {
             starts.push(periods.len());
             let product = *product as usize;
             let own = panel.row_range(product);
-            let weights = &factor.weights[factor.partition.row_start[place]..];
+            let weights = &factor.weights.held()[factor.partition.row_start[place]..];
             let regressors = &factor.partition.regressors;
             let mut open = None;
             for ((row, index), weight) in panel.product_rows(product).zip(own).zip(weights) {
@@ -53,7 +54,7 @@ impl<const D: usize> Whitener<D> {
             }
         }
         starts.push(periods.len());
-        factor.weights = Vec::new();
+        factor.weights = Weights::Held(Vec::new());
         Whitener {
             factor,
             rows,

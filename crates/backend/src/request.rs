@@ -59,11 +59,11 @@ impl Request {
     /// ```
     /// # use infermark_backend::{MethodKind, Request};
     /// # use infermark_model::{Panel, Specification};
-    /// # fn of(sales: Panel) -> (Panel, Request) {
+    /// # fn of(sales: Panel) -> std::io::Result<(Panel, Request)> {
     /// let model = Specification::Sales;
-    /// let panel = model.panel(sales);
+    /// let panel = model.panel(sales)?;
     /// let request = Request { priors: model.priors(&panel), ..Request::new(MethodKind::StructuredVi.default_method()) };
-    /// # (panel, request)
+    /// # Ok((panel, request))
     /// # }
     /// ```
     pub fn new(method: Method) -> Self {

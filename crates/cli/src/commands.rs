@@ -24,6 +24,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
 use infermark::{Cause, Columns, Interrupt, Remedy, Setting, read_panel};
 use infermark_atomic_file::ClaimedFolder;
+use infermark_data::{RowStorage, read_stored_panel};
 use infermark_model::Panel;
 use infermark_threads::on_pool;
 use std::path::Path;
@@ -120,6 +121,13 @@ fn refuse_given(given: &ArgMatches, options: &[&str], with: &str) -> anyhow::Res
 fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
     let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
     let panel = on_pool(0, || read_panel(path, columns)).map_err(with_column_options)?;
+    Ok(Arc::new(panel))
+}
+
+/// The same for a panel that may be larger than memory.
+fn load_stored_panel(path: &Path, columns: &Columns, storage: &RowStorage) -> anyhow::Result<Arc<Panel>> {
+    let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
+    let panel = on_pool(0, || read_stored_panel(path, columns, storage)).map_err(with_column_options)?;
     Ok(Arc::new(panel))
 }
 

@@ -9,6 +9,7 @@ mod choices;
 pub mod commands;
 mod device;
 pub mod exit;
+mod memory;
 pub mod output;
 mod progress_bar;
 mod ranks;

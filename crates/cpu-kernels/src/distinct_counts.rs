@@ -9,6 +9,7 @@
 use crate::chunk::Chunk;
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{RiseBySeries, TERMS};
+use std::collections::HashMap;
 
 /// Some of the distinct counts of a category, with the number of rows of each.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -64,17 +65,11 @@ impl DistinctCounts {
 pub fn distinct_counts(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
     let mut dealt = Vec::with_capacity(chunks.len());
     for of_category in chunks.chunk_by(|a, b| a.category == b.category) {
-        let mut units: Vec<u32> = of_category
+        let units = of_category
             .iter()
             .flat_map(|chunk| &chunk.products)
-            .flat_map(|product| &panel.units()[panel.row_range(*product as usize)])
-            .copied()
-            .collect();
-        units.sort_unstable();
-        let counts: Vec<(u32, usize)> = units
-            .chunk_by(|a, b| a == b)
-            .map(|rows| (rows[0], rows.len()))
-            .collect();
+            .flat_map(|product| &panel.units()[panel.row_range(*product as usize)]);
+        let counts = counted(units);
         // A part of a panel may have no rows of a category.
         let share = counts.len().div_ceil(of_category.len()).max(1);
         let end = dealt.len() + of_category.len();
@@ -82,6 +77,30 @@ pub fn distinct_counts(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
         dealt.resize(end, DistinctCounts::default());
     }
     dealt
+}
+
+/// Counts below this are counted in a table.
+const TABLED: usize = 1 << 16;
+
+/// The distinct values in ascending order, with the number of times that each occurs: the memory is that of the distinct ones.
+fn counted<'u>(units: impl Iterator<Item = &'u u32>) -> Vec<(u32, usize)> {
+    let mut tabled = vec![0; TABLED];
+    let mut others: HashMap<u32, usize> = HashMap::new();
+    for units in units {
+        match tabled.get_mut(*units as usize) {
+            Some(times) => *times += 1,
+            None => *others.entry(*units).or_default() += 1,
+        }
+    }
+    let tabled = tabled
+        .into_iter()
+        .enumerate()
+        .map(|(units, times)| (units as u32, times));
+    let mut counts: Vec<(u32, usize)> = tabled.filter(|(_, times)| *times > 0).collect();
+    let small = counts.len();
+    counts.extend(others);
+    counts[small..].sort_unstable();
+    counts
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 
 use crate::chunk::{Chunk, PAD};
 use crate::distinct_counts::DistinctCounts;
-use crate::packed_rows::{PackedRows, dense_lanes};
+use crate::packed_rows::{PackedRoom, PackedRows, dense_lanes};
 use crate::simd::{Kernel, Scalar, Simd};
 use infermark_model::negative_binomial::Shape;
 use infermark_model::{Panel, Priors};
@@ -86,6 +86,34 @@ impl<W: Simd<Scalar = f64>> CountRows<W> {
             rows: Arc::new(PackedRows::new(isa, panel, chunk)),
             counts: Arc::new(counts),
         }
+    }
+
+    /// The rows of `chunk` without the rows themselves, see [`PackedRows::outline`].
+    pub fn outline(panel: &Panel, chunk: &Chunk, counts: DistinctCounts) -> Self {
+        CountRows {
+            rows: Arc::new(PackedRows::outline(panel, chunk)),
+            counts: Arc::new(counts),
+        }
+    }
+
+    /// Packs the rows into `room`, see [`PackedRows::load`].
+    ///
+    /// # Panics
+    /// When clones share them.
+    #[inline(always)]
+    pub fn load(&mut self, isa: W, panel: &Panel, chunk: &Chunk, room: &mut PackedRoom<W>) {
+        let rows = Arc::get_mut(&mut self.rows).expect("rows of one owner");
+        rows.load(isa, panel, chunk, room);
+    }
+
+    /// Gives back the room.
+    ///
+    /// # Panics
+    /// When clones share the rows.
+    pub fn unload(&mut self, room: &mut PackedRoom<W>) {
+        Arc::get_mut(&mut self.rows)
+            .expect("rows of one owner")
+            .unload(room);
     }
 
     /// Makes the pass.

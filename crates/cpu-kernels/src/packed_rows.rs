@@ -7,6 +7,7 @@
 use crate::chunk::Chunk;
 use crate::simd::{Scalar, Simd, lanes_below};
 use infermark_model::Panel;
+use std::marker::PhantomData;
 
 /// One vector of a product with gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,31 +38,90 @@ pub struct PackedRows<I: Simd> {
     pub high: Vec<I::Scalar>,
 }
 
+/// Room for the rows of one chunk at a time, for a thread that packs them anew in every pass.
+#[derive(Debug, Clone)]
+pub struct PackedRoom<I: Simd> {
+    deviation: Vec<I::V>,
+    gaps: Option<Gaps>,
+}
+
+impl<I: Simd> Default for PackedRoom<I> {
+    fn default() -> Self {
+        PackedRoom {
+            deviation: Vec::new(),
+            gaps: None,
+        }
+    }
+}
+
 impl<I: Simd> PackedRows<I> {
     /// Packs the rows of `chunk`.
     pub fn new(isa: I, panel: &Panel, chunk: &Chunk) -> Self {
-        let periods = panel.layout().periods;
+        let mut packed = Self::outline(panel, chunk);
+        packed
+            .deviation
+            .reserve_exact(chunk.products.len() * vectors_of::<I>(packed.periods));
+        packed.pack(isa, panel, chunk);
+        packed
+    }
+
+    /// The rows of `chunk` without the rows themselves: they are there from [`PackedRows::load`] to [`PackedRows::unload`].
+    pub fn outline(panel: &Panel, chunk: &Chunk) -> Self {
         let zero = I::Scalar::default();
         let mut packed = PackedRows {
-            deviation: Vec::with_capacity(chunk.products.len() * vectors_of::<I>(periods)),
+            deviation: Vec::new(),
             gaps: panel.presence().map(|_| Gaps {
-                start: vec![0],
+                start: Vec::new(),
                 blocks: Vec::new(),
             }),
-            periods,
+            periods: panel.layout().periods,
             low: vec![zero; chunk.padded()],
             high: vec![zero; chunk.padded()],
         };
         for (i, product) in chunk.products.iter().enumerate() {
-            let range = panel.row_range(*product as usize);
-            let high = &panel.deviation()[range.clone()];
-            let low = &panel.deviation_residual()[range];
-            let rows = || high.iter().zip(low).map(|(h, l)| I::Scalar::from_parts(*h, *l));
-            for row in rows() {
+            for row in Deviations::<I>::of(panel, *product).iter() {
                 packed.low[i] = if row < packed.low[i] { row } else { packed.low[i] };
                 packed.high[i] = if row > packed.high[i] { row } else { packed.high[i] };
             }
-            let mut rows = rows();
+        }
+        packed
+    }
+
+    /// Packs the rows of `chunk`, that of the [`PackedRows::outline`], into `room`, which is given back by [`PackedRows::unload`].
+    #[inline(always)]
+    pub fn load(&mut self, isa: I, panel: &Panel, chunk: &Chunk, room: &mut PackedRoom<I>) {
+        std::mem::swap(&mut self.deviation, &mut room.deviation);
+        if let (Some(own), Some(gaps)) = (&mut self.gaps, &mut room.gaps) {
+            std::mem::swap(own, gaps);
+        }
+        self.pack(isa, panel, chunk);
+    }
+
+    /// Gives back the room.
+    pub fn unload(&mut self, room: &mut PackedRoom<I>) {
+        std::mem::swap(&mut self.deviation, &mut room.deviation);
+        if let Some(own) = &mut self.gaps {
+            let none = Gaps {
+                start: Vec::new(),
+                blocks: Vec::new(),
+            };
+            room.gaps = Some(std::mem::replace(own, none));
+        }
+    }
+
+    /// Packs the rows.
+    #[inline(always)]
+    fn pack(&mut self, isa: I, panel: &Panel, chunk: &Chunk) {
+        let (periods, zero) = (self.periods, I::Scalar::default());
+        self.deviation.clear();
+        if let Some(gaps) = &mut self.gaps {
+            gaps.blocks.clear();
+            gaps.start.clear();
+            gaps.start.push(0);
+        }
+        for product in &chunk.products {
+            let rows = Deviations::<I>::of(panel, *product);
+            let mut row = 0;
             for vector in 0..vectors_of::<I>(periods) {
                 let first = vector * I::LANES;
                 let lanes = match panel.presence() {
@@ -75,20 +135,25 @@ impl<I: Simd> PackedRows<I> {
                     continue;
                 }
                 let mut x = [zero; 16];
-                for lane in (0..I::LANES).filter(|lane| lanes >> lane & 1 == 1) {
-                    x[lane] = rows.next().expect("a row for every period that is there");
+                if lanes == lanes_below::<I>(I::LANES) {
+                    rows.copy(row, &mut x[..I::LANES]);
+                    row += I::LANES;
+                } else {
+                    for lane in (0..I::LANES).filter(|lane| lanes >> lane & 1 == 1) {
+                        x[lane] = rows.at(row);
+                        row += 1;
+                    }
                 }
-                packed.deviation.push(isa.load(&x));
-                if let Some(gaps) = &mut packed.gaps {
+                self.deviation.push(isa.load(&x));
+                if let Some(gaps) = &mut self.gaps {
                     let vector = vector as u32;
                     gaps.blocks.push(Block { vector, lanes });
                 }
             }
-            if let Some(gaps) = &mut packed.gaps {
+            if let Some(gaps) = &mut self.gaps {
                 gaps.start.push(gaps.blocks.len() as u32);
             }
         }
-        packed
     }
 
     /// A product's vectors, and the coverage of each if the panel has gaps; `product` counts within the
@@ -114,6 +179,56 @@ impl<I: Simd> PackedRows<I> {
     }
 }
 
+/// Deviations of log price of a product's rows, in the pass's precision.
+struct Deviations<'p, I: Simd> {
+    high: &'p [f32],
+    /// Their residuals; not read in single precision.
+    low: Option<&'p [f32]>,
+    of: PhantomData<I>,
+}
+
+impl<'p, I: Simd> Deviations<'p, I> {
+    #[inline(always)]
+    fn of(panel: &'p Panel, product: u32) -> Self {
+        let range = panel.row_range(product as usize);
+        // `ANCHORED` is single precision.
+        let low = (!I::ANCHORED).then(|| &panel.deviation_residual()[range.clone()]);
+        Deviations {
+            high: &panel.deviation()[range],
+            low,
+            of: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, row: usize) -> I::Scalar {
+        I::Scalar::from_parts(self.high[row], self.low.map_or(0.0, |low| low[row]))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = I::Scalar> + '_ {
+        (0..self.high.len()).map(|row| self.at(row))
+    }
+
+    /// Copies as many as `to` has, from `row` on.
+    #[inline(always)]
+    fn copy(&self, row: usize, to: &mut [I::Scalar]) {
+        let high = &self.high[row..][..to.len()];
+        match self.low {
+            None => {
+                for (to, high) in to.iter_mut().zip(high) {
+                    *to = I::Scalar::from_parts(*high, 0.0);
+                }
+            }
+            Some(low) => {
+                let low = &low[row..][..to.len()];
+                for ((to, high), low) in to.iter_mut().zip(high).zip(low) {
+                    *to = I::Scalar::from_parts(*high, *low);
+                }
+            }
+        }
+    }
+}
+
 /// Number of vectors that T periods take.
 #[inline(always)]
 pub fn vectors_of<I: Simd>(periods: usize) -> usize {
@@ -133,6 +248,38 @@ mod tests {
     use crate::dispatch::{ForSimd, SimdDispatch, for_each_instruction_set};
     use infermark_test_support::random_panel;
     use rand::{SeedableRng, rngs::StdRng};
+
+    struct Loaded<'p>(&'p Panel);
+
+    impl ForSimd for Loaded<'_> {
+        type Output = ();
+
+        fn run<I: Simd>(self, isa: I) {
+            let mut room = PackedRoom::default();
+            for chunk in chunks(self.0) {
+                let whole = PackedRows::new(isa, self.0, &chunk);
+                let mut outline = PackedRows::<I>::outline(self.0, &chunk);
+                for _ in 0..2 {
+                    outline.load(isa, self.0, &chunk, &mut room);
+                    assert_eq!(format!("{outline:?}"), format!("{whole:?}"));
+                    outline.unload(&mut room);
+                    assert!(outline.deviation.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_loaded_into_a_room_are_those_packed_once() {
+        let mut rng = StdRng::seed_from_u64(12);
+        for (n, c, t, gaps) in [(700, 3, 37, 0.0), (1, 1, 1, 0.0), (90, 2, 70, 0.6)] {
+            let panel = random_panel(&mut rng, n, c, t, gaps, 5);
+            for_each_instruction_set(|set| {
+                set.run_f32(Loaded(&panel));
+                set.run_f64(Loaded(&panel));
+            });
+        }
+    }
 
     struct Check<'p>(&'p Panel);
 

@@ -29,7 +29,8 @@ pub use remedy::DefectRemedy;
 pub(crate) use shown::quoted;
 
 use infermark_model::Panel;
-use panel_builder::PanelBuilder;
+pub use panel_builder::RowStorage;
+use panel_builder::{Full, PanelBuilder};
 use source::{Format, Source};
 use std::path::Path;
 
@@ -56,15 +57,30 @@ use std::path::Path;
 /// # Errors
 /// [`ReadError`] lists up to [`SHOWN_DEFECTS`] defects with row, column, value and remedy, and counts the rest.
 pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
+    read_into(PanelBuilder::default(), path, columns)
+}
+
+/// Reads a panel that may be larger than memory, as [`read_panel`] does, with its rows in the scratch folder: 12 bytes per row there, and
+/// 16 more while it is read. Labels and what else there is of every product are in memory.
+///
+/// A file that is sorted by product is read and stored in order. Any other order is read as well, but the rows of a product are then collected from
+/// all over the folder's files.
+///
+/// # Errors
+/// Those of [`read_panel`], and [`ReadError::Scratch`] when the folder cannot be written to or has too little room.
+pub fn read_stored_panel(path: &Path, columns: &Columns, storage: &RowStorage) -> Result<Panel, ReadError> {
+    read_into(PanelBuilder::stored(storage)?, path, columns)
+}
+
+fn read_into(mut panel_builder: PanelBuilder, path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
     let mut defects = Defects::default();
-    let mut panel_builder = PanelBuilder::default();
     let source = Source::open(path)?;
     match source.format()? {
         Format::Csv => {
             let mut table = CsvTable::read(path, source)?;
             csv_rows::fill(&mut table, columns, &mut panel_builder, &mut defects)?;
-            check_memory(&panel_builder, path)?;
-            let panel = panel_builder.assemble(columns, &mut defects);
+            check_room(&mut panel_builder, path)?;
+            let panel = panel_builder.assemble(columns, &mut defects)?;
             table.tell_repeated_apart(columns, &mut defects)?;
             conclude(panel, defects, path, table.row_word(), |places| {
                 table.lines(places)
@@ -72,8 +88,8 @@ pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
         }
         Format::Parquet => {
             parquet_rows::fill(path, columns, &mut panel_builder, &mut defects)?;
-            check_memory(&panel_builder, path)?;
-            let panel = panel_builder.assemble(columns, &mut defects);
+            check_room(&mut panel_builder, path)?;
+            let panel = panel_builder.assemble(columns, &mut defects)?;
             conclude(panel, defects, path, "row", |places| {
                 Ok(places.iter().map(|p| p.data_row()).collect())
             })
@@ -81,10 +97,11 @@ pub fn read_panel(path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
     }
 }
 
-/// Refuses rows that did not fit in memory, and panels that will not fit.
-fn check_memory(panel_builder: &PanelBuilder, path: &Path) -> Result<(), ReadError> {
-    let fits = match panel_builder.shortage() {
-        Some(shortage) => Err(shortage.clone()),
+/// Refuses rows for which there was no room, and panels that will not fit in memory.
+fn check_room(panel_builder: &mut PanelBuilder, path: &Path) -> Result<(), ReadError> {
+    let fits = match panel_builder.take_full() {
+        Some(Full::Memory(shortage)) => Err(shortage),
+        Some(Full::Scratch(error)) => return Err(error.into()),
         None => panel_builder.panel_fits(),
     };
     fits.map_err(|shortage| ReadError::Memory {

@@ -55,7 +55,7 @@ pub fn panel_sha256(panel: &Panel) -> String {
     }
     for (product, category) in panel.category_of().iter().enumerate() {
         sink.put(&category.to_le_bytes());
-        sink.put(&(panel.row_range(product).len() as u64).to_le_bytes());
+        sink.put(&(panel.rows_of(product) as u64).to_le_bytes());
     }
     let products = 0..panel.category_of().len();
     if panel.is_dense() {
@@ -70,8 +70,9 @@ pub fn panel_sha256(panel: &Panel) -> String {
         }
     }
     let mut bytes = Vec::new();
-    for units in panel.units().chunks(WORDS) {
+    for product in products.clone() {
         bytes.clear();
+        let units = &panel.units()[panel.row_range(product)];
         bytes.extend(units.iter().flat_map(|units| units.to_le_bytes()));
         sink.put(&bytes);
     }
@@ -86,9 +87,6 @@ pub fn panel_sha256(panel: &Panel) -> String {
     sink.digest.update(&sink.buffer);
     format!("{:x}", sink.digest.finalize())
 }
-
-/// Number of words that are converted into bytes at once.
-const WORDS: usize = 1 << 12;
 
 struct Sink {
     digest: Sha256,

@@ -288,7 +288,10 @@ impl GaussianCpu {
         // The factor, and vectors of latents: point, gradient, step, their successors, variances. All ranks have both, but each
         // only the weights of its own rows.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
-        let weights = 8 * panel.rows() as u64;
+        let weights = match panel.stored() {
+            None => 8 * panel.rows() as u64,
+            Some(_) => 0,
+        };
         let here = self.world.size().map_or(request.shards, |_| 1);
         let of_rank = <ArrowheadFactor>::bytes_on(&panel, request.resolved_threads().div_ceil(here))
             .saturating_add(12 * 8 * latents)

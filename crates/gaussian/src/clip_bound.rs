@@ -57,7 +57,7 @@ impl Bound {
         let mut category_period = panel.sums().category_period.clone();
         let mut ln_factorials = panel.sums().ln_factorials;
         let mut products = Vec::new();
-        if panel.units().iter().any(is_at) {
+        if (0..layout.products).any(|i| panel.units()[panel.row_range(i)].iter().any(is_at)) {
             let highest = |i: usize| {
                 let row = panel.product_rows(i).max_by_key(|row| row.units)?;
                 is_at(&row.units).then_some((row.period, row.design()))

@@ -59,7 +59,9 @@ impl ModeError {
                 ),
                 None,
             ),
-            ModeError::Factor(FactorError::Device(reason)) => return reason.clone(),
+            ModeError::Factor(FactorError::Device(reason) | FactorError::Storage(reason)) => {
+                return reason.clone();
+            }
             ModeError::Factor(FactorError::Communication(error)) => return error.to_string(),
             other => (other.to_string(), None),
         };

@@ -186,10 +186,7 @@ impl GaussianObjective {
             if self.leaves_out(i) {
                 return [0, 0];
             }
-            [
-                rows_below(panel, &layout, low, point, i),
-                panel.row_range(i).len(),
-            ]
+            [rows_below(panel, &layout, low, point, i), panel.rows_of(i)]
         };
         let both = |sum: [usize; 2], own: [usize; 2]| [sum[0] + own[0], sum[1] + own[1]];
         let products = self.partition.order();
@@ -424,7 +421,7 @@ impl GaussianObjective {
             *effect = priors.product_effect_mean;
             // A product without sales starts at half a unit in all its periods.
             let units = (panel.sums().product[i] as f64).max(0.5);
-            let mean_units = units / panel.row_range(i).len() as f64;
+            let mean_units = units / panel.rows_of(i) as f64;
             let asked = mean_units.ln()
                 - along_regressors(&mean_of_product, &panel.mean_design(i))
                 - priors.time_cat_effects_mean

@@ -10,10 +10,13 @@ use crate::clip_bound::Bound;
 use crate::design::{EFFECT, LATENTS, PerLatent, along, at, prior_means, prior_precisions};
 use crate::gauss_hermite::NINE;
 use crate::settle::{self, OwnWeight, Place, finite_exp};
-use infermark_arrowhead::{ProductRows, ProductTerms, Rates};
-use infermark_cpu_kernels::Simd;
+use infermark_arrowhead::{ProductRows, ProductTerms, Rates, Reweigh};
+use infermark_cpu_kernels::{ForSimd, Kernel, Simd, SimdDispatch};
 use infermark_model::{IndependentRates, Layout, Panel, Priors};
+use infermark_processor::InstructionSet;
+use std::borrow::Cow;
 use std::f64::consts::LOG2_E;
+use std::sync::Arc;
 
 /// Entries of a table row are padded to a multiple of the widest vector.
 const PAD: usize = 16;
@@ -24,14 +27,14 @@ const UNSETTLED: f64 = 0.2;
 /// Poisson rows at a point.
 #[derive(Debug)]
 pub(crate) struct PoissonRates<'a> {
-    panel: &'a Panel,
+    panel: &'a Arc<Panel>,
     priors: &'a Priors,
     bound: &'a Bound,
     layout: Layout,
     point: &'a [f64],
     averaging: Averaging<'a>,
     /// Period effects by category, padded.
-    effects: Vec<f64>,
+    effects: Cow<'a, [f64]>,
     /// Half of their variances, where latents are independent.
     half_variances: Vec<f64>,
     stride: usize,
@@ -39,7 +42,7 @@ pub(crate) struct PoissonRates<'a> {
 
 impl<'a> PoissonRates<'a> {
     pub(crate) fn new(
-        panel: &'a Panel,
+        panel: &'a Arc<Panel>,
         priors: &'a Priors,
         bound: &'a Bound,
         point: &'a [f64],
@@ -66,7 +69,7 @@ impl<'a> PoissonRates<'a> {
             layout,
             point,
             averaging,
-            effects: table(point, 1.0),
+            effects: table(point, 1.0).into(),
             half_variances: match averaging {
                 Averaging::Independent(IndependentRates { variances, .. }) => table(variances, 0.5),
                 _ => Vec::new(),
@@ -291,6 +294,21 @@ impl PoissonRates<'_> {
 }
 
 impl Rates for PoissonRates<'_> {
+    fn again(&self) -> Option<Arc<dyn Reweigh>> {
+        let is_own = self.panel.stored().is_some() && matches!(self.averaging, Averaging::Point);
+        is_own.then(|| -> Arc<dyn Reweigh> {
+            Arc::new(RatesAtPoint {
+                set: InstructionSet::best(),
+                panel: self.panel.clone(),
+                priors: *self.priors,
+                bound: self.bound.clone(),
+                point: self.point.to_vec(),
+                effects: self.effects.to_vec(),
+                stride: self.stride,
+            })
+        })
+    }
+
     #[inline(always)]
     fn weigh<I: Simd<Scalar = f64>>(
         &self,
@@ -330,5 +348,65 @@ impl Rates for PoissonRates<'_> {
             gradient,
             shape: [0.0; 3],
         }
+    }
+}
+
+/// Poisson rows at a point, with all that their rates depend on.
+struct RatesAtPoint {
+    set: InstructionSet,
+    panel: Arc<Panel>,
+    priors: Priors,
+    bound: Bound,
+    point: Vec<f64>,
+    effects: Vec<f64>,
+    stride: usize,
+}
+
+impl Reweigh for RatesAtPoint {
+    fn weights(&self, rows: ProductRows<'_>, weights: &mut [f64], cross: &mut [f64], by_period: &mut [f64]) {
+        self.set.run_f64(WeighProduct {
+            rates: PoissonRates {
+                panel: &self.panel,
+                priors: &self.priors,
+                bound: &self.bound,
+                layout: self.panel.layout(),
+                point: &self.point,
+                averaging: Averaging::Point,
+                effects: Cow::Borrowed(&self.effects),
+                half_variances: Vec::new(),
+                stride: self.stride,
+            },
+            rows,
+            weights,
+            cross,
+            by_period,
+        });
+    }
+}
+
+/// The weights of one product.
+struct WeighProduct<'a> {
+    rates: PoissonRates<'a>,
+    rows: ProductRows<'a>,
+    weights: &'a mut [f64],
+    cross: &'a mut [f64],
+    by_period: &'a mut [f64],
+}
+
+impl ForSimd for WeighProduct<'_> {
+    type Output = ();
+
+    fn run<I: Simd>(self, isa: I) {
+        isa.wide().vectorize(self);
+    }
+}
+
+impl<I: Simd<Scalar = f64>> Kernel<I> for WeighProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self, isa: I) {
+        self.rates
+            .weigh(isa, self.rows, self.weights, self.cross, self.by_period);
     }
 }

@@ -24,7 +24,7 @@ fn fit(file: &std::path::Path) -> Result<(), Box<dyn Error>> {
 
     // Prices count relative to each product's usual price, so that dollars and cents give the same posterior.
     let model = Specification::Sales;
-    let panel = Arc::new(model.panel(sales));
+    let panel = Arc::new(model.panel(sales)?);
     let request = Request {
         priors: model.priors(&panel),
         ..Request::new(MethodKind::StructuredVi.default_method())

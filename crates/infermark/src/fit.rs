@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// let sales = Panel::from_parts(labels(1), labels(1), labels(3), vec![part])?;
 ///
 /// let model = Specification::Sales;
-/// let panel = Arc::new(model.panel(sales));
+/// let panel = Arc::new(model.panel(sales)?);
 /// let request = Request { priors: model.priors(&panel), ..Request::new(MethodKind::Laplace.default_method()) };
 /// let run = infermark::fit(panel, &request)?;
 /// assert!(run.progress().state.is_complete());

@@ -19,7 +19,7 @@
 //! // The specification for your own sales gives both panel and priors: prices are relative to each product's usual price.
 //! // Request::new alone has the priors of the published model.
 //! let model = Specification::Sales;
-//! let panel = Arc::new(model.panel(sales));
+//! let panel = Arc::new(model.panel(sales)?);
 //! let request = Request {
 //!     priors: model.priors(&panel),
 //!     ..Request::new(MethodKind::StructuredVi.default_method())

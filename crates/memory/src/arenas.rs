@@ -21,6 +21,11 @@ pub fn spare_address_space() {
     }
 }
 
+/// Keeps the allocator from holding back what is freed in arenas of threads that have ended. Must be called before threads start.
+pub(crate) fn return_what_is_freed() {
+    one_arena();
+}
+
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
 fn one_arena() {

@@ -9,6 +9,8 @@ mod arenas;
 #[cfg(target_os = "linux")]
 mod control_groups;
 #[cfg(target_os = "linux")]
+mod given;
+#[cfg(target_os = "linux")]
 mod linux;
 mod shortage;
 
@@ -29,6 +31,8 @@ pub enum Bound {
     AddressSpace,
     /// The limit of the data segment (`ulimit -d`).
     DataSegment,
+    /// The bound that the process was given: [`bound_resident`].
+    Given,
 }
 
 impl fmt::Display for Bound {
@@ -38,6 +42,7 @@ impl fmt::Display for Bound {
             Bound::ControlGroup => "the control group (container or job)",
             Bound::AddressSpace => "the limit of the address space (ulimit -v)",
             Bound::DataSegment => "the limit of the data segment (ulimit -d)",
+            Bound::Given => "the memory that it was given",
         })
     }
 }
@@ -63,6 +68,27 @@ pub fn available() -> Option<Available> {
 pub fn total_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     return linux::meminfo("MemTotal:");
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Bounds what is resident of this process from now on to `bytes`, of which `window` bytes are held back for pages of mapped files.
+/// [`available`] then counts against it; where the system does not report what is resident, it counts nothing. Must be called before
+/// threads start.
+pub fn bound_resident(bytes: u64, window: u64) {
+    #[cfg(target_os = "linux")]
+    {
+        arenas::return_what_is_freed();
+        given::bound(bytes, window);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (bytes, window);
+}
+
+/// Bytes of files' pages that are resident; `None` if the system does not report it.
+pub fn resident_file_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    return given::resident_file_bytes();
     #[cfg(not(target_os = "linux"))]
     None
 }

@@ -1,6 +1,6 @@
 //! The bounds that Linux reports.
 
-use crate::{Available, Bound, control_groups};
+use crate::{Available, Bound, control_groups, given};
 use rustix::process::{Resource, getrlimit};
 
 /// Bytes that are allocated without a check: the pictures at the end of a fit, and its tables while they are
@@ -19,6 +19,7 @@ pub(crate) fn available() -> Option<Available> {
     [
         of(Bound::Machine, meminfo("MemAvailable:")),
         of(Bound::ControlGroup, control_groups::left()),
+        of(Bound::Given, given::left()),
         of(
             Bound::AddressSpace,
             limit(Resource::As)
@@ -46,7 +47,7 @@ pub(crate) fn meminfo(key: &str) -> Option<u64> {
 }
 
 /// A figure of `/proc/self/status`, in bytes.
-fn status(key: &str) -> Option<u64> {
+pub(crate) fn status(key: &str) -> Option<u64> {
     bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, key)
 }
 

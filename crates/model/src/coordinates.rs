@@ -427,7 +427,7 @@ fn weight_of(units: f64, dispersion: f64) -> f64 {
 
 /// Units of a product in its mean row.
 fn mean_units(panel: &Panel, product: usize) -> f64 {
-    panel.sums().product[product] as f64 / panel.row_range(product).len() as f64
+    panel.sums().product[product] as f64 / panel.rows_of(product) as f64
 }
 
 /// Units of each category and period if every row had the mean units of its product, length C * T.

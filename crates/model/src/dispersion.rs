@@ -552,7 +552,7 @@ fn parameters_spent(panel: &Panel) -> Vec<usize> {
     let mut seen = vec![0u64; layout.categories * words];
     for (product, category) in panel.category_of().iter().enumerate() {
         let category = *category as usize;
-        spent[category] += panel.row_range(product).len().min(2);
+        spent[category] += panel.rows_of(product).min(2);
         if let Some(presence) = panel.presence() {
             let seen = &mut seen[category * words..][..words];
             seen.iter_mut()

@@ -57,7 +57,10 @@ pub use labels::{Label, Labels, civil_from_days, days_from_civil};
 pub use likelihood::{
     Likelihood, LikelihoodVisitor, RowLikelihood, RowTerms, RowWeight, negative_binomial, poisson,
 };
-pub use panel::{Panel, PanelError, PanelPart, Presence, RELATIVE_PRICE_STEP, Row, UnitSums};
+pub use panel::{
+    Panel, PanelError, PanelPart, Presence, RELATIVE_PRICE_STEP, Row, RowsToStore, StoredNumbers,
+    StoredPanel, StoredRows, UnitSums,
+};
 pub use parameterization::{Centredness, LocScale, Parameterization};
 pub use printable::{printable, printable_lines};
 pub use priors::{PriorSetting, Priors, PriorsError};

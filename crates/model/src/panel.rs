@@ -1,4 +1,4 @@
-//! The panel in memory: rows sorted by product, then period, dense or with gaps.
+//! The panel: rows sorted by product, then period, dense or with gaps; in memory, or stored outside of it ([`StoredRows`]).
 //!
 //! A row's log price is held as its product's mean plus a deviation, and the deviation as two `f32` (value
 //! and residual, together 48 bits). Fast passes read only the first, 4 bytes per row, which improves
@@ -10,16 +10,19 @@ mod error;
 mod part;
 mod relative;
 mod rows;
+mod stored;
 
 use crate::axes::Axes;
 use crate::labels::Labels;
 use crate::likelihood::Likelihood;
 use crate::site::Layout;
 use infermark_threads::run_parts;
+use stored::Stored;
 
 pub use error::PanelError;
 pub use part::PanelPart;
 pub use relative::RELATIVE_PRICE_STEP;
+pub use stored::{RowsToStore, StoredNumbers, StoredPanel, StoredRows};
 
 /// One row of the panel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -75,6 +78,8 @@ pub struct Panel {
     deviation_residual: Vec<f32>,
     units: Vec<u32>,
     sums: UnitSums,
+    /// Where the rows are if they lie outside of memory; the columns above are then empty.
+    stored: Option<Stored>,
 }
 
 impl Panel {
@@ -121,6 +126,7 @@ impl Panel {
                 category_period: vec![0; c * t],
                 ..UnitSums::default()
             },
+            stored: None,
         };
         panel.row_start.push(0);
         let mut offset = 0;
@@ -217,7 +223,15 @@ impl Panel {
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.units.len()
+        self.stored
+            .as_ref()
+            .map_or(self.units.len(), |stored| stored.rows)
+    }
+
+    /// The rows' columns, if they lie outside of memory. They are then in the order (category, product, period), and only those of
+    /// one [`Panel::row_range`] after the other should be read.
+    pub fn stored(&self) -> Option<&dyn StoredRows> {
+        self.stored.as_ref().map(|stored| &*stored.columns)
     }
 
     /// Whether every product has every period.
@@ -251,8 +265,21 @@ impl Panel {
     }
 
     /// Row range of a product in the row columns.
+    #[inline]
     pub fn row_range(&self, product: usize) -> std::ops::Range<usize> {
-        self.row_start[product]..self.row_start[product + 1]
+        match &self.stored {
+            None => self.row_start[product]..self.row_start[product + 1],
+            Some(stored) => stored.range(product),
+        }
+    }
+
+    /// Number of rows of a product.
+    #[inline]
+    pub fn rows_of(&self, product: usize) -> usize {
+        match &self.stored {
+            None => self.row_start[product + 1] - self.row_start[product],
+            Some(stored) => stored.count[product] as usize,
+        }
     }
 
     /// Mean of `ln price` over each product's rows, length N.
@@ -261,19 +288,31 @@ impl Panel {
     }
 
     /// `ln price - mean ln price` rounded to `f32`, one per row; the fast passes read it.
+    #[inline]
     pub fn deviation(&self) -> &[f32] {
-        &self.deviation
+        match &self.stored {
+            None => &self.deviation,
+            Some(stored) => stored.columns.deviation(),
+        }
     }
 
     /// The part that rounding removed from [`Panel::deviation`], one per row: `deviation + residual` is good
     /// to 2^-48 of the deviation.
+    #[inline]
     pub fn deviation_residual(&self) -> &[f32] {
-        &self.deviation_residual
+        match &self.stored {
+            None => &self.deviation_residual,
+            Some(stored) => stored.columns.deviation_residual(),
+        }
     }
 
     /// Units sold, one per row.
+    #[inline]
     pub fn units(&self) -> &[u32] {
-        &self.units
+        match &self.stored {
+            None => &self.units,
+            Some(stored) => stored.columns.units(),
+        }
     }
 
     /// The sums of the counts.
@@ -285,15 +324,16 @@ impl Panel {
     pub fn log_prices(&self, product: usize) -> impl ExactSizeIterator<Item = f64> + Clone + '_ {
         let rows = self.row_range(product);
         let mean = self.mean_log_price[product];
-        let parts = self.deviation[rows.clone()]
+        let parts = self.deviation()[rows.clone()]
             .iter()
-            .zip(&self.deviation_residual[rows]);
+            .zip(&self.deviation_residual()[rows]);
         parts.map(move |(deviation, residual)| mean + (f64::from(*deviation) + f64::from(*residual)))
     }
 
     /// The rows of a product, by period.
     pub fn product_rows(&self, product: usize) -> impl Iterator<Item = Row> + Clone + '_ {
         let range = self.row_range(product);
+        let (deviation, residual, units) = (self.deviation(), self.deviation_residual(), self.units());
         let mut period = 0;
         range.map(move |row| {
             if let Some(presence) = &self.presence {
@@ -302,13 +342,13 @@ impl Panel {
                     period += 1;
                 }
             }
-            let log_price = self.mean_log_price[product]
-                + (f64::from(self.deviation[row]) + f64::from(self.deviation_residual[row]));
+            let log_price =
+                self.mean_log_price[product] + (f64::from(deviation[row]) + f64::from(residual[row]));
             period += 1;
             Row {
                 period: period - 1,
                 log_price,
-                units: self.units[row],
+                units: units[row],
             }
         })
     }

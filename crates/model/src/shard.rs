@@ -82,7 +82,7 @@ impl Shard {
                 cut: Cut::Product,
             });
         }
-        let rows = |product: &u32| panel.row_range(*product as usize).len();
+        let rows = |product: &u32| panel.rows_of(*product as usize);
         let mut rows_left = panel.rows();
         let mut cut = Vec::with_capacity(shards);
         for others in (0..shards).rev() {
@@ -146,7 +146,7 @@ impl Shard {
     pub fn rows(&self) -> usize {
         self.products
             .iter()
-            .map(|product| self.panel.row_range(*product as usize).len())
+            .map(|product| self.panel.rows_of(*product as usize))
             .sum()
     }
 

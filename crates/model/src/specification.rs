@@ -49,10 +49,13 @@ impl Specification {
     }
 
     /// The panel as this model reads it.
-    pub fn panel(self, panel: Panel) -> Panel {
+    ///
+    /// # Errors
+    /// Those of [`Panel::into_relative_prices`], where the rows lie outside of memory.
+    pub fn panel(self, panel: Panel) -> std::io::Result<Panel> {
         match self {
-            Specification::Published => panel,
-            Specification::Sales => panel.with_relative_prices(),
+            Specification::Published => Ok(panel),
+            Specification::Sales => panel.into_relative_prices(),
         }
     }
 
@@ -101,7 +104,7 @@ impl Specification {
 pub fn median_log_units(panel: &Panel) -> f64 {
     let products = panel.sums().product.iter().enumerate();
     let mut logs: Vec<f64> = products
-        .map(|(i, units)| ((*units as f64 + 0.5) / panel.row_range(i).len() as f64).ln())
+        .map(|(i, units)| ((*units as f64 + 0.5) / panel.rows_of(i) as f64).ln())
         .collect();
     logs.sort_by(f64::total_cmp);
     let (low, high) = (logs[(logs.len() - 1) / 2], logs[logs.len() / 2]);
@@ -132,7 +135,7 @@ mod tests {
     fn the_published_model_is_what_it_was() {
         let panel = panel();
         assert_eq!(Specification::Published.priors(&panel), Priors::default());
-        assert_eq!(Specification::Published.panel(panel.clone()), panel);
+        assert_eq!(Specification::Published.panel(panel.clone()).unwrap(), panel);
         assert_eq!(Specification::default(), Specification::Published);
     }
 

@@ -81,6 +81,11 @@ impl NutsCpu {
     ) -> Result<Box<dyn Run>, BackendError> {
         let started = Instant::now();
         let settings = self.settings(request)?;
+        if panel.stored().is_some() {
+            return Err(BackendError::request(
+                "chains walk rows in memory, and those of this panel lie outside of it",
+            ));
+        }
         let layout = panel.layout_for(request.likelihood);
         let retention = Retention::of(settings, &layout);
         let mut density = PanelDensity::bytes(&panel, settings.chains, request.resolved_threads());

@@ -175,7 +175,7 @@ impl FewSales {
         let proposal = (4 * LEVELS * (ELASTICITIES + 1) + size_of::<FewSalesProduct>()) as u64;
         let at_bound = priors.clip_low.exp();
         (0..panel.layout().products)
-            .map(|i| (panel.sums().product[i], panel.row_range(i).len()))
+            .map(|i| (panel.sums().product[i], panel.rows_of(i)))
             .filter(|(units, rows)| {
                 // With rates of their own, units are more likely by `y ln(y / b) - y + b` nats than with `b`
                 // expected at the bound.

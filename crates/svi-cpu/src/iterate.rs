@@ -2,11 +2,10 @@
 
 use crate::batches::Batches;
 use crate::phases::{CategoryBack, CategoryFold, CategoryPlace, ChunkPhase, ChunkShare, Top, TopTask};
-use crate::state::{ChunkState, Frame, State};
+use crate::state::{ChunkState, Frame, State, ThreadScratch};
 use infermark_backend::BackendError;
 use infermark_cpu_kernels::Simd;
 use infermark_cpu_kernels::chunk::useful_threads;
-use infermark_cpu_kernels::likelihood::Scratch;
 use infermark_cpu_kernels::team::{Items, run_team};
 use infermark_model::guide::Guide;
 use infermark_model::objective::Weighted;
@@ -152,7 +151,7 @@ impl<I: Simd> State<I> {
     }
 
     /// Carries out the items of a phase that a thread gets.
-    fn work(&self, scratch: &mut Scratch<I>, items: &mut Items<'_>) {
+    fn work(&self, scratch: &mut ThreadScratch<I>, items: &mut Items<'_>) {
         let (state, phase) = (self, items.phase());
         self.with_frame(|frame| {
             for index in items {
@@ -205,7 +204,7 @@ impl<I: Simd> State<I> {
         run_team(
             self.useful_threads(threads),
             &counts,
-            || Scratch::new(self.isa, self.settings.particles),
+            || ThreadScratch::new(self.isa, self.settings.particles),
             |scratch, items| self.work(scratch, items),
             lead,
         )

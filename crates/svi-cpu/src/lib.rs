@@ -213,7 +213,8 @@ impl SviCpu {
 
 /// Checks that there is memory for the run of a shard.
 fn check_memory(shard: &Shard, request: &Request, settings: &SviSettings) -> Result<(), BackendError> {
-    let needed = memory::bytes(shard, request.cut, request.likelihood, settings);
+    let threads = request.resolved_threads();
+    let needed = memory::bytes(shard, request.cut, request.likelihood, settings, threads);
     infermark_memory::check(format!("SVI with {} particles", settings.particles), needed).map_err(
         |shortage| {
             BackendError::short_of_memory(

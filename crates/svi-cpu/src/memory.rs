@@ -13,8 +13,14 @@ const LANES: usize = 16;
 /// counts in single precision. Under the negative binomial the count is stored as well, in double precision.
 /// A latent has value and two moments of both its parameters, scale and slope, and three columns per
 /// particle; a product has its index and its sums. The tests compare the estimate with the growth of the
-/// resident memory.
-pub(crate) fn bytes(shard: &Shard, cut: Cut, likelihood: Likelihood, settings: &SviSettings) -> u64 {
+/// resident memory. Rows that lie outside of memory are packed anew in every pass: `at_work` chunks at a time, one per thread.
+pub(crate) fn bytes(
+    shard: &Shard,
+    cut: Cut,
+    likelihood: Likelihood,
+    settings: &SviSettings,
+    at_work: usize,
+) -> u64 {
     let layout = Layout {
         products: shard.products().len(),
         ..shard.layout_for(likelihood)
@@ -28,9 +34,11 @@ pub(crate) fn bytes(shard: &Shard, cut: Cut, likelihood: Likelihood, settings: &
         Likelihood::NegativeBinomial => 12,
     };
     let particles = settings.particles as u64;
-    let vectors = shard
-        .rows()
-        .min(layout.products.saturating_mul(layout.periods.div_ceil(LANES))) as u64;
+    let of_product = layout.periods.div_ceil(LANES);
+    let vectors = match shard.panel().stored() {
+        None => shard.rows().min(layout.products.saturating_mul(of_product)) as u64,
+        Some(_) => (at_work * chunk_size(shard, settings) * of_product) as u64,
+    };
     let latents = layout.latents() as u64;
     // Each category ends a chunk early. A mini-batch needs the units of its chunks as well.
     let chunks = layout.products / chunk_size(shard, settings) + layout.categories;
@@ -89,7 +97,7 @@ mod tests {
         };
         let posterior = 12 * 8 * panel.layout().latents() as u64;
         let shard = Shard::whole(panel.clone());
-        (bytes(&shard, Cut::Product, Likelihood::Poisson, &settings) - posterior) as f64 / 1e6
+        (bytes(&shard, Cut::Product, Likelihood::Poisson, &settings, 1) - posterior) as f64 / 1e6
     }
 
     #[test]

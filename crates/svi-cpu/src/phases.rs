@@ -13,7 +13,9 @@
 use crate::batches::Batches;
 use crate::block::{ParentSums, Step};
 use crate::category_sums::CENTRED;
-use crate::state::{CategoryState, ChunkRows, ChunkState, Exchange, Frame, PeriodEffects, State, TopState};
+use crate::state::{
+    CategoryState, ChunkRows, ChunkState, Exchange, Frame, PeriodEffects, State, ThreadScratch, TopState,
+};
 use infermark_cpu_kernels::likelihood::{GROUP, PoissonLikelihood, Scratch};
 use infermark_cpu_kernels::negative_binomial::CountPass;
 use infermark_cpu_kernels::{Kernel, Scalar, Simd};
@@ -36,7 +38,7 @@ pub(crate) struct ChunkPhase<'a, I: Simd> {
     pub(crate) state: &'a State<I>,
     pub(crate) frame: &'a Frame,
     pub(crate) item: &'a mut ChunkState<I>,
-    pub(crate) scratch: &'a mut Scratch<I>,
+    pub(crate) scratch: &'a mut ThreadScratch<I>,
     pub(crate) step_only: bool,
 }
 
@@ -103,7 +105,15 @@ impl<I: Simd> Kernel<I> for ChunkPhase<'_, I> {
                 );
             }
         }
-        self::rows(isa, state, frame, item, scratch);
+        let ThreadScratch { pass, rooms } = scratch;
+        let is_stored = state.panel.stored().is_some();
+        if is_stored {
+            item.rows.load(isa, &state.panel, &item.chunk, rooms);
+        }
+        self::rows(isa, state, frame, item, pass);
+        if is_stored {
+            item.rows.unload(rooms);
+        }
         if let Some(origin) = &item.origin {
             item.elasticity.pull_back_along(isa, effect, origin, &item.effect);
         }

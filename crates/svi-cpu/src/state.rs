@@ -7,9 +7,9 @@ use crate::contrasts::Contrasts;
 use infermark_backend::SviSettings;
 use infermark_cpu_kernels::chunk::{Chunk, chunks_of, products_per_chunk, work_per_particle};
 use infermark_cpu_kernels::distinct_counts;
-use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable};
+use infermark_cpu_kernels::likelihood::{GROUP, PeriodSums, PeriodTable, Scratch};
 use infermark_cpu_kernels::negative_binomial::{CountRows, padded_periods};
-use infermark_cpu_kernels::packed_rows::PackedRows;
+use infermark_cpu_kernels::packed_rows::{PackedRoom, PackedRows};
 use infermark_cpu_kernels::team::Shared;
 use infermark_cpu_kernels::{Scalar, Simd};
 use infermark_model::Likelihood;
@@ -47,6 +47,51 @@ pub(crate) struct ChunkState<I: Simd> {
     pub(crate) share: Vec<f64>,
     /// Where the share is in the gradient.
     pub(crate) place: Range<usize>,
+}
+
+/// What a thread has to itself.
+pub(crate) struct ThreadScratch<I: Simd> {
+    pub(crate) pass: Scratch<I>,
+    pub(crate) rooms: Rooms<I>,
+}
+
+/// Room for the rows of the chunk at work, where rows lie outside of memory.
+pub(crate) struct Rooms<I: Simd> {
+    poisson: PackedRoom<I>,
+    counts: PackedRoom<I::Wide>,
+}
+
+impl<I: Simd> ThreadScratch<I> {
+    pub(crate) fn new(isa: I, particles: usize) -> Self {
+        ThreadScratch {
+            pass: Scratch::new(isa, particles),
+            rooms: Rooms {
+                poisson: PackedRoom::default(),
+                counts: PackedRoom::default(),
+            },
+        }
+    }
+}
+
+impl<I: Simd> ChunkRows<I> {
+    /// Packs the chunk's rows into the thread's room, until they are unloaded.
+    #[inline(always)]
+    pub(crate) fn load(&mut self, isa: I, panel: &Panel, chunk: &Chunk, rooms: &mut Rooms<I>) {
+        match self {
+            ChunkRows::Poisson { rows, .. } => rows.load(isa, panel, chunk, &mut rooms.poisson),
+            ChunkRows::NegativeBinomial { rows, .. } => {
+                rows.load(isa.wide(), panel, chunk, &mut rooms.counts);
+            }
+        }
+    }
+
+    /// Gives back the room.
+    pub(crate) fn unload(&mut self, rooms: &mut Rooms<I>) {
+        match self {
+            ChunkRows::Poisson { rows, .. } => rows.unload(&mut rooms.poisson),
+            ChunkRows::NegativeBinomial { rows, .. } => rows.unload(&mut rooms.counts),
+        }
+    }
 }
 
 /// A chunk's rows, packed for its likelihood, and the sums of the pass over them other than the products'
@@ -242,11 +287,15 @@ impl<I: Simd> State<I> {
             let wanted = (share * cut.len() as f64).round() as usize;
             Batches::new(cut.len(), wanted, noise.seed())
         });
+        let stored = panel.stored().is_some();
         let rows: Vec<ChunkRows<I>> = match likelihood {
             Likelihood::Poisson => cut
                 .iter()
                 .map(|chunk| ChunkRows::Poisson {
-                    rows: PackedRows::new(isa, &panel, chunk),
+                    rows: match stored {
+                        false => PackedRows::new(isa, &panel, chunk),
+                        true => PackedRows::outline(&panel, chunk),
+                    },
                     by_period: groups(particles)
                         .map(|k| PeriodSums::new(isa, layout.periods, k))
                         .collect(),
@@ -256,7 +305,10 @@ impl<I: Simd> State<I> {
                 .into_iter()
                 .zip(&cut)
                 .map(|(counts, chunk)| ChunkRows::NegativeBinomial {
-                    rows: CountRows::new(isa.wide(), &panel, chunk, counts),
+                    rows: match stored {
+                        false => CountRows::new(isa.wide(), &panel, chunk, counts),
+                        true => CountRows::outline(&panel, chunk, counts),
+                    },
                     by_period: by_period(),
                     by_log_shape: zeros(),
                 })

@@ -2,8 +2,9 @@
 
 pub(crate) mod checkpoints;
 
-use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel};
+use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel, load_stored_panel};
 use crate::exit::Exit;
+use crate::memory::MemoryArguments;
 use crate::output::{notify, print};
 use crate::progress_bar::Bar;
 use crate::ranks::Ranks;
@@ -12,7 +13,7 @@ use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
     ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use checkpoints::{CheckpointArguments, Checkpoints};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
@@ -66,6 +67,8 @@ pub struct FitArguments {
     #[command(flatten)]
     checkpoints: CheckpointArguments,
     #[command(flatten)]
+    memory: MemoryArguments,
+    #[command(flatten)]
     run: RunArguments,
     #[command(flatten)]
     columns: ColumnArguments,
@@ -115,6 +118,7 @@ impl FitArguments {
             ranks.are_processes() || given.value_source("rank_timeout") != Some(ValueSource::CommandLine),
             "--rank-timeout goes with several processes, which a launcher starts"
         );
+        let storage = self.memory.bound(self.run.method, &self.run.devices, &self.out);
         let method = match self.run.method {
             MethodKind::Svi => Method::Svi(self.svi.settings(self.guide.coordinates)),
             MethodKind::Nuts => Method::Nuts(self.nuts.settings()),
@@ -135,12 +139,19 @@ impl FitArguments {
             request.cut == Cut::Product || request.shards > 1,
             "--cut row needs several shards; see --shards"
         );
+        ensure!(
+            request.cut == Cut::Product || storage.is_none(),
+            "--cut row has its rows in memory; leave --memory out"
+        );
         let backend = ranks.connect(registry().choose(&request)?)?;
         if ranks.is_first() {
             ClaimedFolder::recover(&self.out, &FILES);
             self.checkpoints.refuse_earlier_fit(&self.out, self.force)?;
         }
-        let panel = load_panel(&self.data, &self.columns.into())?;
+        let panel = match &storage {
+            None => load_panel(&self.data, &self.columns.into())?,
+            Some(storage) => load_stored_panel(&self.data, &self.columns.into(), storage)?,
+        };
         let truth = self
             .truth
             .as_ref()
@@ -159,7 +170,11 @@ impl FitArguments {
             (None, panel)
         } else {
             let description = PanelDescription::new(&panel, source.clone());
-            let panel = Arc::new(model.panel(Arc::unwrap_or_clone(panel)));
+            let panel = Arc::new(
+                model
+                    .panel(Arc::unwrap_or_clone(panel))
+                    .context("storing prices")?,
+            );
             (Some(description), panel)
         };
         request.priors = given_priors.over(model.priors(&panel))?;

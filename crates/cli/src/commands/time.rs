@@ -203,7 +203,7 @@ pub fn near_the_counts(panel: &Panel) -> Vec<f64> {
     let mut z = vec![0.0; layout.latents()];
     let slope = -1.5;
     for i in 0..layout.products {
-        let rows = panel.row_range(i).len() as f64;
+        let rows = panel.rows_of(i) as f64;
         let mean_units = (panel.sums().product[i] as f64 / rows).max(0.1);
         z[layout.start(Site::ProductA) + i] = slope;
         z[layout.start(Site::ProductEffect) + i] = mean_units.ln() - slope * panel.mean_log_price()[i];

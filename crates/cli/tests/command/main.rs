@@ -11,6 +11,7 @@ mod gpu_check;
 mod help;
 mod interruption;
 mod libraries;
+mod memory;
 mod models;
 #[cfg(target_os = "linux")]
 mod resumption;

@@ -262,7 +262,7 @@ pub(crate) fn fill(
         return failure.map_or(Ok(()), Err);
     };
     table.for_each(defects, |row, record, defects| {
-        if panel_builder.shortage().is_some() {
+        if panel_builder.is_full() {
             return;
         }
         let cells = record.map(|record| places.map(|i| record.get(i).unwrap_or_default()));

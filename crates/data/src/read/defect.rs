@@ -4,6 +4,7 @@ use super::compression::Compression;
 use super::remedy::DefectRemedy;
 use super::shown::{quoted, shortened};
 use infermark_memory::Shortage;
+use infermark_scratch::ScratchError;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +92,9 @@ pub enum ReadError {
         /// What does not fit, with figures.
         shortage: Shortage,
     },
+    /// The rows of a panel that is larger than memory cannot be stored.
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
     /// The file was read and has defects.
     #[error("{}", listed(path, defects, *total))]
     Defects {

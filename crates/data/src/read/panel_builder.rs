@@ -1,6 +1,7 @@
 //! The rows of a file in compact columns, and their assembly into a panel sorted by product and period.
 
 mod parts;
+mod spill;
 
 use super::columns::Columns;
 use super::defect::{Defects, Place};
@@ -8,10 +9,14 @@ use super::keys::Keys;
 use super::periods::{Period, PeriodKind, Periods};
 use super::shown::quoted;
 use infermark_memory::{Shortage, gigabytes};
-use infermark_model::{Panel, PanelPart};
-use parts::{Rows, Run, RunOrder};
+use infermark_model::{Axes, Panel, PanelPart, StoredPanel};
+use infermark_scratch::{RowFilesWriter, ScratchError};
+use parts::{Collected, Rows, Run, RunOrder};
 use rayon::prelude::*;
+pub use spill::RowStorage;
+use spill::{HELD_ROWS, Spill, Spilled};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Largest number of units that a row may have, 2^31 - 1.
 pub(crate) const MAX_UNITS: u32 = i32::MAX as u32;
@@ -39,6 +44,13 @@ struct Membership {
     row: u64,
 }
 
+/// Why no more rows fit.
+#[derive(Debug)]
+pub(crate) enum Full {
+    Memory(Shortage),
+    Scratch(ScratchError),
+}
+
 /// Rows of one product and category, in columns without nulls.
 pub(crate) struct FollowingRows<'a> {
     /// Whole numbers.
@@ -58,19 +70,40 @@ pub(crate) struct PanelBuilder {
     orphans: HashMap<u32, u64>,
     /// Categories for which a skipped row gives a product.
     with_products_left_out: HashSet<u32>,
+    /// The runs and rows that are held: all, or those after the ones in `spill`.
     runs: Vec<Run>,
     period: Vec<u32>,
     price: Vec<f64>,
     units: Vec<u32>,
-    /// Set when the next rows do not fit in memory; no row is added from then on.
-    shortage: Option<Shortage>,
+    /// The product of the last row.
+    last_product: Option<u32>,
+    /// Rows that are not held, for a panel that is larger than memory.
+    spill: Option<Spill>,
+    /// Set when the next rows do not fit; no row is added from then on.
+    full: Option<Full>,
     /// For skipped rows: how many stored rows precede, and how many rows were skipped up to there.
     left_out: Vec<(usize, u64)>,
 }
 
 impl PanelBuilder {
-    /// Reserves room for `rows` more rows if there is memory.
+    /// A builder whose rows are stored in the scratch folder instead of memory.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub(crate) fn stored(storage: &RowStorage) -> Result<Self, ScratchError> {
+        Ok(PanelBuilder {
+            spill: Some(Spill::new(storage)?),
+            ..PanelBuilder::default()
+        })
+    }
+
+    /// Reserves room for `rows` more rows if there is some.
     pub(crate) fn reserve(&mut self, rows: usize) {
+        if let Some(spill) = &mut self.spill {
+            self.full = spill.announce(rows).err().map(Full::Scratch);
+            self.reserve_held(HELD_ROWS);
+            return;
+        }
         // A number of rows that does not fit may be wrong; if it is right, adding the rows will report it.
         if infermark_memory::check("", ROW_BYTES * rows as u64).is_ok() {
             let _ = self.period.try_reserve_exact(rows);
@@ -79,33 +112,69 @@ impl PanelBuilder {
         }
     }
 
-    /// The memory shortage, once the rows do not fit.
-    pub(crate) fn shortage(&self) -> Option<&Shortage> {
-        self.shortage.as_ref()
+    fn reserve_held(&mut self, rows: usize) {
+        self.period.reserve_exact(rows);
+        self.price.reserve_exact(rows);
+        self.units.reserve_exact(rows);
+    }
+
+    /// Whether no more rows fit.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// Why not, if so.
+    pub(crate) fn take_full(&mut self) -> Option<Full> {
+        self.full.take()
+    }
+
+    /// How many rows there are.
+    fn rows(&self) -> usize {
+        self.spill.as_ref().map_or(0, Spill::rows) + self.period.len()
     }
 
     /// Doubles the capacity, or grows it by an eighth, after checking that the new rows and their keys fit in
-    /// memory.
+    /// memory; or stores the rows that are held.
     #[cold]
     fn grow(&mut self) -> bool {
-        let rows = self.period.len();
+        let rows = self.rows();
         let keys = (self.products.len() + self.categories.len()) as u64;
-        for more in [rows.max(1 << 16), (rows / 8).max(1 << 14)] {
+        let stores = self.spill.is_some();
+        let (row_bytes, steps) = match stores {
+            true => (0, [HELD_ROWS; 2]),
+            false => (ROW_BYTES, [rows.max(1 << 16), (rows / 8).max(1 << 14)]),
+        };
+        for more in steps {
             let new_keys = keys * more as u64 / rows.max(1) as u64;
-            let needed = (ROW_BYTES * more as u64).saturating_add(KEY_BYTES * new_keys);
+            let needed = (row_bytes * more as u64).saturating_add(KEY_BYTES * new_keys);
             let what = format!("reading on after {rows} rows");
             match infermark_memory::check(what, needed) {
+                Ok(()) if stores => {
+                    self.full = self.store_held().err().map(Full::Scratch);
+                    return self.full.is_none();
+                }
                 Ok(()) => {
-                    self.shortage = None;
-                    self.period.reserve_exact(more);
-                    self.price.reserve_exact(more);
-                    self.units.reserve_exact(more);
+                    self.full = None;
+                    self.reserve_held(more);
                     return true;
                 }
-                Err(shortage) => self.shortage = Some(shortage),
+                Err(shortage) => self.full = Some(Full::Memory(shortage)),
             }
         }
         false
+    }
+
+    /// Stores the rows that are held.
+    fn store_held(&mut self) -> Result<(), ScratchError> {
+        if let Some(spill) = &mut self.spill {
+            spill.append((&self.period, &self.price, &self.units), &self.runs)?;
+            self.period.clear();
+            self.price.clear();
+            self.units.clear();
+            self.runs.clear();
+            self.reserve_held(HELD_ROWS);
+        }
+        Ok(())
     }
 
     /// Whether the panel of these rows fits in memory, with the least that any method needs in addition.
@@ -115,7 +184,8 @@ impl PanelBuilder {
         let presence = products.saturating_mul(8 * periods.div_ceil(64));
         let period_effects = categories.saturating_mul(periods);
         // Some rows exist in both forms at the same time.
-        let needed = (13 * self.period.len() as u64)
+        let row_bytes = if self.spill.is_some() { 0 } else { 13 };
+        let needed = (row_bytes * self.rows() as u64)
             .saturating_add(presence.saturating_mul(2))
             .saturating_add(period_effects.saturating_mul(PERIOD_EFFECT_BYTES))
             .saturating_add(KEY_BYTES * (products + categories + periods));
@@ -164,7 +234,7 @@ impl PanelBuilder {
                 return;
             }
         }
-        let Ok(start) = u32::try_from(self.period.len()) else {
+        let Ok(start) = u32::try_from(self.rows()) else {
             defects.push(Place::Row(row), "", None, || {
                 (
                     "the file has more than 4,294,967,295 rows".into(),
@@ -174,11 +244,12 @@ impl PanelBuilder {
             self.leave_out();
             return;
         };
-        if self.period.len() == self.period.capacity() && (self.shortage.is_some() || !self.grow()) {
+        if self.period.len() == self.period.capacity() && (self.full.is_some() || !self.grow()) {
             return;
         }
-        if self.runs.last().is_none_or(|run| run.product != product) {
-            self.runs.push(Run { product, start });
+        if self.last_product != Some(product) {
+            self.runs.push([product, start]);
+            self.last_product = Some(product);
         }
         self.period.push(period);
         self.price.push(price);
@@ -194,17 +265,13 @@ impl PanelBuilder {
         first_row: u64,
         rows: &FollowingRows<'_>,
     ) -> usize {
-        let is_open = self.runs.last().is_some_and(|run| run.product == product);
+        let is_open = self.last_product == Some(product);
         let known = self.membership.get(product as usize);
-        if !is_open || known.is_none_or(|known| known.category != category) || self.shortage.is_some() {
+        if !is_open || known.is_none_or(|known| known.category != category) || self.full.is_some() {
             return 0;
         }
-        let stored = self.period.len();
-        let room = self
-            .period
-            .capacity()
-            .min(u32::MAX as usize)
-            .saturating_sub(stored);
+        let held = self.period.len();
+        let room = (self.period.capacity() - held).min((u32::MAX as usize).saturating_sub(self.rows()));
         let cells = rows.period.iter().zip(rows.price).zip(rows.units).take(room);
         for (i, ((period, price), units)) in cells.enumerate() {
             let sound = *price > 0.0 && price.is_finite() && (0..=i64::from(MAX_UNITS)).contains(units);
@@ -219,7 +286,7 @@ impl PanelBuilder {
             self.price.push(*price);
             self.units.push(*units as u32);
         }
-        self.period.len() - stored
+        self.period.len() - held
     }
 
     fn join(&mut self, product: u32, category: u32, row: u64) {
@@ -265,7 +332,7 @@ impl PanelBuilder {
 
     /// Records that a row was not added, so that later rows keep their numbers.
     pub(crate) fn leave_out(&mut self) {
-        let stored = self.period.len();
+        let stored = self.rows();
         match self.left_out.last_mut() {
             Some((before, count)) if *before == stored => *count += 1,
             Some((_, count)) => {
@@ -278,7 +345,7 @@ impl PanelBuilder {
 
     /// Whether there are so many rows that some pair of product and period must occur twice.
     pub(crate) fn more_rows_than_pairs(&self) -> bool {
-        self.period.len() as u64 > self.products.len() as u64 * self.periods.len() as u64
+        self.rows() as u64 > self.products.len() as u64 * self.periods.len() as u64
     }
 
     /// Records a row that has a category but no product.
@@ -292,9 +359,17 @@ impl PanelBuilder {
     }
 
     /// The panel of all rows; `None`, with findings, if there are no rows or they contradict each other.
-    pub(crate) fn assemble(self, columns: &Columns, defects: &mut Defects) -> Option<Panel> {
+    ///
+    /// # Errors
+    /// When rows cannot be stored.
+    pub(crate) fn assemble(
+        mut self,
+        columns: &Columns,
+        defects: &mut Defects,
+    ) -> Result<Option<Panel>, ScratchError> {
+        self.store_held()?;
         let PanelBuilder {
-            shortage: _,
+            full: _,
             products,
             categories,
             periods,
@@ -305,8 +380,19 @@ impl PanelBuilder {
             period,
             price,
             units,
+            last_product: _,
+            spill,
             left_out,
         } = self;
+        let mut spilled = spill.map(Spill::finish).transpose()?;
+        let held = Collected {
+            runs: &runs,
+            period: &period,
+            price: &price,
+            units: &units,
+        };
+        let collected = spilled.as_ref().map_or(held, Spilled::collected);
+        let row_count = collected.period.len();
         let mut has_product = vec![false; categories.len()];
         for m in membership.iter().filter(|m| m.category != u32::MAX) {
             has_product[m.category as usize] = true;
@@ -329,7 +415,7 @@ impl PanelBuilder {
                 )
             });
         }
-        if period.is_empty() {
+        if row_count == 0 {
             if defects.is_empty() {
                 defects.push(Place::File, "", None, || {
                     (
@@ -338,7 +424,7 @@ impl PanelBuilder {
                     )
                 });
             }
-            return None;
+            return Ok(None);
         }
         check_spellings(&products, &columns.product, defects);
         check_spellings(&categories, &columns.category, defects);
@@ -354,13 +440,13 @@ impl PanelBuilder {
         let gap_bytes = products.len() as u64 * 8 * periods.len().div_ceil(64) as u64;
         let sum_bytes = categories.len() as u64 * 8 * periods.len() as u64;
         let table_bytes = gap_bytes.saturating_add(sum_bytes);
-        if table_bytes > TABLE_BYTES_A_ROW * period.len() as u64 + TABLE_BYTES_OF_ANY {
+        if table_bytes > TABLE_BYTES_A_ROW * row_count as u64 + TABLE_BYTES_OF_ANY {
             defects.push(Place::File, &columns.period, None, || {
                 (
                     format!(
                         "{} rows are spread over {} products, {} categories and {} periods, and the tables of their gaps and sums would \
                          take {}",
-                        period.len(),
+                        row_count,
                         products.len(),
                         categories.len(),
                         periods.len(),
@@ -371,7 +457,7 @@ impl PanelBuilder {
                         .into(),
                 )
             });
-            return None;
+            return Ok(None);
         }
         let mut category_of = vec![0; products.len()];
         for (product, m) in membership
@@ -381,24 +467,85 @@ impl PanelBuilder {
         {
             category_of[product_rank[product] as usize] = category_rank[m.category as usize];
         }
-        let rows = Rows {
-            order: RunOrder::new(&runs, &product_rank, products.len()),
-            runs: &runs,
-            period: &period,
-            price: &price,
-            units: &units,
+        let order = RunOrder::new(collected.runs, &product_rank, products.len(), spilled.as_ref())?;
+        let storage = spilled.as_ref().map(|spilled| spilled.storage.clone());
+        let without_rows = Rows {
+            order: &order,
+            collected: Collected::default(),
             period_rank: &period_rank,
             left_out: &left_out,
+            window: storage.as_ref().map(|storage| &*storage.window),
         };
         // A part holds C * T sums: with few enough parts they are small compared with the rows.
         let group = (3 * categories.len()).max(1024);
-        let groups: Vec<(PanelPart, Defects)> = (0..products.len().div_ceil(group))
-            .into_par_iter()
-            .map(|g| {
-                let members = g * group..((g + 1) * group).min(products.len());
-                rows.part(members, &category_of, [&products, &categories, &periods], columns)
-            })
-            .collect();
+        let members = |g: usize| g * group..((g + 1) * group).min(products.len());
+        let groups = products.len().div_ceil(group);
+        let part = |rows: &Rows<'_>, g: usize| {
+            rows.part(
+                members(g),
+                &category_of,
+                [&products, &categories, &periods],
+                columns,
+            )
+        };
+        if let (Some(spilled), Some(RowStorage { folder, window })) = (&mut spilled, &storage) {
+            let is_in_place = matches!(order, RunOrder::InPlace);
+            let writer = match is_in_place {
+                true => RowFilesWriter::growing(folder, row_count)?,
+                false => RowFilesWriter::new(folder, row_count)?,
+            };
+            let count = {
+                let rows = Rows {
+                    collected: spilled.collected(),
+                    ..without_rows
+                };
+                (0..products.len())
+                    .map(|product| rows.count(product) as u32)
+                    .collect()
+            };
+            let axes = Axes {
+                products: &products,
+                categories: &categories,
+                periods: &periods,
+            };
+            let mut panel = StoredPanel::new(axes, category_of.clone(), count)
+                .expect("every rule was checked on the way");
+            let at_once = rayon::current_num_threads();
+            for first in (0..groups).step_by(at_once) {
+                let rows = Rows {
+                    collected: spilled.collected(),
+                    ..without_rows
+                };
+                let end = (first + at_once).min(groups);
+                let parts: Vec<(PanelPart, Defects)> =
+                    (first..end).into_par_iter().map(|g| part(&rows, g)).collect();
+                for (part, found) in parts {
+                    defects.absorb(found);
+                    // A repeated period leaves a product with fewer rows than were announced.
+                    if defects.is_empty() {
+                        panel
+                            .add(part, |rows| writer.write(rows))
+                            .map_err(|cause| writer.error(cause))?;
+                    }
+                }
+                if is_in_place && end < groups {
+                    let done = rows.start(members(end).start);
+                    spilled.discard(done);
+                }
+            }
+            if !defects.is_empty() {
+                return Ok(None);
+            }
+            let files = writer.finish(window)?;
+            return Ok(Some(
+                panel.finish([products, categories, periods], Arc::new(files)),
+            ));
+        }
+        let rows = Rows {
+            collected: held,
+            ..without_rows
+        };
+        let groups: Vec<(PanelPart, Defects)> = (0..groups).into_par_iter().map(|g| part(&rows, g)).collect();
         drop((runs, period, price, units));
         let mut parts = Vec::with_capacity(groups.len());
         for (part, found) in groups {
@@ -406,12 +553,12 @@ impl PanelBuilder {
             defects.absorb(found);
         }
         if !defects.is_empty() {
-            return None;
+            return Ok(None);
         }
-        Some(
+        Ok(Some(
             Panel::from_parts(products, categories, periods, parts)
                 .expect("every rule was checked on the way"),
-        )
+        ))
     }
 }
 

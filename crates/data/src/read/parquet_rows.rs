@@ -147,9 +147,9 @@ fn rows(
             });
             return ControlFlow::Break(());
         }
-        match panel_builder.shortage() {
-            None => ControlFlow::Continue(()),
-            Some(_) => ControlFlow::Break(()),
+        match panel_builder.is_full() {
+            false => ControlFlow::Continue(()),
+            true => ControlFlow::Break(()),
         }
     })?;
     clock.check(&columns.period, defects);

@@ -34,7 +34,7 @@ fn rates_near_the_data(panel: &Panel, is_low: impl Fn(usize) -> bool) -> Vec<f64
         point[latent] -= 1.5;
     }
     for product in 0..layout.products {
-        let rows = panel.row_range(product).len() as f64;
+        let rows = panel.rows_of(product) as f64;
         let mean_units = panel.sums().product[product] as f64 / rows;
         let level = if is_low(product) { -4.0 } else { mean_units.ln_1p() };
         let latents = at(&point, layout.product_places(product));

@@ -2,6 +2,8 @@
 
 use super::Panel;
 use infermark_threads::run_parts;
+use std::io;
+use std::sync::Arc;
 
 /// Log prices relative to the usual one are multiples of this, 2^-20: a price is kept to a millionth.
 ///
@@ -16,7 +18,44 @@ impl Panel {
     /// rows. [`Panel::mean_log_price`] is then 0. Every log price is rounded to a multiple of [`RELATIVE_PRICE_STEP`].
     ///
     /// The same sales in another unit of price give a bit-identical panel.
+    ///
+    /// # Errors
+    /// Where the rows lie outside of memory, the system's error of writing them.
+    ///
+    /// # Panics
+    /// When rows outside of memory are those of another panel as well.
+    pub fn into_relative_prices(self) -> io::Result<Self> {
+        match self.stored {
+            None => Ok(self.with_relative_prices()),
+            Some(_) => self.stored_with_relative_prices(),
+        }
+    }
+
+    fn stored_with_relative_prices(mut self) -> io::Result<Self> {
+        let stored = self.stored.as_mut().expect("the rows are stored");
+        let columns = Arc::get_mut(&mut stored.columns).expect("the rows are those of one panel");
+        let (mut deviation, mut residual) = (Vec::new(), Vec::new());
+        for (product, (first, count)) in stored.first.iter().zip(&stored.count).enumerate() {
+            let rows = *first..*first + *count as usize;
+            columns.visit(&rows);
+            deviation.clear();
+            deviation.extend_from_slice(&columns.deviation()[rows.clone()]);
+            residual.clear();
+            residual.extend_from_slice(&columns.deviation_residual()[rows.clone()]);
+            self.sums.product_deviation[product] =
+                made_relative(&mut deviation, &mut residual, &columns.units()[rows]);
+            self.mean_log_price[product] = 0.0;
+            columns.replace_prices(*first, &deviation, &residual)?;
+        }
+        Ok(self)
+    }
+
+    /// [`Panel::into_relative_prices`] of rows in memory.
+    ///
+    /// # Panics
+    /// When the rows lie outside of memory.
     pub fn with_relative_prices(mut self) -> Self {
+        assert!(self.stored.is_none(), "rows in memory");
         let products = self.category_of.len();
         let share = products.div_ceil(infermark_threads::available()).max(1);
         let Panel {
@@ -43,18 +82,13 @@ impl Panel {
                 .expect("there are as many rows");
             move || {
                 for (product, bounds) in starts.windows(2).enumerate() {
-                    let mut sum = 0.0;
-                    for row in bounds[0]..bounds[1] {
-                        let (high, low) = (&mut deviation[row - rows.start], &mut residual[row - rows.start]);
-                        let exact = f64::from(*high) + f64::from(*low);
-                        // The sum turns -0 into 0, which differ in their bits.
-                        let kept = (exact / RELATIVE_PRICE_STEP).round() * RELATIVE_PRICE_STEP + 0.0;
-                        *high = kept as f32;
-                        *low = (kept - f64::from(kept as f32)) as f32 + 0.0;
-                        sum += f64::from(units[row]) * kept;
-                    }
+                    let own = bounds[0] - rows.start..bounds[1] - rows.start;
                     means[product] = 0.0;
-                    weighted[product] = sum;
+                    weighted[product] = made_relative(
+                        &mut deviation[own.clone()],
+                        &mut residual[own],
+                        &units[bounds[0]..bounds[1]],
+                    );
                 }
             }
         }));
@@ -65,15 +99,27 @@ impl Panel {
     /// response.
     pub fn constant_price_products(&self) -> Vec<usize> {
         let is_constant = |product: &usize| {
-            let mut rows = self.row_range(*product);
-            let first = rows.start;
-            rows.all(|row| {
-                self.deviation[row] == self.deviation[first]
-                    && self.deviation_residual[row] == self.deviation_residual[first]
-            })
+            let rows = self.row_range(*product);
+            let (deviation, residual) = (&self.deviation()[rows.clone()], &self.deviation_residual()[rows]);
+            let (first, rest) = (deviation[0], residual[0]);
+            deviation.iter().all(|d| *d == first) && residual.iter().all(|r| *r == rest)
         };
         (0..self.category_of.len()).filter(is_constant).collect()
     }
+}
+
+/// Turns a product's log prices into relative ones; returns the sum of its counts times these.
+fn made_relative(deviation: &mut [f32], residual: &mut [f32], units: &[u32]) -> f64 {
+    let mut sum = 0.0;
+    for ((high, low), units) in deviation.iter_mut().zip(residual).zip(units) {
+        let exact = f64::from(*high) + f64::from(*low);
+        // The sum turns -0 into 0, which differ in their bits.
+        let kept = (exact / RELATIVE_PRICE_STEP).round() * RELATIVE_PRICE_STEP + 0.0;
+        *high = kept as f32;
+        *low = (kept - f64::from(kept as f32)) as f32 + 0.0;
+        sum += f64::from(*units) * kept;
+    }
+    sum
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ impl Panel {
     /// periods stay, and what prices are measured from; products may be without rows.
     ///
     /// # Panics
-    /// When `rows` ends beyond the last row.
+    /// When `rows` ends beyond the last row, or the rows lie outside of memory.
     pub fn of_rows(&self, rows: Range<usize>) -> Panel {
+        assert!(self.stored.is_none(), "rows in memory");
         let layout = self.layout();
         let within = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
         let words_per_product = layout.periods.div_ceil(64);
@@ -53,6 +54,7 @@ impl Panel {
             deviation_residual: self.deviation_residual[rows.clone()].to_vec(),
             units: self.units[rows].to_vec(),
             sums,
+            stored: None,
         }
     }
 }

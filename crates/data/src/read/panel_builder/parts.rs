@@ -1,31 +1,62 @@
 //! Parts of a panel, built from the collected rows: products in the order of their labels, rows in that of
 //! the periods.
 
+use super::spill::Spilled;
 use crate::read::columns::Columns;
 use crate::read::defect::{Defects, Place};
 use crate::read::shown::quoted;
 use infermark_model::{Labels, PanelPart};
+use infermark_scratch::{Column, ScratchError, Window};
 
-/// Consecutive rows of one product in the file; the run ends where the next starts.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
-    pub(super) product: u32,
-    pub(super) start: u32,
-}
+/// Consecutive rows of one product in the file: the code of the product, and the first row. The run ends where the next starts.
+pub(super) type Run = [u32; 2];
 
 /// Which runs each product has, in file order.
 pub(super) enum RunOrder {
     /// One run per product, in the order of the labels: run `i` is product `i`'s.
     InPlace,
     /// Run indices grouped by product, and where each product's group starts.
-    Grouped { runs: Vec<u32>, start: Vec<u32> },
+    Grouped { runs: Indices, start: Vec<u32> },
+}
+
+/// Numbers that are held, or stored like the rows.
+pub(super) enum Indices {
+    Held(Vec<u32>),
+    Stored(Column<u32>),
+}
+
+impl Indices {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Indices::Held(indices) => indices,
+            Indices::Stored(column) => column.as_slice(),
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u32] {
+        match self {
+            Indices::Held(indices) => indices,
+            Indices::Stored(column) => column.as_mut_slice(),
+        }
+    }
 }
 
 impl RunOrder {
-    pub(super) fn new(runs: &[Run], rank: &[u32], products: usize) -> Self {
-        let ranks = || runs.iter().map(|run| rank[run.product as usize] as usize);
+    pub(super) fn new(
+        runs: &[Run],
+        rank: &[u32],
+        products: usize,
+        spilled: Option<&Spilled>,
+    ) -> Result<Self, ScratchError> {
+        let window = spilled.map(|spilled| &*spilled.storage.window);
+        let ranks = || {
+            runs.iter().map(|[product, _]| {
+                visit(window, size_of::<Run>(), false);
+                rank[*product as usize] as usize
+            })
+        };
         if ranks().enumerate().all(|(i, r)| i == r) {
-            return RunOrder::InPlace;
+            return Ok(RunOrder::InPlace);
         }
         let mut start = vec![0u32; products + 1];
         for r in ranks() {
@@ -35,25 +66,51 @@ impl RunOrder {
             start[r + 1] += start[r];
         }
         let mut next = start.clone();
-        let mut grouped = vec![0; runs.len()];
+        let mut grouped = match spilled {
+            None => Indices::Held(vec![0; runs.len()]),
+            Some(Spilled { storage, .. }) => {
+                Indices::Stored(Column::zeroed(&storage.folder, runs.len(), &storage.window)?)
+            }
+        };
+        let slots = grouped.as_mut_slice();
         for (i, r) in ranks().enumerate() {
-            grouped[next[r] as usize] = i as u32;
+            slots[next[r] as usize] = i as u32;
             next[r] += 1;
+            visit(window, size_of::<u32>(), true);
         }
-        RunOrder::Grouped { runs: grouped, start }
+        Ok(RunOrder::Grouped { runs: grouped, start })
     }
 }
 
-/// The collected columns while parts are built from them.
-pub(super) struct Rows<'l> {
-    pub(super) order: RunOrder,
+/// Announces that some bytes are read next, where there is a bound on them.
+fn visit(window: Option<&Window>, bytes: usize, apart: bool) {
+    if let Some(window) = window {
+        window.visit(bytes, apart);
+    }
+}
+
+/// The columns of all rows, in the order of the file.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Collected<'l> {
     pub(super) runs: &'l [Run],
     pub(super) period: &'l [u32],
     pub(super) price: &'l [f64],
     pub(super) units: &'l [u32],
+}
+
+/// The collected columns while parts are built from them.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'l> {
+    pub(super) order: &'l RunOrder,
+    pub(super) collected: Collected<'l>,
     pub(super) period_rank: &'l [u32],
     pub(super) left_out: &'l [(usize, u64)],
+    /// The bound on what is resident of rows outside of memory.
+    pub(super) window: Option<&'l Window>,
 }
+
+/// Rows of a run below which it lies apart from the one before.
+const SHORT_RUN: usize = 64;
 
 impl Rows<'_> {
     pub(super) fn part(
@@ -63,18 +120,23 @@ impl Rows<'_> {
         [products, categories, periods]: [&Labels; 3],
         columns: &Columns,
     ) -> (PanelPart, Defects) {
-        let rows = members
-            .clone()
-            .map(|p| self.ranges(p).map(|r| r.len()).sum::<usize>())
-            .sum();
+        let rows = members.clone().map(|product| self.count(product)).sum();
+        let Collected {
+            period,
+            price,
+            units: all_units,
+            ..
+        } = self.collected;
         let mut part = PanelPart::with_capacity(categories.len(), periods.len(), members.len(), rows);
         let mut defects = Defects::default();
         let mut row_periods = Vec::new();
         let mut order: Vec<(u32, usize)> = Vec::new();
         let (mut prices, mut units) = (Vec::new(), Vec::new());
         for product in members {
-            let rank = |row: usize| self.period_rank[self.period[row] as usize];
-            let mut ranges = self.ranges(product);
+            let rank = |row: usize| self.period_rank[period[row] as usize];
+            let mut ranges = self
+                .ranges(product)
+                .inspect(|rows| visit(self.window, 16 * rows.len(), rows.len() < SHORT_RUN));
             let (first, second) = (ranges.next(), ranges.next());
             row_periods.clear();
             if let (Some(range), None) = (&first, &second) {
@@ -82,11 +144,14 @@ impl Rows<'_> {
             }
             let (prices, units): (&[f64], &[u32]) = match first {
                 Some(range) if second.is_none() && row_periods.is_sorted_by(|a, b| a < b) => {
-                    (&self.price[range.clone()], &self.units[range])
+                    (&price[range.clone()], &all_units[range])
                 }
                 _ => {
                     order.clear();
-                    order.extend(self.ranges(product).flatten().map(|row| (rank(row), row)));
+                    order.extend(self.ranges(product).flatten().map(|row| {
+                        visit(self.window, 16, true);
+                        (rank(row), row)
+                    }));
                     order.sort_unstable();
                     for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
                         let period = || periods.get(pair[0].0 as usize).to_string();
@@ -100,9 +165,9 @@ impl Rows<'_> {
                     row_periods.clear();
                     row_periods.extend(order.iter().map(|(period, _)| *period));
                     prices.clear();
-                    prices.extend(order.iter().map(|(_, row)| self.price[*row]));
+                    prices.extend(order.iter().map(|(_, row)| price[*row]));
                     units.clear();
-                    units.extend(order.iter().map(|(_, row)| self.units[*row]));
+                    units.extend(order.iter().map(|(_, row)| all_units[*row]));
                     (&prices, &units)
                 }
             };
@@ -113,22 +178,32 @@ impl Rows<'_> {
         (part, defects)
     }
 
+    /// Number of rows of a product.
+    pub(super) fn count(&self, product: usize) -> usize {
+        self.ranges(product).map(|rows| rows.len()).sum()
+    }
+
+    /// The first row of a product that has one run.
+    pub(super) fn start(&self, product: usize) -> usize {
+        self.ranges(product).next().map_or(0, |rows| rows.start)
+    }
+
     /// Rows of a product, run by run.
     fn ranges(&self, product: usize) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        let slots = match &self.order {
+        let slots = match self.order {
             RunOrder::InPlace => product..product + 1,
             RunOrder::Grouped { start, .. } => start[product] as usize..start[product + 1] as usize,
         };
         slots.map(move |slot| {
-            let run = match &self.order {
+            let run = match self.order {
                 RunOrder::InPlace => slot,
-                RunOrder::Grouped { runs, .. } => runs[slot] as usize,
+                RunOrder::Grouped { runs, .. } => runs.as_slice()[slot] as usize,
             };
-            let end = self
-                .runs
+            let Collected { runs, period, .. } = self.collected;
+            let end = runs
                 .get(run + 1)
-                .map_or(self.period.len(), |next| next.start as usize);
-            self.runs[run].start as usize..end
+                .map_or(period.len(), |[_, start]| *start as usize);
+            runs[run][1] as usize..end
         })
     }
 
