@@ -272,7 +272,7 @@ fn a_damaged_number_of_rows_reserves_no_memory() {
         .unwrap();
     assert_eq!(footer.file_metadata().num_rows(), i64::MAX);
     let error = read_panel(&path, &Columns::default()).unwrap_err().to_string();
-    let found = r#"damaged (the pages of column "product" hold 3 values for 9223372036854775807 rows)"#;
+    let found = r#"damaged (the pages of column "product" hold 3 values where the row group has 9223372036854775807)"#;
     assert!(error.contains(found), "{error}");
 }
 

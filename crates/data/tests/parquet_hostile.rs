@@ -66,7 +66,10 @@ fn pages_behind_the_declared_rows_are_checked() {
     // The groups declare no rows, and their pages hold some.
     let (_folder, path) = rewritten(&[], Some(0));
     let message = damaged(&path);
-    assert!(message.contains("declare 3 values in 0 rows"), "{message}");
+    assert!(
+        message.contains("declare 3 values where the row group has 0"),
+        "{message}"
+    );
 }
 
 /// A file of 2^22 rows of one product and week, all with price 0; where `plain`, the prices are one page of

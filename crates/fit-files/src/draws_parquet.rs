@@ -7,13 +7,14 @@
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, Int32Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 use infermark_backend::{DrawStatistics, Draws, SiteDraws};
+use infermark_checked_parquet::{CheckedGroups, Failure, contained, read_metadata};
 use infermark_model::{Axis, Labels, Panel, Site};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::arrow::{ArrowWriter, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use parquet::file::reader::ChunkReader;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -85,31 +86,38 @@ pub fn write_draws_parquet(out: impl Write + Send, draws: &Draws) -> io::Result<
 /// because it was too large to keep.
 ///
 /// # Errors
-/// When it is not such a file, or has another number of products.
-pub fn read_elasticity_draws(
-    file: impl ChunkReader + 'static,
-    products: usize,
-) -> io::Result<Option<SiteDraws>> {
+/// When it is not such a file, is damaged, or has another number of products.
+pub fn read_elasticity_draws(mut file: File, products: usize) -> io::Result<Option<SiteDraws>> {
     let site = Site::ProductA;
-    let wrong = || {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("its {} are not of {products} products", site.name()),
-        )
-    };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(io::Error::other)?;
-    let Ok(place) = builder.schema().index_of(site.name()) else {
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let damaged = |failure: Failure| invalid(failure.problem_and_remedy().0);
+    let wrong = || invalid(format!("its {} are not of {products} products", site.name()));
+    let bytes = file.metadata()?.len();
+    let metadata = read_metadata(&mut file, bytes).map_err(damaged)?;
+    let Ok(place) = metadata.schema().index_of(site.name()) else {
         return Ok(None);
     };
-    let alone = ProjectionMask::roots(builder.parquet_schema(), [place]);
+    if *metadata.schema().field(place).data_type() != list(products) {
+        return Err(wrong());
+    }
+    let groups = CheckedGroups {
+        file: Arc::new(file),
+        bytes,
+        metadata: Arc::clone(metadata.metadata()),
+        values_per_row: products,
+    };
+    let reader = || {
+        let descriptor = groups.metadata.file_metadata().schema_descr();
+        let alone = ProjectionMask::roots(descriptor, [place]);
+        let levels = parquet_to_arrow_field_levels(descriptor, alone, Some(metadata.schema().fields()))?;
+        let rows = (BATCH_VALUES / products.max(1)).max(1);
+        ParquetRecordBatchReader::try_new_with_row_groups(&levels, &groups, rows, None)
+    };
+    let mut reader = contained(reader).map_err(damaged)?;
     let mut values = Vec::new();
-    for batch in builder.with_projection(alone).build().map_err(io::Error::other)? {
-        let batch = batch.map_err(io::Error::other)?;
+    while let Some(batch) = contained(|| reader.next().transpose()).map_err(damaged)? {
         let column = batch.column(0).as_any().downcast_ref::<FixedSizeListArray>();
-        let column = column
-            .filter(|c| c.value_length() as usize == products)
-            .ok_or_else(wrong)?;
-        let numbers = column.values().as_any().downcast_ref::<Float64Array>();
+        let numbers = column.and_then(|lists| lists.values().as_any().downcast_ref::<Float64Array>());
         values.extend_from_slice(numbers.ok_or_else(wrong)?.values());
     }
     Ok(Some(SiteDraws { site, values }))
@@ -119,13 +127,18 @@ fn item() -> Arc<Field> {
     Arc::new(Field::new("item", DataType::Float64, false))
 }
 
+/// The type of a site's column: a list of `length` numbers a draw.
+fn list(length: usize) -> DataType {
+    DataType::FixedSizeList(item(), i32::try_from(length).expect("a list's length"))
+}
+
 fn fields(draws: &Draws) -> Vec<Field> {
     let field = |name: &str, kind| Field::new(name, kind, false);
     let mut fields = vec![field("chain", DataType::Int32), field("draw", DataType::Int32)];
     for SiteDraws { site, .. } in &draws.sites {
         let kind = match site.axis() {
             Axis::Scalar => DataType::Float64,
-            _ => DataType::FixedSizeList(item(), draws.layout.len(*site) as i32),
+            _ => list(draws.layout.len(*site)),
         };
         fields.push(field(site.name(), kind));
     }

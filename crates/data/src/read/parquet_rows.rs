@@ -2,14 +2,7 @@
 
 mod ahead;
 mod cells;
-mod contained;
 mod dates;
-mod delta;
-mod failure;
-mod footer;
-mod page_headers;
-mod pages;
-mod thrift;
 mod types;
 mod zone;
 
@@ -25,13 +18,9 @@ use arrow_cast::cast;
 use arrow_cast::display::array_value_to_string;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use cells::{Cells, KeyCodes, NoKey, PeriodCells, UnitCells};
-use contained::contained;
 use dates::Clock;
-use failure::Failure;
-use pages::CheckedGroups;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowGroups,
-};
+use infermark_checked_parquet::{CheckedGroups, Failure, contained, read_metadata};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowGroups};
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -76,8 +65,7 @@ fn rows(
     defects: &mut Defects,
 ) -> Result<(), Failure> {
     let bytes = file.metadata()?.len();
-    footer::check(&mut file, bytes)?;
-    let metadata = contained(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))?;
+    let metadata = read_metadata(&mut file, bytes)?;
     let schema = Arc::clone(metadata.schema());
     let header: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
     if header.is_empty() {
@@ -103,6 +91,7 @@ fn rows(
         file: Arc::new(file),
         bytes,
         metadata: Arc::clone(metadata.metadata()),
+        values_per_row: 1,
     };
     // The footer may be damaged; price and units of a row together seldom take less than a byte.
     panel_builder.reserve((groups.num_rows() as u64).min(bytes) as usize);

@@ -1,9 +1,10 @@
 //! Decoding on a separate thread, ahead of the processing of the rows.
 
+use super::BatchCells;
 use super::dates::Clock;
-use super::{BatchCells, Failure, contained};
 use crate::read::columns::Places;
 use arrow_array::RecordBatch;
+use infermark_checked_parquet::{Failure, contained};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;

@@ -1,7 +1,7 @@
 //! Requirements on a footer, checked before the decoder sees it.
 
-use super::Failure;
-use super::thrift::{Compact, Fields, Kind, STRUCT};
+use crate::Failure;
+use crate::thrift::{Compact, Fields, Kind, STRUCT};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -72,7 +72,7 @@ const UNIT: Fields = &[
 ];
 
 /// Whether the footer lies inside the file, holds the lists that it declares, and nests no deeper than it should.
-pub(super) fn check(file: &mut File, bytes: u64) -> Result<(), Failure> {
+pub(crate) fn check(file: &mut File, bytes: u64) -> Result<(), Failure> {
     if bytes < TAIL + MAGIC {
         return Err(Failure::damaged("it is too short to have a footer"));
     }

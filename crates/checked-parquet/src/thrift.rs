@@ -2,12 +2,12 @@
 
 /// Wire types of lists and structs, as of elements of lists.
 const LIST: u8 = 9;
-pub(super) const STRUCT: u8 = 12;
+pub(crate) const STRUCT: u8 = 12;
 
 /// What a field of a known number holds. The decoder goes by the number alone: if the file had another wire
 /// type, it would read on at another place than the check.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Bool,
     Byte,
     I32,
@@ -18,7 +18,7 @@ pub(super) enum Kind {
 }
 
 /// The fields of a struct that the decoder knows, each by its number.
-pub(super) type Fields = &'static [(i64, Kind)];
+pub(crate) type Fields = &'static [(i64, Kind)];
 
 impl Kind {
     fn is(self, wire: u8) -> bool {
@@ -38,18 +38,18 @@ impl Kind {
 const DEEPEST: u8 = 32;
 
 /// A position in bytes. `None` from a method means that the bytes end early or are invalid.
-pub(super) struct Compact<'a> {
+pub(crate) struct Compact<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Compact<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Compact { bytes, at: 0 }
     }
 
     /// How many bytes were read.
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
     }
 
@@ -59,25 +59,25 @@ impl<'a> Compact<'a> {
         Some(byte)
     }
 
-    pub(super) fn pass(&mut self, count: u64) -> Option<()> {
+    pub(crate) fn pass(&mut self, count: u64) -> Option<()> {
         let end = self.at.checked_add(usize::try_from(count).ok()?)?;
         (end <= self.bytes.len()).then(|| self.at = end)
     }
 
     /// The next `count` bytes.
-    pub(super) fn slice(&mut self, count: u64) -> Option<&'a [u8]> {
+    pub(crate) fn slice(&mut self, count: u64) -> Option<&'a [u8]> {
         let start = self.at;
         self.pass(count)?;
         self.bytes.get(start..self.at)
     }
 
     /// How many bytes are left.
-    pub(super) fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         (self.bytes.len() - self.at) as u64
     }
 
     /// An unsigned number with seven bits per byte.
-    pub(super) fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -90,19 +90,19 @@ impl<'a> Compact<'a> {
     }
 
     /// A signed number, its sign in the lowest bit.
-    pub(super) fn signed(&mut self) -> Option<i64> {
+    pub(crate) fn signed(&mut self) -> Option<i64> {
         let number = self.number()?;
         Some((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
     /// A signed number of 32 bits; the decoder would cut a longer one.
-    pub(super) fn signed_32(&mut self) -> Option<i32> {
+    pub(crate) fn signed_32(&mut self) -> Option<i32> {
         i32::try_from(self.signed()?).ok()
     }
 
     /// Reads a struct, of which the fields in `known` must be of their kinds; `field` is called with the number of each
     /// and says whether it has read the value.
-    pub(super) fn fields(
+    pub(crate) fn fields(
         &mut self,
         known: Fields,
         mut field: impl FnMut(&mut Self, i64) -> Option<bool>,
@@ -142,7 +142,7 @@ impl<'a> Compact<'a> {
     }
 
     /// Wire type and number of a list's elements, each of which takes at least one byte.
-    pub(super) fn list(&mut self) -> Option<(u8, usize)> {
+    pub(crate) fn list(&mut self) -> Option<(u8, usize)> {
         let head = self.byte()?;
         let count = match head >> 4 {
             15 => usize::try_from(self.number()?).ok()?,

@@ -1,7 +1,6 @@
 //! The pages of the columns that are read, checked before the decoder decodes them.
 
-use super::delta;
-use super::page_headers;
+use crate::{delta, page_headers};
 use parquet::arrow::arrow_reader::RowGroups;
 use parquet::basic::{Encoding, Type};
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
@@ -12,10 +11,15 @@ use std::fs::File;
 use std::sync::Arc;
 
 /// All row groups of a file.
-pub(super) struct CheckedGroups {
-    pub(super) file: Arc<File>,
-    pub(super) bytes: u64,
-    pub(super) metadata: Arc<ParquetMetaData>,
+pub struct CheckedGroups {
+    /// The file.
+    pub file: Arc<File>,
+    /// Its size.
+    pub bytes: u64,
+    /// Its metadata, by [`read_metadata`](crate::read_metadata).
+    pub metadata: Arc<ParquetMetaData>,
+    /// Values per row in the columns that are read: one, or the length of the lists.
+    pub values_per_row: usize,
 }
 
 impl RowGroups for CheckedGroups {
@@ -29,6 +33,7 @@ impl RowGroups for CheckedGroups {
             file: Arc::clone(&self.file),
             bytes: self.bytes,
             metadata: Arc::clone(&self.metadata),
+            values_per_row: self.values_per_row,
             column,
             next_group: 0,
         }))
@@ -48,6 +53,7 @@ struct Chunks {
     file: Arc<File>,
     bytes: u64,
     metadata: Arc<ParquetMetaData>,
+    values_per_row: usize,
     column: usize,
     next_group: usize,
 }
@@ -63,14 +69,24 @@ impl Chunks {
         if chunk.column_descr().type_length() > 32 {
             return Err(ParquetError::General("a number is wider than 256 bits".into()));
         }
+        let values = i64::try_from(self.values_per_row).ok();
+        let values = values
+            .and_then(|each| rows.checked_mul(each))
+            .ok_or_else(|| ParquetError::General(format!("a row group declares {rows} rows")))?;
         let name = || chunk.column_path().string();
-        page_headers::check(&mut self.file.try_clone()?, self.bytes, chunk, rows)
+        page_headers::check(&mut self.file.try_clone()?, self.bytes, chunk, values)
             .map_err(|what| ParquetError::General(format!("the pages of column {:?} {what}", name())))?;
         Ok(CheckedPages {
             pages: SerializedPageReader::new(Arc::clone(&self.file), chunk, rows as usize, None)?,
             column: name(),
             type_: chunk.column_type(),
-            nullable: chunk.column_descr().max_def_level() > 0,
+            levels: [
+                chunk.column_descr().max_rep_level(),
+                chunk.column_descr().max_def_level(),
+            ]
+            .into_iter()
+            .filter(|most| *most > 0)
+            .count(),
         })
     }
 }
@@ -95,18 +111,15 @@ struct CheckedPages {
     pages: SerializedPageReader<File>,
     column: String,
     type_: Type,
-    nullable: bool,
+    /// How many kinds of levels, of repetition and definition, precede the values.
+    levels: usize,
 }
 
 impl CheckedPages {
     /// Delta encodings state their number of values inside the page, and the decoder allocates memory for it.
     fn check(&self, page: &Page) -> Result<()> {
         let (values, levels) = match page {
-            Page::DataPage { buf, .. } if self.nullable => {
-                let length = buf.first_chunk().map(|length| u32::from_le_bytes(*length));
-                (buf, length.map_or(u64::MAX, |length| u64::from(length) + 4))
-            }
-            Page::DataPage { buf, .. } => (buf, 0),
+            Page::DataPage { buf, .. } => (buf, levels(buf, self.levels)),
             Page::DataPageV2 {
                 buf,
                 def_levels_byte_len,
@@ -135,6 +148,17 @@ impl CheckedPages {
             ))),
         }
     }
+}
+
+/// The bytes that `kinds` of levels take at the start of a page, each after its length; beyond any page if they are not
+/// in it.
+fn levels(page: &[u8], kinds: usize) -> u64 {
+    let passed = (0..kinds).try_fold(0usize, |at, _| {
+        let length = page.get(at..)?.first_chunk()?;
+        at.checked_add(4)?
+            .checked_add(u32::from_le_bytes(*length) as usize)
+    });
+    passed.map_or(u64::MAX, |bytes| bytes as u64)
 }
 
 impl Iterator for CheckedPages {

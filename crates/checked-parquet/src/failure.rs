@@ -1,26 +1,26 @@
 //! Why reading a Parquet file cannot go on.
 
-use super::page_headers::{LARGE_PAGE, PAGE};
+use crate::page_headers::{LARGE_PAGE, PAGE};
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 use std::fmt;
 
-/// Evidence that a Parquet file is truncated or damaged.
+/// Why reading a Parquet file cannot go on: evidence that it is truncated or damaged.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// Its headers are impossible.
     Damaged(String),
     /// The decoder reports it.
     Decoder(ParquetError),
     /// The decoder panicked.
     Panic(String),
-    /// This crate panicked on the decoder's output, at the place named.
+    /// This project's own code panicked on the decoder's output, at the place named.
     Own(String, String),
 }
 
 impl Failure {
     /// Problem and remedy.
-    pub(super) fn problem_and_remedy(&self) -> (String, String) {
+    pub fn problem_and_remedy(&self) -> (String, String) {
         let text = self.to_string();
         if text.contains(LARGE_PAGE) {
             return (
@@ -34,10 +34,12 @@ impl Failure {
         )
     }
 
-    pub(super) fn damaged(what: impl Into<String>) -> Self {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Failure::Damaged(what.into())
     }
 }
+
+impl std::error::Error for Failure {}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,9 +1,9 @@
 //! Streams of numbers in the encoding DELTA_BINARY_PACKED, followed without being decoded.
 
-use super::thrift::Compact;
+use crate::thrift::Compact;
 
 /// Whether `bytes` start with that many streams, one after the other, of at most `values` numbers each.
-pub(super) fn possible(bytes: &[u8], streams: u32, values: u32) -> bool {
+pub(crate) fn possible(bytes: &[u8], streams: u32, values: u32) -> bool {
     let mut compact = Compact::new(bytes);
     (0..streams).all(|_| pass(&mut compact, u64::from(values)).is_some())
 }

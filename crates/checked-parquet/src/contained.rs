@@ -1,6 +1,6 @@
 //! Panics of the Parquet decoder, which panics on some contradictions of damaged files.
 
-use super::Failure;
+use crate::Failure;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,13 +9,16 @@ use std::sync::Once;
 thread_local! {
     /// Whether this thread is inside the decoder, where a panic only means that the file is damaged.
     static DECODING: Cell<bool> = const { Cell::new(false) };
-    /// Where the last contained panic was, if in this crate.
+    /// Where the last contained panic was, if in code of this project.
     static OWN: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Runs a step of the decoder and turns a panic into an error. After a panic, nothing that the step changes
 /// may be used.
-pub(super) fn contained<T, E: Into<Failure>>(step: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
+///
+/// # Errors
+/// That of the step; [`Failure::Panic`] where the decoder panicked, [`Failure::Own`] where code of this project did.
+pub fn contained<T, E: Into<Failure>>(step: impl FnOnce() -> Result<T, E>) -> Result<T, Failure> {
     quieten();
     let before = DECODING.replace(true);
     let done = catch_unwind(AssertUnwindSafe(step));
@@ -48,10 +51,10 @@ fn quieten() {
     });
 }
 
-/// The path of this crate's sources, as in panic messages.
+/// The path of the project's sources, as in panic messages.
 fn sources() -> &'static str {
     let this = file!();
-    this.find("read/").map_or(this, |end| &this[..end])
+    this.find("checked-parquet/").map_or(this, |end| &this[..end])
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -67,14 +70,14 @@ mod tests {
     #[test]
     fn a_panic_is_an_error_and_the_flag_is_taken_back() {
         let failed = contained::<(), Failure>(|| panic!("index {} of 2", 391)).unwrap_err();
-        // It is a panic of this crate, which tests of damaged files must not mistake for damage.
+        // It is a panic of this project, which tests of damaged files must not mistake for damage.
         let text = failed.to_string();
         assert!(
             text.starts_with("a fault of this program: index 391 of 2 at "),
             "{text}"
         );
         assert!(
-            text.contains("crates/data/src/read/parquet_rows/contained.rs:"),
+            text.contains("crates/checked-parquet/src/contained.rs:"),
             "{text}"
         );
         assert!(!DECODING.get());

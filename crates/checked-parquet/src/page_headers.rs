@@ -1,6 +1,6 @@
 //! The headers of a column's pages, read before the decoder allocates memory for what they declare.
 
-use super::thrift::{Compact, Fields, Kind};
+use crate::thrift::{Compact, Fields, Kind};
 use parquet::basic::{CompressionCodec, Type};
 use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
@@ -16,9 +16,9 @@ const RATIO: u64 = 20;
 const TEXT: u64 = 64;
 /// Bytes of a page that are accepted at any compression ratio; beyond them, at most `RATIO` times its
 /// compressed bytes. One page of each of the five columns is held at a time.
-pub(super) const PAGE: u64 = 16 << 20;
+pub(crate) const PAGE: u64 = 16 << 20;
 /// Start of the text of that error; the decoder passes errors on as texts.
-pub(super) const LARGE_PAGE: &str = "include one that is larger than is read where it is so well compressed";
+pub(crate) const LARGE_PAGE: &str = "include one that is larger than is read where it is so well compressed";
 /// The longest header that is read: one with two long statistics.
 const LONGEST_HEADER: u64 = 16 << 20;
 
@@ -131,13 +131,13 @@ fn values(compact: &mut Compact<'_>, fields: Fields) -> Option<i32> {
     Some(values)
 }
 
-/// Whether the pages of a chunk can be what their headers declare, for a group of `rows` rows in a file of
+/// Whether the pages of a chunk can be what their headers declare, for a group of `declared` values in a file of
 /// `bytes` bytes; otherwise the problem.
-pub(super) fn check(
+pub(crate) fn check(
     file: &mut File,
     bytes: u64,
     chunk: &ColumnChunkMetaData,
-    rows: i64,
+    declared: i64,
 ) -> Result<(), String> {
     let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
     let length = chunk.compressed_size();
@@ -151,7 +151,7 @@ pub(super) fn check(
         ));
     }
     let (mut at, end, mut total) = (start, start + length, 0);
-    // The decoder reads a chunk to its last byte, whatever the number of rows.
+    // The decoder reads a chunk to its last byte, whatever the number of values.
     while at < end {
         let (header, header_length) = read_header(file, at, end)
             .map_err(|e| e.to_string())?
@@ -176,9 +176,9 @@ pub(super) fn check(
             Some((DICTIONARY_PAGE, values)) => size.check_dictionary(chunk, values)?,
             Some((_, values)) => {
                 let values = i64::from(values);
-                if !(0..=rows - total).contains(&values) {
+                if !(0..=declared - total).contains(&values) {
                     return Err(format!(
-                        "declare {} values in {rows} rows",
+                        "declare {} values where the row group has {declared}",
                         total.saturating_add(values)
                     ));
                 }
@@ -194,8 +194,8 @@ pub(super) fn check(
         }
         at += compressed;
     }
-    if total != rows {
-        return Err(format!("hold {total} values for {rows} rows"));
+    if total != declared {
+        return Err(format!("hold {total} values where the row group has {declared}"));
     }
     Ok(())
 }
