@@ -70,7 +70,7 @@ pub use partition::Partition;
 pub use ranks::Ranks;
 pub use rates::{ProductRows, ProductTerms, Rates, Reweigh};
 pub use regressor::{Column, Regressor};
-pub use row_variances::OfRowVariances;
+pub use row_variances::{OfRowVariances, WithAnswers};
 pub use sites::{BlockLayout, BlockPriors};
 pub use triangular::operations_per_second;
 pub use watch::{StopWhen, Watch};

@@ -36,15 +36,18 @@ pub trait OfRowVariances<const D: usize = PRODUCT_LATENTS>: Sync {
     ) -> ([f64; D], Self::Answer);
 }
 
+/// A vector of latents, and an answer by product; `None` of the products of other ranks.
+pub type WithAnswers<A> = (Vec<f64>, Vec<Option<A>>);
+
 impl<const D: usize> ArrowheadFactor<D> {
-    /// `Q^-1 g` for the visitor's gradient g, with its answers by product; `None` of the products of other ranks.
+    /// `Q^-1 g` for the visitor's gradient g, with its answers by product.
     ///
     /// # Errors
     /// When the pass is stopped, or a rank has gone.
     pub fn solved_of_row_variances<V: OfRowVariances<D>>(
         &self,
         visitor: &V,
-    ) -> Result<(Vec<f64>, Vec<Option<V::Answer>>), FactorError> {
+    ) -> Result<WithAnswers<V::Answer>, FactorError> {
         let partition = &*self.partition;
         let products = partition.operations_of_moments(partition.order.len());
         partition.watch.begin(products + self.operations_of_covariances());

@@ -100,6 +100,9 @@ fn lock(rank: &Mutex<GaussianRun>) -> MutexGuard<'_, GaussianRun> {
     rank.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A shard with its rank.
+type Ranked = (Shard, Box<dyn Communicator>);
+
 /// The shards of a panel that this process has, each with its rank in `world`.
 ///
 /// # Errors
@@ -108,7 +111,7 @@ pub(crate) fn ranks_here(
     world: &dyn World,
     panel: &Arc<Panel>,
     shards: usize,
-) -> Result<Vec<(Shard, Box<dyn Communicator>)>, BackendError> {
+) -> Result<Vec<Ranked>, BackendError> {
     let cut = Shard::cut(panel, shards)?;
     let ranks = world.ranks(shards);
     infermark_threads::check(ranks.len()).map_err(|refused| BackendError::request(refused.to_string()))?;
@@ -119,7 +122,7 @@ pub(crate) fn ranks_here(
 /// The objectives of shards, each connected with the others.
 pub(crate) fn objectives(
     whole: &GaussianObjective,
-    shards: Vec<(Shard, Box<dyn Communicator>)>,
+    shards: Vec<Ranked>,
 ) -> Vec<GaussianObjective> {
     let of_shard = |(shard, communicator)| whole.over_shard(&shard, Arc::new(Ranks::new(communicator)));
     shards.into_iter().map(of_shard).collect()

@@ -4,7 +4,7 @@ use crate::design::LATENTS;
 use crate::objective::GaussianObjective;
 use infermark_arrowhead::{
     ArrowheadFactor, BlockFactor, BlockMatrix, FactorError, OfRowVariances, ProductRows, ProductThird,
-    WithPeriods,
+    WithAnswers, WithPeriods,
 };
 use infermark_cpu_kernels::Simd;
 
@@ -31,7 +31,7 @@ pub(super) struct AtMode {
 pub(super) fn of_means(
     counts: &GaussianObjective,
     factor: &ArrowheadFactor,
-) -> Result<(Vec<f64>, Vec<Option<AtMode>>), FactorError> {
+) -> Result<WithAnswers<AtMode>, FactorError> {
     if factor.is_elsewhere() {
         let (shift, products) = factor.shifted_by_third_order()?;
         let at_mode = |of: ProductThird| {
