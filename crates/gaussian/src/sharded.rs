@@ -120,10 +120,7 @@ pub(crate) fn ranks_here(
 }
 
 /// The objectives of shards, each connected with the others.
-pub(crate) fn objectives(
-    whole: &GaussianObjective,
-    shards: Vec<Ranked>,
-) -> Vec<GaussianObjective> {
+pub(crate) fn objectives(whole: &GaussianObjective, shards: Vec<Ranked>) -> Vec<GaussianObjective> {
     let of_shard = |(shard, communicator)| whole.over_shard(&shard, Arc::new(Ranks::new(communicator)));
     shards.into_iter().map(of_shard).collect()
 }

@@ -1,25 +1,30 @@
 //! `infermark fit`.
 
+mod advance;
 pub(crate) mod checkpoints;
+mod dispersion_advice;
+mod fingerprint;
 
 use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel, load_stored_panel};
 use crate::exit::Exit;
 use crate::memory::MemoryArguments;
 use crate::output::{notify, print};
-use crate::progress_bar::Bar;
 use crate::ranks::Ranks;
 use crate::remedies::VerbOptions;
 use crate::settings::{
     ColumnArguments, CoordinatesArguments, GaussianArguments, LikelihoodArguments, NutsArguments,
     ObjectiveName, PriorArguments, RunArguments, SpecificationArguments, SviArguments,
 };
+use advance::advance;
 use anyhow::{Context, bail, ensure};
-use checkpoints::{CheckpointArguments, Checkpoints};
+use checkpoints::CheckpointArguments;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory};
+use dispersion_advice::{advice, by_category};
+use fingerprint::Fingerprint;
 use infermark::{
-    BackendError, Cause, Convergence, ESS_LIMIT, Interrupt, Method, MethodKind, Posterior, RHAT_LIMIT,
-    Request, Run, RunState, StepPacer, Warning, read_truth, registry,
+    BackendError, Cause, Convergence, ESS_LIMIT, Method, MethodKind, Posterior, RHAT_LIMIT, Request, Run,
+    Warning, read_truth, registry,
 };
 use infermark_atomic_file::ClaimedFolder;
 use infermark_fit_files::checkpoint_file::FitIdentity;
@@ -28,24 +33,16 @@ use infermark_fit_files::fit_record::{DispersionRecord, FitRecord, FitStatus};
 use infermark_fit_files::panel_description::PanelDescription;
 use infermark_harness::fit_dispersion::dispersion_of;
 use infermark_machine::Description;
-use infermark_model::dispersion::{Dispersion, LEVEL};
 use infermark_model::lower_bound::share_below;
 use infermark_model::wild_price::wildest_price;
-use infermark_model::{Cut, Likelihood, Panel, Site, Specification, printable};
+use infermark_model::{Cut, Likelihood, Panel, Site, Specification};
 use infermark_report::fit_notes::{below_lower_bound, constant_prices};
 use infermark_report::fit_summary::{fit_summary, likelihood_in_words, model_in_words};
 use infermark_report::plots::categories;
 use infermark_report::quality::truth::elasticities_by_category;
-use infermark_threads::start_detached;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-
-/// Duration of a piece of a run, and thus how often the bar moves; longer for a sampler with long draws.
-const PIECE: Duration = Duration::from_millis(200);
 
 /// Arguments of `fit`.
 #[derive(Debug, Args)]
@@ -426,82 +423,6 @@ impl FitArguments {
     }
 }
 
-/// A panel's description; computing its fingerprint on one thread takes as long as a pass of a fit on all
-/// threads.
-enum Fingerprint {
-    Taken(PanelDescription),
-    Begun(JoinHandle<PanelDescription>),
-}
-
-impl Fingerprint {
-    /// Begins on a separate thread, if there is one.
-    fn begun(panel: &Arc<Panel>, source: impl Into<String>) -> Self {
-        let (source, of) = (source.into(), panel.clone());
-        let name = source.clone();
-        match start_detached("fingerprint", move || PanelDescription::new(&of, name)) {
-            Some(thread) => Fingerprint::Begun(thread),
-            None => Fingerprint::Taken(PanelDescription::new(panel, source)),
-        }
-    }
-
-    fn taken(self) -> PanelDescription {
-        match self {
-            Fingerprint::Taken(description) => description,
-            Fingerprint::Begun(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-        }
-    }
-}
-
-/// Advances a run to its end in pieces of about [`PIECE`], or until it is interrupted, with checkpoints between pieces and then.
-/// Returns why it failed.
-fn advance(
-    run: &mut dyn Run,
-    interrupt: &Interrupt,
-    ranks: &Ranks,
-    mut checkpoints: Option<&mut Checkpoints>,
-    asked_for_checkpoint: &AtomicBool,
-) -> Option<BackendError> {
-    let bar = Bar::for_run(&run.progress());
-    let _following = run.within_step().map(|part_done| bar.follow(part_done));
-    let mut pacer = StepPacer::of(run, PIECE);
-    // One of several processes takes the others along to its end: they may not have been interrupted.
-    while !interrupt.is_set() || ranks.are_processes() {
-        let asked = asked_for_checkpoint.swap(false, Ordering::Relaxed);
-        if asked && checkpoints.is_none() {
-            notify("this fit writes no checkpoints; begin it with --checkpoint-every");
-        }
-        let due = checkpoints
-            .as_ref()
-            .is_some_and(|checkpoints| asked || checkpoints.are_due());
-        let (steps, due) = match ranks.agree_on(pacer.steps(), due) {
-            Ok(agreed) => agreed,
-            Err(error) => return Some(error.into()),
-        };
-        if let Some(checkpoints) = &mut checkpoints
-            && due
-        {
-            checkpoints.write(run);
-        }
-        let clock = Instant::now();
-        let progress = match run.advance(steps, interrupt) {
-            Ok(progress) => progress,
-            Err(error) => return Some(error),
-        };
-        pacer.took(clock.elapsed());
-        bar.show(&progress);
-        if progress.state.is_complete() {
-            return None;
-        }
-        if progress.state != RunState::Running {
-            break;
-        }
-    }
-    if checkpoints.is_some_and(|checkpoints| checkpoints.write(run)) {
-        notify("a checkpoint is written; --resume goes on from it");
-    }
-    None
-}
-
 fn subtitle(panel: &Panel, source: &str, model: Specification, request: &Request, run: &dyn Run) -> String {
     let layout = panel.layout();
     let done = run.progress().completed;
@@ -522,69 +443,6 @@ fn subtitle(panel: &Panel, source: &str, model: Specification, request: &Request
         model_in_words(model),
         likelihood_in_words(request.likelihood),
     )
-}
-
-/// Dispersion from which on counts are reported to vary much, if no level can be stated.
-const MUCH: f64 = 1.5;
-
-/// The advice if the counts vary more than Poisson counts, overall or in a category; `None` if they do not.
-fn advice(dispersion: &Dispersion, likelihood: Likelihood) -> Option<String> {
-    if likelihood != Likelihood::Poisson {
-        return None;
-    }
-    let found = dispersion.overall;
-    let remedy = format!(
-        "its intervals are too narrow by a factor of about {:.1}; fit again with --likelihood negative-binomial",
-        found.dispersion.max(1.0).sqrt()
-    );
-    match found.excess {
-        None if found.dispersion > MUCH => Some(format!(
-            "the counts vary more about this fit than Poisson counts: dispersion {:.3}, 1 is expected. If the fit is right, {remedy} \
-             (--method laplace states at what level Poisson is refuted)",
-            found.dispersion
-        )),
-        Some(excess) if found.refutes_poisson() => Some(format!(
-            "Poisson is refuted by these data: dispersion {:.3}, 1 is expected; the excess product by product is {:.3}, above {:.3} \
-             has a probability below {LEVEL:e}; {remedy}",
-            found.dispersion, excess.value, excess.limit
-        )),
-        _ => {
-            let refuted = dispersion
-                .by_category
-                .iter()
-                .filter(|of| of.refutes_poisson())
-                .count();
-            (refuted > 0).then(|| {
-                format!(
-                    "Poisson is refuted by the data of {refuted} of {} categories, each at a level of {LEVEL:e}; their intervals are \
-                     too narrow; fit again with --likelihood negative-binomial",
-                    dispersion.by_category.len()
-                )
-            })
-        }
-    }
-}
-
-/// Largest number of categories that are named with their dispersion; `run.json` has all.
-const NAMED: usize = 12;
-
-/// The dispersion of the categories, the largest first.
-fn by_category(dispersion: &Dispersion, panel: &Panel) -> String {
-    let names = panel.categories().iter().map(|name| name.to_string());
-    let mut all: Vec<(String, f64)> = names
-        .zip(dispersion.by_category.iter().map(|of| of.dispersion))
-        .collect();
-    all.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let named: Vec<String> = all
-        .iter()
-        .take(NAMED)
-        .map(|(name, of)| format!("{} {of:.1}", printable(name)))
-        .collect();
-    let more = match all.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        rest => format!(", and {rest} more in run.json"),
-    };
-    format!("dispersion by category: {}{more}", named.join(", "))
 }
 
 /// Error and coverage of the elasticities against the truth, in words.
