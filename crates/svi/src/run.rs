@@ -11,7 +11,7 @@ use infermark_model::guide::Guide;
 use infermark_model::{Panel, Parameterization};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Iterates a guide on some hardware.
 pub trait Iterate: Send {
@@ -168,6 +168,16 @@ const FORMAT: StateFormat = StateFormat {
 pub struct SavedRun {
     state: GuideState,
     recorder: RunRecorder,
+    /// Iterations among ranks, and what crossed between them: operations, bytes and time.
+    crossed: (u64, u64, u64, Duration),
+}
+
+/// What crossed between the ranks of a run.
+#[derive(Debug, Clone, Copy, Default)]
+struct Crossed {
+    /// The iterations that it crossed in.
+    iterations: u64,
+    traffic: Traffic,
 }
 
 impl SavedRun {
@@ -198,6 +208,9 @@ pub struct SviRun<I> {
     iterations: I,
     setup: RunSetup,
     recorder: RunRecorder,
+    /// The iterations of the run that this one goes on from, and what crossed in them.
+    started_at: u64,
+    crossed_before: Crossed,
 }
 
 impl<I: Iterate> SviRun<I> {
@@ -214,6 +227,20 @@ impl<I: Iterate> SviRun<I> {
             recorder: RunRecorder::new(settings.clone(), latents, setup.setup_seconds),
             iterations,
             setup,
+            started_at: 0,
+            crossed_before: Crossed::default(),
+        }
+    }
+
+    /// What crossed since the first iteration, in those that had several ranks.
+    fn crossed(&self) -> Crossed {
+        let Some((_, mut traffic)) = self.iterations.crossed() else {
+            return self.crossed_before;
+        };
+        traffic += self.crossed_before.traffic;
+        Crossed {
+            iterations: self.crossed_before.iterations + self.recorder.completed() - self.started_at,
+            traffic,
         }
     }
 
@@ -223,7 +250,20 @@ impl<I: Iterate> SviRun<I> {
     /// [`BackendError::Unsupported`] if what it iterates on takes no state; [`BackendError::Request`] if that is of a run with
     /// other settings.
     pub fn gone_on_from(mut self, saved: SavedRun) -> Result<Self, BackendError> {
-        let SavedRun { state, recorder } = saved;
+        let SavedRun {
+            state,
+            recorder,
+            crossed: (iterations, operations, bytes, time),
+        } = saved;
+        self.crossed_before = Crossed {
+            iterations,
+            traffic: Traffic {
+                operations,
+                bytes,
+                time,
+            },
+        };
+        self.started_at = recorder.completed();
         let settings = self.recorder.settings().clone();
         self.recorder = RunRecorder::resumed(settings, recorder, self.setup.setup_seconds)?;
         if !self.iterations.restore(&state, self.recorder.completed())? {
@@ -289,9 +329,11 @@ impl<I: Iterate> Run for SviRun<I> {
         let Some(state) = self.iterations.state()? else {
             return Ok(None);
         };
+        let Crossed { iterations, traffic } = self.crossed();
         let saved = SavedRun {
             state,
             recorder: self.recorder.clone(),
+            crossed: (iterations, traffic.operations, traffic.bytes, traffic.time),
         };
         Checkpoint::new(self.setup.backend, FORMAT, self.recorder.completed(), &saved).map(Some)
     }
@@ -328,9 +370,10 @@ impl<I: Iterate> Run for SviRun<I> {
             .recorder
             .report(backend, device.clone(), *threads, centredness, warnings);
         if let Detail::Svi(svi) = &mut report.detail {
-            let crossed = self.iterations.crossed();
-            svi.communication =
-                crossed.map(|(ranks, traffic)| CommunicationReport::new(ranks, traffic, svi.iterations));
+            svi.communication = self.iterations.crossed().map(|(ranks, _)| {
+                let Crossed { iterations, traffic } = self.crossed();
+                CommunicationReport::new(ranks, traffic, iterations)
+            });
         }
         report
     }
