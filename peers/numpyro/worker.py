@@ -90,7 +90,8 @@ class Worker:
             product_idx=product,
             time_cat_idx=category[product] * np.int32(periods) + period,
             log_price=read("log_price", "<f8", rows),
-            units=read("units", "<u4", rows).astype(np.int32),
+            # In double precision as wide as that: JAX 0.11.2 takes the log factorials of 32-bit integers in single precision.
+            units=read("units", "<u4", rows).astype(np.int64 if precision == "f64" else np.int32),
         )
         return {}
 
