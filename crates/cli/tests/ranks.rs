@@ -432,6 +432,42 @@ fn a_rank_that_hangs_or_dies_is_named_and_ends_the_others() {
     }
 }
 
+/// A rank that works for longer than the time-out, here at a file that comes late, gives signs of life and is waited for.
+#[test]
+fn a_rank_that_works_is_waited_for() {
+    if !Launcher::Mpirun.works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let panel = generate(folder.path(), 20);
+    let late = folder.path().join("late");
+    std::fs::create_dir(&late).unwrap();
+    let late = late.join("panel.csv");
+    assert!(Command::new("mkfifo").arg(&late).status().unwrap().success());
+    let out = folder.path().join("out");
+    let fit = |panel: &str| {
+        [
+            fit_of(panel, "nuts"),
+            ["--rank-timeout", "2"].map(str::to_owned).to_vec(),
+        ]
+        .concat()
+    };
+    let mut command = Launcher::Mpirun.command(1);
+    command.args(fit(&panel)).arg("--out").arg(&out);
+    command
+        .args([":", "-n", "1", INFERMARK])
+        .args(fit(late.to_str().unwrap()));
+    let contents = std::fs::read(&panel).unwrap();
+    std::thread::spawn(move || {
+        sleep(Duration::from_secs(8));
+        std::fs::write(late, contents)
+    });
+    let begin = Instant::now();
+    let waited = output(command, &[], &out);
+    posterior(&out, &waited);
+    assert!(begin.elapsed() > Duration::from_secs(7));
+}
+
 /// Interrupted, all ranks stop after the same iteration, and the first writes what there is.
 #[test]
 fn an_interrupted_run_leaves_what_it_had() {

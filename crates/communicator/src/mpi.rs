@@ -2,7 +2,10 @@
 //!
 //! MPI reports neither which rank is late nor that one has gone, and none of its operations can be abandoned. So every operation is
 //! non-blocking and waited for with a deadline; a rank that has waited for a while says so to all others, and at the deadline
-//! those that have not are the ones that the others wait for. Then the run is ended, on all ranks.
+//! those that have not are the ones that the others wait for. As long as these give signs of life they work, and are waited for; a rank
+//! that gives none for as long as the deadline has gone. Then the run is ended, on all ranks.
+
+mod pulse;
 
 use crate::{CommunicationError, Communicator, Operation, Traffic, World, launch};
 use mpi::collective::CommunicatorCollectives;
@@ -11,8 +14,9 @@ use mpi::point_to_point::{Destination, Source};
 use mpi::request::{LocalScope, Request};
 use mpi::topology::{Communicator as _, SimpleCommunicator};
 use mpi::{Rank, Threading};
+use pulse::{Pulse, Silence};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a rank waits before it says so to the others.
@@ -30,6 +34,9 @@ const LONGEST_STEP: Duration = Duration::from_millis(100);
 /// How long MPI has to end all processes, before this one ends itself.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 
+/// How many times the deadline a rank may work that gives signs of life, and which may hang all the same.
+const LONGEST_WORK: u32 = 60;
+
 /// The tag of notices; other messages of this module are collective and have none.
 const TAG: i32 = 17;
 
@@ -39,11 +46,16 @@ static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 /// The number of the latest operation that each rank has said to be waiting in.
 static WAITING_AT: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
+/// The signs of life of the other ranks, where MPI allows calls of several threads.
+static SILENCE: OnceLock<Silence> = OnceLock::new();
+
 /// Says why the run ends, before it does.
 pub type GiveUp = fn(&CommunicationError);
 
 /// MPI, from its start to its end when this is dropped.
 pub struct Mpi {
+    /// Ends before MPI does.
+    pulse: Option<Pulse>,
     _universe: Universe,
     world: MpiWorld,
 }
@@ -57,15 +69,19 @@ impl Mpi {
 }
 
 impl Drop for Mpi {
-    /// The end of MPI waits for the other ranks as well, but not for ever.
+    /// The end of MPI waits for the other ranks as well, which may still work, but not for ever.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            Mpi::abort(1);
+        }
+        self.world.communicator().sum(Operation::End, &mut [0.0]);
         let MpiWorld {
             size,
             deadline,
             give_up,
             ..
         } = self.world;
-        let number = OPERATIONS.load(Ordering::Relaxed) + 1;
+        let number = OPERATIONS.load(Ordering::Relaxed);
         let _ = std::thread::Builder::new().spawn(move || {
             std::thread::sleep(deadline);
             end_after(LAST_GRACE);
@@ -78,6 +94,7 @@ impl Drop for Mpi {
             });
             std::process::abort();
         });
+        self.pulse = None;
     }
 }
 
@@ -95,25 +112,34 @@ pub enum MpiError {
 }
 
 impl Mpi {
-    /// Starts MPI, once in a process, from the thread that will drive the run. An operation that takes longer than `deadline` ends
-    /// the run on all ranks after a call of `give_up`.
+    /// Starts MPI, once in a process, from the thread that will drive the run. A rank that gives no sign of life for `deadline` while others wait for it
+    /// ends the run on all ranks after a call of `give_up`; so does an operation that takes longer, where MPI allows calls of one thread only.
     ///
     /// # Errors
     /// When it was started before or does not support threads.
     pub fn start(deadline: Duration, give_up: GiveUp) -> Result<Self, MpiError> {
         let (universe, provided) =
-            mpi::initialize_with_threading(Threading::Funneled).ok_or(MpiError::Started)?;
+            mpi::initialize_with_threading(Threading::Multiple).ok_or(MpiError::Started)?;
         if provided < Threading::Funneled {
             return Err(MpiError::Threads);
         }
         let world = universe.world();
+        let (rank, size) = (world.rank() as usize, world.size() as usize);
+        let pulse = match provided {
+            Threading::Multiple if size > 1 => Pulse::start(rank, size),
+            _ => None,
+        };
+        if let Some(pulse) = &pulse {
+            let _ = SILENCE.set(pulse.silence());
+        }
         Ok(Mpi {
             world: MpiWorld {
-                rank: world.rank() as usize,
-                size: world.size() as usize,
+                rank,
+                size,
                 deadline,
                 give_up,
             },
+            pulse,
             _universe: universe,
         })
     }
@@ -203,6 +229,41 @@ impl MpiRank {
         }
     }
 
+    /// Replaces the buffer by its sum over the ranks. Each gets its part of every buffer, adds the parts up in the order of the ranks, and sends the sums to all: as many
+    /// bytes as MPI's own ring, whose order is not promised.
+    fn sum(&mut self, operation: Operation, buffer: &mut [f64]) {
+        let begin = Instant::now();
+        let size = self.world.size;
+        let part = buffer.len().div_ceil(size);
+        let (mut waiting, [sent, received, sums]) = self.waiting(operation);
+        sent.clear();
+        sent.extend_from_slice(buffer);
+        sent.resize(part * size, 0.0);
+        received.resize(part * size, 0.0);
+        sums.clear();
+        sums.resize(part, 0.0);
+        let all = SimpleCommunicator::world();
+        mpi::request::scope(|scope| {
+            Self::carry_out(
+                &mut waiting,
+                all.immediate_all_to_all_into(scope, &sent[..], &mut received[..]),
+            );
+        });
+        for of_rank in received.chunks_exact(part.max(1)) {
+            for (sum, number) in sums.iter_mut().zip(of_rank) {
+                *sum += number;
+            }
+        }
+        mpi::request::scope(|scope| {
+            Self::carry_out(
+                &mut waiting,
+                all.immediate_all_gather_into(scope, &sums[..], &mut sent[..]),
+            );
+        });
+        buffer.copy_from_slice(&sent[..buffer.len()]);
+        self.traffic.add(buffer.len(), begin.elapsed());
+    }
+
     fn waiting(&mut self, operation: Operation) -> (Waiting, [&mut Vec<f64>; 3]) {
         let MpiRank {
             world,
@@ -260,10 +321,21 @@ impl Waiting {
             let rank = status.source_rank() as usize;
             waiting_at[rank] = waiting_at[rank].max(number);
         }
-        if waited >= self.world.deadline {
-            let late = |rank: &usize| *rank != self.world.rank && waiting_at[*rank] < self.number;
+        let MpiWorld {
+            rank: own, deadline, ..
+        } = self.world;
+        if waited >= deadline {
+            let others = || (0..self.world.size).filter(|rank| *rank != own);
+            let late: Vec<usize> = others().filter(|rank| waiting_at[*rank] < self.number).collect();
+            let gone: Vec<usize> = match SILENCE.get() {
+                Some(silence) => others().filter(|rank| silence.lasts(*rank, deadline)).collect(),
+                None => late.clone(),
+            };
+            if gone.is_empty() && !late.is_empty() && waited < deadline * LONGEST_WORK {
+                return;
+            }
             let error = CommunicationError::Silent {
-                ranks: (0..self.world.size).filter(late).collect(),
+                ranks: if gone.is_empty() { late } else { gone },
                 size: self.world.size,
                 operation: self.operation,
                 number: self.number,
@@ -285,39 +357,8 @@ impl Communicator for MpiRank {
         self.world.size
     }
 
-    /// Each rank gets its part of every buffer, adds the parts up in the order of the ranks, and sends the sums to all: as many
-    /// bytes as MPI's own ring, whose order is not promised.
     fn all_reduce(&mut self, buffer: &mut [f64]) -> Result<(), CommunicationError> {
-        let begin = Instant::now();
-        let size = self.world.size;
-        let part = buffer.len().div_ceil(size);
-        let (mut waiting, [sent, received, sums]) = self.waiting(Operation::AllReduce);
-        sent.clear();
-        sent.extend_from_slice(buffer);
-        sent.resize(part * size, 0.0);
-        received.resize(part * size, 0.0);
-        sums.clear();
-        sums.resize(part, 0.0);
-        let all = SimpleCommunicator::world();
-        mpi::request::scope(|scope| {
-            Self::carry_out(
-                &mut waiting,
-                all.immediate_all_to_all_into(scope, &sent[..], &mut received[..]),
-            );
-        });
-        for of_rank in received.chunks_exact(part.max(1)) {
-            for (sum, number) in sums.iter_mut().zip(of_rank) {
-                *sum += number;
-            }
-        }
-        mpi::request::scope(|scope| {
-            Self::carry_out(
-                &mut waiting,
-                all.immediate_all_gather_into(scope, &sums[..], &mut sent[..]),
-            );
-        });
-        buffer.copy_from_slice(&sent[..buffer.len()]);
-        self.traffic.add(buffer.len(), begin.elapsed());
+        self.sum(Operation::AllReduce, buffer);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! | `mapping` | a mapped file; the only unsafe code |
 //! | `window` | the bound on what is resident of all mappings |
 //! | `column` | numbers that are appended to a file and then read through its mapping |
+//! | `pieces` | rows that are gathered until they are worth a write |
 //! | `rows` | the columns of a panel's rows |
 //!
 //! A pass reads a mapping as it reads memory, without a copy, and the kernel reads ahead what [`Window::visit`] announces, so that reading
@@ -20,6 +21,7 @@ mod mapping;
 #[cfg(not(unix))]
 #[path = "no_mapping.rs"]
 mod mapping;
+mod pieces;
 mod rows;
 mod window;
 

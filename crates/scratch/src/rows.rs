@@ -2,6 +2,7 @@
 
 use crate::column::Column;
 use crate::folder::{ScratchError, ScratchFolder};
+use crate::pieces::Pieces;
 use crate::window::Window;
 use infermark_model::{RowsToStore, StoredNumbers, StoredRows};
 use std::cell::Cell;
@@ -36,9 +37,8 @@ pub fn bytes_of_rows(rows: usize) -> u64 {
 pub struct RowFilesWriter {
     folder: ScratchFolder,
     rows: usize,
-    deviation: File,
-    deviation_residual: File,
-    units: File,
+    files: [File; 3],
+    pieces: Pieces,
 }
 
 impl RowFilesWriter {
@@ -73,34 +73,18 @@ impl RowFilesWriter {
         Ok(RowFilesWriter {
             folder: folder.clone(),
             rows,
-            deviation: file()?,
-            deviation_residual: file()?,
-            units: file()?,
+            files: [file()?, file()?, file()?],
+            pieces: Pieces::default(),
         })
     }
 
-    /// Writes rows at their place.
+    /// Writes rows at their place, or keeps them until others that follow are there.
     ///
     /// # Errors
     /// The system's.
-    #[cfg(unix)]
-    pub fn write(&self, rows: RowsToStore<'_>) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        let at = 4 * rows.first as u64;
-        self.deviation
-            .write_all_at(bytemuck::cast_slice(rows.deviation), at)?;
-        self.deviation_residual
-            .write_all_at(bytemuck::cast_slice(rows.deviation_residual), at)?;
-        self.units.write_all_at(bytemuck::cast_slice(rows.units), at)
-    }
-
-    /// Writes rows at their place.
-    ///
-    /// # Errors
-    /// Always.
-    #[cfg(not(unix))]
-    pub fn write(&self, _: RowsToStore<'_>) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn write(&mut self, rows: RowsToStore<'_>) -> io::Result<()> {
+        let files = &self.files;
+        self.pieces.add(rows, |rows| write_columns(files, rows))
     }
 
     /// The error of writing them.
@@ -111,20 +95,39 @@ impl RowFilesWriter {
     /// The rows to read, of which `window` bounds what is resident.
     ///
     /// # Errors
-    /// [`ScratchError`] when the files cannot be mapped.
-    pub fn finish(self, window: &Arc<Window>) -> Result<RowFiles, ScratchError> {
-        let (folder, rows) = (self.folder, self.rows);
+    /// [`ScratchError`] when the last ones cannot be written, or the files not be mapped.
+    pub fn finish(mut self, window: &Arc<Window>) -> Result<RowFiles, ScratchError> {
+        let (folder, rows, files) = (self.folder, self.rows, self.files);
         let failed = |cause| folder.error(ROWS, bytes_of_rows(rows), cause);
+        self.pieces
+            .take(|rows| write_columns(&files, rows))
+            .map_err(failed)?;
+        let [deviation, deviation_residual, units] = files;
         Ok(RowFiles {
-            deviation: Watched::new(self.deviation, rows, window).map_err(failed)?,
-            deviation_residual: Watched::new(self.deviation_residual, rows, window).map_err(failed)?,
-            units: Watched::new(self.units, rows, window).map_err(failed)?,
+            deviation: Watched::new(deviation, rows, window).map_err(failed)?,
+            deviation_residual: Watched::new(deviation_residual, rows, window).map_err(failed)?,
+            units: Watched::new(units, rows, window).map_err(failed)?,
             window: window.clone(),
             folder,
             rows,
             asked: AtomicUsize::new(0),
         })
     }
+}
+
+/// Writes rows to the columns' files.
+#[cfg(unix)]
+fn write_columns([deviation, residual, units]: &[File; 3], rows: RowsToStore<'_>) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let at = 4 * rows.first as u64;
+    deviation.write_all_at(bytemuck::cast_slice(rows.deviation), at)?;
+    residual.write_all_at(bytemuck::cast_slice(rows.deviation_residual), at)?;
+    units.write_all_at(bytemuck::cast_slice(rows.units), at)
+}
+
+#[cfg(not(unix))]
+fn write_columns(_: &[File; 3], _: RowsToStore<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// What is stored, for messages.

@@ -16,7 +16,7 @@ fn passes_over_rows_leave_the_window_resident_and_read_what_was_written() {
     let scratch = ScratchFolder::new(folder.path());
     let window = Arc::new(Window::new(WINDOW as usize));
     let before = resident_file_bytes().unwrap();
-    let writer = RowFilesWriter::new(&scratch, ROWS).unwrap();
+    let mut writer = RowFilesWriter::new(&scratch, ROWS).unwrap();
     let product = 300;
     let value = |row: usize| row as f32;
     for first in (0..ROWS).step_by(product) {

@@ -490,7 +490,7 @@ impl PanelBuilder {
         };
         if let (Some(spilled), Some(RowStorage { folder, window })) = (&mut spilled, &storage) {
             let is_in_place = matches!(order, RunOrder::InPlace);
-            let writer = match is_in_place {
+            let mut writer = match is_in_place {
                 true => RowFilesWriter::growing(folder, row_count)?,
                 false => RowFilesWriter::new(folder, row_count)?,
             };
@@ -523,9 +523,8 @@ impl PanelBuilder {
                     defects.absorb(found);
                     // A repeated period leaves a product with fewer rows than were announced.
                     if defects.is_empty() {
-                        panel
-                            .add(part, |rows| writer.write(rows))
-                            .map_err(|cause| writer.error(cause))?;
+                        let added = panel.add(part, |rows| writer.write(rows));
+                        added.map_err(|cause| writer.error(cause))?;
                     }
                 }
                 if is_in_place && end < groups {
