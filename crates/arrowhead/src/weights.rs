@@ -48,7 +48,7 @@ impl<const D: usize> Weights<D> {
     /// Bytes of memory that they take.
     pub(crate) fn bytes(panel: &Panel) -> u64 {
         match panel.stored() {
-            None => 8 * panel.rows() as u64,
+            None => 8 * panel.held_rows() as u64,
             Some(_) => 0,
         }
     }

@@ -50,7 +50,7 @@ pub use metric::Metric;
 pub use posterior::{ChainDiagnostics, NORMAL_Q95, NORMAL_Q975, Posterior};
 pub use precision::Precision;
 pub use progress::{Progress, RunState, StepUnit};
-pub use ranks::check_ranks;
+pub use ranks::{ConnectedRanks, check_ranks};
 pub use registry::Registry;
 pub use remedy::{Cause, Choice, Remedy, Setting};
 pub use report::{

@@ -24,8 +24,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Subcommand};
 use infermark::{Cause, Columns, Interrupt, Remedy, Setting, read_panel};
 use infermark_atomic_file::ClaimedFolder;
-use infermark_data::{RowStorage, read_stored_panel};
-use infermark_model::Panel;
+use infermark_data::{RowStorage, read_own_rows, read_stored_panel};
+use infermark_model::{Panel, PanelRanks};
 use infermark_threads::on_pool;
 use std::path::Path;
 use std::sync::Arc;
@@ -128,6 +128,18 @@ fn load_panel(path: &Path, columns: &Columns) -> anyhow::Result<Arc<Panel>> {
 fn load_stored_panel(path: &Path, columns: &Columns, storage: &RowStorage) -> anyhow::Result<Arc<Panel>> {
     let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
     let panel = on_pool(0, || read_stored_panel(path, columns, storage)).map_err(with_column_options)?;
+    Ok(Arc::new(panel))
+}
+
+/// The same for the rows of a rank's own products, of a panel that may be larger than its memory where there is a storage.
+fn load_own_rows(
+    path: &Path,
+    columns: &Columns,
+    storage: Option<&RowStorage>,
+    ranks: &Arc<dyn PanelRanks>,
+) -> anyhow::Result<Arc<Panel>> {
+    let _spinner = crate::progress_bar::Bar::spinner(&format!("reading {}", path.display()));
+    let panel = read_own_rows(path, columns, storage, ranks).map_err(with_column_options)?;
     Ok(Arc::new(panel))
 }
 

@@ -4,8 +4,9 @@ use crate::exit::Exit;
 use crate::output::{notify, notify_from_any_rank, silence};
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
-use infermark::{Backend, DeviceId, DeviceKind, MethodKind};
+use infermark::{Backend, ConnectedRanks, DeviceId, DeviceKind, MethodKind, Request};
 use infermark_communicator::{CommunicationError, Communicator, LAUNCHERS, Launch, World, launch, preflight};
+use infermark_model::{Cut, PanelRanks};
 #[cfg(feature = "cuda")]
 use infermark_nccl::{NcclWorld, Place};
 use std::any::Any;
@@ -263,6 +264,16 @@ fn digest_of(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// Says why process `rank` does not go on, and ends all of them.
+fn end_processes(rank: usize, abort: fn(i32) -> !, error: impl std::fmt::Display) -> ! {
+    if rank > 0 {
+        // What all of them find, the first one says, and ends this process.
+        std::thread::sleep(TURN_OF_FIRST);
+    }
+    notify_from_any_rank(format_args!("error: {error}"));
+    abort(Exit::Usage.code().into())
+}
+
 impl Ranks {
     /// Whether this process writes the results.
     pub(crate) fn is_first(&self) -> bool {
@@ -296,12 +307,7 @@ impl Ranks {
         let Ranks::Processes(processes) = self else {
             return;
         };
-        if processes.rank > 0 {
-            // What all of them find, the first one says, and ends this process.
-            std::thread::sleep(TURN_OF_FIRST);
-        }
-        notify_from_any_rank(format_args!("error: {error}"));
-        (processes.abort)(Exit::Usage.code().into())
+        end_processes(processes.rank, processes.abort, error)
     }
 
     /// The steps that all processes make next, which are the first one's `steps`, and whether a checkpoint is `due` in any of them.
@@ -357,6 +363,28 @@ impl Ranks {
             }
             _ => Ok(size),
         }
+    }
+
+    /// What connects these as ranks that a panel's rows are spread over; `None` where each holds all rows: within one process, where
+    /// chains are spread, and where the panel is cut by row.
+    pub(crate) fn of_panel(&self, request: &Request) -> Option<Arc<dyn PanelRanks>> {
+        let Ranks::Processes(Processes {
+            rank,
+            size,
+            world,
+            abort,
+            ..
+        }) = self
+        else {
+            return None;
+        };
+        if request.shards == 1 || request.cut != Cut::Product {
+            return None;
+        }
+        let (rank, abort) = (*rank, *abort);
+        let communicator = world.ranks(*size).swap_remove(0);
+        let end = move |error: &CommunicationError| end_processes(rank, abort, error);
+        Some(Arc::new(ConnectedRanks::new(communicator, end)))
     }
 
     /// The backend with its ranks in these.

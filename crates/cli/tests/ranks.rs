@@ -2,6 +2,9 @@
 //!
 //! Both are found on the PATH. Where one is not, a test says so and passes, except where CI is set.
 
+#[path = "ranks/own_rows.rs"]
+mod own_rows;
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;

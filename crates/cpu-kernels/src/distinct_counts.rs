@@ -9,7 +9,7 @@
 use crate::chunk::Chunk;
 use infermark_model::Panel;
 use infermark_model::negative_binomial::{RiseBySeries, TERMS};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Some of the distinct counts of a category, with the number of rows of each.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -63,13 +63,53 @@ impl DistinctCounts {
 /// The distinct counts of every category, distributed over its chunks: one entry per chunk, some of them
 /// empty.
 pub fn distinct_counts(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
+    deal(chunks, &by_category(panel, chunks))
+}
+
+/// The same for `chunks` of all products, whose rows several ranks may hold. Every rank takes part.
+pub fn distinct_counts_of_all(panel: &Panel, chunks: &[Chunk]) -> Vec<DistinctCounts> {
+    let mut counts = by_category(panel, chunks);
+    if let Some(ranks) = panel.ranks() {
+        let own = counts.iter().enumerate().flat_map(|(at, of_category)| {
+            let numbers = move |(units, times): &(u32, usize)| [at as f64, f64::from(*units), *times as f64];
+            of_category.iter().map(numbers)
+        });
+        let own: Vec<[f64; 3]> = own.collect();
+        let mut lengths = vec![0.0; ranks.size()];
+        lengths[ranks.rank()] = own.len() as f64;
+        panel.sum_over_ranks(&mut lengths);
+        let before: f64 = lengths[..ranks.rank()].iter().sum();
+        let mut all = vec![[0.0; 3]; lengths.iter().sum::<f64>() as usize];
+        all[before as usize..][..own.len()].copy_from_slice(&own);
+        panel.sum_over_ranks(all.as_flattened_mut());
+        let mut merged = vec![BTreeMap::new(); counts.len()];
+        for [at, units, times] in all {
+            *merged[at as usize].entry(units as u32).or_default() += times as usize;
+        }
+        counts = merged.into_iter().map(|of| of.into_iter().collect()).collect();
+    }
+    deal(chunks, &counts)
+}
+
+/// The chunks of each category.
+fn of_categories(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
+    chunks.chunk_by(|a, b| a.category == b.category)
+}
+
+/// The distinct counts of each category's rows that are held here.
+fn by_category(panel: &Panel, chunks: &[Chunk]) -> Vec<Vec<(u32, usize)>> {
+    let counts = of_categories(chunks).map(|of_category| {
+        let products = of_category.iter().flat_map(|chunk| &chunk.products);
+        let held = products.filter(|product| panel.holds(**product as usize));
+        counted(held.flat_map(|product| &panel.units()[panel.row_range(*product as usize)]))
+    });
+    counts.collect()
+}
+
+/// Distributes the counts of each category over its chunks.
+fn deal(chunks: &[Chunk], counts: &[Vec<(u32, usize)>]) -> Vec<DistinctCounts> {
     let mut dealt = Vec::with_capacity(chunks.len());
-    for of_category in chunks.chunk_by(|a, b| a.category == b.category) {
-        let units = of_category
-            .iter()
-            .flat_map(|chunk| &chunk.products)
-            .flat_map(|product| &panel.units()[panel.row_range(*product as usize)]);
-        let counts = counted(units);
+    for (of_category, counts) in of_categories(chunks).zip(counts) {
         // A part of a panel may have no rows of a category.
         let share = counts.len().div_ceil(of_category.len()).max(1);
         let end = dealt.len() + of_category.len();

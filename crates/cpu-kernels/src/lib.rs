@@ -29,6 +29,6 @@ mod simd;
 pub mod team;
 
 pub use dispatch::{ForSimd, SimdDispatch};
-pub use distinct_counts::{DistinctCounts, distinct_counts};
+pub use distinct_counts::{DistinctCounts, distinct_counts, distinct_counts_of_all};
 pub use log_joint::FusedLogJoint;
 pub use simd::{Kernel, NoiseSimd, Scalar, Simd, lanes_below};

@@ -15,6 +15,6 @@ mod truth;
 pub use generate::{GenerateError, GenerateProgress, Generator, Process, generate_panel, generate_to_file};
 pub use read::{
     Columns, Compression, Defect, DefectRemedy, PanelColumn, ReadError, RowStorage, SHOWN_DEFECTS,
-    read_panel, read_stored_panel,
+    read_own_rows, read_panel, read_stored_panel,
 };
 pub use truth::{Truth, read_true_elasticities, read_truth};

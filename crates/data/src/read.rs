@@ -8,6 +8,7 @@ mod folder;
 mod keys;
 mod lines;
 mod numbers;
+mod own_rows;
 mod panel_builder;
 mod panel_column;
 mod parquet_rows;
@@ -24,6 +25,7 @@ pub(crate) use csv_rows::CsvTable;
 pub use defect::{Defect, ReadError, SHOWN_DEFECTS};
 pub(crate) use defect::{Defects, Place};
 pub(crate) use keys::without_zero_decimals;
+pub use own_rows::read_own_rows;
 pub use panel_column::PanelColumn;
 pub use remedy::DefectRemedy;
 pub(crate) use shown::quoted;
@@ -74,26 +76,52 @@ pub fn read_stored_panel(path: &Path, columns: &Columns, storage: &RowStorage) -
 
 fn read_into(mut panel_builder: PanelBuilder, path: &Path, columns: &Columns) -> Result<Panel, ReadError> {
     let mut defects = Defects::default();
+    let table = pass_over(path, columns, &mut panel_builder, &mut defects)?;
+    let panel = panel_builder.assemble(columns, &mut defects)?;
+    conclude_pass(panel, defects, path, columns, table)
+}
+
+/// Reads all rows of a file into the panel builder. Returns the table of a CSV file.
+fn pass_over(
+    path: &Path,
+    columns: &Columns,
+    panel_builder: &mut PanelBuilder,
+    defects: &mut Defects,
+) -> Result<Option<CsvTable>, ReadError> {
     let source = Source::open(path)?;
-    match source.format()? {
+    let table = match source.format()? {
         Format::Csv => {
             let mut table = CsvTable::read(path, source)?;
-            csv_rows::fill(&mut table, columns, &mut panel_builder, &mut defects)?;
-            check_room(&mut panel_builder, path)?;
-            let panel = panel_builder.assemble(columns, &mut defects)?;
+            csv_rows::fill(&mut table, columns, panel_builder, defects)?;
+            Some(table)
+        }
+        Format::Parquet => {
+            parquet_rows::fill(path, columns, panel_builder, defects)?;
+            None
+        }
+    };
+    check_room(panel_builder, path)?;
+    Ok(table)
+}
+
+/// The panel if there are no defects, otherwise the defects, with what tells repeated rows apart.
+fn conclude_pass(
+    panel: Option<Panel>,
+    mut defects: Defects,
+    path: &Path,
+    columns: &Columns,
+    table: Option<CsvTable>,
+) -> Result<Panel, ReadError> {
+    match table {
+        Some(table) => {
             table.tell_repeated_apart(columns, &mut defects)?;
             conclude(panel, defects, path, table.row_word(), |places| {
                 table.lines(places)
             })
         }
-        Format::Parquet => {
-            parquet_rows::fill(path, columns, &mut panel_builder, &mut defects)?;
-            check_room(&mut panel_builder, path)?;
-            let panel = panel_builder.assemble(columns, &mut defects)?;
-            conclude(panel, defects, path, "row", |places| {
-                Ok(places.iter().map(|p| p.data_row()).collect())
-            })
-        }
+        None => conclude(panel, defects, path, "row", |places| {
+            Ok(places.iter().map(|p| p.data_row()).collect())
+        }),
     }
 }
 

@@ -1,7 +1,10 @@
 //! CSV files as they occur in practice: pipes, folders of parts, compressed files, keys as floats, rows that
 //! another column distinguishes; and files of unusual sizes.
 
-use infermark_data::{Columns, ReadError, read_panel, read_truth};
+mod in_parts;
+
+use in_parts::read_panel;
+use infermark_data::{Columns, ReadError, read_truth};
 use infermark_model::{Labels, Panel};
 use std::path::Path;
 

@@ -1,6 +1,9 @@
 //! Defective files: the message of each, in full where it fits on one line.
 
-use infermark_data::{Columns, ReadError, read_panel};
+mod in_parts;
+
+use in_parts::read_panel;
+use infermark_data::{Columns, ReadError};
 use std::path::{Path, PathBuf};
 
 fn file(name: &str) -> PathBuf {

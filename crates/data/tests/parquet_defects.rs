@@ -1,11 +1,14 @@
 //! Defective Parquet files, and the column types that are read.
 
+mod in_parts;
+
 use arrow_array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
     Int8Array, Int16Array, Int32Array, Int64Array, LargeStringArray, RecordBatch, StringArray,
     StringViewArray, TimestampMillisecondArray, UInt32Array, UInt64Array,
 };
-use infermark_data::{Columns, ReadError, read_panel};
+use in_parts::read_panel;
+use infermark_data::{Columns, ReadError};
 use infermark_model::{Labels, Panel};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};

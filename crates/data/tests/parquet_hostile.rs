@@ -1,7 +1,10 @@
 //! Parquet files that are damaged in ways that make the decoder panic, or that request unlimited memory.
 
+mod in_parts;
+
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
-use infermark_data::{Columns, read_panel};
+use in_parts::read_panel;
+use infermark_data::Columns;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};

@@ -1,12 +1,15 @@
 //! The column types in other programs' Parquet files, and how they are read.
 
+mod in_parts;
+
 use arrow_array::{
     ArrayRef, BinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeBinaryArray, RecordBatch,
     StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
 };
 use arrow_cast::cast;
 use arrow_schema::DataType;
-use infermark_data::{Columns, ReadError, read_panel};
+use in_parts::read_panel;
+use infermark_data::{Columns, ReadError};
 use infermark_model::{Labels, Panel};
 use parquet::arrow::ArrowWriter;
 use std::path::Path;

@@ -1,6 +1,9 @@
 //! Valid files: order, labels, gaps and quoting.
 
-use infermark_data::{Columns, read_panel};
+mod in_parts;
+
+use in_parts::read_panel;
+use infermark_data::Columns;
 use infermark_model::{Labels, Panel};
 use std::path::{Path, PathBuf};
 

@@ -4,8 +4,11 @@
 //! `PROPTEST_CASES` sets the number of panels. Earlier failures are stored in `round_trip.regressions` and
 //! tried first.
 
+mod in_parts;
+
 use arrow_array::{ArrayRef, Date32Array, Float64Array, Int64Array, RecordBatch, StringArray};
-use infermark_data::{Columns, read_panel};
+use in_parts::read_panel;
+use infermark_data::Columns;
 use infermark_model::{Labels, Panel, PanelPart};
 use parquet::arrow::ArrowWriter;
 use proptest::collection::{btree_map, btree_set, vec};

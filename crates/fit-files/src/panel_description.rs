@@ -2,8 +2,10 @@
 
 use infermark_model::design::COEFFICIENTS;
 use infermark_model::{Labels, Panel};
+use infermark_threads::run_parts;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fmt::Write;
 
 /// A panel in figures, with the fingerprint of its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,12 +22,12 @@ pub struct PanelDescription {
     pub rows: usize,
     /// Whether every product has every period.
     pub dense: bool,
-    /// SHA-256 of the columns, see [`panel_sha256`].
+    /// SHA-256 of the contents, see [`panel_sha256`].
     pub sha256: String,
 }
 
 impl PanelDescription {
-    /// Describes `panel`; reads it once for the fingerprint.
+    /// Describes `panel`; reads it once for the fingerprint. Every rank that holds the panel's rows takes part.
     pub fn new(panel: &Panel, source: impl Into<String>) -> Self {
         let layout = panel.layout();
         PanelDescription {
@@ -40,72 +42,81 @@ impl PanelDescription {
     }
 }
 
-/// SHA-256 of a panel's columns, in hexadecimal: equal for equal panels, whatever the file and its row order.
+/// Bytes of a product's digest, in words.
+const DIGEST_WORDS: usize = 8;
+
+/// SHA-256 of a panel, in hexadecimal: equal for equal panels, whatever the file and its row order. Every rank that holds the panel's
+/// rows takes part.
 ///
-/// Hashed in turn: the labels of products, categories and periods (each followed by a line feed); then per product its
-/// category and its number of rows (`u32`, `u64`); then of all rows in the panel's order the period (`u32`), then the
-/// units (`u32`), then the regressors, product by product (`f64`, the log prices); all little-endian.
+/// Hashed in turn: the labels of products, categories and periods (each followed by a line feed), then of every product the 32 bytes of
+/// its own SHA-256. Hashed for that: its category and its number of rows (`u32`, `u64`), the periods of its rows in their order (`u32`),
+/// their units (`u32`), and their regressors (`f64`, the log prices); all little-endian.
 pub fn panel_sha256(panel: &Panel) -> String {
-    let mut sink = Sink {
-        digest: Sha256::new(),
-        buffer: Vec::with_capacity(1 << 16),
-    };
+    let mut digest = Sha256::new();
     for labels in [panel.products(), panel.categories(), panel.periods()] {
-        sink.labels(labels);
+        hash_labels(labels, &mut digest);
     }
-    for (product, category) in panel.category_of().iter().enumerate() {
-        sink.put(&category.to_le_bytes());
-        sink.put(&(panel.rows_of(product) as u64).to_le_bytes());
+    for words in product_digests(panel) {
+        words.iter().for_each(|word| digest.update(word.to_le_bytes()));
     }
-    let products = 0..panel.category_of().len();
-    if panel.is_dense() {
-        // The periods of every product are the same bytes.
-        let periods: Vec<u8> = (0..panel.layout().periods as u32)
-            .flat_map(u32::to_le_bytes)
-            .collect();
-        products.clone().for_each(|_| sink.put(&periods));
-    } else {
-        for row in products.clone().flat_map(|p| panel.product_rows(p)) {
-            sink.put(&(row.period as u32).to_le_bytes());
-        }
-    }
-    let mut bytes = Vec::new();
-    for product in products.clone() {
-        bytes.clear();
-        let units = &panel.units()[panel.row_range(product)];
-        bytes.extend(units.iter().flat_map(|units| units.to_le_bytes()));
-        sink.put(&bytes);
-    }
-    for product in products {
-        bytes.clear();
-        for k in 0..COEFFICIENTS.len() {
-            let column = panel.designs(product).map(|design| design[k]);
-            bytes.extend(column.flat_map(f64::to_le_bytes));
-        }
-        sink.put(&bytes);
-    }
-    sink.digest.update(&sink.buffer);
-    format!("{:x}", sink.digest.finalize())
+    format!("{:x}", digest.finalize())
 }
 
-struct Sink {
-    digest: Sha256,
-    buffer: Vec<u8>,
+/// The digests of all products, computed on all threads of the ranks that hold their rows.
+fn product_digests(panel: &Panel) -> Vec<[u32; DIGEST_WORDS]> {
+    let held: Vec<usize> = panel.held_products().collect();
+    let mut digests = vec![[0; DIGEST_WORDS]; held.len()];
+    let part = held.len().div_ceil(infermark_threads::available()).max(1);
+    let parts = held.chunks(part).zip(digests.chunks_mut(part));
+    run_parts(parts.map(|(products, digests)| {
+        move || {
+            let mut bytes = Vec::new();
+            for (product, digest) in products.iter().zip(digests) {
+                *digest = product_digest(panel, *product, &mut bytes);
+            }
+        }
+    }));
+    if panel.ranks().is_none() {
+        return digests;
+    }
+    let mut own = digests.iter();
+    // Words are whole numbers, and so are exact as they cross.
+    let all = panel.of_all_products(|_| own.next().expect("one for each product held").map(f64::from));
+    all.into_iter()
+        .map(|words| words.map(|word| word as u32))
+        .collect()
 }
 
-impl Sink {
-    fn put(&mut self, bytes: &[u8]) {
-        if self.buffer.len() + bytes.len() > 1 << 16 {
-            self.digest.update(&self.buffer);
-            self.buffer.clear();
-        }
-        self.buffer.extend_from_slice(bytes);
+fn product_digest(panel: &Panel, product: usize, bytes: &mut Vec<u8>) -> [u32; DIGEST_WORDS] {
+    bytes.clear();
+    bytes.extend(panel.category_of()[product].to_le_bytes());
+    bytes.extend((panel.rows_of(product) as u64).to_le_bytes());
+    let rows = panel.product_rows(product);
+    bytes.extend(rows.flat_map(|row| (row.period as u32).to_le_bytes()));
+    let units = &panel.units()[panel.row_range(product)];
+    bytes.extend(units.iter().flat_map(|units| units.to_le_bytes()));
+    for k in 0..COEFFICIENTS.len() {
+        let column = panel.designs(product).map(|design| design[k]);
+        bytes.extend(column.flat_map(f64::to_le_bytes));
     }
+    let digest = Sha256::digest(bytes);
+    let (words, _) = digest.as_chunks();
+    let mut of_product = [0; DIGEST_WORDS];
+    of_product
+        .iter_mut()
+        .zip(words)
+        .for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
+    of_product
+}
 
-    fn labels(&mut self, labels: &Labels) {
-        for label in labels.iter() {
-            self.put(label.to_string().as_bytes());
-            self.put(b"\n");
+fn hash_labels(labels: &Labels, digest: &mut Sha256) {
+    let mut text = String::new();
+    for label in labels.iter() {
+        let _ = writeln!(text, "{label}");
+        if text.len() > 1 << 16 {
+            digest.update(&text);
+            text.clear();
         }
     }
+    digest.update(&text);
 }

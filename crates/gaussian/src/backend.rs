@@ -289,7 +289,7 @@ impl GaussianCpu {
         // only the weights of its own rows.
         let latents = panel.layout_for(request.likelihood).latents() as u64;
         let weights = match panel.stored() {
-            None => 8 * panel.rows() as u64,
+            None => 8 * panel.held_rows() as u64,
             Some(_) => 0,
         };
         let here = self.world.size().map_or(request.shards, |_| 1);

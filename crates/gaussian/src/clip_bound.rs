@@ -1,6 +1,6 @@
 //! Products with counts at the upper clip bound.
 
-use crate::design::PerLatent;
+use crate::design::{LATENTS, PerLatent};
 use infermark_model::ln_factorial::ln_factorial;
 use infermark_model::{Likelihood, Panel, Priors};
 use std::sync::Arc;
@@ -44,7 +44,8 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// For Poisson counts only: negative-binomial counts are too dispersed to detect the bound.
+    /// For Poisson counts only: negative-binomial counts are too dispersed to detect the bound. Every rank that holds the panel's rows
+    /// takes part.
     pub(crate) fn of(panel: &Panel, priors: &Priors, likelihood: Likelihood) -> Self {
         let rate = priors.clip_high.exp();
         let least = if likelihood.is_equidispersed() {
@@ -57,22 +58,43 @@ impl Bound {
         let mut category_period = panel.sums().category_period.clone();
         let mut ln_factorials = panel.sums().ln_factorials;
         let mut products = Vec::new();
-        if (0..layout.products).any(|i| panel.units()[panel.row_range(i)].iter().any(is_at)) {
+        let is_left_out = |i: usize| panel.units()[panel.row_range(i)].iter().any(is_at);
+        let mut left_out = [f64::from(u8::from(panel.held_products().any(is_left_out)))];
+        panel.sum_over_ranks(&mut left_out);
+        if left_out[0] > 0.0 {
             let highest = |i: usize| {
-                let row = panel.product_rows(i).max_by_key(|row| row.units)?;
-                is_at(&row.units).then_some((row.period, row.design()))
+                let row = panel.product_rows(i).max_by_key(|row| row.units);
+                let row = row.filter(|row| is_at(&row.units));
+                // The place of the period, from 1.
+                row.map_or([0.0; 1 + LATENTS], |row| {
+                    let mut numbers = [row.period as f64 + 1.0; 1 + LATENTS];
+                    numbers[1..].copy_from_slice(&row.design());
+                    numbers
+                })
             };
-            products.extend((0..layout.products).map(highest));
-            ln_factorials = 0.0;
-            for (i, left_out) in products.iter().enumerate() {
+            let highest = panel.of_all_products(highest);
+            products.extend(
+                highest
+                    .into_iter()
+                    .map(|[period, design @ ..]| (period > 0.0).then(|| (period as usize - 1, design))),
+            );
+            let mut removed = vec![0; category_period.len()];
+            let factorials = panel.of_all_products(|i| {
                 let first = panel.category_of()[i] as usize * layout.periods;
+                let mut sum = 0.0;
                 for row in panel.product_rows(i) {
-                    if left_out.is_some() {
-                        category_period[first + row.period] -= u64::from(row.units);
+                    if products[i].is_some() {
+                        removed[first + row.period] += u64::from(row.units);
                     } else {
-                        ln_factorials += ln_factorial(row.units);
+                        sum += ln_factorial(row.units);
                     }
                 }
+                [sum]
+            });
+            ln_factorials = factorials.iter().fold(0.0, |sum, [of]| sum + of);
+            panel.sum_integers_over_ranks(&mut removed);
+            for (sum, removed) in category_period.iter_mut().zip(removed) {
+                *sum -= removed;
             }
         }
         Bound {

@@ -10,7 +10,7 @@ use infermark_arrowhead::{
 };
 use infermark_cpu_kernels::DistinctCounts;
 use infermark_cpu_kernels::chunk::chunks;
-use infermark_cpu_kernels::distinct_counts;
+use infermark_cpu_kernels::distinct_counts_of_all;
 use infermark_model::design::{EFFECT, PRODUCT_LATENTS, PRODUCT_SITES, along, along_regressors, at};
 use infermark_model::log_joint::LN_SQRT_2PI;
 use infermark_model::lower_bound::rows_below;
@@ -76,7 +76,7 @@ impl GaussianObjective {
             Likelihood::NegativeBinomial => {
                 let chunks = chunks(panel);
                 let mut of_category = vec![Vec::new(); panel.layout().categories];
-                for (chunk, counts) in chunks.iter().zip(distinct_counts(panel, &chunks)) {
+                for (chunk, counts) in chunks.iter().zip(distinct_counts_of_all(panel, &chunks)) {
                     of_category[chunk.category].push(counts);
                 }
                 of_category

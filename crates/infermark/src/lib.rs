@@ -90,12 +90,13 @@ pub use registry::registry;
 #[doc(inline)]
 pub use infermark_backend::{
     Backend, BackendError, BenchmarkSettings, Capabilities, Cause, ChainDiagnostics, ChainReport, Checkpoint,
-    Choice, Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws, ESS_LIMIT, EarlyStop,
-    GaussianPass, GaussianPoint, GaussianReport, GaussianWarning, Interrupt, LaplaceSettings, Limits,
-    MOST_SHARDS, MOST_THREADS, MeanfieldSettings, Method, MethodKind, Metric, ModeSearchReport, NutsReport,
-    NutsSettings, NutsWarning, Posterior, Precision, Progress, RHAT_LIMIT, Registry, Remedy, Report, Request,
-    Run, RunState, Setting, ShapeShiftWarning, SiteDraws, StateFormat, StepPacer, StepPoint, StepUnit,
-    StructuredViSettings, SviReport, SviSettings, SviWarning, TracePoint, Warning, check_threads,
+    Choice, ConnectedRanks, Convergence, Detail, Device, DeviceId, DeviceKind, DrawStatistics, Draws,
+    ESS_LIMIT, EarlyStop, GaussianPass, GaussianPoint, GaussianReport, GaussianWarning, Interrupt,
+    LaplaceSettings, Limits, MOST_SHARDS, MOST_THREADS, MeanfieldSettings, Method, MethodKind, Metric,
+    ModeSearchReport, NutsReport, NutsSettings, NutsWarning, Posterior, Precision, Progress, RHAT_LIMIT,
+    Registry, Remedy, Report, Request, Run, RunState, Setting, ShapeShiftWarning, SiteDraws, StateFormat,
+    StepPacer, StepPoint, StepUnit, StructuredViSettings, SviReport, SviSettings, SviWarning, TracePoint,
+    Warning, check_threads,
 };
 #[doc(inline)]
 pub use infermark_data::{

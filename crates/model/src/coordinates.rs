@@ -163,6 +163,8 @@ impl Orthogonal {
     /// Weights are the information of a row on its log rate, with its units instead of its rate: the units
     /// themselves under the Poisson likelihood, `y / (1 + y / r)` under the negative binomial, with a rough
     /// shape `r` of the category. A category without sales has equal weights.
+    ///
+    /// Every rank that holds the panel's rows takes part.
     pub fn new(panel: &Panel, likelihood: Likelihood, priors: &Priors) -> Self {
         let layout = panel.layout_for(likelihood);
         let prior = priors.product_effect_sd.powi(-2);
@@ -183,19 +185,25 @@ impl Orthogonal {
             true => {
                 let dispersion = rough_dispersions(panel);
                 let mut weights = vec![0.0; layout.categories * layout.periods];
-                for (i, category) in panel.category_of().iter().enumerate() {
-                    let c = *category as usize;
-                    let weights = &mut weights[c * layout.periods..][..layout.periods];
-                    let (mut total, mut moment) = (0.0, 0.0);
-                    let mean = origin[i];
-                    for row in panel.product_rows(i) {
-                        let weight = weight_of(f64::from(row.units), dispersion[c]);
-                        total += weight;
-                        moment += weight * (row.log_price - mean);
-                        weights[row.period] += weight;
+                let mut own = Vec::new();
+                panel.add_in_turn(&mut weights, |weights| {
+                    for i in panel.held_products() {
+                        let c = panel.category_of()[i] as usize;
+                        let weights = &mut weights[c * layout.periods..][..layout.periods];
+                        let (mut total, mut moment) = (0.0, 0.0);
+                        let mean = origin[i];
+                        for row in panel.product_rows(i) {
+                            let weight = weight_of(f64::from(row.units), dispersion[c]);
+                            total += weight;
+                            moment += weight * (row.log_price - mean);
+                            weights[row.period] += weight;
+                        }
+                        own.push((moment + mean * total) / (total + prior));
                     }
-                    origin[i] = (moment + mean * total) / (total + prior);
-                }
+                });
+                let mut own = own.into_iter();
+                let all = panel.of_all_products(|_| [own.next().expect("one for each product held")]);
+                origin = all.into_iter().map(|[origin]| origin).collect();
                 (weights, dispersion)
             }
         };
@@ -437,13 +445,10 @@ fn expected_by_means(panel: &Panel) -> Vec<f64> {
     for (i, category) in panel.category_of().iter().enumerate() {
         let mean = mean_units(panel, i);
         let expected = &mut expected[*category as usize * layout.periods..][..layout.periods];
-        if panel.is_dense() {
+        match panel.presence() {
             // The same in every period: once is enough.
-            expected[0] += mean;
-        } else {
-            for row in panel.product_rows(i) {
-                expected[row.period] += mean;
-            }
+            None => expected[0] += mean,
+            Some(presence) => presence.periods(i).for_each(|period| expected[period] += mean),
         }
     }
     if panel.is_dense() {
@@ -463,27 +468,30 @@ fn rough_dispersions(panel: &Panel) -> Vec<f64> {
     let layout = panel.layout();
     let expected = expected_by_means(panel);
     let entry = |i: usize, period: usize| panel.category_of()[i] as usize * layout.periods + period;
-    let mut excess = vec![0.0; layout.categories];
-    let mut squares = vec![0.0; layout.categories];
-    for i in 0..layout.products {
-        let (c, mean) = (panel.category_of()[i] as usize, mean_units(panel, i));
-        for row in panel.product_rows(i) {
-            let at = entry(i, row.period);
-            if expected[at] > 0.0 {
-                let rate = mean * panel.sums().category_period[at] as f64 / expected[at];
-                excess[c] += (f64::from(row.units) - rate).powi(2) - rate;
-                squares[c] += rate * rate;
+    let mut sums = vec![[0.0; 2]; layout.categories];
+    panel.add_in_turn(sums.as_flattened_mut(), |sums| {
+        let (sums, _) = sums.as_chunks_mut();
+        for i in panel.held_products() {
+            let mean = mean_units(panel, i);
+            let [excess, squares] = &mut sums[panel.category_of()[i] as usize];
+            for row in panel.product_rows(i) {
+                let at = entry(i, row.period);
+                if expected[at] > 0.0 {
+                    let rate = mean * panel.sums().category_period[at] as f64 / expected[at];
+                    *excess += (f64::from(row.units) - rate).powi(2) - rate;
+                    *squares += rate * rate;
+                }
             }
         }
-    }
-    let ratio = |(excess, squares): (&f64, &f64)| {
-        if *squares > 0.0 {
+    });
+    let ratio = |[excess, squares]: [f64; 2]| {
+        if squares > 0.0 {
             (excess / squares).max(0.0)
         } else {
             0.0
         }
     };
-    excess.iter().zip(&squares).map(ratio).collect()
+    sums.into_iter().map(ratio).collect()
 }
 
 #[cfg(test)]

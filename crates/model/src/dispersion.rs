@@ -135,7 +135,7 @@ pub enum Variances<'a> {
 impl Dispersion {
     /// The dispersion of `panel` about the posterior means `point`, natural parameters of length
     /// [`Layout::latents`] of `likelihood`; computed on `threads` threads, whose number changes no bit. The
-    /// excess is stated if the variances are known.
+    /// excess is stated if the variances are known. Every rank that holds the panel's rows takes part.
     ///
     /// # Panics
     /// When a vector is not of that length.
@@ -150,8 +150,7 @@ impl Dispersion {
         let fitted = FittedRates::new(panel, priors, likelihood, point);
         match variances {
             Variances::Unknown => {
-                let products = fitted.layout.products;
-                let sums = for_each_product(products, threads, |i| fitted.of_product(i, |_| 0.0));
+                let sums = for_each_product(panel, threads, |i| fitted.of_product(i, |_| 0.0));
                 let spent = parameters_spent(panel);
                 Dispersion::added(panel, &sums, |c| Some(spent[c]), Some(spent.iter().sum())).without_level()
             }
@@ -177,7 +176,7 @@ impl Dispersion {
         }
         let fitted = FittedRates::new(panel, priors, likelihood, &mean);
         let layout = fitted.layout;
-        let sums = for_each_product(layout.products, threads, |i| {
+        let sums = for_each_product(panel, threads, |i| {
             let places = layout.product_places(i);
             let time = layout.time_index(panel.category_of()[i] as usize, 0);
             fitted.of_product(i, |row| {
@@ -362,7 +361,7 @@ impl<'a> FittedRates<'a> {
     pub fn with_independent(&self, rates: IndependentRates<'_>, threads: usize) -> Dispersion {
         let (layout, variances) = (&self.layout, rates.variances);
         assert_eq!(variances.len(), layout.latents(), "one variance per latent");
-        let sums = for_each_product(layout.products, threads, |i| {
+        let sums = for_each_product(self.panel, threads, |i| {
             let of_product = at(variances, layout.product_places(i));
             let category = self.panel.category_of()[i] as usize;
             let of_periods = &variances[layout.time_range(category)];
@@ -525,23 +524,30 @@ impl FittedRows {
     }
 }
 
-/// The results of `f` for every product, in order, computed on several threads.
+/// The results of `f` for every product, in order, computed on several threads of the ranks that hold the rows.
 fn for_each_product(
-    products: usize,
+    panel: &Panel,
     threads: usize,
     f: impl Fn(usize) -> ProductSums + Sync,
 ) -> Vec<ProductSums> {
-    let mut sums = vec![ProductSums::default(); products];
-    let share = products.div_ceil(threads.clamp(1, products.max(1))).max(1);
+    let held: Vec<usize> = panel.held_products().collect();
+    let mut sums = vec![ProductSums::default(); held.len()];
+    let share = held.len().div_ceil(threads.clamp(1, held.len().max(1))).max(1);
     let f = &f;
-    run_parts(sums.chunks_mut(share).enumerate().map(|(part, sums)| {
+    let parts = held.chunks(share).zip(sums.chunks_mut(share));
+    run_parts(parts.map(|(products, sums)| {
         move || {
-            for (own, sum) in sums.iter_mut().enumerate() {
-                *sum = f(part * share + own);
+            for (product, sum) in products.iter().zip(sums) {
+                *sum = f(*product);
             }
         }
     }));
-    sums
+    if panel.ranks().is_none() {
+        return sums;
+    }
+    let mut own = sums.iter();
+    let all = panel.of_all_products(|_| own.next().expect("one for each product held").numbers());
+    all.into_iter().map(ProductSums::of_numbers).collect()
 }
 
 /// Parameters of the likelihood that the rows of each category can determine.

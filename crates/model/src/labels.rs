@@ -62,6 +62,24 @@ impl Labels {
         }
     }
 
+    /// The labels at these places, ascending.
+    ///
+    /// # Panics
+    /// When a place is out of range.
+    pub fn at(&self, places: &[u32]) -> Labels {
+        let places = places.iter().map(|place| *place as usize);
+        match self {
+            Labels::Text(all) => Labels::Text(places.map(|place| all[place].clone()).collect()),
+            Labels::Integer(all) => Labels::Integer(places.map(|place| all[place]).collect()),
+            Labels::Date(all) => Labels::Date(places.map(|place| all[place]).collect()),
+            Labels::Numbered { .. } => Labels::Text(
+                places
+                    .map(|place| self.get(place).to_string().into_boxed_str())
+                    .collect(),
+            ),
+        }
+    }
+
     /// All labels in order.
     pub fn iter(&self) -> impl Iterator<Item = Label<'_>> {
         (0..self.len()).map(|i| self.get(i))

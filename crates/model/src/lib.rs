@@ -58,12 +58,12 @@ pub use likelihood::{
     Likelihood, LikelihoodVisitor, RowLikelihood, RowTerms, RowWeight, negative_binomial, poisson,
 };
 pub use panel::{
-    Panel, PanelError, PanelPart, Presence, RELATIVE_PRICE_STEP, Row, RowsToStore, StoredNumbers,
-    StoredPanel, StoredRows, UnitSums,
+    AllProducts, OwnProducts, Panel, PanelError, PanelPart, PanelRanks, Presence, RELATIVE_PRICE_STEP, Row,
+    RowsToStore, StoredNumbers, StoredPanel, StoredRows, UnitSums,
 };
 pub use parameterization::{Centredness, LocScale, Parameterization};
 pub use printable::{printable, printable_lines};
 pub use priors::{PriorSetting, Priors, PriorsError};
-pub use shard::{Cut, Shard, TooManyShards};
+pub use shard::{Cut, Shard, TooManyShards, cut_by_rows};
 pub use site::{Axis, Layout, PerSite, PriorMean, SITES, Site, SiteSpec, setting_names};
 pub use specification::{SALES_CLIP, Specification, median_log_units};

@@ -17,20 +17,23 @@ use infermark_threads::run_parts;
 pub const MOST_BELOW: f64 = 0.05;
 
 /// Share of the rows whose log rate at `point` (natural parameters, the order of the panel's layout) is below
-/// [`Priors::clip_low`].
+/// [`Priors::clip_low`]. Every rank that holds the panel's rows takes part.
 pub fn share_below(panel: &Panel, priors: &Priors, point: &[f64], threads: usize) -> f64 {
     let layout = panel.layout();
-    let part = layout.products.div_ceil(threads.clamp(1, layout.products));
-    let counted = run_parts((0..layout.products).step_by(part).map(|first| {
-        let products = first..(first + part).min(layout.products);
+    let held: Vec<usize> = panel.held_products().collect();
+    let part = held.len().div_ceil(threads.clamp(1, held.len()));
+    let counted = run_parts(held.chunks(part).map(|products| {
         move || {
             products
+                .iter()
+                .copied()
                 .map(|i| rows_below(panel, &layout, priors.clip_low, point, i))
                 .sum::<usize>()
         }
     }));
-    let below: usize = counted.into_iter().sum();
-    below as f64 / panel.rows() as f64
+    let mut below = [counted.into_iter().sum::<usize>() as f64];
+    panel.sum_over_ranks(&mut below);
+    below[0] / panel.rows() as f64
 }
 
 /// The rows of a product whose log rate at `point` (natural parameters, the order of `layout`) is below `low`.

@@ -1,4 +1,5 @@
-//! The panel: rows sorted by product, then period, dense or with gaps; in memory, or stored outside of it ([`StoredRows`]).
+//! The panel: rows sorted by product, then period, dense or with gaps; in memory, or stored outside of it ([`StoredRows`]); all of them,
+//! or those of one of the ranks that they are spread over ([`PanelRanks`]).
 //!
 //! A row's log price is held as its product's mean plus a deviation, and the deviation as two `f32` (value
 //! and residual, together 48 bits). Fast passes read only the first, 4 bytes per row, which improves
@@ -8,8 +9,10 @@
 
 mod error;
 mod part;
+mod presence;
 mod relative;
 mod rows;
+mod spread;
 mod stored;
 
 use crate::axes::Axes;
@@ -17,11 +20,14 @@ use crate::labels::Labels;
 use crate::likelihood::Likelihood;
 use crate::site::Layout;
 use infermark_threads::run_parts;
+use spread::Spread;
 use stored::Stored;
 
 pub use error::PanelError;
 pub use part::PanelPart;
+pub use presence::Presence;
 pub use relative::RELATIVE_PRICE_STEP;
+pub use spread::{AllProducts, OwnProducts, PanelRanks};
 pub use stored::{RowsToStore, StoredNumbers, StoredPanel, StoredRows};
 
 /// One row of the panel.
@@ -44,24 +50,8 @@ pub struct UnitSums {
     pub product_deviation: Vec<f64>,
     /// `sum_i y` in a category and period, length C * T, category-major.
     pub category_period: Vec<u64>,
-    /// `sum ln y!` over all rows.
+    /// `sum ln y!` over all rows: the sum over the products of the sums over their rows.
     pub ln_factorials: f64,
-}
-
-/// Which periods a product has, one bit per period, `words_per_product` words of 64 bits per product.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Presence {
-    /// Words a product takes, `ceil(T / 64)`.
-    pub words_per_product: usize,
-    /// N * `words_per_product` words; bit `t % 64` of word `t / 64` says that period `t` is there.
-    pub words: Vec<u64>,
-}
-
-impl Presence {
-    /// The words of one product.
-    pub fn product(&self, product: usize) -> &[u64] {
-        &self.words[product * self.words_per_product..][..self.words_per_product]
-    }
 }
 
 /// The panel. Indices of products, categories and periods follow the sorted labels.
@@ -80,6 +70,20 @@ pub struct Panel {
     sums: UnitSums,
     /// Where the rows are if they lie outside of memory; the columns above are then empty.
     stored: Option<Stored>,
+    /// What is known of all products if the rows are those of one rank; sums and numbers of rows are of all products.
+    spread: Option<Spread>,
+}
+
+/// Checks that every category has a product.
+fn check_categories(category_of: &[u32], categories: usize) -> Result<(), PanelError> {
+    let mut seen = vec![false; categories];
+    for category in category_of {
+        seen[*category as usize] = true;
+    }
+    match seen.iter().position(|seen| !seen) {
+        Some(category) => Err(PanelError::CategoryWithoutProducts { category }),
+        None => Ok(()),
+    }
 }
 
 impl Panel {
@@ -88,6 +92,18 @@ impl Panel {
     /// # Errors
     /// [`PanelError`] when labels and parts disagree, a category has no product, or there is no row.
     pub fn from_parts(
+        products: Labels,
+        categories: Labels,
+        periods: Labels,
+        parts: Vec<PanelPart>,
+    ) -> Result<Self, PanelError> {
+        let panel = Self::joined(products, categories, periods, parts)?;
+        check_categories(&panel.category_of, panel.categories.len())?;
+        Ok(panel)
+    }
+
+    /// The same, where categories may be without products.
+    fn joined(
         products: Labels,
         categories: Labels,
         periods: Labels,
@@ -127,6 +143,7 @@ impl Panel {
                 ..UnitSums::default()
             },
             stored: None,
+            spread: None,
         };
         panel.row_start.push(0);
         let mut offset = 0;
@@ -150,19 +167,14 @@ impl Panel {
             columns.push((part.deviation, part.deviation_residual, part.units));
             panel.sums.product.extend(part.sums.product);
             panel.sums.product_deviation.extend(part.sums.product_deviation);
-            panel.sums.ln_factorials += part.sums.ln_factorials;
+            part.ln_factorials
+                .iter()
+                .for_each(|of| panel.sums.ln_factorials += of);
             if let Some(presence) = &mut panel.presence {
                 presence.words.extend(part.presence);
             }
         }
         panel.copy_rows(columns);
-        let mut seen = vec![false; c];
-        for category in &panel.category_of {
-            seen[*category as usize] = true;
-        }
-        if let Some(category) = seen.iter().position(|s| !s) {
-            return Err(PanelError::CategoryWithoutProducts { category });
-        }
         Ok(panel)
     }
 
@@ -221,11 +233,12 @@ impl Panel {
         self.layout().with_likelihood(likelihood)
     }
 
-    /// Number of rows.
+    /// Number of rows, of all ranks; see [`Panel::held_rows`].
     pub fn rows(&self) -> usize {
-        self.stored
-            .as_ref()
-            .map_or(self.units.len(), |stored| stored.rows)
+        match &self.spread {
+            None => self.held_rows(),
+            Some(spread) => spread.rows,
+        }
     }
 
     /// The rows' columns, if they lie outside of memory. They are then in the order (category, product, period), and only those of
@@ -265,17 +278,27 @@ impl Panel {
     }
 
     /// Row range of a product in the row columns.
+    ///
+    /// # Panics
+    /// When another rank holds the rows.
     #[inline]
     pub fn row_range(&self, product: usize) -> std::ops::Range<usize> {
-        match &self.stored {
+        let rows = match &self.stored {
             None => self.row_start[product]..self.row_start[product + 1],
             Some(stored) => stored.range(product),
+        };
+        if rows.is_empty() {
+            self.refuse_elsewhere(product);
         }
+        rows
     }
 
-    /// Number of rows of a product.
+    /// Number of rows of a product, wherever they are held.
     #[inline]
     pub fn rows_of(&self, product: usize) -> usize {
+        if let Some(spread) = &self.spread {
+            return spread.rows_of[product] as usize;
+        }
         match &self.stored {
             None => self.row_start[product + 1] - self.row_start[product],
             Some(stored) => stored.count[product] as usize,
@@ -287,7 +310,7 @@ impl Panel {
         &self.mean_log_price
     }
 
-    /// `ln price - mean ln price` rounded to `f32`, one per row; the fast passes read it.
+    /// `ln price - mean ln price` rounded to `f32`, one per row that is held here; the fast passes read it.
     #[inline]
     pub fn deviation(&self) -> &[f32] {
         match &self.stored {
@@ -306,7 +329,7 @@ impl Panel {
         }
     }
 
-    /// Units sold, one per row.
+    /// Units sold, one per row that is held here.
     #[inline]
     pub fn units(&self) -> &[u32] {
         match &self.stored {

@@ -55,6 +55,46 @@ pub struct TooManyShards {
     pub cut: Cut,
 }
 
+/// The numbers of products of `shards` shards that have about as many rows, each at least one product. `rows` are those of the products, in
+/// the order in which they are cut.
+///
+/// # Errors
+/// [`TooManyShards`] when there are fewer products.
+///
+/// # Panics
+/// When `shards` is 0.
+pub fn cut_by_rows(rows: &[usize], shards: usize) -> Result<Vec<usize>, TooManyShards> {
+    assert!(shards > 0, "a panel is cut into at least one shard");
+    if rows.len() < shards {
+        return Err(TooManyShards {
+            shards,
+            parts: rows.len(),
+            cut: Cut::Product,
+        });
+    }
+    let mut left = rows;
+    let mut rows_left: usize = rows.iter().sum();
+    let mut cut = Vec::with_capacity(shards);
+    for others in (0..shards).rev() {
+        // What is left is shared evenly, so that an odd product does not put off all later cuts.
+        let wanted = rows_left as f64 / (others + 1) as f64;
+        let most = left.len() - others;
+        let (mut taken, mut count) = (0, 0);
+        for more in &left[..most] {
+            // The cut nearest to what is wanted.
+            if others > 0 && count > 0 && (taken + more) as f64 - wanted > wanted - taken as f64 {
+                break;
+            }
+            taken += more;
+            count += 1;
+        }
+        left = &left[count..];
+        rows_left -= taken;
+        cut.push(count);
+    }
+    Ok(cut)
+}
+
 impl Shard {
     /// All products of a panel.
     pub fn whole(panel: Arc<Panel>) -> Self {
@@ -72,41 +112,17 @@ impl Shard {
     /// # Panics
     /// When `shards` is 0.
     pub fn cut(panel: &Arc<Panel>, shards: usize) -> Result<Vec<Self>, TooManyShards> {
-        assert!(shards > 0, "a panel is cut into at least one shard");
         let mut left = panel.products_by_category();
-        let products = left.len();
-        if products < shards {
-            return Err(TooManyShards {
-                shards,
-                parts: products,
-                cut: Cut::Product,
-            });
-        }
-        let rows = |product: &u32| panel.rows_of(*product as usize);
-        let mut rows_left = panel.rows();
-        let mut cut = Vec::with_capacity(shards);
-        for others in (0..shards).rev() {
-            // What is left is shared evenly, so that an odd product does not put off all later cuts.
-            let wanted = rows_left as f64 / (others + 1) as f64;
-            let most = left.len() - others;
-            let (mut taken, mut count) = (0, 0);
-            for product in &left[..most] {
-                let more = rows(product);
-                // The cut nearest to what is wanted.
-                if others > 0 && count > 0 && (taken + more) as f64 - wanted > wanted - taken as f64 {
-                    break;
-                }
-                taken += more;
-                count += 1;
-            }
+        let rows: Vec<usize> = left.iter().map(|i| panel.rows_of(*i as usize)).collect();
+        let counts = cut_by_rows(&rows, shards)?;
+        let shard = |count: usize| {
             let rest = left.split_off(count);
-            rows_left -= taken;
-            cut.push(Shard {
+            Shard {
                 panel: panel.clone(),
                 products: std::mem::replace(&mut left, rest),
-            });
-        }
-        Ok(cut)
+            }
+        };
+        Ok(counts.into_iter().map(shard).collect())
     }
 
     /// Shard `rank` of `shards` of a panel that is cut by row: all products, with the rows of the shard alone.

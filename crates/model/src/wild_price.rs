@@ -3,6 +3,7 @@
 
 use crate::panel::Panel;
 use crate::printable::printable;
+use std::cmp::Ordering;
 use std::f64::consts::LN_10;
 use std::fmt;
 
@@ -37,17 +38,25 @@ impl fmt::Display for WildPrice {
 }
 
 /// The price farthest from its product's median price, among those at least a thousand times above or below
-/// it.
+/// it. Every rank that holds the panel's rows takes part.
 pub fn wildest_price(panel: &Panel) -> Option<WildPrice> {
-    wildest_among(panel, 0..panel.category_of().len())
+    wildest_among(panel, panel.held_products())
 }
 
 /// As [`wildest_price`], for one product.
 pub fn wild_price_of(panel: &Panel, product: usize) -> Option<WildPrice> {
-    wildest_among(panel, product..product + 1)
+    wildest_among(panel, Some(product).into_iter().filter(|of| panel.holds(*of)))
 }
 
-fn wildest_among(panel: &Panel, products: std::ops::Range<usize>) -> Option<WildPrice> {
+/// A product, a period and the logarithm of the ratio of its price to the product's median.
+type Found = (usize, usize, f64);
+
+/// The farther of two.
+fn farther(a: &Found, b: &Found) -> Ordering {
+    a.2.abs().total_cmp(&b.2.abs())
+}
+
+fn wildest_among(panel: &Panel, products: impl Iterator<Item = usize>) -> Option<WildPrice> {
     let found = products.filter_map(|product| {
         // Where no price is far from the mean, none is twice as far from the median.
         let deviations = &panel.deviation()[panel.row_range(product)];
@@ -61,9 +70,9 @@ fn wildest_among(panel: &Panel, products: std::ops::Range<usize>) -> Option<Wild
             .product_rows(product)
             .map(|row| (product, row.period, row.log_price - median))
             .filter(|(_, _, log_ratio)| log_ratio.abs() > WILD)
-            .max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))
+            .max_by(farther)
     });
-    let (product, period, log_ratio) = found.max_by(|a, b| a.2.abs().total_cmp(&b.2.abs()))?;
+    let (product, period, log_ratio) = farthest_of_ranks(panel, found.max_by(farther))?;
     let shown = |label: String| printable(&label).into_owned();
     Some(WildPrice {
         product,
@@ -71,6 +80,22 @@ fn wildest_among(panel: &Panel, products: std::ops::Range<usize>) -> Option<Wild
         period_label: shown(panel.periods().get(period).to_string()),
         log_ratio,
     })
+}
+
+/// The farthest of those that the ranks have found; of two that are as far, the one of the later product, as in one process.
+fn farthest_of_ranks(panel: &Panel, own: Option<Found>) -> Option<Found> {
+    let Some(ranks) = panel.ranks() else {
+        return own;
+    };
+    let mut found = vec![[0.0; 4]; ranks.size()];
+    if let Some((product, period, log_ratio)) = own {
+        found[ranks.rank()] = [1.0, product as f64, period as f64, log_ratio];
+    }
+    panel.sum_over_ranks(found.as_flattened_mut());
+    let there = found.into_iter().filter(|[is_there, ..]| *is_there > 0.0);
+    there
+        .map(|[_, product, period, log_ratio]| (product as usize, period as usize, log_ratio))
+        .max_by(|a, b| farther(a, b).then(a.0.cmp(&b.0)))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod dense;
 pub mod guides;
 pub mod iterations;
 pub mod mean_field;
+pub mod ranks;
 pub mod trajectories;
 
 use infermark_backend::{Device, DeviceId};

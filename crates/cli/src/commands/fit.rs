@@ -5,7 +5,9 @@ pub(crate) mod checkpoints;
 mod dispersion_advice;
 mod fingerprint;
 
-use super::{fewer_threads, interrupt_on_signals, interrupt_set_up, load_panel, load_stored_panel};
+use super::{
+    fewer_threads, interrupt_on_signals, interrupt_set_up, load_own_rows, load_panel, load_stored_panel,
+};
 use crate::exit::Exit;
 use crate::memory::MemoryArguments;
 use crate::output::{notify, print};
@@ -145,10 +147,15 @@ impl FitArguments {
             ClaimedFolder::recover(&self.out, &FILES);
             self.checkpoints.refuse_earlier_fit(&self.out, self.force)?;
         }
-        let panel = match &storage {
-            None => load_panel(&self.data, &self.columns.into())?,
-            Some(storage) => load_stored_panel(&self.data, &self.columns.into(), storage)?,
+        let columns = self.columns.into();
+        let panel = match (&ranks.of_panel(&request), &storage) {
+            (Some(ranks), storage) => load_own_rows(&self.data, &columns, storage.as_ref(), ranks)?,
+            (None, None) => load_panel(&self.data, &columns)?,
+            (None, Some(storage)) => load_stored_panel(&self.data, &columns, storage)?,
         };
+        if let Some(held) = held_rows_in_words(&panel) {
+            notify(held);
+        }
         let truth = self
             .truth
             .as_ref()
@@ -161,7 +168,9 @@ impl FitArguments {
             .to_string_lossy();
         // Describes the prices in the file: fits of one file have the same panel, whatever the model does
         // with its prices.
-        let in_background = request.resolved_threads() > 1 && !self.checkpoints.are_written();
+        // Ranks put it together, on one thread and all at the same point.
+        let in_background =
+            request.resolved_threads() > 1 && !self.checkpoints.are_written() && panel.ranks().is_none();
         let (described, panel) = if model == Specification::Published && in_background {
             // They do not change, and their fingerprint is not needed before the end.
             (None, panel)
@@ -421,6 +430,19 @@ impl FitArguments {
         }
         Ok(())
     }
+}
+
+/// How many rows the ranks hold that a panel is spread over.
+fn held_rows_in_words(panel: &Panel) -> Option<String> {
+    let ranks = panel.ranks()?;
+    let mut rows = vec![0; ranks.size()];
+    rows[ranks.rank()] = panel.held_rows() as u64;
+    panel.sum_integers_over_ranks(&mut rows);
+    let (least, most) = (rows.iter().min()?, rows.iter().max()?);
+    Some(format!(
+        "each rank holds the rows of its own products: {least} to {most} of {}",
+        panel.rows()
+    ))
 }
 
 fn subtitle(panel: &Panel, source: &str, model: Specification, request: &Request, run: &dyn Run) -> String {

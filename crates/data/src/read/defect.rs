@@ -95,6 +95,21 @@ pub enum ReadError {
     /// The rows of a panel that is larger than memory cannot be stored.
     #[error(transparent)]
     Scratch(#[from] ScratchError),
+    /// A pipe was to be read by several processes.
+    #[error(
+        "{}: several processes each read their own part of the file, in two passes, and a pipe is read once; save it as a file first and name that",
+        path.display()
+    )]
+    PipeInParts {
+        /// The pipe.
+        path: PathBuf,
+    },
+    /// The file was not the same in both passes over it.
+    #[error("{}: the file changed while it was read; read it again when nothing writes to it", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file was read and has defects.
     #[error("{}", listed(path, defects, *total))]
     Defects {
@@ -154,13 +169,16 @@ impl Place {
     }
 }
 
+/// The places of a product and a period among the labels.
+pub(crate) type Pair = [usize; 2];
+
 #[derive(Debug)]
 struct Finding {
     place: Place,
     /// A second row, which is named at the end of the problem text.
     other: Option<Place>,
-    /// Whether both rows have the same product and period.
-    repeated: bool,
+    /// The product and period that both rows have, by their places among the labels.
+    repeated: Option<Pair>,
     column: String,
     value: Option<String>,
     problem: String,
@@ -207,7 +225,7 @@ impl Defects {
         self.kept.push(Finding {
             place,
             other,
-            repeated: false,
+            repeated: None,
             column: column.to_owned(),
             value: value.map(|value| shortened(value())),
             problem,
@@ -221,7 +239,7 @@ impl Defects {
             self.kept.push(Finding {
                 place: Place::File,
                 other: None,
-                repeated: false,
+                repeated: None,
                 column: column.to_owned(),
                 value: None,
                 problem,
@@ -230,11 +248,12 @@ impl Defects {
         }
     }
 
-    /// Records that `place` repeats the product and period of the row `other`.
+    /// Records that `place` repeats the product and period `pair` of the row `other`.
     pub(crate) fn push_repeated(
         &mut self,
         place: Place,
         other: Place,
+        pair: Pair,
         column: &str,
         value: &dyn Fn() -> String,
         problem: impl FnOnce() -> String,
@@ -243,7 +262,7 @@ impl Defects {
             self.kept.push(Finding {
                 place,
                 other: Some(other),
-                repeated: true,
+                repeated: Some(pair),
                 column: column.to_owned(),
                 value: Some(shortened(value())),
                 problem: problem(),
@@ -256,8 +275,24 @@ impl Defects {
     pub(crate) fn repeated(&mut self) -> impl Iterator<Item = (Place, Place, &mut DefectRemedy)> {
         self.kept
             .iter_mut()
-            .filter(|f| f.repeated)
+            .filter(|f| f.repeated.is_some())
             .filter_map(|f| Some((f.place, f.other?, &mut f.remedy)))
+    }
+
+    /// How many were found.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The kept findings of a repeated product and period: the two rows, and the pair.
+    pub(crate) fn repeated_rows(&self) -> impl Iterator<Item = (Place, Place, Pair)> {
+        let rows = |f: &Finding| Some((f.place, f.other?, f.repeated?));
+        self.kept.iter().filter_map(rows)
+    }
+
+    /// Counts findings that were made elsewhere, and are not kept.
+    pub(crate) fn count_unkept(&mut self, findings: u64) {
+        self.total += findings;
     }
 
     /// Counts a defect at `place` and makes room for it, if it is to be kept.

@@ -2,7 +2,7 @@
 
 use infermark_model::Labels;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 
 /// Codes of the keys of one column, in the order of their first appearance.
 #[derive(Debug, Default)]
@@ -100,36 +100,79 @@ impl Keys {
     /// Text becomes integers if every kept key is a whole number in canonical form, except for zero decimals
     /// (`1001.0`), and no two of them are the same number.
     pub(crate) fn into_labels(self, kept: impl Fn(u32) -> bool) -> (Labels, Vec<u32>) {
-        let mut rank = vec![u32::MAX; self.len()];
-        let mut integers: Vec<(i64, u32)> = self.by_integer.into_iter().filter(|(_, c)| kept(*c)).collect();
-        let mut texts: Vec<(Box<str>, u32)> = self.by_text.into_iter().filter(|(_, c)| kept(*c)).collect();
+        let len = self.len();
+        let integers = self.by_integer.into_iter().filter(|(_, code)| kept(*code));
+        let texts = self.by_text.into_iter().filter(|(_, code)| kept(*code));
+        let sorted = Sorted::new(integers.collect(), texts.collect());
+        let ranks = sorted.ranks(len);
+        let labels = match sorted {
+            Sorted::Integers(keys) => Labels::Integer(keys.into_iter().map(|(key, _)| key).collect()),
+            Sorted::Texts(keys) => Labels::Text(keys.into_iter().map(|(key, _)| key).collect()),
+        };
+        (labels, ranks)
+    }
+
+    /// The ranks that [`Keys::into_labels`] gives.
+    pub(crate) fn ranks(&self, kept: impl Fn(u32) -> bool) -> Vec<u32> {
+        let integers = self.by_integer.iter().map(|(key, code)| (*key, *code));
+        let texts = self.by_text.iter().map(|(key, code)| (&**key, *code));
+        Sorted::new(
+            integers.filter(|(_, code)| kept(*code)).collect(),
+            texts.filter(|(_, code)| kept(*code)).collect(),
+        )
+        .ranks(self.len())
+    }
+
+    /// A digest of the keys and their codes, the same in every process.
+    pub(crate) fn digest(&self) -> u64 {
+        // The maps have another order in every process.
+        let texts = self.by_text.iter().map(|(key, code)| digest_of(&(&**key, code)));
+        let integers = self.by_integer.iter().map(|(key, code)| digest_of(&(key, code)));
+        texts.chain(integers).fold(0, u64::wrapping_add)
+    }
+}
+
+/// A digest that is the same in every process of one program.
+pub(crate) fn digest_of(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Keys in order, with their codes.
+enum Sorted<T> {
+    Integers(Vec<(i64, u32)>),
+    Texts(Vec<(T, u32)>),
+}
+
+impl<T: Ord + AsRef<str>> Sorted<T> {
+    fn new(mut integers: Vec<(i64, u32)>, mut texts: Vec<(T, u32)>) -> Self {
         if !texts.is_empty() {
             let parsed: Option<Vec<(i64, u32)>> = texts
                 .iter()
-                .map(|(text, code)| Some((canonical_integer(without_zero_decimals(text))?, *code)))
+                .map(|(text, code)| Some((canonical_integer(without_zero_decimals(text.as_ref()))?, *code)))
                 .collect();
             match parsed.and_then(distinct) {
                 Some(parsed) => integers = parsed,
                 None => {
                     texts.sort_unstable();
-                    for (i, (_, code)) in texts.iter().enumerate() {
-                        rank[*code as usize] = i as u32;
-                    }
-                    return (
-                        Labels::Text(texts.into_iter().map(|(text, _)| text).collect()),
-                        rank,
-                    );
+                    return Sorted::Texts(texts);
                 }
             }
         }
         integers.sort_unstable();
-        for (i, (_, code)) in integers.iter().enumerate() {
-            rank[*code as usize] = i as u32;
+        Sorted::Integers(integers)
+    }
+
+    /// The rank of each of `len` codes, `u32::MAX` of those that are not among the keys.
+    fn ranks(&self, len: usize) -> Vec<u32> {
+        let mut ranks = vec![u32::MAX; len];
+        let mut set = |code: &u32, rank: usize| ranks[*code as usize] = rank as u32;
+        match self {
+            Sorted::Integers(keys) => keys.iter().enumerate().for_each(|(i, (_, code))| set(code, i)),
+            Sorted::Texts(keys) => keys.iter().enumerate().for_each(|(i, (_, code))| set(code, i)),
         }
-        (
-            Labels::Integer(integers.into_iter().map(|(key, _)| key).collect()),
-            rank,
-        )
+        ranks
     }
 }
 

@@ -1,5 +1,7 @@
 //! The rows of a file in compact columns, and their assembly into a panel sorted by product and period.
 
+mod assemble;
+mod census;
 mod parts;
 mod spill;
 
@@ -8,15 +10,16 @@ use super::defect::{Defects, Place};
 use super::keys::Keys;
 use super::periods::{Period, PeriodKind, Periods};
 use super::shown::quoted;
-use infermark_memory::{Shortage, gigabytes};
-use infermark_model::{Axes, Panel, PanelPart, StoredPanel};
-use infermark_scratch::{RowFilesWriter, ScratchError};
-use parts::{Collected, Rows, Run, RunOrder};
-use rayon::prelude::*;
+pub(crate) use assemble::Ranked;
+pub(crate) use census::Own;
+use census::{BETWEEN_CHECKS, Census};
+use infermark_memory::Shortage;
+use infermark_scratch::ScratchError;
+use parts::Run;
+pub(in crate::read) use parts::repeated_problem;
 pub use spill::RowStorage;
-use spill::{HELD_ROWS, Spill, Spilled};
+use spill::{HELD_ROWS, Spill};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// Largest number of units that a row may have, 2^31 - 1.
 pub(crate) const MAX_UNITS: u32 = i32::MAX as u32;
@@ -29,13 +32,6 @@ const KEY_BYTES: u64 = 120;
 /// Bytes of the sum of a category's units in a period, and of the vectors of its period effect in the method
 /// with the fewest.
 const PERIOD_EFFECT_BYTES: u64 = 40;
-
-/// Bytes of the tables by product and period (gaps, a bit each) and by category and period (sums) that a row
-/// may bring, and that any panel may have: a million products over ten years of days have 0.46 GB. Far beyond
-/// them a column is not what it was taken for, and a small file would take all memory. The tables exist twice
-/// while parts are joined.
-const TABLE_BYTES_A_ROW: u64 = 64;
-const TABLE_BYTES_OF_ANY: u64 = 1 << 26;
 
 /// A product's category, and the first row that gives it.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +79,8 @@ pub(crate) struct PanelBuilder {
     full: Option<Full>,
     /// For skipped rows: how many stored rows precede, and how many rows were skipped up to there.
     left_out: Vec<(usize, u64)>,
+    /// For a file that is read in two passes.
+    census: Option<Census>,
 }
 
 impl PanelBuilder {
@@ -97,8 +95,14 @@ impl PanelBuilder {
         })
     }
 
-    /// Reserves room for `rows` more rows if there is some.
+    /// Reserves room for `rows` more rows if there is some, unless they are only counted, or their number is known.
     pub(crate) fn reserve(&mut self, rows: usize) {
+        if self.census.is_none() {
+            self.make_room(rows);
+        }
+    }
+
+    fn make_room(&mut self, rows: usize) {
         if let Some(spill) = &mut self.spill {
             self.full = spill.announce(rows).err().map(Full::Scratch);
             self.reserve_held(HELD_ROWS);
@@ -128,9 +132,17 @@ impl PanelBuilder {
         self.full.take()
     }
 
-    /// How many rows there are.
+    /// How many rows are kept.
     fn rows(&self) -> usize {
         self.spill.as_ref().map_or(0, Spill::rows) + self.period.len()
+    }
+
+    /// How many rows there are that this pass keeps or counts.
+    fn counted(&self) -> usize {
+        match &self.census {
+            Some(census) if census.is_first_pass() => census.rows(),
+            _ => self.rows(),
+        }
     }
 
     /// Doubles the capacity, or grows it by an eighth, after checking that the new rows and their keys fit in
@@ -234,7 +246,7 @@ impl PanelBuilder {
                 return;
             }
         }
-        let Ok(start) = u32::try_from(self.rows()) else {
+        let Ok(start) = u32::try_from(self.counted()) else {
             defects.push(Place::Row(row), "", None, || {
                 (
                     "the file has more than 4,294,967,295 rows".into(),
@@ -244,6 +256,9 @@ impl PanelBuilder {
             self.leave_out();
             return;
         };
+        if self.census.is_some() && !self.is_kept(product, row) {
+            return;
+        }
         if self.period.len() == self.period.capacity() && (self.full.is_some() || !self.grow()) {
             return;
         }
@@ -270,23 +285,81 @@ impl PanelBuilder {
         if !is_open || known.is_none_or(|known| known.category != category) || self.full.is_some() {
             return 0;
         }
+        if let Some(census) = &self.census
+            && !census.keeps(product)
+        {
+            return self.follow_uncollected(product, first_row, rows);
+        }
         let held = self.period.len();
         let room = (self.period.capacity() - held).min((u32::MAX as usize).saturating_sub(self.rows()));
         let cells = rows.period.iter().zip(rows.price).zip(rows.units).take(room);
         for (i, ((period, price), units)) in cells.enumerate() {
-            let sound = *price > 0.0 && price.is_finite() && (0..=i64::from(MAX_UNITS)).contains(units);
-            let period = (PeriodKind::Integer, *period);
-            let Some(code) = sound
-                .then(|| self.periods.code(period, first_row + i as u64).ok())
-                .flatten()
-            else {
+            let row = first_row + i as u64;
+            let Some(code) = self.code_if_sound(*period, *price, *units, row) else {
                 break;
             };
             self.period.push(code);
             self.price.push(*price);
             self.units.push(*units as u32);
         }
-        self.period.len() - held
+        let added = self.period.len() - held;
+        if let Some(census) = &mut self.census {
+            census.takes(product, first_row, added);
+        }
+        added
+    }
+
+    /// The code of a row's period, if its cells are valid.
+    #[inline]
+    fn code_if_sound(&mut self, period: i64, price: f64, units: i64, row: u64) -> Option<u32> {
+        let sound = price > 0.0 && price.is_finite() && (0..=i64::from(MAX_UNITS)).contains(&units);
+        let period = (PeriodKind::Integer, period);
+        sound.then(|| self.periods.code(period, row).ok()).flatten()
+    }
+
+    /// [`PanelBuilder::follow`] for rows that are only counted, or not kept.
+    fn follow_uncollected(&mut self, product: u32, first_row: u64, rows: &FollowingRows<'_>) -> usize {
+        if self.census.as_ref().is_some_and(|census| !census.is_first_pass()) {
+            self.leave_out_rows(rows.period.len() as u64);
+            return rows.period.len();
+        }
+        let room = (u32::MAX as usize).saturating_sub(self.counted());
+        let cells = rows.period.iter().zip(rows.price).zip(rows.units).take(room);
+        let mut count = 0;
+        for ((period, price), units) in cells {
+            let row = first_row + count as u64;
+            if self.code_if_sound(*period, *price, *units, row).is_none() {
+                break;
+            }
+            count += 1;
+        }
+        if let Some(census) = &mut self.census {
+            census.takes(product, first_row, count);
+        }
+        count
+    }
+
+    /// Notes a row of a file that is read twice. Returns whether it is kept.
+    fn is_kept(&mut self, product: u32, row: u64) -> bool {
+        if self.full.is_some() {
+            return false;
+        }
+        let Some(census) = &mut self.census else {
+            return true;
+        };
+        if census.takes(product, row, 1) {
+            return true;
+        }
+        self.last_product = Some(product);
+        if !census.is_first_pass() {
+            self.leave_out();
+        } else if census.rows().is_multiple_of(BETWEEN_CHECKS) {
+            // Every row to come may have a key of its own.
+            let what = format!("reading on after {} rows", census.rows());
+            let needed = KEY_BYTES * BETWEEN_CHECKS as u64;
+            self.full = infermark_memory::check(what, needed).err().map(Full::Memory);
+        }
+        false
     }
 
     fn join(&mut self, product: u32, category: u32, row: u64) {
@@ -332,20 +405,25 @@ impl PanelBuilder {
 
     /// Records that a row was not added, so that later rows keep their numbers.
     pub(crate) fn leave_out(&mut self) {
+        self.leave_out_rows(1);
+    }
+
+    /// The same of `rows` rows.
+    pub(crate) fn leave_out_rows(&mut self, rows: u64) {
         let stored = self.rows();
         match self.left_out.last_mut() {
-            Some((before, count)) if *before == stored => *count += 1,
+            Some((before, count)) if *before == stored => *count += rows,
             Some((_, count)) => {
-                let count = *count + 1;
+                let count = *count + rows;
                 self.left_out.push((stored, count));
             }
-            None => self.left_out.push((stored, 1)),
+            None => self.left_out.push((stored, rows)),
         }
     }
 
     /// Whether there are so many rows that some pair of product and period must occur twice.
     pub(crate) fn more_rows_than_pairs(&self) -> bool {
-        self.rows() as u64 > self.products.len() as u64 * self.periods.len() as u64
+        self.counted() as u64 > self.products.len() as u64 * self.periods.len() as u64
     }
 
     /// Records a row that has a category but no product.
@@ -356,219 +434,5 @@ impl PanelBuilder {
     /// Records that a skipped row gives the category a product.
     pub(crate) fn has_product(&mut self, category: u32) {
         self.with_products_left_out.insert(category);
-    }
-
-    /// The panel of all rows; `None`, with findings, if there are no rows or they contradict each other.
-    ///
-    /// # Errors
-    /// When rows cannot be stored.
-    pub(crate) fn assemble(
-        mut self,
-        columns: &Columns,
-        defects: &mut Defects,
-    ) -> Result<Option<Panel>, ScratchError> {
-        self.store_held()?;
-        let PanelBuilder {
-            full: _,
-            products,
-            categories,
-            periods,
-            membership,
-            orphans,
-            with_products_left_out,
-            runs,
-            period,
-            price,
-            units,
-            last_product: _,
-            spill,
-            left_out,
-        } = self;
-        let mut spilled = spill.map(Spill::finish).transpose()?;
-        let held = Collected {
-            runs: &runs,
-            period: &period,
-            price: &price,
-            units: &units,
-        };
-        let collected = spilled.as_ref().map_or(held, Spilled::collected);
-        let row_count = collected.period.len();
-        let mut has_product = vec![false; categories.len()];
-        for m in membership.iter().filter(|m| m.category != u32::MAX) {
-            has_product[m.category as usize] = true;
-        }
-        let mut orphans: Vec<(u64, u32)> = orphans
-            .into_iter()
-            .filter(|(category, _)| {
-                !has_product[*category as usize] && !with_products_left_out.contains(category)
-            })
-            .map(|(category, row)| (row, category))
-            .collect();
-        // In file order, so that only the names of the few kept findings are looked up.
-        orphans.sort_unstable();
-        for (row, category) in orphans {
-            let name = || categories.name(category);
-            defects.push(Place::Row(row), &columns.category, Some(&name), || {
-                (
-                    "the category has no products: none of its rows names one".into(),
-                    "fill in its products or remove its rows".into(),
-                )
-            });
-        }
-        if row_count == 0 {
-            if defects.is_empty() {
-                defects.push(Place::File, "", None, || {
-                    (
-                        "the file has a header and no rows".into(),
-                        "check how it was exported".into(),
-                    )
-                });
-            }
-            return Ok(None);
-        }
-        check_spellings(&products, &columns.product, defects);
-        check_spellings(&categories, &columns.category, defects);
-        let in_use = |product: u32| {
-            membership
-                .get(product as usize)
-                .is_some_and(|m| m.category != u32::MAX)
-        };
-        let (products, product_rank) = products.into_labels(in_use);
-        let (categories, category_rank) = categories.into_labels(|c| has_product[c as usize]);
-        let (periods, period_rank) = periods.into_labels();
-
-        let gap_bytes = products.len() as u64 * 8 * periods.len().div_ceil(64) as u64;
-        let sum_bytes = categories.len() as u64 * 8 * periods.len() as u64;
-        let table_bytes = gap_bytes.saturating_add(sum_bytes);
-        if table_bytes > TABLE_BYTES_A_ROW * row_count as u64 + TABLE_BYTES_OF_ANY {
-            defects.push(Place::File, &columns.period, None, || {
-                (
-                    format!(
-                        "{} rows are spread over {} products, {} categories and {} periods, and the tables of their gaps and sums would \
-                         take {}",
-                        row_count,
-                        products.len(),
-                        categories.len(),
-                        periods.len(),
-                        gigabytes(table_bytes)
-                    ),
-                    "check that the column holds the week or month of a sale and not its date or time, and add up the sales of each; \
-                     or split the file by category"
-                        .into(),
-                )
-            });
-            return Ok(None);
-        }
-        let mut category_of = vec![0; products.len()];
-        for (product, m) in membership
-            .iter()
-            .enumerate()
-            .filter(|(p, _)| product_rank[*p] != u32::MAX)
-        {
-            category_of[product_rank[product] as usize] = category_rank[m.category as usize];
-        }
-        let order = RunOrder::new(collected.runs, &product_rank, products.len(), spilled.as_ref())?;
-        let storage = spilled.as_ref().map(|spilled| spilled.storage.clone());
-        let without_rows = Rows {
-            order: &order,
-            collected: Collected::default(),
-            period_rank: &period_rank,
-            left_out: &left_out,
-            window: storage.as_ref().map(|storage| &*storage.window),
-        };
-        // A part holds C * T sums: with few enough parts they are small compared with the rows.
-        let group = (3 * categories.len()).max(1024);
-        let members = |g: usize| g * group..((g + 1) * group).min(products.len());
-        let groups = products.len().div_ceil(group);
-        let part = |rows: &Rows<'_>, g: usize| {
-            rows.part(
-                members(g),
-                &category_of,
-                [&products, &categories, &periods],
-                columns,
-            )
-        };
-        if let (Some(spilled), Some(RowStorage { folder, window })) = (&mut spilled, &storage) {
-            let is_in_place = matches!(order, RunOrder::InPlace);
-            let mut writer = match is_in_place {
-                true => RowFilesWriter::growing(folder, row_count)?,
-                false => RowFilesWriter::new(folder, row_count)?,
-            };
-            let count = {
-                let rows = Rows {
-                    collected: spilled.collected(),
-                    ..without_rows
-                };
-                (0..products.len())
-                    .map(|product| rows.count(product) as u32)
-                    .collect()
-            };
-            let axes = Axes {
-                products: &products,
-                categories: &categories,
-                periods: &periods,
-            };
-            let mut panel = StoredPanel::new(axes, category_of.clone(), count)
-                .expect("every rule was checked on the way");
-            let at_once = rayon::current_num_threads();
-            for first in (0..groups).step_by(at_once) {
-                let rows = Rows {
-                    collected: spilled.collected(),
-                    ..without_rows
-                };
-                let end = (first + at_once).min(groups);
-                let parts: Vec<(PanelPart, Defects)> =
-                    (first..end).into_par_iter().map(|g| part(&rows, g)).collect();
-                for (part, found) in parts {
-                    defects.absorb(found);
-                    // A repeated period leaves a product with fewer rows than were announced.
-                    if defects.is_empty() {
-                        let added = panel.add(part, |rows| writer.write(rows));
-                        added.map_err(|cause| writer.error(cause))?;
-                    }
-                }
-                if is_in_place && end < groups {
-                    let done = rows.start(members(end).start);
-                    spilled.discard(done);
-                }
-            }
-            if !defects.is_empty() {
-                return Ok(None);
-            }
-            let files = writer.finish(window)?;
-            return Ok(Some(
-                panel.finish([products, categories, periods], Arc::new(files)),
-            ));
-        }
-        let rows = Rows {
-            collected: held,
-            ..without_rows
-        };
-        let groups: Vec<(PanelPart, Defects)> = (0..groups).into_par_iter().map(|g| part(&rows, g)).collect();
-        drop((runs, period, price, units));
-        let mut parts = Vec::with_capacity(groups.len());
-        for (part, found) in groups {
-            parts.push(part);
-            defects.absorb(found);
-        }
-        if !defects.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(
-            Panel::from_parts(products, categories, periods, parts)
-                .expect("every rule was checked on the way"),
-        ))
-    }
-}
-
-/// Reports whole numbers that are written in two ways, which may be one key or two.
-fn check_spellings(keys: &Keys, column: &str, defects: &mut Defects) {
-    for (text, other) in keys.two_spellings() {
-        defects.push(Place::File, column, Some(&|| text.to_owned()), || {
-            (
-                format!("the same whole number is also written {}", quoted(other)),
-                "write it in one way if both are one key, or rename one of the two".into(),
-            )
-        });
     }
 }

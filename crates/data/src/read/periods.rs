@@ -1,6 +1,6 @@
 //! Periods: whole numbers or calendar dates, one kind per file.
 
-use super::keys::without_zero_decimals;
+use super::keys::{digest_of, without_zero_decimals};
 use super::numbers::small_number;
 use infermark_model::Labels;
 use infermark_model::days_from_civil;
@@ -110,6 +110,12 @@ impl Periods {
     /// How many distinct periods there are.
     pub(crate) fn len(&self) -> usize {
         self.values.len()
+    }
+
+    /// A digest of the periods and their codes, the same in every process.
+    pub(crate) fn digest(&self) -> u64 {
+        let is_date = matches!(self.kind, Some((PeriodKind::Date, _)));
+        digest_of(&(is_date, &self.values))
     }
 
     /// Sorted labels, and the rank of every code.

@@ -6,3 +6,4 @@ mod gaussian_passes;
 mod parity;
 mod registry;
 mod scaling;
+mod spread;

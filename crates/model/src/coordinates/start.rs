@@ -9,29 +9,33 @@ use infermark_threads::run_parts;
 
 impl Orthogonal {
     /// The start of a guide: levels and elasticities that the sales suggest, and standard deviations from the
-    /// information of sales and priors, as if every latent were the only one.
+    /// information of sales and priors, as if every latent were the only one. Every rank that holds the panel's rows takes part.
     pub fn start(&self, panel: &Panel, priors: &Priors, threads: usize) -> Guide {
         let layout = &self.layout;
         let mut loc = layout.prior_means(priors);
         let mut information = layout.prior_precisions(priors, &self.category_of);
         let table = self.start_periods(panel, &mut loc);
         let (a, e) = (layout.start(Site::ProductA), layout.start(Site::ProductEffect));
-        let part = layout.products.div_ceil(threads.clamp(1, layout.products));
-        let starts = run_parts((0..layout.products).step_by(part).map(|first| {
-            let (products, table) = (first..(first + part).min(layout.products), &table);
+        let held: Vec<usize> = panel.held_products().collect();
+        let part = held.len().div_ceil(threads.clamp(1, held.len()));
+        let starts = run_parts(held.chunks(part).map(|products| {
+            let table = &table;
             move || -> Vec<ProductStart> {
                 products
-                    .map(|i| self.start_product(panel, priors, table, i))
+                    .iter()
+                    .map(|i| self.start_product(panel, priors, table, *i))
                     .collect()
             }
         }));
+        let mut own = starts.into_iter().flatten();
+        let starts = panel.of_all_products(|_| own.next().expect("one for each product held").numbers());
         let precision = |site| priors.sd(site).powi(-2);
         let of_effect = precision(Site::ProductEffect);
         // By category: products, their effects at level zero, their weights.
         let mut products = vec![0.0; layout.categories];
         let mut effects = vec![0.0; layout.categories];
         let mut weights = vec![0.0; layout.categories];
-        for (i, start) in starts.iter().flatten().enumerate() {
+        for (i, start) in starts.into_iter().map(ProductStart::of_numbers).enumerate() {
             let c = self.category_of[i] as usize;
             loc[a + i] = start.elasticity;
             loc[e + i] = start.effect;
@@ -45,13 +49,15 @@ impl Orthogonal {
         // above the shape, nothing far below.
         let mut over_dispersed = vec![0.0; layout.categories];
         if layout.likelihood.has_shape() {
-            for (i, category) in self.category_of.iter().enumerate() {
-                let c = *category as usize;
-                for units in &panel.units()[panel.row_range(i)] {
-                    let ratio = f64::from(*units) * self.dispersion[c];
-                    over_dispersed[c] += (ratio / (1.0 + ratio)).powi(2);
+            panel.add_in_turn(&mut over_dispersed, |over_dispersed| {
+                for i in panel.held_products() {
+                    let c = self.category_of[i] as usize;
+                    for units in &panel.units()[panel.row_range(i)] {
+                        let ratio = f64::from(*units) * self.dispersion[c];
+                        over_dispersed[c] += (ratio / (1.0 + ratio)).powi(2);
+                    }
                 }
-            }
+            });
         }
         let of_periods = layout.periods as f64 * precision(Site::TimeCatEffects);
         for c in 0..layout.categories {
@@ -169,4 +175,25 @@ struct ProductStart {
     weight: f64,
     /// Sum of the rows' weights times `(ln price - m_i)^2`.
     weighted_deviation2: f64,
+}
+
+impl ProductStart {
+    fn numbers(self) -> [f64; 4] {
+        [
+            self.elasticity,
+            self.effect,
+            self.weight,
+            self.weighted_deviation2,
+        ]
+    }
+
+    /// The inverse of [`ProductStart::numbers`].
+    fn of_numbers([elasticity, effect, weight, weighted_deviation2]: [f64; 4]) -> Self {
+        ProductStart {
+            elasticity,
+            effect,
+            weight,
+            weighted_deviation2,
+        }
+    }
 }

@@ -19,8 +19,10 @@ pub struct PanelPart {
     pub(super) deviation_residual: Vec<f32>,
     pub(super) units: Vec<u32>,
     /// Its `category_period` is empty if it would be larger than the part's rows; the sums are then taken
-    /// from the rows when parts are joined.
+    /// from the rows when parts are joined. Its `ln_factorials` is not used.
     pub(super) sums: UnitSums,
+    /// `sum ln y!` of each product.
+    pub(super) ln_factorials: Vec<f64>,
     log_price: Vec<f64>,
 }
 
@@ -51,6 +53,7 @@ impl PanelPart {
                 },
                 ln_factorials: 0.0,
             },
+            ln_factorials: Vec::with_capacity(products),
             log_price: Vec::with_capacity(periods),
         }
     }
@@ -75,7 +78,7 @@ impl PanelPart {
         self.log_price.clear();
         self.log_price.extend(prices.iter().map(|p| p.ln()));
         let mean = self.log_price.iter().sum::<f64>() / count as f64;
-        let mut weighted = 0.0;
+        let (mut weighted, mut ln_factorials) = (0.0, 0.0);
         for (log_price, y) in self.log_price.iter().zip(units) {
             let exact = log_price - mean;
             let high = exact as f32;
@@ -83,7 +86,7 @@ impl PanelPart {
             self.deviation.push(high);
             self.deviation_residual.push(low);
             weighted += f64::from(*y) * (f64::from(high) + f64::from(low));
-            self.sums.ln_factorials += ln_factorial(*y);
+            ln_factorials += ln_factorial(*y);
         }
         let words = self.periods.div_ceil(64);
         let first_word = self.presence.len();
@@ -106,6 +109,7 @@ impl PanelPart {
         self.mean_log_price.push(mean);
         self.sums.product.push(units.iter().map(|y| u64::from(*y)).sum());
         self.sums.product_deviation.push(weighted);
+        self.ln_factorials.push(ln_factorials);
         Ok(())
     }
 

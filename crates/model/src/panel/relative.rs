@@ -17,7 +17,7 @@ impl Panel {
     /// The panel with `ln(price / usual)` where it had `ln price`; `usual` is the geometric mean of a product's prices over its
     /// rows. [`Panel::mean_log_price`] is then 0. Every log price is rounded to a multiple of [`RELATIVE_PRICE_STEP`].
     ///
-    /// The same sales in another unit of price give a bit-identical panel.
+    /// The same sales in another unit of price give a bit-identical panel. Every rank that holds rows takes part.
     ///
     /// # Errors
     /// Where the rows lie outside of memory, the system's error of writing them.
@@ -25,10 +25,15 @@ impl Panel {
     /// # Panics
     /// When rows outside of memory are those of another panel as well.
     pub fn into_relative_prices(self) -> io::Result<Self> {
-        match self.stored {
-            None => Ok(self.with_relative_prices()),
-            Some(_) => self.stored_with_relative_prices(),
-        }
+        let mut panel = match self.stored {
+            None => self.made_relative_in_memory(),
+            Some(_) => self.stored_with_relative_prices()?,
+        };
+        // Of products that are held elsewhere, zeros so far.
+        let mut weighted = std::mem::take(&mut panel.sums.product_deviation);
+        panel.sum_over_ranks(&mut weighted);
+        panel.sums.product_deviation = weighted;
+        Ok(panel)
     }
 
     fn stored_with_relative_prices(mut self) -> io::Result<Self> {
@@ -54,8 +59,12 @@ impl Panel {
     ///
     /// # Panics
     /// When the rows lie outside of memory.
-    pub fn with_relative_prices(mut self) -> Self {
+    pub fn with_relative_prices(self) -> Self {
         assert!(self.stored.is_none(), "rows in memory");
+        self.into_relative_prices().expect("nothing is written")
+    }
+
+    fn made_relative_in_memory(mut self) -> Self {
         let products = self.category_of.len();
         let share = products.div_ceil(infermark_threads::available()).max(1);
         let Panel {
@@ -96,15 +105,19 @@ impl Panel {
     }
 
     /// The products whose price is the same in all rows, so that their sales carry no information on price
-    /// response.
+    /// response. Every rank that holds rows takes part.
     pub fn constant_price_products(&self) -> Vec<usize> {
-        let is_constant = |product: &usize| {
-            let rows = self.row_range(*product);
+        let is_constant = |product: usize| {
+            let rows = self.row_range(product);
             let (deviation, residual) = (&self.deviation()[rows.clone()], &self.deviation_residual()[rows]);
             let (first, rest) = (deviation[0], residual[0]);
             deviation.iter().all(|d| *d == first) && residual.iter().all(|r| *r == rest)
         };
-        (0..self.category_of.len()).filter(is_constant).collect()
+        let found = self.of_all_products(|product| [f64::from(u8::from(is_constant(product)))]);
+        let all = found.iter().enumerate();
+        all.filter(|(_, [is_constant])| *is_constant > 0.0)
+            .map(|(product, _)| product)
+            .collect()
     }
 }
 

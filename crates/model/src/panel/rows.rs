@@ -9,9 +9,12 @@ impl Panel {
     /// periods stay, and what prices are measured from; products may be without rows.
     ///
     /// # Panics
-    /// When `rows` ends beyond the last row, or the rows lie outside of memory.
+    /// When `rows` ends beyond the last row, or the rows lie outside of memory or are spread over ranks.
     pub fn of_rows(&self, rows: Range<usize>) -> Panel {
-        assert!(self.stored.is_none(), "rows in memory");
+        assert!(
+            self.stored.is_none() && self.spread.is_none(),
+            "all rows in memory"
+        );
         let layout = self.layout();
         let within = |row: usize| row.clamp(rows.start, rows.end) - rows.start;
         let words_per_product = layout.periods.div_ceil(64);
@@ -26,7 +29,7 @@ impl Panel {
         for product in 0..layout.products {
             let category = self.category_of[product] as usize;
             let words = &mut presence.words[product * words_per_product..][..words_per_product];
-            let (mut total, mut deviation) = (0, 0.0);
+            let (mut total, mut deviation, mut ln_factorials) = (0, 0.0, 0.0);
             for (at, row) in self.row_range(product).zip(self.product_rows(product)) {
                 if !rows.contains(&at) {
                     continue;
@@ -36,8 +39,9 @@ impl Panel {
                 let of_price = f64::from(self.deviation[at]) + f64::from(self.deviation_residual[at]);
                 deviation += f64::from(row.units) * of_price;
                 sums.category_period[category * layout.periods + row.period] += u64::from(row.units);
-                sums.ln_factorials += ln_factorial(row.units);
+                ln_factorials += ln_factorial(row.units);
             }
+            sums.ln_factorials += ln_factorials;
             sums.product.push(total);
             sums.product_deviation.push(deviation);
         }
@@ -55,6 +59,7 @@ impl Panel {
             units: self.units[rows].to_vec(),
             sums,
             stored: None,
+            spread: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rows that lie outside of memory: their columns as the panel reads them, and how such a panel is built.
 
-use super::{Panel, PanelError, PanelPart, Presence, UnitSums};
+use super::spread::OwnProducts;
+use super::{Panel, PanelError, PanelPart, Presence, UnitSums, check_categories};
 use crate::axes::Axes;
 use crate::labels::Labels;
 use std::fmt::Debug;
@@ -110,6 +111,16 @@ impl StoredPanel {
     /// # Errors
     /// [`PanelError`] when lengths disagree, a category has no product, or there is no row.
     pub fn new(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> Result<Self, PanelError> {
+        let panel = Self::of_own(axes, category_of, count)?;
+        check_categories(&panel.panel.category_of, axes.categories.len())?;
+        Ok(panel)
+    }
+
+    /// The same for the products of one rank; categories may be without products.
+    ///
+    /// # Errors
+    /// [`PanelError`] when lengths disagree, or there is no row.
+    pub fn of_own(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> Result<Self, PanelError> {
         let Axes {
             products,
             categories,
@@ -130,13 +141,8 @@ impl StoredPanel {
         }
         let (n, c, t) = (products.len(), categories.len(), periods.len());
         let mut of_category = vec![0; c + 1];
-        let mut seen = vec![false; c];
         for (category, rows) in category_of.iter().zip(&count) {
             of_category[*category as usize + 1] += *rows as usize;
-            seen[*category as usize] = true;
-        }
-        if let Some(category) = seen.iter().position(|seen| !seen) {
-            return Err(PanelError::CategoryWithoutProducts { category });
         }
         for category in 0..c {
             of_category[category + 1] += of_category[category];
@@ -171,6 +177,7 @@ impl StoredPanel {
                 ln_factorials: 0.0,
             },
             stored: None,
+            spread: None,
         };
         Ok(StoredPanel {
             panel,
@@ -224,11 +231,21 @@ impl StoredPanel {
         panel.mean_log_price.extend(part.mean_log_price);
         panel.sums.product.extend(part.sums.product);
         panel.sums.product_deviation.extend(part.sums.product_deviation);
-        panel.sums.ln_factorials += part.sums.ln_factorials;
+        part.ln_factorials
+            .iter()
+            .for_each(|of| panel.sums.ln_factorials += of);
         if let Some(presence) = &mut panel.presence {
             presence.words.extend(part.presence);
         }
         Ok(())
+    }
+
+    /// [`StoredPanel::finish`] for the products of one rank.
+    ///
+    /// # Panics
+    /// As that.
+    pub fn finish_own(self, labels: [Labels; 3], columns: Arc<dyn StoredRows>) -> OwnProducts {
+        OwnProducts(self.finish(labels, columns))
     }
 
     /// The panel with its labels, whose rows are those that were stored.

@@ -109,6 +109,12 @@ pub(super) struct Rows<'l> {
     pub(super) window: Option<&'l Window>,
 }
 
+/// The problem with a second row of a product and period.
+pub(in crate::read) fn repeated_problem(products: &Labels, product: usize) -> String {
+    let product = products.get(product).to_string();
+    format!("product {} has this period already, on", quoted(&product))
+}
+
 /// Rows of a run below which it lies apart from the one before.
 const SHORT_RUN: usize = 64;
 
@@ -156,9 +162,9 @@ impl Rows<'_> {
                     for pair in order.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
                         let period = || periods.get(pair[0].0 as usize).to_string();
                         let (place, other) = (self.place(pair[1].1), self.place(pair[0].1));
-                        defects.push_repeated(place, other, &columns.period, &period, || {
-                            let product = products.get(product).to_string();
-                            format!("product {} has this period already, on", quoted(&product))
+                        let repeated = [product, pair[0].0 as usize];
+                        defects.push_repeated(place, other, repeated, &columns.period, &period, || {
+                            repeated_problem(products, product)
                         });
                     }
                     order.dedup_by_key(|(period, _)| *period);
