@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const INFERMARK: &str = env!("CARGO_BIN_EXE_infermark");
 
@@ -35,6 +36,16 @@ impl Launcher {
             Launcher::Mpirun => there_is("mpirun", &["--version"]),
             Launcher::Srun => there_is("srun", &["--ntasks=1", "true"]),
         }
+    }
+
+    /// A folder and the name of a panel of `products` products in it; `None` where the launcher does not work.
+    fn panel(self, products: usize) -> Option<(TempDir, String)> {
+        if !self.works() {
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let panel = generate(folder.path(), products);
+        Some((folder, panel))
     }
 
     fn command(self, ranks: usize) -> Command {
@@ -115,11 +126,9 @@ fn posterior(out: &Path, output: &Output) -> String {
 
 /// Sums are in the order of ranks, so a fit of processes has the bits of one of as many threads.
 fn processes_give_the_bits_of_threads(launcher: Launcher) {
-    if !launcher.works() {
+    let Some((folder, panel)) = launcher.panel(60) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 60);
+    };
     for ranks in [1, 2, 4] {
         let fit = short_fit(&panel);
         let out = folder.path().join("threads");
@@ -180,11 +189,9 @@ fn moments(posterior: &str) -> Vec<[f64; 2]> {
 
 /// The exact methods add up the same sums in another order; a chain of NUTS is the same wherever it runs.
 fn exact_methods_and_nuts_give_the_posterior_of_one_process(launcher: Launcher) {
-    if !launcher.works() {
+    let Some((folder, panel)) = launcher.panel(60) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 60);
+    };
     for method in ["laplace", "structured-vi", "nuts"] {
         let fit = fit_of(&panel, method);
         let out = folder.path().join("one");
@@ -227,11 +234,9 @@ fn processes_of_srun_give_the_exact_posterior() {
 /// bit, and on others up to the order of sums.
 #[test]
 fn fits_of_processes_go_on_from_checkpoints() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(60) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 60);
+    };
     for (method, options) in [
         ("svi", "--iterations 20000"),
         ("nuts", "--warmup 200 --draws 1500 --chains 4"),
@@ -297,11 +302,9 @@ fn fits_of_processes_go_on_from_checkpoints() {
 /// What one rank alone finds ends all, with its message, and at once.
 #[test]
 fn an_error_of_one_rank_is_said_and_ends_all() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(60) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 60);
+    };
     let fit = short_fit(&panel);
     let out = folder.path().join("taken");
     posterior(&out, &output(Command::new(INFERMARK), &fit, &out));
@@ -369,11 +372,9 @@ fn signal(pid: i32, name: &str) {
 /// A rank that is stopped or killed ends the others, with its number, within the time-out and what it takes to notice.
 #[test]
 fn a_rank_that_hangs_or_dies_is_named_and_ends_the_others() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(300) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 300);
+    };
     let size = 3;
     for (name, launcher_helps) in [("-STOP", true), ("-KILL", true), ("-KILL", false)] {
         let mut command = Command::new("mpirun");
@@ -438,11 +439,9 @@ fn a_rank_that_hangs_or_dies_is_named_and_ends_the_others() {
 /// A rank that works for longer than the time-out, here at a file that comes late, gives signs of life and is waited for.
 #[test]
 fn a_rank_that_works_is_waited_for() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(20) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 20);
+    };
     let late = folder.path().join("late");
     std::fs::create_dir(&late).unwrap();
     let late = late.join("panel.csv");
@@ -474,11 +473,9 @@ fn a_rank_that_works_is_waited_for() {
 /// Interrupted, all ranks stop after the same iteration, and the first writes what there is.
 #[test]
 fn an_interrupted_run_leaves_what_it_had() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(300) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 300);
+    };
     let out = folder.path().join("out");
     for rank in [0, 1] {
         let mut run = Launcher::Mpirun.command(2);

@@ -42,7 +42,7 @@ impl PanelDescription {
     }
 }
 
-/// Bytes of a product's digest, in words.
+/// Words of 32 bits of a product's digest.
 const DIGEST_WORDS: usize = 8;
 
 /// SHA-256 of a panel, in hexadecimal: equal for equal panels, whatever the file and its row order. Every rank that holds the panel's

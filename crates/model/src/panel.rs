@@ -97,12 +97,10 @@ impl Panel {
         periods: Labels,
         parts: Vec<PanelPart>,
     ) -> Result<Self, PanelError> {
-        let panel = Self::joined(products, categories, periods, parts)?;
-        check_categories(&panel.category_of, panel.categories.len())?;
-        Ok(panel)
+        OwnProducts::from_parts(products, categories, periods, parts)?.alone()
     }
 
-    /// The same, where categories may be without products.
+    /// The same, where categories may be without products: [`OwnProducts::from_parts`].
     fn joined(
         products: Labels,
         categories: Labels,

@@ -1,6 +1,6 @@
 //! Processes that hold the rows of their own products only.
 
-use super::{INFERMARK, Launcher, fit_of, generate, output, posterior, short_fit};
+use super::{INFERMARK, Launcher, fit_of, output, posterior, short_fit};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -45,11 +45,9 @@ fn shuffled(panel: &str, folder: &Path) -> String {
 
 #[test]
 fn no_rank_holds_all_rows_and_all_write_what_one_process_writes() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(60) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 60);
+    };
     let negative_binomial = ["--likelihood", "negative-binomial"];
     let published = ["--model", "published", "--coordinates", "published"];
     let bounded = ["--memory", "500MB"];
@@ -98,11 +96,9 @@ fn no_rank_holds_all_rows_and_all_write_what_one_process_writes() {
 
 #[test]
 fn what_is_wrong_with_a_file_is_said_as_by_one_process() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(20) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 20);
+    };
     let text = std::fs::read_to_string(&panel).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     // The first and the last product have a row twice, and one price is none.
@@ -137,11 +133,9 @@ fn what_is_wrong_with_a_file_is_said_as_by_one_process() {
 
 #[test]
 fn what_needs_all_rows_has_them_in_every_process() {
-    if !Launcher::Mpirun.works() {
+    let Some((folder, panel)) = Launcher::Mpirun.panel(60) else {
         return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let panel = generate(folder.path(), 60);
+    };
     let by_row = [
         "--cut",
         "row",

@@ -46,8 +46,8 @@ impl PartialEq for Spread {
     }
 }
 
-/// The products whose rows a rank holds, as a panel of their own. Its categories and periods are those of the whole panel, of which some
-/// may be without products or rows.
+/// The products whose rows a rank holds, before it is known whether they are all. The categories and periods are those of the whole
+/// panel, of which some may be without products or rows.
 #[derive(Debug)]
 pub struct OwnProducts(pub(super) Panel);
 
@@ -76,6 +76,15 @@ impl OwnProducts {
         parts: Vec<PanelPart>,
     ) -> Result<Self, PanelError> {
         Panel::joined(products, categories, periods, parts).map(OwnProducts)
+    }
+
+    /// The panel of these products, which are all.
+    ///
+    /// # Errors
+    /// [`PanelError`] when a category has no product.
+    pub fn alone(self) -> Result<Panel, PanelError> {
+        super::check_categories(&self.0.category_of, self.0.categories.len())?;
+        Ok(self.0)
     }
 
     /// The panel of all products. `own`, ascending, are the places of these among them; each product is one rank's. What all ranks know of

@@ -1,7 +1,7 @@
 //! Rows that lie outside of memory: their columns as the panel reads them, and how such a panel is built.
 
 use super::spread::OwnProducts;
-use super::{Panel, PanelError, PanelPart, Presence, UnitSums, check_categories};
+use super::{Panel, PanelError, PanelPart, Presence, UnitSums};
 use crate::axes::Axes;
 use crate::labels::Labels;
 use std::fmt::Debug;
@@ -109,18 +109,8 @@ impl StoredPanel {
     /// A panel along these axes, whose products are of these categories and have `count` rows each.
     ///
     /// # Errors
-    /// [`PanelError`] when lengths disagree, a category has no product, or there is no row.
-    pub fn new(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> Result<Self, PanelError> {
-        let panel = Self::of_own(axes, category_of, count)?;
-        check_categories(&panel.panel.category_of, axes.categories.len())?;
-        Ok(panel)
-    }
-
-    /// The same for the products of one rank; categories may be without products.
-    ///
-    /// # Errors
     /// [`PanelError`] when lengths disagree, or there is no row.
-    pub fn of_own(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> Result<Self, PanelError> {
+    pub fn new(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> Result<Self, PanelError> {
         let Axes {
             products,
             categories,
@@ -240,19 +230,15 @@ impl StoredPanel {
         Ok(())
     }
 
-    /// [`StoredPanel::finish`] for the products of one rank.
-    ///
-    /// # Panics
-    /// As that.
-    pub fn finish_own(self, labels: [Labels; 3], columns: Arc<dyn StoredRows>) -> OwnProducts {
-        OwnProducts(self.finish(labels, columns))
-    }
-
-    /// The panel with its labels, whose rows are those that were stored.
+    /// The products with their labels, whose rows are those that were stored.
     ///
     /// # Panics
     /// When products are missing, or `columns` are not of as many rows.
-    pub fn finish(self, [products, categories, periods]: [Labels; 3], columns: Arc<dyn StoredRows>) -> Panel {
+    pub fn finish(
+        self,
+        [products, categories, periods]: [Labels; 3],
+        columns: Arc<dyn StoredRows>,
+    ) -> OwnProducts {
         let StoredPanel {
             mut panel,
             first,
@@ -278,6 +264,6 @@ impl StoredPanel {
             rows,
             columns,
         });
-        panel
+        OwnProducts(panel)
     }
 }

@@ -9,7 +9,7 @@ use crate::read::keys::Keys;
 use crate::read::shown::quoted;
 use infermark_memory::gigabytes;
 use infermark_model::{Axes, Labels, OwnProducts, Panel, PanelPart, StoredPanel};
-use infermark_scratch::{RowFiles, RowFilesWriter, ScratchError};
+use infermark_scratch::{RowFilesWriter, ScratchError};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// while parts are joined.
 const TABLE_BYTES_A_ROW: u64 = 64;
 const TABLE_BYTES_OF_ANY: u64 = 1 << 26;
+
+/// Why a panel of the rows has no error.
+const CHECKED: &str = "every rule was checked on the way";
 
 /// The keys in the order of their labels.
 pub(crate) struct Ranked {
@@ -40,12 +43,6 @@ struct Kept {
     units: Vec<u32>,
     spilled: Option<Spilled>,
     left_out: Vec<(usize, u64)>,
-}
-
-/// The products of a panel, before it has labels.
-enum Products {
-    Parts(Vec<PanelPart>),
-    Stored(Box<(StoredPanel, RowFiles)>),
 }
 
 impl PanelBuilder {
@@ -139,8 +136,8 @@ impl PanelBuilder {
             return Ok(None);
         }
         let (ranked, kept) = self.ranked()?;
-        let products = kept.products(&ranked, Products::of_all, columns, defects)?;
-        Ok(products.map(|products| products.panel(ranked.labels)))
+        let products = kept.products(ranked, columns, defects)?;
+        Ok(products.map(|all| all.alone().expect(CHECKED)))
     }
 
     /// The products of `own` whose rows were kept, with all keys; no products, with findings, if their rows contradict each other. The
@@ -156,9 +153,7 @@ impl PanelBuilder {
     ) -> Result<(Ranked, Option<OwnProducts>), ScratchError> {
         self.store_held()?;
         let (ranked, kept) = self.ranked()?;
-        let of_own = ranked.only(&own.products);
-        let products = kept.products(&of_own, Products::of_own, columns, defects)?;
-        let products = products.map(|products| products.own_products(of_own.labels));
+        let products = kept.products(ranked.only(&own.products), columns, defects)?;
         Ok((ranked, products))
     }
 
@@ -232,56 +227,14 @@ impl Ranked {
     }
 }
 
-/// A panel of these categories and numbers of rows, whose rows are stored.
-type NewStored = fn(Axes<'_>, Vec<u32>, Vec<u32>) -> StoredPanel;
-
-impl Products {
-    fn of_all(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> StoredPanel {
-        StoredPanel::new(axes, category_of, count).expect("every rule was checked on the way")
-    }
-
-    fn of_own(axes: Axes<'_>, category_of: Vec<u32>, count: Vec<u32>) -> StoredPanel {
-        StoredPanel::of_own(axes, category_of, count).expect("every rule was checked on the way")
-    }
-
-    fn panel(self, labels: [Labels; 3]) -> Panel {
-        match self {
-            Products::Stored(stored) => {
-                let (panel, rows) = *stored;
-                panel.finish(labels, Arc::new(rows))
-            }
-            Products::Parts(parts) => {
-                let [products, categories, periods] = labels;
-                Panel::from_parts(products, categories, periods, parts)
-                    .expect("every rule was checked on the way")
-            }
-        }
-    }
-
-    fn own_products(self, labels: [Labels; 3]) -> OwnProducts {
-        match self {
-            Products::Stored(stored) => {
-                let (panel, rows) = *stored;
-                panel.finish_own(labels, Arc::new(rows))
-            }
-            Products::Parts(parts) => {
-                let [products, categories, periods] = labels;
-                OwnProducts::from_parts(products, categories, periods, parts)
-                    .expect("every rule was checked on the way")
-            }
-        }
-    }
-}
-
 impl Kept {
     /// The products with their rows; `None`, with findings, if any were found.
     fn products(
         mut self,
-        ranked: &Ranked,
-        new_stored: NewStored,
+        ranked: Ranked,
         columns: &Columns,
         defects: &mut Defects,
-    ) -> Result<Option<Products>, ScratchError> {
+    ) -> Result<Option<OwnProducts>, ScratchError> {
         let [products, categories, periods] = &ranked.labels;
         let category_of = &ranked.category_of;
         let held = Collected {
@@ -333,7 +286,7 @@ impl Kept {
                 categories,
                 periods,
             };
-            let mut panel = new_stored(axes, category_of.clone(), count);
+            let mut panel = StoredPanel::new(axes, category_of.clone(), count).expect(CHECKED);
             let at_once = rayon::current_num_threads();
             for first in (0..groups).step_by(at_once) {
                 let rows = Rows {
@@ -359,20 +312,26 @@ impl Kept {
             if !defects.is_empty() {
                 return Ok(None);
             }
-            let stored = (panel, writer.finish(window)?);
-            return Ok(Some(Products::Stored(Box::new(stored))));
+            let rows = writer.finish(window)?;
+            return Ok(Some(panel.finish(ranked.labels, Arc::new(rows))));
         }
         let rows = Rows {
             collected: held,
             ..without_rows
         };
         let groups: Vec<(PanelPart, Defects)> = (0..groups).into_par_iter().map(|g| part(&rows, g)).collect();
+        drop((self.runs, self.period, self.price, self.units));
         let mut parts = Vec::with_capacity(groups.len());
         for (part, found) in groups {
             parts.push(part);
             defects.absorb(found);
         }
-        Ok(defects.is_empty().then_some(Products::Parts(parts)))
+        if !defects.is_empty() {
+            return Ok(None);
+        }
+        let [products, categories, periods] = ranked.labels;
+        let products = OwnProducts::from_parts(products, categories, periods, parts);
+        Ok(Some(products.expect(CHECKED)))
     }
 }
 
